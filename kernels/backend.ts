@@ -1,0 +1,100 @@
+/**
+ * The contract between the model and the machine: record a forward pass once, replay it while tokens flow.
+ *
+ * `docs/backends.md` tells how each backend keeps it.
+ *
+ * @module
+ */
+import type { AttentionOptions } from "./attention.ts";
+import type { EmbedOptions } from "./embed.ts";
+import type { KvCache, WriteKvOptions } from "./kv_cache.ts";
+import type { MatmulOptions } from "./matmul.ts";
+import type { Memory } from "./memory.ts";
+import type { NormOptions } from "./norm.ts";
+import type { Sampling } from "./sample.ts";
+import type { Dtype, HostArray, MemoryClass, Tensor, Weight, WeightDtype } from "./tensor.ts";
+
+/** The backends that there are. */
+export type BackendName = "webgpu" | "wasm" | "js";
+
+/** Gives rows `row` … `row + count` of a weight as they are stored, in the weight's dtype (F16 and BF16 as bits). */
+export type FillRows = (
+  row: number,
+  count: number,
+  into: Float32Array | Uint16Array,
+) => void | Promise<void>;
+
+/** The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or inputs (GPT-2's Conv1D). */
+export type StoredOrder = "NK" | "KN";
+
+/** Something that can hold tensors and run recorded passes over them. */
+export interface Backend extends AsyncDisposable {
+  readonly name: BackendName;
+  /** Threads that compute, the calling one among them. */
+  readonly threads: number;
+  /** The adapter's or the processor's name, as far as it is known. */
+  readonly description: string;
+  /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
+  readonly nominalFlops: number;
+  /** Tracked bytes of every buffer; all zero after dispose. */
+  readonly memory: Memory;
+
+  /** A zeroed tensor. */
+  tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor;
+  /**
+   * A weight [N, K], laid out as this backend reads it fastest. `fill` is asked for the rows as they are stored (N rows of K
+   * under "NK", K rows of N under "KN"), in order, over one bounded scratch buffer.
+   * @throws {RangeError} before anything is allocated, when the weight cannot fit this backend.
+   */
+  weight(
+    shape: readonly [N: number, K: number],
+    dtype: WeightDtype,
+    fill: FillRows,
+    options: { readonly stored: StoredOrder },
+  ): Promise<Weight>;
+  /** Copies elements to `t` from element `offset` on; steps queued before still see the old values. */
+  write(t: Tensor, data: HostArray, offset?: number): void;
+  /** Elements `start` … `start + count` (default all). Waits for all that was queued before, and throws its errors. */
+  read(t: Tensor, start?: number, count?: number): Promise<HostArray>;
+  /**
+   * Runs `build` against a recorder and compiles what it called.
+   * @throws {RangeError} naming the operation whose operands do not fit.
+   */
+  record(build: (k: Recorder) => void): Promise<Plan>;
+}
+
+/** A recorded pass. */
+export interface Plan extends Disposable {
+  /** Queues the pass. Creates no object, computes no shape; what goes wrong is thrown by the next `read`. */
+  run(step: Step): void;
+}
+
+/** What changes from one run of a plan to the next. */
+export interface Step {
+  /** Rows in use, at most T. */
+  readonly rows: number;
+  /** Row i stands at position + i … */
+  readonly position: number;
+  /** … and writes cache slot + i; rows never wrap around the cache. */
+  readonly slot: number;
+  /** Keys that the last row sees; each row before it sees one less. */
+  readonly length: number;
+}
+
+/** The calls that a forward pass is made of. Each operation's module has its formula, shapes and oracle. */
+export interface Recorder {
+  /** y[t] = scale · table[ids[t]] */
+  embed(y: Tensor, table: Weight, ids: Tensor, options?: EmbedOptions): void;
+  /** x[t] += table[position + t] */
+  addPosition(x: Tensor, table: Weight): void;
+  /** y = norm(x), or y += norm(x); y may be x. */
+  norm(y: Tensor, x: Tensor, options: NormOptions): void;
+  /** y = x · Wᵀ with its epilogue. */
+  matmul(y: Tensor, x: Tensor, weight: Weight, options?: MatmulOptions): void;
+  /** Splits qkv; norms and turns q and k; stores k and v. */
+  writeKv(q: Tensor, cache: KvCache, qkv: Tensor, options?: WriteKvOptions): void;
+  /** y = softmax(q · kᵀ) · v, causal. */
+  attention(y: Tensor, q: Tensor, cache: KvCache, options?: AttentionOptions): void;
+  /** Draws the next id from one row of logits. */
+  sample(ids: Tensor, logits: Tensor, sampling: Sampling): void;
+}

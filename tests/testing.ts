@@ -1,0 +1,72 @@
+/**
+ * What the tests share: the one table of tolerances, comparison, seeded numbers, fixtures.
+ *
+ * @module
+ */
+import { AssertionError } from "node:assert";
+import { threefry } from "../kernels/sample.ts";
+
+/** |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and carries no number of its own. */
+export const TOLERANCE = {
+  /** One operation against its typed-array form or PyTorch's. */
+  kernel: { atol: 1e-5, rtol: 1e-5 },
+  /** Long sums: matmul and attention. */
+  sum: { atol: 1e-4, rtol: 1e-4 },
+  /** Logits of a whole model, whatever the storage; the goldens are computed from the stored values. */
+  logits: { atol: 1e-3, rtol: 0 },
+  /** Probabilities that sampling draws from. */
+  probability: { atol: 1e-5, rtol: 1e-4 },
+} as const;
+
+/** A row of the table. */
+export type Tolerance = { readonly atol: number; readonly rtol: number };
+
+/** Compares elementwise; the message tells the worst element. NaN is never close. */
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { atol, rtol }: Tolerance,
+  what = "result",
+): void {
+  if (actual.length !== expected.length) {
+    throw new AssertionError({
+      message: `${what}: expected ${expected.length} numbers, got ${actual.length}`,
+    });
+  }
+  let worst = -1;
+  let excess = 0;
+  for (let i = 0; i < actual.length; i++) {
+    const difference = Math.abs(actual[i] - expected[i]);
+    const over = difference - (atol + rtol * Math.abs(expected[i]));
+    if (!(over <= excess)) { // also true of NaN
+      worst = i;
+      excess = over;
+      if (Number.isNaN(over)) break;
+    }
+  }
+  if (worst >= 0) {
+    throw new AssertionError({
+      message: `${what}: expected ${expected[worst]} at ${worst}, got ${
+        actual[worst]
+      } (atol ${atol}, rtol ${rtol})`,
+    });
+  }
+}
+
+/** Seeded numbers in [−1, 1), the same on every machine. */
+export function randomNumbers(count: number, seed: number): Float32Array {
+  return Float32Array.from(
+    { length: count },
+    (_, i) => threefry(seed, 0, i, 0) / 2 ** 31 - 1,
+  );
+}
+
+/** Path of a file below tests/fixtures. */
+export function fixture(path: string): string {
+  return new URL(`./fixtures/${path}`, import.meta.url).pathname;
+}
+
+/** A JSON file below tests/fixtures. */
+export function readJson<T>(path: string): T {
+  return JSON.parse(Deno.readTextFileSync(fixture(path))) as T;
+}
