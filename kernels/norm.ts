@@ -10,6 +10,8 @@
  */
 import { expectTensor } from "./errors.ts";
 import type { Tensor } from "./tensor.ts";
+import { f32, f32x4, type Func, i32, type ModuleBuilder, v128 } from "./wasm/assembler.ts";
+import { eachFour, firstLanes, storeLanes, sumF32 } from "./wasm/lanes.ts";
 
 /** What a norm is made of. */
 export interface Norm<A = Tensor> {
@@ -63,4 +65,117 @@ export function normJs(
       y[row + c] = residual ? y[row + c] + scale * normed : scale * normed;
     }
   }
+}
+
+/** The constants that a norm's shader is specialised on. */
+export interface NormWgsl {
+  /** Width of a row. */
+  readonly C: number;
+  /** Lanes of a workgroup, a power of two. */
+  readonly lanes: number;
+  /** Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written. */
+  readonly inPlace: boolean;
+  readonly options: NormOptions<unknown>;
+}
+
+/**
+ * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias (absent without one).
+ * `run` and `index_of` come from the prelude in `webgpu/pipeline.ts`.
+ */
+export function normWgsl({ C, lanes, inPlace, options }: NormWgsl): string {
+  const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
+  const x = inPlace ? "y" : "x";
+  const declareX = inPlace ? "" : "@group(1) @binding(1) var<storage, read> x: array<f32>;";
+  const declareBias = bias ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;" : "";
+  const meanOfRow = kind === "rms" ? "let mean = 0.0;" : `var plain = 0.0;
+  for (var c = lane; c < C; c += LANES) { plain += ${x}[row + c]; }
+  let mean = sum_over_row(lane, plain) / f32(C);`;
+  const shift = bias ? "+ bias[c]" : "";
+  const assign = residual ? "+=" : "=";
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${declareX}
+@group(1) @binding(2) var<storage, read> weight: array<f32>;
+${declareBias}
+
+const C = ${C}u;
+const LANES = ${lanes}u;
+var<workgroup> sums: array<f32, LANES>;
+
+fn sum_over_row(lane: u32, mine: f32) -> f32 {
+  sums[lane] = mine;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) { sums[lane] += sums[lane + half]; }
+  }
+  return workgroupUniformLoad(&sums[0]);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let t = index_of(group, grid);
+  if (t >= run.rows) { return; }
+  let row = t * C;
+
+  ${meanOfRow}
+  var squares = 0.0;
+  for (var c = lane; c < C; c += LANES) {
+    let d = ${x}[row + c] - mean;
+    squares += d * d;
+  }
+  let inverse = 1.0 / sqrt(sum_over_row(lane, squares) / f32(C) + f32(${eps}));
+
+  for (var c = lane; c < C; c += LANES) {
+    let normed = (${x}[row + c] - mean) * inverse * (weight[c] + f32(${offset})) ${shift};
+    y[row + c] ${assign} f32(${scale}) * normed;
+  }
+}
+`;
+}
+
+/** The WASM form: y, x, weight, bias and the number of rows in, addresses all but the last. */
+export function normWasm(
+  m: ModuleBuilder,
+  C: number,
+  { kind, bias: hasBias, eps, offset = 0, residual = false, scale = 1 }: NormOptions<unknown>,
+): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
+  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, y, x, weight, bias, rows) => {
+    const [t, c] = [f.local("i32"), f.local("i32")];
+    const [sum, mean, inverse, v] = [0, 1, 2, 3].map(() => f.local("v128"));
+    const at = (row: typeof x) => i32.add(row, c);
+    const centred = () => kind === "layer" ? f32x4.sub(v128.load(at(x)), mean) : v128.load(at(x));
+
+    f.for(t, 0, rows, 1, () => {
+      if (kind === "layer") {
+        f.set(sum, f32x4.splat(0));
+        eachFour(f, c, C, (lanes) => {
+          f.set(sum, f32x4.add(sum, firstLanes(v128.load(at(x)), lanes)));
+        });
+        f.set(mean, f32x4.splat(f32.div(sumF32(sum), C)));
+      }
+      f.set(sum, f32x4.splat(0));
+      eachFour(f, c, C, (lanes) => {
+        f.set(v, firstLanes(centred(), lanes));
+        f.set(sum, f32x4.add(sum, f32x4.mul(v, v)));
+      });
+      const variance = f32.div(sumF32(sum), C);
+      f.set(inverse, f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, eps)))));
+
+      eachFour(f, c, C, (lanes) => {
+        const w = v128.load(at(weight));
+        const factor = offset === 0 ? w : f32x4.add(w, f32x4.splat(offset));
+        f.set(v, f32x4.mul(f32x4.mul(centred(), inverse), factor));
+        if (hasBias) f.set(v, f32x4.add(v, v128.load(at(bias))));
+        if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+        if (residual) f.set(v, f32x4.add(v128.load(at(y)), v));
+        storeLanes(f, at(y), v, lanes);
+      });
+      f.set(x, i32.add(x, 4 * C));
+      f.set(y, i32.add(y, 4 * C));
+    });
+  });
 }

@@ -16,6 +16,10 @@ export const TOLERANCE = {
   logits: { atol: 1e-3, rtol: 0 },
   /** Probabilities that sampling draws from. */
   probability: { atol: 1e-5, rtol: 1e-4 },
+  /** One function of one number, in JavaScript's own doubles, against PyTorch's F64. */
+  double: { atol: 1e-15, rtol: 1e-15 },
+  /** χ² of thousands of draws over its degrees of freedom, of which there are 3 or more; 1 is expected. */
+  chiSquare: { atol: 2, rtol: 0 },
 } as const;
 
 /** A row of the table. */

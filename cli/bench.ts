@@ -1,0 +1,100 @@
+/**
+ * `bench`: measures, and leaves the row and the report.
+ *
+ * @module
+ */
+import { drawPrompt } from "../engine/benchmark.ts";
+import { benchmark, type BenchmarkReport, doubts, type Model, toJson, toMarkdown } from "../mod.ts";
+import { type Given, UsageError } from "./flags.ts";
+import { bytes, duration, rate } from "./format.ts";
+import { type Output, prepareOutput, sameFile } from "./output.ts";
+import type { Invocation } from "./parse.ts";
+import { Progress } from "./progress.ts";
+import { chooseModel, NotYetError, openModel, readSettings, sayModel } from "./session.ts";
+import { clearStatus, note, print, say } from "./terminal.ts";
+
+/** Runs the command. What can be known to fail is told before minutes are spent on measuring. */
+export async function bench(invocation: Invocation, signal: AbortSignal): Promise<void> {
+  const { given } = invocation;
+  if (given.profile) {
+    throw new NotYetError("Cannot profile: this version does not time single operations");
+  }
+  const jsonPath = given["json-out"];
+  const mdPath = given["md-out"];
+  const config = await readSettings(given);
+  const chosen = chooseModel(invocation, config);
+  if (jsonPath !== undefined && mdPath !== undefined && sameFile(jsonPath, mdPath)) {
+    throw new UsageError(`--json-out and --md-out are the same file, "${jsonPath}"`);
+  }
+  const json = jsonPath === undefined ? undefined : prepareOutput(jsonPath);
+  const md = mdPath === undefined ? undefined : prepareOutput(mdPath);
+  if (given.stream) note("--stream changes nothing here: timing never streams");
+
+  const iters = given.iters ?? 3;
+  using progress = new Progress(iters);
+  await using model = await openModel(chosen, given, progress, signal);
+  signal.throwIfAborted();
+  sayModel(model, chosen.id);
+  const { generation } = config;
+  const seed = given.seed ?? generation.seed ?? null;
+  const report = await benchmark(model, {
+    source: "local",
+    id: chosen.id,
+    prompt: choosePrompt(model, given, seed ?? 0),
+    genTokens: given["gen-tokens"] ?? 256,
+    warmupTokens: given["warmup-tokens"] ?? 64,
+    iters,
+    temperature: generation.temperature ?? 0.9,
+    topK: generation.topK ?? 40,
+    topP: generation.topP ?? 1,
+    repetitionPenalty: generation.repetitionPenalty ?? 1,
+    seed,
+    deterministic: generation.deterministic ?? false,
+    useKvCache: given["use-kv-cache"] ?? generation.useKvCache ?? true,
+    stream: false,
+    signal,
+    onProgress: progress.measure,
+  });
+  signal.throwIfAborted();
+  clearStatus();
+  saySummary(report);
+  doubts(report).forEach(note);
+  deliver(report, json, md);
+}
+
+/** The row is printed even where a file fails: what took minutes to measure is not thrown away. */
+function deliver(report: BenchmarkReport, json?: Output, md?: Output): void {
+  const failures: unknown[] = [];
+  for (const [output, text] of [[json, toJson(report)], [md, toMarkdown(report)]] as const) {
+    try {
+      output?.write(text);
+      if (output) say(`wrote ${output.path}`);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  print(toMarkdown(report));
+  if (failures.length) throw failures[0];
+}
+
+/** What was asked for; `benchmark` itself knows what to take where nothing was. */
+function choosePrompt(model: Model, given: Given, seed: number): string | number[] | undefined {
+  const count = given["prompt-tokens"];
+  return count === undefined ? given.prompt : drawPrompt(count, model.config.vocabSize, seed);
+}
+
+function saySummary({ results }: BenchmarkReport): void {
+  const { tokens_per_sec: whole, prefill, decode } = results;
+  say(
+    `${rate(whole.mean)} (${whole.min.toFixed(2)} to ${whole.max.toFixed(2)}), ` +
+      `first token after ${duration(results.first_token_ms)}, ` +
+      `at most ${bytes(Math.round(results.buffer_peak_mib * 2 ** 20))} of buffers`,
+  );
+  const { p50, p99 } = decode.ms_per_token;
+  let line = `prefill ${rate(prefill.tokens_per_sec)}`;
+  if (decode.tokens_per_sec !== null) line += `, decode ${rate(decode.tokens_per_sec)}`;
+  if (p50 !== null && p99 !== null) {
+    line += ` (a token in ${duration(p50)}, 99 of 100 within ${duration(p99)})`;
+  }
+  say(line);
+}

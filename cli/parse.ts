@@ -1,0 +1,197 @@
+/**
+ * From arguments to a command and its flags.
+ *
+ * @module
+ */
+import {
+  type Command,
+  COMMANDS,
+  type FlagName,
+  type Given,
+  SWITCHES,
+  UsageError,
+  VALUE_FLAGS,
+} from "./flags.ts";
+
+/** What the arguments ask for. */
+export interface Invocation {
+  readonly command: Command;
+  /** Whether the command was named; `--help` lists the commands if not. */
+  readonly named: boolean;
+  /** The model, where it was given without a flag. */
+  readonly model?: string;
+  readonly given: Given;
+}
+
+/**
+ * Reads the arguments.
+ * @throws {UsageError} when there is no way to read them.
+ */
+export function parseArguments(args: readonly string[]): Invocation {
+  const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
+  const named = isCommand(words[0]);
+  const command: Command = isCommand(words[0]) ? words[0] : "bench";
+  const { given, positionals } = readFlags(named ? words.slice(1) : words, command);
+  const limit = command === "devices" ? 0 : 1;
+  if (positionals.length > limit) {
+    throw new UsageError(
+      `${command} takes ${limit ? "one model" : "no model"}, got ${
+        positionals.map((word) => `"${word}"`).join(" and ")
+      }`,
+    );
+  }
+  const [model] = positionals;
+  if (model === "") throw new UsageError("expected a model, got an empty text");
+  if (!given.help && !given.version) refuseContradictions(given, model);
+  return { command, named, model, given };
+}
+
+/** A command that a word may have been meant for, where it is none. */
+export function nearestCommand(word: string): string | undefined {
+  return isCommand(word) ? undefined : nearest(word, Object.keys(COMMANDS));
+}
+
+function isCommand(word: string | undefined): word is Command {
+  return word !== undefined && Object.hasOwn(COMMANDS, word);
+}
+
+function readFlags(words: string[], command: Command): { given: Given; positionals: string[] } {
+  const given: Record<string, unknown> = {};
+  const positionals: string[] = [];
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i];
+    if (word === "--") {
+      positionals.push(...words.slice(i + 1));
+      break;
+    }
+    if (word === "-h") {
+      given.help = true;
+      continue;
+    }
+    if (!word.startsWith("-") || word === "-") {
+      positionals.push(word);
+      continue;
+    }
+    const [, written, inline] = /^(--?[^=]*)(?:=([^]*))?$/.exec(word)!;
+    const { name, negated } = resolve(written, command);
+    if (isValueName(name)) {
+      const text = inline ?? words[++i];
+      // A text that looks like a flag is one that was forgotten; `--prompt=--x` says that it is meant.
+      if (text === undefined || (inline === undefined && isFlagOf(text, command))) {
+        throw new UsageError(`--${name} needs a value (${VALUE_FLAGS[name].value})`);
+      }
+      const value = parseValue(name, text);
+      given[name] = name === "stop" ? [...(given.stop as string[] ?? []), value] : value;
+    } else {
+      if (inline !== undefined) throw new UsageError(`${written} takes no value, got "${inline}"`);
+      given[name] = !negated;
+    }
+  }
+  return { given: given as Given, positionals }; // every value came out of its flag's own parser
+}
+
+function parseValue(name: keyof typeof VALUE_FLAGS, text: string): unknown {
+  try {
+    return VALUE_FLAGS[name].parse(text);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`--${name}: expected ${error.message}`);
+  }
+}
+
+function resolve(written: string, command: Command): { name: FlagName; negated: boolean } {
+  const name = written.replace(/^--?/, "");
+  const all = Object.values(COMMANDS[command]).flat();
+  const known = (name: string) => all.find((flag) => flag === name);
+  const found = written.startsWith("--") ? known(name) : undefined;
+  if (found) return { name: found, negated: false };
+  const positive = written.startsWith("--no-") ? known(name.slice(3)) : undefined;
+  if (positive && !isValueName(positive) && SWITCHES[positive].negatable) {
+    return { name: positive, negated: true };
+  }
+  const elsewhere = Object.entries(COMMANDS)
+    .filter(([other, groups]) =>
+      other !== command && Object.values(groups).flat().some((flag) => flag === name)
+    )
+    .map(([other]) => other);
+  if (elsewhere.length && !known(name)) {
+    throw new UsageError(`${command} has no flag ${written}; it is one of ${elsewhere.join(", ")}`);
+  }
+  const spellings = all.flatMap((
+    flag,
+  ) => (!isValueName(flag) && SWITCHES[flag].negatable ? [flag, `no-${flag}`] : [flag]));
+  const guess = nearest(name, spellings);
+  throw new UsageError(
+    `${command} has no flag ${written}${guess ? `; did you mean --${guess}?` : ""}`,
+  );
+}
+
+function isValueName(name: string): name is keyof typeof VALUE_FLAGS {
+  return Object.hasOwn(VALUE_FLAGS, name);
+}
+
+function isFlagOf(text: string, command: Command): boolean {
+  const name = text.replace(/=[^]*/, "").replace(/^--(no-)?/, "");
+  return text.startsWith("--") &&
+    Object.values(COMMANDS[command]).flat().some((flag) => flag === name || `no-${name}` === flag);
+}
+
+/** Flags that cannot both be meant. */
+const CONTRADICTIONS: readonly (readonly [FlagName, FlagName])[] = [
+  ["prompt", "prompt-tokens"],
+  ["checkpoint", "repo-id"],
+  ["checkpoint", "random-weights"],
+  ["repo-id", "random-weights"],
+];
+
+function refuseContradictions(given: Given, model: string | undefined): void {
+  const has = (flag: FlagName) => given[flag] !== undefined;
+  const contradict = (a: string, b: string): never => {
+    throw new UsageError(`${a} and ${b} contradict each other; give one of them`);
+  };
+  for (const [a, b] of CONTRADICTIONS) {
+    if (has(a) && has(b)) contradict(`--${a}`, `--${b}`);
+  }
+  for (const flag of ["checkpoint", "repo-id", "random-weights"] as const) {
+    if (model !== undefined && has(flag)) contradict(`the model "${model}"`, `--${flag}`);
+  }
+  if (given.source === "hf" && has("checkpoint")) contradict("--source hf", "--checkpoint");
+  if (given.source === "local" && has("repo-id")) contradict("--source local", "--repo-id");
+  if (given.source === "local" && model?.startsWith("hf:")) contradict("--source local", model);
+  if (given["random-weights"] && !has("config")) {
+    throw new UsageError("--random-weights needs --config with a section [model]");
+  }
+  if (has("system") && !given.chat) throw new UsageError("--system needs --chat");
+}
+
+/** The candidate that a typing error away from `word` makes sense, if there is one. */
+function nearest(word: string, candidates: readonly string[]): string | undefined {
+  // Whoever writes "no-" does not mean its opposite.
+  const opposite = (candidate: string) => word.startsWith("no-") !== candidate.startsWith("no-");
+  const [best] = candidates
+    .map((candidate) => ({
+      candidate,
+      distance: editDistance(word, candidate) + (opposite(candidate) ? 3 : 0),
+    }))
+    .sort((a, b) => a.distance - b.distance);
+  if (best && best.distance <= Math.max(1, word.length / 2)) return best.candidate;
+  // A part of a name, such as "tokens" or "cache", is meant for the only one that has it.
+  const parts = word.length > 2 ? candidates.filter((c) => c.includes(word)) : [];
+  return parts.length === 1 ? parts[0] : undefined;
+}
+
+/** Insertions, deletions and replacements from one text to the other, and neighbours that changed places. */
+function editDistance(a: string, b: string): number {
+  let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      row[j] = Math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        row[j] = Math.min(row[j], before[j - 2] + 1);
+      }
+    }
+    [before, last] = [last, row];
+  }
+  return last[b.length];
+}

@@ -1,0 +1,128 @@
+/**
+ * What the commands have in common: which model is meant, its settings, and opening it.
+ *
+ * @module
+ */
+import {
+  type Config,
+  DeviceError,
+  loadConfig,
+  loadModel,
+  type LoadOptions,
+  type Model,
+} from "../mod.ts";
+import { type Given, UsageError } from "./flags.ts";
+import { duration, plural } from "./format.ts";
+import type { Invocation } from "./parse.ts";
+import type { Progress } from "./progress.ts";
+import { note, say } from "./terminal.ts";
+
+/** Something that is asked for and that this version does not do; exit status 1. */
+export class NotYetError extends Error {
+  override readonly name = "NotYetError";
+}
+
+/** A model that is meant: where it is, and what reports call it. */
+export interface Chosen {
+  readonly source: string | { config: Record<string, unknown>; seed?: number };
+  readonly id: string;
+}
+
+/** Reads `--config`, where it was given. */
+export async function readSettings(given: Given): Promise<Config> {
+  const config = given.config === undefined
+    ? { generation: {}, warnings: [] }
+    : await loadConfig(given.config);
+  config.warnings.forEach(note);
+  return config;
+}
+
+/**
+ * The model that the command line names, or the demo.
+ * @throws {UsageError} when it names none and there is no demo.
+ */
+export function chooseModel({ command, model, given }: Invocation, config?: Config): Chosen {
+  if (given.source === "hf" || given["repo-id"] !== undefined) {
+    const id = given["repo-id"] ?? "…";
+    throw new NotYetError(
+      `Cannot read "hf:${id}": this version does not read from the hub; download it and give its folder with --checkpoint`,
+    );
+  }
+  if (given["random-weights"]) {
+    if (!config?.model) {
+      throw new Error(
+        `Cannot make a model: expected a section [model] in "${given.config}", which --random-weights takes its shape from`,
+      );
+    }
+    // LabCore's own files do not say whose shape it is.
+    const shape = { family: "labcore", ...config.model };
+    const seed = given.seed ?? config.generation.seed;
+    return { source: { config: shape, seed }, id: `random:${given.config}` };
+  }
+  const path = model ?? given.checkpoint;
+  if (path !== undefined) return { source: path, id: path };
+  const demo = demoFolder();
+  if (demo === null) {
+    throw new UsageError(
+      `${command} needs a model, since the demo is not here: name one with --checkpoint PATH`,
+    );
+  }
+  return { source: demo, id: "demo" };
+}
+
+/** The checkpoint that comes with the source; it is in a checkout and not in the published package. */
+function demoFolder(): string | null {
+  const url = new URL("../bench/demo/config.json", import.meta.url);
+  if (url.protocol !== "file:") return null;
+  // A URL has its own spelling of blanks, and of drives.
+  const path = decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, "$1");
+  try {
+    Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  }
+  return path.replace(/\/config\.json$/, "");
+}
+
+/** Opens a model; on the CPU where the device that was asked for is not there. */
+export async function openModel(
+  { source }: Chosen,
+  given: Given,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Model> {
+  const device = given.device === "cuda" ? "webgpu" : given.device ?? "auto";
+  const options: LoadOptions = {
+    device,
+    dtype: given.dtype ?? "auto",
+    onProgress: progress.load,
+    signal,
+    ...given.threads !== undefined && { threads: given.threads },
+    ...given.context !== undefined && { contextLength: given.context },
+    ...given.tokenizer !== undefined && { tokenizer: given.tokenizer },
+    ...given.meta !== undefined && { meta: given.meta },
+    ...given.offline && { offline: true },
+  };
+  try {
+    return await loadModel(source, options);
+  } catch (error) {
+    const mayFallBack = !given.strict && device !== "cpu" && device !== "js";
+    if (!(error instanceof DeviceError) || !mayFallBack) throw error;
+    note(`falling back to the CPU: ${error.message}`);
+    return await loadModel(source, { ...options, device: "cpu" });
+  }
+}
+
+/** One line on the model that was opened. */
+export function sayModel(model: Model, id: string): void {
+  const { nLayer, nHead, nEmbd, vocabSize } = model.config;
+  const { name, threads, description } = model.backend;
+  say(
+    `${id}: ${(model.parameters / 1e6).toFixed(3)} M parameters in ${model.dtype} ` +
+      `(${nLayer} layers, ${nHead} heads, ${nEmbd} wide, ${vocabSize} ids), context ${model.contextLength}`,
+  );
+  say(
+    `${name} on ${description}, ${plural(threads, "thread")}; loaded in ${duration(model.loadMs)}`,
+  );
+}

@@ -1,0 +1,103 @@
+/**
+ * Where the command line speaks: results on standard output, everything else on standard error.
+ *
+ * @module
+ */
+import { styleText } from "node:util";
+
+const encoder = new TextEncoder();
+
+/** Whether standard error is a terminal that wants colours and lines that change. */
+export const fancy: boolean = Deno.stderr.isTerminal() && !env("NO_COLOR") &&
+  env("TERM") !== "dumb";
+
+/** Whether standard output is. */
+const fancyOutput: boolean = Deno.stdout.isTerminal() && !env("NO_COLOR") && env("TERM") !== "dumb";
+
+function env(name: string): string {
+  try {
+    return Deno.env.get(name) ?? "";
+  } catch { // not permitted, which is no reason not to run
+    return "";
+  }
+}
+
+type Style = Parameters<typeof styleText>[0];
+
+/** `text` in a style, where standard output shows it. */
+export function styled(style: Style, text: string): string {
+  return fancyOutput ? styleText(style, text, { validateStream: false }) : text;
+}
+
+/**
+ * Writes to standard output, all of it.
+ * @throws {Deno.errors.BrokenPipe} when nobody reads it any more.
+ */
+export function print(text: string): void {
+  writeAllSync(Deno.stdout, encoder.encode(text));
+}
+
+/** Writes to a stream or a file until every byte is out. */
+export function writeAllSync(
+  to: { writeSync(bytes: Uint8Array): number },
+  bytes: Uint8Array,
+): void {
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += to.writeSync(bytes.subarray(done));
+    } catch (error) {
+      // A pipe that another program made non-blocking is full for now.
+      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+  }
+}
+
+/** The line that changes in place, as it stands on the terminal; empty where there is none. */
+let status = "";
+
+/** Shows a line that the next one overwrites; only where `fancy`. */
+export function showStatus(line: string): void {
+  if (line === status) return;
+  status = line;
+  toStderr(`\r${line}\x1b[K`);
+}
+
+/** Takes the changing line off the terminal. */
+export function clearStatus(): void {
+  if (status) toStderr("\r\x1b[K");
+  status = "";
+}
+
+/** A line on standard error. */
+export function say(line: string): void {
+  clearStatus();
+  toStderr(`${line}\n`);
+}
+
+/** Something that the user should know. */
+export function note(sentence: string): void {
+  say(`${fancy ? styleText("yellow", "note:", { validateStream: false }) : "note:"} ${sentence}`);
+}
+
+/** What went wrong, on one line. */
+export function sayError(sentence: string): void {
+  const line = sentence.replace(/\s*\n\s*/g, " ").trim();
+  say(`${fancy ? styleText("red", "error:", { validateStream: false }) : "error:"} ${line}`);
+}
+
+/** Columns of the terminal. */
+export function columns(): number {
+  try {
+    return Deno.consoleSize().columns || 80;
+  } catch {
+    return 80;
+  }
+}
+
+function toStderr(text: string): void {
+  try {
+    writeAllSync(Deno.stderr, encoder.encode(text));
+  } catch { // nobody listens; what matters is on standard output
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * The safetensors format, read lazily: https://huggingface.co/docs/safetensors.
+ *
+ * Eight bytes of header length, a JSON header, then the tensors' bytes without holes. Every rule of the format is enforced before
+ * a byte is allocated on a number from the file.
+ *
+ * @module
+ */
+import { CheckpointError, messageOf } from "../errors.ts";
+import { type ByteSource, isRecord } from "./bytes.ts";
+
+/** Bytes of one element of each dtype of the format. */
+export const STORED_BYTES: Readonly<Record<string, number>> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+};
+
+/** The format's own bound. */
+const MAX_HEADER_BYTES = 100_000_000;
+
+/** Where a tensor lies in its source. */
+export interface StoredTensor {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** First byte, from the beginning of the file. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+/** What a header says. */
+export interface SafetensorsHeader {
+  /** In the order of their bytes. */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/**
+ * Reads and checks a header.
+ * @throws {CheckpointError} when the file breaks a rule of the format; names the tensor and what was expected.
+ */
+export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
+  const fail = (expected: string): never => {
+    throw new CheckpointError(`Cannot open "${source.name}": expected ${expected}`);
+  };
+  if (source.size < 8) fail(`at least 8 bytes of safetensors, got ${source.size}`);
+  const head = new Uint8Array(8);
+  await source.read(0, head);
+  const headerBytes = new DataView(head.buffer).getBigUint64(0, true);
+  const room = Math.min(source.size - 8, MAX_HEADER_BYTES);
+  if (headerBytes > BigInt(room)) {
+    fail(`a header of at most ${room} bytes, got a length of ${headerBytes} at byte 0`);
+  }
+  const text = new Uint8Array(Number(headerBytes));
+  await source.read(8, text);
+  const header = parseHeader(text, fail);
+  const dataStart = 8 + text.length;
+  return checkHeader(header, dataStart, source.size - dataStart, fail);
+}
+
+function parseHeader(bytes: Uint8Array, fail: (expected: string) => never) {
+  let text = "";
+  let value: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(text);
+  } catch (error) {
+    fail(`a header of JSON at byte 8, got ${messageOf(error)}`);
+  }
+  if (!isRecord(value) || bytes[0] !== 0x7b) return fail("a header that is a JSON object");
+  const twice = duplicateKey(text);
+  if (twice !== undefined) fail(`every key of the header once, got ${JSON.stringify(twice)} twice`);
+  return value;
+}
+
+function checkHeader(
+  header: Record<string, unknown>,
+  dataStart: number,
+  dataBytes: number,
+  fail: (expected: string) => never,
+): SafetensorsHeader {
+  const tensors: StoredTensor[] = [];
+  const metadata: Record<string, string> = {};
+  for (const [name, entry] of Object.entries(header)) {
+    if (!isRecord(entry)) return fail(`an object for ${JSON.stringify(name)}`);
+    if (name === "__metadata__") {
+      for (const [key, value] of Object.entries(entry)) {
+        if (typeof value !== "string") return fail(`text for metadata ${JSON.stringify(key)}`);
+        Object.defineProperty(metadata, key, { value, enumerable: true });
+      }
+    } else {
+      tensors.push(checkEntry(name, entry, dataStart, dataBytes, fail));
+    }
+  }
+  tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
+  let end = dataStart;
+  for (const t of tensors) {
+    if (t.offset !== end) {
+      fail(
+        `tensor "${t.name}" to begin where the one before it ends, at byte ${end}, got ${t.offset} ${
+          t.offset < end ? "(they overlap)" : "(a hole)"
+        }`,
+      );
+    }
+    end += t.byteLength;
+  }
+  if (end !== dataStart + dataBytes) {
+    fail(`tensors up to the last of ${dataStart + dataBytes} bytes, got tensors up to ${end}`);
+  }
+  return { tensors: new Map(tensors.map((t) => [t.name, t])), metadata };
+}
+
+function checkEntry(
+  name: string,
+  { dtype, shape, data_offsets: offsets }: Record<string, unknown>,
+  dataStart: number,
+  dataBytes: number,
+  fail: (expected: string) => never,
+): StoredTensor {
+  const of = `tensor "${name}"`;
+  if (typeof dtype !== "string" || !Object.hasOwn(STORED_BYTES, dtype)) {
+    return fail(
+      `${of} to have a dtype of ${Object.keys(STORED_BYTES).join(" ")}, got ${
+        JSON.stringify(dtype)
+      }`,
+    );
+  }
+  if (!isNaturals(shape)) return fail(`${of} to have a shape, got ${JSON.stringify(shape)}`);
+  if (!isNaturals(offsets) || offsets.length !== 2) {
+    return fail(`${of} to have two data_offsets, got ${JSON.stringify(offsets)}`);
+  }
+  const [begin, end] = offsets;
+  if (begin > end || end > dataBytes) {
+    fail(`${of} within the file's ${dataBytes} bytes of data, got [${begin}, ${end}]`);
+  }
+  // Past the file's size the product need not be exact, so that it cannot overflow into a right answer.
+  let byteLength = STORED_BYTES[dtype];
+  for (const extent of shape) byteLength *= extent;
+  if (byteLength !== end - begin) {
+    fail(`${of} ${dtype} [${shape}] to have ${byteLength} bytes, got ${end - begin}`);
+  }
+  return { name, dtype, shape, offset: dataStart + begin, byteLength };
+}
+
+function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+/**
+ * The first key that some object of a valid JSON text has twice; `JSON.parse` would keep the last in silence.
+ * By hand: a regular expression gives up on strings of some megabytes, which metadata may hold.
+ */
+function duplicateKey(text: string): string | undefined {
+  const open: (Set<string> | null)[] = []; // a set for an object, null for an array
+  for (let at = 0; at < text.length; at++) {
+    const found = text[at];
+    if (found === "{") open.push(new Set());
+    else if (found === "[") open.push(null);
+    else if (found === "}" || found === "]") open.pop();
+    else if (found === '"') {
+      const begin = at;
+      at = closingQuote(text, begin);
+      const keys = open.at(-1);
+      if (!keys || !isColonNext(text, at + 1)) continue;
+      const key = JSON.parse(text.slice(begin, at + 1)) as string;
+      if (keys.has(key)) return key;
+      keys.add(key);
+    }
+  }
+  return undefined;
+}
+
+/** Where the string ends that begins at `begin`. */
+function closingQuote(text: string, begin: number): number {
+  for (let at = begin;;) {
+    at = text.indexOf('"', at + 1);
+    let slashes = 0;
+    while (text[at - 1 - slashes] === "\\") slashes++;
+    if (slashes % 2 === 0) return at;
+  }
+}
+
+/** Whether a string was a key: the next character that is no blank is a colon. */
+function isColonNext(text: string, at: number): boolean {
+  while (" \t\n\r".includes(text[at])) at++;
+  return text[at] === ":";
+}

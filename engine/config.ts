@@ -1,0 +1,153 @@
+/**
+ * The TOML file of settings that `--config` names. What it may hold is a table below: the project's users have such files from
+ * elsewhere, so that keys of theirs which mean nothing here are known and passed over, and only a key that nobody knows warns.
+ *
+ * @module
+ */
+import { parse, TomlError, type TomlTable } from "smol-toml";
+import { isRecord, openFile } from "./checkpoint/bytes.ts";
+import { CheckpointError, messageOf } from "./errors.ts";
+
+/** How tokens are drawn; what the file does not say is absent. */
+export interface GenerationConfig {
+  seed?: number;
+  deterministic?: boolean;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  repetitionPenalty?: number;
+  useKvCache?: boolean;
+}
+
+/** What a file of settings says. */
+export interface Config {
+  generation: GenerationConfig;
+  /** The section `[model]` as it stands, for a model of that shape with random weights. */
+  model?: Record<string, unknown>;
+  /** Sentences on keys that mean nothing. */
+  warnings: string[];
+}
+
+/** A type that a key may have: how it is called in a message, and how it is told. */
+interface Kind {
+  readonly name: string;
+  readonly fits: (value: unknown) => boolean;
+}
+
+const isFinite = (value: unknown): value is number => Number.isFinite(value);
+const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);
+
+const BOOLEAN: Kind = { name: "true or false", fits: (v) => typeof v === "boolean" };
+const NATURAL: Kind = { name: "a whole number of at least 0", fits: (v) => isInteger(v) && v >= 0 };
+const NOT_NEGATIVE: Kind = {
+  name: "a number of at least 0",
+  fits: (v) => isFinite(v) && v >= 0,
+};
+const POSITIVE: Kind = { name: "a number above 0", fits: (v) => isFinite(v) && v > 0 };
+const SHARE: Kind = {
+  name: "a number above 0 and up to 1",
+  fits: (v) => isFinite(v) && v > 0 && v <= 1,
+};
+
+/** Keys of `[generation]` that are read: what they are called here, and what they may be. */
+const GENERATION: Readonly<Record<string, readonly [keyof GenerationConfig, Kind]>> = {
+  seed: ["seed", NATURAL],
+  deterministic: ["deterministic", BOOLEAN],
+  temperature: ["temperature", NOT_NEGATIVE],
+  top_k: ["topK", NATURAL],
+  top_p: ["topP", SHARE],
+  repetition_penalty: ["repetitionPenalty", POSITIVE],
+  use_kv_cache: ["useKvCache", BOOLEAN],
+};
+
+/** Keys of `[generation]` that other programs read. */
+const IGNORED_GENERATION = ["max_new_tokens", "stream", "system_prompt", "max_history_turns"];
+
+/** Sections that other programs read. */
+const IGNORED_SECTIONS = ["general", "data", "training", "optimizer"];
+
+const SECTION: Kind = { name: "a section", fits: (v) => isRecord(v) && !(v instanceof Date) };
+
+/**
+ * Reads a file of settings.
+ * @throws {CheckpointError} when it is missing, is no TOML (the message has line and column), or a key has a value of the wrong type.
+ */
+export async function loadConfig(path: string): Promise<Config> {
+  const table = parseToml(await readText(path), path);
+  const fail = (key: string, { name }: Kind, value: unknown): never => {
+    throw new CheckpointError(
+      `Cannot read "${path}": expected ${key} to be ${name}, got ${
+        typeof value === "number" ? value : JSON.stringify(value)
+      }`,
+    );
+  };
+  const config: Config = { generation: {}, warnings: [] };
+  for (const [name, section] of Object.entries(table)) {
+    const known = ["generation", "model", ...IGNORED_SECTIONS].includes(name);
+    if (!known) {
+      const what = SECTION.fits(section) ? `section [${name}]` : `key ${name}`;
+      config.warnings.push(`"${path}": the ${what} means nothing here`);
+    } else if (!SECTION.fits(section)) {
+      fail(name, SECTION, section);
+    } else if (name === "generation") {
+      readGeneration(section as TomlTable, config, path, fail);
+    } else if (name === "model") {
+      // Its keys are checked where a model is made of them; else they are another program's.
+      config.model = { ...section as TomlTable };
+    }
+  }
+  return config;
+}
+
+function readGeneration(
+  section: TomlTable,
+  config: Config,
+  path: string,
+  fail: (key: string, kind: Kind, value: unknown) => never,
+): void {
+  const read: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(section)) {
+    if (Object.hasOwn(GENERATION, key)) {
+      const [name, kind] = GENERATION[key];
+      if (!kind.fits(value)) fail(`generation.${key}`, kind, value);
+      read[name] = value;
+    } else if (!IGNORED_GENERATION.includes(key)) {
+      config.warnings.push(`"${path}": the key ${key} under [generation] means nothing here`);
+    }
+  }
+  config.generation = read as GenerationConfig; // every value has passed its kind
+}
+
+async function readText(path: string): Promise<string> {
+  using source = await openFile(path);
+  if (source.size > 1_000_000) {
+    throw new CheckpointError(`Cannot read "${path}": expected settings, got ${source.size} bytes`);
+  }
+  const bytes = new Uint8Array(source.size);
+  await source.read(0, bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new CheckpointError(`Cannot read "${path}": expected text in UTF-8`);
+  }
+}
+
+function parseToml(text: string, path: string): TomlTable {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const { line, column } = error;
+    const lines = text.split("\n");
+    // TOML has no null, but files with this one line are about; the seed is absent then. The line stays, so that lines count right.
+    if (/^\s*seed\s*=\s*null\s*(#.*)?$/.test(lines[line - 1])) {
+      lines[line - 1] = "";
+      return parseToml(lines.join("\n"), path);
+    }
+    // The library's message goes on with the lines of the file.
+    const reason = messageOf(error).split("\n")[0].replace(/^Invalid TOML document: /, "");
+    throw new CheckpointError(
+      `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ${reason}`,
+    );
+  }
+}

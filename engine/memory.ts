@@ -1,0 +1,46 @@
+/**
+ * What a model will take, told before anything is allocated.
+ *
+ * @module
+ */
+import { BYTES, type MemoryClass, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
+import type { Architecture } from "./architecture.ts";
+import { stateShapes } from "./decoder.ts";
+import { type WeightSpec, weightSpecs } from "./weights.ts";
+
+/** Bytes by class, as `Model.memory` will count them once the model stands. */
+export interface MemoryEstimate {
+  readonly classes: Readonly<Record<MemoryClass, number>>;
+  readonly total: number;
+}
+
+/** What the estimate depends on beside the architecture. */
+export interface EstimateOptions {
+  /** S: tokens that the cache holds. */
+  readonly contextLength: number;
+  /** T: rows of a prefill chunk. */
+  readonly chunk: number;
+  /** The dtype that a weight is kept in. */
+  readonly dtypeOf: (spec: WeightSpec) => WeightDtype;
+}
+
+/** The bytes of a model's buffers: what loading makes, before the first `logits()` call adds its rows. */
+export function estimateMemory(
+  a: Architecture,
+  { contextLength, chunk, dtypeOf }: EstimateOptions,
+): MemoryEstimate {
+  const specs = weightSpecs(a);
+  const table = a.rope ? 4 * (contextLength + 1) * a.rope.rotaryDim : 0;
+  const weights = specs.reduce(
+    (n, s) => n + sizeOf(s.shape) * (s.shape.length === 1 ? 4 : BYTES[dtypeOf(s)]),
+    table,
+  );
+  const kvCache = 2 * 4 * a.nLayer * a.nKvHead * contextLength * a.headDim;
+  const rows = (T: number) =>
+    Object.values(stateShapes(a, T)).reduce((n, shape) => n + 4 * sizeOf(shape), 0);
+  // Sampling keeps the set of ids seen [V], 4 settings, 3 counters and 1 drawn id.
+  const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
+  const activations = rows(chunk) + rows(1) + 4 * a.vocabSize + sampling;
+  const classes = { weights, kvCache, activations, staging: 0 };
+  return { classes, total: weights + kvCache + activations };
+}

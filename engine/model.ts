@@ -1,0 +1,449 @@
+/**
+ * A model that runs: loading it, asking it, letting it go.
+ *
+ * @module
+ */
+import { totalmem } from "node:os";
+import type { Backend } from "../kernels/backend.ts";
+import type { Memory } from "../kernels/memory.ts";
+import { type Device, DeviceError, openBackend } from "../kernels/mod.ts";
+import type { WeightDtype } from "../kernels/tensor.ts";
+import { type Architecture, readArchitecture } from "./architecture.ts";
+import { Breather } from "./breather.ts";
+import { exists, readJsonObject } from "./checkpoint/bytes.ts";
+import {
+  type Checkpoint,
+  locate,
+  openCheckpoint,
+  type TensorInfo,
+} from "./checkpoint/checkpoint.ts";
+import { CheckpointError } from "./errors.ts";
+import {
+  checkGenerate,
+  type GeneratedToken,
+  type GenerateOptions,
+  generateTokens,
+} from "./generate.ts";
+import { estimateMemory, type MemoryEstimate } from "./memory.ts";
+import { chunkRows, Runner } from "./runner.ts";
+import { findTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer/tokenizer.ts";
+import {
+  checkpointWeights,
+  countParameters,
+  putWeights,
+  randomWeights,
+  type WeightSource,
+} from "./weights.ts";
+
+/** How far loading has come, in bytes. */
+export interface LoadProgress {
+  readonly stage: "weights";
+  readonly file?: string;
+  readonly loaded: number;
+  readonly total?: number;
+}
+
+/** How a model is to be loaded. */
+export interface LoadOptions {
+  /** `cpu` is the best backend that runs here; `auto`, the default, a real GPU if there is one, else `cpu`. */
+  readonly device?: Device;
+  /** How weights are kept; "auto", the default, as they are stored. */
+  readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
+  /** Threads that may compute; the typed-array backend has one. */
+  readonly threads?: number;
+  /** Tokens that the cache holds; default the smaller of the model's context and 4096, LabCore's whole block. */
+  readonly contextLength?: number;
+  /** The kind of tokenizer; default whatever lies beside the weights. */
+  readonly tokenizer?: "char" | "bpe" | "hf";
+  /** Path of a meta.json that holds the vocabulary. */
+  readonly meta?: string;
+  readonly onProgress?: (progress: LoadProgress) => void;
+  /** Gives up loading. */
+  readonly signal?: AbortSignal;
+}
+
+/** A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`. */
+export interface RandomModel {
+  readonly config: Record<string, unknown>;
+  /** Default 0. */
+  readonly seed?: number;
+}
+
+/** Longest context that is taken without being asked for, where the window does not slide. */
+const DEFAULT_CONTEXT = 4096;
+
+/**
+ * Loads a model: a folder in Hugging Face layout, a `.safetensors` file beside its config.json, or a shape with random weights.
+ *
+ * @throws {CheckpointError} when a file is missing, damaged, or not of this version's formats and families.
+ * @throws {DeviceError} when the device is not there, or is too small.
+ * @throws {RangeError} on an option out of range.
+ */
+export async function loadModel(
+  source: string | RandomModel,
+  options: LoadOptions = {},
+): Promise<Model> {
+  const start = performance.now();
+  const { dtype, device = "auto", meta, signal } = options;
+  checkOptions(options);
+  signal?.throwIfAborted();
+  const random = typeof source !== "string";
+  using opened = random ? null : await openModelFiles(source);
+  const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
+  const id = random ? "random weights" : source;
+  const kept = dtype as WeightDtype | "auto" | undefined;
+  const weightSource = opened
+    ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")
+    : randomWeights((source as RandomModel).seed ?? 0, !kept || kept === "auto" ? "F32" : kept);
+  const tokenizer = await pickTokenizer(opened?.folder, options);
+  if (typeof tokenizer !== "string" && tokenizer.vocabSize > a.vocabSize) {
+    throw new CheckpointError(
+      `Cannot load "${id}": expected a vocabulary of at most ${a.vocabSize}, got ${tokenizer.vocabSize}${
+        meta ? ` in "${meta}"` : ""
+      }`,
+    );
+  }
+  const slots = contextOf(a, options.contextLength);
+  const backend = await openModelBackend(device);
+  try {
+    const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
+    const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
+    checkFits(id, estimateMemory(a, { contextLength: slots, chunk, dtypeOf }), slots);
+    const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
+    const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
+    const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
+    return new Model(backend, a, runner, tokenizer, {
+      id,
+      dtype: weights.wte.dtype,
+      loadMs: performance.now() - start,
+    });
+  } catch (error) {
+    await backend[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** A loaded model. Dispose of it to give its memory back. */
+export class Model implements AsyncDisposable {
+  #runner: Runner | null;
+  /** Whoever used the model last; the next one waits for it. */
+  #turn: Promise<void> = Promise.resolve();
+  readonly #tokenizer: Tokenizer | string;
+  readonly #backend: Backend;
+  /** What the model was loaded from. */
+  readonly id: string;
+  /** The dtype that the weights are kept in. */
+  readonly dtype: WeightDtype;
+  /** From the call of `loadModel` to a model that is ready, in ms. */
+  readonly loadMs: number;
+  /** Learned numbers, tied ones once. */
+  readonly parameters: number;
+  /** Bytes of the weights as they are kept. */
+  readonly weightsBytes: number;
+
+  /** Made by `loadModel`. */
+  constructor(
+    backend: Backend,
+    /** The architecture record. */
+    readonly config: Architecture,
+    runner: Runner,
+    tokenizer: Tokenizer | string,
+    facts: { id: string; dtype: WeightDtype; loadMs: number },
+  ) {
+    this.#backend = backend;
+    this.#runner = runner;
+    this.#tokenizer = tokenizer;
+    this.id = facts.id;
+    this.dtype = facts.dtype;
+    this.loadMs = facts.loadMs;
+    this.parameters = countParameters(config);
+    this.weightsBytes = backend.memory.classes.weights.current;
+  }
+
+  /** What the model runs on. */
+  get backend(): Pick<Backend, "name" | "threads" | "description"> {
+    return this.#backend;
+  }
+
+  /** Tracked bytes of every buffer; all zero after dispose. */
+  get memory(): Memory {
+    return this.#backend.memory;
+  }
+
+  /** Tokens that the cache holds. */
+  get contextLength(): number {
+    return this.#alive().slots;
+  }
+
+  /** Whether the window slides past the context, in place of ending the generation. */
+  get slides(): boolean {
+    return this.config.slides;
+  }
+
+  /** Whether there is a tokenizer; without one the model works with ids. */
+  get hasTokenizer(): boolean {
+    return typeof this.#tokenizer !== "string";
+  }
+
+  /** @throws {CheckpointError} saying why there is none, when there is none. */
+  get tokenizer(): Tokenizer {
+    if (typeof this.#tokenizer === "string") throw new CheckpointError(this.#tokenizer);
+    return this.#tokenizer;
+  }
+
+  /**
+   * Draws tokens after a prompt, one item for each id. The last item has the reason for the end. Leaving the loop early leaves the
+   * model usable; a second generation waits for the first.
+   *
+   * @throws {RangeError} on an option out of range, an empty prompt, an id outside the vocabulary, or a prompt beyond the context
+   *   (LabCore's models crop it).
+   * @throws {CheckpointError} on text without a tokenizer, and when logits are not finite; it names the layer.
+   */
+  generate(
+    prompt: string | readonly number[],
+    options: GenerateOptions = {},
+  ): AsyncIterableIterator<GeneratedToken> {
+    const { slots } = this.#alive();
+    const { stop } = checkGenerate(options);
+    if (stop.length && !this.hasTokenizer) this.tokenizer; // says why a stop string cannot work
+    const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
+    this.#checkIds(ids);
+    if (!this.slides && ids.length > slots) {
+      throw new RangeError(
+        `Cannot generate: expected a prompt of at most ${slots} tokens (the context), got ${ids.length}`,
+      );
+    }
+    return this.#generate(ids, options);
+  }
+
+  /**
+   * Logits of every position: Float32Array [ids.length, vocabSize].
+   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context holds.
+   * @throws {CheckpointError} when a logit is not finite; it names the layer.
+   */
+  logits(ids: readonly number[]): Promise<Float32Array> {
+    return this.#run(ids, (runner) => runner.logits(ids));
+  }
+
+  /** Feeds `ids` to an empty cache, up to the logits [vocabSize] of the last one: what a benchmark times as prefill. */
+  prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    return this.#run(ids, async (runner) => {
+      await runner.prefill(ids, { signal });
+      return runner.decode();
+    });
+  }
+
+  /** Frees every buffer. A generation that is under way ends with an error. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#runner) return;
+    this.#runner = null;
+    await this.#backend[Symbol.asyncDispose]();
+  }
+
+  async *#generate(
+    ids: readonly number[],
+    options: GenerateOptions,
+  ): AsyncGenerator<GeneratedToken, void, undefined> {
+    const done = await this.#takeTurn();
+    try {
+      const runner = this.#alive();
+      const tokenizer = this.hasTokenizer ? this.tokenizer : null;
+      const eosIds = this.config.eosIds;
+      const checkAlive = () => void this.#alive();
+      yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, options);
+    } finally {
+      done();
+    }
+  }
+
+  async #run<T>(ids: readonly number[], work: (runner: Runner) => Promise<T>): Promise<T> {
+    this.#checkIds(ids);
+    const { slots } = this.#alive();
+    if (ids.length > slots) {
+      throw new RangeError(
+        `Cannot give logits: expected at most ${slots} ids (the context), got ${ids.length}`,
+      );
+    }
+    const done = await this.#takeTurn();
+    try {
+      return await work(this.#alive());
+    } finally {
+      done();
+    }
+  }
+
+  /** Waits for whoever has the model; the result gives it on. */
+  async #takeTurn(): Promise<() => void> {
+    const before = this.#turn;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#turn = promise;
+    await before;
+    return resolve;
+  }
+
+  #alive(): Runner {
+    if (!this.#runner) throw new Error(`Cannot use "${this.id}": it was disposed of`);
+    return this.#runner;
+  }
+
+  #checkIds(ids: readonly number[]): void {
+    if (!ids.length) {
+      throw new RangeError("Cannot run an empty prompt: expected at least one token");
+    }
+    const V = this.config.vocabSize;
+    const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= V);
+    if (wrong !== undefined) {
+      throw new RangeError(`Cannot run id ${wrong}: expected an integer from 0 to ${V - 1}`);
+    }
+  }
+}
+
+/** What `inspect` tells of a checkpoint without loading it. */
+export interface CheckpointDescription {
+  readonly architecture: Architecture;
+  readonly parameters: number;
+  readonly tensors: readonly TensorInfo[];
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly contextLength: number;
+  /** Bytes that a run would take on the CPU. */
+  readonly memory: MemoryEstimate;
+}
+
+/** Reads and checks everything but the weights' bytes. @throws as `loadModel` does. */
+export async function describeCheckpoint(
+  source: string,
+  options: Pick<LoadOptions, "contextLength" | "dtype" | "meta"> = {},
+): Promise<CheckpointDescription> {
+  checkOptions(options);
+  using opened = await openModelFiles(source);
+  const { architecture, checkpoint } = opened;
+  const kept = (options.dtype ?? "auto") as WeightDtype | "auto";
+  const weights = await checkpointWeights(checkpoint, architecture, kept);
+  const contextLength = contextOf(architecture, options.contextLength);
+  await using backend = await openModelBackend("cpu");
+  const parameters = countParameters(architecture);
+  const chunk = chunkRows(backend.nominalFlops, parameters, contextLength);
+  return {
+    architecture,
+    parameters,
+    tensors: checkpoint.tensors(),
+    metadata: checkpoint.metadata,
+    contextLength,
+    memory: estimateMemory(architecture, {
+      contextLength,
+      chunk,
+      dtypeOf: (spec) => weights.dtype(spec),
+    }),
+  };
+}
+
+interface OpenModel extends Disposable {
+  readonly folder: string;
+  readonly architecture: Architecture;
+  readonly checkpoint: Checkpoint;
+}
+
+async function openModelFiles(source: string): Promise<OpenModel> {
+  const { folder } = await locate(source);
+  const beside = (name: string) => `${folder.replace(/\/+$/, "")}/${name}`;
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const config = await readJsonObject(beside("config.json"));
+    const generation = beside("generation_config.json");
+    // Its end-of-text ids are those that the model's makers generate with.
+    const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
+    const merged = eos == null ? config : { ...config, eos_token_id: eos };
+    const architecture = readArchitecture(merged, beside("config.json"));
+    return {
+      folder,
+      architecture,
+      checkpoint,
+      [Symbol.dispose]: () => checkpoint[Symbol.dispose](),
+    };
+  } catch (error) {
+    checkpoint[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function pickTokenizer(
+  folder: string | undefined,
+  { tokenizer, meta }: LoadOptions,
+): Promise<Tokenizer | string> {
+  const found = folder !== undefined
+    ? await findTokenizer(folder, meta)
+    : meta
+    ? await loadTokenizer(meta)
+    : "Cannot encode text: a model of random weights has no tokenizer; give ids";
+  if (tokenizer && typeof found === "string") throw new CheckpointError(found);
+  return found;
+}
+
+function checkOptions({ dtype, threads, tokenizer }: LoadOptions): void {
+  if (dtype === "Q8" || dtype === "Q4") {
+    throw new RangeError(`Cannot load as ${dtype}: this version keeps weights as F32, F16 or BF16`);
+  }
+  if (dtype !== undefined && !["auto", "F32", "F16", "BF16"].includes(dtype)) {
+    throw new RangeError(`Cannot load as ${dtype}: expected auto, F32, F16 or BF16`);
+  }
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
+    throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);
+  }
+  if (tokenizer === "bpe" || tokenizer === "hf") {
+    throw new RangeError(
+      `Cannot load a tokenizer of kind "${tokenizer}": this version reads "char" alone`,
+    );
+  }
+}
+
+function contextOf({ slides, blockSize }: Architecture, asked?: number): number {
+  if (asked === undefined) return slides ? blockSize : Math.min(blockSize, DEFAULT_CONTEXT);
+  if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
+    throw new RangeError(
+      `Cannot load: expected a context of 1 to ${blockSize} tokens, got ${asked}`,
+    );
+  }
+  return asked;
+}
+
+function openModelBackend(device: Device): Promise<Backend> {
+  if (device === "webgpu" || device === "wasm") {
+    throw new DeviceError(
+      `Cannot run a model on "${device}": it has not all of the operations yet; use "cpu"`,
+    );
+  }
+  return openBackend(device);
+}
+
+/** Refuses what cannot fit, before anything is allocated. */
+function checkFits(id: string, { total, classes }: MemoryEstimate, slots: number): void {
+  const room = totalmem();
+  if (total <= room) return;
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  throw new DeviceError(
+    `Cannot load "${id}": expected at most ${gib(room)} GiB (this machine's memory), got ${
+      gib(total)
+    } GiB, ${gib(classes.kvCache)} of them for a context of ${slots}; a smaller context takes less`,
+  );
+}
+
+/** Tells progress, lets the host have its turns, and gives up when it is told to. */
+function progressOf(
+  { onProgress, signal }: LoadOptions,
+  file: string | undefined,
+  a: Architecture,
+  source: WeightSource,
+): (count: number) => Promise<void> {
+  const breather = new Breather();
+  const { classes: { weights: total } } = estimateMemory(a, {
+    contextLength: 0,
+    chunk: 0,
+    dtypeOf: (spec) => source.dtype(spec),
+  });
+  let loaded = 0;
+  return async (count) => {
+    loaded += count;
+    onProgress?.({ stage: "weights", file, loaded, total });
+    await breather.breathe(signal);
+  };
+}

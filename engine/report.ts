@@ -1,0 +1,160 @@
+/**
+ * What a benchmark found: the record, its JSON and its row of the community table. The keys are data, spelt as in the file; they
+ * are those of the benchmark's specification and more, and what has no counterpart here is null.
+ *
+ * @module
+ */
+
+/** The version of the package, as in deno.json. */
+export const VERSION = "0.1.0";
+
+/** The mean of the iterations' rates and their spread, in generated tokens per second of whole wall time, prompt included. */
+export interface RateSummary {
+  mean: number;
+  min: number;
+  max: number;
+  stddev: number;
+}
+
+/** One measured generation. */
+export interface IterationReport {
+  seconds: number;
+  tokens_per_sec: number;
+  /** The seed that it drew with. */
+  seed: number;
+  /** Milliseconds from one id to the next; ids that came back together share their time. */
+  token_ms: number[];
+}
+
+/** A benchmark's result, key for key what its JSON file holds. */
+export interface BenchmarkReport {
+  schema_version: 1;
+  /** When the run ended, ISO 8601, UTC. */
+  timestamp: string;
+  /** 40 hex digits of the project's checkout, where it runs from one. */
+  commit: string | null;
+  platform: {
+    os: string;
+    python: null;
+    deno: string;
+    v8: string;
+    typescript: string;
+    cpu: string;
+    cores: number;
+  };
+  torch: { version: null; cuda: null };
+  engine: {
+    name: "wgslm";
+    version: string;
+    backend: "webgpu" | "wasm" | "js";
+    threads: number;
+    dtype: string;
+  };
+  device: {
+    type: "cpu" | "webgpu";
+    /** The adapter's description or the model of the processor. */
+    name: string;
+  };
+  model: {
+    source: "local" | "hf";
+    id: string;
+    /** Millions; tied parameters count once. */
+    params_m: number;
+    vocab_size: number;
+    block_size: number;
+    n_layer: number;
+    n_head: number;
+    n_embd: number;
+    dtype: string;
+    weights_mib: number;
+  };
+  generation: {
+    /** Null where the prompt was given as ids. */
+    prompt: string | null;
+    prompt_tokens: number;
+    gen_tokens: number;
+    temperature: number;
+    /** 0 is off. */
+    top_k: number;
+    /** 1 is off. */
+    top_p: number;
+    /** 1 is off. */
+    repetition_penalty: number;
+    use_kv_cache: boolean;
+    stream: boolean;
+    /** What was asked for; the seeds that were used stand in `per_iter`. */
+    seed: number | null;
+    deterministic: boolean;
+    warmup_tokens: number;
+  };
+  results: {
+    iters: number;
+    tokens_per_sec: RateSummary;
+    /** WebGPU: the most bytes of tracked GPU buffers since the warm-up; elsewhere null. */
+    vram_peak_mib: number | null;
+    /** The same of every backend's buffers. */
+    buffer_peak_mib: number;
+    /** A separate pass over the prompt, to the logits of its last row. */
+    prefill: { tokens: number; ms: number; tokens_per_sec: number };
+    /** The tokens after the first of each iteration. Null where there was none. */
+    decode: {
+      tokens: number;
+      tokens_per_sec: number | null;
+      ms_per_token: { p50: number | null; p90: number | null; p99: number | null };
+    };
+    load_ms: number;
+    /** From the call to the first id on the host. */
+    first_token_ms: number;
+    per_iter: IterationReport[];
+  };
+}
+
+/** A report as the text of a JSON file: indented by two spaces, a newline at its end. */
+export function toJson(report: BenchmarkReport): string {
+  return JSON.stringify(report, null, 2) + "\n";
+}
+
+/** Heads of the community table and how its columns are aligned, as the specification has them. */
+const TABLE_HEAD = `\
+| Device | Source | Model size (params M) | KV-cache | gen_tokens | mean tok/s | peak VRAM MiB |
+|---|---|---:|---|---:|---:|---:|
+`;
+
+/** A report as the community table with one row. */
+export function toMarkdown({ device, model, generation, results }: BenchmarkReport): string {
+  const cells = [
+    cell(`${device.name} (${device.type})`),
+    model.source,
+    model.params_m.toFixed(3),
+    generation.use_kv_cache ? "on" : "off",
+    String(generation.gen_tokens),
+    results.tokens_per_sec.mean.toFixed(2),
+    results.vram_peak_mib === null ? "N/A" : results.vram_peak_mib.toFixed(1),
+  ];
+  return `${TABLE_HEAD}| ${cells.join(" | ")} |\n`;
+}
+
+/** Share of the mean by which the slowest and the fastest iteration may differ before the mean is doubted. */
+const DOUBTFUL_SPREAD = 0.1;
+
+/** What a reader should know before trusting the figures, a sentence each; mostly nothing. */
+export function doubts({ results }: BenchmarkReport): string[] {
+  const { mean, min, max } = results.tokens_per_sec;
+  const spread = (max - min) / mean;
+  if (!(spread > DOUBTFUL_SPREAD)) return [];
+  return [
+    `the iterations differ by ${Math.round(spread * 100)} % (${min.toFixed(2)} to ${
+      max.toFixed(2)
+    } tok/s): a busy machine makes this figure doubtful; run again on a quiet one`,
+  ];
+}
+
+/** Text that stays within one cell of a Markdown table, whatever a driver calls its device. */
+function cell(text: string): string {
+  return text
+    .replace(/\p{Cc}+|\p{Zl}|\p{Zp}/gu, " ")
+    .replace(/ {2,}/g, " ")
+    .replaceAll("\\", "\\\\")
+    .replaceAll("|", "\\|")
+    .trim();
+}

@@ -1,0 +1,216 @@
+/**
+ * A model's recorded passes and its cache: ids in, drawn ids or logits out. The one place where `Step` is computed.
+ *
+ * Past the window LabCore's position, slot and length are three numbers: keys and values go round the cache, all S of them are
+ * seen, and the position stays at the last learned one, or one beyond where positions are rotary.
+ *
+ * @module
+ */
+import type { Backend, Plan, Step } from "../kernels/backend.ts";
+import type { Sampling } from "../kernels/sample.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { Architecture } from "./architecture.ts";
+import { Breather } from "./breather.ts";
+import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
+import { CheckpointError } from "./errors.ts";
+import type { SamplingOptions } from "./sampler.ts";
+import type { Weights } from "./weights.ts";
+
+/** Rows of a prefill chunk: about 100 ms of work, so that a run can be stopped and shows progress; a power of two. */
+export function chunkRows(nominalFlops: number, parameters: number, contextLength: number): number {
+  const rows = 0.1 * nominalFlops / (2 * parameters);
+  const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
+  return Math.min(Math.max(power, 4), 128, contextLength);
+}
+
+/** What a prefill may do. */
+export interface PrefillOptions {
+  /** Keep what the last prefill wrote of a common beginning. */
+  readonly reuse?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** Drives one model on one backend. Not reentrant: the model takes turns. */
+export class Runner {
+  /** Tokens that the cache has taken, those that went out of the window among them. */
+  #length = 0;
+  /** Ids whose cache entries a prefill wrote and nothing overwrote, from slot 0. */
+  #prefilled: number[] = [];
+  #logitsState?: { state: State; plan: Plan };
+  readonly #breather = new Breather();
+
+  private constructor(
+    readonly backend: Backend,
+    readonly architecture: Architecture,
+    readonly weights: Weights,
+    readonly id: string,
+    /** S */
+    readonly slots: number,
+    /** T */
+    readonly chunk: number,
+    readonly many: State,
+    readonly one: State & { logits: Tensor },
+    readonly sampling: Sampling,
+    readonly plans: { prefill: Plan; decode: Plan; draw: Plan },
+  ) {}
+
+  /** Makes the state and records the passes. `id` names the model in messages. */
+  static async create(
+    backend: Backend,
+    a: Architecture,
+    weights: Weights,
+    { id, slots, chunk }: { id: string; slots: number; chunk: number },
+  ): Promise<Runner> {
+    const cache = makeCache(backend, a, slots);
+    const many = makeState(backend, a, chunk, cache);
+    const one = { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) };
+    const sampling = {
+      settings: backend.tensor([4], "F32", "activations"),
+      counter: backend.tensor([3], "U32", "activations"),
+      seen: backend.tensor([a.vocabSize], "U32", "activations"),
+      drawn: backend.tensor([1], "I32", "activations"),
+    };
+    const plans = {
+      prefill: await backend.record((k) => forward(k, weights, many)),
+      decode: await backend.record((k) => forward(k, weights, one)),
+      draw: await backend.record((k) => {
+        forward(k, weights, one);
+        k.sample(one.ids, one.logits, sampling);
+      }),
+    };
+    return new Runner(backend, a, weights, id, slots, chunk, many, one, sampling, plans);
+  }
+
+  /** Whether the next token would have to leave the window, or slide it. */
+  get full(): boolean {
+    return this.#length >= this.slots;
+  }
+
+  /** Sets what `draw` draws by and forgets what was drawn. */
+  startSampling(options: Required<SamplingOptions>, seed: number): void {
+    const { temperature, topK, topP, repetitionPenalty } = options;
+    const { settings, counter, seen } = this.sampling;
+    this.backend.write(settings, new Float32Array([temperature, topK, topP, repetitionPenalty]));
+    this.backend.write(counter, new Uint32Array([seed >>> 0, Math.floor(seed / 2 ** 32), 0]));
+    this.backend.write(seen, new Uint32Array(this.architecture.vocabSize));
+  }
+
+  /** Puts all but the last of `ids` (at most S) into the cache, and the last where the next pass reads it. */
+  async prefill(ids: readonly number[], { reuse, signal }: PrefillOptions = {}): Promise<void> {
+    const last = ids.length - 1;
+    this.#length = reuse ? this.#common(ids.slice(0, last)) : 0;
+    this.#prefilled.length = this.#length;
+    while (this.#length < last) {
+      const rows = Math.min(this.chunk, last - this.#length);
+      const chunk = ids.slice(this.#length, this.#length + rows);
+      this.backend.write(this.many.ids, Int32Array.from(chunk));
+      this.plans.prefill.run(this.#step(rows));
+      this.#length += rows;
+      this.#prefilled.push(...chunk);
+      await this.#breather.breathe(signal);
+    }
+    this.backend.write(this.one.ids, Int32Array.of(ids[last]));
+  }
+
+  /** Takes the id that stands ready and draws the next one, which then stands ready. */
+  async draw(signal?: AbortSignal): Promise<number> {
+    this.#advance(this.plans.draw);
+    const [id] = await this.backend.read(this.sampling.drawn);
+    await this.#breather.breathe(signal);
+    return id;
+  }
+
+  /** Takes the id that stands ready; its logits [V]. */
+  async decode(): Promise<Float32Array> {
+    this.#advance(this.plans.decode);
+    return await this.backend.read(this.one.logits) as Float32Array;
+  }
+
+  /** Logits [ids.length, V] of every row, from an empty cache. */
+  async logits(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
+    const V = this.architecture.vocabSize;
+    const { state, plan } = this.#logitsState ??= await this.#recordLogits();
+    const all = new Float32Array(ids.length * V);
+    this.#length = 0;
+    this.#prefilled = [];
+    while (this.#length < ids.length) {
+      const rows = Math.min(this.chunk, ids.length - this.#length);
+      this.backend.write(
+        state.ids,
+        Int32Array.from(ids.slice(this.#length, this.#length + rows)),
+      );
+      plan.run(this.#step(rows));
+      const chunk = await this.backend.read(state.logits!, 0, rows * V) as Float32Array;
+      all.set(chunk, this.#length * V);
+      this.#length += rows;
+      await this.#breather.breathe(signal);
+    }
+    if (!all.every(Number.isFinite)) throw await this.notFinite(ids);
+    return all;
+  }
+
+  /** Says which layer first gives a number that is not finite for these ids; runs the layers again, one more at a time. */
+  async notFinite(ids: readonly number[]): Promise<CheckpointError> {
+    const { weights, many, architecture: { nLayer, nEmbd } } = this;
+    const window = ids.slice(-this.slots);
+    for (let layers = 0; layers <= nLayer; layers++) {
+      const head = { ...weights, h: weights.h.slice(0, layers) };
+      using plan = await this.backend.record((k) => forward(k, head, many));
+      this.#prefilled = [];
+      for (this.#length = 0; this.#length < window.length;) {
+        const rows = Math.min(this.chunk, window.length - this.#length);
+        this.backend.write(
+          many.ids,
+          Int32Array.from(window.slice(this.#length, this.#length + rows)),
+        );
+        plan.run(this.#step(rows));
+        const x = await this.backend.read(many.x, 0, rows * nEmbd) as Float32Array;
+        if (!x.every(Number.isFinite)) {
+          const place = layers === 0 ? "the embedding" : `layer h.${layers - 1} of ${nLayer}`;
+          return this.#notFinite(place);
+        }
+        this.#length += rows;
+      }
+    }
+    return this.#notFinite("the final norm or the head");
+  }
+
+  #notFinite(place: string): CheckpointError {
+    return new CheckpointError(
+      `Cannot run "${this.id}": expected finite logits, got NaN or infinity, first after ${place}`,
+    );
+  }
+
+  async #recordLogits(): Promise<{ state: State; plan: Plan }> {
+    const { backend, architecture, weights, many, chunk } = this;
+    const state = { ...many, logits: makeLogits(backend, architecture, chunk) };
+    return { state, plan: await backend.record((k) => forward(k, weights, state)) };
+  }
+
+  /** Queues a pass over the one id that stands ready. */
+  #advance(plan: Plan): void {
+    plan.run(this.#step(1));
+    // Past the window a slot is written again, and the beginning is no longer what a prefill wrote.
+    if (this.full) this.#prefilled = [];
+    this.#length++;
+  }
+
+  /** The step of the next `rows` tokens. */
+  #step(rows: number): Step {
+    const S = this.slots;
+    const beyond = this.architecture.rope ? S : S - 1;
+    return {
+      rows,
+      position: Math.min(this.#length, beyond),
+      slot: this.#length % S,
+      length: Math.min(this.#length + rows, S),
+    };
+  }
+
+  /** Entries to keep for a prompt that begins as the last one: whole chunks alone, so that every sum is made as it was. */
+  #common(ids: readonly number[]): number {
+    let same = 0;
+    while (same < ids.length && ids[same] === this.#prefilled[same]) same++;
+    return same - same % this.chunk;
+  }
+}

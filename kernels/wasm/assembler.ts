@@ -1,0 +1,198 @@
+/**
+ * WebAssembly put together in TypeScript, so that a kernel reads like the loop that it is: functions with variables, loops and
+ * conditions, and a module of them. Their operations are in `instructions.ts`.
+ *
+ * The encodings are those of the WebAssembly specification, core 2.0.
+ *
+ * @module
+ */
+import {
+  codeOf,
+  type Func,
+  i32,
+  type Local,
+  memoryArgument,
+  type Operand,
+  type Result,
+  simd,
+  TYPE_CODE,
+  unsignedLeb,
+  type Value,
+  type ValueType,
+} from "./instructions.ts";
+
+export * from "./instructions.ts";
+
+type Locals<P extends readonly ValueType[]> = { [I in keyof P]: Local<P[I]> };
+
+const STORE_CODE: Readonly<Record<ValueType, readonly number[]>> = {
+  i32: [0x36],
+  f32: [0x38],
+  f64: [0x39],
+  v128: simd(11),
+};
+const [BLOCK_VOID, END] = [0x40, 0x0b];
+
+/** The body of a function while it is written. */
+export class FunctionBuilder {
+  readonly #types: ValueType[];
+  readonly #params: number;
+  readonly #code: number[] = [];
+
+  constructor(params: readonly ValueType[]) {
+    this.#types = [...params];
+    this.#params = params.length;
+  }
+
+  /** A new variable, which starts at zero. */
+  local<T extends ValueType>(type: T): Local<T> {
+    return variable(type, this.#types.push(type) - 1);
+  }
+
+  set<T extends ValueType>(local: Local<T>, value: Operand<T>): void {
+    this.#emit(codeOf(local.type, value), [0x21, ...unsignedLeb(local.index)]);
+  }
+
+  /** Calls for the effect alone. */
+  do(code: Value<"void">): void {
+    this.#emit(code.code);
+  }
+
+  store(address: Operand<"i32">, value: Value<ValueType>, offset = 0): void {
+    this.#emit(codeOf("i32", address), value.code, STORE_CODE[value.type], memoryArgument(offset));
+  }
+
+  /** Stores one F32 or I32 of four. */
+  storeLane(address: Operand<"i32">, value: Value<"v128">, lane: number, offset = 0): void {
+    const argument = [...memoryArgument(offset), lane];
+    this.#emit(codeOf("i32", address), value.code, simd(90), argument);
+  }
+
+  if(condition: Value<"i32">, then: () => void, otherwise?: () => void): void {
+    this.#emit(condition.code, [0x04, BLOCK_VOID]);
+    then();
+    if (otherwise) {
+      this.#emit([0x05]);
+      otherwise();
+    }
+    this.#emit([END]);
+  }
+
+  /** The test stands at the end of the loop, with a copy in front of it: one jump a turn. */
+  while(condition: Value<"i32">, body: () => void): void {
+    this.if(condition, () => {
+      this.#emit([0x03, BLOCK_VOID]);
+      body();
+      this.#emit(condition.code, [0x0d, 0], [END]);
+    });
+  }
+
+  /** i = from, from + step … below `to`, all unsigned. */
+  for(
+    i: Local<"i32">,
+    from: Operand<"i32">,
+    to: Operand<"i32">,
+    step: number,
+    body: () => void,
+  ): void {
+    this.set(i, from);
+    this.while(i32.ltU(i, to), () => {
+      body();
+      this.set(i, i32.add(i, step));
+    });
+  }
+
+  /** The function's entry of the code section. */
+  toBytes(result: Value<Result> | void): number[] {
+    const locals = this.#types.slice(this.#params);
+    const body = [
+      ...unsignedLeb(locals.length),
+      ...locals.flatMap((type) => [1, TYPE_CODE[type]]),
+    ].concat(this.#code, result ? [...result.code] : [], [END]);
+    return unsignedLeb(body.length).concat(body);
+  }
+
+  #emit(...pieces: (readonly number[])[]): void {
+    for (const piece of pieces) for (const byte of piece) this.#code.push(byte);
+  }
+}
+
+function variable<T extends ValueType>(type: T, index: number): Local<T> {
+  return { type, index, code: [0x20, ...unsignedLeb(index)] };
+}
+
+/** A module over one memory, which it imports as `env.memory`. */
+export class ModuleBuilder {
+  readonly #signatures: number[][] = [];
+  readonly #imports: number[][] = [[...name("env"), ...name("memory"), 2, 0, 0]];
+  readonly #exports: number[][] = [];
+  readonly #bodies: number[][] = [];
+
+  /** A function of the host, as `env.<field>`. Imports come before all definitions. */
+  import<const P extends readonly ValueType[], R extends Result>(
+    field: string,
+    params: P,
+    result: R,
+  ): Func<P, R> {
+    if (this.#bodies.length > 0) {
+      throw new TypeError(`Cannot import "${field}": expected imports before functions`);
+    }
+    const func = this.#declare(params, result);
+    this.#imports.push([...name("env"), ...name(field), 0, ...unsignedLeb(func.index)]);
+    return func;
+  }
+
+  /** `build` writes the body and gives back the result, if there is one. */
+  define<const P extends readonly ValueType[], R extends Result>(
+    params: P,
+    result: R,
+    build: (
+      f: FunctionBuilder,
+      ...params: Locals<P>
+    ) => R extends ValueType ? Value<R> : void,
+  ): Func<P, R> {
+    const func = this.#declare(params, result);
+    const body: number[] = [];
+    this.#bodies.push(body);
+    const f = new FunctionBuilder(params);
+    const locals = params.map((type, index) => variable(type, index)) as unknown as Locals<P>;
+    for (const byte of f.toBytes(build(f, ...locals))) body.push(byte);
+    return func;
+  }
+
+  export(field: string, func: Func<readonly ValueType[], Result>): void {
+    this.#exports.push([...name(field), 0, ...unsignedLeb(func.index)]);
+  }
+
+  toBytes(): Uint8Array<ArrayBuffer> {
+    const first = this.#signatures.length - this.#bodies.length;
+    const types = this.#bodies.map((_, i) => unsignedLeb(first + i));
+    return Uint8Array.from(
+      [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0].concat( // "\0asm", version 1
+        section(1, this.#signatures),
+        section(2, this.#imports),
+        section(3, types),
+        section(7, this.#exports),
+        section(10, this.#bodies),
+      ),
+    );
+  }
+
+  /** Function i has type i: equal types are few bytes, and this way there is nothing to look up. */
+  #declare<P extends readonly ValueType[], R extends Result>(params: P, result: R): Func<P, R> {
+    const from = params.map((type) => TYPE_CODE[type]);
+    const to = result === "void" ? [] : [TYPE_CODE[result as ValueType]];
+    const index = this.#signatures.push([0x60, from.length, ...from, to.length, ...to]) - 1;
+    return { index, params, result };
+  }
+}
+
+function name(text: string): number[] {
+  const bytes = new TextEncoder().encode(text);
+  return [...unsignedLeb(bytes.length), ...bytes];
+}
+
+function section(id: number, entries: readonly number[][]): number[] {
+  const content = unsignedLeb(entries.length).concat(entries.flat());
+  return [id].concat(unsignedLeb(content.length), content);
+}

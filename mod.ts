@@ -1,0 +1,61 @@
+/**
+ * wgslm: a GPT engine in TypeScript, and the benchmark its numbers can be trusted by.
+ *
+ * ```ts ignore
+ * import { loadModel } from "@wgslm/wgslm";
+ *
+ * await using model = await loadModel("path/to/folder");
+ * for await (const { text } of model.generate("ROMEO:", { maxNewTokens: 64, topK: 40, seed: 1337 })) {
+ *   Deno.stdout.write(new TextEncoder().encode(text));
+ * }
+ * const logits = await model.logits(model.tokenizer.encode("ROMEO:")); // [T, vocabSize]
+ * ```
+ *
+ * @module
+ */
+export type { Activation } from "./kernels/activation.ts";
+export {
+  type Backend,
+  type BackendName,
+  type Device,
+  DeviceError,
+  type FillRows,
+  Memory,
+  type MemoryFigure,
+  openBackend,
+  type Plan,
+  type Recorder,
+  type Step,
+  type StoredOrder,
+} from "./kernels/mod.ts";
+export type {
+  Dtype,
+  HostArray,
+  MemoryClass,
+  Tensor,
+  Weight,
+  WeightDtype,
+} from "./kernels/tensor.ts";
+export type { Architecture, Family, Rope } from "./engine/architecture.ts";
+export { benchmark, type BenchmarkOptions, type BenchmarkProgress } from "./engine/benchmark.ts";
+export {
+  type Checkpoint,
+  openCheckpoint,
+  type TensorInfo,
+} from "./engine/checkpoint/checkpoint.ts";
+export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
+export { CheckpointError } from "./engine/errors.ts";
+export type { FinishReason, GeneratedToken, GenerateOptions } from "./engine/generate.ts";
+export type { MemoryEstimate } from "./engine/memory.ts";
+export {
+  type CheckpointDescription,
+  describeCheckpoint,
+  loadModel,
+  type LoadOptions,
+  type LoadProgress,
+  Model,
+  type RandomModel,
+} from "./engine/model.ts";
+export { type BenchmarkReport, doubts, toJson, toMarkdown, VERSION } from "./engine/report.ts";
+export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
+export { loadTokenizer, type Tokenizer } from "./engine/tokenizer/tokenizer.ts";

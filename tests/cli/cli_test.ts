@@ -1,0 +1,448 @@
+/** The command line as its users meet it: a process with its streams, its files and its exit status. */
+import assert from "node:assert/strict";
+import { toMarkdown, VERSION } from "../../engine/report.ts";
+import { fixture, readJson } from "../testing.ts";
+
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+const LEARNED = fixture("labcore/learned");
+const GPT2 = fixture("tiny/gpt2"); // has no tokenizer
+/** As short as a benchmark can be. */
+const SHORT = ["--iters", "1", "--gen-tokens", "2", "--warmup-tokens", "0"];
+const unix = { ignore: Deno.build.os === "windows" };
+const linux = { ignore: Deno.build.os !== "linux" };
+
+interface Result {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+function command(args: readonly string[], options: Deno.CommandOptions = {}): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", CLI, ...args],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    ...options,
+    env: { NO_COLOR: "", ...options.env }, // an empty NO_COLOR is none
+  });
+}
+
+async function run(...args: string[]): Promise<Result> {
+  const { code, stdout, stderr } = await command(args).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** What fails says one line and leaves standard output alone. */
+function assertFails({ code, stdout, stderr }: Result, expectedCode: number, message: RegExp) {
+  assert.match(stderr, message);
+  assert.equal(stderr.match(/^error: /gm)?.length, 1, stderr);
+  assert.doesNotMatch(stderr, /^\s+at /m);
+  assert.equal(stdout, "");
+  assert.equal(code, expectedCode);
+}
+
+/** The keys of a report and what each may be, in the order of the file. */
+const SCHEMA: Readonly<Record<string, string>> = {
+  "schema_version": "number",
+  "timestamp": "string",
+  "commit": "string null",
+  "platform.os": "string",
+  "platform.python": "null",
+  "platform.deno": "string",
+  "platform.v8": "string",
+  "platform.typescript": "string",
+  "platform.cpu": "string",
+  "platform.cores": "number",
+  "torch.version": "null",
+  "torch.cuda": "null",
+  "engine.name": "string",
+  "engine.version": "string",
+  "engine.backend": "string",
+  "engine.threads": "number",
+  "engine.dtype": "string",
+  "device.type": "string",
+  "device.name": "string",
+  "model.source": "string",
+  "model.id": "string",
+  "model.params_m": "number",
+  "model.vocab_size": "number",
+  "model.block_size": "number",
+  "model.n_layer": "number",
+  "model.n_head": "number",
+  "model.n_embd": "number",
+  "model.dtype": "string",
+  "model.weights_mib": "number",
+  "generation.prompt": "string null",
+  "generation.prompt_tokens": "number",
+  "generation.gen_tokens": "number",
+  "generation.temperature": "number",
+  "generation.top_k": "number",
+  "generation.top_p": "number",
+  "generation.repetition_penalty": "number",
+  "generation.use_kv_cache": "boolean",
+  "generation.stream": "boolean",
+  "generation.seed": "number null",
+  "generation.deterministic": "boolean",
+  "generation.warmup_tokens": "number",
+  "results.iters": "number",
+  "results.tokens_per_sec.mean": "number",
+  "results.tokens_per_sec.min": "number",
+  "results.tokens_per_sec.max": "number",
+  "results.tokens_per_sec.stddev": "number",
+  "results.vram_peak_mib": "number null",
+  "results.buffer_peak_mib": "number",
+  "results.prefill.tokens": "number",
+  "results.prefill.ms": "number",
+  "results.prefill.tokens_per_sec": "number",
+  "results.decode.tokens": "number",
+  "results.decode.tokens_per_sec": "number null",
+  "results.decode.ms_per_token.p50": "number null",
+  "results.decode.ms_per_token.p90": "number null",
+  "results.decode.ms_per_token.p99": "number null",
+  "results.load_ms": "number",
+  "results.first_token_ms": "number",
+  "results.per_iter.0.seconds": "number",
+  "results.per_iter.0.tokens_per_sec": "number",
+  "results.per_iter.0.seed": "number",
+  "results.per_iter.0.token_ms.0": "number",
+};
+
+function leaves(value: unknown, path = ""): [string, unknown][] {
+  if (typeof value !== "object" || value === null) return [[path, value]];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    leaves(inner, path ? `${path}.${key}` : key)
+  );
+}
+
+function assertSchema(report: unknown): void {
+  const found = leaves(report).filter(([path]) =>
+    !/per_iter\.[1-9]/.test(path) && !/token_ms\.[1-9]/.test(path)
+  );
+  assert.deepEqual(found.map(([path]) => path), Object.keys(SCHEMA));
+  for (const [path, value] of found) {
+    const type = value === null ? "null" : typeof value;
+    assert.ok(SCHEMA[path].split(" ").includes(type), `${path} is ${type}`);
+  }
+}
+
+Deno.test("bench prints the table alone, and writes it and the report into folders that it makes", () =>
+  inFolder(async (folder) => {
+    const json = `${folder}/made/too/b.json`;
+    const md = `${folder}/made/b.md`;
+    const { code, stdout, stderr } = await run(
+      "bench",
+      LEARNED,
+      "--iters",
+      "2",
+      "--gen-tokens",
+      "5",
+      "--warmup-tokens",
+      "3",
+      "--seed=11",
+      "--prompt",
+      "ROME",
+      "--json-out",
+      json,
+      "--md-out",
+      md,
+    );
+    assert.equal(code, 0, stderr);
+    const report = JSON.parse(await Deno.readTextFile(json));
+    assertSchema(report);
+    assert.equal(stdout, toMarkdown(report));
+    assert.equal(await Deno.readTextFile(md), stdout);
+    assert.match(
+      stdout.split("\n")[2],
+      /^\| .+ \((cpu|webgpu)\) \| local \| 0\.0\d\d \| on \| 5 \| \d+\.\d\d \| (N\/A|\d+\.\d) \|$/,
+    );
+    assert.doesNotMatch(stdout + stderr, /[\p{Cc}--\n]/v);
+    assert.match(stderr, /^warm-up: 3 tokens, .* tok\/s$/m);
+    assert.match(stderr, /^iteration 1 of 2: 5 tokens, .* tok\/s$/m);
+    assert.match(stderr, /^iteration 2 of 2: 5 tokens/m);
+    assert.match(report.timestamp, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+    assert.equal(report.schema_version, 1);
+    assert.equal(report.engine.version, VERSION);
+    assert.equal(report.model.id, LEARNED);
+    assert.deepEqual(
+      { ...report.generation },
+      {
+        prompt: "ROME",
+        prompt_tokens: 4,
+        gen_tokens: 5,
+        temperature: 0.9,
+        top_k: 40,
+        top_p: 1,
+        repetition_penalty: 1,
+        use_kv_cache: true,
+        stream: false,
+        seed: 11,
+        deterministic: false,
+        warmup_tokens: 3,
+      },
+    );
+    const iterations: { seed: number; token_ms: number[] }[] = report.results.per_iter;
+    assert.deepEqual(iterations.map(({ seed }) => seed), [11, 12]);
+    assert.ok(iterations.every(({ token_ms }) => token_ms.length === 5));
+    // Nothing temporary is left beside them.
+    assert.deepEqual([...Deno.readDirSync(`${folder}/made/too`)].map((e) => e.name), ["b.json"]);
+  }));
+
+Deno.test("bench without a model measures the demo", () =>
+  inFolder(async (folder) => {
+    const { code, stderr } = await run(...SHORT, "--json-out", `${folder}/b.json`);
+    assert.equal(code, 0, stderr);
+    const { model, generation } = JSON.parse(await Deno.readTextFile(`${folder}/b.json`));
+    assert.deepEqual([model.id, model.source, model.vocab_size], ["demo", "local", 65]);
+    assert.deepEqual([generation.prompt, generation.seed], ["ROMEO:", null]);
+  }));
+
+Deno.test("a flag beats --config, which beats the default; keys that nobody knows warn", () =>
+  inFolder(async (folder) => {
+    const config = `${folder}/c.toml`;
+    await Deno.writeTextFile(
+      config,
+      "[generation]\nseed = 5\ntop_k = 7\nuse_kv_cache = true\nstream = true\nwhat = 1\n",
+    );
+    const { code, stderr } = await run(
+      ...SHORT,
+      "--checkpoint",
+      `${LEARNED}/model.safetensors`,
+      "--config",
+      config,
+      "--no-use-kv-cache",
+      "--seed",
+      "9",
+      "--stream",
+      "--json-out",
+      `${folder}/b.json`,
+    );
+    assert.equal(code, 0, stderr);
+    const { generation } = JSON.parse(await Deno.readTextFile(`${folder}/b.json`));
+    assert.deepEqual(
+      [generation.seed, generation.top_k, generation.use_kv_cache, generation.temperature],
+      [9, 7, false, 0.9],
+    );
+    assert.equal(generation.stream, false);
+    assert.match(stderr, /^note: .*key what under \[generation\]/m);
+    assert.match(stderr, /^note: --stream .*never streams$/m);
+  }));
+
+Deno.test("a model without a tokenizer is measured on drawn ids, which --prompt-tokens counts", () =>
+  inFolder(async (folder) => {
+    const json = `${folder}/b.json`;
+    const { code, stderr } = await run(...SHORT, GPT2, "--prompt-tokens", "5", "--json-out", json);
+    assert.equal(code, 0, stderr);
+    const { generation } = JSON.parse(await Deno.readTextFile(json));
+    assert.deepEqual([generation.prompt, generation.prompt_tokens], [null, 5]);
+    assertFails(await run(...SHORT, GPT2, "--prompt", "text"), 1, /^error: .*tokenizer/m);
+  }));
+
+Deno.test("a shape with random weights needs no files", () =>
+  inFolder(async (folder) => {
+    const config = `${folder}/c.toml`;
+    await Deno.writeTextFile(
+      config,
+      "[model]\nvocab_size = 11\nblock_size = 16\nn_layer = 1\nn_head = 2\nn_embd = 8\n",
+    );
+    const json = `${folder}/b.json`;
+    const args = [...SHORT, "--random-weights", "--config", config, "--json-out", json];
+    const { code, stderr } = await run(...args);
+    assert.equal(code, 0, stderr);
+    const { model, generation } = JSON.parse(await Deno.readTextFile(json));
+    assert.deepEqual([model.vocab_size, generation.prompt_tokens], [11, 128]);
+    await Deno.writeTextFile(config, "[generation]\n");
+    assertFails(await run(...args), 1, /section \[model\]/);
+  }));
+
+Deno.test("a device that is not there falls back with a note, or fails under --strict", async () => {
+  // A backend that may or may not be there has one of two outcomes; both are fine.
+  const { code, stdout, stderr } = await run(...SHORT, LEARNED, "--device", "webgpu");
+  assert.equal(code, 0, stderr);
+  if (/\(cpu\)/.test(stdout)) {
+    assert.match(stderr, /^note: falling back to the CPU: /m);
+    assertFails(await run(LEARNED, "--device", "cuda", "--strict"), 1, /^error: /m);
+  }
+});
+
+Deno.test("bad usage is one line and exit status 2", async () => {
+  assertFails(await run("--iters", "0"), 2, /^error: --iters: expected .*at least 1, got "0"/m);
+  assertFails(await run("generate", "--max-tokenz", "3"), 2, /did you mean --max-tokens\?/);
+  assertFails(await run("genrate"), 2, /did you mean generate\?/);
+});
+
+Deno.test("what this version does not do is refused in a sentence", async () => {
+  assertFails(await run("--source", "hf", "--repo-id", "a/b"), 1, /"hf:a\/b".*hub/);
+  assertFails(await run("generate", "hf:a/b"), 1, /hub/);
+  assertFails(await run("--profile"), 1, /Cannot profile/);
+  assertFails(await run("generate", LEARNED, "--chat", "--prompt", "a"), 1, /chat template/);
+});
+
+Deno.test("files that are missing or wrong are named, with exit status 1", () =>
+  inFolder(async (folder) => {
+    assertFails(await run("--checkpoint", `${folder}/none`), 1, /none": there is no such file/);
+    await Deno.writeTextFile(`${folder}/c.toml`, "[generation]\nseed = = 1\n");
+    assertFails(await run("--config", `${folder}/c.toml`), 1, /c\.toml.*line 2, column \d+/);
+    await Deno.writeTextFile(`${folder}/x.pt`, "not a checkpoint");
+    assertFails(await run(`${folder}/x.pt`), 1, /x\.pt/);
+    assertFails(await run("generate", LEARNED, "--prompt", ""), 1, /empty prompt/);
+  }));
+
+Deno.test("--verbose adds the stack of an error", async () => {
+  const { code, stderr } = await run("--profile", "--verbose");
+  assert.equal(code, 1);
+  assert.match(stderr, /^\s+at /m);
+});
+
+Deno.test("an output that cannot be written is known before anything is measured", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/file`, "");
+    const result = await run(...SHORT, LEARNED, "--json-out", `${folder}/file/b.json`);
+    assertFails(result, 1, /Cannot write "[^"]*file\/b\.json"/);
+    assert.doesNotMatch(result.stderr, /iteration/);
+    assertFails(await run(...SHORT, LEARNED, "--md-out", folder), 1, /it is a folder/);
+    const same = ["--json-out", `${folder}/b`, "--md-out", `${folder}/./b`];
+    assertFails(await run(...SHORT, LEARNED, ...same), 2, /the same file/);
+  }));
+
+Deno.test("a full disk fails, and the row is printed all the same", linux, async () => {
+  const { code, stdout, stderr } = await run(...SHORT, LEARNED, "--json-out", "/dev/full");
+  assert.equal(code, 1);
+  assert.match(stderr, /^error: Cannot write "\/dev\/full": No space left/m);
+  assert.equal(stdout.split("\n").length, 4);
+});
+
+Deno.test(
+  "a report can go to standard output, also where that is a file",
+  linux,
+  () =>
+    inFolder(async (folder) => {
+      const args = [CLI, ...SHORT, LEARNED, "--json-out", "/dev/stdout"].map((a) => `'${a}'`);
+      const script = `"${Deno.execPath()}" run -A --no-check ${args.join(" ")} > "${folder}/out"`;
+      const { code } = await new Deno.Command("sh", { args: ["-c", script] }).output();
+      assert.equal(code, 0);
+      const text = await Deno.readTextFile(`${folder}/out`);
+      const end = text.indexOf("\n}\n") + 3;
+      assert.equal(text.slice(end), toMarkdown(JSON.parse(text.slice(0, end))));
+    }),
+);
+
+Deno.test("generate streams the text that a seed draws, and ends it with a newline", async () => {
+  const args = ["generate", LEARNED, "--prompt", "ROMEO:", "--max-tokens", "20", "--seed", "3"];
+  const [first, again] = [await run(...args), await run(...args)];
+  assert.equal(first.code, 0, first.stderr);
+  assert.equal(first.stderr, "");
+  assert.equal(first.stdout, again.stdout);
+  assert.ok([20, 21].includes(first.stdout.length), JSON.stringify(first.stdout));
+  assert.ok(first.stdout.endsWith("\n"));
+});
+
+Deno.test("generate at temperature 0 gives the golden text", async () => {
+  const golden = readJson<{ prompt: string; greedy_kv_on: number[] }>(
+    "labcore/learned/golden.json",
+  );
+  const { tokenizer } = readJson<{ tokenizer: { vocab: string[] } }>("labcore/learned/meta.json");
+  const text = golden.greedy_kv_on.slice(0, 16).map((id) => tokenizer.vocab[id]).join("");
+  const { stdout, stderr } = await run(
+    "generate",
+    LEARNED,
+    `--prompt=${golden.prompt}`,
+    "--temperature",
+    "0",
+    "--max-tokens",
+    "16",
+  );
+  assert.equal(stdout.trimEnd(), text.trimEnd(), stderr);
+});
+
+Deno.test("a reader that has seen enough ends generate in silence", unix, async () => {
+  const child = command(["generate", "--max-tokens", "500"]).spawn();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  await reader.cancel();
+  const stderr = await new Response(child.stderr).text();
+  const { code } = await child.status;
+  assert.deepEqual([code, stderr], [0, ""]);
+});
+
+Deno.test(
+  "an interrupt ends bench with 130 and leaves no file behind",
+  unix,
+  () =>
+    inFolder(async (folder) => {
+      const child = command([
+        "--gen-tokens",
+        "100000",
+        "--warmup-tokens",
+        "1",
+        "--json-out",
+        `${folder}/b.json`,
+      ]).spawn();
+      let stderr = "";
+      const stdout = new Response(child.stdout).text();
+      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+        const begun = stderr.includes("warm-up");
+        stderr += chunk;
+        if (!begun && stderr.includes("warm-up")) child.kill("SIGINT");
+      }
+      const { code } = await child.status;
+      assert.equal(code, 130, stderr);
+      assert.equal(await stdout, "");
+      assert.doesNotMatch(stderr, /error/);
+      assert.deepEqual([...Deno.readDirSync(folder)], []);
+    }),
+);
+
+Deno.test("an interrupt ends generate with 130 and its line with a newline", unix, async () => {
+  const child = command(["generate", "--max-tokens", "100000"]).spawn();
+  let text = "";
+  for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+    if (text === "") child.kill("SIGINT");
+    text += chunk;
+  }
+  const stderr = await new Response(child.stderr).text();
+  assert.equal((await child.status).code, 130);
+  assert.equal(stderr, "");
+  assert.ok(text.endsWith("\n"));
+});
+
+Deno.test("inspect tells tensors, parameters and memory", async () => {
+  const { code, stdout, stderr } = await run("inspect", LEARNED, "--context", "16");
+  assert.equal(code, 0, stderr);
+  for (
+    const fact of [/^ {2}parameters +\d+ \(/m, /context of 16$/m, /keys and values +\d/, /F32 +\[/]
+  ) {
+    assert.match(stdout, fact);
+  }
+  assertFails(await run("inspect", "--context", "9999"), 1, /context/);
+});
+
+Deno.test("devices tells every backend and the machine's limits", async () => {
+  const { code, stdout, stderr } = await run("devices");
+  assert.equal(code, 0, stderr);
+  for (const name of ["webgpu", "wasm", "js"]) {
+    assert.match(stdout, new RegExp(`^  ${name} .*(ready|not here): `, "m"));
+  }
+  assert.match(stdout, /[\d.]+ GB\/s/);
+  assert.match(stdout, /[\d.]+ GFLOP\/s/);
+});
+
+Deno.test("--help and --version answer on standard output", async () => {
+  const help = await run("--help");
+  assert.equal(help.code, 0);
+  assert.equal(help.stderr, "");
+  assert.match(help.stdout, /--gen-tokens N/);
+  assert.match(help.stdout, /^ {2}generate /m);
+  assert.doesNotMatch(help.stdout, /[\p{Cc}--\n]/v);
+  assert.deepEqual(await run("--version"), { code: 0, stdout: `${VERSION}\n`, stderr: "" });
+});

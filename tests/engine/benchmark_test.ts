@@ -1,0 +1,292 @@
+import assert from "node:assert/strict";
+import {
+  benchmark,
+  type BenchmarkOptions,
+  type BenchmarkProgress,
+} from "../../engine/benchmark.ts";
+import { loadModel, type Model } from "../../engine/model.ts";
+import { toJson } from "../../engine/report.ts";
+import { assertClose, fixture, TOLERANCE } from "../testing.ts";
+
+const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
+
+/** LabCore's tiny model, which slides past its 32 tokens. */
+const sliding = () => loadModel(fixture("labcore/learned"));
+
+/** A family that ends where its context of 16 ends, and that has no tokenizer. */
+const ending = () =>
+  loadModel({
+    config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },
+  });
+
+/** Two numbers that are the same but for the order of a sum. */
+function same(actual: number | null, expected: number, what: string): void {
+  assert.ok(actual !== null, what);
+  assertClose([actual], [expected], TOLERANCE.kernel, what);
+}
+
+/** The type of every leaf by its path; of lists the first item stands for all. */
+function leaves(value: unknown, path = ""): string[] {
+  if (Array.isArray(value)) return value.length ? leaves(value[0], `${path}[]`) : [`${path}[]`];
+  if (typeof value !== "object" || value === null) {
+    return [`${path}: ${value === null ? "null" : typeof value}`];
+  }
+  return Object.entries(value).flatMap(([key, item]) =>
+    leaves(item, path ? `${path}.${key}` : key)
+  );
+}
+
+Deno.test("benchmark() fills every key of the report with its type", async () => {
+  await using model = await sliding();
+  const report = await benchmark(model, { ...SHORT, source: "hf", id: "owner/name" });
+  const { commit, ...rest } = report;
+  assert.ok(commit === null || /^[0-9a-f]{40}$/.test(commit));
+  assert.deepEqual(leaves(JSON.parse(toJson({ ...rest, commit: null }))).toSorted(), [
+    "commit: null",
+    "device.name: string",
+    "device.type: string",
+    "engine.backend: string",
+    "engine.dtype: string",
+    "engine.name: string",
+    "engine.threads: number",
+    "engine.version: string",
+    "generation.deterministic: boolean",
+    "generation.gen_tokens: number",
+    "generation.prompt: string",
+    "generation.prompt_tokens: number",
+    "generation.repetition_penalty: number",
+    "generation.seed: null",
+    "generation.stream: boolean",
+    "generation.temperature: number",
+    "generation.top_k: number",
+    "generation.top_p: number",
+    "generation.use_kv_cache: boolean",
+    "generation.warmup_tokens: number",
+    "model.block_size: number",
+    "model.dtype: string",
+    "model.id: string",
+    "model.n_embd: number",
+    "model.n_head: number",
+    "model.n_layer: number",
+    "model.params_m: number",
+    "model.source: string",
+    "model.vocab_size: number",
+    "model.weights_mib: number",
+    "platform.cores: number",
+    "platform.cpu: string",
+    "platform.deno: string",
+    "platform.os: string",
+    "platform.python: null",
+    "platform.typescript: string",
+    "platform.v8: string",
+    "results.buffer_peak_mib: number",
+    "results.decode.ms_per_token.p50: number",
+    "results.decode.ms_per_token.p90: number",
+    "results.decode.ms_per_token.p99: number",
+    "results.decode.tokens: number",
+    "results.decode.tokens_per_sec: number",
+    "results.first_token_ms: number",
+    "results.iters: number",
+    "results.load_ms: number",
+    "results.per_iter[].seconds: number",
+    "results.per_iter[].seed: number",
+    "results.per_iter[].token_ms[]: number",
+    "results.per_iter[].tokens_per_sec: number",
+    "results.prefill.ms: number",
+    "results.prefill.tokens: number",
+    "results.prefill.tokens_per_sec: number",
+    "results.tokens_per_sec.max: number",
+    "results.tokens_per_sec.mean: number",
+    "results.tokens_per_sec.min: number",
+    "results.tokens_per_sec.stddev: number",
+    "results.vram_peak_mib: null",
+    "schema_version: number",
+    "timestamp: string",
+    "torch.cuda: null",
+    "torch.version: null",
+  ]);
+  assert.match(report.timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  assert.deepEqual(
+    [report.model.source, report.model.id, report.model.block_size],
+    ["hf", "owner/name", 32],
+  );
+  assert.equal(report.model.params_m, model.parameters / 1e6);
+  assert.equal(report.model.weights_mib, model.weightsBytes / 2 ** 20);
+});
+
+Deno.test("benchmark() tells the defaults of the command line", async () => {
+  await using model = await sliding();
+  const { generation, results } = await benchmark(model);
+  assert.deepEqual(generation, {
+    prompt: "ROMEO:",
+    prompt_tokens: 6,
+    gen_tokens: 256,
+    temperature: 0.9,
+    top_k: 40,
+    top_p: 1,
+    repetition_penalty: 1,
+    use_kv_cache: true,
+    stream: false,
+    seed: null,
+    deterministic: false,
+    warmup_tokens: 64,
+  });
+  assert.equal(results.iters, 3);
+});
+
+Deno.test("benchmark() gives figures that follow from its raw times", async () => {
+  await using model = await sliding();
+  const { genTokens, iters } = SHORT;
+  const { results } = await benchmark(model, SHORT);
+  const { per_iter, tokens_per_sec, decode, prefill } = results;
+  assert.equal(per_iter.length, iters);
+  for (const { seconds, tokens_per_sec, token_ms } of per_iter) {
+    assert.equal(token_ms.length, genTokens);
+    assert.ok(token_ms.every((ms) => ms >= 0));
+    same(tokens_per_sec, genTokens / seconds, "an iteration's rate");
+    const inTokens = token_ms.reduce((a, b) => a + b);
+    assert.ok(inTokens <= 1000 * seconds, "the times of the ids lie within the whole");
+  }
+  const rates = per_iter.map((i) => i.tokens_per_sec);
+  const mean = rates.reduce((a, b) => a + b) / iters;
+  same(tokens_per_sec.mean, mean, "mean");
+  assert.equal(tokens_per_sec.min, Math.min(...rates));
+  assert.equal(tokens_per_sec.max, Math.max(...rates));
+  const squares = rates.reduce((sum, r) => sum + (r - mean) ** 2, 0);
+  same(tokens_per_sec.stddev, Math.sqrt(squares / iters), "stddev, the population's");
+
+  const later = per_iter.flatMap((i) => i.token_ms.slice(1)).toSorted((a, b) => a - b);
+  assert.equal(decode.tokens, genTokens - 1);
+  const rate = 1000 * later.length / later.reduce((a, b) => a + b);
+  same(decode.tokens_per_sec, rate, "decode rate");
+  // 15 times: the median is the eighth, p90 lies 0.6 of the way from the 13th to the 14th.
+  assert.equal(decode.ms_per_token.p50, later[7]);
+  same(decode.ms_per_token.p90, later[12] + 0.6 * (later[13] - later[12]), "p90");
+  const { p50, p90, p99 } = decode.ms_per_token;
+  assert.ok(p50! <= p90! && p90! <= p99! && p99! <= later[14]);
+
+  const firsts = per_iter.map((i) => i.token_ms[0]).toSorted((a, b) => a - b);
+  assert.equal(results.first_token_ms, firsts[1]);
+  same(prefill.tokens_per_sec, 1000 * prefill.tokens / prefill.ms, "prefill rate");
+  assert.equal(results.load_ms, model.loadMs);
+});
+
+Deno.test("benchmark() has no decode figures where no token follows the first", async () => {
+  await using model = await sliding();
+  const { results } = await benchmark(model, { genTokens: 1, warmupTokens: 0, iters: 1 });
+  assert.deepEqual(results.decode, {
+    tokens: 0,
+    tokens_per_sec: null,
+    ms_per_token: { p50: null, p90: null, p99: null },
+  });
+  assert.equal(results.tokens_per_sec.stddev, 0);
+});
+
+Deno.test("benchmark() draws iteration i with seed + i, and tells a drawn seed only there", async () => {
+  await using model = await sliding();
+  const asked = await benchmark(model, { ...SHORT, seed: 1337 });
+  assert.equal(asked.generation.seed, 1337);
+  assert.deepEqual(asked.results.per_iter.map((i) => i.seed), [1337, 1338, 1339]);
+
+  const drawn = await benchmark(model, SHORT);
+  const [first, ...others] = drawn.results.per_iter.map((i) => i.seed);
+  assert.equal(drawn.generation.seed, null);
+  assert.deepEqual(others, [first + 1, first + 2]);
+});
+
+Deno.test("benchmark() leaves what the warm-up and earlier calls took out of the peak", async () => {
+  await using model = await sliding();
+  const held = model.memory.current;
+  model.memory.add("staging", 2 ** 30);
+  model.memory.add("staging", -(2 ** 30));
+  const { results } = await benchmark(model, SHORT);
+  assert.equal(results.buffer_peak_mib, held / 2 ** 20);
+  assert.equal(results.vram_peak_mib, null, "no GPU");
+});
+
+Deno.test("benchmark() takes a prompt beyond a sliding window, and times what fits it", async () => {
+  await using model = await sliding();
+  const prompt = Array.from({ length: 40 }, (_, i) => i);
+  const { generation, results } = await benchmark(model, { ...SHORT, prompt, useKvCache: false });
+  assert.equal(generation.prompt, null);
+  assert.equal(generation.prompt_tokens, 40);
+  assert.equal(generation.use_kv_cache, false);
+  assert.equal(results.prefill.tokens, 32);
+});
+
+Deno.test("benchmark() refuses what cannot be run, before anything runs", async () => {
+  await using model = await ending();
+  const started: BenchmarkProgress[] = [];
+  const refuses = (options: BenchmarkOptions, message: RegExp) =>
+    assert.rejects(
+      benchmark(model, { prompt: [1], ...SHORT, onProgress: (p) => started.push(p), ...options }),
+      { name: "RangeError", message },
+    );
+  await refuses({ iters: 0 }, /iters to be an integer of at least 1, got 0/);
+  await refuses({ iters: 1.5 }, /iters/);
+  await refuses({ genTokens: 0 }, /genTokens/);
+  await refuses({ warmupTokens: -1 }, /warmupTokens/);
+  await refuses({ seed: -1 }, /seed/);
+  await refuses({ seed: Number.MAX_SAFE_INTEGER }, /seed \+ iters/);
+  await refuses({ temperature: -1 }, /temperature/);
+  await refuses({ prompt: [] }, /at least 1 token/);
+  await refuses({ genTokens: 16 }, /1 tokens and 16 more to fit the context of 16/);
+  await refuses({ warmupTokens: 16 }, /1 tokens and 16 more/);
+  await refuses({ prompt: undefined }, /128 tokens and 6 more/);
+  assert.deepEqual(started, []);
+  await assert.rejects(benchmark(model, { ...SHORT, prompt: "text" }), { name: "CheckpointError" });
+
+  const { results } = await benchmark(model, { prompt: [1], genTokens: 15, warmupTokens: 0 });
+  assert.equal(results.per_iter[0].token_ms.length, 15, "to the brim");
+});
+
+Deno.test("benchmark() draws a prompt for a model without a tokenizer", async () => {
+  await using model = await loadModel({
+    config: { family: "gpt2", vocab_size: 11, block_size: 160, n_layer: 1, n_head: 2, n_embd: 8 },
+  });
+  const { generation } = await benchmark(model, SHORT);
+  assert.equal(generation.prompt, null);
+  assert.equal(generation.prompt_tokens, 128);
+});
+
+Deno.test("benchmark() throws the reason of an abort at every stage, and leaves the model usable", async () => {
+  await using model = await sliding();
+  for (const stage of ["warmup", "prefill", "iteration"] as const) {
+    const controller = new AbortController();
+    const onProgress = (p: BenchmarkProgress) => {
+      if (p.stage === stage) controller.abort();
+    };
+    await assert.rejects(
+      benchmark(model, { ...SHORT, signal: controller.signal, onProgress }),
+      { name: "AbortError" },
+      stage,
+    );
+  }
+  const reason = new Error("mine");
+  await assert.rejects(
+    benchmark(model, { ...SHORT, signal: AbortSignal.abort(reason) }),
+    (error) => error === reason,
+  );
+  assert.equal((await benchmark(model, SHORT)).results.iters, 3);
+});
+
+Deno.test("benchmark() tells its stages in order, each from nothing to all", async () => {
+  await using model = await sliding();
+  const told: BenchmarkProgress[] = [];
+  await benchmark(model, { ...SHORT, onProgress: (p) => told.push(p) });
+  const ends = told.filter((p) => p.tokens === 0 || p.tokens === p.total);
+  assert.deepEqual(ends.map((p) => [p.stage, p.iteration, p.tokens]), [
+    ["warmup", undefined, 0],
+    ["warmup", undefined, 2],
+    ["prefill", undefined, 0],
+    ["prefill", undefined, 6],
+    ["iteration", 0, 0],
+    ["iteration", 0, 6],
+    ["iteration", 1, 0],
+    ["iteration", 1, 6],
+    ["iteration", 2, 0],
+    ["iteration", 2, 6],
+  ]);
+  assert.equal(ends[0].tokensPerSec, undefined);
+  assert.ok(ends[1].tokensPerSec! > 0);
+});

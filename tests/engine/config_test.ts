@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { loadConfig } from "../../engine/config.ts";
+import { CheckpointError } from "../../engine/errors.ts";
+
+async function load(toml: string | Uint8Array) {
+  const path = await Deno.makeTempFile({ suffix: ".toml" });
+  try {
+    await Deno.writeFile(path, typeof toml === "string" ? new TextEncoder().encode(toml) : toml);
+    return await loadConfig(path);
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+async function refuses(toml: string | Uint8Array, message: RegExp) {
+  await assert.rejects(
+    load(toml),
+    (error) => error instanceof CheckpointError && message.test(error.message),
+    String(toml),
+  );
+}
+
+Deno.test("every key of [generation] is read under its name here", async () => {
+  const { generation, model, warnings } = await load(`
+    [generation]
+    seed = 1337
+    deterministic = true
+    temperature = 0.6
+    top_k = 50
+    top_p = 0.95
+    repetition_penalty = 1.1
+    use_kv_cache = false
+  `);
+  assert.deepEqual(generation, {
+    seed: 1337,
+    deterministic: true,
+    temperature: 0.6,
+    topK: 50,
+    topP: 0.95,
+    repetitionPenalty: 1.1,
+    useKvCache: false,
+  });
+  assert.equal(model, undefined);
+  assert.deepEqual(warnings, []);
+});
+
+Deno.test("what is not said is absent, in an empty file too", async () => {
+  assert.deepEqual(await load(""), { generation: {}, warnings: [] });
+  assert.deepEqual((await load("[generation]\ntemperature = 1")).generation, { temperature: 1 });
+});
+
+Deno.test("keys and sections of other programs are passed over in silence", async () => {
+  const { generation, warnings, model } = await load(`
+    [general]
+    seed = 1
+    [data]
+    dataset = "tinyshakespeare"
+    [model]
+    block_size = 512
+    dropout = 0.1
+    use_flash = false
+    [training]
+    learning_rate = 3e-4
+    [optimizer]
+    name = "adamw"
+    [generation]
+    max_new_tokens = 200
+    stream = true
+    system_prompt = ""
+    max_history_turns = 6
+  `);
+  assert.deepEqual(generation, {});
+  assert.deepEqual(warnings, []);
+  assert.deepEqual(model, { block_size: 512, dropout: 0.1, use_flash: false });
+});
+
+Deno.test("what nobody knows warns and names itself", async () => {
+  const { warnings } = await load(`
+    loose = 1
+    [generation]
+    temprature = 0.5
+    [sampling]
+    top_k = 4
+  `);
+  assert.equal(warnings.length, 3);
+  assert.match(warnings[0], /key loose/);
+  assert.match(warnings[1], /key temprature under \[generation\]/);
+  assert.match(warnings[2], /section \[sampling\]/);
+});
+
+Deno.test("a wrong type or a value out of range fails and names the key", async () => {
+  const wrong: [string, RegExp][] = [
+    ['seed = "1"', /generation\.seed to be a whole number of at least 0, got "1"/],
+    ["seed = 1.5", /generation\.seed/],
+    ["seed = -1", /generation\.seed/],
+    ["deterministic = 1", /generation\.deterministic to be true or false, got 1/],
+    ["temperature = true", /generation\.temperature/],
+    ["temperature = -0.1", /generation\.temperature/],
+    ["temperature = inf", /generation\.temperature .*, got Infinity/],
+    ["top_k = 0.5", /generation\.top_k/],
+    ["top_p = 0", /generation\.top_p/],
+    ["top_p = 1.5", /generation\.top_p/],
+    ["repetition_penalty = 0", /generation\.repetition_penalty/],
+    ["use_kv_cache = []", /generation\.use_kv_cache/],
+  ];
+  for (const [line, message] of wrong) await refuses(`[generation]\n${line}`, message);
+  await refuses("generation = 3", /generation to be a section, got 3/);
+  await refuses("model = 1979-05-27", /model to be a section/);
+  await refuses("[[generation]]\nseed = 1", /generation to be a section/);
+});
+
+Deno.test("an error in the TOML is told with line and column", async () => {
+  await refuses("[generation]\ntemperature = 0,5\n", /line 2, column \d+: /);
+  await refuses("[generation]\nseed = 1\nseed = 2\n", /line 3, column 1: /);
+  await refuses("[generation\n", /line 1, /);
+  await refuses("a = 99999999999999999999", /line 1, column 5: /);
+});
+
+Deno.test("seed = null is an absent seed, as a whole line and nothing else", async () => {
+  for (const line of ["seed = null", "  seed=null  # drawn", "seed\t=\tnull\r"]) {
+    assert.deepEqual((await load(`[generation]\n${line}\ntop_k = 4\n`)).generation, { topK: 4 });
+  }
+  assert.deepEqual(
+    (await load("[general]\nseed = null\n[generation]\nseed = null")).generation,
+    {},
+  );
+  await refuses("[generation]\ntop_k = null", /line 2, column 9/);
+  await refuses("[generation]\nseed = nullify", /line 2, column 8/);
+  await refuses("[generation]\nseed = null\n\nx = ", /line 4, column 5/);
+  const { generation, warnings } = await load(
+    '[generation]\nsystem_prompt = """\nseed = null\n"""',
+  );
+  assert.deepEqual([generation, warnings], [{}, []]);
+});
+
+Deno.test("a missing file, a folder and bytes that are no text are refused in a sentence", async () => {
+  await assert.rejects(loadConfig("not/there.toml"), { message: /there is no such file/ });
+  await assert.rejects(loadConfig("tests"), { message: /expected a regular file/ });
+  await refuses(new Uint8Array([0x61, 0xff, 0xfe]), /UTF-8/);
+});
+
+Deno.test("the presets are valid and shape models of their names", async () => {
+  const folder = new URL("../../configs/", import.meta.url);
+  const char = await loadConfig(new URL("base_char.toml", folder).pathname);
+  assert.equal(char.model?.family, "labcore");
+  assert.equal(char.model?.n_embd, 256);
+  const gpt2 = await loadConfig(new URL("gpt2.toml", folder).pathname);
+  assert.equal(gpt2.model?.family, "gpt2");
+  assert.equal(gpt2.model?.vocab_size, 50257);
+  assert.deepEqual([...char.warnings, ...gpt2.warnings], []);
+});

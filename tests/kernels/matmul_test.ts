@@ -1,0 +1,119 @@
+import { deepEqual } from "node:assert/strict";
+import fc from "fast-check";
+import type { Activation } from "../../kernels/activation.ts";
+import type { Backend } from "../../kernels/backend.ts";
+import { openJsBackend } from "../../kernels/js/backend.ts";
+import type { Tensor, Weight, WeightDtype } from "../../kernels/tensor.ts";
+import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
+
+interface Numbers {
+  readonly shape: readonly number[];
+  readonly data: readonly number[];
+}
+
+interface Matrix {
+  readonly shape: readonly [N: number, K: number];
+  /** Default F32; the data of a 16-bit weight are bits. */
+  readonly dtype?: WeightDtype;
+  readonly data: readonly number[];
+}
+
+interface MatmulCase {
+  readonly name: string;
+  readonly activation?: Activation;
+  readonly scale?: number;
+  readonly softCap?: number;
+  readonly residual?: boolean;
+  readonly x: Numbers;
+  readonly weight: Matrix;
+  readonly bias?: Numbers;
+  readonly gate?: Numbers;
+  /** What y holds before, where it is added onto. */
+  readonly y?: Numbers;
+  readonly expected: Numbers;
+}
+
+for (const golden of readJson<MatmulCase[]>("kernels/matmul.json")) {
+  Deno.test(`matmul() agrees with torch when it has ${golden.name}`, async () => {
+    await using backend = openJsBackend();
+    const { activation, scale, softCap, residual, bias, gate, expected } = golden;
+    const x = put(backend, golden.x);
+    const y = backend.tensor(expected.shape, "F32", "activations");
+    if (golden.y) backend.write(y, Float32Array.from(golden.y.data));
+    const weight = await putWeight(backend, golden.weight);
+    const options = {
+      bias: bias && put(backend, bias),
+      gate: gate && put(backend, gate),
+      ...{ activation, scale, softCap, residual },
+    };
+    using plan = await backend.record((k) => k.matmul(y, x, weight, options));
+    const [rows] = golden.x.shape;
+    plan.run({ rows, position: 0, slot: 0, length: rows });
+    assertClose(await backend.read(y) as Float32Array, expected.data, TOLERANCE.sum, "y");
+  });
+}
+
+Deno.test("matmul() gives each row the same numbers when more rows go with it", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        T: fc.integer({ min: 1, max: 5 }),
+        N: fc.integer({ min: 1, max: 20 }),
+        K: fc.integer({ min: 1, max: 40 }),
+        seed: fc.nat(),
+      }),
+      fc.constantFrom<WeightDtype>("F32", "F16", "BF16"),
+      async ({ T, N, K, seed }, dtype) => {
+        await using backend = openJsBackend();
+        const numbers = randomNumbers(T * K, seed);
+        const data = dtype === "F32"
+          ? [...randomNumbers(N * K, seed + 1)]
+          : Array.from(randomNumbers(N * K, seed + 1), (v) => Math.floor((v + 1) * 0x1e00));
+        const weight = await putWeight(backend, { shape: [N, K], dtype, data });
+        const x = put(backend, { shape: [T, K], data: [...numbers] });
+        const y = backend.tensor([T, N], "F32", "activations");
+        using whole = await backend.record((k) => k.matmul(y, x, weight));
+        whole.run({ rows: T, position: 0, slot: 0, length: T });
+        const expected = await backend.read(y) as Float32Array;
+        for (let t = 0; t < T; t++) {
+          const row = numbers.slice(t * K, (t + 1) * K);
+          backend.write(x, row);
+          whole.run({ rows: 1, position: t, slot: t, length: t + 1 });
+          assertClose(
+            await backend.read(y, 0, N) as Float32Array,
+            expected.subarray(t * N, (t + 1) * N),
+            TOLERANCE.sum,
+            `row ${t}`,
+          );
+        }
+      },
+    ),
+    { numRuns: 50, seed: 1 },
+  );
+});
+
+Deno.test("matmul() leaves the other rows alone when the step is short", async () => {
+  await using backend = openJsBackend();
+  const x = put(backend, { shape: [3, 2], data: [1, 2, 3, 4, 5, 6] });
+  const y = put(backend, { shape: [3, 1], data: [7, 8, 9] });
+  const weight = await putWeight(backend, { shape: [1, 2], data: [10, 1] });
+  using plan = await backend.record((k) => k.matmul(y, x, weight));
+  plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
+  deepEqual(await backend.read(y), new Float32Array([12, 34, 9]));
+});
+
+function put(backend: Backend, { shape, data }: Numbers): Tensor {
+  const t = backend.tensor(shape, "F32", "activations");
+  backend.write(t, Float32Array.from(data));
+  return t;
+}
+
+function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Promise<Weight> {
+  const K = shape[1];
+  return backend.weight(
+    shape,
+    dtype,
+    (row, count, into) => into.set(data.slice(row * K, (row + count) * K)),
+    { stored: "NK" },
+  );
+}

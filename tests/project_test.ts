@@ -1,0 +1,159 @@
+import assert from "node:assert/strict";
+import denoJson from "../deno.json" with { type: "json" };
+
+const ROOT = new URL("../", import.meta.url);
+
+/** Paths of the files below a folder, from the root on. */
+function filesBelow(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) => {
+    const path = `${folder}${name}`;
+    return isDirectory ? filesBelow(`${path}/`) : [path];
+  }).sort();
+}
+
+const SOURCES = [
+  "mod.ts",
+  "cli.ts",
+  ...["kernels/", "engine/", "cli/"].flatMap(filesBelow),
+].filter((path) => path.endsWith(".ts"));
+
+const read = (path: string) => Deno.readTextFileSync(new URL(path, ROOT));
+
+/** Code without comments; what looks like one within a text goes too, which these rules do not mind. */
+function withoutComments(code: string): string {
+  return code.replace(/\/\*[^]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+/** Runs this Deno in the project; the standard output, and the standard error. */
+function deno(...args: string[]): { out: string; err: string } {
+  const env = { NO_COLOR: "1" };
+  const command = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, env });
+  const { success, stdout, stderr } = command.outputSync();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assert.ok(success, `deno ${args.join(" ")} failed:\n${err}`);
+  return { out, err };
+}
+
+interface ModuleInfo {
+  readonly specifier: string;
+  readonly error?: string;
+  readonly dependencies?: readonly {
+    readonly code?: { readonly specifier?: string };
+    readonly type?: { readonly specifier?: string };
+  }[];
+}
+
+/** What each file imports, types too; all paths from the root on. */
+function importGraph(): ReadonlyMap<string, readonly string[]> {
+  const graph = new Map<string, string[]>();
+  const toPath = (specifier: string) => specifier.slice(ROOT.href.length);
+  const isOurs = (specifier?: string) => specifier !== undefined && specifier.startsWith(ROOT.href);
+  for (const root of Object.values(denoJson.exports)) {
+    const { modules } = JSON.parse(deno("info", "--json", root).out) as { modules: ModuleInfo[] };
+    for (const { specifier, error, dependencies = [] } of modules) {
+      if (!isOurs(specifier)) continue;
+      assert.equal(error, undefined, specifier);
+      const targets = dependencies.flatMap(({ code, type }) => [code?.specifier, type?.specifier]);
+      const paths = targets.filter(isOurs).map((target) => toPath(target!));
+      graph.set(toPath(specifier), [...new Set(paths)]);
+    }
+  }
+  return graph;
+}
+
+const GRAPH = importGraph();
+
+/** The first way from a file back to itself. */
+function findCircle(graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
+  const done = new Set<string>();
+  const visit = (file: string, trail: string[]): string[] | undefined => {
+    const at = trail.indexOf(file);
+    if (at >= 0) return [...trail.slice(at), file];
+    if (done.has(file)) return undefined;
+    for (const next of graph.get(file) ?? []) {
+      const circle = visit(next, [...trail, file]);
+      if (circle) return circle;
+    }
+    done.add(file);
+  };
+  for (const file of graph.keys()) {
+    const circle = visit(file, []);
+    if (circle) return circle;
+  }
+}
+
+/** Imports from one place that lead to where they may not. */
+function strayImports(from: RegExp, to: RegExp): string[] {
+  return [...GRAPH].filter(([file]) => from.test(file)).flatMap(([file, targets]) =>
+    targets.filter((target) => to.test(target)).map((target) => `${file} imports ${target}`)
+  );
+}
+
+Deno.test("every source file is reached from the exports", () => {
+  assert.deepEqual(SOURCES.filter((path) => !GRAPH.has(path)), []);
+});
+
+Deno.test("kernels/ imports nothing of the project but kernels/", () => {
+  assert.deepEqual(strayImports(/^kernels\//, /^(?!kernels\/)/), []);
+});
+
+Deno.test("engine/ imports neither the command line nor mod.ts", () => {
+  assert.deepEqual(strayImports(/^engine\//, /^(?!kernels\/|engine\/)/), []);
+});
+
+Deno.test("nothing imports cli.ts, and cli/ is imported by it alone", () => {
+  assert.deepEqual(strayImports(/./, /^cli\.ts$/), []);
+  assert.deepEqual(strayImports(/^(?!cli)/, /^cli\//), []);
+});
+
+Deno.test("no file imports itself in a circle", () => {
+  assert.equal(findCircle(GRAPH)?.join(" → "), undefined);
+});
+
+Deno.test("findCircle() finds the way round when there is one", () => {
+  const graph = new Map([["a", ["b", "c"]], ["b", []], ["c", ["d"]], ["d", ["b", "c"]]]);
+  assert.deepEqual(findCircle(graph), ["c", "d", "c"]);
+});
+
+Deno.test("kernels/ and the decoder use web standards alone", () => {
+  const portable = SOURCES.filter((path) =>
+    /^kernels\/|^engine\/(decoder|runner|generate)\.ts$/.test(path)
+  );
+  assert.ok(portable.length > 20);
+  const strays = portable.filter((path) => /\bDeno\.|["']node:/.test(withoutComments(read(path))));
+  assert.deepEqual(strays, []);
+});
+
+Deno.test("files have at most 500 lines", () => {
+  const paths = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")];
+  const tooLong = paths.filter((path) => path.endsWith(".ts"))
+    .map((path) => ({ path, lines: read(path).split("\n").length - 1 }))
+    .filter(({ lines }) => lines > 500);
+  assert.deepEqual(tooLong, []);
+});
+
+Deno.test("the forward pass has at most 60 lines", () => {
+  const pass = read("engine/decoder.ts").match(
+    /^export function forward\([^]*?^function mlp\([^]*?^}$/m,
+  );
+  assert.ok(pass, "forward() … mlp() in engine/decoder.ts");
+  assert.ok(pass[0].split("\n").length <= 60, `${pass[0].split("\n").length} lines`);
+});
+
+Deno.test("what is published is what the exports need, and no demo and no test", () => {
+  const { err } = deno("publish", "--dry-run", "--allow-dirty");
+  const published = [...err.matchAll(/^\s*(file:\S+) \([\d.]+\w+\)$/gm)]
+    .map(([, specifier]) => specifier.slice(ROOT.href.length));
+  for (const path of [...GRAPH.keys(), "deno.json", "README.md", "LICENSE", "CHANGELOG.md"]) {
+    assert.ok(published.includes(path), `${path} is not published`);
+  }
+  assert.deepEqual(published.filter((path) => /^(bench|tests|configs|\.ci)\//.test(path)), []);
+});
+
+Deno.test("the README names every dependency, with its version, and no other", () => {
+  const imported = Object.values(denoJson.imports).filter((target) => target.startsWith("npm:"));
+  const section = read("README.md").match(/^## Dependencies$([^]*?)(?=^## |$(?![^]))/m);
+  assert.ok(section, "a section ## Dependencies in README.md");
+  const named = [...section[1].matchAll(/`(npm:[^`]+)`/g)].map(([, specifier]) => specifier);
+  assert.deepEqual(named.sort(), imported.sort());
+});
