@@ -13,29 +13,35 @@
  *
  * @module
  */
-export type { Activation } from "./kernels/activation.ts";
 export {
+  type Activation,
+  type AttentionOptions,
   type Backend,
   type BackendName,
   type Device,
   DeviceError,
+  type Dtype,
+  type EmbedOptions,
   type FillRows,
+  type HostArray,
+  type KvCache,
+  type MatmulOptions,
   Memory,
+  type MemoryClass,
   type MemoryFigure,
+  type Norm,
+  type NormOptions,
   openBackend,
   type Plan,
   type Recorder,
+  type Sampling,
   type Step,
   type StoredOrder,
+  type Tensor,
+  type Weight,
+  type WeightDtype,
+  type WriteKvOptions,
 } from "./kernels/mod.ts";
-export type {
-  Dtype,
-  HostArray,
-  MemoryClass,
-  Tensor,
-  Weight,
-  WeightDtype,
-} from "./kernels/tensor.ts";
 export type { Architecture, Family, Rope } from "./engine/architecture.ts";
 export { benchmark, type BenchmarkOptions, type BenchmarkProgress } from "./engine/benchmark.ts";
 export {
@@ -56,6 +62,22 @@ export {
   Model,
   type RandomModel,
 } from "./engine/model.ts";
-export { type BenchmarkReport, doubts, toJson, toMarkdown, VERSION } from "./engine/report.ts";
+export {
+  type BenchmarkReport,
+  doubts,
+  type IterationReport,
+  type RateSummary,
+  toJson,
+  toMarkdown,
+  VERSION,
+} from "./engine/report.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
-export { loadTokenizer, type Tokenizer } from "./engine/tokenizer/tokenizer.ts";
+export {
+  type ChatMessage,
+  type ChatOptions,
+  type DecodeOptions,
+  type EncodeOptions,
+  loadTokenizer,
+  type TextStream,
+  type Tokenizer,
+} from "./engine/tokenizer/tokenizer.ts";

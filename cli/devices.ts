@@ -38,7 +38,9 @@ ${
 async function stateOf(name: BackendName): Promise<string> {
   try {
     await using backend = await openBackend(name);
-    return `ready: ${backend.description}, ${plural(backend.threads, "thread")}`;
+    const { description, threads } = backend;
+    const ready = name === "js" ? "runs models" : "runs some kernels, no models yet";
+    return `${ready}: ${description}, ${plural(threads, "thread")}`;
   } catch (error) {
     if (error instanceof DeviceError) return `not here: ${error.message}`;
     throw error;

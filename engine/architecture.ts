@@ -11,11 +11,13 @@ export type Family = "labcore" | "gpt2";
 
 /** The shape and the conventions of a decoder. */
 export interface Architecture {
+  /** Whose conventions the model follows. */
   readonly family: Family;
   /** V */
   readonly vocabSize: number;
   /** The longest context that the model was made for, in tokens. */
   readonly blockSize: number;
+  /** Layers. */
   readonly nLayer: number;
   /** H */
   readonly nHead: number;
@@ -29,7 +31,9 @@ export interface Architecture {
   readonly nInner: number;
   /** Whether the linear layers have biases; the norms always do in these families. */
   readonly bias: boolean;
+  /** The MLP's function. */
   readonly activation: Activation;
+  /** Added to the variance in every norm. */
   readonly normEps: number;
   /** Rotary positions; null where positions are learned. */
   readonly rope: Rope | null;
@@ -39,14 +43,19 @@ export interface Architecture {
   readonly slides: boolean;
   /** Whether the head is the token embedding. */
   readonly tied: boolean;
+  /** The token that begins a text; null where the family has none. */
   readonly bosId: number | null;
+  /** The tokens that end a text. */
   readonly eosIds: readonly number[];
 }
 
 /** How a rotary table is made and used; see `kernels/rope.ts`. */
 export interface Rope {
+  /** Base of the series of frequencies. */
   readonly theta: number;
+  /** Numbers of a head that turn. */
   readonly rotaryDim: number;
+  /** Pairs (2i, 2i+1) in place of (i, i + R/2). */
   readonly interleaved: boolean;
 }
 

@@ -14,11 +14,13 @@ import { checkSampling, type SamplingOptions } from "./sampler.ts";
 
 /** How far a benchmark has come. */
 export interface BenchmarkProgress {
+  /** What is under way. */
   readonly stage: "warmup" | "prefill" | "iteration";
   /** Which one, from 0, of the stage "iteration". */
   readonly iteration?: number;
   /** Tokens of this stage that are done, and all that it has. */
   readonly tokens: number;
+  /** Tokens that the stage has in all. */
   readonly total: number;
   /** Of this stage so far, the prompt included. */
   readonly tokensPerSec?: number;

@@ -10,17 +10,25 @@ import { CheckpointError, messageOf } from "./errors.ts";
 
 /** How tokens are drawn; what the file does not say is absent. */
 export interface GenerationConfig {
+  /** Seed of the first iteration. */
   seed?: number;
+  /** Fixed order of sums. */
   deterministic?: boolean;
+  /** 0 is greedy. */
   temperature?: number;
+  /** 0 is off. */
   topK?: number;
+  /** 1 is off. */
   topP?: number;
+  /** 1 is off. */
   repetitionPenalty?: number;
+  /** Whether keys and values are kept. */
   useKvCache?: boolean;
 }
 
 /** What a file of settings says. */
 export interface Config {
+  /** The section `[generation]`. */
   generation: GenerationConfig;
   /** The section `[model]` as it stands, for a model of that shape with random weights. */
   model?: Record<string, unknown>;

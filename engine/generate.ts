@@ -35,6 +35,7 @@ export type FinishReason = "stop" | "eos" | "length" | "context" | "aborted";
 export interface GeneratedToken {
   /** Missing on a last item that has only a reason to tell. */
   readonly id?: number;
+  /** Text that became certain with this id; may be empty. */
   readonly text: string;
   /** On the last item. */
   readonly finishReason?: FinishReason;

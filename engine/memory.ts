@@ -10,7 +10,9 @@ import { type WeightSpec, weightSpecs } from "./weights.ts";
 
 /** Bytes by class, as `Model.memory` will count them once the model stands. */
 export interface MemoryEstimate {
+  /** Bytes of each class. */
   readonly classes: Readonly<Record<MemoryClass, number>>;
+  /** Bytes of all classes. */
   readonly total: number;
 }
 

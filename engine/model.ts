@@ -37,9 +37,13 @@ import {
 
 /** How far loading has come, in bytes. */
 export interface LoadProgress {
+  /** What is being loaded. */
   readonly stage: "weights";
+  /** The file that is being read. */
   readonly file?: string;
+  /** Bytes so far. */
   readonly loaded: number;
+  /** Bytes in all. */
   readonly total?: number;
 }
 
@@ -57,6 +61,7 @@ export interface LoadOptions {
   readonly tokenizer?: "char" | "bpe" | "hf";
   /** Path of a meta.json that holds the vocabulary. */
   readonly meta?: string;
+  /** Called after each run of bytes. */
   readonly onProgress?: (progress: LoadProgress) => void;
   /** Gives up loading. */
   readonly signal?: AbortSignal;
@@ -64,6 +69,7 @@ export interface LoadOptions {
 
 /** A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`. */
 export interface RandomModel {
+  /** The keys of a config.json, or of a preset's `[model]`. */
   readonly config: Record<string, unknown>;
   /** Default 0. */
   readonly seed?: number;
@@ -186,6 +192,7 @@ export class Model implements AsyncDisposable {
   }
 
   /** @throws {CheckpointError} saying why there is none, when there is none. */
+  /** The tokenizer that lies beside the weights. */
   get tokenizer(): Tokenizer {
     if (typeof this.#tokenizer === "string") throw new CheckpointError(this.#tokenizer);
     return this.#tokenizer;
@@ -300,10 +307,15 @@ export class Model implements AsyncDisposable {
 
 /** What `inspect` tells of a checkpoint without loading it. */
 export interface CheckpointDescription {
+  /** The shape and the conventions of the model. */
   readonly architecture: Architecture;
+  /** Learned numbers, tied ones once. */
   readonly parameters: number;
+  /** Every tensor of the file. */
   readonly tensors: readonly TensorInfo[];
+  /** Text that the file's writer left in it. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** Tokens that the cache would hold. */
   readonly contextLength: number;
   /** Bytes that a run would take on the CPU. */
   readonly memory: MemoryEstimate;

@@ -10,15 +10,21 @@ export const VERSION = "0.1.0";
 
 /** The mean of the iterations' rates and their spread, in generated tokens per second of whole wall time, prompt included. */
 export interface RateSummary {
+  /** Of all iterations. */
   mean: number;
+  /** Of the slowest. */
   min: number;
+  /** Of the fastest. */
   max: number;
+  /** Standard deviation, of the population. */
   stddev: number;
 }
 
 /** One measured generation. */
 export interface IterationReport {
+  /** Whole wall time, prompt included. */
   seconds: number;
+  /** Generated tokens by whole wall time. */
   tokens_per_sec: number;
   /** The seed that it drew with. */
   seed: number;
@@ -28,11 +34,13 @@ export interface IterationReport {
 
 /** A benchmark's result, key for key what its JSON file holds. */
 export interface BenchmarkReport {
+  /** Grows when a key changes its meaning. */
   schema_version: 1;
   /** When the run ended, ISO 8601, UTC. */
   timestamp: string;
   /** 40 hex digits of the project's checkout, where it runs from one. */
   commit: string | null;
+  /** Where it ran. */
   platform: {
     os: string;
     python: null;
@@ -42,7 +50,9 @@ export interface BenchmarkReport {
     cpu: string;
     cores: number;
   };
+  /** What the specification has for PyTorch; nothing here. */
   torch: { version: null; cuda: null };
+  /** What it ran on. */
   engine: {
     name: "wgslm";
     version: string;
@@ -50,11 +60,13 @@ export interface BenchmarkReport {
     threads: number;
     dtype: string;
   };
+  /** The device as the row names it. */
   device: {
     type: "cpu" | "webgpu";
     /** The adapter's description or the model of the processor. */
     name: string;
   };
+  /** What was measured. */
   model: {
     source: "local" | "hf";
     id: string;
@@ -68,6 +80,7 @@ export interface BenchmarkReport {
     dtype: string;
     weights_mib: number;
   };
+  /** What was asked for. */
   generation: {
     /** Null where the prompt was given as ids. */
     prompt: string | null;
@@ -87,6 +100,7 @@ export interface BenchmarkReport {
     deterministic: boolean;
     warmup_tokens: number;
   };
+  /** What came out. */
   results: {
     iters: number;
     tokens_per_sec: RateSummary;

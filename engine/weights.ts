@@ -4,13 +4,15 @@
  *
  * @module
  */
-import type { Backend, FillRows, StoredOrder } from "../kernels/backend.ts";
+import type { Backend } from "../kernels/backend.ts";
 import type { Norm } from "../kernels/norm.ts";
 import { ropeTable } from "../kernels/rope.ts";
 import {
   bytesOf,
+  type FillRows,
   narrow,
   sizeOf,
+  type StoredOrder,
   type Tensor,
   type Weight,
   type WeightDtype,

@@ -47,6 +47,7 @@ export function checkAttention(
   expectThat("attention", (nKvHead ?? G) === G, `nKvHead ${G} as in the cache, got ${nKvHead}`);
   expectTensor("attention", "q", q, [T, H * D]);
   expectTensor("attention", "y", y, [T, H * D]);
+  expectTensor("attention", "k", cache.k, [G, S, D]);
   expectTensor("attention", "v", cache.v, [G, S, D]);
   expectThat("attention", y !== q, "y to be another tensor than q");
   return { H, G, D, S };

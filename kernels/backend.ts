@@ -12,23 +12,23 @@ import type { MatmulOptions } from "./matmul.ts";
 import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./norm.ts";
 import type { Sampling } from "./sample.ts";
-import type { Dtype, HostArray, MemoryClass, Tensor, Weight, WeightDtype } from "./tensor.ts";
+import type {
+  Dtype,
+  FillRows,
+  HostArray,
+  MemoryClass,
+  StoredOrder,
+  Tensor,
+  Weight,
+  WeightDtype,
+} from "./tensor.ts";
 
 /** The backends that there are. */
 export type BackendName = "webgpu" | "wasm" | "js";
 
-/** Gives rows `row` … `row + count` of a weight as they are stored, in the weight's dtype (F16 and BF16 as bits). */
-export type FillRows = (
-  row: number,
-  count: number,
-  into: Float32Array | Uint16Array,
-) => void | Promise<void>;
-
-/** The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or inputs (GPT-2's Conv1D). */
-export type StoredOrder = "NK" | "KN";
-
 /** Something that can hold tensors and run recorded passes over them. */
 export interface Backend extends AsyncDisposable {
+  /** Which one it is. */
   readonly name: BackendName;
   /** Threads that compute, the calling one among them. */
   readonly threads: number;

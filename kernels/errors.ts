@@ -2,6 +2,7 @@ import type { Dtype, Tensor } from "./tensor.ts";
 
 /** A device is missing, lost or out of memory, or cannot run what was asked; the message says what to do next. */
 export class DeviceError extends Error {
+  /** Tells it from other errors across copies of the package. */
   override readonly name = "DeviceError";
 }
 

@@ -55,6 +55,7 @@ export function checkWriteKv(
   const [T, width] = q.shape;
   const H = width / D;
   expectThat("writeKv", H % G === 0, `a multiple of ${G} query heads of ${D}, got q [${q.shape}]`);
+  expectTensor("writeKv", "k", cache.k, [G, S, D]);
   expectTensor("writeKv", "v", cache.v, [G, S, D]);
   expectTensor("writeKv", "q", q, [T, H * D]);
   expectTensor("writeKv", "qkv", qkv, [T, (H + 2 * G) * D]);

@@ -29,6 +29,7 @@ import { PANEL_COLUMNS } from "./wasm/panels.ts";
 export interface MatmulOptions<A = Tensor> {
   /** [N] */
   readonly bias?: A;
+  /** Applied to each sum after the bias; default none. */
   readonly activation?: Activation;
   /** [T, N]; multiplied in after the activation: a gated MLP's other half. */
   readonly gate?: A;

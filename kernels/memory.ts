@@ -2,7 +2,9 @@ import type { MemoryClass } from "./tensor.ts";
 
 /** Bytes in use now, and the most that were in use at once since the last `resetPeak()`. */
 export interface MemoryFigure {
+  /** Bytes in use now. */
   current: number;
+  /** The most that were in use at once. */
   peak: number;
 }
 
@@ -10,6 +12,7 @@ export interface MemoryFigure {
 export class Memory {
   /** Bytes of all classes together. The peak is of the sum, so it may be less than the sum of the peaks. */
   current = 0;
+  /** The most that were in use at once since the last `resetPeak()`. */
   peak = 0;
   /** Bytes by class. */
   readonly classes: Record<MemoryClass, MemoryFigure> = {

@@ -15,11 +15,13 @@ import { eachFour, firstLanes, storeLanes, sumF32 } from "./wasm/lanes.ts";
 
 /** What a norm is made of. */
 export interface Norm<A = Tensor> {
+  /** With the mean taken off, or not. */
   readonly kind: "layer" | "rms";
   /** [C] */
   readonly weight: A;
   /** [C] */
   readonly bias?: A;
+  /** Added to the variance, or to the mean square. */
   readonly eps: number;
   /** Added to every weight; default 0. */
   readonly offset?: number;

@@ -28,6 +28,7 @@ export type MemoryClass = "weights" | "kvCache" | "activations" | "staging";
 export interface Tensor {
   /** Extents, the outermost first. */
   readonly shape: readonly number[];
+  /** How its numbers are stored. */
   readonly dtype: Dtype;
 }
 
@@ -38,8 +39,19 @@ export interface Tensor {
 export interface Weight {
   /** [N, K] whatever the order in the file. */
   readonly shape: readonly [N: number, K: number];
+  /** How its numbers are stored. */
   readonly dtype: WeightDtype;
 }
+
+/** Gives rows `row` … `row + count` of a weight as they are stored, in the weight's dtype (F16 and BF16 as bits). */
+export type FillRows = (
+  row: number,
+  count: number,
+  into: Float32Array | Uint16Array,
+) => void | Promise<void>;
+
+/** The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or inputs (GPT-2's Conv1D). */
+export type StoredOrder = "NK" | "KN";
 
 /** Number of elements of a shape. */
 export function sizeOf(shape: readonly number[]): number {

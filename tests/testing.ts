@@ -4,6 +4,8 @@
  * @module
  */
 import { AssertionError } from "node:assert";
+import type { GenerateOptions } from "../engine/generate.ts";
+import type { Model } from "../engine/model.ts";
 import { threefry } from "../kernels/sample.ts";
 
 /** |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and carries no number of its own. */
@@ -73,4 +75,17 @@ export function fixture(path: string): string {
 /** A JSON file below tests/fixtures. */
 export function readJson<T>(path: string): T {
   return JSON.parse(Deno.readTextFileSync(fixture(path))) as T;
+}
+
+/** Greedy ids after a prompt. */
+export async function greedy(
+  model: Model,
+  prompt: string | number[],
+  maxNewTokens: number,
+  options: GenerateOptions = {},
+): Promise<number[]> {
+  const ids: number[] = [];
+  const settings = { temperature: 0, maxNewTokens, ignoreEos: true, ...options };
+  for await (const { id } of model.generate(prompt, settings)) if (id !== undefined) ids.push(id);
+  return ids;
 }

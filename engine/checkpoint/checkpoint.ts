@@ -10,6 +10,7 @@ import { readSafetensorsHeader, STORED_BYTES, type StoredTensor } from "./safete
 
 /** What a checkpoint says of a tensor. */
 export interface TensorInfo {
+  /** As the file spells it. */
   readonly name: string;
   /** As stored, spelt as safetensors spells it. */
   readonly dtype: string;

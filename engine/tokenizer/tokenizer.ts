@@ -58,6 +58,7 @@ export interface TextStream {
 export interface ChatMessage {
   /** As the template names it: system, user, assistant. */
   readonly role: string;
+  /** What was said. */
   readonly content: string;
 }
 

@@ -6,7 +6,7 @@
  * @module
  */
 import { attentionJs, checkAttention } from "../attention.ts";
-import type { Backend, FillRows, Plan, Recorder, Step, StoredOrder } from "../backend.ts";
+import type { Backend, Plan, Recorder, Step } from "../backend.ts";
 import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../embed.ts";
 import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache.ts";
 import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul.ts";
@@ -16,10 +16,12 @@ import { checkSample, sampleJs } from "../sample.ts";
 import {
   BYTES,
   type Dtype,
+  type FillRows,
   type HostArray,
   hostArray,
   type MemoryClass,
   sizeOf,
+  type StoredOrder,
   type Tensor,
   type Weight,
   type WeightDtype,

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Backend, FillRows, Plan, Recorder, Step, StoredOrder } from "../backend.ts";
+import type { Backend, Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
 import { checkMatmul, matmulWasm } from "../matmul.ts";
 import { Memory } from "../memory.ts";
@@ -16,9 +16,11 @@ import { checkSample, sampleWasm, sampleWasmScratch } from "../sample.ts";
 import {
   BYTES,
   type Dtype,
+  type FillRows,
   type HostArray,
   type MemoryClass,
   sizeOf,
+  type StoredOrder,
   type Tensor,
   type Weight,
   type WeightDtype,

@@ -6,8 +6,7 @@
  *
  * @module
  */
-import type { FillRows, StoredOrder } from "../backend.ts";
-import { BYTES, hostArray, type WeightDtype } from "../tensor.ts";
+import { BYTES, type FillRows, hostArray, type StoredOrder, type WeightDtype } from "../tensor.ts";
 
 /** Outputs of a panel. */
 export const PANEL_COLUMNS = 16;

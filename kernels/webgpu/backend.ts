@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Backend, FillRows, Plan, Recorder, StoredOrder } from "../backend.ts";
+import type { Backend, Plan, Recorder } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
 import { PANEL } from "../matmul.ts";
 import type { Memory } from "../memory.ts";
@@ -11,10 +11,12 @@ import {
   BYTES,
   bytesOf,
   type Dtype,
+  type FillRows,
   type HostArray,
   hostArray,
   type MemoryClass,
   sizeOf,
+  type StoredOrder,
   type Tensor,
   type Weight,
   type WeightDtype,

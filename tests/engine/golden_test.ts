@@ -1,22 +1,8 @@
 /** The whole road against PyTorch: logits, greedy ids with and without the cache, past the window, every storage dtype. */
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
-import type { GenerateOptions } from "../../engine/generate.ts";
-import { loadModel, type Model } from "../../engine/model.ts";
-import { assertClose, fixture, readJson, TOLERANCE } from "../testing.ts";
-
-/** Greedy ids after a prompt. */
-export async function greedy(
-  model: Model,
-  prompt: string | number[],
-  maxNewTokens: number,
-  options: GenerateOptions = {},
-): Promise<number[]> {
-  const ids: number[] = [];
-  const settings = { temperature: 0, maxNewTokens, ignoreEos: true, ...options };
-  for await (const { id } of model.generate(prompt, settings)) if (id !== undefined) ids.push(id);
-  return ids;
-}
+import { loadModel } from "../../engine/model.ts";
+import { assertClose, fixture, greedy, readJson, TOLERANCE } from "../testing.ts";
 
 interface LabcoreGolden {
   prompt: string;

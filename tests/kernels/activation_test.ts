@@ -1,4 +1,4 @@
-import { deepEqual, equal } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Activation, ACTIVATIONS, erf } from "../../kernels/activation.ts";
 import { assertClose, readJson, TOLERANCE } from "../testing.ts";
@@ -24,15 +24,15 @@ for (const golden of readJson<ActivationCase[]>("kernels/activation.json")) {
     assertClose(x.data.map(Number).map(f), expected.data.map(Number), TOLERANCE.double, name);
   });
   Deno.test(`${name}() gives what torch gives when x is zero, infinite or not a number`, () => {
-    deepEqual(special.data.map(Number).map(f), expectedSpecial.data.map(Number));
+    assert.deepEqual(special.data.map(Number).map(f), expectedSpecial.data.map(Number));
   });
 }
 
 Deno.test("erf() is odd and within [-1, 1] when x is any number", () => {
   fc.assert(
     fc.property(fc.double({ noNaN: true }), (x) => {
-      equal(erf(-x), -erf(x));
-      equal(Math.abs(erf(x)) <= 1, true);
+      assert.equal(erf(-x), -erf(x));
+      assert.equal(Math.abs(erf(x)) <= 1, true);
     }),
     { numRuns: 2000, seed: 1 },
   );

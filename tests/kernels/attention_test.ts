@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { ok } from "node:assert/strict";
+import assert from "node:assert/strict";
 import type { AttentionOptions } from "../../kernels/attention.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
@@ -102,7 +102,7 @@ Deno.test("attention() stays between the least and the largest value that a row 
               seen.push(v[(g * S + s) * D + d]);
             }
             const mean = out[(t * H + h) * D + d];
-            ok(mean >= Math.min(...seen) - atol && mean <= Math.max(...seen) + atol);
+            assert.ok(mean >= Math.min(...seen) - atol && mean <= Math.max(...seen) + atol);
           }
         }
       }

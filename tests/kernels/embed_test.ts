@@ -1,4 +1,4 @@
-import { deepEqual } from "node:assert/strict";
+import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
@@ -65,7 +65,7 @@ Deno.test("embed() gives the stored numbers themselves when there is no scale", 
   backend.write(ids, new Int32Array([1]));
   using plan = await backend.record((k) => k.embed(y, table, ids));
   plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
-  deepEqual(await backend.read(y), Float32Array.from(data.slice(3)));
+  assert.deepEqual(await backend.read(y), Float32Array.from(data.slice(3)));
 });
 
 Deno.test("embed() and addPosition() leave the other rows alone when the step is short", async () => {
@@ -80,7 +80,7 @@ Deno.test("embed() and addPosition() leave the other rows alone when the step is
     k.addPosition(y, table);
   });
   plan.run({ rows: 2, position: 1, slot: 0, length: 2 });
-  deepEqual(await backend.read(y), new Float32Array([8, 10, 6, 8, -5, -6]));
+  assert.deepEqual(await backend.read(y), new Float32Array([8, 10, 6, 8, -5, -6]));
 });
 
 function putTable(backend: Backend, { shape, dtype = "F32", data }: Table): Promise<Weight> {

@@ -1,9 +1,15 @@
-import { deepEqual, equal, ok, rejects } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { Backend, Recorder, StoredOrder } from "../../kernels/backend.ts";
+import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { ropeTable } from "../../kernels/rope.ts";
-import { narrow, type Tensor, type Weight, type WeightDtype } from "../../kernels/tensor.ts";
+import {
+  narrow,
+  type StoredOrder,
+  type Tensor,
+  type Weight,
+  type WeightDtype,
+} from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** Legend of the sizes in these tests; no two are equal, so that no wrong shape fits by chance. */
@@ -111,8 +117,8 @@ const WRONG: readonly WrongCase[] = [
   { op: "matmul", operand: "gate", shape: [1, N] },
   { op: "matmul", operand: "gate", shape: [T, N], dtype: "U32" },
   { op: "writeKv", operand: "q", shape: [T + 1, H * D], named: "qkv" },
-  { op: "writeKv", operand: "q", shape: [T, H * D + 1], named: "q" },
-  { op: "writeKv", operand: "q", shape: [T, (H + 1) * D], named: "q" },
+  { op: "writeKv", operand: "q", shape: [T, H * D + 1], named: "a multiple" },
+  { op: "writeKv", operand: "q", shape: [T, (H + 1) * D], named: "a multiple" },
   { op: "writeKv", operand: "q", shape: [T, H * D], dtype: "F16" },
   { op: "writeKv", operand: "qkv", shape: [T, 3 * H * D] },
   { op: "writeKv", operand: "qkv", shape: [T, (H + 2 * G) * D], dtype: "F16" },
@@ -126,7 +132,7 @@ const WRONG: readonly WrongCase[] = [
   { op: "writeKv", operand: "headNorm", shape: [D], dtype: "F16", named: "qNorm" },
   { op: "attention", operand: "out", shape: [T, H * D + 1], named: "y" },
   { op: "attention", operand: "out", shape: [T, H * D], dtype: "F16", named: "y" },
-  { op: "attention", operand: "q", shape: [T, H * D + 1] },
+  { op: "attention", operand: "q", shape: [T, H * D + 1], named: "a multiple" },
   { op: "attention", operand: "q", shape: [T, H * D], dtype: "F16" },
   { op: "attention", operand: "k", shape: [G, S, D], dtype: "F16" },
   { op: "attention", operand: "v", shape: [S, G, D] },
@@ -134,7 +140,7 @@ const WRONG: readonly WrongCase[] = [
   { op: "sample", operand: "logits", shape: [2, V] },
   { op: "sample", operand: "logits", shape: [1, V], dtype: "F16" },
   { op: "sample", operand: "ids", shape: [T], dtype: "U32" },
-  { op: "sample", operand: "ids", shape: [0], named: "room for one id" },
+  { op: "sample", operand: "ids", shape: [0], dtype: "I32", named: "room for one id" },
   { op: "sample", operand: "settings", shape: [3] },
   { op: "sample", operand: "settings", shape: [4], dtype: "U32" },
   { op: "sample", operand: "counter", shape: [2] },
@@ -142,7 +148,7 @@ const WRONG: readonly WrongCase[] = [
   { op: "sample", operand: "seen", shape: [V - 1] },
   { op: "sample", operand: "seen", shape: [V], dtype: "I32" },
   { op: "sample", operand: "drawn", shape: [5], dtype: "U32" },
-  { op: "sample", operand: "drawn", shape: [0], named: "room for one id" },
+  { op: "sample", operand: "drawn", shape: [0], dtype: "I32", named: "room for one id" },
 ];
 
 Deno.test("record() takes every operation when the operands fit", async () => {
@@ -300,20 +306,20 @@ Deno.test("Plan.run() reads what was written last when it is replayed", async ()
   for (const [written, expected] of [[[1, 2], 21], [[3, 4], 64], [[-1, 0], 63]] as const) {
     backend.write(x, Float32Array.from(written));
     plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
-    deepEqual(await backend.read(y), new Float32Array([expected]));
+    assert.deepEqual(await backend.read(y), new Float32Array([expected]));
   }
 });
 
 Deno.test("write() and read() move a part when given an offset, and read() gives a copy", async () => {
   await using backend = openJsBackend();
   const t = backend.tensor([2, 3], "I32", "activations");
-  deepEqual(await backend.read(t), new Int32Array(6));
+  assert.deepEqual(await backend.read(t), new Int32Array(6));
   backend.write(t, new Int32Array([1, 2, 3]), 2);
-  deepEqual(await backend.read(t), new Int32Array([0, 0, 1, 2, 3, 0]));
+  assert.deepEqual(await backend.read(t), new Int32Array([0, 0, 1, 2, 3, 0]));
   const part = await backend.read(t, 3, 2);
-  deepEqual(part, new Int32Array([2, 3]));
+  assert.deepEqual(part, new Int32Array([2, 3]));
   part[0] = 9;
-  deepEqual(await backend.read(t, 3), new Int32Array([2, 3, 0]));
+  assert.deepEqual(await backend.read(t, 3), new Int32Array([2, 3, 0]));
 });
 
 for (const dtype of ["F32", "F16", "BF16"] as const) {
@@ -335,8 +341,8 @@ for (const dtype of ["F32", "F16", "BF16"] as const) {
           backend.write(ids, new Int32Array([N - 1, 0]));
           const results = [];
           for (const weight of [straight, across]) {
-            deepEqual(weight.shape, [N, K]);
-            equal(weight.dtype, dtype);
+            assert.deepEqual(weight.shape, [N, K]);
+            assert.equal(weight.dtype, dtype);
             const y = backend.tensor([2, N], "F32", "activations");
             const embedded = backend.tensor([2, K], "F32", "activations");
             using plan = await backend.record((k) => {
@@ -346,7 +352,7 @@ for (const dtype of ["F32", "F16", "BF16"] as const) {
             plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
             results.push([await backend.read(y), await backend.read(embedded)]);
           }
-          deepEqual(results[0], results[1]);
+          assert.deepEqual(results[0], results[1]);
         },
       ),
       { numRuns: 50, seed: 1 },
@@ -366,19 +372,22 @@ for (const stored of ["NK", "KN"] as const) {
     let largest = 0;
     const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
       await Promise.resolve();
-      equal(row, next);
-      equal(into.length, count * width);
+      assert.equal(row, next);
+      assert.equal(into.length, count * width);
       next += count;
       largest = Math.max(largest, into.byteLength);
       for (let i = 0; i < into.length; i++) into[i] = row + Math.floor(i / width);
     }, { stored });
-    equal(next, rows);
-    ok(largest <= MIB, `${largest} bytes at once`);
-    ok(largest > MIB / 2, `no more calls than the scratch needs, got ${largest} bytes at once`);
+    assert.equal(next, rows);
+    assert.ok(largest <= MIB, `${largest} bytes at once`);
+    assert.ok(
+      largest > MIB / 2,
+      `no more calls than the scratch needs, got ${largest} bytes at once`,
+    );
     const { weights, staging } = backend.memory.classes;
-    equal(weights.current, 4 * N * K);
-    equal(staging.current, 0);
-    ok(staging.peak <= MIB);
+    assert.equal(weights.current, 4 * N * K);
+    assert.equal(staging.current, 0);
+    assert.ok(staging.peak <= MIB);
 
     // Every number stands where it belongs: a row n of the weight is n, or 0, 1, 2 … under KN.
     const ids = backend.tensor([1], "I32", "activations");
@@ -387,7 +396,7 @@ for (const stored of ["NK", "KN"] as const) {
     for (const n of [0, 1, 699, N - 1]) {
       backend.write(ids, new Int32Array([n]));
       plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
-      deepEqual(
+      assert.deepEqual(
         await backend.read(y),
         Float32Array.from({ length: K }, (_, k) => stored === "NK" ? n : k),
       );
@@ -400,8 +409,8 @@ Deno.test("weight() gives its scratch back when fill throws", async () => {
   const fill = () => {
     throw new TypeError("the file ended");
   };
-  await rejects(backend.weight([3, 4], "F16", fill, { stored: "KN" }), TypeError);
-  equal(backend.memory.classes.staging.current, 0);
+  await assert.rejects(backend.weight([3, 4], "F16", fill, { stored: "KN" }), TypeError);
+  assert.equal(backend.memory.classes.staging.current, 0);
 });
 
 Deno.test("Backend.memory counts each class apart, with its peak, and is zero when disposed", async () => {
@@ -412,24 +421,24 @@ Deno.test("Backend.memory counts each class apart, with its peak, and is zero wh
   backend.tensor([2, 4, 8], "F16", "kvCache");
   await backend.weight([6, 7], "BF16", () => {}, { stored: "NK" });
   const current = () => Object.values(memory.classes).map((figure) => figure.current);
-  deepEqual(current(), [84, 128, 44, 0]); // weights, kvCache, activations, staging
-  equal(memory.current, 256);
-  equal(memory.peak, 256);
+  assert.deepEqual(current(), [84, 128, 44, 0]); // weights, kvCache, activations, staging
+  assert.equal(memory.current, 256);
+  assert.equal(memory.peak, 256);
 
   await backend.weight([6, 7], "F32", () => {}, { stored: "KN" });
   const scratch = memory.classes.staging.peak;
-  ok(scratch > 0);
-  equal(memory.classes.staging.current, 0);
-  equal(memory.current, 256 + 168);
-  equal(memory.peak, 256 + 168 + scratch);
+  assert.ok(scratch > 0);
+  assert.equal(memory.classes.staging.current, 0);
+  assert.equal(memory.current, 256 + 168);
+  assert.equal(memory.peak, 256 + 168 + scratch);
   memory.resetPeak();
-  equal(memory.peak, 256 + 168);
-  equal(memory.classes.staging.peak, 0);
+  assert.equal(memory.peak, 256 + 168);
+  assert.equal(memory.classes.staging.peak, 0);
 
   await backend[Symbol.asyncDispose]();
-  deepEqual(current(), [0, 0, 0, 0]);
-  equal(memory.current, 0);
-  equal(memory.peak, 256 + 168);
+  assert.deepEqual(current(), [0, 0, 0, 0]);
+  assert.equal(memory.current, 0);
+  assert.equal(memory.peak, 256 + 168);
 });
 
 function fromRows(
@@ -454,9 +463,9 @@ async function refuses(
   start: string,
   named = "",
 ): Promise<void> {
-  await rejects(backend.record(build), (error) => {
-    ok(error instanceof RangeError, `${error}`);
-    ok(error.message.startsWith(`${start} ${named}`.trim()), error.message);
+  await assert.rejects(backend.record(build), (error) => {
+    assert.ok(error instanceof RangeError, `${error}`);
+    assert.ok(error.message.startsWith(`${start} ${named}`.trim()), error.message);
     return true;
   });
 }

@@ -1,4 +1,4 @@
-import { deepEqual } from "node:assert/strict";
+import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Norm } from "../../kernels/norm.ts";
@@ -51,15 +51,18 @@ for (const golden of readJson<WriteKvCase[]>("kernels/kv_cache.json")) {
     const k = await backend.read(cache.k) as Float32Array;
     assertClose(k, golden.k.data, TOLERANCE.kernel, "k");
     // Values only move, and slots that no row is written to keep what they had.
-    deepEqual(await backend.read(cache.v), Float32Array.from(golden.v.data));
+    assert.deepEqual(await backend.read(cache.v), Float32Array.from(golden.v.data));
     for (let g = 0; g < G; g++) {
       for (let s = 0; s < S; s++) {
         if (s >= slot && s < slot + T) continue;
         const [start, end] = [(g * S + s) * D, (g * S + s + 1) * D];
-        deepEqual(k.slice(start, end), Float32Array.from(golden.cacheK.data.slice(start, end)));
+        assert.deepEqual(
+          k.slice(start, end),
+          Float32Array.from(golden.cacheK.data.slice(start, end)),
+        );
       }
     }
-    deepEqual(await backend.read(qkv), Float32Array.from(golden.qkv.data));
+    assert.deepEqual(await backend.read(qkv), Float32Array.from(golden.qkv.data));
   });
 }
 
@@ -73,9 +76,9 @@ Deno.test("writeKv() leaves the other rows alone when the step is short", async 
   const qkv = put(backend, { shape: [2, 3], data: [1, 2, 3, 4, 5, 6] });
   using plan = await backend.record((k) => k.writeKv(q, cache, qkv));
   plan.run({ rows: 1, position: 0, slot: 1, length: 2 });
-  deepEqual(await backend.read(q), new Float32Array([1, -2]));
-  deepEqual(await backend.read(cache.k), new Float32Array([-3, 2, -5]));
-  deepEqual(await backend.read(cache.v), new Float32Array([-6, 3, -8]));
+  assert.deepEqual(await backend.read(q), new Float32Array([1, -2]));
+  assert.deepEqual(await backend.read(cache.k), new Float32Array([-3, 2, -5]));
+  assert.deepEqual(await backend.read(cache.v), new Float32Array([-6, 3, -8]));
 });
 
 function put(backend: Backend, { shape, data }: Numbers): Tensor {

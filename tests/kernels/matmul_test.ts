@@ -1,4 +1,4 @@
-import { deepEqual } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
@@ -99,7 +99,7 @@ Deno.test("matmul() leaves the other rows alone when the step is short", async (
   const weight = await putWeight(backend, { shape: [1, 2], data: [10, 1] });
   using plan = await backend.record((k) => k.matmul(y, x, weight));
   plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
-  deepEqual(await backend.read(y), new Float32Array([12, 34, 9]));
+  assert.deepEqual(await backend.read(y), new Float32Array([12, 34, 9]));
 });
 
 function put(backend: Backend, { shape, data }: Numbers): Tensor {

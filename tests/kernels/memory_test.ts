@@ -1,4 +1,4 @@
-import { deepEqual, equal } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import { Memory } from "../../kernels/memory.ts";
 import type { MemoryClass } from "../../kernels/tensor.ts";
@@ -8,9 +8,9 @@ Deno.test("Memory.add() keeps the peak of the sum apart when classes peak at oth
   memory.add("staging", 100);
   memory.add("staging", -100);
   memory.add("weights", 70);
-  equal(memory.current, 70);
-  equal(memory.peak, 100);
-  deepEqual(memory.classes, {
+  assert.equal(memory.current, 70);
+  assert.equal(memory.peak, 100);
+  assert.deepEqual(memory.classes, {
     weights: { current: 70, peak: 70 },
     kvCache: { current: 0, peak: 0 },
     activations: { current: 0, peak: 0 },
@@ -24,12 +24,12 @@ Deno.test("Memory.resetPeak() starts from what is in use when buffers are held",
   memory.add("activations", 60);
   memory.add("activations", -50);
   memory.resetPeak();
-  equal(memory.peak, 50);
-  deepEqual(memory.classes.kvCache, { current: 40, peak: 40 });
-  deepEqual(memory.classes.activations, { current: 10, peak: 10 });
+  assert.equal(memory.peak, 50);
+  assert.deepEqual(memory.classes.kvCache, { current: 40, peak: 40 });
+  assert.deepEqual(memory.classes.activations, { current: 10, peak: 10 });
   memory.add("activations", 5);
-  equal(memory.peak, 55);
-  equal(memory.classes.kvCache.peak, 40);
+  assert.equal(memory.peak, 55);
+  assert.equal(memory.classes.kvCache.peak, 40);
 });
 
 Deno.test("Memory.add() agrees with a log of all sums when buffers come and go", () => {
@@ -49,10 +49,10 @@ Deno.test("Memory.add() agrees with a log of all sums when buffers come and go",
         change(kind, bytes);
         if (freed[i]) change(kind, -bytes);
       }
-      equal(memory.current, log.all.at(-1));
-      equal(memory.peak, Math.max(...log.all));
+      assert.equal(memory.current, log.all.at(-1));
+      assert.equal(memory.peak, Math.max(...log.all));
       for (const kind of classes) {
-        deepEqual(memory.classes[kind], {
+        assert.deepEqual(memory.classes[kind], {
           current: log[kind].at(-1),
           peak: Math.max(...log[kind]),
         });

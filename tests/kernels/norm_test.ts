@@ -1,4 +1,4 @@
-import { deepEqual } from "node:assert/strict";
+import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Norm } from "../../kernels/norm.ts";
@@ -40,7 +40,7 @@ for (const golden of readJson<NormCase[]>("kernels/norm.json")) {
     );
     plan.run({ rows: from.shape[0], position: 0, slot: 0, length: from.shape[0] });
     assertClose(await backend.read(y) as Float32Array, expected.data, TOLERANCE.kernel, "y");
-    if (y !== x) deepEqual(await backend.read(x), Float32Array.from(from.data));
+    if (y !== x) assert.deepEqual(await backend.read(x), Float32Array.from(from.data));
   });
 }
 
@@ -53,7 +53,7 @@ for (const kind of ["layer", "rms"] as const) {
     const weight = put(backend, { shape: [C], data: Array(C).fill(1) });
     using plan = await backend.record((k) => k.norm(x, x, { kind, weight, eps: 0 }));
     plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
-    deepEqual(await backend.read(x, 2 * C), before.slice(2 * C));
+    assert.deepEqual(await backend.read(x, 2 * C), before.slice(2 * C));
     // What the rows in use must have become: a mean square of 1.
     const after = await backend.read(x, 0, 2 * C) as Float32Array;
     for (const row of [after.subarray(0, C), after.subarray(C)]) {

@@ -1,4 +1,4 @@
-import { equal } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
@@ -40,7 +40,7 @@ for (const golden of goldens.filter((c) => c.op === "table")) {
   Deno.test(`ropeTable() agrees with torch when it turns ${golden.name}`, () => {
     const { positions, rotaryDim: R, rows, expected } = golden;
     const table = ropeTable(golden);
-    equal(table.length, positions * R);
+    assert.equal(table.length, positions * R);
     const chosen = rows.flatMap((p) => [...table.subarray(p * R, (p + 1) * R)]);
     assertClose(chosen, expected.data, TOLERANCE.kernel, "table");
   });

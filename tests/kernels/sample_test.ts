@@ -1,4 +1,4 @@
-import { deepEqual, equal, notDeepEqual, ok } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
@@ -51,14 +51,14 @@ const goldens = readJson<(ThreefryCase | DrawsCase)[]>("kernels/sample.json");
 
 for (const { words } of goldens.filter((c) => c.op === "threefry")) {
   Deno.test("threefry() gives Random123's words when keys and counters are known or random", () => {
-    for (const { key, counter, word } of words) equal(threefry(...key, ...counter), word);
+    for (const { key, counter, word } of words) assert.equal(threefry(...key, ...counter), word);
   });
 }
 
 Deno.test("gumbel() is finite when the id is any", () => {
   const word = fc.integer({ min: 0, max: 2 ** 32 - 1 });
   fc.assert(
-    fc.property(word, word, word, word, (...args) => ok(Number.isFinite(gumbel(...args)))),
+    fc.property(word, word, word, word, (...args) => assert.ok(Number.isFinite(gumbel(...args)))),
     { numRuns: 20000, seed: 1 },
   );
 });
@@ -75,44 +75,46 @@ for (
       topP: top_p,
       repetitionPenalty: repetition_penalty,
     });
-    ok(finite);
-    deepEqual(keptIds(out), keptIds(probs.map((p) => p > 0 ? p : -Infinity)));
+    assert.ok(finite);
+    assert.deepEqual(keptIds(out), keptIds(probs.map((p) => p > 0 ? p : -Infinity)));
     assertClose(softmax(out), probs, TOLERANCE.probability, "probabilities");
   });
 }
 
 Deno.test("filterLogits() keeps the lowest id of the largest when greedy", () => {
   const greedy = { ...OFF, temperature: 0 };
-  deepEqual(keptIds(filtered([1, 3, 2, 3], [], greedy).out), [1]);
-  deepEqual(keptIds(filtered([-5, -5], [], greedy).out), [0]);
+  assert.deepEqual(keptIds(filtered([1, 3, 2, 3], [], greedy).out), [1]);
+  assert.deepEqual(keptIds(filtered([-5, -5], [], greedy).out), [0]);
   // The penalty comes first, and moves the largest.
-  deepEqual(keptIds(filtered([1, 3, 2, 3], [1], { ...greedy, repetitionPenalty: 2 }).out), [3]);
+  assert.deepEqual(keptIds(filtered([1, 3, 2, 3], [1], { ...greedy, repetitionPenalty: 2 }).out), [
+    3,
+  ]);
 });
 
 Deno.test("filterLogits() keeps all that equal the k-th when there are ties", () => {
   const topK = (k: number) => keptIds(filtered([2, 1, 3, 1, 2, 0], [], { ...OFF, topK: k }).out);
-  deepEqual(topK(1), [2]);
-  deepEqual(topK(2), [0, 2, 4]);
-  deepEqual(topK(3), [0, 2, 4]);
-  deepEqual(topK(4), [0, 1, 2, 3, 4]);
-  for (const off of [0, 6, 7, 1000]) deepEqual(topK(off), [0, 1, 2, 3, 4, 5]);
+  assert.deepEqual(topK(1), [2]);
+  assert.deepEqual(topK(2), [0, 2, 4]);
+  assert.deepEqual(topK(3), [0, 2, 4]);
+  assert.deepEqual(topK(4), [0, 1, 2, 3, 4]);
+  for (const off of [0, 6, 7, 1000]) assert.deepEqual(topK(off), [0, 1, 2, 3, 4, 5]);
 });
 
 Deno.test("filterLogits() keeps the first that passes p when it cuts by probability", () => {
   // Probabilities 1/2, 1/4, 1/8, 1/8 in the order of ids 1, 3, 0, 2.
   const logits = [1, 4, 1, 2].map(Math.log);
   const topP = (p: number) => keptIds(filtered(logits, [], { ...OFF, topP: p }).out);
-  deepEqual(topP(0), [1]);
-  deepEqual(topP(0.49), [1]);
-  deepEqual(topP(0.51), [1, 3]);
-  deepEqual(topP(0.74), [1, 3]);
-  deepEqual(topP(0.76), [0, 1, 2, 3]); // equals stay together
-  deepEqual(topP(1), [0, 1, 2, 3]);
+  assert.deepEqual(topP(0), [1]);
+  assert.deepEqual(topP(0.49), [1]);
+  assert.deepEqual(topP(0.51), [1, 3]);
+  assert.deepEqual(topP(0.74), [1, 3]);
+  assert.deepEqual(topP(0.76), [0, 1, 2, 3]); // equals stay together
+  assert.deepEqual(topP(1), [0, 1, 2, 3]);
 });
 
 Deno.test("filterLogits() divides by the penalty when the logit is negative or not", () => {
   const { out } = filtered([2, -2, 2, -2], [0, 1], { ...OFF, repetitionPenalty: 2 });
-  deepEqual([...out], [1, -1, 2, -2]);
+  assert.deepEqual([...out], [1, -1, 2, -2]);
 });
 
 Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are on", () => {
@@ -120,22 +122,22 @@ Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are o
   const { out } = filtered([8, 6, 5, 4, -4], [0], {
     ...{ temperature: 2, repetitionPenalty: 4, topK: 3, topP: 1 },
   });
-  deepEqual([...out], [-Infinity, 3, 2.5, 2, -Infinity]);
+  assert.deepEqual([...out], [-Infinity, 3, 2.5, 2, -Infinity]);
   // Of what top-k leaves, 3 alone has a probability of over 1/2; of all five it would not matter.
   const { out: both } = filtered([8, 6, 5, 4, -4], [0], {
     ...{ temperature: 2, repetitionPenalty: 4, topK: 3, topP: 0.5 },
   });
-  deepEqual([...both], [-Infinity, 3, -Infinity, -Infinity, -Infinity]);
+  assert.deepEqual([...both], [-Infinity, 3, -Infinity, -Infinity, -Infinity]);
   // Top-p counts among what top-k kept: 1/2 of two equals is kept by p 0.4, where 1/3 of three would not be.
   const order = filtered([1, 1, 0.99, 0.99, 0.99], [], { ...OFF, topK: 2, topP: 0.9 });
-  deepEqual(keptIds(order.out), [0, 1]);
+  assert.deepEqual(keptIds(order.out), [0, 1]);
 });
 
 Deno.test("filterLogits() says so when a logit is not finite", () => {
   for (const bad of [NaN, Infinity, -Infinity]) {
     for (const temperature of [0, 1]) {
-      equal(filtered([1, 2, bad], [], { ...OFF, temperature }).finite, false);
-      equal(filtered([bad, 1], [], { ...OFF, temperature }).finite, false);
+      assert.equal(filtered([1, 2, bad], [], { ...OFF, temperature }).finite, false);
+      assert.equal(filtered([bad, 1], [], { ...OFF, temperature }).finite, false);
     }
   }
 });
@@ -156,7 +158,7 @@ Deno.test("filterLogits() keeps the same ids when a constant is added to every l
   fc.assert(
     fc.property(gridLogits, gridFilter, fc.integer({ min: -64, max: 64 }), (logits, filter, by) => {
       const there = logits.map((v) => v + by);
-      deepEqual(
+      assert.deepEqual(
         keptIds(filtered(there, [], filter).out),
         keptIds(filtered(logits, [], filter).out),
       );
@@ -179,7 +181,7 @@ Deno.test("filterLogits() keeps what its definition says when settings are any",
         if (topP >= 1) return true;
         return p.reduce((sum, q, j) => s[j] > s[i] ? sum + q : sum, 0) <= topP;
       });
-      deepEqual(keptIds(filtered(logits, [], filter).out), expected);
+      assert.deepEqual(keptIds(filtered(logits, [], filter).out), expected);
     }),
     { numRuns: 1000, seed: 1 },
   );
@@ -194,10 +196,13 @@ for (const golden of goldens.filter((c) => c.op === "draws")) {
       filter: { ...OFF, temperature, repetitionPenalty: penalty },
     });
     const drawn = await drawer.draw(ids.length);
-    deepEqual(drawn, ids);
-    deepEqual([...await backend.read(drawer.sampling.counter)], [...seed, first + ids.length]);
+    assert.deepEqual(drawn, ids);
+    assert.deepEqual([...await backend.read(drawer.sampling.counter)], [
+      ...seed,
+      first + ids.length,
+    ]);
     const seen = await backend.read(drawer.sampling.seen);
-    deepEqual([...seen], logits.data.map((_, id) => ids.includes(id) ? 1 : 0));
+    assert.deepEqual([...seen], logits.data.map((_, id) => ids.includes(id) ? 1 : 0));
   });
 }
 
@@ -206,9 +211,9 @@ Deno.test("sample() repeats its draws when the seed is the same, and not when a 
   const draw = (seed: readonly [number, number]) =>
     open(backend, [...randomNumbers(50, 3)], { seed, filter: OFF, ring: 64 }).draw(64);
   const expected = await draw([1, 2]);
-  deepEqual(await draw([1, 2]), expected);
-  notDeepEqual(await draw([2, 2]), expected);
-  notDeepEqual(await draw([1, 3]), expected);
+  assert.deepEqual(await draw([1, 2]), expected);
+  assert.notDeepEqual(await draw([2, 2]), expected);
+  assert.notDeepEqual(await draw([1, 3]), expected);
 });
 
 Deno.test("sample() wraps around its ring when there are more draws than room", async () => {
@@ -218,7 +223,7 @@ Deno.test("sample() wraps around its ring when there are more draws than room", 
   const drawer = open(backend, logits, { seed: [5, 0], filter: OFF, ring: 4 });
   await drawer.draw(11);
   // Draws 8, 9, 10 stand over 4, 5, 6; draw 7 still stands.
-  deepEqual(
+  assert.deepEqual(
     [...await backend.read(drawer.sampling.drawn)],
     [all[8], all[9], all[10], all[7]],
   );
@@ -229,7 +234,7 @@ Deno.test("sample() takes the largest without noise when the temperature is 0", 
   const drawer = open(backend, [0, 1, 1, 0.5], {
     ...{ seed: [1, 0], filter: { ...OFF, temperature: 0 }, ring: 3 },
   });
-  deepEqual(await drawer.draw(3), [1, 1, 1]);
+  assert.deepEqual(await drawer.draw(3), [1, 1, 1]);
 });
 
 Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not finite", async () => {
@@ -239,10 +244,10 @@ Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not 
       const drawer = open(backend, [1, bad, 2], {
         ...{ seed: [1, 0], filter: { ...OFF, temperature }, ring: 2 },
       });
-      deepEqual(await drawer.draw(1), [NOT_FINITE]);
-      deepEqual([...await backend.read(drawer.sampling.drawn)], [NOT_FINITE, 0]);
-      deepEqual([...await backend.read(drawer.sampling.seen)], [0, 0, 0]);
-      deepEqual([...await backend.read(drawer.sampling.counter)], [1, 0, 1]);
+      assert.deepEqual(await drawer.draw(1), [NOT_FINITE]);
+      assert.deepEqual([...await backend.read(drawer.sampling.drawn)], [NOT_FINITE, 0]);
+      assert.deepEqual([...await backend.read(drawer.sampling.seen)], [0, 0, 0]);
+      assert.deepEqual([...await backend.read(drawer.sampling.counter)], [1, 0, 1]);
     }
   }
 });
@@ -254,7 +259,7 @@ Deno.test("sample() writes the first id alone when there is room for more", asyn
   });
   backend.write(drawer.ids, new Int32Array([7, 8, 9]));
   await drawer.draw(1);
-  deepEqual([...await backend.read(drawer.ids)], [1, 8, 9]);
+  assert.deepEqual([...await backend.read(drawer.ids)], [1, 8, 9]);
 });
 
 const distributions: readonly { readonly name: string; readonly filter: Filter }[] = [
@@ -275,11 +280,11 @@ for (const { name, filter } of distributions) {
     const expected = softmax(filtered(logits, [], filter).out).map((p) => p * count);
     let chiSquare = 0;
     for (const [id, mean] of expected.entries()) {
-      if (mean === 0) equal(drawn[id], 0, `id ${id} is cut`);
+      if (mean === 0) assert.equal(drawn[id], 0, `id ${id} is cut`);
       else chiSquare += (drawn[id] - mean) ** 2 / mean;
     }
     const freedom = expected.filter((mean) => mean > 0).length - 1;
-    ok(freedom > 2);
+    assert.ok(freedom > 2);
     assertClose([chiSquare / freedom], [1], TOLERANCE.chiSquare, "χ² per degree of freedom");
   });
 }
@@ -343,7 +348,7 @@ function open(
     for (let i = 0; i < count; i++) recorded.run(STEP);
     const ringAt = Array.from(await backend.read(sampling.drawn));
     const [last] = await backend.read(ids);
-    equal(ringAt[(first + count - 1) % ring], last);
+    assert.equal(ringAt[(first + count - 1) % ring], last);
     return Array.from({ length: count }, (_, i) => ringAt[(first + i) % ring]);
   };
   return { ids, sampling, draw };

@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
   BYTES,
@@ -25,9 +25,9 @@ for (const { op, dtype, f32, stored } of readJson<TensorCase[]>("kernels/tensor.
   Deno.test(`${op}() gives torch's bits when ${dtype} has ties, subnormals, infinities, -0`, () => {
     if (op === "narrow") {
       const values = new Float32Array(Uint32Array.from(f32).buffer);
-      deepEqual(narrow(values, dtype), Uint16Array.from(stored));
+      assert.deepEqual(narrow(values, dtype), Uint16Array.from(stored));
     } else {
-      deepEqual(bitsOf(widenAll(Uint16Array.from(stored), dtype)), Uint32Array.from(f32));
+      assert.deepEqual(bitsOf(widenAll(Uint16Array.from(stored), dtype)), Uint32Array.from(f32));
     }
   });
 }
@@ -46,12 +46,12 @@ for (const dtype of ["F16", "BF16"] as const) {
     for (let bits = 0; bits < ALL.length; bits++) {
       if (Number.isNaN(numbers[bits])) {
         count++;
-        ok(Number.isNaN(numbers[back[bits]]), `NaN ${bits.toString(16)} stays one`);
+        assert.ok(Number.isNaN(numbers[back[bits]]), `NaN ${bits.toString(16)} stays one`);
       } else {
-        equal(back[bits], bits);
+        assert.equal(back[bits], bits);
       }
     }
-    equal(count, nans);
+    assert.equal(count, nans);
   });
 
   Deno.test(`narrow() takes the nearest, and the even of two, when ${dtype} stores any F32`, () => {
@@ -61,7 +61,7 @@ for (const dtype of ["F16", "BF16"] as const) {
       fc.property(fc.float({ noNaN: true, noDefaultInfinity: true }), (x) => {
         const [bits] = narrow(new Float32Array([x]), dtype);
         const magnitude = bits & 0x7fff;
-        equal(bits >>> 15, x < 0 || Object.is(x, -0) ? 1 : 0);
+        assert.equal(bits >>> 15, x < 0 || Object.is(x, -0) ? 1 : 0);
         // One step over the largest stands for infinity: rounding goes by where it would be.
         const value = (at: number): number =>
           at === infinity ? 2 * numbers[infinity - 1] - numbers[infinity - 2] : numbers[at];
@@ -70,7 +70,7 @@ for (const dtype of ["F16", "BF16"] as const) {
           if (neighbour < 0 || neighbour > infinity) continue;
           if (magnitude === infinity && Math.abs(x) >= value(infinity)) continue;
           const [here, there] = [distance(magnitude), distance(neighbour)];
-          ok(here < there || here === there && magnitude % 2 === 0, `${x} as ${bits}`);
+          assert.ok(here < there || here === there && magnitude % 2 === 0, `${x} as ${bits}`);
         }
       }),
       { numRuns: 20000, seed: 1 },
@@ -81,7 +81,7 @@ for (const dtype of ["F16", "BF16"] as const) {
     const data = Uint16Array.from([0xdead, 1, 0x3c00, 0xbf80, 0x4200, 0xdead]).subarray(1, 5);
     const into = new Float32Array(4).fill(-1).subarray(1);
     widen(into, data, dtype, 1, 2);
-    deepEqual([...into], [numbers[0x3c00], numbers[0xbf80], -1]);
+    assert.deepEqual([...into], [numbers[0x3c00], numbers[0xbf80], -1]);
   });
 }
 
@@ -89,14 +89,14 @@ Deno.test("narrow() keeps a NaN one when BF16 rounding would carry it to infinit
   const nans = Uint32Array.of(0x7fffffff, 0xffffffff, 0x7f800001, 0xff800001, 0x7fc00000);
   for (const dtype of ["F16", "BF16"] as const) {
     const stored = narrow(new Float32Array(nans.buffer), dtype);
-    for (const bits of stored) ok(Number.isNaN(NUMBERS[dtype][bits]), `${dtype} ${bits}`);
+    for (const bits of stored) assert.ok(Number.isNaN(NUMBERS[dtype][bits]), `${dtype} ${bits}`);
   }
 });
 
 Deno.test("widen() copies the numbers when they are F32", () => {
   const into = new Float32Array(3);
   widen(into, new Float32Array([1, -0, 0.1, NaN]), "F32", 1, 3);
-  deepEqual(into, new Float32Array([-0, 0.1, NaN]));
+  assert.deepEqual(into, new Float32Array([-0, 0.1, NaN]));
 });
 
 Deno.test("hostArray() is zeroed and as large as BYTES says when of any dtype", () => {
@@ -109,24 +109,24 @@ Deno.test("hostArray() is zeroed and as large as BYTES says when of any dtype", 
   };
   for (const dtype of Object.keys(kinds) as Dtype[]) {
     const array = hostArray(dtype, 5);
-    deepEqual(array, new kinds[dtype](5));
-    equal(array.byteLength, 5 * BYTES[dtype]);
+    assert.deepEqual(array, new kinds[dtype](5));
+    assert.equal(array.byteLength, 5 * BYTES[dtype]);
   }
 });
 
 Deno.test("sizeOf() multiplies the extents when there are several, one or none", () => {
-  equal(sizeOf([2, 3, 4]), 24);
-  equal(sizeOf([7]), 7);
-  equal(sizeOf([]), 1);
-  equal(sizeOf([5, 0]), 0);
+  assert.equal(sizeOf([2, 3, 4]), 24);
+  assert.equal(sizeOf([7]), 7);
+  assert.equal(sizeOf([]), 1);
+  assert.equal(sizeOf([5, 0]), 0);
 });
 
 Deno.test("bytesOf() shares the memory of the array when it is a view", () => {
   const data = Uint16Array.of(1, 0x0203, 4).subarray(1, 2);
   const bytes = bytesOf(data);
-  deepEqual([...bytes], [3, 2]);
+  assert.deepEqual([...bytes], [3, 2]);
   bytes[0] = 9;
-  equal(data[0], 0x0209);
+  assert.equal(data[0], 0x0209);
 });
 
 function widenAll(bits: Uint16Array, dtype: WeightDtype): Float32Array<ArrayBuffer> {

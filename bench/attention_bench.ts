@@ -1,0 +1,35 @@
+import { attentionJs } from "../kernels/attention.ts";
+import { randomNumbers } from "../tests/testing.ts";
+import { interleave, sharesAfter, stored, sumOf } from "./measuring.ts";
+
+/** Heads, head size and keys: GPT-2 and the demo, early and late in their contexts. */
+const SHAPES: readonly [H: number, D: number, length: number][] = [
+  [12, 64, 128],
+  [12, 64, 1024],
+  [8, 32, 128],
+  [8, 32, 512],
+];
+
+const cases = SHAPES.map(([H, D, length]) => {
+  const [k, v] = [stored(H * length * D, "F32"), stored(H * length * D, "F32")];
+  const cache = { k: k.data as Float32Array, v: v.data as Float32Array };
+  const [q, y] = [randomNumbers(H * D, 5), new Float32Array(H * D)];
+  const shape = { H, G: H, D, S: length };
+  const [scores, sums] = [new Float64Array(length), new Float64Array(D)];
+  return {
+    name: `attention of 1 row, ${H} heads of ${D}, ${length} keys`,
+    run: () => attentionJs(y, q, cache, {}, shape, { rows: 1, length }, scores, sums),
+    limit: () => {
+      sumOf(k.words);
+      sumOf(v.words);
+    },
+  };
+});
+
+for (const { name, run } of cases) Deno.bench(`${name} js`, run);
+
+sharesAfter("attention", () =>
+  cases.map(({ name, run, limit }) => {
+    const { kernel, bound } = interleave({ bound: limit, kernel: run });
+    return { what: name, ms: kernel, limitMs: bound, limit: "sum over the keys and values" };
+  }));

@@ -1,0 +1,216 @@
+/**
+ * The decode loop, and the kernels that it consists of each on its own, over the same weights and by turns.
+ *
+ * @module
+ */
+import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
+import { openBackend } from "../kernels/mod.ts";
+import { type Architecture, readArchitecture } from "../engine/architecture.ts";
+import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
+import { makeLogits, makeState } from "../engine/decoder.ts";
+import { type GeneratedToken, generateTokens } from "../engine/generate.ts";
+import { chunkRows, Runner } from "../engine/runner.ts";
+import {
+  checkpointWeights,
+  countParameters,
+  putWeights,
+  randomWeights,
+  type WeightSource,
+} from "../engine/weights.ts";
+import { median, type Share } from "./measuring.ts";
+
+/** The smallest GPT-2, as its config.json has it. */
+export const GPT2 = {
+  model_type: "gpt2",
+  vocab_size: 50257,
+  n_positions: 1024,
+  n_layer: 12,
+  n_head: 12,
+  n_embd: 768,
+};
+
+/** The folder of the bundled checkpoint. */
+export const DEMO = new URL("./demo", import.meta.url).pathname;
+
+/** Tokens before the first that is timed: attention has keys to look at. */
+const PROMPT = 32;
+
+/** A decode loop that goes on until its context ends, and its parts. */
+export interface DecodeLoop extends AsyncDisposable {
+  /** Generates one token. */
+  next(): Promise<void>;
+  /** Milliseconds of each kind of kernel in one token, each kind run on its own. */
+  kernels(): Promise<Record<string, number>>;
+}
+
+/** The demo's loop. */
+export async function openDemoLoop(): Promise<DecodeLoop> {
+  const config = JSON.parse(await Deno.readTextFile(`${DEMO}/config.json`));
+  const a = readArchitecture(config, "demo");
+  using checkpoint = await openCheckpoint(DEMO);
+  return await openLoop("demo", a, await checkpointWeights(checkpoint, a, "auto"));
+}
+
+/** The loop of GPT-2's shape, in F32 by random weights. */
+export async function openGpt2Loop(): Promise<DecodeLoop> {
+  return await openLoop("GPT-2", readArchitecture(GPT2, "GPT-2"), randomWeights(1, "F32"));
+}
+
+async function openLoop(
+  id: string,
+  a: Architecture,
+  source: WeightSource,
+): Promise<DecodeLoop> {
+  const backend = await openBackend("cpu");
+  const weights = await putWeights(backend, a, source, a.blockSize + 1, () => {});
+  const chunk = chunkRows(backend.nominalFlops, countParameters(a), a.blockSize);
+  const runner = await Runner.create(backend, a, weights, { id, slots: a.blockSize, chunk });
+  const model = { runner, tokenizer: null, eosIds: [], checkAlive: () => {} };
+  const prompt = Array.from({ length: PROMPT }, (_, i) => i % a.vocabSize);
+  const start = () =>
+    generateTokens(model, prompt, { maxNewTokens: 1e9, seed: 1, ignoreEos: true });
+  let tokens: AsyncGenerator<GeneratedToken> = start();
+  let length = 0;
+  const next = async () => {
+    if (length === 0 || length >= a.blockSize) {
+      await tokens.return(undefined);
+      tokens = start();
+      length = PROMPT;
+    }
+    await tokens.next();
+    length++;
+  };
+  await next(); // with the prompt
+  const kinds = await recordKernels(backend, a, runner);
+  const kernels = async () => {
+    const step = { rows: 1, position: length - 1, slot: length - 1, length };
+    const times: Record<string, number> = {};
+    for (const { name, plan, settle } of kinds) {
+      await settle();
+      const start = performance.now();
+      plan.run(step);
+      await settle();
+      times[name] = performance.now() - start;
+    }
+    return times;
+  };
+  return { next, kernels, [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose]() };
+}
+
+interface Kind {
+  readonly name: string;
+  readonly plan: Plan;
+  /** Waits for what was queued. */
+  readonly settle: () => Promise<unknown>;
+}
+
+/**
+ * A plan for each kind of kernel, with all of its calls in one token: every call has its layer's weights, which stand outside of
+ * the caches when their turn comes, as they do in the loop.
+ */
+async function recordKernels(backend: Backend, a: Architecture, runner: Runner): Promise<Kind[]> {
+  const { weights: w, one: { cache } } = runner;
+  // Operands of its own, for the loop's would be spoilt. The cache's next slot is written anew before it is read.
+  const s = { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) };
+  const sampling = {
+    settings: backend.tensor([4], "F32", "activations"),
+    counter: backend.tensor([3], "U32", "activations"),
+    seen: backend.tensor([a.vocabSize], "U32", "activations"),
+    drawn: backend.tensor([1], "I32", "activations"),
+  };
+  backend.write(sampling.settings, new Float32Array([0.9, 40, 1, 1]));
+  const each = (call: (k: Recorder, layer: number) => void) => (k: Recorder) =>
+    w.h.forEach((_, layer) => call(k, layer));
+  const { wpe } = w;
+  const builds: Record<string, (k: Recorder) => void> = {
+    embed: (k) => k.embed(s.x, w.wte, s.ids),
+    ...(wpe ? { addPosition: (k) => k.addPosition(s.x, wpe) } : {}),
+    norm: (k) => {
+      for (const { ln1, ln2 } of w.h) {
+        k.norm(s.n, s.x, ln1);
+        k.norm(s.n, s.x, ln2);
+      }
+      k.norm(s.n, s.x, w.lnF);
+    },
+    "matmul cAttn": each((k, i) => {
+      const { weight, bias } = w.h[i].attn.cAttn;
+      k.matmul(s.qkv, s.n, weight, { bias });
+    }),
+    writeKv: each((k, i) => k.writeKv(s.q, cache[i], s.qkv, w.rope)),
+    attention: each((k, i) => k.attention(s.y, s.q, cache[i], { scale: w.h[i].attn.scale })),
+    "matmul attn.cProj": each((k, i) => {
+      const { weight, bias } = w.h[i].attn.cProj;
+      k.matmul(s.x, s.y, weight, { bias, residual: true });
+    }),
+    "matmul cFc": each((k, i) => {
+      const { weight, bias } = w.h[i].mlp.cFc;
+      k.matmul(s.f, s.n, weight, { bias, activation: s.activation });
+    }),
+    "matmul mlp.cProj": each((k, i) => {
+      const { weight, bias } = w.h[i].mlp.cProj;
+      k.matmul(s.x, s.f, weight, { bias, residual: true });
+    }),
+    "matmul head": (k) => k.matmul(s.logits, s.n, w.lmHead),
+    sample: (k) => k.sample(s.ids, s.logits, sampling),
+  };
+  const kinds: Kind[] = [];
+  for (const [name, build] of Object.entries(builds)) {
+    const plan = await backend.record(build);
+    kinds.push({ name, plan, settle: () => backend.read(s.x, 0, 1) });
+  }
+  return kinds;
+}
+
+/** What a loop and its parts take. */
+export interface DecodeFigures {
+  /** Milliseconds of a token in the loop. */
+  readonly loopMs: number;
+  /** The sum of its kernels' times. */
+  readonly kernelsMs: number;
+  /** The kernels' time by the loop's, 1 where the loop adds nothing: the median of the turns' ratios. */
+  readonly ratio: number;
+  /** Milliseconds of each kind of kernel in a token. */
+  readonly parts: Readonly<Record<string, number>>;
+}
+
+/** Turns of the loop and of its kernels, and tokens in each. */
+const [TURNS, LEAST_TOKENS, TURN_MS] = [15, 4, 100];
+
+/** Times a loop and its kernels by turns. */
+export async function measureDecode(loop: DecodeLoop): Promise<DecodeFigures> {
+  let perToken = 0;
+  for (let i = 0; i < 12; i++) { // warms the compiler up
+    const start = performance.now();
+    await loop.next();
+    await loop.kernels();
+    perToken = (performance.now() - start) / 2;
+  }
+  const tokens = Math.max(LEAST_TOKENS, Math.ceil(TURN_MS / perToken));
+  const loops: number[] = [];
+  const sums: number[] = [];
+  const parts: Record<string, number[]> = {};
+  for (let turn = 0; turn < TURNS; turn++) {
+    const start = performance.now();
+    for (let i = 0; i < tokens; i++) await loop.next();
+    loops.push((performance.now() - start) / tokens);
+    let sum = 0;
+    for (let i = 0; i < tokens; i++) {
+      for (const [name, ms] of Object.entries(await loop.kernels())) {
+        sum += ms / tokens;
+        (parts[name] ??= []).push(ms);
+      }
+    }
+    sums.push(sum);
+  }
+  return {
+    loopMs: median(loops),
+    kernelsMs: median(sums),
+    ratio: median(sums.map((ms, i) => ms / loops[i])),
+    parts: Object.fromEntries(Object.entries(parts).map(([name, ms]) => [name, median(ms)])),
+  };
+}
+
+/** A loop's line in a table. */
+export function decodeShare(what: string, { loopMs, ratio }: DecodeFigures): Share {
+  return { what, ms: loopMs, limitMs: ratio * loopMs, limit: "sum of its kernels" };
+}

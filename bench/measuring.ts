@@ -1,0 +1,134 @@
+/**
+ * Figures that mean something on a noisy machine: what is measured and its limit take turns, and their ratio is told.
+ *
+ * @module
+ */
+import { narrow, type WeightDtype } from "../kernels/tensor.ts";
+import { randomNumbers } from "../tests/testing.ts";
+
+/** The middle of an odd number of values. */
+export function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+/** Turns that each work has. */
+const ROUNDS = 9;
+
+/** Milliseconds of one turn, long against the clock's grain and short against what disturbs a machine. */
+const TURN_MS = 25;
+
+/** Median milliseconds of a call of each work, which take turns. */
+export function interleave<N extends string>(works: Record<N, () => void>): Record<N, number> {
+  const turns = (Object.entries(works) as [N, () => void][]).map(([name, work]) => {
+    let calls = 1;
+    // Doubling until a turn is long enough warms the compiler up too.
+    while (timed(work, calls) * calls < TURN_MS) calls *= 2;
+    return { name, work, calls, times: [] as number[] };
+  });
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const { work, calls, times } of turns) times.push(timed(work, calls));
+  }
+  return Object.fromEntries(turns.map(({ name, times }) => [name, median(times)])) as Record<
+    N,
+    number
+  >;
+}
+
+/** Milliseconds of one of `calls` calls. */
+function timed(work: () => void, calls: number): number {
+  const start = performance.now();
+  for (let i = 0; i < calls; i++) work();
+  return (performance.now() - start) / calls;
+}
+
+/** Keeps a result alive, so that no compiler leaves the work for it out. */
+export let sink = 0;
+
+/** A limit: what typed arrays read per second, as a sum in four accumulators. */
+export function sumOf(values: Float32Array): void {
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  const end = values.length - values.length % 4;
+  for (let i = 0; i < end; i += 4) {
+    s0 += values[i];
+    s1 += values[i + 1];
+    s2 += values[i + 2];
+    s3 += values[i + 3];
+  }
+  sink = s0 + s1 + s2 + s3;
+}
+
+/** Multiply-adds of one call of `multiplyAdds`. */
+export const MULTIPLY_ADDS = 8 * 4096;
+
+const [LEFT, RIGHT] = [randomNumbers(4096, 1), randomNumbers(4096, 2)];
+
+/** A limit: multiply-adds on numbers that lie in the first cache, in eight chains that do not wait for each other. */
+export function multiplyAdds(): void {
+  let [s0, s1, s2, s3, s4, s5, s6, s7] = [0, 0, 0, 0, 0, 0, 0, 0];
+  for (let i = 0; i < 4096; i++) {
+    const [x, w] = [LEFT[i], RIGHT[i]];
+    s0 += x * w;
+    s1 += (x + 1) * w;
+    s2 += (x + 2) * w;
+    s3 += (x + 3) * w;
+    s4 += (x + 4) * w;
+    s5 += (x + 5) * w;
+    s6 += (x + 6) * w;
+    s7 += (x + 7) * w;
+  }
+  sink = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7;
+}
+
+/** The stored form of seeded numbers, and its bytes as F32 numbers for `sumOf`. */
+export function stored(count: number, dtype: WeightDtype) {
+  // One page over and over: drawing each number of a vocabulary's table anew would take half a minute.
+  const page = randomNumbers(Math.min(count, 1 << 16), 3);
+  const values = new Float32Array(count);
+  for (let at = 0; at < count; at += page.length) {
+    values.set(page.subarray(0, Math.min(page.length, count - at)), at);
+  }
+  const data = narrow(values, dtype);
+  return { data, words: new Float32Array(data.buffer, 0, data.byteLength >> 2) };
+}
+
+/** One line of a table of shares. */
+export interface Share {
+  readonly what: string;
+  /** Milliseconds of a call. */
+  readonly ms: number;
+  /** Of the same work at its limit. */
+  readonly limitMs: number;
+  readonly limit: string;
+}
+
+/** Lines of shares of a limit, printed. */
+export function printShares(title: string, shares: readonly Share[]): void {
+  console.log(`\n${title}: share of a limit measured in this run, medians of turns`);
+  console.table(shares.map(({ what, ms, limitMs, limit }) => ({
+    what,
+    ms: Number(ms.toPrecision(3)),
+    "limit's ms": Number(limitMs.toPrecision(3)),
+    share: percent(limitMs / ms),
+    limit,
+  })));
+}
+
+/** A ratio as people read it. */
+export function percent(ratio: number): string {
+  return `${(100 * ratio).toFixed(0)} %`;
+}
+
+/** Adds a last entry to a file of benches that measures shares and prints them. */
+export function sharesAfter(title: string, measure: () => Share[] | Promise<Share[]>): void {
+  let told = false;
+  Deno.bench({
+    name: `${title}: shares`,
+    n: 1,
+    warmup: 0,
+    async fn() {
+      if (told) return; // the harness may call once more than it is asked
+      told = true;
+      printShares(title, await measure());
+    },
+  });
+}

@@ -1,0 +1,109 @@
+import { deepEqual, equal, throws } from "node:assert/strict";
+import fc from "fast-check";
+import { CheckpointError } from "../../../engine/errors.ts";
+import { charTokenizer } from "../../../engine/tokenizer/char.ts";
+import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+
+const VOCAB = ["\n", " ", "a", "é", "e", "\u0301", "😀", "\u0000", "\ufeff"];
+const tokenizer = charTokenizer(VOCAB, `"meta.json"`);
+
+/** What a vocabulary is refused with. */
+function refused(vocab: unknown, message: string): void {
+  throws(() => charTokenizer(vocab, `"meta.json"`), new CheckpointError(message));
+}
+
+Deno.test("charTokenizer() has LabCore's conventions when made: no marks, ids in order", () => {
+  const made: Tokenizer = tokenizer;
+  equal(made.vocabSize, VOCAB.length);
+  equal(made.bosId, null);
+  deepEqual(made.eosIds, []);
+  deepEqual(made.encode(VOCAB.join("")), [...VOCAB.keys()]);
+});
+
+Deno.test("charTokenizer() names the entry when it is no single character", () => {
+  for (const entry of ["", "ab", "e\u0301", "👨‍👩‍👧", 7, null, ["a"], {}]) {
+    refused(
+      ["x", entry],
+      `Cannot read "meta.json": expected entry 1 of vocab to be one character, got ${
+        JSON.stringify(entry)
+      }`,
+    );
+  }
+});
+
+Deno.test("charTokenizer() refuses a surrogate when it stands alone", () => {
+  for (const entry of ["\ud83d", "\ude00"]) {
+    refused(
+      [entry],
+      `Cannot read "meta.json": expected entry 0 of vocab to be one character, got "\\u${
+        entry.charCodeAt(0).toString(16)
+      }"`,
+    );
+  }
+});
+
+Deno.test("charTokenizer() names both entries when a character comes twice", () => {
+  refused(
+    ["a", "b", "c", "b"],
+    `Cannot read "meta.json": expected entry 3 of vocab to be another than entry 1, got "b"`,
+  );
+});
+
+Deno.test("charTokenizer() refuses a vocabulary when it is empty or no list", () => {
+  for (const vocab of [[], undefined, null, "abc", 3, { a: 0, b: 1 }]) {
+    refused(vocab, `Cannot read "meta.json": expected vocab to be a list of characters`);
+  }
+});
+
+Deno.test("CharTokenizer.encode() counts code points when they take two units", () => {
+  deepEqual(tokenizer.encode("a😀\ufeff a"), [2, 6, 8, 1, 2]);
+  deepEqual(tokenizer.encode("", { addSpecialTokens: true }), []);
+  // Composed and decomposed are different texts; neither is turned into the other.
+  deepEqual(tokenizer.encode("ée\u0301"), [3, 4, 5]);
+});
+
+Deno.test("CharTokenizer.encode() names the character, its code and its index when it is not there", () => {
+  const message = (character: string, code: string, at: number): RangeError =>
+    new RangeError(
+      `Cannot encode ${character} (${code}) at ${at}: not among the 9 characters of the vocabulary`,
+    );
+  throws(() => tokenizer.encode("aaaaaè"), message(`"è"`, "U+00E8", 5));
+  throws(() => tokenizer.encode("😀😁"), message(`"😁"`, "U+1F601", 2));
+  throws(() => tokenizer.encode("a\t"), message(`"\\t"`, "U+0009", 1));
+  throws(() => tokenizer.encode("\ud83da"), message(`"\\ud83d"`, "U+D83D", 0));
+});
+
+Deno.test("CharTokenizer.decode() undoes encode() when the text is of the vocabulary", () => {
+  const text = fc.array(fc.constantFrom(...VOCAB)).map((characters) => characters.join(""));
+  fc.assert(
+    fc.property(text, (t) => {
+      const ids = tokenizer.encode(t);
+      equal(tokenizer.decode(ids), t);
+      const stream = tokenizer.stream();
+      deepEqual(ids.map((id) => stream.push(id)), [...t]);
+      equal(stream.flush(), "");
+    }),
+    { seed: 1 },
+  );
+});
+
+Deno.test("CharTokenizer.decode() gives U+FFFD when a model draws past the vocabulary", () => {
+  equal(tokenizer.decode([2, 9, 2 ** 31, 2]), "a\ufffd\ufffda");
+  equal(tokenizer.stream().push(9), "\ufffd");
+  equal(tokenizer.decode([]), "");
+});
+
+Deno.test("CharTokenizer.decode() refuses an id when it is no natural number", () => {
+  for (const id of [-1, 0.5, NaN, Infinity]) {
+    const expected = new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
+    throws(() => tokenizer.decode([2, id]), expected);
+    throws(() => tokenizer.stream().push(id), expected);
+  }
+});
+
+Deno.test("CharTokenizer.applyChatTemplate() says that there is none when asked", () => {
+  throws(
+    () => tokenizer.applyChatTemplate([{ role: "user", content: "a" }]),
+    new CheckpointError("Cannot apply a chat template: a character vocabulary has none"),
+  );
+});

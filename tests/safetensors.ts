@@ -1,0 +1,69 @@
+/**
+ * Writes safetensors files for the tests, sound ones and broken ones.
+ *
+ * @module
+ */
+
+/** A tensor to be written. */
+export interface WrittenTensor {
+  /** As the format spells it. */
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** Its bytes; nobody checks that they fit the shape. */
+  readonly data: ArrayBufferView;
+}
+
+/** Writes tensors in the order of the record, as Hugging Face's library lays them out. */
+export async function writeSafetensors(
+  path: string,
+  tensors: Readonly<Record<string, WrittenTensor>>,
+  metadata?: Readonly<Record<string, string>>,
+): Promise<void> {
+  await Deno.writeFile(path, safetensorsBytes(Object.entries(tensors), metadata));
+}
+
+/** The bytes of such a file. A list, so that any name can stand in it. */
+export function safetensorsBytes(
+  tensors: readonly (readonly [name: string, tensor: WrittenTensor])[],
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array<ArrayBuffer> {
+  // Text by hand: an object would lose "__proto__" and put names that are numbers first.
+  const entries = metadata ? [`"__metadata__":${JSON.stringify(metadata)}`] : [];
+  let end = 0;
+  for (const [name, { dtype, shape, data }] of tensors) {
+    const data_offsets = [end, end += data.byteLength];
+    entries.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets })}`);
+  }
+  const header = new TextEncoder().encode(`{${entries.join(",")}}`);
+  const padded = new Uint8Array(Math.ceil(header.length / 8) * 8).fill(0x20);
+  padded.set(header);
+  return frame(padded, tensors.map(([, { data }]) => data));
+}
+
+/** A file with any header, any data and any word for the header's length. */
+export function frame(
+  header: string | Uint8Array,
+  data: readonly ArrayBufferView[] = [],
+  headerBytes?: bigint,
+): Uint8Array<ArrayBuffer> {
+  const text = typeof header === "string" ? new TextEncoder().encode(header) : header;
+  const parts = [text, ...data].map((p) => new Uint8Array(p.buffer, p.byteOffset, p.byteLength));
+  const bytes = new Uint8Array(parts.reduce((n, part) => n + part.length, 8));
+  new DataView(bytes.buffer).setBigUint64(0, headerBytes ?? BigInt(text.length), true);
+  let at = 8;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** Runs a test in a folder of its own, which is gone afterwards. */
+export async function inTempFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
+  try {
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
