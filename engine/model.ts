@@ -191,8 +191,10 @@ export class Model implements AsyncDisposable {
     return typeof this.#tokenizer !== "string";
   }
 
-  /** @throws {CheckpointError} saying why there is none, when there is none. */
-  /** The tokenizer that lies beside the weights. */
+  /**
+   * The tokenizer that lies beside the weights.
+   * @throws {CheckpointError} saying why there is none, when there is none.
+   */
   get tokenizer(): Tokenizer {
     if (typeof this.#tokenizer === "string") throw new CheckpointError(this.#tokenizer);
     return this.#tokenizer;

@@ -64,13 +64,16 @@ export function checkWriteKv(
     expectTensor("writeKv", "table", table, [table.shape[0], R]);
     expectThat("writeKv", R % 2 === 0 && R <= D, `an even rotaryDim of at most ${D}, got ${R}`);
   }
-  if (qNorm) {
-    expectTensor("writeKv", "qNorm", qNorm.weight, [qNorm.weight.shape[0] === D ? D : H * D]);
-  }
-  if (kNorm) {
-    expectTensor("writeKv", "kNorm", kNorm.weight, [kNorm.weight.shape[0] === D ? D : G * D]);
-  }
+  if (qNorm) expectNorm("qNorm", qNorm, D, H * D);
+  if (kNorm) expectNorm("kNorm", kNorm, D, G * D);
   return { H, G, D, S };
+}
+
+/** A norm over each head of D numbers, or over the whole row. */
+function expectNorm(operand: string, { weight, bias }: Norm, D: number, row: number): void {
+  const C = weight.shape[0] === D ? D : row;
+  expectTensor("writeKv", operand, weight, [C]);
+  if (bias) expectTensor("writeKv", `${operand}.bias`, bias, [C]);
 }
 
 /** The oracle. `key` is scratch of G·D numbers. */

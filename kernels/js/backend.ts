@@ -80,16 +80,19 @@ class JsBackend implements Backend {
         await fill(n, count, data.subarray(n * K, (n + count) * K));
       }
     } else {
-      this.memory.add("staging", chunk * rowBytes);
-      const scratch = hostArray(dtype, chunk * N) as typeof data;
-      for (let k = 0; k < K; k += chunk) {
-        const count = Math.min(chunk, K - k);
-        await fill(k, count, scratch.subarray(0, count * N));
-        for (let n = 0; n < N; n++) {
-          for (let i = 0; i < count; i++) data[n * K + k + i] = scratch[i * N + n];
+      const scratch = hostArray(dtype, Math.min(chunk, K) * N) as typeof data;
+      this.memory.add("staging", scratch.byteLength);
+      try {
+        for (let k = 0; k < K; k += chunk) {
+          const count = Math.min(chunk, K - k);
+          await fill(k, count, scratch.subarray(0, count * N));
+          for (let n = 0; n < N; n++) {
+            for (let i = 0; i < count; i++) data[n * K + k + i] = scratch[i * N + n];
+          }
         }
+      } finally {
+        this.memory.add("staging", -scratch.byteLength);
       }
-      this.memory.add("staging", -chunk * rowBytes);
     }
     return new JsWeight(shape, dtype, data);
   }
