@@ -72,12 +72,12 @@ export {
   VERSION,
 } from "./engine/report.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
-export {
-  type ChatMessage,
-  type ChatOptions,
-  type DecodeOptions,
-  type EncodeOptions,
-  loadTokenizer,
-  type TextStream,
-  type Tokenizer,
+export { loadTokenizer } from "./engine/tokenizer/load.ts";
+export type {
+  ChatMessage,
+  ChatOptions,
+  DecodeOptions,
+  EncodeOptions,
+  TextStream,
+  Tokenizer,
 } from "./engine/tokenizer/tokenizer.ts";

@@ -1,4 +1,4 @@
-import { sampleJs } from "../kernels/sample.ts";
+import { sampleJs } from "../kernels/sample/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, sharesAfter } from "./measuring.ts";
 

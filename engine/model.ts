@@ -26,7 +26,8 @@ import {
 } from "./generate.ts";
 import { estimateMemory, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, Runner } from "./runner.ts";
-import { findTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer/tokenizer.ts";
+import { findTokenizer, loadTokenizer } from "./tokenizer/load.ts";
+import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import {
   checkpointWeights,
   countParameters,

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Backend, Plan, Step } from "../kernels/backend.ts";
-import type { Sampling } from "../kernels/sample.ts";
+import type { Sampling } from "../kernels/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture.ts";
 import { Breather } from "./breather.ts";

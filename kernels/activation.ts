@@ -10,7 +10,7 @@
 export type Activation = "relu" | "gelu" | "geluTanh" | "silu";
 
 /**
- * The error function, within 1e-15 of the true value.
+ * The error function, within 3e-15 of the true value.
  *
  * DLMF 7.6.2: erf x = 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (1·3·5…(2n+1)): no term is negative, so nothing cancels.
  */

@@ -11,7 +11,7 @@ import type { KvCache, WriteKvOptions } from "./kv_cache.ts";
 import type { MatmulOptions } from "./matmul.ts";
 import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./norm.ts";
-import type { Sampling } from "./sample.ts";
+import type { Sampling } from "./sample/mod.ts";
 import type {
   Dtype,
   FillRows,

@@ -49,5 +49,5 @@ export type { KvCache, WriteKvOptions } from "./kv_cache.ts";
 export type { MatmulOptions } from "./matmul.ts";
 export { Memory, type MemoryFigure } from "./memory.ts";
 export type { Norm, NormOptions } from "./norm.ts";
-export type { Sampling } from "./sample.ts";
+export type { Sampling } from "./sample/mod.ts";
 export * from "./tensor.ts";

@@ -12,7 +12,7 @@ import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache.ts";
 import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul.ts";
 import { Memory } from "../memory.ts";
 import { checkNorm, normJs, type NormOptions } from "../norm.ts";
-import { checkSample, sampleJs } from "../sample.ts";
+import { checkSample, sampleJs } from "../sample/mod.ts";
 import {
   BYTES,
   type Dtype,

@@ -12,7 +12,8 @@ import { DeviceError } from "../errors.ts";
 import { checkMatmul, matmulWasm } from "../matmul.ts";
 import { Memory } from "../memory.ts";
 import { checkNorm, normWasm } from "../norm.ts";
-import { checkSample, sampleWasm, sampleWasmScratch } from "../sample.ts";
+import { checkSample } from "../sample/mod.ts";
+import { sampleWasm, sampleWasmScratch } from "../sample/wasm.ts";
 import {
   BYTES,
   type Dtype,

@@ -7,7 +7,8 @@ import type { Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError, expectThat } from "../errors.ts";
 import { checkMatmul, matmulWgsl, PANEL } from "../matmul.ts";
 import { checkNorm, normWgsl } from "../norm.ts";
-import { checkSample, sampleWgsl } from "../sample.ts";
+import { checkSample } from "../sample/mod.ts";
+import { sampleWgsl } from "../sample/wgsl.ts";
 import type { Tensor, Weight, WeightDtype } from "../tensor.ts";
 import { type Gpu, GpuTensor, messageOf } from "./device.ts";
 

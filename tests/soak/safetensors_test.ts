@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { ByteSource } from "../../engine/checkpoint/bytes.ts";
 import { readSafetensorsHeader } from "../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../engine/errors.ts";
-import { threefry } from "../../kernels/sample.ts";
+import { threefry } from "../../kernels/sample/mod.ts";
 import { fixture } from "../testing.ts";
 
 /** A file in memory that counts what is asked of it. */

@@ -1,6 +1,6 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 

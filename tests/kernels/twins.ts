@@ -1,0 +1,392 @@
+/**
+ * The tests that every backend passes: each operation against its typed-array form, at ragged shapes and with every option.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import type { Activation } from "../../kernels/activation.ts";
+import type { Backend, Recorder } from "../../kernels/backend.ts";
+import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/matmul.ts";
+import { normJs, type NormOptions } from "../../kernels/norm.ts";
+import { NOT_FINITE, sampleJs } from "../../kernels/sample/mod.ts";
+import {
+  type Dtype,
+  type HostArray,
+  narrow,
+  type StoredOrder,
+  type Weight,
+  type WeightDtype,
+} from "../../kernels/tensor.ts";
+import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+
+/** The step of `rows` rows at the start of a text. */
+export const stepOf = (rows: number) => ({ rows, position: 0, slot: 0, length: rows });
+
+/** A tensor that holds `data`. */
+export function put(
+  backend: Backend,
+  data: HostArray,
+  shape: readonly number[],
+  dtype: Dtype = "F32",
+) {
+  const t = backend.tensor(shape, dtype, "activations");
+  backend.write(t, data);
+  return t;
+}
+
+/** Runs what `build` records once, over `rows` rows. */
+export async function runOnce(backend: Backend, rows: number, build: (k: Recorder) => void) {
+  using plan = await backend.record(build);
+  plan.run(stepOf(rows));
+}
+
+interface NormCase extends Pick<NormOptions, "kind" | "offset" | "residual" | "scale"> {
+  T: number;
+  C: number;
+  bias?: boolean;
+  inPlace?: boolean;
+  rows?: number;
+}
+
+export async function checkNormCase(backend: Backend, test: NormCase): Promise<void> {
+  const { T, C, bias, inPlace, rows = T, ...options } = test;
+  const shape = [T, C];
+  const xs = randomNumbers(T * C, 1).map((v) => 3 * v + 0.5);
+  const expected = inPlace ? xs.slice() : randomNumbers(T * C, 2);
+  const [weights, biases] = [randomNumbers(C, 3), bias ? randomNumbers(C, 4) : undefined];
+  const x = put(backend, xs, shape);
+  const y = inPlace ? x : put(backend, expected, shape);
+  const weight = put(backend, weights, [C]);
+  const shift = biases && put(backend, biases, [C]);
+  const common = { ...options, eps: 1e-5 };
+  await runOnce(
+    backend,
+    rows,
+    (k) => k.norm(y, x, { ...common, weight, bias: shift }),
+  );
+  normJs(expected, inPlace ? expected : xs, { ...common, weight: weights, bias: biases }, rows);
+  assertClose(
+    await backend.read(y) as Float32Array,
+    expected,
+    TOLERANCE.kernel,
+    JSON.stringify(test),
+  );
+}
+
+interface MatmulCase extends Omit<MatmulOptions, "bias" | "gate"> {
+  T: number;
+  N: number;
+  K: number;
+  dtype?: WeightDtype;
+  stored?: StoredOrder;
+  bias?: boolean;
+  gate?: boolean;
+  rows?: number;
+}
+
+/** A weight with the numbers of `rows`, handed over as they would stand in a file. */
+export function upload(
+  backend: Backend,
+  { data, dtype, shape: [N, K] }: Rows,
+  stored: StoredOrder,
+): Promise<Weight> {
+  const fill = (row: number, count: number, into: Float32Array | Uint16Array) => {
+    const length = stored === "NK" ? K : N;
+    assert.equal(into.length, count * length);
+    for (let i = 0; i < into.length; i++) {
+      const [r, c] = [row + Math.floor(i / length), i % length];
+      into[i] = stored === "NK" ? data[r * K + c] : data[c * K + r];
+    }
+  };
+  return backend.weight([N, K], dtype, fill, { stored });
+}
+
+export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promise<void> {
+  const { T, N, K, dtype = "F32", stored = "NK", bias, gate, rows = T, ...options } = test;
+  const xs = randomNumbers(T * K, 1);
+  const expected = randomNumbers(T * N, 2);
+  const matrix: Rows = { data: narrow(randomNumbers(N * K, 3), dtype), dtype, shape: [N, K] };
+  const biases = bias ? randomNumbers(N, 4) : undefined;
+  const gates = gate ? randomNumbers(T * N, 5) : undefined;
+  const [x, y] = [put(backend, xs, [T, K]), put(backend, expected, [T, N])];
+  const weight = await upload(backend, matrix, stored);
+  const bound = {
+    ...options,
+    bias: biases && put(backend, biases, [N]),
+    gate: gates && put(backend, gates, [T, N]),
+  };
+  await runOnce(backend, rows, (k) => k.matmul(y, x, weight, bound));
+  matmulJs(expected, xs, matrix, { ...options, bias: biases, gate: gates }, rows);
+  assertClose(
+    await backend.read(y) as Float32Array,
+    expected,
+    TOLERANCE.sum,
+    JSON.stringify(test),
+  );
+}
+
+const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
+
+interface SampleCase {
+  V: number;
+  settings: readonly [temperature: number, topK: number, topP: number, penalty: number];
+  seed?: number;
+  draws?: number;
+  logits?: (i: number) => number;
+}
+
+/** Draws on both sides with the same state, and compares all that is left on the device. */
+async function checkSampleCase(backend: Backend, test: SampleCase): Promise<void> {
+  const { V, settings, seed = 1, draws = 6, logits } = test;
+  const R = 4; // fewer than draws, so that the ring comes round
+  const numbers = logits
+    ? Float32Array.from({ length: V }, (_, i) => logits(i))
+    : randomNumbers(V, seed).map((v) => 8 * v);
+  const host = {
+    settings: new Float32Array(settings),
+    counter: new Uint32Array([seed, 0x9e3779b9, 0]),
+    seen: new Uint32Array(V),
+    drawn: new Int32Array(R),
+  };
+  const device = {
+    settings: put(backend, host.settings, [4]),
+    counter: put(backend, host.counter, [3], "U32"),
+    seen: put(backend, host.seen, [V], "U32"),
+    drawn: put(backend, host.drawn, [R], "I32"),
+  };
+  const from = put(backend, numbers, [1, V]);
+  const ids = backend.tensor([2], "I32", "activations");
+  const expected = new Int32Array(2);
+  using plan = await backend.record((k) => k.sample(ids, from, device));
+  for (let draw = 0; draw < draws; draw++) {
+    plan.run(stepOf(1));
+    sampleJs(expected, numbers, host);
+    if (draw % R === R - 1) assert.deepEqual(await backend.read(device.drawn), host.drawn);
+  }
+  const what = JSON.stringify(test);
+  assert.deepEqual(await backend.read(device.drawn), host.drawn, what);
+  assert.deepEqual(await backend.read(ids), expected, what);
+  assert.deepEqual(await backend.read(device.counter), host.counter, what);
+  assert.deepEqual(await backend.read(device.seen), host.seen, what);
+}
+
+/** Registers the tests; `test` gives each one a backend of its own. */
+export function twinTests(
+  test: (name: string, run: (backend: Backend) => Promise<void>) => void,
+): void {
+  test("norm() agrees with normJs() when rows are ragged", async (backend) => {
+    for (const C of [1, 2, 65, 66, 528]) {
+      for (const T of [1, 3, 129]) {
+        await checkNormCase(backend, { T, C, kind: "layer", bias: true });
+        await checkNormCase(backend, { T, C, kind: "rms" });
+      }
+    }
+  });
+
+  test("norm() agrees with normJs() when every option is combined", async (backend) => {
+    const cases: NormCase[] = [];
+    for (const kind of ["layer", "rms"] as const) {
+      for (const bias of [false, true]) {
+        for (const residual of [false, true]) {
+          for (const inPlace of [false, true]) {
+            for (const rest of [{}, { offset: 1, scale: 0.125 }]) {
+              cases.push({ T: 3, C: 66, kind, bias, residual, inPlace, ...rest });
+            }
+          }
+        }
+      }
+    }
+    for (const test of cases) await checkNormCase(backend, test);
+  });
+
+  test("norm() leaves the rows beyond the step when it has fewer than T", async (backend) => {
+    await checkNormCase(backend, { T: 5, C: 66, kind: "rms", rows: 2 });
+  });
+
+  test("matmul() agrees with matmulJs() when shapes are ragged", async (backend) => {
+    for (const [N, K] of [[1, 1], [66, 1], [33, 2], [65, 66], [396, 65], [65, 528]]) {
+      for (const T of [1, 3, 129]) {
+        for (const dtype of DTYPES) {
+          for (const stored of ["NK", "KN"] as const) {
+            await checkMatmulCase(backend, { T, N, K, dtype, stored });
+          }
+        }
+      }
+    }
+  });
+
+  test("matmul() agrees with matmulJs() when its epilogue has every option", async (backend) => {
+    const options: Partial<MatmulCase>[] = [
+      { bias: true },
+      { gate: true },
+      { scale: 0.125 },
+      { softCap: 3 },
+      { residual: true },
+      ...(["relu", "gelu", "geluTanh", "silu"] as Activation[]).flatMap((activation) => [
+        { activation },
+        { activation, bias: true, gate: true, scale: -20, softCap: 30, residual: true },
+      ]),
+    ];
+    for (const T of [1, 3]) {
+      for (const option of options) await checkMatmulCase(backend, { T, N: 65, K: 66, ...option });
+    }
+  });
+
+  test("matmul() leaves the rows beyond the step when it has fewer than T", async (backend) => {
+    await checkMatmulCase(backend, { T: 129, N: 65, K: 66, rows: 6 });
+  });
+
+  test(
+    "matmul() has activations of float accuracy when inputs are small and large",
+    async (backend) => {
+      const T = 1025;
+      const xs = Float32Array.from({ length: T }, (_, i) => (i - 512) / 32);
+      xs[0] = -1000;
+      xs[T - 1] = 1000;
+      const one: Rows = { data: new Float32Array([1]), dtype: "F32", shape: [1, 1] };
+      const x = put(backend, xs, [T, 1]);
+      const y = backend.tensor([T, 1], "F32", "activations");
+      const weight = await upload(backend, one, "NK");
+      for (const activation of ["relu", "gelu", "geluTanh", "silu"] as Activation[]) {
+        await runOnce(backend, T, (k) => k.matmul(y, x, weight, { activation }));
+        const expected = new Float32Array(T);
+        matmulJs(expected, xs, one, { activation }, T);
+        assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.kernel, activation);
+      }
+    },
+  );
+
+  test("matmul() keeps subnormal weights when they are F16", async (backend) => {
+    const matrix: Rows = { data: new Uint16Array([1, 0x83ff, 512]), dtype: "F16", shape: [1, 3] };
+    const xs = new Float32Array([2 ** 24, 2 ** 12, 2 ** 15]);
+    const expected = new Float32Array(1);
+    const [x, y] = [put(backend, xs, [1, 3]), put(backend, expected, [1, 1])];
+    const weight = await upload(backend, matrix, "NK");
+    await runOnce(backend, 1, (k) => k.matmul(y, x, weight));
+    matmulJs(expected, xs, matrix, {}, 1);
+    assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.sum);
+  });
+
+  test(
+    "matmul() lets a NaN through when there is a cap, and keeps it in its row",
+    async (backend) => {
+      const [T, N, K] = [3, 2, 3];
+      const xs = new Float32Array(T * K).fill(1);
+      new Uint32Array(xs.buffer)[K] = 0x7fc00000;
+      const matrix: Rows = { data: new Float32Array(N * K).fill(1), dtype: "F32", shape: [N, K] };
+      const x = put(backend, xs, [T, K]);
+      const y = backend.tensor([T, N], "F32", "activations");
+      const weight = await upload(backend, matrix, "NK");
+      await runOnce(backend, T, (k) => k.matmul(y, x, weight, { softCap: 30 }));
+      const nan = Array.from(await backend.read(y), Number.isNaN);
+      assert.deepEqual(nan, [false, false, true, true, false, false]);
+    },
+  );
+
+  test("weight() asks for rows in order and in pieces when it is large", async (backend) => {
+    const [N, K] = [2100, 1030];
+    const data = randomNumbers(N * K, 3);
+    const xs = randomNumbers(K, 1);
+    const expected = new Float32Array(N);
+    matmulJs(expected, xs, { data, dtype: "F32", shape: [N, K] }, {}, 1);
+    const [x, y] = [put(backend, xs, [1, K]), backend.tensor([1, N], "F32", "activations")];
+    for (const stored of ["NK", "KN"] as const) {
+      let [next, calls] = [0, 0];
+      const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
+        assert.equal(row, next);
+        next += count;
+        calls++;
+        await Promise.resolve();
+        if (stored === "NK") into.set(data.subarray(row * K, (row + count) * K));
+        else {
+          for (let i = 0; i < into.length; i++) {
+            into[i] = data[(i % N) * K + row + Math.floor(i / N)];
+          }
+        }
+      }, { stored });
+      assert.equal(next, stored === "NK" ? N : K);
+      assert.ok(calls > 1 && calls <= 16, `${calls} calls`);
+      await runOnce(backend, 1, (k) => k.matmul(y, x, weight));
+      assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.sum, stored);
+    }
+  });
+
+  test("sample() takes the lowest of the greatest ids when it is greedy", async (backend) => {
+    for (const V of [1, 2, 65, 396, 1000]) {
+      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1] });
+      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1.3] });
+      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1], logits: (i) => (i * 7) % 5 });
+      await checkSampleCase(backend, {
+        V,
+        settings: [0, 0, 1, 1],
+        logits: (i) => i === 0 ? -0 : 0,
+      });
+      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1], logits: (i) => -1 - (i % 3) });
+    }
+  });
+
+  test("sample() draws the ids of sampleJs() when settings vary", async (backend) => {
+    const settings: SampleCase["settings"][] = [
+      [1, 0, 1, 1],
+      [0.7, 0, 1, 1],
+      [5, 0, 1, 1],
+      [1, 1, 1, 1],
+      [3, 40, 1, 1],
+      [3, 1e6, 1, 1],
+      [3, 0, 0.9, 1],
+      [3, 0, 0, 1],
+      [1, 0, 0.5, 1.2],
+      [2, 50, 0.95, 1.1],
+    ];
+    for (const V of [1, 2, 65, 396, 1000]) {
+      for (const setting of settings) {
+        await checkSampleCase(backend, { V, settings: setting, seed: V });
+      }
+    }
+  });
+
+  test("sample() keeps equal logits together when they stand at a threshold", async (backend) => {
+    const logits = (i: number) => Math.floor(i / 10) % 7;
+    for (let seed = 0; seed < 5; seed++) {
+      for (const settings of [[2, 15, 1, 1], [2, 0, 0.4, 1], [2, 30, 0.6, 1]] as const) {
+        await checkSampleCase(backend, { V: 396, settings, logits, seed });
+      }
+    }
+  });
+
+  test(
+    "sample() draws the ids of sampleJs() when it is asked hundreds of times",
+    async (backend) => {
+      await checkSampleCase(backend, { V: 65, settings: [4, 0, 1, 1], draws: 300 });
+      await checkSampleCase(backend, { V: 65, settings: [4, 20, 0.9, 1.1], draws: 300 });
+    },
+  );
+
+  test("sample() draws the ids of sampleJs() when the vocabulary is GPT-2's", async (backend) => {
+    await checkSampleCase(backend, { V: 50257, settings: [2, 0, 1, 1] });
+    await checkSampleCase(backend, { V: 50257, settings: [2, 200, 0.9, 1.1] });
+  });
+
+  test("sample() gives NOT_FINITE when one logit is not finite", async (backend) => {
+    const V = 396;
+    const bad = [0x7fc00000, 0xffc00001, 0x7f800001, 0x7f800000, 0xff800000];
+    for (const [i, bits] of bad.entries()) {
+      for (const temperature of [0, 1]) {
+        const logits = randomNumbers(V, 1);
+        new Uint32Array(logits.buffer)[[0, 31, 32, 200, V - 1][i]] = bits;
+        const counter = put(backend, new Uint32Array([1, 2, 5]), [3], "U32");
+        const seen = backend.tensor([V], "U32", "activations");
+        const drawn = backend.tensor([4], "I32", "activations");
+        const ids = backend.tensor([1], "I32", "activations");
+        const settings = put(backend, new Float32Array([temperature, 40, 0.9, 1]), [4]);
+        const from = put(backend, logits, [1, V]);
+        await runOnce(backend, 1, (k) => k.sample(ids, from, { settings, counter, seen, drawn }));
+        const what = bits.toString(16);
+        assert.deepEqual(await backend.read(ids), new Int32Array([NOT_FINITE]), what);
+        assert.deepEqual(await backend.read(drawn), new Int32Array([0, NOT_FINITE, 0, 0]), what);
+        assert.deepEqual(await backend.read(counter), new Uint32Array([1, 2, 6]), what);
+        assert.deepEqual(await backend.read(seen), new Uint32Array(V), what);
+      }
+    }
+  });
+}
