@@ -39,7 +39,10 @@ export interface Backend extends AsyncDisposable {
   /** Tracked bytes of every buffer; all zero after dispose. */
   readonly memory: Memory;
 
-  /** A zeroed tensor. */
+  /**
+   * A zeroed tensor. A device that runs out of memory says so at the next `read`.
+   * @throws {RangeError} when it is larger than this backend can hold in one buffer.
+   */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor;
   /**
    * A weight [N, K], laid out as this backend reads it fastest. `fill` is asked for the rows as they are stored (N rows of K
@@ -52,7 +55,11 @@ export interface Backend extends AsyncDisposable {
     fill: FillRows,
     options: { readonly stored: StoredOrder },
   ): Promise<Weight>;
-  /** Copies elements to `t` from element `offset` on; steps queued before still see the old values. */
+  /**
+   * Copies elements to `t` from element `offset` on; steps queued before still see the old values. Of a 16-bit tensor, whole pairs:
+   * `offset` is even, and so is the end, or it is the tensor's.
+   * @throws {TypeError} when `data` is not the kind of array that holds the tensor's dtype.
+   */
   write(t: Tensor, data: HostArray, offset?: number): void;
   /** Elements `start` … `start + count` (default all). Waits for all that was queued before, and throws its errors. */
   read(t: Tensor, start?: number, count?: number): Promise<HostArray>;
@@ -63,7 +70,7 @@ export interface Backend extends AsyncDisposable {
   record(build: (k: Recorder) => void): Promise<Plan>;
 }
 
-/** A recorded pass. */
+/** A recorded pass. Disposing of it frees its own scratch; it runs no more. */
 export interface Plan extends Disposable {
   /** Queues the pass. Creates no object, computes no shape; what goes wrong is thrown by the next `read`. */
   run(step: Step): void;

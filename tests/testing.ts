@@ -17,7 +17,7 @@ export const TOLERANCE = {
   /** Logits of a whole model, whatever the storage; the goldens are computed from the stored values. */
   logits: { atol: 1e-3, rtol: 0 },
   /** Probabilities that sampling draws from. */
-  probability: { atol: 1e-5, rtol: 1e-4 },
+  probability: { atol: 1e-6, rtol: 1e-6 },
   /** One function of one number, in JavaScript's own doubles, against PyTorch's F64. */
   double: { atol: 4e-15, rtol: 1e-15 },
   /** χ² of thousands of draws over its degrees of freedom, of which there are 3 or more; 1 is expected. */

@@ -98,7 +98,11 @@ class JsBackend implements Backend {
   }
 
   write(t: Tensor, data: HostArray, offset = 0): void {
-    (t as JsTensor).data.set(data, offset);
+    const { data: to, dtype } = t as JsTensor;
+    if (data.constructor !== to.constructor) {
+      throw new TypeError(`Cannot write to a tensor of ${dtype} from a ${data.constructor.name}`);
+    }
+    to.set(data, offset);
   }
 
   // deno-lint-ignore require-await -- a promise by contract; here nothing is queued

@@ -44,6 +44,7 @@ export function checkSample(
   expectTensor("sample", "seen", seen, [V], "U32");
   expectTensor("sample", "drawn", drawn, [R], "I32");
   expectThat("sample", ids.shape[0] >= 1 && R >= 1, "room for one id");
+  expectThat("sample", ids !== drawn, "ids to be another tensor than drawn");
   return { V, R };
 }
 

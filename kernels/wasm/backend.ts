@@ -128,7 +128,11 @@ class WasmBackend implements Backend {
   }
 
   write(t: Tensor, data: HostArray, offset = 0): void {
-    this.#linear.view((t as WasmTensor).block, t.dtype, offset, data.length).set(data);
+    const to = this.#linear.view((t as WasmTensor).block, t.dtype, offset, data.length);
+    if (data.constructor !== to.constructor) {
+      throw new TypeError(`Cannot write to a tensor of ${t.dtype} from a ${data.constructor.name}`);
+    }
+    to.set(data);
   }
 
   // deno-lint-ignore require-await -- a promise by contract; here a run is over when it returns

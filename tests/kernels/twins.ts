@@ -389,4 +389,10 @@ export function twinTests(
       }
     }
   });
+
+  test("write() refuses an array of another kind than the tensor's", (backend) => {
+    const t = backend.tensor([4], "F32", "activations");
+    assert.throws(() => backend.write(t, new Int32Array(4)), TypeError);
+    return Promise.resolve();
+  });
 }

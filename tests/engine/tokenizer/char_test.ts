@@ -1,4 +1,4 @@
-import { deepEqual, equal, throws } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { charTokenizer } from "../../../engine/tokenizer/char.ts";
@@ -9,15 +9,15 @@ const tokenizer = charTokenizer(VOCAB, `"meta.json"`);
 
 /** What a vocabulary is refused with. */
 function refused(vocab: unknown, message: string): void {
-  throws(() => charTokenizer(vocab, `"meta.json"`), new CheckpointError(message));
+  assert.throws(() => charTokenizer(vocab, `"meta.json"`), new CheckpointError(message));
 }
 
 Deno.test("charTokenizer() has LabCore's conventions when made: no marks, ids in order", () => {
   const made: Tokenizer = tokenizer;
-  equal(made.vocabSize, VOCAB.length);
-  equal(made.bosId, null);
-  deepEqual(made.eosIds, []);
-  deepEqual(made.encode(VOCAB.join("")), [...VOCAB.keys()]);
+  assert.equal(made.vocabSize, VOCAB.length);
+  assert.equal(made.bosId, null);
+  assert.deepEqual(made.eosIds, []);
+  assert.deepEqual(made.encode(VOCAB.join("")), [...VOCAB.keys()]);
 });
 
 Deno.test("charTokenizer() names the entry when it is no single character", () => {
@@ -56,10 +56,10 @@ Deno.test("charTokenizer() refuses a vocabulary when it is empty or no list", ()
 });
 
 Deno.test("CharTokenizer.encode() counts code points when they take two units", () => {
-  deepEqual(tokenizer.encode("a😀\ufeff a"), [2, 6, 8, 1, 2]);
-  deepEqual(tokenizer.encode("", { addSpecialTokens: true }), []);
+  assert.deepEqual(tokenizer.encode("a😀\ufeff a"), [2, 6, 8, 1, 2]);
+  assert.deepEqual(tokenizer.encode("", { addSpecialTokens: true }), []);
   // Composed and decomposed are different texts; neither is turned into the other.
-  deepEqual(tokenizer.encode("ée\u0301"), [3, 4, 5]);
+  assert.deepEqual(tokenizer.encode("ée\u0301"), [3, 4, 5]);
 });
 
 Deno.test("CharTokenizer.encode() names the character, its code and its index when it is not there", () => {
@@ -67,10 +67,10 @@ Deno.test("CharTokenizer.encode() names the character, its code and its index wh
     new RangeError(
       `Cannot encode ${character} (${code}) at ${at}: not among the 9 characters of the vocabulary`,
     );
-  throws(() => tokenizer.encode("aaaaaè"), message(`"è"`, "U+00E8", 5));
-  throws(() => tokenizer.encode("😀😁"), message(`"😁"`, "U+1F601", 2));
-  throws(() => tokenizer.encode("a\t"), message(`"\\t"`, "U+0009", 1));
-  throws(() => tokenizer.encode("\ud83da"), message(`"\\ud83d"`, "U+D83D", 0));
+  assert.throws(() => tokenizer.encode("aaaaaè"), message(`"è"`, "U+00E8", 5));
+  assert.throws(() => tokenizer.encode("😀😁"), message(`"😁"`, "U+1F601", 2));
+  assert.throws(() => tokenizer.encode("a\t"), message(`"\\t"`, "U+0009", 1));
+  assert.throws(() => tokenizer.encode("\ud83da"), message(`"\\ud83d"`, "U+D83D", 0));
 });
 
 Deno.test("CharTokenizer.decode() undoes encode() when the text is of the vocabulary", () => {
@@ -78,31 +78,31 @@ Deno.test("CharTokenizer.decode() undoes encode() when the text is of the vocabu
   fc.assert(
     fc.property(text, (t) => {
       const ids = tokenizer.encode(t);
-      equal(tokenizer.decode(ids), t);
+      assert.equal(tokenizer.decode(ids), t);
       const stream = tokenizer.stream();
-      deepEqual(ids.map((id) => stream.push(id)), [...t]);
-      equal(stream.flush(), "");
+      assert.deepEqual(ids.map((id) => stream.push(id)), [...t]);
+      assert.equal(stream.flush(), "");
     }),
     { seed: 1 },
   );
 });
 
 Deno.test("CharTokenizer.decode() gives U+FFFD when a model draws past the vocabulary", () => {
-  equal(tokenizer.decode([2, 9, 2 ** 31, 2]), "a\ufffd\ufffda");
-  equal(tokenizer.stream().push(9), "\ufffd");
-  equal(tokenizer.decode([]), "");
+  assert.equal(tokenizer.decode([2, 9, 2 ** 31, 2]), "a\ufffd\ufffda");
+  assert.equal(tokenizer.stream().push(9), "\ufffd");
+  assert.equal(tokenizer.decode([]), "");
 });
 
 Deno.test("CharTokenizer.decode() refuses an id when it is no natural number", () => {
   for (const id of [-1, 0.5, NaN, Infinity]) {
     const expected = new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
-    throws(() => tokenizer.decode([2, id]), expected);
-    throws(() => tokenizer.stream().push(id), expected);
+    assert.throws(() => tokenizer.decode([2, id]), expected);
+    assert.throws(() => tokenizer.stream().push(id), expected);
   }
 });
 
 Deno.test("CharTokenizer.applyChatTemplate() says that there is none when asked", () => {
-  throws(
+  assert.throws(
     () => tokenizer.applyChatTemplate([{ role: "user", content: "a" }]),
     new CheckpointError("Cannot apply a chat template: a character vocabulary has none"),
   );

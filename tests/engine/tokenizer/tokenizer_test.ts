@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok, rejects } from "node:assert/strict";
+import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { inTempFolder } from "../../safetensors.ts";
@@ -30,9 +30,9 @@ for (const name of ["learned", "rope66", "rope-bias"]) {
     ];
     for (const source of sources) {
       const tokenizer = await loadTokenizer(source);
-      equal(tokenizer.vocabSize, 65);
-      deepEqual(tokenizer.encode(golden.prompt), golden.prompt_ids);
-      equal(tokenizer.decode(golden.prompt_ids), golden.prompt);
+      assert.equal(tokenizer.vocabSize, 65);
+      assert.deepEqual(tokenizer.encode(golden.prompt), golden.prompt_ids);
+      assert.equal(tokenizer.decode(golden.prompt_ids), golden.prompt);
     }
   });
 }
@@ -41,11 +41,11 @@ Deno.test("loadTokenizer() says what it reads when the form is another", async (
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
     const sentence = `Cannot read "${path}": ${ONLY_CHAR} Hugging Face's form`;
-    await rejects(loadTokenizer(path), new CheckpointError(sentence));
-    await rejects(loadTokenizer(folder), new CheckpointError(sentence));
+    await assert.rejects(loadTokenizer(path), new CheckpointError(sentence));
+    await assert.rejects(loadTokenizer(folder), new CheckpointError(sentence));
   });
   for (const bpe of [{ type: "bpe", encoding_name: "gpt2" }, { tokenizer: { type: "bpe" } }]) {
-    await rejects(
+    await assert.rejects(
       loadTokenizer(bpe),
       new CheckpointError(`Cannot read the tokenizer that was given: ${ONLY_CHAR} its bpe`),
     );
@@ -59,11 +59,11 @@ Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () 
       await writeJson(path, value);
       const expected =
         `Cannot read "${path}": expected a tokenizer of type "char" with its vocab, got type ${got}`;
-      await rejects(loadTokenizer(path), new CheckpointError(expected));
-      await rejects(findTokenizer(folder), new CheckpointError(expected));
+      await assert.rejects(loadTokenizer(path), new CheckpointError(expected));
+      await assert.rejects(findTokenizer(folder), new CheckpointError(expected));
     }
     await writeJson(path, { tokenizer: { type: "char", vocab: ["a", "a"] } });
-    await rejects(
+    await assert.rejects(
       loadTokenizer(folder),
       new CheckpointError(
         `Cannot read "${path}": expected entry 1 of vocab to be another than entry 0, got "a"`,
@@ -74,11 +74,11 @@ Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () 
 
 Deno.test("loadTokenizer() throws the sentence when there is nothing to load", async () => {
   await inTempFolder(async (folder) => {
-    await rejects(
+    await assert.rejects(
       loadTokenizer(folder),
       new CheckpointError(`"${folder}" has no tokenizer; give ids`),
     );
-    await rejects(
+    await assert.rejects(
       loadTokenizer(`${folder}/none.json`),
       new CheckpointError(`Cannot open "${folder}/none.json": there is no such file`),
     );
@@ -92,31 +92,31 @@ Deno.test("findTokenizer() takes meta, then tokenizer.json, then meta.json when 
     const record = (size: number) => ({ type: "char", vocab: ["a", "b", "c"].slice(0, size) });
     const sizeOf = async (meta?: string): Promise<number> => {
       const found = await findTokenizer(folder, meta);
-      ok(typeof found !== "string", `${found}`);
+      assert.ok(typeof found !== "string", `${found}`);
       return found.vocabSize;
     };
     await writeJson(elsewhere, { tokenizer: record(sizes.meta) });
     await writeJson(`${folder}/meta.json`, { tokenizer: record(sizes.folderMeta) });
-    equal(await sizeOf(), sizes.folderMeta);
+    assert.equal(await sizeOf(), sizes.folderMeta);
     await writeJson(`${folder}/tokenizer.json`, record(sizes.tokenizer));
-    equal(await sizeOf(), sizes.tokenizer);
-    equal(await sizeOf(elsewhere), sizes.meta);
+    assert.equal(await sizeOf(), sizes.tokenizer);
+    assert.equal(await sizeOf(elsewhere), sizes.meta);
   });
 });
 
 Deno.test("findTokenizer() gives a sentence when a model can only work with ids", async () => {
   const folder = fixture("tiny/gpt2");
-  equal(await findTokenizer(folder), `"${folder}" has no tokenizer; give ids`);
+  assert.equal(await findTokenizer(folder), `"${folder}" has no tokenizer; give ids`);
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
     // The first file that is there decides: another's vocabulary would be the wrong one.
     await writeJson(`${folder}/meta.json`, { tokenizer: CHAR });
-    equal(
+    assert.equal(
       await findTokenizer(`${folder}/`),
       `Cannot read "${path}": ${ONLY_CHAR} Hugging Face's form`,
     );
     const bpe = await writeJson(`${folder}/bpe.json`, { tokenizer: { type: "bpe" } });
-    equal(await findTokenizer(folder, bpe), `Cannot read "${bpe}": ${ONLY_CHAR} its bpe`);
+    assert.equal(await findTokenizer(folder, bpe), `Cannot read "${bpe}": ${ONLY_CHAR} its bpe`);
   });
 });
 
@@ -126,15 +126,15 @@ Deno.test("findTokenizer() throws when the file is torn, missing or no file", as
     const whole = JSON.stringify(CHAR);
     for (let length = 0; length < whole.length; length++) {
       await Deno.writeTextFile(path, whole.slice(0, length));
-      await rejects(findTokenizer(folder), CheckpointError);
+      await assert.rejects(findTokenizer(folder), CheckpointError);
     }
-    await rejects(
+    await assert.rejects(
       findTokenizer(folder, `${folder}/none.json`),
       new CheckpointError(`Cannot open "${folder}/none.json": there is no such file`),
     );
     await Deno.remove(path);
     await Deno.mkdir(path);
-    await rejects(
+    await assert.rejects(
       findTokenizer(folder),
       new CheckpointError(`Cannot open "${path}": expected a regular file`),
     );
