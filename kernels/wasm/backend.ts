@@ -128,7 +128,7 @@ class WasmBackend implements Backend {
   }
 
   write(t: Tensor, data: HostArray, offset = 0): void {
-    const to = this.#linear.view((t as WasmTensor).block, t.dtype, offset, data.length);
+    const to = this.#view(t, offset, data.length);
     if (data.constructor !== to.constructor) {
       throw new TypeError(`Cannot write to a tensor of ${t.dtype} from a ${data.constructor.name}`);
     }
@@ -137,7 +137,7 @@ class WasmBackend implements Backend {
 
   // deno-lint-ignore require-await -- a promise by contract; here a run is over when it returns
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
-    return this.#linear.view((t as WasmTensor).block, t.dtype, start, count).slice();
+    return this.#view(t, start, count).slice();
   }
 
   async record(build: (k: Recorder) => void): Promise<Plan> {
@@ -178,6 +178,19 @@ class WasmBackend implements Backend {
     for (const block of this.#blocks) this.#free(block);
     // Linear memory cannot shrink; it goes when nothing holds it.
     this.#linear = new LinearMemory(this.memory);
+  }
+
+  /** What lies behind a tensor is another's: a range is checked here as a typed array of its own would check it. */
+  #view(t: Tensor, start: number, count: number): HostArray {
+    const size = sizeOf(t.shape);
+    if (start < 0 || start + count > size) {
+      throw new RangeError(
+        `Cannot reach a tensor's elements: expected a range within ${size}, got ${start} … ${
+          start + count
+        }`,
+      );
+    }
+    return this.#linear.view((t as WasmTensor).block, t.dtype, start, count);
   }
 
   #allocate(bytes: number, kind: MemoryClass): Block {

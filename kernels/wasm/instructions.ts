@@ -137,7 +137,6 @@ export const i32 = {
   geU: binary("i32", "i32", 0x4f),
   add: binary("i32", "i32", 0x6a),
   sub: binary("i32", "i32", 0x6b),
-  mul: binary("i32", "i32", 0x6c),
   remU: binary("i32", "i32", 0x70),
   and: binary("i32", "i32", 0x71),
   or: binary("i32", "i32", 0x72),
@@ -163,7 +162,6 @@ export const f32 = {
 } as const;
 
 export const f64 = {
-  le: binary("f64", "i32", 0x65),
   gt: binary("f64", "i32", 0x64),
   neg: unary("f64", "f64", 0x9a),
   add: binary("f64", "f64", 0xa0),

@@ -3,7 +3,7 @@ import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
-import { put, stepOf, twinTests, upload } from "./twins.ts";
+import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
 
 function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
   Deno.test(`${name} (wasm)`, async () => {
@@ -60,4 +60,116 @@ wasmTest("weight() refuses what exceeds the memory before it allocates", async (
   const made = backend.weight([2 ** 20, 2 ** 12], "F32", () => {}, { stored: "NK" });
   await assert.rejects(made, RangeError);
   assert.equal(backend.memory.current, before);
+});
+
+for (const relaxed of [false, true]) {
+  const road = relaxed ? "in one" : "one after the other";
+  Deno.test(`matmul() agrees with matmulJs() when it multiplies and adds ${road} (wasm)`, async () => {
+    await using backend = await openWasmBackend({ relaxed });
+    for (const [N, K] of [[1, 1], [3, 3], [16, 66], [65, 65], [396, 528]]) {
+      for (const T of [1, 3, 129]) {
+        for (const dtype of ["F32", "F16", "BF16"] as const) {
+          await checkMatmulCase(backend, { T, N, K, dtype });
+        }
+      }
+    }
+  });
+}
+
+Deno.test("openWasmBackend() names the way out when there is no SIMD", async () => {
+  const { validate } = WebAssembly;
+  try {
+    WebAssembly.validate = () => false;
+    await assert.rejects(
+      openWasmBackend(),
+      (error: Error) =>
+        error instanceof DeviceError && /SIMD; use --device js$/.test(error.message),
+    );
+  } finally {
+    WebAssembly.validate = validate;
+  }
+});
+
+wasmTest("weight() keeps 16 bits a number and one scratch while it packs", async (backend) => {
+  const [N, K] = [4096, 512];
+  const { weights, staging } = backend.memory.classes;
+  await backend.weight([N, K], "BF16", () => {
+    assert.equal(staging.current, 2 ** 20);
+  }, { stored: "NK" });
+  assert.equal(weights.current, N * K * 2);
+  assert.equal(staging.current, 0);
+});
+
+wasmTest("weight() gives its memory back when an F16 is not finite", async (backend) => {
+  const data = Uint16Array.from([0, 0, 0x7c00, 0]);
+  await assert.rejects(
+    upload(backend, { data, dtype: "F16", shape: [2, 2] }, "NK"),
+    /^RangeError: Cannot pack a weight: expected finite F16, got an infinity or NaN in row 1$/,
+  );
+  assert.equal(backend.memory.current, 0);
+});
+
+wasmTest("weight() packs into its own place when memory grows while it waits", async (backend) => {
+  const [N, K] = [600, 530]; // two pieces
+  const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
+    await Promise.resolve();
+    backend.tensor([1 << 20], "F32", "activations");
+    for (let i = 0; i < count; i++) into.fill(row + i, i * K, (i + 1) * K);
+  }, { stored: "NK" });
+  const x = put(backend, new Float32Array(K).fill(1), [1, K]);
+  const y = backend.tensor([1, N], "F32", "activations");
+  using plan = await backend.record((k) => k.matmul(y, x, weight));
+  plan.run(stepOf(1));
+  assert.deepEqual(await backend.read(y), Float32Array.from({ length: N }, (_, n) => n * K));
+});
+
+wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async (backend) => {
+  const V = 64;
+  const sampling = {
+    settings: put(backend, new Float32Array([1, 3, 0.9, 1]), [4]),
+    counter: backend.tensor([3], "U32", "activations"),
+    seen: backend.tensor([V], "U32", "activations"),
+    drawn: backend.tensor([1], "I32", "activations"),
+  };
+  const logits = put(backend, randomNumbers(V, 1), [1, V]);
+  const ids = backend.tensor([1], "I32", "activations");
+  const before = backend.memory.current;
+  const plan = await backend.record((k) => k.sample(ids, logits, sampling));
+  assert.equal(backend.memory.current, before + 12 * V);
+  plan.run(stepOf(1));
+  plan[Symbol.dispose]();
+  assert.equal(backend.memory.current, before);
+  const t = backend.tensor([3 * V], "F32", "activations");
+  assert.deepEqual(await backend.read(t), new Float32Array(3 * V));
+
+  const late = await backend.record((k) => k.sample(ids, logits, sampling));
+  await backend[Symbol.asyncDispose]();
+  late[Symbol.dispose](); // after its backend: nothing is counted twice
+});
+
+wasmTest("run() keeps the order of its calls when kernels are shared", async (backend) => {
+  const [T, C] = [3, 66];
+  const eps = 1e-5;
+  const xs = randomNumbers(T * C, 1).map((v) => v + 2);
+  const [x, y] = [put(backend, xs, [T, C]), put(backend, xs, [T, C])];
+  const weight = put(backend, randomNumbers(C, 2), [C]);
+  using together = await backend.record((k) => {
+    k.norm(x, x, { kind: "layer", weight, eps });
+    k.norm(x, x, { kind: "rms", weight, eps });
+    k.norm(x, x, { kind: "layer", weight, eps });
+  });
+  using layer = await backend.record((k) => k.norm(y, y, { kind: "layer", weight, eps }));
+  using rms = await backend.record((k) => k.norm(y, y, { kind: "rms", weight, eps }));
+  together.run(stepOf(T));
+  for (const plan of [layer, rms, layer]) plan.run(stepOf(T));
+  assert.deepEqual(await backend.read(x), await backend.read(y));
+});
+
+wasmTest("write() and read() refuse a range when it leaves the tensor", async (backend) => {
+  const first = put(backend, new Float32Array(16).fill(1), [16]);
+  const second = put(backend, new Float32Array(16).fill(2), [16]); // lies right behind
+  assert.throws(() => backend.write(first, new Float32Array(4), 13), RangeError);
+  assert.throws(() => backend.write(first, new Float32Array(1), -1), RangeError);
+  await assert.rejects(backend.read(first, 10, 7), RangeError);
+  assert.deepEqual(await backend.read(second), new Float32Array(16).fill(2));
 });
