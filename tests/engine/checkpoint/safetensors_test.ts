@@ -217,3 +217,182 @@ Deno.test("openCheckpoint() says in one sentence what it cannot open, and never 
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+const tensor = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}';
+
+Deno.test("readSafetensorsHeader() names what it expected when a header breaks a rule", async () => {
+  const dtypes = "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL";
+  const two = (a: number[], b: number[]) =>
+    JSON.stringify({
+      a: { dtype: "U8", shape: [a[1] - a[0]], data_offsets: a },
+      b: { dtype: "U8", shape: [b[1] - b[0]], data_offsets: b },
+    });
+  const cases: [header: string, expected: (dataStart: number) => string][] = [
+    ["[]", () => "a header that is a JSON object"],
+    [' {"a":{}}', () => "a header that is a JSON object"],
+    ['{"a":null}', () => 'an object for "a"'],
+    ['{"__metadata__":{"k":null}}', () => 'text for metadata "k"'],
+    ['{"a":{}}', () => `tensor "a" to have a dtype of ${dtypes}, got undefined`],
+    [entry([4], [0, 4], "f32"), () => `tensor "a" to have a dtype of ${dtypes}, got "f32"`],
+    [
+      entry([4], [0, 4], "toString"),
+      () => `tensor "a" to have a dtype of ${dtypes}, got "toString"`,
+    ],
+    [
+      entry({ 0: 4, length: 1 }, [0, 4]),
+      () => 'tensor "a" to have a shape, got {"0":4,"length":1}',
+    ],
+    [entry([-2, -2], [0, 4]), () => 'tensor "a" to have a shape, got [-2,-2]'],
+    [entry([4], ["0", "4"]), () => 'tensor "a" to have two data_offsets, got ["0","4"]'],
+    [entry([4], [-4, 0]), () => 'tensor "a" to have two data_offsets, got [-4,0]'],
+    [entry([1], [1, 5]), () => `tensor "a" within the file's 4 bytes of data, got [1, 5]`],
+    [entry([2], [0, 4]), () => 'tensor "a" F32 [2] to have 8 bytes, got 4'],
+    [
+      two([0, 2], [1, 4]),
+      (at) =>
+        `tensor "b" to begin where the one before it ends, at byte ${at + 2}, got ${
+          at + 1
+        } (they overlap)`,
+    ],
+    [
+      two([0, 1], [2, 4]),
+      (at) =>
+        `tensor "b" to begin where the one before it ends, at byte ${at + 1}, got ${
+          at + 2
+        } (a hole)`,
+    ],
+    ["{}", (at) => `tensors up to the last of ${at + 4} bytes, got tensors up to ${at}`],
+  ];
+  for (const [header, expected] of cases) {
+    await assert.rejects(
+      open(frame(header, [new Uint8Array(4)])),
+      new CheckpointError(`Cannot open "test": expected ${expected(8 + header.length)}`),
+    );
+  }
+});
+
+Deno.test("readSafetensorsHeader() refuses bytes that are no UTF-8 when a name or a text has them", async () => {
+  const encoder = new TextEncoder();
+  for (const bad of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xc3]]) {
+    const [before, after] = ['{"__metadata__":{"a":"', '"}}'].map((t) => encoder.encode(t));
+    await refuses(frame(Uint8Array.from([...before, ...bad, ...after])), /JSON at byte 8/);
+  }
+});
+
+Deno.test("readSafetensorsHeader() bounds the header when the file has room for a longer one", async () => {
+  const asked: number[] = [];
+  await assert.rejects(open(frame("{}", [], 100_000_001n), asked, 2 ** 40), {
+    name: "CheckpointError",
+    message: /at most 100000000 bytes, got a length of 100000001 at byte 0$/,
+  });
+  assert.deepEqual(asked, [8]);
+});
+
+Deno.test("readSafetensorsHeader() refuses a shape when its product overflows to what is there", async () => {
+  const M = 2 ** 53 - 1;
+  const shapes = [
+    [M, M], // 1 modulo 2^53
+    [2 ** 32, 2 ** 31, 2], // 0 modulo 2^64
+    Array(40).fill(M), // Infinity
+    [...Array(40).fill(M), 0], // no number
+  ];
+  for (const shape of shapes) {
+    for (const dtype of ["U8", "F32"]) {
+      for (const size of [0, 1, 4]) {
+        const header = entry(shape, [0, size], dtype);
+        await refuses(frame(header, [new Uint8Array(size)]), /^Cannot .* bytes, got [014]$/);
+      }
+    }
+  }
+});
+
+Deno.test("readSafetensorsHeader() finds a key twice when blanks or escapes hide it", async () => {
+  const twice: [header: string, key: string][] = [
+    [`{"a":${tensor},"a"${" ".repeat(1000)}\n\t\r:${tensor}}`, "a"],
+    [`{"\\/":${tensor},"/":${tensor}}`, "/"],
+    [`{"\\"":${tensor},"\\u0022":${tensor}}`, '"'],
+    [`{"\\\\":${tensor},"\\u005c" : ${tensor}}`, "\\"],
+    [`{"__metadata__":{"k":"1","k":"2"}}`, "k"],
+    [`{"__metadata__":{},"b":${tensor},"__metadata__":{}}`, "__metadata__"],
+    [`{"__proto__":${tensor},"__proto__":${tensor}}`, "__proto__"],
+    [`{"a":{"x":[{"y":1,"y":2}]}}`, "y"],
+  ];
+  for (const [header, key] of twice) {
+    await assert.rejects(
+      open(frame(header)),
+      new CheckpointError(
+        `Cannot open "test": expected every key of the header once, got ${
+          JSON.stringify(key)
+        } twice`,
+      ),
+    );
+  }
+});
+
+Deno.test("readSafetensorsHeader() takes a text twice when it is not a key of the same object", async () => {
+  const { tensors, metadata } = await open(frame(
+    '{"__metadata__":{"a":"a","b":"a","c":"{\\"a\\":1,\\"a\\":2}","d":"\\\\"},' +
+      '"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":["a","a","a:",{"a":1},{"a":1}]},' +
+      `"b":${tensor}}`,
+  ));
+  assert.deepEqual([...tensors.keys()], ["a", "b"]);
+  assert.deepEqual(metadata, { a: "a", b: "a", c: '{"a":1,"a":2}', d: "\\" });
+});
+
+Deno.test("readSafetensorsHeader() keeps __proto__ a name when metadata or an entry has it", async () => {
+  const { metadata } = await open(frame('{"__metadata__":{"__proto__":"p","toString":"t"}}'));
+  assert.deepEqual(Object.entries(metadata), [["__proto__", "p"], ["toString", "t"]]);
+  assert.equal(Object.getPrototypeOf(metadata), Object.prototype);
+  // What an entry lacks is not taken from a prototype that the file brought along.
+  await refuses(frame(`{"a":{"__proto__":${tensor}}}`), /dtype of .*, got undefined$/);
+});
+
+Deno.test("readSafetensorsHeader() gives the order of the bytes when the header has another", async () => {
+  const at = (begin: number) => ({ dtype: "U8", shape: [1], data_offsets: [begin, begin + 1] });
+  // An object's keys that are numbers come first, whatever the text.
+  const header = JSON.stringify({ b: at(1), 7: at(2), a: at(0) });
+  const { tensors } = await open(frame(header, [new Uint8Array(3)]));
+  assert.deepEqual([...tensors.keys()], ["a", "b", "7"]);
+});
+
+Deno.test("readSafetensorsHeader() takes a text of many megabytes when metadata holds one", async () => {
+  for (const text of ["x".repeat(2e7), '\\"'.repeat(4e6)]) {
+    const { metadata } = await open(frame(JSON.stringify({ __metadata__: { text } })));
+    assert.equal(metadata.text.length, text.length);
+  }
+});
+
+Deno.test("readSafetensorsHeader() takes linear time when there are 100,000 tensors", async () => {
+  const count = 100_000;
+  const entries = Array.from(
+    { length: count },
+    (_, i) => `"h.${i}.weight":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`,
+  );
+  const began = performance.now();
+  const { tensors } = await open(frame(`{${entries}}`, [new Uint8Array(count)]));
+  assert.equal(tensors.size, count);
+  // It takes 0.4 s; comparing every two of them would take minutes.
+  assert.ok(performance.now() - began < 8000);
+});
+
+Deno.test("readSafetensorsHeader() throws CheckpointError alone when any bytes of a file change", async () => {
+  const whole = safetensorsBytes([
+    ["a", { dtype: "F32", shape: [2, 2], data: four }],
+    ["b", { dtype: "F16", shape: [3], data: new Uint16Array(3) }],
+  ], { format: "pt" });
+  const change = fc.tuple(fc.nat({ max: whole.length - 1 }), fc.nat({ max: 255 }));
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 4 }), async (changes) => {
+      const bytes = whole.slice();
+      for (const [at, byte] of changes) bytes[at] = byte;
+      try {
+        for (const { offset, byteLength } of (await open(bytes)).tensors.values()) {
+          assert.ok(offset + byteLength <= bytes.length);
+        }
+      } catch (error) {
+        assert.ok(error instanceof CheckpointError, `${error}`);
+      }
+    }),
+    { numRuns: 3000, seed: 1 },
+  );
+});
