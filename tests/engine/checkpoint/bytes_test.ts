@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok, rejects } from "node:assert/strict";
+import assert from "node:assert/strict";
 import { exists, isRecord, openFile, readJsonObject } from "../../../engine/checkpoint/bytes.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { inTempFolder } from "../../safetensors.ts";
@@ -25,17 +25,17 @@ Deno.test("openFile() reads any range when asked in any order", async () => {
     const bytes = Uint8Array.from({ length: 1000 }, (_, i) => i % 251);
     await Deno.writeFile(path, bytes);
     using source = await openFile(path);
-    equal(source.name, path);
-    equal(source.size, bytes.length);
+    assert.equal(source.name, path);
+    assert.equal(source.size, bytes.length);
     for (const [offset, count] of [[900, 100], [0, 1], [999, 1], [1000, 0], [10, 500], [0, 1000]]) {
       const into = new Uint8Array(count);
       await source.read(offset, into);
-      deepEqual(into, bytes.slice(offset, offset + count));
+      assert.deepEqual(into, bytes.slice(offset, offset + count));
     }
     // Two at once do not disturb each other's place in the file.
     const [a, b] = [new Uint8Array(3), new Uint8Array(3)];
     await Promise.all([source.read(7, a), source.read(100, b)]);
-    deepEqual([...a, ...b], [7, 8, 9, 100, 101, 102]);
+    assert.deepEqual([...a, ...b], [7, 8, 9, 100, 101, 102]);
   });
 });
 
@@ -44,12 +44,12 @@ Deno.test("ByteSource.read() says how much there was when the file ends before",
     const path = `${folder}/file`;
     await Deno.writeFile(path, new Uint8Array(100));
     using source = await openFile(path);
-    await rejects(
+    await assert.rejects(
       source.read(95, new Uint8Array(10)),
       new CheckpointError(`Cannot read "${path}": expected 10 bytes at 95, got 5`),
     );
     await Deno.truncate(path, 20); // as when it is written anew while it is open
-    await rejects(
+    await assert.rejects(
       source.read(50, new Uint8Array(1)),
       new CheckpointError(`Cannot read "${path}": expected 1 bytes at 50, got 0`),
     );
@@ -58,18 +58,18 @@ Deno.test("ByteSource.read() says how much there was when the file ends before",
 
 Deno.test("openFile() refuses when there is nothing, a folder, a pipe or a device", async () => {
   await inTempFolder(async (folder) => {
-    await rejects(
+    await assert.rejects(
       openFile(`${folder}/none`),
       new CheckpointError(`Cannot open "${folder}/none": there is no such file`),
     );
     const irregular = [folder];
     if (Deno.build.os !== "windows") {
       const pipe = `${folder}/pipe`;
-      ok((await new Deno.Command("mkfifo", { args: [pipe] }).output()).success);
+      assert.ok((await new Deno.Command("mkfifo", { args: [pipe] }).output()).success);
       irregular.push(pipe, "/dev/zero");
     }
     for (const path of irregular) {
-      await rejects(
+      await assert.rejects(
         soon(openFile(path)),
         new CheckpointError(`Cannot open "${path}": expected a regular file`),
       );
@@ -82,29 +82,37 @@ Deno.test({
   permissions: { read: false },
   fn: async () => {
     const refusal = { name: "CheckpointError", message: /^Cannot open ".*": .*read access/ };
-    await rejects(openFile(CONFIG), refusal);
-    await rejects(readJsonObject(CONFIG), refusal);
+    await assert.rejects(openFile(CONFIG), refusal);
+    await assert.rejects(readJsonObject(CONFIG), refusal);
     // "There is no such file" would send people looking for it.
-    await rejects(exists(CONFIG), refusal);
+    await assert.rejects(exists(CONFIG), refusal);
   },
 });
 
+const mayReadAll = Deno.build.os === "windows" || Deno.uid() === 0;
+if (mayReadAll) {
+  console.warn("bytes_test.ts: SKIPPED, a file without permission, since root may read everything");
+}
+
 Deno.test({
   name: "openFile() throws CheckpointError when the system gives no permission",
-  ignore: Deno.build.os === "windows" || Deno.uid() === 0, // root may read everything
+  ignore: mayReadAll,
   fn: () =>
     inTempFolder(async (folder) => {
       const path = `${folder}/file`;
       await Deno.writeFile(path, new Uint8Array(1), { mode: 0o000 });
-      await rejects(openFile(path), { name: "CheckpointError", message: /^Cannot open ".*denied/ });
+      await assert.rejects(openFile(path), {
+        name: "CheckpointError",
+        message: /^Cannot open ".*denied/,
+      });
     }),
 });
 
 Deno.test("exists() tells files and folders from nothing when asked", async () => {
-  ok(await exists(CONFIG));
-  ok(await exists(fixture("tiny")));
-  ok(!await exists(fixture("none")));
-  ok(!await exists(`${CONFIG}/below-a-file`));
+  assert.ok(await exists(CONFIG));
+  assert.ok(await exists(fixture("tiny")));
+  assert.ok(!await exists(fixture("none")));
+  assert.ok(!await exists(`${CONFIG}/below-a-file`));
 });
 
 Deno.test("readJsonObject() reads an object when it begins with a byte order mark or blanks", async () => {
@@ -112,7 +120,7 @@ Deno.test("readJsonObject() reads an object when it begins with a byte order mar
     const path = `${folder}/a.json`;
     for (const text of ['{"é": [1]}', '\ufeff{"é": [1]}', ' \n{"é": [1]}\n']) {
       await Deno.writeTextFile(path, text);
-      deepEqual(await readJsonObject(path), { é: [1] });
+      assert.deepEqual(await readJsonObject(path), { é: [1] });
     }
   });
 });
@@ -123,7 +131,7 @@ Deno.test("readJsonObject() refuses when it is torn at any byte", async () => {
     const whole = new TextEncoder().encode('{"é": [1.5, null, {"b": "\\u00e9"}]}');
     for (let length = 0; length < whole.length; length++) {
       await Deno.writeFile(path, whole.slice(0, length));
-      await rejects(
+      await assert.rejects(
         readJsonObject(path),
         { name: "CheckpointError", message: /^Cannot read ".*": expected JSON, got ./ },
         `${length} bytes`,
@@ -137,13 +145,16 @@ Deno.test("readJsonObject() refuses when it holds something else than an object"
     const path = `${folder}/a.json`;
     for (const text of ["[]", "null", "3", '"a"', "true", '[{"a": 1}]']) {
       await Deno.writeTextFile(path, text);
-      await rejects(
+      await assert.rejects(
         readJsonObject(path),
         new CheckpointError(`Cannot read "${path}": expected a JSON object`),
       );
     }
     await Deno.writeFile(path, Uint8Array.of(0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d));
-    await rejects(readJsonObject(path), { name: "CheckpointError", message: /expected JSON/ });
+    await assert.rejects(readJsonObject(path), {
+      name: "CheckpointError",
+      message: /expected JSON/,
+    });
   });
 });
 
@@ -152,7 +163,7 @@ Deno.test("readJsonObject() refuses before it reads when the file is huge", asyn
     const path = `${folder}/a.json`;
     await Deno.writeTextFile(path, "{}");
     await Deno.truncate(path, 3e9);
-    await rejects(
+    await assert.rejects(
       readJsonObject(path),
       new CheckpointError(
         `Cannot read "${path}": expected at most 100000000 bytes of JSON, got 3000000000`,
@@ -162,7 +173,7 @@ Deno.test("readJsonObject() refuses before it reads when the file is huge", asyn
 });
 
 Deno.test("isRecord() is true when a parsed value is an object and no list", () => {
-  ok(isRecord({}));
-  ok(isRecord(JSON.parse('{"__proto__": 1}')));
-  for (const value of [null, undefined, [], "a", 1, true]) ok(!isRecord(value));
+  assert.ok(isRecord({}));
+  assert.ok(isRecord(JSON.parse('{"__proto__": 1}')));
+  for (const value of [null, undefined, [], "a", 1, true]) assert.ok(!isRecord(value));
 });

@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok, rejects, throws } from "node:assert/strict";
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import { decode, locate, openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { STORED_BYTES } from "../../../engine/checkpoint/safetensors.ts";
@@ -18,19 +18,19 @@ Deno.test("openCheckpoint() opens LabCore's and transformers' files when given a
     const path = `${folder}/model.safetensors`;
     for (const source of [folder, `${folder}/`, path]) {
       using checkpoint = await openCheckpoint(source);
-      equal(checkpoint.path, path);
+      assert.equal(checkpoint.path, path);
       const tensors = checkpoint.tensors();
-      ok(tensors.length > 10);
+      assert.ok(tensors.length > 10);
       for (const { name, shape } of tensors) {
         const values = await checkpoint.read(name);
-        equal(values.length, shape.reduce((n, extent) => n * extent, 1));
-        ok(values.every(Number.isFinite));
+        assert.equal(values.length, shape.reduce((n, extent) => n * extent, 1));
+        assert.ok(values.every(Number.isFinite));
       }
     }
   }
   using labcore = await openCheckpoint(fixture("labcore/learned"));
-  deepEqual(labcore.metadata, { "wte.weight": "lm_head.weight" });
-  deepEqual(labcore.tensors()[1], {
+  assert.deepEqual(labcore.metadata, { "wte.weight": "lm_head.weight" });
+  assert.deepEqual(labcore.tensors()[1], {
     name: "h.0.attn.c_attn.weight",
     dtype: "F32",
     shape: [96, 32],
@@ -66,7 +66,7 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
     U8: { data: Uint8Array.of(0, 255), values: [0, 255] },
     BOOL: { data: Uint8Array.of(0, 1, 1), values: [0, 1, 1] },
   };
-  deepEqual(Object.keys(cases).sort(), Object.keys(STORED_BYTES).sort());
+  assert.deepEqual(Object.keys(cases).sort(), Object.keys(STORED_BYTES).sort());
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     const tensors = Object.entries(cases).map(([dtype, { data, values }]) => {
@@ -77,8 +77,11 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
     using checkpoint = await openCheckpoint(path);
     for (const [dtype, { values }] of Object.entries(cases)) {
       const numbers = [...await checkpoint.read(dtype)];
-      ok(numbers.every((n, i) => Object.is(n, values[i])), `${dtype}: ${numbers} for ${values}`);
-      equal(numbers.length, values.length);
+      assert.ok(
+        numbers.every((n, i) => Object.is(n, values[i])),
+        `${dtype}: ${numbers} for ${values}`,
+      );
+      assert.equal(numbers.length, values.length);
     }
   });
 });
@@ -110,16 +113,16 @@ Deno.test("Checkpoint.read() gives the bits that were written when tensors are a
       fc.asyncProperty(tensors, metadata, async (written, text) => {
         await Deno.writeFile(path, safetensorsBytes(written, text));
         using checkpoint = await openCheckpoint(path);
-        deepEqual(Object.entries(checkpoint.metadata), Object.entries(text));
+        assert.deepEqual(Object.entries(checkpoint.metadata), Object.entries(text));
         const found = new Map(checkpoint.tensors().map((t) => [t.name, t]));
-        equal(found.size, written.length);
+        assert.equal(found.size, written.length);
         for (const [name, { dtype, shape, data }] of written) {
-          deepEqual(found.get(name), { name, dtype, shape });
+          assert.deepEqual(found.get(name), { name, dtype, shape });
           const bytes = new Uint8Array(data.byteLength);
           await checkpoint.readBytes(name, 0, bytes);
-          deepEqual(bytes, data);
+          assert.deepEqual(bytes, data);
           if (dtype !== "F32") continue;
-          deepEqual(new Uint8Array((await checkpoint.read(name)).buffer), data);
+          assert.deepEqual(new Uint8Array((await checkpoint.read(name)).buffer), data);
         }
       }),
       { numRuns: 300, seed: 1 },
@@ -139,10 +142,10 @@ Deno.test("Checkpoint.readBytes() gives a part of a tensor when asked, and no by
     using checkpoint = await openCheckpoint(path);
     const into = new Uint8Array(2);
     await checkpoint.readBytes("b", 1, into);
-    deepEqual([...into], [5, 6]);
+    assert.deepEqual([...into], [5, 6]);
     await checkpoint.readBytes("b", 4, new Uint8Array(0));
     for (const [offset, count] of [[3, 2], [5, 0], [-1, 2], [NaN, 1], [0, 5]]) {
-      await rejects(
+      await assert.rejects(
         checkpoint.readBytes("b", offset, new Uint8Array(count)),
         new CheckpointError(
           `Cannot read "b" of "${path}": expected a range of its 4 bytes, got ${offset} to ${
@@ -152,7 +155,7 @@ Deno.test("Checkpoint.readBytes() gives a part of a tensor when asked, and no by
       );
     }
     for (const name of ["d", "__metadata__", "__proto__"]) {
-      await rejects(
+      await assert.rejects(
         checkpoint.read(name),
         new CheckpointError(`Cannot read "${name}": not in "${path}"`),
       );
@@ -172,9 +175,9 @@ Deno.test("openCheckpoint() returns at once when the file has 3 GiB", async () =
     await Deno.truncate(path, head.length + bytes); // sparse: it takes no place on the disk
     const began = performance.now();
     using checkpoint = await openCheckpoint(folder);
-    deepEqual(checkpoint.tensors().map(({ name }) => name), ["big", "last"]);
-    deepEqual(await checkpoint.read("last"), new Float32Array(1));
-    ok(performance.now() - began < 500);
+    assert.deepEqual(checkpoint.tensors().map(({ name }) => name), ["big", "last"]);
+    assert.deepEqual(await checkpoint.read("last"), new Float32Array(1));
+    assert.ok(performance.now() - began < 500);
   });
 });
 
@@ -186,13 +189,16 @@ Deno.test("openCheckpoint() refuses a file when it is torn or holds no safetenso
     ]);
     for (let length = 0; length < whole.length; length++) {
       await Deno.writeFile(path, whole.slice(0, length));
-      await rejects(
+      await assert.rejects(
         openCheckpoint(folder),
         { name: "CheckpointError", message: /^Cannot open ".*model\.safetensors": expected / },
       );
     }
     await Deno.writeTextFile(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
-    await rejects(openCheckpoint(path), { name: "CheckpointError", message: /got a length of/ });
+    await assert.rejects(openCheckpoint(path), {
+      name: "CheckpointError",
+      message: /got a length of/,
+    });
   });
 });
 
@@ -203,7 +209,7 @@ Deno.test("Checkpoint.read() says how much there was when the file shrank after 
     using checkpoint = await openCheckpoint(path);
     const { size } = await Deno.stat(path);
     await Deno.truncate(path, size - 1);
-    await rejects(
+    await assert.rejects(
       checkpoint.read("a"),
       new CheckpointError(`Cannot read "${path}": expected 8 bytes at ${size - 8}, got 7`),
     );
@@ -214,19 +220,19 @@ Deno.test("openCheckpoint() closes the file when disposed and when it is refused
   // The sanitizer of Deno's tests fails this one where a file stays open.
   const checkpoint = await openCheckpoint(fixture("labcore/learned"));
   checkpoint[Symbol.dispose]();
-  await rejects(checkpoint.read("wpe.weight"), CheckpointError);
-  await rejects(openCheckpoint(fixture("tiny/gpt2/config.json")), CheckpointError);
+  await assert.rejects(checkpoint.read("wpe.weight"), CheckpointError);
+  await assert.rejects(openCheckpoint(fixture("tiny/gpt2/config.json")), CheckpointError);
   await inTempFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/a.safetensors`, "no header at all");
-    await rejects(openCheckpoint(`${folder}/a.safetensors`), CheckpointError);
+    await assert.rejects(openCheckpoint(`${folder}/a.safetensors`), CheckpointError);
   });
 });
 
 Deno.test("locate() finds the weights and the folder when the source is either", async () => {
   const folder = fixture("tiny/gpt2");
   const weights = `${folder}/model.safetensors`;
-  deepEqual(await locate(folder), { weights, folder });
-  deepEqual(await locate(weights), { weights, folder: `${folder}/` });
+  assert.deepEqual(await locate(folder), { weights, folder });
+  assert.deepEqual(await locate(weights), { weights, folder: `${folder}/` });
 });
 
 Deno.test("openCheckpoint() says in one sentence what is wrong when a source is no checkpoint", async () => {
@@ -254,7 +260,7 @@ Deno.test("openCheckpoint() says in one sentence what is wrong when a source is 
       `this version does not read sharded checkpoints (${sharded}/model.safetensors.index.json)`,
     ]);
     for (const [source, sentence] of cases) {
-      await rejects(
+      await assert.rejects(
         openCheckpoint(source),
         new CheckpointError(`Cannot open "${source}": ${sentence}`),
       );
@@ -267,15 +273,15 @@ Deno.test("openCheckpoint() refuses when the file is a folder or a pipe", async 
     const path = `${folder}/model.safetensors`;
     const refusal = new CheckpointError(`Cannot open "${path}": expected a regular file`);
     await Deno.mkdir(path);
-    await rejects(openCheckpoint(folder), refusal);
-    await rejects(
+    await assert.rejects(openCheckpoint(folder), refusal);
+    await assert.rejects(
       openCheckpoint(path),
       new CheckpointError(`Cannot open "${path}": expected a model.safetensors in it`),
     );
     if (Deno.build.os === "windows") return;
     await Deno.remove(path);
-    ok((await new Deno.Command("mkfifo", { args: [path] }).output()).success);
-    for (const source of [folder, path]) await rejects(openCheckpoint(source), refusal);
+    assert.ok((await new Deno.Command("mkfifo", { args: [path] }).output()).success);
+    for (const source of [folder, path]) await assert.rejects(openCheckpoint(source), refusal);
   });
 });
 
@@ -283,7 +289,7 @@ Deno.test({
   name: "openCheckpoint() says that it may not read when Deno gives no permission",
   permissions: { read: false },
   fn: () =>
-    rejects(
+    assert.rejects(
       openCheckpoint(fixture("tiny/gpt2")),
       { name: "CheckpointError", message: /^Cannot open ".*": .*read access/ },
     ),
@@ -292,10 +298,10 @@ Deno.test({
 Deno.test("decode() reads where the bytes stand when they are a view", () => {
   const bytes = new Uint8Array(16);
   bytes.set(new Uint8Array(Float32Array.of(1.5, -2).buffer), 8);
-  deepEqual(decode(bytes.subarray(8), "F32"), Float32Array.of(1.5, -2));
-  deepEqual(decode(bytes.subarray(15), "U8"), Float32Array.of(0xc0));
-  deepEqual(decode(new Uint8Array(0), "F64"), new Float32Array(0));
+  assert.deepEqual(decode(bytes.subarray(8), "F32"), Float32Array.of(1.5, -2));
+  assert.deepEqual(decode(bytes.subarray(15), "U8"), Float32Array.of(0xc0));
+  assert.deepEqual(decode(new Uint8Array(0), "F64"), new Float32Array(0));
   // F32 bytes may stand anywhere; a wider view of them may not.
-  deepEqual(decode(bytes.subarray(1, 5), "F32"), new Float32Array(1));
-  throws(() => decode(bytes.subarray(1, 9), "F64"), RangeError);
+  assert.deepEqual(decode(bytes.subarray(1, 5), "F32"), new Float32Array(1));
+  assert.throws(() => decode(bytes.subarray(1, 9), "F64"), RangeError);
 });
