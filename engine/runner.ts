@@ -36,7 +36,7 @@ export class Runner {
   #length = 0;
   /** Ids whose cache entries a prefill wrote and nothing overwrote, from slot 0. */
   #prefilled: number[] = [];
-  #logitsState?: { state: State; plan: Plan };
+  #logits?: { logits: Tensor; plan: Plan };
   readonly #breather = new Breather();
 
   private constructor(
@@ -100,14 +100,8 @@ export class Runner {
     const last = ids.length - 1;
     this.#length = reuse ? this.#common(ids.slice(0, last)) : 0;
     this.#prefilled.length = this.#length;
-    while (this.#length < last) {
-      const rows = Math.min(this.chunk, last - this.#length);
-      const chunk = ids.slice(this.#length, this.#length + rows);
-      this.backend.write(this.many.ids, Int32Array.from(chunk));
-      this.plans.prefill.run(this.#step(rows));
-      this.#length += rows;
+    for await (const chunk of this.#feed(ids.slice(0, last), this.plans.prefill, signal)) {
       this.#prefilled.push(...chunk);
-      await this.#breather.breathe(signal);
     }
     this.backend.write(this.one.ids, Int32Array.of(ids[last]));
   }
@@ -129,21 +123,13 @@ export class Runner {
   /** Logits [ids.length, V] of every row, from an empty cache. */
   async logits(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     const V = this.architecture.vocabSize;
-    const { state, plan } = this.#logitsState ??= await this.#recordLogits();
+    const { logits, plan } = this.#logits ??= await this.#recordLogits();
     const all = new Float32Array(ids.length * V);
     this.#length = 0;
     this.#prefilled = [];
-    while (this.#length < ids.length) {
-      const rows = Math.min(this.chunk, ids.length - this.#length);
-      this.backend.write(
-        state.ids,
-        Int32Array.from(ids.slice(this.#length, this.#length + rows)),
-      );
-      plan.run(this.#step(rows));
-      const chunk = await this.backend.read(state.logits!, 0, rows * V) as Float32Array;
+    for await (const { length: rows } of this.#feed(ids, plan, signal)) {
+      const chunk = await this.backend.read(logits, 0, rows * V) as Float32Array;
       all.set(chunk, this.#length * V);
-      this.#length += rows;
-      await this.#breather.breathe(signal);
     }
     if (!all.every(Number.isFinite)) throw await this.notFinite(ids);
     return all;
@@ -157,19 +143,13 @@ export class Runner {
       const head = { ...weights, h: weights.h.slice(0, layers) };
       using plan = await this.backend.record((k) => forward(k, head, many));
       this.#prefilled = [];
-      for (this.#length = 0; this.#length < window.length;) {
-        const rows = Math.min(this.chunk, window.length - this.#length);
-        this.backend.write(
-          many.ids,
-          Int32Array.from(window.slice(this.#length, this.#length + rows)),
-        );
-        plan.run(this.#step(rows));
+      this.#length = 0;
+      for await (const { length: rows } of this.#feed(window, plan)) {
         const x = await this.backend.read(many.x, 0, rows * nEmbd) as Float32Array;
         if (!x.every(Number.isFinite)) {
           const place = layers === 0 ? "the embedding" : `layer h.${layers - 1} of ${nLayer}`;
           return this.#notFinite(place);
         }
-        this.#length += rows;
       }
     }
     return this.#notFinite("the final norm or the head");
@@ -181,10 +161,22 @@ export class Runner {
     );
   }
 
-  async #recordLogits(): Promise<{ state: State; plan: Plan }> {
+  async #recordLogits(): Promise<{ logits: Tensor; plan: Plan }> {
     const { backend, architecture, weights, many, chunk } = this;
-    const state = { ...many, logits: makeLogits(backend, architecture, chunk) };
-    return { state, plan: await backend.record((k) => forward(k, weights, state)) };
+    const logits = makeLogits(backend, architecture, chunk);
+    return { logits, plan: await backend.record((k) => forward(k, weights, { ...many, logits })) };
+  }
+
+  /** Runs a plan of many rows over the ids that the cache has not taken yet; yields each chunk before it is counted as taken. */
+  async *#feed(ids: readonly number[], plan: Plan, signal?: AbortSignal) {
+    while (this.#length < ids.length) {
+      const chunk = ids.slice(this.#length, this.#length + this.chunk);
+      this.backend.write(this.many.ids, Int32Array.from(chunk));
+      plan.run(this.#step(chunk.length));
+      yield chunk;
+      this.#length += chunk.length;
+      await this.#breather.breathe(signal);
+    }
   }
 
   /** Queues a pass over the one id that stands ready. */

@@ -5,11 +5,7 @@ import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import { type Numbers, put } from "./goldens.ts";
 
 interface AttentionCase extends AttentionOptions {
   readonly name: string;
@@ -110,12 +106,6 @@ Deno.test("attention() stays between the least and the largest value that a row 
     { numRuns: 50, seed: 1 },
   );
 });
-
-function put(backend: Backend, { shape, data }: Numbers): Tensor {
-  const t = backend.tensor(shape, "F32", "activations");
-  backend.write(t, Float32Array.from(data));
-  return t;
-}
 
 function randomCache(
   backend: Backend,

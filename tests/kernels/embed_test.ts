@@ -3,11 +3,7 @@ import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
 import { assertClose, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import type { Numbers } from "./goldens.ts";
 
 interface Table {
   readonly shape: readonly [V: number, C: number];

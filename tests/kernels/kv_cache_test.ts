@@ -2,13 +2,8 @@ import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Norm } from "../../kernels/norm.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import { type Numbers, put } from "./goldens.ts";
 
 interface WriteKvCase {
   readonly name: string;
@@ -80,12 +75,6 @@ Deno.test("writeKv() leaves the other rows alone when the step is short", async 
   assert.deepEqual(await backend.read(cache.k), new Float32Array([-3, 2, -5]));
   assert.deepEqual(await backend.read(cache.v), new Float32Array([-6, 3, -8]));
 });
-
-function put(backend: Backend, { shape, data }: Numbers): Tensor {
-  const t = backend.tensor(shape, "F32", "activations");
-  backend.write(t, Float32Array.from(data));
-  return t;
-}
 
 function putNorm(backend: Backend, norm: Norm<Numbers>): Norm {
   const { weight, bias } = norm;

@@ -3,13 +3,9 @@ import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import type { Tensor, Weight, WeightDtype } from "../../kernels/tensor.ts";
+import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import { type Numbers, put } from "./goldens.ts";
 
 interface Matrix {
   readonly shape: readonly [N: number, K: number];
@@ -104,12 +100,6 @@ Deno.test("matmul() leaves the other rows alone when the step is short", async (
   plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
   assert.deepEqual(await backend.read(y), new Float32Array([12, 34, 9]));
 });
-
-function put(backend: Backend, { shape, data }: Numbers): Tensor {
-  const t = backend.tensor(shape, "F32", "activations");
-  backend.write(t, Float32Array.from(data));
-  return t;
-}
 
 function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Promise<Weight> {
   const K = shape[1];

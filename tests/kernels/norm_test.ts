@@ -1,14 +1,8 @@
 import assert from "node:assert/strict";
-import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Norm } from "../../kernels/norm.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import { type Numbers, put } from "./goldens.ts";
 
 interface NormCase extends Norm<Numbers> {
   readonly name: string;
@@ -60,10 +54,4 @@ for (const kind of ["layer", "rms"] as const) {
       assertClose([row.reduce((sum, v) => sum + v * v, 0) / C], [1], TOLERANCE.kernel);
     }
   });
-}
-
-function put(backend: Backend, { shape, data }: Numbers): Tensor {
-  const t = backend.tensor(shape, "F32", "activations");
-  backend.write(t, Float32Array.from(data));
-  return t;
 }

@@ -1,15 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { ropeTable } from "../../kernels/rope.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
-
-interface Numbers {
-  readonly shape: readonly number[];
-  readonly data: readonly number[];
-}
+import { type Numbers, put } from "./goldens.ts";
 
 interface TableCase {
   readonly op: "table";
@@ -100,10 +95,4 @@ Deno.test("writeKv() keeps q · k when both positions move by as much", async ()
 
 function dot(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, v, i) => sum + v * b[i], 0);
-}
-
-function put(backend: Backend, { shape, data }: Numbers): Tensor {
-  const t = backend.tensor(shape, "F32", "activations");
-  backend.write(t, Float32Array.from(data));
-  return t;
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Backend, Recorder } from "../../kernels/backend.ts";
+import type { Backend } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
@@ -16,28 +16,6 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 }
 
 twinTests(wasmTest);
-
-wasmTest("record() names the operation when there is no form for it", async (backend) => {
-  const t = backend.tensor([1, 1], "F32", "activations");
-  const table = await upload(
-    backend,
-    { data: new Float32Array(1), dtype: "F32", shape: [1, 1] },
-    "NK",
-  );
-  const builds: Record<string, (k: Recorder) => void> = {
-    embed: (k) => k.embed(t, table, t),
-    addPosition: (k) => k.addPosition(t, table),
-    writeKv: (k) => k.writeKv(t, { k: t, v: t }, t),
-    attention: (k) => k.attention(t, t, { k: t, v: t }),
-  };
-  for (const [op, build] of Object.entries(builds)) {
-    await assert.rejects(
-      backend.record(build),
-      (error: Error) =>
-        error instanceof DeviceError && error.message.startsWith(`Cannot record "${op}" on wasm: `),
-    );
-  }
-});
 
 wasmTest(
   "run() replays a plan with what was written since, after memory has grown",

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Backend, Plan, Recorder } from "../../kernels/backend.ts";
+import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/matmul.ts";
 import { narrow, type Tensor } from "../../kernels/tensor.ts";
@@ -199,29 +199,6 @@ gpuTest("weight() throws before it allocates when a binding cannot hold it", asy
   );
   assert.throws(() => backend.tensor([2 ** 32], "F32", "activations"), RangeError);
   assert.deepEqual(spy.calls, {});
-});
-
-gpuTest("record() names the operation when there is no shader for it", async (backend) => {
-  const t = backend.tensor([1, 1], "F32", "activations");
-  const table = await upload(
-    backend,
-    { data: new Float32Array(1), dtype: "F32", shape: [1, 1] },
-    "NK",
-  );
-  const builds: Record<string, (k: Recorder) => void> = {
-    embed: (k) => k.embed(t, table, t),
-    addPosition: (k) => k.addPosition(t, table),
-    writeKv: (k) => k.writeKv(t, { k: t, v: t }, t),
-    attention: (k) => k.attention(t, t, { k: t, v: t }),
-  };
-  for (const [op, build] of Object.entries(builds)) {
-    await assert.rejects(
-      backend.record(build),
-      (error: Error) =>
-        error instanceof DeviceError &&
-        error.message.startsWith(`Cannot record "${op}" on webgpu: `),
-    );
-  }
 });
 
 gpuTest(
