@@ -76,6 +76,9 @@ export interface RandomModel {
   readonly seed?: number;
 }
 
+/** More than any model has; what a shape is made of is listed before its bytes can be added up. */
+const MAX_RANDOM_LAYERS = 10_000;
+
 /** Longest context that is taken without being asked for, where the window does not slide. */
 const DEFAULT_CONTEXT = 4096;
 
@@ -98,6 +101,12 @@ export async function loadModel(
   using opened = random ? null : await openModelFiles(source);
   const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
   const id = random ? "random weights" : source;
+  // A file bounds its layers by its tensors; a bare shape has nothing but this.
+  if (random && a.nLayer > MAX_RANDOM_LAYERS) {
+    throw new RangeError(
+      `Cannot make a model: expected at most ${MAX_RANDOM_LAYERS} layers, got ${a.nLayer}`,
+    );
+  }
   const kept = dtype as WeightDtype | "auto" | undefined;
   const weightSource = opened
     ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")

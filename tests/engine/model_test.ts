@@ -107,6 +107,12 @@ Deno.test("loadModel() refuses a model beyond the machine's memory before anythi
   assert.equal(model.contextLength, 64);
 });
 
+Deno.test("loadModel() refuses a shape of endless layers before it lists them", async () => {
+  const config = { family: "gpt2", vocab_size: 50, n_layer: 2 ** 31 - 1, n_head: 2, n_embd: 8 };
+  const refusal = { name: "RangeError", message: /at most 10000 layers, got 2147483647/ };
+  await assert.rejects(loadModel({ config }), refusal);
+});
+
 Deno.test("loadModel() names what it does not read", async () => {
   for (const source of ["hf:owner/name", "/nonexistent", fixture("labcore/learned/golden.json")]) {
     await assert.rejects(loadModel(source), { name: "CheckpointError", message: /^Cannot open/ });
