@@ -1,4 +1,4 @@
-import { attentionJs } from "../kernels/attention.ts";
+import { attentionJs } from "../kernels/attention/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, sharesAfter, stored } from "./measuring.ts";
 

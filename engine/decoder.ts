@@ -9,7 +9,7 @@
  */
 import type { Activation } from "../kernels/activation.ts";
 import type { Backend, Recorder } from "../kernels/backend.ts";
-import type { KvCache } from "../kernels/kv_cache.ts";
+import type { KvCache } from "../kernels/kv_cache/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture.ts";
 import type { Block, Weights } from "./weights.ts";

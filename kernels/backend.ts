@@ -5,10 +5,10 @@
  *
  * @module
  */
-import type { AttentionOptions } from "./attention.ts";
+import type { AttentionOptions } from "./attention/mod.ts";
 import type { EmbedOptions } from "./embed.ts";
-import type { KvCache, WriteKvOptions } from "./kv_cache.ts";
-import type { MatmulOptions } from "./matmul.ts";
+import type { KvCache, WriteKvOptions } from "./kv_cache/mod.ts";
+import type { MatmulOptions } from "./matmul/mod.ts";
 import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./norm.ts";
 import type { Sampling } from "./sample/mod.ts";

@@ -9,7 +9,7 @@
  * @module
  */
 import { expectTensor } from "./errors.ts";
-import type { Rows } from "./matmul.ts";
+import type { Rows } from "./matmul/mod.ts";
 import { type Tensor, type Weight, widen } from "./tensor.ts";
 
 /** What is done to each row of `embed`. */

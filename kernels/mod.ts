@@ -41,12 +41,12 @@ export function openBackend(device: Device = "auto"): Promise<Backend> {
 }
 
 export type { Activation } from "./activation.ts";
-export type { AttentionOptions } from "./attention.ts";
+export type { AttentionOptions } from "./attention/mod.ts";
 export type { Backend, BackendName, Plan, Recorder, Step } from "./backend.ts";
 export type { EmbedOptions } from "./embed.ts";
 export { DeviceError } from "./errors.ts";
-export type { KvCache, WriteKvOptions } from "./kv_cache.ts";
-export type { MatmulOptions } from "./matmul.ts";
+export type { KvCache, WriteKvOptions } from "./kv_cache/mod.ts";
+export type { MatmulOptions } from "./matmul/mod.ts";
 export { Memory, type MemoryFigure } from "./memory.ts";
 export type { Norm, NormOptions } from "./norm.ts";
 export type { Sampling } from "./sample/mod.ts";

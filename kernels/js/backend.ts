@@ -5,11 +5,11 @@
  *
  * @module
  */
-import { attentionJs, checkAttention } from "../attention.ts";
+import { attentionJs, checkAttention } from "../attention/mod.ts";
 import type { Backend, Plan, Recorder, Step } from "../backend.ts";
 import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../embed.ts";
-import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache.ts";
-import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul.ts";
+import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache/mod.ts";
+import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul/mod.ts";
 import { Memory } from "../memory.ts";
 import { checkNorm, normJs, type NormOptions } from "../norm.ts";
 import { checkSample, sampleJs } from "../sample/mod.ts";

@@ -9,7 +9,8 @@
  */
 import type { Backend, Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
-import { checkMatmul, matmulWasm } from "../matmul.ts";
+import { checkMatmul } from "../matmul/mod.ts";
+import { matmulWasm } from "../matmul/wasm.ts";
 import { Memory } from "../memory.ts";
 import { checkNorm, normWasm } from "../norm.ts";
 import { checkSample } from "../sample/mod.ts";

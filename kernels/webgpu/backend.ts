@@ -5,7 +5,7 @@
  */
 import type { Backend, Plan, Recorder } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
-import { PANEL } from "../matmul.ts";
+import { PANEL } from "../matmul/wgsl.ts";
 import type { Memory } from "../memory.ts";
 import {
   BYTES,

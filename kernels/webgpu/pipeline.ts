@@ -5,7 +5,8 @@
  */
 import type { Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError, expectThat } from "../errors.ts";
-import { checkMatmul, matmulWgsl, PANEL } from "../matmul.ts";
+import { checkMatmul } from "../matmul/mod.ts";
+import { matmulWgsl, PANEL } from "../matmul/wgsl.ts";
 import { checkNorm, normWgsl } from "../norm.ts";
 import { checkSample } from "../sample/mod.ts";
 import { sampleWgsl } from "../sample/wgsl.ts";

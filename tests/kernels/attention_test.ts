@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
-import type { AttentionOptions } from "../../kernels/attention.ts";
+import type { AttentionOptions } from "../../kernels/attention/mod.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Tensor } from "../../kernels/tensor.ts";

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/matmul.ts";
+import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/norm.ts";
 import { NOT_FINITE, sampleJs } from "../../kernels/sample/mod.ts";
 import {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import type { Rows } from "../../kernels/matmul.ts";
+import type { Rows } from "../../kernels/matmul/mod.ts";
 import { narrow, type Tensor } from "../../kernels/tensor.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";

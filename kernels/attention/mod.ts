@@ -9,9 +9,9 @@
  *
  * @module
  */
-import { expectTensor, expectThat } from "./errors.ts";
-import type { KvCache } from "./kv_cache.ts";
-import type { Tensor } from "./tensor.ts";
+import { expectTensor, expectThat } from "../errors.ts";
+import type { KvCache } from "../kv_cache/mod.ts";
+import type { Tensor } from "../tensor.ts";
 
 /** What makes one family's attention another's. */
 export interface AttentionOptions {

@@ -9,10 +9,10 @@
  *
  * @module
  */
-import { expectTensor, expectThat } from "./errors.ts";
-import { type Norm, normJs } from "./norm.ts";
-import { rotateJs } from "./rope.ts";
-import type { Tensor } from "./tensor.ts";
+import { expectTensor, expectThat } from "../errors.ts";
+import { type Norm, normJs } from "../norm.ts";
+import { rotateJs } from "../rope.ts";
+import type { Tensor } from "../tensor.ts";
 
 /** Keys and values of one layer. */
 export interface KvCache<A = Tensor> {
