@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { readArchitecture } from "../../engine/architecture.ts";
 import { loadConfig } from "../../engine/config.ts";
 import { CheckpointError } from "../../engine/errors.ts";
+import { countParameters } from "../../engine/weights.ts";
 
 async function load(toml: string | Uint8Array) {
   const path = await Deno.makeTempFile({ suffix: ".toml" });
@@ -139,13 +141,20 @@ Deno.test("a missing file, a folder and bytes that are no text are refused in a 
   await refuses(new Uint8Array([0x61, 0xff, 0xfe]), /UTF-8/);
 });
 
-Deno.test("the presets are valid and shape models of their names", async () => {
-  const folder = new URL("../../configs/", import.meta.url);
-  const char = await loadConfig(new URL("base_char.toml", folder).pathname);
-  assert.equal(char.model?.family, "labcore");
-  assert.equal(char.model?.n_embd, 256);
-  const gpt2 = await loadConfig(new URL("gpt2.toml", folder).pathname);
-  assert.equal(gpt2.model?.family, "gpt2");
-  assert.equal(gpt2.model?.vocab_size, 50257);
-  assert.deepEqual([...char.warnings, ...gpt2.warnings], []);
+Deno.test("the presets are valid and have as many parameters as their names say", async () => {
+  const millions: Record<string, string> = {};
+  for (const { name } of Deno.readDirSync(new URL("../../configs/", import.meta.url))) {
+    const path = new URL(`../../configs/${name}`, import.meta.url).pathname;
+    const { model, warnings } = await loadConfig(path);
+    assert.deepEqual(warnings, []);
+    millions[name] = (countParameters(readArchitecture(model!, name)) / 1e6).toFixed(2);
+  }
+  assert.deepEqual(millions, {
+    "base_char.toml": "4.89",
+    "bpe_10m.toml": "9.97",
+    "bpe_10m_rope.toml": "9.89",
+    "bpe_50m.toml": "50.24",
+    "bpe_50m_rope.toml": "49.97",
+    "gpt2.toml": "124.44",
+  });
 });
