@@ -65,7 +65,7 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
     case "generate":
       return await generate(invocation, signal);
     case "inspect":
-      return await inspect(invocation);
+      return await inspect(invocation, signal);
     case "devices":
       return await devices();
   }

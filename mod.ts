@@ -4,7 +4,7 @@
  * ```ts ignore
  * import { loadModel } from "@wgslm/wgslm";
  *
- * await using model = await loadModel("path/to/folder");
+ * await using model = await loadModel("hf:openai-community/gpt2"); // or a folder, a .safetensors, a .pt
  * for await (const { text } of model.generate("ROMEO:", { maxNewTokens: 64, topK: 40, seed: 1337 })) {
  *   Deno.stdout.write(new TextEncoder().encode(text));
  * }
@@ -49,6 +49,7 @@ export {
   openCheckpoint,
   type TensorInfo,
 } from "./engine/checkpoint/checkpoint.ts";
+export type { HubOptions, HubProgress } from "./engine/checkpoint/huggingface.ts";
 export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
 export { CheckpointError } from "./engine/errors.ts";
 export type { FinishReason, GeneratedToken, GenerateOptions } from "./engine/generate.ts";

@@ -1,5 +1,5 @@
 /**
- * The project's figures without a harness: `deno run -A bench/figures.ts [matvec] [decode] [memory] [open]`, all by default.
+ * The project's figures without a harness: `deno run -A bench/figures.ts [matvec] [decode] [memory] [open] [torch] [hub]`, all by default.
  *
  * Each is a ratio of two measurements of one run, or a share of a goal, beside its goal. Machines differ and are noisy; nothing
  * here fails.
@@ -13,6 +13,7 @@ import { matmulJs, matmulScratch, type Rows } from "../kernels/matmul/mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { DEMO, GPT2, measureDecode, openDemoLoop, openGpt2Loop } from "./decode.ts";
+import { hubFigure, torchFigure } from "./loading.ts";
 import { againstReading, median, percent, stored } from "./measuring.ts";
 import type { Resident } from "./resident.ts";
 
@@ -147,6 +148,8 @@ const FIGURES: Readonly<Record<string, () => void | Promise<void>>> = {
   decode,
   memory,
   open,
+  torch: torchFigure,
+  hub: hubFigure,
 };
 
 if (import.meta.main) {

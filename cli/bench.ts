@@ -38,7 +38,7 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
   const { generation } = config;
   const seed = given.seed ?? generation.seed ?? null;
   const report = await benchmark(model, {
-    source: "local",
+    source: chosen.origin,
     id: chosen.id,
     prompt: choosePrompt(model, given, seed ?? 0),
     genTokens: given["gen-tokens"] ?? 256,

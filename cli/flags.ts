@@ -81,7 +81,7 @@ const onOff = (about: string): Switch => ({ about, negatable: true });
 /** The flags that take a value. */
 export const VALUE_FLAGS = {
   source: choice("where the model is: on this machine, or on the hub [local]", "local", "hf"),
-  checkpoint: text("PATH", "folder with config.json and model.safetensors, or the .safetensors"),
+  checkpoint: text("PATH", "folder in Hugging Face layout, .safetensors, or PyTorch's .pt"),
   meta: text("PATH", "meta.json with the vocabulary, where it is not beside the model"),
   "repo-id": text("OWNER/NAME", "model on the hub"),
   "repo-revision": text("REV", "branch, tag or commit on the hub [main]"),

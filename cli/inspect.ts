@@ -6,8 +6,9 @@
 import { describeCheckpoint } from "../mod.ts";
 import { bytes, table } from "./format.ts";
 import type { Invocation } from "./parse.ts";
-import { chooseModel } from "./session.ts";
-import { print, styled } from "./terminal.ts";
+import { Progress } from "./progress.ts";
+import { chooseModel, hubOptions } from "./session.ts";
+import { clearStatus, print, styled } from "./terminal.ts";
 
 /** Names of the classes of memory, as people say them. */
 const CLASSES: Readonly<Record<string, string>> = {
@@ -18,15 +19,20 @@ const CLASSES: Readonly<Record<string, string>> = {
 };
 
 /** Runs the command. */
-export async function inspect(invocation: Invocation): Promise<void> {
+export async function inspect(invocation: Invocation, signal: AbortSignal): Promise<void> {
   const { given } = invocation;
+  using progress = new Progress();
   const { source, id } = chooseModel(invocation);
   const { architecture: a, parameters, tensors, metadata, contextLength, memory } =
     await describeCheckpoint(source as string, {
       ...given.context !== undefined && { contextLength: given.context },
       ...given.dtype !== undefined && { dtype: given.dtype },
-      ...given.meta !== undefined && { meta: given.meta },
+      ...hubOptions(given),
+      onProgress: progress.load,
+      signal,
     });
+  signal.throwIfAborted();
+  clearStatus();
   const title = (text: string) => `\n${styled("bold", text)}\n`;
   let out = `${styled("bold", id)}\n`;
   out += table([

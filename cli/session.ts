@@ -26,6 +26,8 @@ export class NotYetError extends Error {
 export interface Chosen {
   readonly source: string | { config: Record<string, unknown>; seed?: number };
   readonly id: string;
+  /** Where it is from, as reports tell it. */
+  readonly origin: "local" | "hf";
 }
 
 /** Reads `--config`, where it was given. */
@@ -42,12 +44,6 @@ export async function readSettings(given: Given): Promise<Config> {
  * @throws {UsageError} when it names none and there is no demo.
  */
 export function chooseModel({ command, model, given }: Invocation, config?: Config): Chosen {
-  if (given.source === "hf" || given["repo-id"] !== undefined) {
-    const id = given["repo-id"] ?? "…";
-    throw new NotYetError(
-      `Cannot read "hf:${id}": this version does not read from the hub; download it and give its folder with --checkpoint`,
-    );
-  }
   if (given["random-weights"]) {
     if (!config?.model) {
       throw new Error(
@@ -57,17 +53,25 @@ export function chooseModel({ command, model, given }: Invocation, config?: Conf
     // LabCore's own files do not say whose shape it is.
     const shape = { family: "labcore", ...config.model };
     const seed = given.seed ?? config.generation.seed;
-    return { source: { config: shape, seed }, id: `random:${given.config}` };
+    return { source: { config: shape, seed }, id: `random:${given.config}`, origin: "local" };
   }
-  const path = model ?? given.checkpoint;
-  if (path !== undefined) return { source: path, id: path };
+  const hub = given.source === "hf";
+  const repository = given["repo-id"] ?? (hub ? model : undefined);
+  if (hub && repository === undefined) {
+    throw new UsageError("--source hf needs a model: name one with --repo-id OWNER/NAME");
+  }
+  const path = repository === undefined
+    ? model ?? given.checkpoint
+    : `hf:${repository.replace(/^hf:/, "")}`;
+  if (path?.startsWith("hf:")) return { source: path, id: path.slice(3), origin: "hf" };
+  if (path !== undefined) return { source: path, id: path, origin: "local" };
   const demo = demoFolder();
   if (demo === null) {
     throw new UsageError(
       `${command} needs a model, since the demo is not here: name one with --checkpoint PATH`,
     );
   }
-  return { source: demo, id: "demo" };
+  return { source: demo, id: "demo", origin: "local" };
 }
 
 /** The checkpoint that comes with the source; it is in a checkout and not in the published package. */
@@ -102,7 +106,7 @@ export async function openModel(
     ...given.context !== undefined && { contextLength: given.context },
     ...given.tokenizer !== undefined && { tokenizer: given.tokenizer },
     ...given.meta !== undefined && { meta: given.meta },
-    ...given.offline && { offline: true },
+    ...hubOptions(given),
   };
   try {
     return await loadModel(source, options);
@@ -112,6 +116,12 @@ export async function openModel(
     note(`falling back to the CPU: ${error.message}`);
     return await loadModel(source, { ...options, device: "cpu" });
   }
+}
+
+/** What the flags say of the hub. */
+export function hubOptions(given: Given): Pick<LoadOptions, "revision" | "offline"> {
+  const revision = given["repo-revision"];
+  return { ...revision !== undefined && { revision }, ...given.offline && { offline: true } };
 }
 
 /** One line on the model that was opened. */

@@ -7,7 +7,7 @@ import type { Activation } from "../kernels/activation.ts";
 import { CheckpointError } from "./errors.ts";
 
 /** The families that this version knows. */
-export type Family = "labcore" | "gpt2";
+export type Family = "labcore" | "nanogpt" | "gpt2";
 
 /** The shape and the conventions of a decoder. */
 export interface Architecture {
@@ -29,8 +29,10 @@ export interface Architecture {
   readonly headDim: number;
   /** F */
   readonly nInner: number;
-  /** Whether the linear layers have biases; the norms always do in these families. */
+  /** Whether the linear layers have biases. */
   readonly bias: boolean;
+  /** Whether the norms have biases. */
+  readonly normBias: boolean;
   /** The MLP's function. */
   readonly activation: Activation;
   /** Added to the variance in every norm. */
@@ -74,11 +76,13 @@ export function readArchitecture(config: Record<string, unknown>, where: string)
     case "labcore_gpt":
     case "labcore":
       return labcore(keys);
+    case "nanogpt":
+      return nanogpt(keys);
     case "gpt2":
       return gpt2(keys);
     default:
       throw new CheckpointError(
-        `Cannot read "${where}": expected a model_type of labcore_gpt or gpt2, got ${
+        `Cannot read "${where}": expected a model_type of labcore_gpt, nanogpt or gpt2, got ${
           JSON.stringify(family) ?? "none"
         }`,
       );
@@ -104,6 +108,7 @@ function labcore(keys: ConfigKeys): Architecture {
     headDim,
     nInner: 4 * nEmbd,
     bias: keys.flag("bias", true),
+    normBias: true,
     activation: keys.activation("activation", "gelu"),
     normEps: 1e-5,
     rope: rotary ? { theta: 10000, rotaryDim: headDim, interleaved: true } : null,
@@ -113,6 +118,13 @@ function labcore(keys: ConfigKeys): Architecture {
     bosId: null,
     eosIds: [],
   };
+}
+
+/** nanoGPT's GPT: LabCore's with learned positions, `bias` for its norms too, and no word on what comes after the context. */
+function nanogpt(keys: ConfigKeys): Architecture {
+  const base = labcore(keys);
+  if (base.rope) keys.fail("use_rope", "false");
+  return { ...base, family: "nanogpt", normBias: base.bias, slides: false };
 }
 
 /** GPT-2 as transformers has it. */
@@ -133,6 +145,7 @@ function gpt2(keys: ConfigKeys): Architecture {
     headDim,
     nInner: keys.size("n_inner", 4 * nEmbd),
     bias: true,
+    normBias: true,
     activation: keys.activation(
       keys.has("activation") ? "activation" : "activation_function",
       "gelu_new",

@@ -10,13 +10,10 @@ import { type Device, DeviceError, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
 import { type Architecture, readArchitecture } from "./architecture.ts";
 import { Breather } from "./breather.ts";
-import { exists, readJsonObject } from "./checkpoint/bytes.ts";
-import {
-  type Checkpoint,
-  locate,
-  openCheckpoint,
-  type TensorInfo,
-} from "./checkpoint/checkpoint.ts";
+import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
+import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
+import type { HubOptions } from "./checkpoint/huggingface.ts";
+import { locate } from "./checkpoint/locate.ts";
 import { CheckpointError } from "./errors.ts";
 import {
   checkGenerate,
@@ -26,7 +23,7 @@ import {
 } from "./generate.ts";
 import { estimateMemory, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, Runner } from "./runner.ts";
-import { findTokenizer, loadTokenizer } from "./tokenizer/load.ts";
+import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import {
   checkpointWeights,
@@ -39,7 +36,7 @@ import {
 /** How far loading has come, in bytes. */
 export interface LoadProgress {
   /** What is being loaded. */
-  readonly stage: "weights";
+  readonly stage: "download" | "weights";
   /** The file that is being read. */
   readonly file?: string;
   /** Bytes so far. */
@@ -48,8 +45,8 @@ export interface LoadProgress {
   readonly total?: number;
 }
 
-/** How a model is to be loaded. */
-export interface LoadOptions {
+/** How a model is to be loaded; `revision`, `token`, `cacheDir` and `offline` are for the hub. */
+export interface LoadOptions extends HubOptions {
   /** `cpu` is the best backend that runs here; `auto`, the default, a real GPU if there is one, else `cpu`. */
   readonly device?: Device;
   /** How weights are kept; "auto", the default, as they are stored. */
@@ -64,8 +61,6 @@ export interface LoadOptions {
   readonly meta?: string;
   /** Called after each run of bytes. */
   readonly onProgress?: (progress: LoadProgress) => void;
-  /** Gives up loading. */
-  readonly signal?: AbortSignal;
 }
 
 /** A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`. */
@@ -83,7 +78,8 @@ const MAX_RANDOM_LAYERS = 10_000;
 const DEFAULT_CONTEXT = 4096;
 
 /**
- * Loads a model: a folder in Hugging Face layout, a `.safetensors` file beside its config.json, or a shape with random weights.
+ * Loads a model: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its config.json, a checkpoint of
+ * PyTorch (`.pt`), or a shape with random weights.
  *
  * @throws {CheckpointError} when a file is missing, damaged, or not of this version's formats and families.
  * @throws {DeviceError} when the device is not there, or is too small.
@@ -98,7 +94,7 @@ export async function loadModel(
   checkOptions(options);
   signal?.throwIfAborted();
   const random = typeof source !== "string";
-  using opened = random ? null : await openModelFiles(source);
+  using opened = random ? null : await openModelFiles(source, options);
   const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
   const id = random ? "random weights" : source;
   // A file bounds its layers by its tensors; a bare shape has nothing but this.
@@ -111,7 +107,7 @@ export async function loadModel(
   const weightSource = opened
     ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")
     : randomWeights((source as RandomModel).seed ?? 0, !kept || kept === "auto" ? "F32" : kept);
-  const tokenizer = await pickTokenizer(opened?.folder, options);
+  const tokenizer = await pickTokenizer(opened, options);
   if (typeof tokenizer !== "string" && tokenizer.vocabSize > a.vocabSize) {
     throw new CheckpointError(
       `Cannot load "${id}": expected a vocabulary of at most ${a.vocabSize}, got ${tokenizer.vocabSize}${
@@ -336,15 +332,15 @@ export interface CheckpointDescription {
 /** Reads and checks everything but the weights' bytes. @throws as `loadModel` does. */
 export async function describeCheckpoint(
   source: string,
-  options: Pick<LoadOptions, "contextLength" | "dtype" | "meta"> = {},
+  options: Omit<LoadOptions, "device" | "threads" | "tokenizer"> = {},
 ): Promise<CheckpointDescription> {
   checkOptions(options);
-  using opened = await openModelFiles(source);
+  using opened = await openModelFiles(source, options);
   const { architecture, checkpoint } = opened;
   const kept = (options.dtype ?? "auto") as WeightDtype | "auto";
   const weights = await checkpointWeights(checkpoint, architecture, kept);
   const contextLength = contextOf(architecture, options.contextLength);
-  await using backend = await openModelBackend("cpu");
+  await using backend = await openBackend("cpu");
   const parameters = countParameters(architecture);
   const chunk = chunkRows(backend.nominalFlops, parameters, contextLength);
   return {
@@ -367,43 +363,47 @@ interface OpenModel extends Disposable {
   readonly checkpoint: Checkpoint;
 }
 
-async function openModelFiles(source: string): Promise<OpenModel> {
-  const { folder } = await locate(source);
-  const beside = (name: string) => `${folder.replace(/\/+$/, "")}/${name}`;
-  const checkpoint = await openCheckpoint(source);
-  try {
-    const config = await readJsonObject(beside("config.json"));
-    const generation = beside("generation_config.json");
-    // Its end-of-text ids are those that the model's makers generate with.
-    const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
-    const merged = eos == null ? config : { ...config, eos_token_id: eos };
-    const architecture = readArchitecture(merged, beside("config.json"));
-    return {
-      folder,
-      architecture,
-      checkpoint,
-      [Symbol.dispose]: () => checkpoint[Symbol.dispose](),
-    };
-  } catch (error) {
-    checkpoint[Symbol.dispose]();
-    throw error;
+async function openModelFiles(source: string, hub: HubOptions): Promise<OpenModel> {
+  const { weights, folder } = await locate(source, hub);
+  using opened = new DisposableStack();
+  const checkpoint = opened.use(await openWeights(weights));
+  const architecture = checkpoint.config
+    ? readArchitecture(checkpoint.config, weights)
+    : await readConfig(folder, weights);
+  const files = opened.move();
+  return { folder, architecture, checkpoint, [Symbol.dispose]: () => files.dispose() };
+}
+
+/** The architecture from the files beside the weights. */
+async function readConfig(folder: string, weights: string): Promise<Architecture> {
+  const path = beside(folder, "config.json");
+  if (!await exists(path)) {
+    throw new CheckpointError(
+      `Cannot open "${weights}": expected a config.json beside it, or a model_config within`,
+    );
   }
+  const config = await readJsonObject(path);
+  const generation = beside(folder, "generation_config.json");
+  // Its end-of-text ids are those that the model's makers generate with.
+  const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
+  return readArchitecture(eos == null ? config : { ...config, eos_token_id: eos }, path);
 }
 
 async function pickTokenizer(
-  folder: string | undefined,
-  { tokenizer, meta }: LoadOptions,
+  opened: OpenModel | null,
+  { tokenizer: kind, meta }: LoadOptions,
 ): Promise<Tokenizer | string> {
-  const found = folder !== undefined
-    ? await findTokenizer(folder, meta)
-    : meta
-    ? await loadTokenizer(meta)
-    : "Cannot encode text: a model of random weights has no tokenizer; give ids";
-  if (tokenizer && typeof found === "string") throw new CheckpointError(found);
+  const found = await findTokenizer({
+    folder: opened?.folder,
+    record: opened?.checkpoint.tokenizer,
+    meta,
+    kind,
+  });
+  if (kind && typeof found === "string") throw new CheckpointError(found);
   return found;
 }
 
-function checkOptions({ dtype, threads, tokenizer }: LoadOptions): void {
+function checkOptions({ dtype, threads, tokenizer: kind }: LoadOptions): void {
   if (dtype === "Q8" || dtype === "Q4") {
     throw new RangeError(`Cannot load as ${dtype}: this version keeps weights as F32, F16 or BF16`);
   }
@@ -413,10 +413,8 @@ function checkOptions({ dtype, threads, tokenizer }: LoadOptions): void {
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);
   }
-  if (tokenizer === "bpe" || tokenizer === "hf") {
-    throw new RangeError(
-      `Cannot load a tokenizer of kind "${tokenizer}": this version reads "char" alone`,
-    );
+  if (kind !== undefined && !["char", "bpe", "hf"].includes(kind)) {
+    throw new RangeError(`Cannot load a tokenizer of kind "${kind}": expected char, bpe or hf`);
   }
 }
 

@@ -96,7 +96,7 @@ interface LayerSpec {
   readonly bias?: WeightSpec;
 }
 
-/** Both families spell their tensors as GPT-2 did; they differ in Conv1D's order. */
+/** All families spell their tensors as GPT-2 did; they differ in Conv1D's order and in which biases there are. */
 function specTree(a: Architecture) {
   const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D } = a;
   const table = (names: string[], rows: number): WeightSpec => ({
@@ -111,7 +111,7 @@ function specTree(a: Architecture) {
   });
   const norm = (name: string): LayerSpec => ({
     weight: vector(`${name}.weight`, C),
-    bias: vector(`${name}.bias`, C),
+    bias: a.normBias ? vector(`${name}.bias`, C) : undefined,
   });
   const linear = (name: string, N: number, K: number): LayerSpec => ({
     weight: {
@@ -312,6 +312,7 @@ function list(what: string, items: readonly string[]): string[] {
 
 /** Tied tensors are stored once as a rule; a writer that stored both must have stored the same. */
 async function sameBytes(checkpoint: Checkpoint, a: TensorInfo, b: TensorInfo): Promise<boolean> {
+  if (checkpoint.sharesBytes(a.name, b.name)) return true;
   if (a.dtype !== b.dtype || `${a.shape}` !== `${b.shape}`) return false;
   const size = sizeOf(a.shape) * STORED_BYTES[a.dtype];
   const [left, right] = [new Uint8Array(1 << 20), new Uint8Array(1 << 20)];

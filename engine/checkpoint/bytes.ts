@@ -5,6 +5,7 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
+import { parseJson } from "./json.ts";
 
 /** Bytes with random access: a file today; a slice of a set, an HTTP range or a Blob in time. */
 export interface ByteSource extends Disposable {
@@ -52,7 +53,7 @@ export async function readJsonObject(path: string): Promise<Record<string, unkno
   await source.read(0, bytes);
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
     throw new CheckpointError(`Cannot read "${path}": expected JSON, got ${messageOf(error)}`);
   }
@@ -78,6 +79,11 @@ export async function exists(path: string): Promise<boolean> {
     if (error instanceof NotFound || error instanceof NotADirectory) return false;
     throw asCheckpointError(error, path);
   }
+}
+
+/** Path of a file in a folder. */
+export function beside(folder: string, name: string): string {
+  return `${folder.replace(/\/+$/, "")}/${name}`;
 }
 
 class FileSource implements ByteSource {

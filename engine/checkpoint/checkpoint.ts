@@ -5,8 +5,17 @@
  */
 import { bytesOf, widen } from "../../kernels/tensor.ts";
 import { CheckpointError } from "../errors.ts";
-import { type ByteSource, exists, openFile } from "./bytes.ts";
-import { readSafetensorsHeader, STORED_BYTES, type StoredTensor } from "./safetensors.ts";
+import { openFile } from "./bytes.ts";
+import type { HubOptions } from "./huggingface.ts";
+import { locate } from "./locate.ts";
+import {
+  readSafetensorsHeader,
+  type SafetensorsHeader,
+  STORED_BYTES,
+  type StoredTensor,
+} from "./safetensors.ts";
+import { joinShards, readShardIndex, shardPaths } from "./shards.ts";
+import { readTorch, type TorchContents } from "./torch.ts";
 
 /** What a checkpoint says of a tensor. */
 export interface TensorInfo {
@@ -20,12 +29,21 @@ export interface TensorInfo {
 
 /** An open checkpoint. Opening reads the directory alone. */
 export interface Checkpoint extends Disposable {
-  /** The file that it was opened from. */
+  /** The file that it was opened from, or the index of its files. */
   readonly path: string;
   /** Text that its writer left in it. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** The model's configuration, where a trainer left it within: the keys of a config.json. */
+  readonly config?: Record<string, unknown>;
+  /** The tokenizer's record, where a trainer left it within. */
+  readonly tokenizer?: Record<string, unknown>;
   /** Every tensor, in the order of their bytes. */
   tensors(): TensorInfo[];
+  /**
+   * Whether two names stand for the same bytes of the file.
+   * @throws {CheckpointError} when there is no tensor of one of the names.
+   */
+  sharesBytes(name: string, other: string): boolean;
   /**
    * One tensor, widened to F32; 64-bit numbers are rounded to it, integers by way of F64.
    * @throws {CheckpointError} when there is none of that name.
@@ -38,74 +56,66 @@ export interface Checkpoint extends Disposable {
   readBytes(name: string, byteOffset: number, into: Uint8Array): Promise<void>;
 }
 
-/** The files of a model on disk. */
-export interface ModelFiles {
-  /** The file of the weights. */
-  readonly weights: string;
-  /** The folder in which config.json and the tokenizer are looked for. */
-  readonly folder: string;
-}
-
 /**
- * Finds the files that a source names: a folder in Hugging Face layout, or a `.safetensors` file.
- * @throws {CheckpointError} when there is nothing, or a form that this version does not read.
- */
-export async function locate(source: string): Promise<ModelFiles> {
-  if (source.startsWith("hf:")) {
-    throw new CheckpointError(
-      `Cannot open "${source}": this version does not read from the hub; give a folder or a .safetensors file`,
-    );
-  }
-  if (!await exists(source)) {
-    throw new CheckpointError(`Cannot open "${source}": there is no such file or folder`);
-  }
-  if ((await Deno.stat(source)).isDirectory) {
-    const weights = `${source.replace(/\/+$/, "")}/model.safetensors`;
-    if (await exists(weights)) return { weights, folder: source };
-    if (await exists(`${weights}.index.json`)) {
-      throw new CheckpointError(
-        `Cannot open "${source}": this version does not read sharded checkpoints (${weights}.index.json)`,
-      );
-    }
-    throw new CheckpointError(`Cannot open "${source}": expected a model.safetensors in it`);
-  }
-  if (!source.endsWith(".safetensors")) {
-    throw new CheckpointError(
-      `Cannot open "${source}": expected a folder or a .safetensors file; this version reads no other format`,
-    );
-  }
-  return { weights: source, folder: source.replace(/[^/\\]*$/, "") || "." };
-}
-
-/**
- * Opens a `.safetensors` file, or the folder that holds one.
+ * Opens a `.safetensors` file, a checkpoint of PyTorch, the index of their shards, or what `locate` finds behind another source.
  * @throws {CheckpointError} when it is missing or breaks a rule of its format.
  */
-export async function openCheckpoint(source: string): Promise<Checkpoint> {
-  const { weights } = await locate(source);
-  const bytes = await openFile(weights);
-  try {
-    const { tensors, metadata } = await readSafetensorsHeader(bytes);
-    return new OpenCheckpoint(bytes, tensors, metadata);
-  } catch (error) {
-    bytes[Symbol.dispose]();
-    throw error;
-  }
+export async function openCheckpoint(source: string, hub?: HubOptions): Promise<Checkpoint> {
+  return await openWeights((await locate(source, hub)).weights);
 }
 
-class OpenCheckpoint implements Checkpoint {
-  constructor(
-    readonly source: ByteSource,
-    readonly stored: ReadonlyMap<string, StoredTensor>,
-    readonly metadata: Readonly<Record<string, string>>,
-  ) {}
+/**
+ * Opens the file of the weights, or the index of their shards.
+ * @throws {CheckpointError} when it breaks a rule of its format.
+ */
+export async function openWeights(path: string): Promise<Checkpoint> {
+  using opened = new DisposableStack();
+  const open = async (path: string): Promise<Contents> => {
+    const file = opened.use(await openFile(path));
+    return path.endsWith(".safetensors")
+      ? await readSafetensorsHeader(file)
+      : await readTorch(file);
+  };
+  let contents: Contents;
+  if (path.endsWith(".index.json")) {
+    const index = await readShardIndex(path);
+    const shards: Contents[] = [];
+    for (const shard of await shardPaths(index)) shards.push(await open(shard));
+    const metadata = Object.assign({}, ...shards.map((shard) => shard.metadata));
+    contents = { tensors: joinShards(index, shards.map((shard) => shard.tensors)), metadata };
+  } else {
+    contents = await open(path);
+  }
+  return new OpenCheckpoint(path, contents, opened.move());
+}
 
-  get path(): string {
-    return this.source.name;
+/** What the reader of any format gives. */
+type Contents = SafetensorsHeader & Partial<Pick<TorchContents, "config" | "tokenizer">>;
+
+class OpenCheckpoint implements Checkpoint {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly config?: Record<string, unknown>;
+  readonly tokenizer?: Record<string, unknown>;
+
+  constructor(
+    readonly path: string,
+    readonly contents: Contents,
+    readonly files: DisposableStack,
+  ) {
+    const { metadata, config, tokenizer } = contents;
+    this.metadata = metadata;
+    this.config = config && { ...config.record, model_type: config.kind };
+    this.tokenizer = tokenizer;
   }
 
   tensors(): TensorInfo[] {
-    return [...this.stored.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+    const stored = [...this.contents.tensors.values()];
+    return stored.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  }
+
+  sharesBytes(name: string, other: string): boolean {
+    const [a, b] = [this.#find(name), this.#find(other)];
+    return a.source === b.source && a.offset === b.offset && a.byteLength === b.byteLength;
   }
 
   async read(name: string): Promise<Float32Array> {
@@ -116,24 +126,24 @@ class OpenCheckpoint implements Checkpoint {
   }
 
   async readBytes(name: string, byteOffset: number, into: Uint8Array): Promise<void> {
-    const { offset, byteLength } = this.#find(name);
+    const { source, offset, byteLength } = this.#find(name);
     const end = byteOffset + into.length;
     if (!(byteOffset >= 0 && end <= byteLength)) {
       throw new CheckpointError(
         `Cannot read "${name}" of "${this.path}": expected a range of its ${byteLength} bytes, got ${byteOffset} to ${end}`,
       );
     }
-    await this.source.read(offset + byteOffset, into);
+    await source.read(offset + byteOffset, into);
   }
 
   #find(name: string): StoredTensor {
-    const found = this.stored.get(name);
+    const found = this.contents.tensors.get(name);
     if (!found) throw new CheckpointError(`Cannot read "${name}": not in "${this.path}"`);
     return found;
   }
 
   [Symbol.dispose](): void {
-    this.source[Symbol.dispose]();
+    this.files.dispose();
   }
 }
 

@@ -29,12 +29,14 @@ export const STORED_BYTES: Readonly<Record<string, number>> = {
 /** The format's own bound. */
 const MAX_HEADER_BYTES = 100_000_000;
 
-/** Where a tensor lies in its source. */
+/** Where a tensor lies. */
 export interface StoredTensor {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** First byte, from the beginning of the file. */
+  /** Where its bytes lie, row after row, little-endian. */
+  readonly source: ByteSource;
+  /** First byte in the source. */
   readonly offset: number;
   readonly byteLength: number;
 }
@@ -65,8 +67,7 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   const text = new Uint8Array(Number(headerBytes));
   await source.read(8, text);
   const header = parseHeader(text, fail);
-  const dataStart = 8 + text.length;
-  return checkHeader(header, dataStart, source.size - dataStart, fail);
+  return checkHeader(header, source, 8 + text.length, fail);
 }
 
 function parseHeader(bytes: Uint8Array, fail: (expected: string) => never) {
@@ -86,8 +87,8 @@ function parseHeader(bytes: Uint8Array, fail: (expected: string) => never) {
 
 function checkHeader(
   header: Record<string, unknown>,
+  source: ByteSource,
   dataStart: number,
-  dataBytes: number,
   fail: (expected: string) => never,
 ): SafetensorsHeader {
   const tensors: StoredTensor[] = [];
@@ -100,7 +101,7 @@ function checkHeader(
         Object.defineProperty(metadata, key, { value, enumerable: true });
       }
     } else {
-      tensors.push(checkEntry(name, entry, dataStart, dataBytes, fail));
+      tensors.push(checkEntry(name, entry, source, dataStart, fail));
     }
   }
   tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
@@ -115,8 +116,8 @@ function checkHeader(
     }
     end += t.byteLength;
   }
-  if (end !== dataStart + dataBytes) {
-    fail(`tensors up to the last of ${dataStart + dataBytes} bytes, got tensors up to ${end}`);
+  if (end !== source.size) {
+    fail(`tensors up to the last of ${source.size} bytes, got tensors up to ${end}`);
   }
   return { tensors: new Map(tensors.map((t) => [t.name, t])), metadata };
 }
@@ -124,8 +125,8 @@ function checkHeader(
 function checkEntry(
   name: string,
   { dtype, shape, data_offsets: offsets }: Record<string, unknown>,
+  source: ByteSource,
   dataStart: number,
-  dataBytes: number,
   fail: (expected: string) => never,
 ): StoredTensor {
   const of = `tensor "${name}"`;
@@ -141,6 +142,7 @@ function checkEntry(
     return fail(`${of} to have two data_offsets, got ${JSON.stringify(offsets)}`);
   }
   const [begin, end] = offsets;
+  const dataBytes = source.size - dataStart;
   if (begin > end || end > dataBytes) {
     fail(`${of} within the file's ${dataBytes} bytes of data, got [${begin}, ${end}]`);
   }
@@ -150,7 +152,7 @@ function checkEntry(
   if (byteLength !== end - begin) {
     fail(`${of} ${dtype} [${shape}] to have ${byteLength} bytes, got ${end - begin}`);
   }
-  return { name, dtype, shape, offset: dataStart + begin, byteLength };
+  return { name, dtype, shape, source, offset: dataStart + begin, byteLength };
 }
 
 function isNaturals(value: unknown): value is number[] {

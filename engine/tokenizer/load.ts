@@ -3,62 +3,109 @@
  *
  * @module
  */
-import { exists, isRecord, readJsonObject } from "../checkpoint/bytes.ts";
+import { beside, exists, isRecord, readJsonObject } from "../checkpoint/bytes.ts";
 import { CheckpointError } from "../errors.ts";
 import { charTokenizer } from "./char.ts";
+import { huggingFaceTokenizer } from "./huggingface.ts";
+import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+
+/** A tokenizer's form: LabCore's characters, GPT-2's BPE, Hugging Face's tokenizer.json. */
+export type TokenizerKind = "char" | "bpe" | "hf";
+
+/** Where a model's tokenizer can be; what stands first here is taken first. */
+export interface TokenizerPlaces {
+  /** The form that it has to be of. "bpe" is GPT-2's own, whatever is found. */
+  readonly kind?: TokenizerKind;
+  /** Path of a file. */
+  readonly meta?: string;
+  /** What a checkpoint holds, as LabCore writes it. */
+  readonly record?: Record<string, unknown>;
+  /** A folder: its `tokenizer.json`, else its `meta.json`. */
+  readonly folder?: string;
+}
 
 /**
  * Loads a tokenizer.
- * @param source a folder (its `tokenizer.json`, else its `meta.json`), one of those files, or what LabCore writes into them:
- * `{ type: "char", vocab: ["\n", " ", …] }`.
+ * @param source a folder (its `tokenizer.json`, else its `meta.json`), one of those files, or what they hold: LabCore's
+ * `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging Face's form.
  * @throws {CheckpointError} when there is none, it is damaged, or it is of a kind that this version does not read.
  */
 export async function loadTokenizer(source: string | Record<string, unknown>): Promise<Tokenizer> {
   const found = typeof source !== "string"
-    ? fromRecord(source, "the tokenizer that was given")
+    ? await fromRecord(source, {}, "the tokenizer that was given")
     : await isFolder(source)
-    ? await findTokenizer(source)
+    ? await findTokenizer({ folder: source })
     : await fromFile(source);
   if (typeof found === "string") throw new CheckpointError(found);
   return found;
 }
 
 /**
- * Finds the tokenizer of a model's folder, which a model can do without.
- * @param meta path of a file that is taken instead of the folder's `tokenizer.json` or `meta.json`.
+ * Finds the tokenizer of a model, which a model can do without.
  * @returns the tokenizer, or the sentence that tells why there is none: nothing there, or a kind that this version does not read.
- * @throws {CheckpointError} when the file is damaged, or `meta` is missing.
+ * @throws {CheckpointError} when it is damaged or of another form than `kind`, or when `meta` is missing.
  */
-export async function findTokenizer(folder: string, meta?: string): Promise<Tokenizer | string> {
-  if (meta !== undefined) return await fromFile(meta);
+export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer | string> {
+  const { kind, meta, record, folder } = places;
+  if (kind === "bpe") return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks");
+  if (meta !== undefined) return await fromFile(meta, kind);
+  if (record) return await fromRecord(record, {}, "the checkpoint's tokenizer", kind);
+  if (folder === undefined) return "The model has no tokenizer; give ids";
   for (const name of ["tokenizer.json", "meta.json"]) {
-    const path = `${folder.replace(/\/+$/, "")}/${name}`;
-    if (await exists(path)) return await fromFile(path);
+    const path = beside(folder, name);
+    if (await exists(path)) return await fromFile(path, kind);
   }
   return `"${folder}" has no tokenizer; give ids`;
 }
 
-async function fromFile(path: string): Promise<Tokenizer | string> {
-  return fromRecord(await readJsonObject(path), `"${path}"`);
+async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer | string> {
+  const file = await readJsonObject(path);
+  const configPath = path.replace(/[^/]*$/, "tokenizer_config.json");
+  const hasConfig = isRecord(file.model) && await exists(configPath);
+  const config = hasConfig ? await readJsonObject(configPath) : {};
+  return await fromRecord(file, config, `"${path}"`, kind);
 }
 
 /** @param where names the record in messages. */
-function fromRecord(file: Record<string, unknown>, where: string): Tokenizer | string {
+async function fromRecord(
+  file: Record<string, unknown>,
+  config: Record<string, unknown>,
+  where: string,
+  kind?: TokenizerKind,
+): Promise<Tokenizer | string> {
   // A meta.json has the record under a key of its own; told by content, so that a file may have any name.
   const record = isRecord(file.tokenizer) ? file.tokenizer : file;
-  const unread = (kind: string): string =>
-    `Cannot read ${where}: this version reads LabCore's character vocabularies only, not ${kind}`;
-  if (isRecord(record.model)) return unread("Hugging Face's form");
-  if (record.type === "bpe") return unread("its bpe");
-  if (record.type !== "char") {
+  const form = isRecord(record.model) ? "hf" : record.type;
+  if (kind && form !== kind) {
     throw new CheckpointError(
-      `Cannot read ${where}: expected a tokenizer of type "char" with its vocab, got type ${
-        JSON.stringify(record.type) ?? "none"
-      }`,
+      `Cannot read ${where}: expected a tokenizer of kind ${kind}, got ${show(form)}`,
     );
   }
-  return charTokenizer(record.vocab, where);
+  switch (form) {
+    case "hf":
+      return await huggingFaceTokenizer(record, config, where);
+    case "char":
+      return charTokenizer(record.vocab, where);
+    case "bpe": {
+      const { encoding_name: encoding = "gpt2" } = record;
+      if (encoding === "gpt2") {
+        return await huggingFaceTokenizer(await gpt2File(), GPT2_CONFIG, "GPT-2's ranks");
+      }
+      return `Cannot read ${where}: this version reads the encoding "gpt2" only, not ${
+        show(encoding)
+      }`;
+    }
+  }
+  throw new CheckpointError(
+    `Cannot read ${where}: expected a tokenizer of type "char" or "bpe", or Hugging Face's form, got type ${
+      show(record.type)
+    }`,
+  );
+}
+
+function show(value: unknown): string {
+  return JSON.stringify(value) ?? "none";
 }
 
 async function isFolder(path: string): Promise<boolean> {

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { ACTIVATIONS } from "../activation.ts";
 import { BYTES, type WeightDtype } from "../tensor.ts";
 import { call, f32x4, type Func, i32, i32x4, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
 import type { FunctionBuilder, Local } from "../wasm/assembler.ts";

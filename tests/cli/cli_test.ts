@@ -278,12 +278,11 @@ Deno.test("a device that is not there falls back with a note, or fails under --s
 Deno.test("bad usage is one line and exit status 2", async () => {
   assertFails(await run("--iters", "0"), 2, /^error: --iters: expected .*at least 1, got "0"/m);
   assertFails(await run("generate", "--max-tokenz", "3"), 2, /did you mean --max-tokens\?/);
+  assertFails(await run("--source", "hf"), 2, /--source hf needs a model: .*--repo-id/);
   assertFails(await run("genrate"), 2, /did you mean generate\?/);
 });
 
 Deno.test("what this version does not do is refused in a sentence", async () => {
-  assertFails(await run("--source", "hf", "--repo-id", "a/b"), 1, /"hf:a\/b".*hub/);
-  assertFails(await run("generate", "hf:a/b"), 1, /hub/);
   assertFails(await run("--profile"), 1, /Cannot profile/);
   assertFails(await run("generate", LEARNED, "--chat", "--prompt", "a"), 1, /chat template/);
 });

@@ -40,6 +40,7 @@ const EXPECTED_LABCORE = {
   headDim: 16,
   nInner: 128,
   bias: true,
+  normBias: true,
   activation: "gelu",
   normEps: 1e-5,
   rope: null,
@@ -61,6 +62,7 @@ const EXPECTED_GPT2 = {
   headDim: 16,
   nInner: 256,
   bias: true,
+  normBias: true,
   activation: "geluTanh",
   normEps: 1e-5,
   rope: null,
@@ -191,11 +193,11 @@ Deno.test("readArchitecture() names the families that it knows when it is given 
   for (const [value, got] of [["llama", '"llama"'], [7, "7"], [["gpt2"], '["gpt2"]'], ["", '""']]) {
     refuses(
       { ...GPT2, model_type: value },
-      `a model_type of labcore_gpt or gpt2, got ${got}`,
+      `a model_type of labcore_gpt, nanogpt or gpt2, got ${got}`,
     );
   }
-  refuses({}, "a model_type of labcore_gpt or gpt2, got none");
-  refuses({ model_type: null }, "a model_type of labcore_gpt or gpt2, got none");
+  refuses({}, "a model_type of labcore_gpt, nanogpt or gpt2, got none");
+  refuses({ model_type: null }, "a model_type of labcore_gpt, nanogpt or gpt2, got none");
 });
 
 Deno.test("readArchitecture() takes no value from a prototype when a file brings one along", () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { decode, locate, openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
+import { decode, openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
+import { locate } from "../../../engine/checkpoint/locate.ts";
 import { STORED_BYTES } from "../../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import {
@@ -235,30 +236,43 @@ Deno.test("locate() finds the weights and the folder when the source is either",
   assert.deepEqual(await locate(weights), { weights, folder: `${folder}/` });
 });
 
+Deno.test("locate() takes safetensors before PyTorch's format when a folder has several", () =>
+  inTempFolder(async (folder) => {
+    const names = [
+      "pytorch_model.bin.index.json",
+      "pytorch_model.bin",
+      "model.safetensors.index.json",
+      "model.safetensors",
+    ];
+    for (const name of names) {
+      await Deno.writeTextFile(`${folder}/${name}`, "");
+      assert.deepEqual(await locate(folder), { weights: `${folder}/${name}`, folder });
+    }
+  }));
+
 Deno.test("openCheckpoint() says in one sentence what is wrong when a source is no checkpoint", async () => {
   await inTempFolder(async (folder) => {
     const cases: [source: string, sentence: string][] = [
-      [
-        "hf:owner/name",
-        "this version does not read from the hub; give a folder or a .safetensors file",
-      ],
       [`${folder}/none`, "there is no such file or folder"],
       [`${folder}/none.safetensors`, "there is no such file or folder"],
       ["", "there is no such file or folder"],
-      [folder, "expected a model.safetensors in it"],
+      [
+        folder,
+        "expected a model.safetensors in it, its index, or a pytorch_model.bin; a .pt is named by its own path",
+      ],
     ];
-    const other = "expected a folder or a .safetensors file; this version reads no other format";
-    for (const name of ["a.gguf", "ckpt.pt", "config.json"]) {
+    for (
+      const [name, sentence] of [
+        ["a.gguf", "this version does not read GGUF"],
+        [
+          "config.json",
+          "expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)",
+        ],
+      ]
+    ) {
       await Deno.writeTextFile(`${folder}/${name}`, "{}");
-      cases.push([`${folder}/${name}`, other]);
+      cases.push([`${folder}/${name}`, sentence]);
     }
-    const sharded = `${folder}/sharded`;
-    await Deno.mkdir(sharded);
-    await Deno.writeTextFile(`${sharded}/model.safetensors.index.json`, "{}");
-    cases.push([
-      sharded,
-      `this version does not read sharded checkpoints (${sharded}/model.safetensors.index.json)`,
-    ]);
     for (const [source, sentence] of cases) {
       await assert.rejects(
         openCheckpoint(source),
@@ -274,10 +288,10 @@ Deno.test("openCheckpoint() refuses when the file is a folder or a pipe", async 
     const refusal = new CheckpointError(`Cannot open "${path}": expected a regular file`);
     await Deno.mkdir(path);
     await assert.rejects(openCheckpoint(folder), refusal);
-    await assert.rejects(
-      openCheckpoint(path),
-      new CheckpointError(`Cannot open "${path}": expected a model.safetensors in it`),
-    );
+    await assert.rejects(openCheckpoint(path), {
+      name: "CheckpointError",
+      message: /model\.safetensors": expected a model\.safetensors in it/,
+    });
     if (Deno.build.os === "windows") return;
     await Deno.remove(path);
     assert.ok((await new Deno.Command("mkfifo", { args: [path] }).output()).success);

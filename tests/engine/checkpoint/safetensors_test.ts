@@ -206,7 +206,7 @@ Deno.test("openCheckpoint() says in one sentence what it cannot open, and never 
         [pipe, /regular file/],
         [`${folder}/empty.safetensors`, /at least 8 bytes/],
         [`${folder}/none.safetensors`, /no such file/],
-        [`${folder}/sharded`, /sharded/],
+        [`${folder}/sharded`, /weight_map/],
         [folder, /model\.safetensors/],
         [fixture("labcore/learned/config.json"), /\.safetensors/],
       ] as const

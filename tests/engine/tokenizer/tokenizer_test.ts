@@ -1,12 +1,21 @@
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/load.ts";
+import {
+  findTokenizer,
+  loadTokenizer,
+  type TokenizerPlaces,
+} from "../../../engine/tokenizer/load.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 
 const CHAR = { type: "char", vocab: ["a", "b"] };
-const HUGGING_FACE = { version: "1.0", model: { type: "BPE", vocab: {}, merges: [] } };
-const ONLY_CHAR = "this version reads LabCore's character vocabularies only, not";
+const HUGGING_FACE = {
+  version: "1.0",
+  model: { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: ["a b"] },
+};
+const BPE = { type: "bpe", encoding_name: "gpt2" };
+const OTHER_BPE = { type: "bpe", encoding_name: "cl100k_base" };
+const ONLY_GPT2 = `this version reads the encoding "gpt2" only, not`;
 
 async function writeJson(path: string, value: unknown): Promise<string> {
   await Deno.writeTextFile(path, JSON.stringify(value));
@@ -37,19 +46,27 @@ for (const name of ["learned", "rope66", "rope-bias"]) {
   });
 }
 
-Deno.test("loadTokenizer() says what it reads when the form is another", async () => {
+Deno.test("loadTokenizer() reads Hugging Face's form when it is a folder, a file or a record", async () => {
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
-    const sentence = `Cannot read "${path}": ${ONLY_CHAR} Hugging Face's form`;
-    await assert.rejects(loadTokenizer(path), new CheckpointError(sentence));
-    await assert.rejects(loadTokenizer(folder), new CheckpointError(sentence));
+    for (const source of [path, folder, HUGGING_FACE]) {
+      assert.deepEqual((await loadTokenizer(source)).encode("abb"), [2, 1]);
+    }
   });
-  for (const bpe of [{ type: "bpe", encoding_name: "gpt2" }, { tokenizer: { type: "bpe" } }]) {
-    await assert.rejects(
-      loadTokenizer(bpe),
-      new CheckpointError(`Cannot read the tokenizer that was given: ${ONLY_CHAR} its bpe`),
-    );
+});
+
+Deno.test("loadTokenizer() takes GPT-2's ranks when LabCore names its bpe", async () => {
+  for (const record of [BPE, { type: "bpe" }, { vocab_size: 50257, tokenizer: BPE }]) {
+    const tokenizer = await loadTokenizer(record);
+    assert.equal(tokenizer.vocabSize, 50257);
+    assert.deepEqual(tokenizer.encode("ROMEO:"), [33676, 4720, 25]);
   }
+  await assert.rejects(
+    loadTokenizer(OTHER_BPE),
+    new CheckpointError(
+      `Cannot read the tokenizer that was given: ${ONLY_GPT2} "cl100k_base"`,
+    ),
+  );
 });
 
 Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () => {
@@ -58,9 +75,9 @@ Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () 
     for (const [value, got] of [[{ vocab_size: 65 }, "none"], [{ type: "word" }, `"word"`]]) {
       await writeJson(path, value);
       const expected =
-        `Cannot read "${path}": expected a tokenizer of type "char" with its vocab, got type ${got}`;
+        `Cannot read "${path}": expected a tokenizer of type "char" or "bpe", or Hugging Face's form, got type ${got}`;
       await assert.rejects(loadTokenizer(path), new CheckpointError(expected));
-      await assert.rejects(findTokenizer(folder), new CheckpointError(expected));
+      await assert.rejects(findTokenizer({ folder }), new CheckpointError(expected));
     }
     await writeJson(path, { tokenizer: { type: "char", vocab: ["a", "a"] } });
     await assert.rejects(
@@ -85,38 +102,66 @@ Deno.test("loadTokenizer() throws the sentence when there is nothing to load", a
   });
 });
 
-Deno.test("findTokenizer() takes meta, then tokenizer.json, then meta.json when there are several", async () => {
+/** A vocabulary of so many characters. */
+const chars = (size: number) => ({ type: "char", vocab: ["a", "b", "c", "d"].slice(0, size) });
+
+Deno.test("findTokenizer() takes meta, the record, tokenizer.json, meta.json in this order when there are several", async () => {
   await inTempFolder(async (folder) => {
-    const elsewhere = await Deno.makeTempFile({ dir: folder, suffix: ".json" });
-    const sizes = { meta: 3, tokenizer: 2, folderMeta: 1 };
-    const record = (size: number) => ({ type: "char", vocab: ["a", "b", "c"].slice(0, size) });
-    const sizeOf = async (meta?: string): Promise<number> => {
-      const found = await findTokenizer(folder, meta);
+    const meta = await Deno.makeTempFile({ dir: folder, suffix: ".json" });
+    const sizeOf = async (places: TokenizerPlaces): Promise<number> => {
+      const found = await findTokenizer(places);
       assert.ok(typeof found !== "string", `${found}`);
       return found.vocabSize;
     };
-    await writeJson(elsewhere, { tokenizer: record(sizes.meta) });
-    await writeJson(`${folder}/meta.json`, { tokenizer: record(sizes.folderMeta) });
-    assert.equal(await sizeOf(), sizes.folderMeta);
-    await writeJson(`${folder}/tokenizer.json`, record(sizes.tokenizer));
-    assert.equal(await sizeOf(), sizes.tokenizer);
-    assert.equal(await sizeOf(elsewhere), sizes.meta);
+    await writeJson(meta, { tokenizer: chars(4) });
+    await writeJson(`${folder}/meta.json`, { tokenizer: chars(1) });
+    assert.equal(await sizeOf({ folder }), 1);
+    await writeJson(`${folder}/tokenizer.json`, chars(2));
+    assert.equal(await sizeOf({ folder }), 2);
+    assert.equal(await sizeOf({ folder, record: chars(3) }), 3);
+    assert.equal(await sizeOf({ record: chars(3) }), 3);
+    assert.equal(await sizeOf({ folder, record: chars(3), meta }), 4);
+  });
+});
+
+Deno.test("findTokenizer() wants the kind that was asked for when there is another", async () => {
+  await inTempFolder(async (folder) => {
+    const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
+    const found = await findTokenizer({ folder, kind: "hf" });
+    assert.ok(typeof found !== "string");
+    await assert.rejects(
+      findTokenizer({ folder, kind: "char" }),
+      new CheckpointError(`Cannot read "${path}": expected a tokenizer of kind char, got "hf"`),
+    );
+    await assert.rejects(
+      findTokenizer({ folder, record: BPE, kind: "hf" }),
+      new CheckpointError(
+        `Cannot read the checkpoint's tokenizer: expected a tokenizer of kind hf, got "bpe"`,
+      ),
+    );
+    // GPT-2's ranks need no file, and none is looked at.
+    for (const places of [{ folder }, { meta: "none.json" }, { record: chars(2) }, {}]) {
+      const gpt2 = await findTokenizer({ ...places, kind: "bpe" });
+      assert.ok(typeof gpt2 !== "string");
+      assert.equal(gpt2.vocabSize, 50257);
+    }
   });
 });
 
 Deno.test("findTokenizer() gives a sentence when a model can only work with ids", async () => {
   const folder = fixture("tiny/gpt2");
-  assert.equal(await findTokenizer(folder), `"${folder}" has no tokenizer; give ids`);
+  assert.equal(await findTokenizer({ folder }), `"${folder}" has no tokenizer; give ids`);
+  assert.equal(
+    await findTokenizer({ folder, kind: "hf" }),
+    `"${folder}" has no tokenizer; give ids`,
+  );
+  assert.equal(await findTokenizer({}), "The model has no tokenizer; give ids");
   await inTempFolder(async (folder) => {
-    const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
+    const path = await writeJson(`${folder}/tokenizer.json`, OTHER_BPE);
     // The first file that is there decides: another's vocabulary would be the wrong one.
     await writeJson(`${folder}/meta.json`, { tokenizer: CHAR });
-    assert.equal(
-      await findTokenizer(`${folder}/`),
-      `Cannot read "${path}": ${ONLY_CHAR} Hugging Face's form`,
-    );
-    const bpe = await writeJson(`${folder}/bpe.json`, { tokenizer: { type: "bpe" } });
-    assert.equal(await findTokenizer(folder, bpe), `Cannot read "${bpe}": ${ONLY_CHAR} its bpe`);
+    const sentence = `Cannot read "${path}": ${ONLY_GPT2} "cl100k_base"`;
+    assert.equal(await findTokenizer({ folder }), sentence);
   });
 });
 
@@ -126,16 +171,16 @@ Deno.test("findTokenizer() throws when the file is torn, missing or no file", as
     const whole = JSON.stringify(CHAR);
     for (let length = 0; length < whole.length; length++) {
       await Deno.writeTextFile(path, whole.slice(0, length));
-      await assert.rejects(findTokenizer(folder), CheckpointError);
+      await assert.rejects(findTokenizer({ folder }), CheckpointError);
     }
     await assert.rejects(
-      findTokenizer(folder, `${folder}/none.json`),
+      findTokenizer({ folder, meta: `${folder}/none.json` }),
       new CheckpointError(`Cannot open "${folder}/none.json": there is no such file`),
     );
     await Deno.remove(path);
     await Deno.mkdir(path);
     await assert.rejects(
-      findTokenizer(folder),
+      findTokenizer({ folder }),
       new CheckpointError(`Cannot open "${path}": expected a regular file`),
     );
   });

@@ -1,0 +1,54 @@
+/**
+ * Finds the files of a model: in a folder, beside a file, or on the hub.
+ *
+ * @module
+ */
+import { CheckpointError } from "../errors.ts";
+import { beside, exists } from "./bytes.ts";
+import { fetchRepository, type HubOptions, WEIGHTS } from "./huggingface.ts";
+
+/** The files of a model on disk. */
+export interface ModelFiles {
+  /** The file of the weights, or the index of their shards. */
+  readonly weights: string;
+  /** The folder in which config.json and the tokenizer are looked for. */
+  readonly folder: string;
+}
+
+/** How the files that can be read end. */
+const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
+
+/** The repository that a source names, where it names one. */
+export function repositoryOf(source: string): string | undefined {
+  return source.startsWith("hf:") ? source.slice(3) : undefined;
+}
+
+/**
+ * Finds the files that a source names: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file or the index of its
+ * shards, or a checkpoint of PyTorch. A repository on the hub is brought to this machine, where it is not there yet.
+ * @throws {CheckpointError} when there is nothing, or a form that this version does not read.
+ */
+export async function locate(source: string, hub: HubOptions = {}): Promise<ModelFiles> {
+  const repository = repositoryOf(source);
+  const path = repository === undefined ? source : await fetchRepository(repository, hub);
+  const fail = (expected: string): never => {
+    throw new CheckpointError(`Cannot open "${source}": ${expected}`);
+  };
+  if (!await exists(path)) return fail("there is no such file or folder");
+  if ((await Deno.stat(path)).isDirectory) {
+    for (const name of WEIGHTS) {
+      const weights = beside(path, name);
+      if (await exists(weights)) return { weights, folder: path };
+    }
+    return fail(
+      `expected a ${WEIGHTS[0]} in it, its index, or a ${
+        WEIGHTS[2]
+      }; a .pt is named by its own path`,
+    );
+  }
+  if (path.endsWith(".gguf")) return fail("this version does not read GGUF");
+  if (!ENDINGS.test(path)) {
+    return fail("expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)");
+  }
+  return { weights: path, folder: path.replace(/[^/\\]*$/, "") || "." };
+}

@@ -1,0 +1,100 @@
+/**
+ * A model in several files, with an index that tells which tensor is in which: Hugging Face's `*.index.json`.
+ *
+ * @module
+ */
+import { CheckpointError } from "../errors.ts";
+import { beside, exists, isRecord, readJsonObject } from "./bytes.ts";
+import type { StoredTensor } from "./safetensors.ts";
+
+/** What an index says: the file of each tensor, and which files there are. */
+export interface ShardIndex {
+  /** Path of the index. */
+  readonly path: string;
+  /** Name of the file that holds a tensor. */
+  readonly fileOf: ReadonlyMap<string, string>;
+  /** Every file once, in order of name. */
+  readonly files: readonly string[];
+}
+
+/**
+ * Reads an index. Its files must lie beside it.
+ * @throws {CheckpointError} when it is damaged, or names a file elsewhere.
+ */
+export async function readShardIndex(path: string): Promise<ShardIndex> {
+  const { weight_map: map } = await readJsonObject(path);
+  const entries = isRecord(map) ? Object.entries(map) : [];
+  if (!entries.length) {
+    throw new CheckpointError(`Cannot read "${path}": expected a weight_map with a file a tensor`);
+  }
+  const fileOf = new Map<string, string>();
+  for (const [tensor, file] of entries) {
+    if (typeof file !== "string" || !isPlainName(file)) {
+      throw new CheckpointError(
+        `Cannot read "${path}": expected the file of ${
+          JSON.stringify(tensor)
+        } to lie beside the index, got ${JSON.stringify(file)}`,
+      );
+    }
+    fileOf.set(tensor, file);
+  }
+  return { path, fileOf, files: [...new Set(fileOf.values())].sort() };
+}
+
+/** Whether a name can be that of a file in the same folder, and no way out of it. */
+function isPlainName(name: string): boolean {
+  // deno-lint-ignore no-control-regex -- no file that is meant has a control character in its name
+  return name !== "" && !/^\.\.?$|[/\\\u0000-\u001f]/.test(name);
+}
+
+/**
+ * The paths of the shards.
+ * @throws {CheckpointError} naming the ones that are not there.
+ */
+export async function shardPaths({ path, files }: ShardIndex): Promise<string[]> {
+  const folder = path.replace(/[^/\\]*$/, "") || ".";
+  const missing: string[] = [];
+  for (const file of files) if (!await exists(beside(folder, file))) missing.push(file);
+  if (missing.length) {
+    throw new CheckpointError(
+      `Cannot open "${path}": ${missing.length} of its ${files.length} shards are missing: ${
+        missing.slice(0, 4).join(", ")
+      }${missing.length > 4 ? " and more" : ""}`,
+    );
+  }
+  return files.map((file) => beside(folder, file));
+}
+
+/**
+ * The tensors of all shards as one, held against the index.
+ * @param shards the tensors of each file, in the order of `index.files`.
+ * @throws {CheckpointError} when a tensor is in two shards, in another than the index says, or in none.
+ */
+export function joinShards(
+  { path, fileOf, files }: ShardIndex,
+  shards: readonly ReadonlyMap<string, StoredTensor>[],
+): Map<string, StoredTensor> {
+  const fail = (expected: string): never => {
+    throw new CheckpointError(`Cannot open "${path}": expected ${expected}`);
+  };
+  const joined = new Map<string, StoredTensor>();
+  const foundIn = new Map<string, string>();
+  for (const [i, tensors] of shards.entries()) {
+    for (const [name, tensor] of tensors) {
+      const other = foundIn.get(name);
+      if (other !== undefined) {
+        fail(`every tensor in one shard, got "${name}" in ${other} and ${files[i]}`);
+      }
+      const expected = fileOf.get(name);
+      if (expected !== files[i]) {
+        fail(`"${name}" in ${expected ?? "no shard"}, got it in ${files[i]}`);
+      }
+      foundIn.set(name, files[i]);
+      joined.set(name, tensor);
+    }
+  }
+  for (const [name, file] of fileOf) {
+    if (!joined.has(name)) fail(`"${name}" in ${file}, got a file without it`);
+  }
+  return joined;
+}

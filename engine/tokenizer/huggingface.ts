@@ -1,0 +1,238 @@
+/**
+ * Hugging Face's tokenizer.json. The library normalizes, splits into words and spells a word in tokens; added tokens, merging, the ids
+ * around a text, and the way back to text are our own: there the library differs from Hugging Face's tokenizers, or is slow.
+ *
+ * @module
+ */
+import type { Tokenizer as Library } from "@huggingface/tokenizers";
+import { isRecord } from "../checkpoint/bytes.ts";
+import { CheckpointError, messageOf } from "../errors.ts";
+import { AddedTokens } from "./added_tokens.ts";
+import { Merger } from "./merge.ts";
+import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
+import { type NewLink, readDecoder, UNKNOWN } from "./stream.ts";
+import { readTemplate, type Template } from "./template.ts";
+import type { DecodeOptions, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
+import { type Fail, isModelType, modelType, readVocabulary, show, Unread } from "./vocabulary.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+type Json = Record<string, unknown>;
+type LibraryModule = typeof import("@huggingface/tokenizers");
+
+/**
+ * Makes a tokenizer of a parsed tokenizer.json.
+ * @param config the tokenizer_config.json beside it, where there is one.
+ * @param where names the file in messages.
+ * @returns the tokenizer, or the sentence that tells what in it this version does not read.
+ * @throws {CheckpointError} when the file is damaged.
+ */
+export async function huggingFaceTokenizer(
+  file: Json,
+  config: Json,
+  where: string,
+): Promise<Tokenizer | string> {
+  const library = await import("@huggingface/tokenizers");
+  const fail: Fail = (expected) => {
+    throw new CheckpointError(`Cannot read ${where}: expected ${expected}`);
+  };
+  try {
+    return make(library, file, config, where, fail);
+  } catch (error) {
+    if (error instanceof CheckpointError) throw error;
+    const message = messageOf(error);
+    const [, part, kind] = /^Unknown (\w+) type: (.*)$/.exec(message) ?? []; // the library's own
+    const unread = error instanceof Unread
+      ? message
+      : part && `a ${part.toLowerCase()} of type ${show(kind)}`;
+    if (unread) return `Cannot read ${where}: this version does not read ${unread}`;
+    throw new CheckpointError(`Cannot read ${where}: ${message}`);
+  }
+}
+
+function make(
+  from: LibraryModule,
+  file: Json,
+  config: Json,
+  where: string,
+  fail: Fail,
+): Tokenizer {
+  if (!isRecord(file.model)) return fail("model to be an object");
+  const type = modelType(file.model);
+  if (!isModelType(type)) throw new Unread(`a vocabulary of type ${show(type)}`);
+  const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, fail);
+  const library = openLibrary(from, vocabulary, {
+    normalizer: rewriteNormalizer(file.normalizer, fail),
+    pre_tokenizer: rewritePreTokenizer(file.pre_tokenizer, fail),
+  });
+  const template = readTemplate(file.post_processor, vocabulary, fail);
+  const bosId = markId(config.bos_token, vocabulary, fail);
+  const eosId = markId(config.eos_token, vocabulary, fail);
+  return new HuggingFaceTokenizer(where, library, vocabulary, readDecoder(file.decoder, fail), {
+    bosId,
+    eosIds: eosId === null ? [] : [eosId],
+    template: withMarks(template, config, bosId, eosId),
+  });
+}
+
+/** Opens what the library does, with two of its ways replaced that a long word is too much for. */
+function openLibrary(
+  { Tokenizer: Library, BPE, Unigram }: LibraryModule,
+  vocabulary: Vocabulary,
+  steps: Json,
+): Library {
+  const merges = vocabulary.model.merges ?? [];
+  const library = new Library({
+    ...steps,
+    model: { ...vocabulary.model, merges: [] },
+    post_processor: null,
+    decoder: null,
+    added_tokens: [],
+  }, {});
+  const { model } = library;
+  if (model instanceof BPE) {
+    const { ids, size } = vocabulary;
+    const merger = new Merger(merges, ids, size, model.end_of_word_suffix ?? "");
+    model.bpe = (word) => merger.merge(word);
+  } else if (model instanceof Unigram) {
+    // Its own passes all tokens of a word as arguments, of which there can be too many.
+    model.encode = (words) => words.flatMap((word) => model.tokenize(word));
+  }
+  return library;
+}
+
+/** The id of a mark that a tokenizer_config.json names, as text or as an object with it. */
+function markId(mark: unknown, { ids }: Vocabulary, fail: Fail): number | null {
+  const content = isRecord(mark) ? mark.content : mark ?? "";
+  if (typeof content !== "string") {
+    return fail(`a mark of tokenizer_config.json to be text, got ${show(mark)}`);
+  }
+  return ids.get(content) ?? null;
+}
+
+/** add_bos_token and add_eos_token ask for marks; where they are false, what the template has still stands. */
+function withMarks(
+  { before, after }: Template,
+  config: Json,
+  bosId: number | null,
+  eosId: number | null,
+): Template {
+  const adds = (name: string, id: number | null, among: readonly number[]): number[] =>
+    config[name] === true && id !== null && !among.includes(id) ? [id] : [];
+  return {
+    before: [...adds("add_bos_token", bosId, before), ...before],
+    after: [...after, ...adds("add_eos_token", eosId, after)],
+  };
+}
+
+interface Marks {
+  readonly bosId: number | null;
+  readonly eosIds: readonly number[];
+  readonly template: Template;
+}
+
+class HuggingFaceTokenizer implements Tokenizer {
+  readonly bosId: number | null;
+  readonly eosIds: readonly number[];
+  readonly vocabSize: number;
+  readonly #template: Template;
+  readonly #added: AddedTokens;
+  /** Contents, not ids: two ids may share one. */
+  readonly #special: ReadonlySet<string>;
+  /** What tokens are decoded from: an added token that is found in normalized text is that text, as in tokenizers 0.23. */
+  readonly #spelling: ReadonlyMap<number, string>;
+  /** What stands for a token that the vocabulary has not. */
+  readonly #unknownId: number | undefined;
+  readonly #hasByteFallback: boolean;
+
+  constructor(
+    readonly where: string,
+    readonly library: Library,
+    readonly vocabulary: Vocabulary,
+    readonly startDecoding: NewLink,
+    { bosId, eosIds, template }: Marks,
+  ) {
+    const { model, added, size } = vocabulary;
+    this.bosId = bosId;
+    this.eosIds = eosIds;
+    this.vocabSize = size;
+    this.#template = template;
+    const normalize = (text: string) => library.normalizer?.(text) ?? text;
+    this.#added = new AddedTokens(added, normalize);
+    const spelling = new Map(vocabulary.tokens);
+    for (const { id, content, normalized } of added) {
+      if (normalized) spelling.set(id, normalize(content));
+    }
+    this.#spelling = spelling;
+    this.#special = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+    this.#unknownId = library.model?.unk_token_id;
+    this.#hasByteFallback = model.type === "Unigram" && model.byte_fallback === true;
+  }
+
+  encode(text: string, { addSpecialTokens = true }: EncodeOptions = {}): number[] {
+    const ids = addSpecialTokens ? [...this.#template.before] : [];
+    try {
+      // A lone surrogate is no character: as everywhere on the web, it is written as U+FFFD.
+      for (const piece of this.#added.split(text.toWellFormed())) {
+        if (typeof piece === "number") ids.push(piece);
+        else this.#encodePiece(piece.text, piece.isFirst, ids);
+      }
+    } catch (error) {
+      throw new CheckpointError(`Cannot encode with ${this.where}: ${messageOf(error)}`);
+    }
+    if (addSpecialTokens) ids.push(...this.#template.after);
+    return ids;
+  }
+
+  decode(ids: readonly number[], options: DecodeOptions = {}): string {
+    const stream = this.stream(options);
+    return ids.map((id) => stream.push(id)).join("") + stream.flush();
+  }
+
+  stream({ skipSpecialTokens = true }: DecodeOptions = {}): TextStream {
+    const link = this.startDecoding();
+    const push = (id: number): string => {
+      if (!Number.isSafeInteger(id) || id < 0) {
+        throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
+      }
+      const isSkipped = skipSpecialTokens &&
+        this.#special.has(this.vocabulary.tokens.get(id) ?? UNKNOWN);
+      return isSkipped ? "" : link.push(this.#spelling.get(id) ?? UNKNOWN).join("");
+    };
+    return { push, flush: () => link.flush().join("") };
+  }
+
+  applyChatTemplate(): string {
+    throw new CheckpointError("Cannot apply a chat template: this version does not apply them");
+  }
+
+  #encodePiece(text: string, isFirst: boolean, ids: number[]): void {
+    const { pre_tokenizer: split, model } = this.library;
+    const words = split?.(text, { section_index: isFirst ? 0 : 1 }) ?? [text];
+    // Word by word: unknown tokens join within a word, never across two.
+    for (const word of words) {
+      for (const token of model?.([word]) ?? []) this.#encodeToken(token, ids);
+    }
+  }
+
+  #encodeToken(token: string, ids: number[]): void {
+    const id = this.vocabulary.ids.get(token);
+    if (id !== undefined) ids.push(id);
+    else {
+      const bytes = this.#hasByteFallback ? this.#bytesOf(token) : [];
+      if (bytes.length > 0) ids.push(...bytes);
+      else if (this.#unknownId !== undefined) ids.push(this.#unknownId);
+    }
+  }
+
+  /** The ids of a token's bytes, or none where one is missing. */
+  #bytesOf(token: string): number[] {
+    const ids: number[] = [];
+    for (const byte of new TextEncoder().encode(token)) {
+      const name = `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
+      const id = this.vocabulary.ids.get(name);
+      if (id === undefined) return [];
+      ids.push(id);
+    }
+    return ids;
+  }
+}

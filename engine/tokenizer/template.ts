@@ -1,0 +1,78 @@
+/**
+ * The ids that a model expects around a text, from the post-processor of a tokenizer.json.
+ *
+ * @module
+ */
+import { isRecord } from "../checkpoint/bytes.ts";
+import { asList, asStep, asText } from "./rewrite.ts";
+import { type Fail, isId, show, Unread, type Vocabulary } from "./vocabulary.ts";
+
+/** What comes before a text and after it. */
+export interface Template {
+  readonly before: readonly number[];
+  readonly after: readonly number[];
+}
+
+/** Reads the post-processor, for a text alone. */
+export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fail: Fail): Template {
+  if (postProcessor == null) return { before: [], after: [] };
+  const step = asStep(postProcessor, "post_processor", fail);
+  switch (step.type) {
+    case "ByteLevel": // which only moves offsets
+      return { before: [], after: [] };
+    case "Sequence":
+      return asList(step.processors, "processors", fail).map((one) =>
+        readTemplate(one, vocabulary, fail)
+      )
+        .reduce(
+          (inner, { before, after }) => ({
+            before: [...before, ...inner.before],
+            after: [...inner.after, ...after],
+          }),
+          { before: [], after: [] },
+        );
+    case "BertProcessing":
+    case "RobertaProcessing":
+      return {
+        before: [markId(step.cls, vocabulary, fail)],
+        after: [markId(step.sep, vocabulary, fail)],
+      };
+    case "TemplateProcessing":
+      return readSingle(step, vocabulary, fail);
+    default:
+      throw new Unread(`a post-processor of type ${show(step.type)}`);
+  }
+}
+
+/** A mark as a pair of its content and its id. */
+function markId(mark: unknown, { tokens }: Vocabulary, fail: Fail): number {
+  const id: unknown = Array.isArray(mark) ? mark[1] : undefined;
+  return isId(id) && tokens.has(id) ? id : fail(`a mark and its id, got ${show(mark)}`);
+}
+
+function readSingle(
+  step: Record<string, unknown>,
+  { tokens }: Vocabulary,
+  fail: Fail,
+): Template {
+  const { special_tokens: marks } = step;
+  if (!isRecord(marks)) return fail("special_tokens to be an object");
+  const [before, after]: [number[], number[]] = [[], []];
+  let at = before;
+  for (const item of asList(step.single, "the template", fail)) {
+    if (isRecord(item) && isRecord(item.Sequence)) {
+      if (at === after) throw new Unread("a template that has the text twice");
+      at = after;
+    } else if (isRecord(item) && isRecord(item.SpecialToken)) {
+      const name = asText(item.SpecialToken.id, "the id of a mark", fail);
+      const mark = marks[name];
+      const ids: unknown = isRecord(mark) ? mark.ids : undefined;
+      if (!Array.isArray(ids) || !ids.every((id) => isId(id) && tokens.has(id))) {
+        return fail(`ids of ${show(name)}, got ${show(mark)}`);
+      }
+      at.push(...ids);
+    } else fail(`a template of marks and the text, got ${show(item)}`);
+  }
+  if (at === before) fail("a template with the text");
+  return { before, after };
+}

@@ -1,0 +1,238 @@
+/** One cache for two programs: what Python's huggingface_hub writes is read here, and what is written here Python reads. */
+import assert from "node:assert/strict";
+import { pause } from "../../engine/checkpoint/hub_client.ts";
+import { type HubVisit, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
+
+const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";
+const COMMIT = "a".repeat(40);
+const FILES = {
+  "config.json": "{}",
+  "tokenizer.json": '{"version":"1.0"}',
+  "README.md": "# Model",
+  "model.safetensors": someBytes(3_000_000),
+};
+
+/** Runs Python in the environment of a visit; what it printed. */
+async function python(code: string, { env }: Pick<HubVisit, "env">): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(PYTHON, {
+    args: ["-c", code],
+    env: { ...env, HF_HUB_DISABLE_PROGRESS_BARS: "1", HF_HUB_DISABLE_TELEMETRY: "1", HF_TOKEN: "" },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
+  if (!success) throw new Error(err);
+  return out;
+}
+
+const version = await python("import huggingface_hub as h; print(h.__version__)", { env: {} })
+  .catch(() => null);
+if (version === null) {
+  console.warn("SKIPPED: the cache shared with Python, since no Python here has huggingface_hub");
+}
+
+function withPython(name: string, test: (hub: HubVisit) => Promise<void>, revisions = ["main"]) {
+  Deno.test({
+    name,
+    ignore: version === null,
+    fn: () => withHub({ files: FILES, revisions }, test),
+  });
+}
+
+const snapshot = (options = "") =>
+  `import huggingface_hub as h; print(h.snapshot_download("owner/name"${options}))`;
+const download = (file: string, options = "") =>
+  `import huggingface_hub as h; print(h.hf_hub_download("owner/name", "${file}"${options}))`;
+
+withPython(
+  "fetchRepository() finds offline, and online with one request, what snapshot_download() brought",
+  async (hub) => {
+    const folder = await python(snapshot(), hub);
+    hub.server.requests.length = 0;
+    const before = inventory(hub.cacheDir);
+    assert.equal(await hub.fetch({ offline: true }), folder);
+    assert.equal(hub.server.requests.length, 0);
+    assert.equal(await hub.fetch(), folder);
+    assert.equal(hub.server.requests.length, 1);
+    assert.deepEqual(inventory(hub.cacheDir), before);
+  },
+);
+
+withPython("fetchRepository() brings what hf_hub_download() left out, and no more", async (hub) => {
+  const config = await python(download("config.json"), hub);
+  assert.match(await hub.refusal({ offline: true }), /: model\.safetensors is not in the cache/);
+  hub.server.requests.length = 0;
+  assert.equal(`${await hub.fetch()}/config.json`, config);
+  assert.equal(hub.server.seen("/resolve/").length, 2);
+});
+
+withPython(
+  "hf_hub_download() finds offline what fetchRepository() brought, by every name of its revision",
+  async (hub) => {
+    for (const revision of ["main", "feature/new", "v1", COMMIT]) {
+      const folder = await hub.fetch({ revision });
+      hub.server.requests.length = 0;
+      for (const file of ["config.json", "tokenizer.json", "model.safetensors"]) {
+        const options = `, revision="${revision}", local_files_only=True`;
+        assert.equal(await python(download(file, options), hub), `${folder}/${file}`);
+      }
+      // Without a list of the tree Python takes the folder for whole.
+      assert.equal(
+        await python(snapshot(`, revision="${revision}", local_files_only=True`), hub),
+        folder,
+      );
+      assert.equal(hub.server.requests.length, 0);
+    }
+  },
+  ["main", "feature/new", "v1"],
+);
+
+withPython(
+  "snapshot_download() asks for no blob that fetchRepository() brought, and scan_cache_dir() has no warning",
+  async (hub) => {
+    const folder = await hub.fetch();
+    hub.server.requests.length = 0;
+    assert.equal(await python(snapshot(), hub), folder);
+    const bodies = hub.server.requests.filter(({ method, path }) =>
+      method === "GET" && /resolve|X-Signature/.test(path)
+    );
+    assert.deepEqual(
+      new Set(bodies.map(({ path }) => path.split("/").at(-1)!.split("?")[0])),
+      new Set(["README.md"]),
+    );
+    const scanned = await python(
+      "import huggingface_hub as h; c = h.scan_cache_dir(); print(len(c.warnings), [(r.repo_id, sorted(r.refs)) for r in c.repos])",
+      hub,
+    );
+    assert.equal(scanned, "0 [('owner/name', ['main'])]");
+  },
+);
+
+withPython(
+  "snapshot_download() and fetchRepository() see a branch move that the other saw",
+  async (hub) => {
+    await hub.fetch();
+    const commit = "b".repeat(40);
+    hub.server.serve("owner/name", { files: { ...FILES, "config.json": "{ }" }, commit });
+    const folder = await python(snapshot(), hub);
+    assert.ok(folder.endsWith(commit));
+    assert.equal(await hub.fetch({ offline: true }), folder);
+    hub.server.serve("owner/name", { files: FILES, commit: "c".repeat(40) });
+    const again = await hub.fetch();
+    assert.equal(
+      await python(download("config.json", ", local_files_only=True"), hub),
+      `${again}/config.json`,
+    );
+  },
+);
+
+withPython(
+  "snapshot_download() and fetchRepository() at once succeed, and send for the weights once",
+  async (hub) => {
+    hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 20, 150) : bytes;
+    for (let round = 0; round < 3; round++) {
+      await Deno.remove(hub.cacheDir, { recursive: true }).catch(() => {});
+      hub.server.requests.length = 0;
+      // Python takes longer to start; whoever is first, the other waits for its lock.
+      const theirs = python(snapshot(), hub);
+      await pause(round * 600);
+      const [folder, ours] = await Promise.all([theirs, hub.fetch()]);
+      assert.equal(folder, ours);
+      assert.deepEqual(Deno.readFileSync(`${ours}/model.safetensors`), FILES["model.safetensors"]);
+      const sent = hub.server.requests.filter(({ host, method }) =>
+        host === "storage" && method === "GET"
+      );
+      assert.equal(sent.length, 1, `round ${round}`);
+      const left = Object.keys(inventory(hub.cacheDir)).filter((path) =>
+        /incomplete|tmp/.test(path)
+      );
+      assert.deepEqual(left, []);
+    }
+  },
+);
+
+withPython("fetchRepository() and Python's filelock keep each other out", async (hub) => {
+  const etag = hub.server.etag("owner/name", "model.safetensors");
+  const lock = `${hub.cacheDir}/.locks/models--owner--name/${etag}.lock`;
+  const tryLock = `
+import filelock
+try:
+    with filelock.FileLock("${lock}", timeout=0): print("free")
+except filelock.Timeout: print("held")`;
+  hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 20, 150) : bytes;
+  const ours = hub.fetch();
+  for (let tries = 0; !hub.server.seen("X-Signature").length; tries++) {
+    assert.ok(tries < 500);
+    await pause(10);
+  }
+  assert.equal(await python(tryLock, hub), "held");
+  await ours;
+  assert.equal(await python(tryLock, hub), "free");
+
+  await Deno.remove(hub.blob("model.safetensors"));
+  const holder = new Deno.Command(PYTHON, {
+    args: [
+      "-c",
+      `import filelock, sys\nwith filelock.FileLock("${lock}"): print("held", flush=True); sys.stdin.read()`,
+    ],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const reader = holder.stdout.getReader();
+  await reader.read();
+  hub.server.requests.length = 0;
+  let done = false;
+  const waiting = hub.fetch().then(() => done = true);
+  await pause(500);
+  assert.equal(done, false);
+  assert.equal(hub.server.seen("X-Signature").length, 0);
+  await holder.stdin.close();
+  await waiting;
+  await reader.cancel();
+  await holder.status;
+  assert.equal(hub.server.seen("X-Signature").length, 1);
+});
+
+withPython(
+  "fetchRepository() takes a snapshot in which Python put files in place of links",
+  async (hub) => {
+    hub.env.HF_HUB_DISABLE_SYMLINKS = "1";
+    const folder = await python(snapshot(), hub);
+    assert.ok(Deno.lstatSync(`${folder}/model.safetensors`).isFile);
+    hub.server.requests.length = 0;
+    delete hub.env.HF_HUB_DISABLE_SYMLINKS;
+    assert.equal(await hub.fetch(), folder);
+    assert.equal(hub.server.requests.length, 1);
+  },
+);
+
+/** A file system of 64 KiB, where this process may make one. */
+async function mountTiny(folder: string): Promise<boolean> {
+  await Deno.mkdir(folder);
+  const args = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder];
+  try {
+    return (await new Deno.Command("mount", { args, stderr: "null" }).output()).success;
+  } catch {
+    return false; // no such program
+  }
+}
+
+Deno.test({
+  name: "fetchRepository() on a full disk says so, and leaves nothing that looks whole",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withHub({ files: FILES }, async (hub) => {
+      if (!await mountTiny(hub.cacheDir)) {
+        console.warn("SKIPPED: a full disk, since no file system can be mounted here");
+        return;
+      }
+      try {
+        assert.match(
+          await hub.refusal(),
+          /the cache at ".*hub" cannot be used \(No space left on device .*\); make room/,
+        );
+        assert.match(await hub.refusal({ offline: true }), /revision "main" is not in the cache/);
+        assert.throws(() => Deno.statSync(hub.blob("model.safetensors")), Deno.errors.NotFound);
+      } finally {
+        await new Deno.Command("umount", { args: [hub.cacheDir] }).output();
+      }
+    }),
+});

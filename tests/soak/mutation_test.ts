@@ -1,0 +1,240 @@
+/**
+ * Damaged files of every format that is read. A mutant ends in what its own rules allow or in `CheckpointError`: no other error, no
+ * hang, nothing read beyond the file, no buffer larger than it.
+ */
+import assert from "node:assert/strict";
+import { crc32 } from "node:zlib";
+import type { ByteSource } from "../../engine/checkpoint/bytes.ts";
+import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
+import { readSafetensorsHeader, type StoredTensor } from "../../engine/checkpoint/safetensors.ts";
+import { readTorch } from "../../engine/checkpoint/torch.ts";
+import { loadConfig } from "../../engine/config.ts";
+import { CheckpointError } from "../../engine/errors.ts";
+import { loadTokenizer } from "../../engine/tokenizer/load.ts";
+import { threefry } from "../../kernels/sample/mod.ts";
+import { inTempFolder, writeSafetensors } from "../safetensors.ts";
+import { fixture } from "../testing.ts";
+
+const MUTANTS = 4000;
+
+/** Draws of one mutant: the n-th number below a bound. */
+type Draw = (n: number, below: number) => number;
+
+/** A few bytes changed within a range, mostly into what the format is made of; now and then the end is torn off. */
+function mutate(file: Uint8Array, draw: Draw, end: number, alphabet: string): Uint8Array {
+  const letters = new TextEncoder().encode(alphabet);
+  const bytes = file.slice();
+  for (let n = 0; n <= draw(0, 3); n++) {
+    const at = draw(10 * n + 10, end);
+    bytes[at] = letters.length && draw(10 * n + 11, 4)
+      ? letters[draw(10 * n + 12, letters.length)]
+      : draw(10 * n + 13, 256);
+  }
+  return draw(1, 10) === 0 ? bytes.slice(0, draw(2, bytes.length)) : bytes;
+}
+
+/** Opens every mutant. `open` holds what comes out against the mutant's own bytes. */
+async function testMutants(
+  file: Uint8Array,
+  make: (draw: Draw) => Uint8Array,
+  open: (mutant: Uint8Array) => Promise<void>,
+): Promise<void> {
+  let refused = 0;
+  for (let mutant = 0; mutant < MUTANTS; mutant++) {
+    const bytes = make((n, below) => threefry(mutant, n, 0, 0) % below);
+    const start = performance.now();
+    try {
+      await open(bytes);
+    } catch (error) {
+      assert.ok(error instanceof CheckpointError, `mutant ${mutant}: ${(error as Error).stack}`);
+      assert.ok(!error.message.includes("\n"), `mutant ${mutant}: ${error.message}`);
+      refused++;
+    }
+    const ms = performance.now() - start;
+    assert.ok(ms < 1000, `mutant ${mutant} took ${ms.toFixed(0)} ms`);
+  }
+  const share = refused / MUTANTS;
+  assert.ok(
+    share > 0.2,
+    `${refused} of ${MUTANTS} were refused: the mutants do not reach the checks`,
+  );
+  await open(file);
+}
+
+/** A file in memory that minds what is asked of it. */
+function inMemory(bytes: Uint8Array): ByteSource {
+  return {
+    name: "mutant",
+    size: bytes.length,
+    read: (offset, into) => {
+      assert.ok(
+        into.length <= bytes.length,
+        `a buffer of ${into.length} for ${bytes.length} bytes`,
+      );
+      if (offset + into.length > bytes.length) throw new CheckpointError("beyond the end");
+      into.set(bytes.subarray(offset, offset + into.length));
+      return Promise.resolve();
+    },
+    [Symbol.dispose]: () => {},
+  };
+}
+
+/** Reads every tensor in small pieces; it must have the bytes that its shape takes. */
+async function readAll(tensors: ReadonlyMap<string, StoredTensor>, size: number): Promise<void> {
+  const piece = new Uint8Array(4096);
+  for (const { source, offset, byteLength } of tensors.values()) {
+    assert.ok(byteLength <= size && offset + byteLength <= source.size);
+    for (let at = 0; at < byteLength; at += piece.length) {
+      await source.read(offset + at, piece.subarray(0, Math.min(piece.length, byteLength - at)));
+    }
+  }
+}
+
+const JSON_LETTERS = '0123456789-.,:[]{}"\\e ';
+
+Deno.test("readSafetensorsHeader() withstands mutants", async () => {
+  const file = await Deno.readFile(fixture("labcore/learned/model.safetensors"));
+  const end = 8 + Number(new DataView(file.buffer).getBigUint64(0, true));
+  await testMutants(file, (draw) => mutate(file, draw, end, JSON_LETTERS), async (bytes) => {
+    await readAll((await readSafetensorsHeader(inMemory(bytes))).tensors, bytes.length);
+  });
+});
+
+/** Where data.pkl lies in a checkpoint of PyTorch, which writes it first, and where its checksum stands. */
+function pickleOf(file: Uint8Array): { begin: number; end: number; checksums: number[] } {
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  const begin = 30 + view.getUint16(26, true) + view.getUint16(28, true);
+  let entry = 0; // the first entry of the directory, by its signature
+  while (view.getUint32(entry, true) !== 0x02014b50) entry++;
+  const end = begin + view.getUint32(entry + 24, true);
+  return { begin, end, checksums: [14, entry + 16] };
+}
+
+Deno.test("readTorch() withstands mutants of the archive", async () => {
+  const file = await Deno.readFile(fixture("labcore/learned/ckpt_last.pt"));
+  const { begin, end } = pickleOf(file);
+  const directory = file.length - 20_000; // of some 100 members
+  const make = (draw: Draw) => {
+    const [from, count] = draw(5, 3) ? [directory, 20_000] : [0, begin];
+    const part = mutate(file.subarray(from, from + count), draw, count, "\0\x01PK\x05\x06\xff");
+    const mutant = file.slice(0, from + part.length === file.length ? file.length : undefined);
+    mutant.set(part, from);
+    return draw(6, 10) ? mutant : mutant.slice(0, draw(7, mutant.length));
+  };
+  assert.ok(end < directory);
+  await testMutants(file, make, async (bytes) => {
+    await readAll((await readTorch(inMemory(bytes))).tensors, bytes.length);
+  });
+});
+
+Deno.test("readTorch() withstands mutants of the pickle whose checksum is right", async () => {
+  const file = await Deno.readFile(fixture("labcore/learned/ckpt_last.pt"));
+  const { begin, end, checksums } = pickleOf(file);
+  const make = (draw: Draw) => {
+    const part = mutate(
+      file.subarray(begin, end),
+      draw,
+      end - begin,
+      "().}]tqhXKMJBRcQbuesa\x85\x86\x87\0",
+    );
+    const mutant = file.slice();
+    mutant.set(part, begin);
+    const sum = crc32(mutant.subarray(begin, end));
+    const view = new DataView(mutant.buffer);
+    for (const at of checksums) view.setUint32(at, sum, true);
+    return mutant;
+  };
+  await testMutants(file, make, async (bytes) => {
+    await readAll((await readTorch(inMemory(bytes))).tensors, bytes.length);
+  });
+});
+
+/** Mutants of a text file that is opened by its path. */
+function testTextFile(
+  name: string,
+  alphabet: string,
+  source: string,
+  open: (path: string) => Promise<void>,
+): void {
+  Deno.test(`${name} withstands mutants`, () =>
+    inTempFolder(async (folder) => {
+      const file = await Deno.readFile(source);
+      const path = `${folder}/${source.replace(/^.*\//, "")}`;
+      await testMutants(
+        file,
+        (draw) => mutate(file, draw, file.length, alphabet),
+        async (bytes) => {
+          await Deno.writeFile(path, bytes);
+          await open(path);
+        },
+      );
+    }));
+}
+
+testTextFile(
+  "loadConfig()",
+  '0123456789-.,="[]# \n\\u',
+  new URL("../../configs/bpe_10m.toml", import.meta.url).pathname,
+  async (path) => {
+    const { generation } = await loadConfig(path);
+    assert.ok(!(generation.temperature! < 0) && !(generation.topP! > 1));
+  },
+);
+
+/** A vocabulary must spell its own characters. */
+async function openVocabulary(path: string): Promise<void> {
+  const tokenizer = await loadTokenizer(path);
+  for (let id = 0; id < Math.min(tokenizer.vocabSize, 100); id++) {
+    assert.deepEqual(tokenizer.encode(tokenizer.decode([id])), [id]);
+  }
+}
+
+testTextFile(
+  "loadTokenizer() of a meta.json",
+  JSON_LETTERS,
+  fixture("labcore/learned/meta.json"),
+  openVocabulary,
+);
+testTextFile(
+  "loadTokenizer() of LabCore's form",
+  JSON_LETTERS,
+  fixture("labcore/learned/tokenizer.json"),
+  openVocabulary,
+);
+for (const kind of ["byte-bpe", "unigram", "wordpiece", "metaspace"]) {
+  testTextFile(
+    `loadTokenizer() of Hugging Face's form, ${kind}`,
+    JSON_LETTERS,
+    fixture(`tokenizers/${kind}/tokenizer.json`),
+    async (path) => {
+      const tokenizer = await loadTokenizer(path);
+      const ids = tokenizer.encode("Hello, wörld 123");
+      assert.ok(ids.every((id) => Number.isInteger(id) && id >= 0));
+      tokenizer.decode(ids);
+    },
+  );
+}
+
+Deno.test("the index of shards withstands mutants", () =>
+  inTempFolder(async (folder) => {
+    const one = { dtype: "F32", shape: [1], data: Float32Array.of(1) };
+    await writeSafetensors(`${folder}/m-1.safetensors`, { a: one, b: one });
+    await writeSafetensors(`${folder}/m-2.safetensors`, { c: one });
+    const text = JSON.stringify({
+      metadata: { total_size: 12 },
+      weight_map: { a: "m-1.safetensors", b: "m-1.safetensors", c: "m-2.safetensors" },
+    });
+    const file = new TextEncoder().encode(text);
+    const path = `${folder}/model.safetensors.index.json`;
+    await testMutants(file, (draw) =>
+      mutate(file, draw, file.length, JSON_LETTERS), async (bytes) => {
+      await Deno.writeFile(path, bytes);
+      using checkpoint = await openCheckpoint(folder);
+      assert.deepEqual(
+        checkpoint.tensors().map(({ name }) =>
+          name
+        ),
+        ["a", "b", "c"],
+      );
+    });
+  }));
