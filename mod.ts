@@ -42,7 +42,16 @@ export {
   type WeightDtype,
   type WriteKvOptions,
 } from "./kernels/mod.ts";
-export type { Architecture, Family, Rope } from "./engine/architecture.ts";
+export type {
+  Architecture,
+  Biases,
+  Family,
+  NormKind,
+  NormPlaces,
+  ParallelNorms,
+  Rope,
+  RopeScaling,
+} from "./engine/architecture.ts";
 export { benchmark, type BenchmarkOptions, type BenchmarkProgress } from "./engine/benchmark.ts";
 export {
   type Checkpoint,

@@ -126,25 +126,22 @@ async function recordKernels(backend: Backend, a: Architecture, runner: Runner):
     embed: (k) => k.embed(s.x, w.wte, s.ids),
     ...(wpe ? { addPosition: (k) => k.addPosition(s.x, wpe) } : {}),
     norm: (k) => {
-      for (const { ln1, ln2 } of w.h) {
-        k.norm(s.n, s.x, ln1);
-        k.norm(s.n, s.x, ln2);
-      }
-      k.norm(s.n, s.x, w.lnF);
+      const norms = [...w.h.flatMap(({ ln1, ln2 }) => [ln1, ln2]), w.lnF];
+      for (const norm of norms) if (norm) k.norm(s.n, s.x, norm);
     },
     "matmul cAttn": each((k, i) => {
       const { weight, bias } = w.h[i].attn.cAttn;
       k.matmul(s.qkv, s.n, weight, { bias });
     }),
-    writeKv: each((k, i) => k.writeKv(s.q, cache[i], s.qkv, w.rope)),
+    writeKv: each((k, i) => k.writeKv(s.q, cache[i], s.qkv, w.h[i].attn.rope)),
     attention: each((k, i) => k.attention(s.y, s.q, cache[i], { scale: w.h[i].attn.scale })),
     "matmul attn.cProj": each((k, i) => {
       const { weight, bias } = w.h[i].attn.cProj;
       k.matmul(s.x, s.y, weight, { bias, residual: true });
     }),
     "matmul cFc": each((k, i) => {
-      const { weight, bias } = w.h[i].mlp.cFc;
-      k.matmul(s.f, s.n, weight, { bias, activation: s.activation });
+      const { cFc: { weight, bias }, activation } = w.h[i].mlp;
+      k.matmul(s.f, s.n, weight, { bias, activation });
     }),
     "matmul mlp.cProj": each((k, i) => {
       const { weight, bias } = w.h[i].mlp.cProj;

@@ -7,38 +7,66 @@
  *
  * @module
  */
-import type { Activation } from "../kernels/activation.ts";
 import type { Backend, Recorder } from "../kernels/backend.ts";
 import type { KvCache } from "../kernels/kv_cache/mod.ts";
+import type { Norm } from "../kernels/norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture.ts";
-import type { Block, Weights } from "./weights.ts";
+import type { Attention, Mlp, Output, Weights } from "./weights.ts";
 
 /** Records the forward pass: ids → logits, or → the cache alone where `s` has no logits. */
 export function forward(k: Recorder, w: Weights, s: State): void {
-  k.embed(s.x, w.wte, s.ids); // x [T, C]
+  k.embed(s.x, w.wte, s.ids, { scale: w.embedScale }); // x [T, C]
   if (w.wpe) k.addPosition(s.x, w.wpe); // learned positions; rotary ones are in the block
   for (const [i, block] of w.h.entries()) {
-    attention(k, block, w, s, s.cache[i]);
-    mlp(k, block, s);
+    const n = normed(k, s.n, s.x, block.ln1); // n [T, C]
+    if (block.parallel) {
+      const m = block.ln2 ? normed(k, s.m!, s.x, block.ln2) : n; // m [T, C]; attention has not been added to x yet
+      attention(k, block.attn, n, s, s.cache[i]);
+      mlp(k, block.mlp, m, s);
+    } else {
+      attention(k, block.attn, n, s, s.cache[i]);
+      mlp(k, block.mlp, normed(k, s.n, s.x, block.ln2), s);
+    }
   }
   if (!s.logits) return;
-  k.norm(s.n, s.x, w.lnF); // n [T, C]
-  k.matmul(s.logits, s.n, w.lmHead); // logits [T, V]
+  const n = normed(k, s.n, s.x, w.lnF); // n [T, C]
+  const { lmHeadBias: bias, logitScale: scale, logitSoftCap: softCap } = w;
+  k.matmul(s.logits, n, w.lmHead, { bias, scale, softCap }); // logits [T, V]
 }
 
-function attention(k: Recorder, { ln1, attn }: Block, w: Weights, s: State, cache: KvCache): void {
-  k.norm(s.n, s.x, ln1); // n [T, C]
-  k.matmul(s.qkv, s.n, attn.cAttn.weight, { bias: attn.cAttn.bias }); // qkv [T, (H + 2G)·D]
-  k.writeKv(s.q, cache, s.qkv, w.rope); // q [T, H·D]; K and V go where attention reads them
-  k.attention(s.y, s.q, cache, { scale: attn.scale }); // y [T, H·D], causal
-  k.matmul(s.x, s.y, attn.cProj.weight, { bias: attn.cProj.bias, residual: true }); // x += y · cProj
+function attention(k: Recorder, attn: Attention, n: Tensor, s: State, cache: KvCache): void {
+  const { cAttn, rope, qNorm, kNorm, scale, softCap, window } = attn;
+  k.matmul(s.qkv, n, cAttn.weight, { bias: cAttn.bias }); // qkv [T, (H + 2G)·D]
+  k.writeKv(s.q, cache, s.qkv, { ...rope, qNorm, kNorm }); // q [T, H·D]; K and V go where attention reads them
+  k.attention(s.y, s.q, cache, { scale, softCap, window }); // y [T, H·D], causal
+  addTo(k, s, s.y, attn); // x += y · cProj
 }
 
-function mlp(k: Recorder, { ln2, mlp: { cFc, cProj } }: Block, s: State): void {
-  k.norm(s.n, s.x, ln2); // n [T, C]
-  k.matmul(s.f, s.n, cFc.weight, { bias: cFc.bias, activation: s.activation }); // f [T, F]
-  k.matmul(s.x, s.f, cProj.weight, { bias: cProj.bias, residual: true }); // x += f · cProj
+function mlp(k: Recorder, layer: Mlp, n: Tensor, s: State): void {
+  const { cFc, cUp, activation } = layer;
+  if (cUp) k.matmul(s.g!, n, cUp.weight, { bias: cUp.bias }); // g [T, F]
+  k.matmul(s.f, n, cFc.weight, { bias: cFc.bias, activation, gate: cUp && s.g }); // f [T, F], times g in a gated MLP
+  addTo(k, s, s.f, layer); // x += f · cProj
+}
+
+/** The norm of x, in `n`; where there is none, x itself. */
+function normed(k: Recorder, n: Tensor, x: Tensor, norm?: Norm): Tensor {
+  if (!norm) return x;
+  k.norm(n, x, norm);
+  return n;
+}
+
+/** x += scale · cProj(y), by way of the norms that a family has here. No parallel block has one, whose `n` is still to be read. */
+function addTo(k: Recorder, s: State, y: Tensor, layer: Output): void {
+  const { cProj: { weight, bias }, lnPost, lnSum, residualScale: scale } = layer;
+  if (lnPost) {
+    k.matmul(s.n, y, weight, { bias }); // n [T, C]
+    k.norm(s.x, s.n, { ...lnPost, residual: true, scale });
+  } else {
+    k.matmul(s.x, y, weight, { bias, scale, residual: true });
+  }
+  if (lnSum) k.norm(s.x, s.x, lnSum);
 }
 
 /** What a step works on. */
@@ -49,6 +77,8 @@ export interface State {
   readonly x: Tensor;
   /** Normed [T, C]. */
   readonly n: Tensor;
+  /** Normed once more [T, C], where a parallel block has two norms. */
+  readonly m?: Tensor;
   /** [T, (H + 2G)·D] */
   readonly qkv: Tensor;
   /** [T, H·D] */
@@ -57,25 +87,35 @@ export interface State {
   readonly y: Tensor;
   /** [T, F] */
   readonly f: Tensor;
+  /** [T, F]; where the MLP is gated. */
+  readonly g?: Tensor;
   /** [T, V]; none where only the cache is filled. */
   readonly logits?: Tensor;
   /** One for each layer. */
   readonly cache: readonly KvCache[];
-  readonly activation: Activation;
 }
+
+/** The tensors of a state that its rows give their size. */
+type RowTensors = Omit<State, "logits" | "cache">;
 
 /** Extents of a state's tensors of `rows` rows, the logits apart. */
 export function stateShapes(a: Architecture, rows: number): Record<string, number[]> {
   const { nEmbd: C, nHead: H, nKvHead: G, headDim: D, nInner: F } = a;
-  return {
+  const shapes: Record<keyof RowTensors, number[] | null> = {
     ids: [rows],
     x: [rows, C],
     n: [rows, C],
+    m: a.parallel === 2 ? [rows, C] : null,
     qkv: [rows, (H + 2 * G) * D],
     q: [rows, H * D],
     y: [rows, H * D],
     f: [rows, F],
+    g: a.gated ? [rows, F] : null,
   };
+  return Object.fromEntries(Object.entries(shapes).filter(([, shape]) => shape !== null)) as Record<
+    string,
+    number[]
+  >;
 }
 
 /** A state of `rows` rows over a cache. */
@@ -85,19 +125,11 @@ export function makeState(
   rows: number,
   cache: readonly KvCache[],
 ): State {
-  const shapes = stateShapes(a, rows);
-  const f32 = (name: string) => backend.tensor(shapes[name], "F32", "activations");
-  return {
-    ids: backend.tensor(shapes.ids, "I32", "activations"),
-    x: f32("x"),
-    n: f32("n"),
-    qkv: f32("qkv"),
-    q: f32("q"),
-    y: f32("y"),
-    f: f32("f"),
-    cache,
-    activation: a.activation,
-  };
+  const tensors = Object.entries(stateShapes(a, rows)).map(([name, shape]) => [
+    name,
+    backend.tensor(shape, name === "ids" ? "I32" : "F32", "activations"),
+  ]);
+  return { ...Object.fromEntries(tensors) as RowTensors, cache };
 }
 
 /** Logits [rows, V] for a state. */

@@ -32,10 +32,11 @@ export function estimateMemory(
   { contextLength, chunk, dtypeOf }: EstimateOptions,
 ): MemoryEstimate {
   const specs = weightSpecs(a);
-  const table = a.rope ? 4 * (contextLength + 1) * a.rope.rotaryDim : 0;
+  const rotaryDims = [a.rope, a.ropeLocal].map((rope) => rope?.rotaryDim ?? 0);
+  const tables = rotaryDims.reduce((n, R) => n + 4 * (contextLength + 1) * R, 0);
   const weights = specs.reduce(
     (n, s) => n + sizeOf(s.shape) * (s.shape.length === 1 ? 4 : BYTES[dtypeOf(s)]),
-    table,
+    tables,
   );
   const kvCache = 2 * 4 * a.nLayer * a.nKvHead * contextLength * a.headDim;
   const rows = (T: number) =>

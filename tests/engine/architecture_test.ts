@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type Architecture, readArchitecture } from "../../engine/architecture.ts";
+import { readArchitecture } from "../../engine/architecture.ts";
 import { CheckpointError } from "../../engine/errors.ts";
 import { readJson } from "../testing.ts";
 
@@ -15,10 +15,17 @@ const LABCORE: Config = {
 };
 const GPT2: Config = { model_type: "gpt2", vocab_size: 320, n_layer: 3, n_head: 4, n_embd: 64 };
 
-/** The record without its one function, which is asked for some layers. */
-function plain(config: Config): Omit<Architecture, "attentionScale"> & { scales: number[] } {
-  const { attentionScale, ...rest } = readArchitecture(config, "config.json");
-  return { ...rest, scales: [0, 1, 2].map(attentionScale) };
+/** The record with its functions asked for some layers. */
+function plain(config: Config) {
+  const { attentionScale, window, ropeOf, embedScale, ...rest } = readArchitecture(
+    config,
+    "config.json",
+  );
+  const layers = [0, 1, 2];
+  assert.deepEqual(layers.map(window), [null, null, null]);
+  assert.deepEqual(layers.map(ropeOf), layers.map(() => rest.rope));
+  assert.equal(embedScale("BF16"), 1);
+  return { ...rest, scales: layers.map(attentionScale) };
 }
 
 function refuses(config: Config, expected: string): void {
@@ -39,11 +46,21 @@ const EXPECTED_LABCORE = {
   nEmbd: 32,
   headDim: 16,
   nInner: 128,
-  bias: true,
-  normBias: true,
+  bias: { qkv: true, attnProj: true, mlp: true, norm: true, lmHead: false },
   activation: "gelu",
-  normEps: 1e-5,
+  gated: false,
+  norm: { kind: "layer", eps: 1e-5, offset: 0 },
+  norms: "pre",
+  finalNorm: true,
+  parallel: null,
+  qkNorm: null,
   rope: null,
+  ropeLocal: null,
+  positionOffset: 0,
+  attentionSoftCap: null,
+  logitSoftCap: null,
+  residualScale: 1,
+  logitScale: 1,
   slides: true,
   tied: true,
   bosId: null,
@@ -61,11 +78,21 @@ const EXPECTED_GPT2 = {
   nEmbd: 64,
   headDim: 16,
   nInner: 256,
-  bias: true,
-  normBias: true,
+  bias: { qkv: true, attnProj: true, mlp: true, norm: true, lmHead: false },
   activation: "geluTanh",
-  normEps: 1e-5,
+  gated: false,
+  norm: { kind: "layer", eps: 1e-5, offset: 0 },
+  norms: "pre",
+  finalNorm: true,
+  parallel: null,
+  qkNorm: null,
   rope: null,
+  ropeLocal: null,
+  positionOffset: 0,
+  attentionSoftCap: null,
+  logitSoftCap: null,
+  residualScale: 1,
+  logitScale: 1,
   slides: false,
   tied: true,
   bosId: 1,
@@ -76,10 +103,10 @@ const EXPECTED_GPT2 = {
 Deno.test("readArchitecture() gives LabCore's conventions when the config is its export's", () => {
   assert.deepEqual(plain(readJson("labcore/learned/config.json")), EXPECTED_LABCORE);
   const rope66 = plain(readJson("labcore/rope66/config.json"));
-  assert.deepEqual([rope66.headDim, rope66.bias, rope66.nInner], [66, false, 528]);
+  assert.deepEqual([rope66.headDim, rope66.bias.mlp, rope66.nInner], [66, false, 528]);
   assert.deepEqual(rope66.rope, { theta: 10000, rotaryDim: 66, interleaved: true });
   const ropeBias = plain(readJson("labcore/rope-bias/config.json"));
-  assert.deepEqual([ropeBias.headDim, ropeBias.bias, ropeBias.rope?.rotaryDim], [16, true, 16]);
+  assert.deepEqual([ropeBias.headDim, ropeBias.bias.mlp, ropeBias.rope?.rotaryDim], [16, true, 16]);
 });
 
 Deno.test("readArchitecture() takes a preset's family when there is no model_type", () => {
@@ -117,7 +144,7 @@ Deno.test("readArchitecture() follows each key when it departs from the default"
   const changed: [config: Config, expected: Config][] = [
     [{ n_inner: 100 }, { nInner: 100 }],
     [{ n_positions: 77, block_size: 5 }, { blockSize: 77 }],
-    [{ layer_norm_epsilon: 1e-6 }, { normEps: 1e-6 }],
+    [{ layer_norm_epsilon: 1e-6 }, { norm: { kind: "layer", eps: 1e-6, offset: 0 } }],
     [{ activation_function: "relu" }, { activation: "relu" }],
     [{ activation_function: "gelu_pytorch_tanh" }, { activation: "geluTanh" }],
     [{ activation_function: "silu" }, { activation: "silu" }],
@@ -157,7 +184,8 @@ Deno.test("readArchitecture() names the key when a size is missing or no size", 
 });
 
 Deno.test("readArchitecture() names the key when a value is one that no model can have", () => {
-  const activations = "one of relu gelu gelu_new gelu_pytorch_tanh geluTanh silu swish";
+  const activations =
+    "one of relu gelu gelu_python gelu_new gelu_fast gelu_accurate gelu_pytorch_tanh gelu_python_tanh geluTanh silu swish";
   const cases: [config: Config, expected: string][] = [
     [{ ...GPT2, n_head: 5 }, "n_embd to be a multiple of n_head (5), got 64"],
     [{ ...LABCORE, n_head: 64 }, "n_embd to be a multiple of n_head (64), got 32"],
@@ -179,6 +207,10 @@ Deno.test("readArchitecture() names the key when a value is one that no model ca
     [{ ...GPT2, tie_word_embeddings: 0 }, "tie_word_embeddings to be true or false, got 0"],
     [{ ...GPT2, scale_attn_weights: "" }, 'scale_attn_weights to be true or false, got ""'],
     [{ ...GPT2, add_cross_attention: true }, "add_cross_attention to be false, got true"],
+    [
+      { ...LABCORE, is_encoder_decoder: true },
+      "is_encoder_decoder to be false: this version runs decoders, got true",
+    ],
     [{ ...GPT2, bos_token_id: "1" }, 'bos_token_id to be an id or a list of ids, got "1"'],
     [{ ...GPT2, eos_token_id: [1, 2.5] }, "eos_token_id to be an id or a list of ids, got [1,2.5]"],
     [{ ...GPT2, eos_token_id: [[1]] }, "eos_token_id to be an id or a list of ids, got [[1]]"],
@@ -190,14 +222,21 @@ Deno.test("readArchitecture() names the key when a value is one that no model ca
 });
 
 Deno.test("readArchitecture() names the families that it knows when it is given another", () => {
-  for (const [value, got] of [["llama", '"llama"'], [7, "7"], [["gpt2"], '["gpt2"]'], ["", '""']]) {
+  const known = [
+    ...["labcore_gpt", "labcore", "nanogpt", "gpt2"],
+    ...["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi", "phi3"],
+    ...["gpt_neox", "gptj", "opt", "olmo2", "smollm3", "granite", "starcoder2", "stablelm"],
+    "gemma3_text",
+  ].join(" ");
+  const others = ["mixtral", "qwen2_moe", "t5", "bloom", "toString", 7, ["gpt2"], ""];
+  for (const value of others) {
     refuses(
       { ...GPT2, model_type: value },
-      `a model_type of labcore_gpt, nanogpt or gpt2, got ${got}`,
+      `a model_type of ${known}, got ${JSON.stringify(value)}`,
     );
   }
-  refuses({}, "a model_type of labcore_gpt, nanogpt or gpt2, got none");
-  refuses({ model_type: null }, "a model_type of labcore_gpt, nanogpt or gpt2, got none");
+  refuses({}, `a model_type of ${known}, got none`);
+  refuses({ model_type: null }, `a model_type of ${known}, got none`);
 });
 
 Deno.test("readArchitecture() takes no value from a prototype when a file brings one along", () => {

@@ -1,0 +1,176 @@
+/**
+ * Reading a configuration one key at a time, each with its default and its bounds.
+ *
+ * @module
+ */
+import type { Activation } from "../../kernels/activation.ts";
+import { CheckpointError } from "../errors.ts";
+
+/** Largest extent that a configuration may name; a shape beyond it is a damaged file and no model. */
+const MAX_EXTENT = 2 ** 31 - 1;
+
+/** Longest value that a message shows. */
+const MAX_SHOWN = 80;
+
+/** Activations by the names that configurations use; transformers has several names for some. */
+const ACTIVATION_NAMES: Readonly<Record<string, Activation>> = {
+  relu: "relu",
+  gelu: "gelu",
+  gelu_python: "gelu",
+  gelu_new: "geluTanh",
+  gelu_fast: "geluTanh",
+  gelu_accurate: "geluTanh",
+  gelu_pytorch_tanh: "geluTanh",
+  gelu_python_tanh: "geluTanh",
+  geluTanh: "geluTanh",
+  silu: "silu",
+  swish: "silu",
+};
+
+/** What a reader knows beside the file. */
+export interface KeysOptions {
+  /** How the file spells keys that the reader asks for by another name. */
+  readonly spelt?: Readonly<Record<string, string>>;
+  /** Values of keys that the file does not have. */
+  readonly defaults?: Readonly<Record<string, unknown>>;
+  /** Stands before a key in messages. */
+  readonly path?: string;
+}
+
+/**
+ * Reads one key at a time. `null` counts as absent, as transformers has it, but for the keys that may be `null` and have another
+ * default: `sizeOrNull` and its like.
+ */
+export class ConfigKeys {
+  constructor(
+    readonly config: Readonly<Record<string, unknown>>,
+    readonly where: string,
+    readonly options: KeysOptions = {},
+  ) {}
+
+  /** Whether the file has a value other than null. */
+  has(key: string): boolean {
+    return this.#own(key) && this.config[this.#spelt(key)] !== null;
+  }
+
+  /** Throws the sentence that a key is wrong. */
+  fail(key: string, expected: string): never {
+    const { path = "" } = this.options;
+    const got = JSON.stringify(this.config[this.#spelt(key)]) ?? "none";
+    throw new CheckpointError(
+      `Cannot read "${this.where}": expected ${path}${this.#spelt(key)} to be ${expected}, got ${
+        got.length > MAX_SHOWN ? `${got.slice(0, MAX_SHOWN)}…` : got
+      }`,
+    );
+  }
+
+  /** Any value, or its default. */
+  value(key: string, fallback?: unknown): unknown {
+    return this.has(key)
+      ? this.config[this.#spelt(key)]
+      : fallback ?? this.options.defaults?.[key] ?? undefined;
+  }
+
+  /** A count of something. */
+  size(key: string, fallback?: number): number {
+    const value = this.value(key, fallback);
+    if (
+      typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > MAX_EXTENT
+    ) {
+      return this.fail(key, `an integer from 1 to ${MAX_EXTENT}`);
+    }
+    return value;
+  }
+
+  /** A count, or null where the file says so, or has nothing and neither have the defaults. */
+  sizeOrNull(key: string): number | null {
+    return this.#isNull(key) ? null : this.size(key);
+  }
+
+  /** A number above 0. */
+  positive(key: string, fallback?: number): number {
+    const value = this.value(key, fallback);
+    if (typeof value !== "number" || !(value > 0 && value < Infinity)) {
+      return this.fail(key, "a positive number");
+    }
+    return value;
+  }
+
+  /** A number above 0, or null as `sizeOrNull` has it. */
+  positiveOrNull(key: string): number | null {
+    return this.#isNull(key) ? null : this.positive(key);
+  }
+
+  /** A list of `count` numbers above 0. */
+  positives(key: string, count: number): number[] {
+    const value = this.value(key);
+    const isList = Array.isArray(value) && value.length === count;
+    if (!isList || !value.every((n) => typeof n === "number" && n > 0 && n < Infinity)) {
+      return this.fail(key, `a list of ${count} positive numbers`);
+    }
+    return value;
+  }
+
+  /** True or false. */
+  flag(key: string, fallback?: boolean): boolean {
+    const value = this.value(key, fallback);
+    return typeof value === "boolean" ? value : this.fail(key, "true or false");
+  }
+
+  /**
+   * An activation by any of its names.
+   * @param taken names that are taken for another.
+   */
+  activation(
+    key: string,
+    fallback?: string,
+    taken: Readonly<Record<string, string>> = {},
+  ): Activation {
+    const given = this.value(key, fallback);
+    const value = Object.hasOwn(taken, String(given)) ? taken[String(given)] : given;
+    if (typeof value !== "string" || !Object.hasOwn(ACTIVATION_NAMES, value)) {
+      return this.fail(key, `one of ${Object.keys(ACTIVATION_NAMES).join(" ")}`);
+    }
+    return ACTIVATION_NAMES[value];
+  }
+
+  /** A token's id, or several; none where it is null. */
+  ids(key: string): number[] {
+    if (this.#isNull(key)) return [];
+    const value = this.value(key);
+    const ids: unknown[] = Array.isArray(value) ? value : [value];
+    if (!ids.every((id) => Number.isInteger(id))) return this.fail(key, "an id or a list of ids");
+    return ids as number[];
+  }
+
+  /** D where it is the width by the heads. */
+  headDim(width: string, heads: string): number {
+    const [C, H] = [this.size(width), this.size(heads)];
+    if (C % H) this.fail(width, `a multiple of ${this.#spelt(heads)} (${H})`);
+    return C / H;
+  }
+
+  /** The keys of an object within, under its name; none where it is absent. */
+  within(key: string): ConfigKeys {
+    const value = this.value(key, {});
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      return this.fail(key, "an object");
+    }
+    const path = `${this.options.path ?? ""}${this.#spelt(key)}.`;
+    return new ConfigKeys(value as Record<string, unknown>, this.where, { path });
+  }
+
+  #spelt(key: string): string {
+    return this.options.spelt?.[key] ?? key;
+  }
+
+  #own(key: string): boolean {
+    return Object.hasOwn(this.config, this.#spelt(key));
+  }
+
+  #isNull(key: string): boolean {
+    return this.#own(key)
+      ? this.config[this.#spelt(key)] === null
+      : (this.options.defaults?.[key] ?? null) === null;
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * The weights of a checkpoint: each name and each shape checked, what is missing or left over listed, rows read as they are asked for.
+ *
+ * @module
+ */
+import {
+  bytesOf,
+  type FillRows,
+  narrow,
+  sizeOf,
+  type StoredOrder,
+  type WeightDtype,
+} from "../../kernels/tensor.ts";
+import type { Architecture } from "../architecture.ts";
+import { type Checkpoint, decode, type TensorInfo } from "../checkpoint/checkpoint.ts";
+import { STORED_BYTES } from "../checkpoint/safetensors.ts";
+import { CheckpointError } from "../errors.ts";
+import { BUFFERS, NAMES } from "./names.ts";
+import { type Run, runsOf, type WeightSpec, weightSpecs } from "./specs.ts";
+
+/** Where the numbers of a wanted tensor come from: a file, or a generator of random ones. */
+export interface WeightSource {
+  /** The dtype in which the weight of this spec is to be kept. */
+  dtype(spec: WeightSpec): WeightDtype;
+  /** Gives rows in that dtype; of a vector, each number is a row. */
+  fill(spec: WeightSpec, dtype: WeightDtype): FillRows;
+}
+
+/**
+ * The weights of a checkpoint, each name and shape checked against the architecture.
+ * @param dtype how weights are to be kept; "auto" as they are stored.
+ * @throws {CheckpointError} listing what is missing, left over, or of another shape.
+ */
+export async function checkpointWeights(
+  checkpoint: Checkpoint,
+  a: Architecture,
+  dtype: WeightDtype | "auto",
+): Promise<WeightSource> {
+  const found = await matchNames(checkpoint, a);
+  const infoOf = ({ names: [name] }: Run) => found.get(name)!;
+  return {
+    dtype: (spec) => {
+      if (dtype !== "auto") return dtype;
+      // What is put together from tensors of several dtypes is kept in the one that holds all of them.
+      const [first, ...others] = new Set(runsOf(spec).map((run) => infoOf(run).dtype));
+      return isWeightDtype(first) && !others.length ? first : "F32";
+    },
+    fill: (spec, kept) => async (row, count, into) => {
+      const rowLength = into.length / count;
+      for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {
+        const part = into.subarray((from - row) * rowLength, (to - row) * rowLength);
+        await readNumbers(checkpoint, infoOf(run), start * rowLength, part, kept);
+      }
+    },
+  };
+}
+
+/** Where rows `begin` … `end` of a spec come from: rows `from` … `to` from a run's tensor, where they stand from row `start` on. */
+function* piecesOf(spec: WeightSpec, begin: number, end: number) {
+  let at = 0;
+  for (const run of runsOf(spec)) {
+    const { piece = run.count, stride = 0 } = run;
+    const last = Math.min(end, at + run.count);
+    for (let from = Math.max(begin, at); from < last;) {
+      const [i, within] = [Math.floor((from - at) / piece), (from - at) % piece];
+      const to = Math.min(last, from + piece - within);
+      yield { run, from, to, start: run.start + i * stride + within };
+      from = to;
+    }
+    at += run.count;
+  }
+}
+
+/** Fills `into` with a tensor's numbers from `start` on, in the dtype that they are to be kept in. */
+async function readNumbers(
+  checkpoint: Checkpoint,
+  { name, dtype }: TensorInfo,
+  start: number,
+  into: Float32Array | Uint16Array,
+  kept: WeightDtype,
+): Promise<void> {
+  const size = STORED_BYTES[dtype];
+  if (dtype === kept) return await checkpoint.readBytes(name, start * size, bytesOf(into));
+  const bytes = new Uint8Array(into.length * size);
+  await checkpoint.readBytes(name, start * size, bytes);
+  into.set(narrow(decode(bytes, dtype), kept));
+}
+
+/** The dtypes that a weight keeps as it is stored. */
+function isWeightDtype(dtype: string): dtype is WeightDtype {
+  return dtype === "F32" || dtype === "F16" || dtype === "BF16";
+}
+
+/** Finds each wanted tensor in a file, by the first of its names. */
+async function matchNames(
+  checkpoint: Checkpoint,
+  a: Architecture,
+): Promise<Map<string, TensorInfo>> {
+  const cannot = `Cannot load "${checkpoint.path}" as ${a.family}`;
+  const stored = checkpoint.tensors();
+  if (a.nLayer > stored.length) {
+    throw new CheckpointError(`${cannot}: ${a.nLayer} layers, but ${stored.length} tensors`);
+  }
+  const { prefixes, others } = NAMES[a.family];
+  const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
+  const prefix = prefixes.find(has) ?? "";
+  const byName = new Map(stored.map((t) => [t.name, t]));
+  const left = new Set(byName.keys());
+  const found = new Map<string, TensorInfo>();
+  const missing: string[] = [];
+  const wrong: string[] = [];
+  for (const { run: { names, of }, shape, stored: order } of wantedTensors(a)) {
+    // The head stands outside the prefix.
+    const hits = names.flatMap((n) => byName.get(prefix + n) ?? byName.get(n) ?? []);
+    hits.forEach(({ name }) => left.delete(name));
+    const [hit, twin] = hits;
+    if (!hit) {
+      missing.push(names.join(" or "));
+      continue;
+    }
+    const whole = [of, ...shape.slice(1)];
+    const expected = order === "KN" ? shape.toReversed() : whole;
+    if (`${hit.shape}` !== `${expected}`) {
+      wrong.push(`${hit.name} is [${hit.shape}], expected [${expected}]`);
+    } else if (twin && !await sameBytes(checkpoint, hit, twin)) {
+      wrong.push(`${hit.name} and ${twin.name} are tied, but differ`);
+    }
+    found.set(names[0], hit);
+  }
+  const isBuffer = (name: string) =>
+    BUFFERS.test(name.startsWith(prefix) ? name.slice(prefix.length) : name);
+  const extra = [...left].filter((name) => !isBuffer(name) && !others?.test(name));
+  const faults = [
+    ...list("missing", missing),
+    ...list("left over", extra),
+    ...list("misshapen or unlike", wrong),
+  ];
+  if (faults.length) throw new CheckpointError(`${cannot}: ${faults.join("; ")}`);
+  return found;
+}
+
+/** Each tensor of a file once, with a spec that takes rows of it. */
+function wantedTensors(a: Architecture) {
+  const wanted = new Map<string, { run: Run; shape: readonly number[]; stored: StoredOrder }>();
+  for (const spec of weightSpecs(a)) {
+    for (const run of runsOf(spec)) {
+      const { shape, stored } = spec;
+      if (!wanted.has(run.names[0])) wanted.set(run.names[0], { run, shape, stored });
+    }
+  }
+  return wanted.values();
+}
+
+/** A short list for a message. */
+function list(what: string, items: readonly string[]): string[] {
+  if (!items.length) return [];
+  const more = items.length > 6 ? ` and ${items.length - 6} more` : "";
+  return [`${what}: ${items.slice(0, 6).join(", ")}${more}`];
+}
+
+/** Tied tensors are stored once as a rule; a writer that stored both must have stored the same. */
+async function sameBytes(checkpoint: Checkpoint, a: TensorInfo, b: TensorInfo): Promise<boolean> {
+  if (checkpoint.sharesBytes(a.name, b.name)) return true;
+  if (a.dtype !== b.dtype || `${a.shape}` !== `${b.shape}`) return false;
+  const size = sizeOf(a.shape) * STORED_BYTES[a.dtype];
+  const [left, right] = [new Uint8Array(1 << 20), new Uint8Array(1 << 20)];
+  for (let at = 0; at < size; at += left.length) {
+    const count = Math.min(left.length, size - at);
+    await checkpoint.readBytes(a.name, at, left.subarray(0, count));
+    await checkpoint.readBytes(b.name, at, right.subarray(0, count));
+    for (let i = 0; i < count; i++) if (left[i] !== right[i]) return false;
+  }
+  return true;
+}

@@ -1,0 +1,39 @@
+/**
+ * Random weights, for measuring a shape that has no file.
+ *
+ * @module
+ */
+import { narrow, type WeightDtype } from "../../kernels/tensor.ts";
+import type { WeightSource } from "./match.ts";
+import { runsOf } from "./specs.ts";
+
+/** Random weights as GPT-2 is initialised (a deviation of 0.02; norms 1, biases 0), the same for a seed on every machine. */
+export function randomWeights(seed: number, dtype: WeightDtype): WeightSource {
+  return {
+    dtype: () => dtype,
+    fill: (spec, kept) => {
+      const { shape, initial = 0 } = spec;
+      if (shape.length === 1) return (_row, _count, into) => void into.fill(initial);
+      const [{ names: [name], start }] = runsOf(spec);
+      let state = hash(seed, start ? `${name} ${start}` : name);
+      return (_row, _count, into) => {
+        const values = kept === "F32" ? into as Float32Array : new Float32Array(into.length);
+        // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003), the cheapest that will do.
+        for (let i = 0; i < values.length; i++) {
+          state ^= state << 13;
+          state ^= state >>> 17;
+          state ^= state << 5;
+          values[i] = state * (0.02 * Math.sqrt(3) / 2 ** 31);
+        }
+        if (kept !== "F32") into.set(narrow(values, kept));
+      };
+    },
+  };
+}
+
+/** A state for xorshift, never 0, from a seed and a name. */
+function hash(seed: number, name: string): number {
+  let h = seed ^ 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 0x01000193);
+  return h || 1;
+}
