@@ -198,7 +198,9 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
     "Other": OTHER,
   },
   inspect: {
-    "The model (the bundled demo if none is named)": MODEL,
+    "The model (the bundled demo if none is named)": MODEL.filter((flag) =>
+      flag !== "meta" && flag !== "tokenizer"
+    ),
     "The run to estimate": ["context", "dtype"],
     "Other": OTHER,
   },

@@ -51,7 +51,7 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
     ["together", bytes(memory.total)],
   ], [1]);
   if (Object.keys(metadata).length) {
-    out += title("Metadata") + table(Object.entries(metadata).map(([k, v]) => [k, oneLine(v)]));
+    out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(oneLine)));
   }
   out += title(`Tensors: ${tensors.length}`);
   out += table(

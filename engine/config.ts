@@ -140,22 +140,39 @@ async function readText(path: string): Promise<string> {
   }
 }
 
+/** Lines of `seed = null` that a file may have, one a section as a rule. */
+const MAX_NULLS = 16;
+
 function parseToml(text: string, path: string): TomlTable {
-  try {
-    return parse(text);
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    const { line, column } = error;
-    const lines = text.split("\n");
-    // TOML has no null, but files with this one line are about; the seed is absent then. The line stays, so that lines count right.
-    if (/^\s*seed\s*=\s*null\s*(#.*)?$/.test(lines[line - 1])) {
-      lines[line - 1] = "";
-      return parseToml(lines.join("\n"), path);
+  const lines = text.split("\n");
+  // Stands for null until the file is parsed, so that a second seed, or one in a wrong place, is the slip that it is.
+  const absent = crypto.randomUUID();
+  for (let nulls = 0;; nulls++) {
+    try {
+      return withoutAbsent(parse(lines.join("\n")), absent);
+    } catch (error) {
+      if (!(error instanceof TomlError)) throw error;
+      const { line, column } = error;
+      // TOML has no null, but files with this one line are about; the seed is absent then.
+      const found = /^(\s*seed\s*=\s*)null(\s*(#.*)?\r?)$/.exec(lines[line - 1]);
+      if (found && nulls < MAX_NULLS) {
+        lines[line - 1] = `${found[1]}"${absent}"${found[2]}`;
+        continue;
+      }
+      // The library's message goes on with the lines of the file.
+      const reason = messageOf(error).split("\n")[0].replace(/^Invalid TOML document: /, "");
+      throw new CheckpointError(
+        `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ${reason}`,
+      );
     }
-    // The library's message goes on with the lines of the file.
-    const reason = messageOf(error).split("\n")[0].replace(/^Invalid TOML document: /, "");
-    throw new CheckpointError(
-      `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ${reason}`,
-    );
   }
+}
+
+/** Takes the keys out that hold what stands for null. */
+function withoutAbsent(table: TomlTable, absent: string): TomlTable {
+  for (const [key, value] of Object.entries(table)) {
+    if (value === absent) delete table[key];
+    else if (SECTION.fits(value)) withoutAbsent(value as TomlTable, absent);
+  }
+  return table;
 }

@@ -90,9 +90,26 @@ export async function loadModel(
   options: LoadOptions = {},
 ): Promise<Model> {
   const start = performance.now();
-  const { dtype, device = "auto", meta, signal } = options;
+  const { device = "auto", signal } = options;
   checkOptions(options);
   signal?.throwIfAborted();
+  // First of all: a device that is not there should cost no download.
+  const backend = await openModelBackend(device);
+  try {
+    return await loadOnto(backend, source, options, start);
+  } catch (error) {
+    await backend[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function loadOnto(
+  backend: Backend,
+  source: string | RandomModel,
+  options: LoadOptions,
+  start: number,
+): Promise<Model> {
+  const { meta } = options;
   const random = typeof source !== "string";
   using opened = random ? null : await openModelFiles(source, options);
   const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
@@ -103,7 +120,7 @@ export async function loadModel(
       `Cannot make a model: expected at most ${MAX_RANDOM_LAYERS} layers, got ${a.nLayer}`,
     );
   }
-  const kept = dtype as WeightDtype | "auto" | undefined;
+  const kept = options.dtype as WeightDtype | "auto" | undefined;
   const weightSource = opened
     ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")
     : randomWeights((source as RandomModel).seed ?? 0, !kept || kept === "auto" ? "F32" : kept);
@@ -116,23 +133,17 @@ export async function loadModel(
     );
   }
   const slots = contextOf(a, options.contextLength);
-  const backend = await openModelBackend(device);
-  try {
-    const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
-    const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
-    checkFits(id, estimateMemory(a, { contextLength: slots, chunk, dtypeOf }), slots);
-    const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
-    const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
-    const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
-    return new Model(backend, a, runner, tokenizer, {
-      id,
-      dtype: weights.wte.dtype,
-      loadMs: performance.now() - start,
-    });
-  } catch (error) {
-    await backend[Symbol.asyncDispose]();
-    throw error;
-  }
+  const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
+  const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
+  checkFits(id, estimateMemory(a, { contextLength: slots, chunk, dtypeOf }), slots);
+  const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
+  const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
+  const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
+  return new Model(backend, a, runner, tokenizer, {
+    id,
+    dtype: weights.wte.dtype,
+    loadMs: performance.now() - start,
+  });
 }
 
 /** A loaded model. Dispose of it to give its memory back. */
@@ -332,7 +343,7 @@ export interface CheckpointDescription {
 /** Reads and checks everything but the weights' bytes. @throws as `loadModel` does. */
 export async function describeCheckpoint(
   source: string,
-  options: Omit<LoadOptions, "device" | "threads" | "tokenizer"> = {},
+  options: Omit<LoadOptions, "device" | "threads" | "tokenizer" | "meta"> = {},
 ): Promise<CheckpointDescription> {
   checkOptions(options);
   using opened = await openModelFiles(source, options);
@@ -364,7 +375,12 @@ interface OpenModel extends Disposable {
 }
 
 async function openModelFiles(source: string, hub: HubOptions): Promise<OpenModel> {
-  const { weights, folder } = await locate(source, hub);
+  // A family that is not known costs no download of its weights.
+  const { weights, folder } = await locate(
+    source,
+    hub,
+    async (folder) => void await readConfig(folder, source),
+  );
   using opened = new DisposableStack();
   const checkpoint = opened.use(await openWeights(weights));
   const architecture = checkpoint.config

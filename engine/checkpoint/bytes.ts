@@ -81,6 +81,26 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** The folder of a file. */
+export function folderOf(path: string): string {
+  return path.replace(/[^/\\]*$/, "") || ".";
+}
+
+/** Whether a parsed value is a list of natural numbers. */
+export function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+/** Sets a key of a record, `__proto__` as any other. */
+export function define(record: object, key: string, value: unknown): void {
+  Object.defineProperty(record, key, {
+    value,
+    enumerable: true,
+    writable: true,
+    configurable: true,
+  });
+}
+
 /** Path of a file in a folder. */
 export function beside(folder: string, name: string): string {
   return `${folder.replace(/\/+$/, "")}/${name}`;

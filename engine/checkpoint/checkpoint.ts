@@ -5,7 +5,7 @@
  */
 import { bytesOf, widen } from "../../kernels/tensor.ts";
 import { CheckpointError } from "../errors.ts";
-import { openFile } from "./bytes.ts";
+import { type ByteSource, openFile } from "./bytes.ts";
 import type { HubOptions } from "./huggingface.ts";
 import { locate } from "./locate.ts";
 import {
@@ -72,6 +72,7 @@ export async function openWeights(path: string): Promise<Checkpoint> {
   using opened = new DisposableStack();
   const open = async (path: string): Promise<Contents> => {
     const file = opened.use(await openFile(path));
+    await refusePointer(file);
     return path.endsWith(".safetensors")
       ? await readSafetensorsHeader(file)
       : await readTorch(file);
@@ -87,6 +88,18 @@ export async function openWeights(path: string): Promise<Checkpoint> {
     contents = await open(path);
   }
   return new OpenCheckpoint(path, contents, opened.move());
+}
+
+/** A clone without Git's extension for large files has a note in the place of each of them. */
+async function refusePointer(file: ByteSource): Promise<void> {
+  const sign = "version https://git-lfs.github.com/";
+  const head = new Uint8Array(Math.min(file.size, sign.length));
+  await file.read(0, head);
+  if (new TextDecoder().decode(head) === sign) {
+    throw new CheckpointError(
+      `Cannot open "${file.name}": it is a pointer of Git LFS, and the file itself is elsewhere; fetch it with git lfs pull`,
+    );
+  }
 }
 
 /** What the reader of any format gives. */

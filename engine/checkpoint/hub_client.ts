@@ -295,7 +295,8 @@ export class HubClient {
     const { status, headers } = response;
     const { endpoint, repo, revision, token } = this.target;
     const code = headers.get("x-error-code");
-    const said = headers.get("x-error-message")?.slice(0, 300);
+    // What another host says may hold the signature of the URL that was asked for.
+    const said = own ? headers.get("x-error-message")?.slice(0, 300) : undefined;
     const host = own ? endpoint : `the host of the files of ${endpoint}`;
     if (status === 408 || status === 429 || status >= 500) {
       const what = status === 429 ? "too many requests" : said;
@@ -330,7 +331,11 @@ export class HubClient {
       );
     }
     if (code === "RepoNotFound" || own && status === 404 && path === undefined) {
-      return this.fail(`there is no such repository at ${endpoint}; check the name`);
+      return this.fail(
+        token
+          ? `there is no such repository at ${endpoint}, or the token has no access to it; check the name and HF_TOKEN`
+          : `there is no such repository at ${endpoint}; check the name`,
+      );
     }
     const asked = path === undefined ? "" : ` for "${path}"`;
     if (code === "EntryNotFound") {

@@ -44,10 +44,13 @@ export interface HubProgress {
 export interface HubSurroundings extends HubTimes {
   /** The environment's variables. */
   readonly env: (name: string) => string | undefined;
+  /** Looks at the small files of a snapshot before the weights are asked for, which are most of the bytes; it may refuse. */
+  readonly beforeWeights: (folder: string) => void | Promise<void>;
 }
 
 const SURROUNDINGS: HubSurroundings = {
   env: (name) => Deno.env.get(name),
+  beforeWeights: () => {},
   retryMs: 500,
   maxWaitMs: 120_000,
   stallMs: 30_000,
@@ -111,7 +114,7 @@ export async function fetchRepository(
     const endpoint = endpointOf(repo, around.env);
     const token = await tokenOf(repo, options, around.env);
     const client = new HubClient({ endpoint, token, repo, revision }, around);
-    return await new Fetch(cache, client, options).run();
+    return await new Fetch(cache, client, options, around.beforeWeights).run();
   } catch (error) {
     signal?.throwIfAborted();
     if (!isSystemError(error)) throw error;
@@ -132,6 +135,7 @@ class Fetch {
     readonly cache: HubCache,
     readonly client: HubClient,
     readonly options: HubOptions,
+    readonly beforeWeights: HubSurroundings["beforeWeights"],
   ) {}
 
   async run(): Promise<string> {
@@ -140,19 +144,21 @@ class Fetch {
     const listing = new Listing(await client.listing(this.options.signal), client);
     const { commit } = listing;
     const small = listing.small();
-    const weights = await this.#weights(listing);
-    const missing = await this.#missing(commit, [...small, ...weights]);
-    this.#total = missing.reduce((sum, { size }) => sum + size, this.#loaded);
+    const known = listing.weights(); // refuses a repository without any
+    const whole = known.path.endsWith(".json") ? undefined : [...small, known];
+    if (whole) this.#total = await this.#missingBytes(commit, whole);
     // The small ones first: where the weights are, the rest is too.
     await this.#bring(commit, small);
+    await this.beforeWeights(cache.snapshot(commit));
+    const weights = await this.#weights(listing, known);
+    this.#total ??= this.#loaded + await this.#missingBytes(commit, weights);
     await this.#bring(commit, weights);
     if (!isCommit(revision)) await cache.writeRef(revision, commit);
     return cache.snapshot(commit);
   }
 
   /** The files of the weights. An index of them has to be fetched first, so that the total is not known until then. */
-  async #weights(listing: Listing): Promise<HubFile[]> {
-    const file = listing.weights();
+  async #weights(listing: Listing, file: HubFile): Promise<HubFile[]> {
     if (!file.path.endsWith(".json")) return [file];
     await this.#bring(listing.commit, [file]);
     const { files } = await readShardIndex(`${this.cache.snapshot(listing.commit)}/${file.path}`);
@@ -163,6 +169,10 @@ class Fetch {
     const missing: HubFile[] = [];
     for (const file of files) if (!await this.cache.has(commit, file)) missing.push(file);
     return missing;
+  }
+
+  async #missingBytes(commit: string, files: readonly HubFile[]): Promise<number> {
+    return (await this.#missing(commit, files)).reduce((sum, { size }) => sum + size, 0);
   }
 
   /** Brings what is missing of some files, a few at a time. The first that fails stops the others. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists } from "./bytes.ts";
+import { beside, exists, folderOf } from "./bytes.ts";
 import { fetchRepository, type HubOptions, WEIGHTS } from "./huggingface.ts";
 
 /** The files of a model on disk. */
@@ -26,11 +26,18 @@ export function repositoryOf(source: string): string | undefined {
 /**
  * Finds the files that a source names: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file or the index of its
  * shards, or a checkpoint of PyTorch. A repository on the hub is brought to this machine, where it is not there yet.
+ * @param beforeWeights may refuse a repository by its small files, before its weights are fetched.
  * @throws {CheckpointError} when there is nothing, or a form that this version does not read.
  */
-export async function locate(source: string, hub: HubOptions = {}): Promise<ModelFiles> {
+export async function locate(
+  source: string,
+  hub: HubOptions = {},
+  beforeWeights: (folder: string) => void | Promise<void> = () => {},
+): Promise<ModelFiles> {
   const repository = repositoryOf(source);
-  const path = repository === undefined ? source : await fetchRepository(repository, hub);
+  const path = repository === undefined
+    ? source
+    : await fetchRepository(repository, hub, { beforeWeights });
   const fail = (expected: string): never => {
     throw new CheckpointError(`Cannot open "${source}": ${expected}`);
   };
@@ -50,5 +57,5 @@ export async function locate(source: string, hub: HubOptions = {}): Promise<Mode
   if (!ENDINGS.test(path)) {
     return fail("expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)");
   }
-  return { weights: path, folder: path.replace(/[^/\\]*$/, "") || "." };
+  return { weights: path, folder: folderOf(path) };
 }

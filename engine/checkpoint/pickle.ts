@@ -256,6 +256,11 @@ class Unpickler implements Machine {
         const module = this.#line();
         return this.#push(this.#global(module, this.#line()));
       }
+      case 0x69: { // INST, a class of Python 2 and its making in one; no name of the table is such a class
+        const module = this.#line();
+        const { name } = this.#global(module, this.#line());
+        return this.#refuse(`its pickle makes ${name} in a way of Python 2`);
+      }
       case 0x93: { // STACK_GLOBAL
         const [module, name] = this.#popped(2);
         return this.#push(this.#global(module, name));

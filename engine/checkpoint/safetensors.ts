@@ -7,7 +7,7 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { type ByteSource, isRecord } from "./bytes.ts";
+import { type ByteSource, define, isNaturals, isRecord } from "./bytes.ts";
 
 /** Bytes of one element of each dtype of the format. */
 export const STORED_BYTES: Readonly<Record<string, number>> = {
@@ -98,7 +98,7 @@ function checkHeader(
     if (name === "__metadata__") {
       for (const [key, value] of Object.entries(entry)) {
         if (typeof value !== "string") return fail(`text for metadata ${JSON.stringify(key)}`);
-        Object.defineProperty(metadata, key, { value, enumerable: true });
+        define(metadata, key, value);
       }
     } else {
       tensors.push(checkEntry(name, entry, source, dataStart, fail));
@@ -153,10 +153,6 @@ function checkEntry(
     fail(`${of} ${dtype} [${shape}] to have ${byteLength} bytes, got ${end - begin}`);
   }
   return { name, dtype, shape, source, offset: dataStart + begin, byteLength };
-}
-
-function isNaturals(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists, isRecord, readJsonObject } from "./bytes.ts";
+import { beside, exists, folderOf, isRecord, readJsonObject } from "./bytes.ts";
 import type { StoredTensor } from "./safetensors.ts";
 
 /** What an index says: the file of each tensor, and which files there are. */
@@ -27,13 +27,15 @@ export async function readShardIndex(path: string): Promise<ShardIndex> {
   if (!entries.length) {
     throw new CheckpointError(`Cannot read "${path}": expected a weight_map with a file a tensor`);
   }
+  // An index of the safe format leads to no pickle.
+  const ending = path.endsWith(".safetensors.index.json") ? ".safetensors" : "";
   const fileOf = new Map<string, string>();
   for (const [tensor, file] of entries) {
-    if (typeof file !== "string" || !isPlainName(file)) {
+    if (typeof file !== "string" || !isPlainName(file) || !file.endsWith(ending)) {
       throw new CheckpointError(
         `Cannot read "${path}": expected the file of ${
           JSON.stringify(tensor)
-        } to lie beside the index, got ${JSON.stringify(file)}`,
+        } to be a ${ending} file beside the index, got ${JSON.stringify(file)}`,
       );
     }
     fileOf.set(tensor, file);
@@ -52,7 +54,7 @@ function isPlainName(name: string): boolean {
  * @throws {CheckpointError} naming the ones that are not there.
  */
 export async function shardPaths({ path, files }: ShardIndex): Promise<string[]> {
-  const folder = path.replace(/[^/\\]*$/, "") || ".";
+  const folder = folderOf(path);
   const missing: string[] = [];
   for (const file of files) if (!await exists(beside(folder, file))) missing.push(file);
   if (missing.length) {

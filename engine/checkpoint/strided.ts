@@ -34,17 +34,15 @@ export function spanOf(shape: readonly number[], stride: readonly number[]): num
   return shape.reduce((span, extent, d) => span + (extent - 1) * stride[d], 1);
 }
 
-/** What the views of a file share: the bytes of the one that is being read. */
-export class ViewCache {
-  /** Whose bytes are kept. */
-  owner?: ViewSource;
-  /** Those bytes, or the reading of them. */
-  bytes?: Promise<Uint8Array>;
-}
+/** Views whose bytes are kept: two, which are compared with each other where they should be tied. */
+const KEPT = 2;
+
+/** What the views of a file share: the bytes of those that are being read, or the reading of them, the oldest first. */
+export type ViewCache = Map<ViewSource, Promise<Uint8Array>>;
 
 /**
  * Gives a view's bytes row after row and little-endian. They are gathered when some are asked for, kept while they are read, and
- * let go at their end or when another view of the file is read.
+ * let go at their end or when other views of the file are read.
  */
 export class ViewSource implements ByteSource {
   readonly name: string;
@@ -64,13 +62,14 @@ export class ViewSource implements ByteSource {
       );
     }
     const { cache } = this;
-    if (cache.owner !== this || !cache.bytes) {
-      cache.owner = this;
-      cache.bytes = gather(this.file, this.layout);
+    let gathering = cache.get(this);
+    if (!gathering) {
+      for (const oldest of cache.keys()) if (cache.size >= KEPT) cache.delete(oldest);
+      cache.set(this, gathering = gather(this.file, this.layout));
     }
     let gathered: Uint8Array | undefined;
     try {
-      gathered = await cache.bytes;
+      gathered = await gathering;
       into.set(gathered.subarray(offset, end));
     } finally {
       if (!gathered || end === this.size) this[Symbol.dispose]();
@@ -78,9 +77,7 @@ export class ViewSource implements ByteSource {
   }
 
   [Symbol.dispose](): void {
-    if (this.cache.owner !== this) return;
-    this.cache.owner = undefined;
-    this.cache.bytes = undefined;
+    this.cache.delete(this);
   }
 }
 

@@ -7,7 +7,7 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import type { ByteSource } from "./bytes.ts";
+import { type ByteSource, define, isNaturals } from "./bytes.ts";
 import { describe, Opaque, PickleGlobal, unpickle } from "./pickle.ts";
 import {
   findGlobal,
@@ -18,7 +18,7 @@ import {
   TorchTensor,
 } from "./pickle_globals.ts";
 import { STORED_BYTES, type StoredTensor } from "./safetensors.ts";
-import { isContiguous, spanOf, ViewCache, ViewSource } from "./strided.ts";
+import { isContiguous, spanOf, type ViewCache, ViewSource } from "./strided.ts";
 import { isZip, locateMember, readMember, readZip, type ZipMember } from "./zip.ts";
 
 /** What a checkpoint holds. */
@@ -232,7 +232,7 @@ function withoutWrappers(name: string): string {
 class Placing {
   readonly #starts = new Map<string, number>();
   readonly #views = new Map<string, ViewSource>();
-  readonly #cache = new ViewCache();
+  readonly #cache: ViewCache = new Map();
 
   constructor(readonly file: ByteSource, readonly archive: Archive, readonly fail: Fail) {}
 
@@ -240,7 +240,10 @@ class Placing {
     const fail: Fail = (expected) => this.fail(`tensor ${describe(name)} ${expected}`);
     const { storage, offset, shape, stride } = tensor;
     if (!(storage instanceof TorchStorage)) return fail("to have a storage");
-    if (!isNaturals(shape) || !isNaturals(stride) || shape.length !== stride.length) {
+    if (
+      !isNaturals(shape) || !isNaturals(stride) || shape.length !== stride.length ||
+      shape.length > MAX_EXTENTS
+    ) {
       return fail("to have a shape, and a stride for each of its extents");
     }
     if (!isNatural(offset)) return fail("to have an offset");
@@ -308,10 +311,6 @@ class Placing {
   }
 }
 
-function isNaturals(value: unknown): value is readonly number[] {
-  return Array.isArray(value) && value.length <= MAX_EXTENTS && value.every(isNatural);
-}
-
 /** A dict of plain data as a record; what is not plain, such as a tensor, is left out. */
 function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<string, unknown> {
   let left = MAX_RECORD;
@@ -356,14 +355,4 @@ function readMetadata(root: ReadonlyMap<unknown, unknown>): Record<string, strin
   const losses = root.get("losses");
   if (losses instanceof Map) take(losses, "losses.");
   return metadata;
-}
-
-/** Sets a key of a record, "__proto__" as any other. */
-function define(record: object, key: string, value: unknown): void {
-  Object.defineProperty(record, key, {
-    value,
-    enumerable: true,
-    writable: true,
-    configurable: true,
-  });
 }

@@ -109,6 +109,7 @@ Deno.test("both command lines of the specification end in the same row and repor
     assert.equal(server.requests.length, 0);
     const hub = await run(folder, HUB, env);
     assert.equal(hub.code, 0, hub.stderr);
+    assert.equal(server.seen("/api/models/LabCoreAI/tiny/revision").length, 1);
 
     const rows = [local, hub].map(({ stdout }) => stdout.trimEnd().split("\n"));
     for (const [i, name] of ["bench_infer", "bench_infer_hf"].entries()) {
@@ -154,6 +155,12 @@ Deno.test("a model of the hub is asked for once when it is cached, and not at al
       /^error: .*revision "main" is not in the cache.*cli\.ts inspect hf:LabCoreAI\/tiny$/m,
     );
     assert.equal(server.requests.length, 0);
+
+    const config = JSON.stringify({ model_type: "mixtral" });
+    server.serve("owner/other", { files: { ...exported, "config.json": config } });
+    const other = await run(folder, ["inspect", "hf:owner/other"], env);
+    assert.match(other.stderr, /model_type .*"mixtral"/);
+    assert.deepEqual(server.seen("safetensors"), []);
 
     const first = await run(folder, ["generate", "hf:LabCoreAI/tiny", ...write], env);
     assert.equal(first.code, 0, first.stderr);

@@ -119,7 +119,9 @@ Deno.test("an error in the TOML is told with line and column", async () => {
 });
 
 Deno.test("seed = null is an absent seed, as a whole line and nothing else", async () => {
-  for (const line of ["seed = null", "  seed=null  # drawn", "seed\t=\tnull\r"]) {
+  for (
+    const line of ["seed = null", "  seed=null  # drawn", "seed\t=\tnull\r", "seed = null # b\r"]
+  ) {
     assert.deepEqual((await load(`[generation]\n${line}\ntop_k = 4\n`)).generation, { topK: 4 });
   }
   assert.deepEqual(
@@ -128,6 +130,10 @@ Deno.test("seed = null is an absent seed, as a whole line and nothing else", asy
   );
   await refuses("[generation]\ntop_k = null", /line 2, column 9/);
   await refuses("[generation]\nseed = nullify", /line 2, column 8/);
+  await refuses("[generation]\nseed = null\nseed = null", /line 3, column 1/);
+  await refuses("[generation]\nseed = null\nseed = 3", /line 3, column 1/);
+  await refuses("[generation]\ntop_k = [\nseed = null\n3]", /line [34], column/);
+  await refuses("seed = null\n".repeat(50_000), /line [12], column/);
   await refuses("[generation]\nseed = null\n\nx = ", /line 4, column 5/);
   const { generation, warnings } = await load(
     '[generation]\nsystem_prompt = """\nseed = null\n"""',

@@ -5,10 +5,17 @@ import {
   readMember,
   readZip,
   type ZipMember,
-} from "../../engine/checkpoint/zip.ts";
-import { CheckpointError } from "../../engine/errors.ts";
-import { fixture } from "../testing.ts";
-import { inMemory, latin1, type Member, zipBytes, type ZipOptions, zipPieces } from "../torch.ts";
+} from "../../../engine/checkpoint/zip.ts";
+import { CheckpointError } from "../../../engine/errors.ts";
+import { fixture } from "../../testing.ts";
+import {
+  inMemory,
+  latin1,
+  type Member,
+  zipBytes,
+  type ZipOptions,
+  zipPieces,
+} from "../../torch.ts";
 
 const one: Member = { name: "a/one", data: latin1("first") };
 const two: Member = { name: "a/two", data: latin1("the second") };

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { CheckpointError } from "../../engine/errors.ts";
-import { findTokenizer, loadTokenizer } from "../../engine/tokenizer/load.ts";
-import type { Tokenizer } from "../../engine/tokenizer/tokenizer.ts";
-import { inTempFolder } from "../safetensors.ts";
-import { fixture, readJson } from "../testing.ts";
+import { CheckpointError } from "../../../engine/errors.ts";
+import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/load.ts";
+import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+import { inTempFolder } from "../../safetensors.ts";
+import { fixture, readJson } from "../../testing.ts";
 
 /** As tests/fixtures/tokenizers/README.md tells. */
 interface Golden {

@@ -1,6 +1,6 @@
 /** Which files of a repository are fetched, what the cache does without the network, and what is refused by its name or content. */
 import assert from "node:assert/strict";
-import { inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
+import { inventory, slowBody, someBytes, withHub } from "../../hub_server.ts";
 
 const COMMIT = "a".repeat(40);
 const MODEL = {
@@ -212,7 +212,7 @@ Deno.test("fetchRepository() counts bytes of all files up to a total", async () 
     const known = seen.filter((progress) => progress.total !== undefined);
     assert.ok(known.every((progress) => progress.total === total));
     assert.ok(
-      seen.filter((p) => p.total === undefined).every((p) => p.file?.endsWith(".index.json")),
+      seen.filter((p) => p.total === undefined).every((p) => p.file?.endsWith(".json")),
     );
     assert.deepEqual(
       new Set(seen.map(({ file }) => file)),
@@ -239,8 +239,8 @@ Deno.test("fetchRepository() refuses an index that names a file elsewhere, or on
     await withHub({ files: { ...files, [name]: "x" } }, async (hub) => {
       if (!hostile.includes(name)) hub.server.serve("owner/name", { files });
       await assert.rejects(hub.fetch(), { name: "CheckpointError" });
-      assert.deepEqual(namesIn(`${hub.cacheDir}/models--owner--name/blobs`).length, 1);
-      assert.equal(hub.server.seen("/resolve/").length, 1);
+      assert.deepEqual(namesIn(`${hub.cacheDir}/models--owner--name/blobs`).length, 2);
+      assert.equal(hub.server.seen("/resolve/").length, 2);
     });
   }
 });

@@ -1,6 +1,6 @@
 /** What goes over the wire: the token, redirects, tries, and the sentences for what a hub refuses. */
 import assert from "node:assert/strict";
-import { pause } from "../../engine/checkpoint/hub_client.ts";
+import { pause } from "../../../engine/checkpoint/hub_client.ts";
 import {
   cutBody,
   error,
@@ -11,7 +11,7 @@ import {
   someBytes,
   TOKEN,
   withHub,
-} from "../hub_server.ts";
+} from "../../hub_server.ts";
 
 const WEIGHTS = someBytes(200_000);
 const FILES = { "config.json": "{}", "model.safetensors": WEIGHTS };
@@ -143,7 +143,12 @@ Deno.test("fetchRepository() tells what each refusal means, and what to do", asy
       /it is gated: accept its terms at http.*\/owner\/name, and set HF_TOKEN/,
     ],
     [403, "GatedRepo", TOKEN, /it is gated: .* the account that did; the one given has no access/],
-    [404, "RepoNotFound", TOKEN, /there is no such repository at http.*; check the name/],
+    [
+      404,
+      "RepoNotFound",
+      TOKEN,
+      /there is no such repository at http.*, or the token has no access/,
+    ],
     [
       404,
       "RevisionNotFound",

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import type { Tokenizer } from "../../engine/tokenizer/tokenizer.ts";
-import { huggingFaceTokenizer } from "../../engine/tokenizer/huggingface.ts";
-import { loadTokenizer } from "../../engine/tokenizer/load.ts";
-import { gpt2File } from "../../engine/tokenizer/tiktoken.ts";
-import { readJson } from "../testing.ts";
+import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+import { huggingFaceTokenizer } from "../../../engine/tokenizer/huggingface.ts";
+import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
+import { gpt2File } from "../../../engine/tokenizer/tiktoken.ts";
+import { readJson } from "../../testing.ts";
 
 /** As tests/fixtures/tokenizers/README.md tells. */
 interface Golden {

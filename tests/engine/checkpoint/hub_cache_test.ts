@@ -1,7 +1,14 @@
 /** What lies on the disk: names, links, parts of files, locks; several processes at once, and one that is killed. */
 import assert from "node:assert/strict";
-import { pause } from "../../engine/checkpoint/hub_client.ts";
-import { cutBody, type HubVisit, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
+import { pause } from "../../../engine/checkpoint/hub_client.ts";
+import {
+  cutBody,
+  type HubVisit,
+  inventory,
+  slowBody,
+  someBytes,
+  withHub,
+} from "../../hub_server.ts";
 
 const COMMIT = "a".repeat(40);
 const WEIGHTS = someBytes(200_000);
@@ -22,7 +29,7 @@ const partsOf = ({ server }: HubVisit) => server.requests.filter(({ host }) => h
 function spawnFetch({ env, server }: HubVisit): Deno.ChildProcess {
   const code = `
     const { fetchRepository } = await import("${new URL(
-    "../../engine/checkpoint/huggingface.ts",
+    "../../../engine/checkpoint/huggingface.ts",
     import.meta.url,
   )}");
     console.log(await fetchRepository("owner/name"));
@@ -252,14 +259,16 @@ Deno.test("fetchRepository() does not mind when another process, without a lock,
 Deno.test("fetchRepository() sends for the same bytes once, however many names they have", async () => {
   const files = {
     "config.json": "{}",
-    "model.safetensors.index.json": JSON.stringify({ weight_map: { a: "a.bin", b: "b.bin" } }),
-    "a.bin": WEIGHTS,
-    "b.bin": WEIGHTS,
+    "model.safetensors.index.json": JSON.stringify({
+      weight_map: { a: "a.safetensors", b: "b.safetensors" },
+    }),
+    "a.safetensors": WEIGHTS,
+    "b.safetensors": WEIGHTS,
   };
   await withHub({ files }, async (hub) => {
     const folder = await hub.fetch();
     assert.equal(partsOf(hub).length, 1);
-    assert.deepEqual(Deno.readFileSync(`${folder}/b.bin`), WEIGHTS);
+    assert.deepEqual(Deno.readFileSync(`${folder}/b.safetensors`), WEIGHTS);
   });
 });
 
