@@ -13,6 +13,7 @@
  *
  * @module
  */
+import { tmpdir } from "node:os";
 import { bench } from "./cli/bench.ts";
 import { devices } from "./cli/devices.ts";
 import { UsageError } from "./cli/flags.ts";
@@ -20,15 +21,17 @@ import { generate } from "./cli/generate.ts";
 import { helpText } from "./cli/help.ts";
 import { inspect } from "./cli/inspect.ts";
 import { type Invocation, nearestCommand, parseArguments } from "./cli/parse.ts";
-import { clearStatus, print, say, sayError } from "./cli/terminal.ts";
+import { clearStatus, interruptTaken, print, say, sayError } from "./cli/terminal.ts";
 import { VERSION } from "./mod.ts";
 
 /** Runs the command that the arguments ask for. Returns the exit status; throws nothing. */
 export async function main(args: readonly string[]): Promise<number> {
+  quietDrivers();
   const controller = new AbortController();
   const interrupt = () => {
     // Whoever presses it twice does not want to wait for the end of a chunk.
     if (controller.signal.aborted) Deno.exit(130);
+    if (interruptTaken()) return;
     clearStatus();
     controller.abort();
   };
@@ -69,6 +72,12 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
     case "devices":
       return await devices();
   }
+}
+
+/** Mesa's drivers complain on standard error where this is not set, and look there for a display, which nobody needs here. */
+function quietDrivers(): void {
+  if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
+  Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
 }
 
 /** A model may stand where a command does, so that a mistyped command looks like a model that is not there. */

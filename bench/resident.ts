@@ -23,7 +23,7 @@ async function main(which: string): Promise<Resident> {
   if (which === "idle") return { ...await resident(), ...tracked };
   const { GPT2 } = await import("./decode.ts");
   await using model = await loadModel({ config: GPT2 }, {
-    device: "cpu",
+    device: "js",
     dtype: "F32",
     contextLength: CONTEXT,
   });

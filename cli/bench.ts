@@ -32,7 +32,7 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
 
   const iters = given.iters ?? 3;
   using progress = new Progress(iters);
-  await using model = await openModel(chosen, given, progress, signal);
+  await using model = await openModel(chosen, given, config, progress, signal);
   signal.throwIfAborted();
   sayModel(model, chosen.id);
   const { generation } = config;

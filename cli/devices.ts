@@ -4,7 +4,7 @@
  * @module
  */
 import { probeLimits } from "../kernels/js/limits.ts";
-import { type BackendName, DeviceError, openBackend } from "../mod.ts";
+import { type BackendName, DeviceError, measureWebGpu, openBackend, probeWebGpu } from "../mod.ts";
 import { bytes, plural, table } from "./format.ts";
 import { print, styled } from "./terminal.ts";
 
@@ -22,6 +22,7 @@ export async function devices(): Promise<void> {
     rows.push([name, about, await stateOf(name)]);
   }
   const { readGBs, flopsGFs } = probeLimits();
+  const adapter = await probeWebGpu();
   const { total, available } = Deno.systemMemoryInfo();
   print(`${styled("bold", "Devices")}\n${table(rows)}
 ${styled("bold", "This machine, one thread of plain typed arrays")}
@@ -32,15 +33,30 @@ ${
       ["reads", `${readGBs.toFixed(1)} GB/s`],
       ["calculates", `${flopsGFs.toFixed(1)} GFLOP/s`],
     ])
+  }${
+    adapter
+      ? `
+${styled("bold", `The GPU, ${adapter.description}`)}
+${await gpuLimits()}`
+      : ""
   }`);
+}
+
+async function gpuLimits(): Promise<string> {
+  const { readBytesPerSec, flopsPerSec } = await measureWebGpu();
+  return table([
+    ["reads", `${(readBytesPerSec / 1e9).toFixed(1)} GB/s`],
+    ["calculates", `${(flopsPerSec / 1e9).toFixed(1)} GFLOP/s`],
+  ]);
 }
 
 async function stateOf(name: BackendName): Promise<string> {
   try {
     await using backend = await openBackend(name);
     const { description, threads } = backend;
-    const ready = name === "js" ? "runs models" : "runs some kernels, no models yet";
-    return `${ready}: ${description}, ${plural(threads, "thread")}`;
+    return `runs models: ${description}${
+      name === "webgpu" ? "" : `, ${plural(threads, "thread")}`
+    }`;
   } catch (error) {
     if (error instanceof DeviceError) return `not here: ${error.message}`;
     throw error;

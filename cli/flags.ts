@@ -130,7 +130,9 @@ export const SWITCHES = {
   strict: on("fail where --device is not there, instead of using the CPU"),
   profile: on("times of each operation"),
   "no-tune": on("do not measure which kernel is fastest"),
-  chat: on("the prompt is a user's turn of a chat"),
+  chat: on(
+    "the prompt is a user's turn of a chat; without --prompt, every line of the input is one",
+  ),
   verbose: on("say more; errors with their stack"),
   help: on("this text"),
   version: on("the version"),

@@ -8,7 +8,10 @@ import { columns, styled } from "./terminal.ts";
 
 /** What a command is for, and its use by example. */
 const ABOUT: Readonly<
-  Record<Command, { summary: string; usage: string; examples: readonly [string, string][] }>
+  Record<
+    Command,
+    { summary: string; usage: string; examples: readonly [string, string][]; more?: string }
+  >
 > = {
   bench: {
     summary: "Measures how fast a model generates: tokens per second and peak memory, as a row " +
@@ -34,7 +37,14 @@ const ABOUT: Readonly<
       ["the bundled demo", 'generate --prompt "ROMEO:" --max-tokens 200'],
       ["the same text every time", "generate --seed 1337"],
       ["the likeliest text, up to the end of a line", "generate --temperature 0 --stop $'\\n'"],
+      ["an answer of a chat model", 'generate hf:OWNER/NAME --chat --prompt "Who are you?"'],
+      ["a conversation", 'generate hf:OWNER/NAME --chat --system "Answer in one sentence."'],
+      ["the same from a file, a turn a line", "generate hf:OWNER/NAME --chat < turns.txt"],
     ],
+    more:
+      "A conversation (--chat without --prompt) ends with /exit, the end of the input, or a full " +
+      "context; an interrupt (Ctrl-C) stops an answer, and at the prompt ends the command. Of --seed, " +
+      "turn i draws with seed + i.",
   },
   inspect: {
     summary: "Tells what a checkpoint holds, and the memory that a run would take.",
@@ -62,7 +72,7 @@ const RUN = "deno run -A cli.ts";
 
 /** The help of a command; with the list of commands where none was named. */
 export function helpText(command: Command, named: boolean): string {
-  const { summary, usage, examples } = ABOUT[command];
+  const { summary, usage, examples, more } = ABOUT[command];
   const width = Math.max(60, Math.min(100, columns()));
   const title = (text: string) => `\n${styled("bold", text)}\n`;
   let out = `${wrap(summary, width, "")}\n${title("Usage")}  ${RUN} ${usage}\n`;
@@ -80,6 +90,7 @@ export function helpText(command: Command, named: boolean): string {
     out += title(group);
     for (const flag of flags) out += flagHelp(flag, width);
   }
+  if (more) out += `\n${wrap(more, width, "")}\n`;
   return `${out}
 A value on the command line beats --config, which beats the default in brackets. --flag=value and
 --flag value are the same; of a flag given twice the last counts.

@@ -93,6 +93,7 @@ function demoFolder(): string | null {
 export async function openModel(
   { source }: Chosen,
   given: Given,
+  { generation: { deterministic } }: Config,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Model> {
@@ -103,6 +104,7 @@ export async function openModel(
     onProgress: progress.load,
     signal,
     ...given.threads !== undefined && { threads: given.threads },
+    ...(given["no-tune"] || deterministic) && { tune: false },
     ...given.context !== undefined && { contextLength: given.context },
     ...given.tokenizer !== undefined && { tokenizer: given.tokenizer },
     ...given.meta !== undefined && { meta: given.meta },

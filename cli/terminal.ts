@@ -53,6 +53,20 @@ export function writeAllSync(
   }
 }
 
+/** Whoever wants to know of an interrupt before it ends the command; says whether that is all that it does. */
+let interruptHandler: (() => boolean) | null = null;
+
+/** Tells of an interrupt. Returns whether somebody took it for themselves. */
+export function interruptTaken(): boolean {
+  return interruptHandler?.() ?? false;
+}
+
+/** Sends interrupts to `handler` first, until the result is disposed of. */
+export function takeInterrupts(handler: () => boolean): Disposable {
+  interruptHandler = handler;
+  return { [Symbol.dispose]: () => interruptHandler = null };
+}
+
 /** The line that changes in place, as it stands on the terminal; empty where there is none. */
 let status = "";
 
@@ -73,6 +87,12 @@ export function clearStatus(): void {
 export function say(line: string): void {
   clearStatus();
   toStderr(`${line}\n`);
+}
+
+/** Text on standard error, without an end of line. */
+export function ask(text: string): void {
+  clearStatus();
+  toStderr(text);
 }
 
 /** Something that the user should know. */

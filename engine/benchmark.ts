@@ -159,10 +159,15 @@ async function measure(
     reusePrompt: false,
     signal,
   });
-  for await (const { id } of tokens) {
+  let together = 0;
+  for await (const { id, ahead = 0 } of tokens) {
     if (id === undefined) continue;
+    together++;
+    if (ahead) continue;
+    // Ids that came back together share their time.
     const now = performance.now();
-    token_ms.push(now - last);
+    const share = (now - last) / together;
+    for (; together > 0; together--) token_ms.push(share);
     last = now;
     if (now - shown >= PROGRESS_MS) show();
   }

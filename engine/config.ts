@@ -5,7 +5,7 @@
  * @module
  */
 import { parse, TomlError, type TomlTable } from "smol-toml";
-import { isRecord, openFile } from "./checkpoint/bytes.ts";
+import { isRecord, readText } from "./checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "./errors.ts";
 
 /** How tokens are drawn; what the file does not say is absent. */
@@ -81,7 +81,7 @@ const SECTION: Kind = { name: "a section", fits: (v) => isRecord(v) && !(v insta
  * @throws {CheckpointError} when it is missing, is no TOML (the message has line and column), or a key has a value of the wrong type.
  */
 export async function loadConfig(path: string): Promise<Config> {
-  const table = parseToml(await readText(path), path);
+  const table = parseToml(await readText(path, "settings", 1_000_000), path);
   const fail = (key: string, { name }: Kind, value: unknown): never => {
     throw new CheckpointError(
       `Cannot read "${path}": expected ${key} to be ${name}, got ${
@@ -124,20 +124,6 @@ function readGeneration(
     }
   }
   config.generation = read as GenerationConfig; // every value has passed its kind
-}
-
-async function readText(path: string): Promise<string> {
-  using source = await openFile(path);
-  if (source.size > 1_000_000) {
-    throw new CheckpointError(`Cannot read "${path}": expected settings, got ${source.size} bytes`);
-  }
-  const bytes = new Uint8Array(source.size);
-  await source.read(0, bytes);
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new CheckpointError(`Cannot read "${path}": expected text in UTF-8`);
-  }
 }
 
 /** Lines of `seed = null` that a file may have, one a section as a rule. */

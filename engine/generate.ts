@@ -22,8 +22,11 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stop?: readonly string[];
   /** Go on after an end-of-text id. Default false. */
   readonly ignoreEos?: boolean;
-  /** Keep the cache entries of a beginning that is the last prompt's too. Default true, but under `deterministic`. */
-  readonly reusePrompt?: boolean;
+  /**
+   * Keep the cache entries of a beginning that is the last prompt's too; "all": of the answer to it as well, as a chat does, though
+   * reruns may then differ in rounding. Default true, but false under `deterministic`.
+   */
+  readonly reusePrompt?: boolean | "all";
   /** Ends the generation with "aborted". */
   readonly signal?: AbortSignal;
 }
@@ -39,6 +42,8 @@ export interface GeneratedToken {
   readonly text: string;
   /** On the last item. */
   readonly finishReason?: FinishReason;
+  /** Ids that came from the device in the same piece and follow at once; missing when this was the last of them. */
+  readonly ahead?: number;
 }
 
 /** A model as a generation sees it. */
@@ -88,10 +93,15 @@ export async function* generateTokens(
   try {
     runner.startSampling(sampling, seed);
     await runner.prefill(ids.slice(-slots), { reuse, signal });
+    let drawn: number[] = []; // the next one last
     for (let count = 1;; count++) {
       model.checkAlive();
-      if (!useKvCache && count > 1) await runner.prefill(ids.slice(-slots), { signal });
-      const id = await runner.draw(signal);
+      if (!drawn.length) {
+        if (!useKvCache && count > 1) await runner.prefill(ids.slice(-slots), { signal });
+        drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);
+        drawn.reverse();
+      }
+      const id = drawn.pop() as number;
       if (id === NOT_FINITE) throw await runner.notFinite(ids);
       ids.push(id);
       let finishReason: FinishReason | undefined;
@@ -104,7 +114,7 @@ export async function* generateTokens(
         else if (!slides && ids.length > slots) finishReason = "context";
       }
       if (finishReason) return yield { id, text: piece + text.flush(), finishReason };
-      yield { id, text: piece };
+      yield drawn.length ? { id, text: piece, ahead: drawn.length } : { id, text: piece };
       if (signal?.aborted) break;
     }
   } catch (error) {

@@ -21,6 +21,7 @@ import {
   type GenerateOptions,
   generateTokens,
 } from "./generate.ts";
+import { TILE_STORE } from "./tiles.ts";
 import { estimateMemory, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
@@ -51,10 +52,12 @@ export interface LoadOptions extends HubOptions {
   readonly device?: Device;
   /** How weights are kept; "auto", the default, as they are stored. */
   readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
-  /** Threads that may compute; the typed-array backend has one. */
+  /** Threads that may compute, on the processor; default as many as are worth having. */
   readonly threads?: number;
   /** Tokens that the cache holds; default the smaller of the model's context and 4096, LabCore's whole block. */
   readonly contextLength?: number;
+  /** Whether a GPU's kernels are chosen by measuring them, where that was not done before; default true. */
+  readonly tune?: boolean;
   /** The kind of tokenizer; default whatever lies beside the weights. */
   readonly tokenizer?: "char" | "bpe" | "hf";
   /** Path of a meta.json that holds the vocabulary. */
@@ -73,6 +76,9 @@ export interface RandomModel {
 
 /** More than any model has; what a shape is made of is listed before its bytes can be added up. */
 const MAX_RANDOM_LAYERS = 10_000;
+
+/** What an estimate takes a processor to calculate in a second: two threads of WebAssembly. */
+const CPU_FLOPS = 80e9;
 
 /** Longest context that is taken without being asked for, where the window does not slide. */
 const DEFAULT_CONTEXT = 4096;
@@ -94,7 +100,8 @@ export async function loadModel(
   checkOptions(options);
   signal?.throwIfAborted();
   // First of all: a device that is not there should cost no download.
-  const backend = await openModelBackend(device);
+  const { threads, tune } = options;
+  const backend = await openBackend(device, { threads, tune, store: TILE_STORE });
   try {
     return await loadOnto(backend, source, options, start);
   } catch (error) {
@@ -135,7 +142,9 @@ async function loadOnto(
   const slots = contextOf(a, options.contextLength);
   const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
   const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
-  checkFits(id, estimateMemory(a, { contextLength: slots, chunk, dtypeOf }), slots);
+  const estimate = estimateMemory(a, { contextLength: slots, chunk, dtypeOf });
+  if (backend.expectFree) await backend.expectFree(id, estimate.total);
+  else checkFits(id, estimate, slots);
   const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
   const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
   const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
@@ -274,7 +283,8 @@ export class Model implements AsyncDisposable {
     try {
       const runner = this.#alive();
       const tokenizer = this.hasTokenizer ? this.tokenizer : null;
-      const eosIds = this.config.eosIds;
+      // A chat model's configuration may know the end of a text alone, and not the mark that ends an answer.
+      const eosIds = [...this.config.eosIds, ...tokenizer?.eosIds ?? []];
       const checkAlive = () => void this.#alive();
       yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, options);
     } finally {
@@ -351,9 +361,8 @@ export async function describeCheckpoint(
   const kept = (options.dtype ?? "auto") as WeightDtype | "auto";
   const weights = await checkpointWeights(checkpoint, architecture, kept);
   const contextLength = contextOf(architecture, options.contextLength);
-  await using backend = await openBackend("cpu");
   const parameters = countParameters(architecture);
-  const chunk = chunkRows(backend.nominalFlops, parameters, contextLength);
+  const chunk = chunkRows(CPU_FLOPS, parameters, contextLength);
   return {
     architecture,
     parameters,
@@ -442,15 +451,6 @@ function contextOf({ slides, blockSize }: Architecture, asked?: number): number 
     );
   }
   return asked;
-}
-
-function openModelBackend(device: Device): Promise<Backend> {
-  if (device === "webgpu" || device === "wasm") {
-    throw new DeviceError(
-      `Cannot run a model on "${device}": it has not all of the operations yet; use "cpu"`,
-    );
-  }
-  return openBackend(device);
 }
 
 /** Refuses what cannot fit, before anything is allocated. */

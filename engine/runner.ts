@@ -23,10 +23,13 @@ export function chunkRows(nominalFlops: number, parameters: number, contextLengt
   return Math.min(Math.max(power, 4), 128, contextLength);
 }
 
+/** Milliseconds that ids which come back together may span, or one step if that is longer. */
+const TOGETHER_MS = 100;
+
 /** What a prefill may do. */
 export interface PrefillOptions {
-  /** Keep what the last prefill wrote of a common beginning. */
-  readonly reuse?: boolean;
+  /** Keep what the last prefill wrote of a common beginning; "all": what was written while drawing as well. */
+  readonly reuse?: boolean | "all";
   readonly signal?: AbortSignal;
 }
 
@@ -34,9 +37,17 @@ export interface PrefillOptions {
 export class Runner {
   /** Tokens that the cache has taken, those that went out of the window among them. */
   #length = 0;
-  /** Ids whose cache entries a prefill wrote and nothing overwrote, from slot 0. */
-  #prefilled: number[] = [];
+  /** Ids whose cache entries are known and were not overwritten, from slot 0. */
+  #written: number[] = [];
+  /** How many of them, from the first on, a prefill wrote in whole chunks from slot 0 on. */
+  #prefilled = 0;
+  /** The id that stands ready. */
+  #ready = 0;
   #logits?: { logits: Tensor; plan: Plan };
+  /** Ids drawn since `startSampling`: where in the ring the next one comes. */
+  #drawn = 0;
+  /** Steps to queue before their ids are read. */
+  #ahead = 1;
   readonly #breather = new Breather();
 
   private constructor(
@@ -68,7 +79,7 @@ export class Runner {
       settings: backend.tensor([4], "F32", "activations"),
       counter: backend.tensor([3], "U32", "activations"),
       seen: backend.tensor([a.vocabSize], "U32", "activations"),
-      drawn: backend.tensor([1], "I32", "activations"),
+      drawn: backend.tensor([backend.readAhead ?? 1], "I32", "activations"),
     };
     const plans = {
       prefill: await backend.record((k) => forward(k, weights, many)),
@@ -93,25 +104,46 @@ export class Runner {
     this.backend.write(settings, new Float32Array([temperature, topK, topP, repetitionPenalty]));
     this.backend.write(counter, new Uint32Array([seed >>> 0, Math.floor(seed / 2 ** 32), 0]));
     this.backend.write(seen, new Uint32Array(this.architecture.vocabSize));
+    this.#drawn = 0;
+    this.#ahead = 1; // the first id comes as soon as it can
   }
 
   /** Puts all but the last of `ids` (at most S) into the cache, and the last where the next pass reads it. */
   async prefill(ids: readonly number[], { reuse, signal }: PrefillOptions = {}): Promise<void> {
     const last = ids.length - 1;
-    this.#length = reuse ? this.#common(ids.slice(0, last)) : 0;
-    this.#prefilled.length = this.#length;
+    this.#length = reuse ? this.#common(ids.slice(0, last), reuse) : 0;
+    this.#forget(this.#length);
+    const whole = this.#prefilled === this.#length && this.#length % this.chunk === 0;
     for await (const chunk of this.#feed(ids.slice(0, last), this.plans.prefill, signal)) {
-      this.#prefilled.push(...chunk);
+      this.#written.push(...chunk);
+      if (whole) this.#prefilled += chunk.length;
     }
+    this.#ready = ids[last];
     this.backend.write(this.one.ids, Int32Array.of(ids[last]));
   }
 
-  /** Takes the id that stands ready and draws the next one, which then stands ready. */
-  async draw(signal?: AbortSignal): Promise<number> {
-    this.#advance(this.plans.draw);
-    const [id] = await this.backend.read(this.sampling.drawn);
+  /**
+   * Takes the id that stands ready and draws the next one, which then stands ready, and so on: at most `most` ids. How many come back
+   * together follows from the time that a step took. What was drawn ahead and is not wanted leaves entries that only a
+   * prompt which begins so keeps.
+   */
+  async draw(most: number, signal?: AbortSignal): Promise<number[]> {
+    const { slides } = this.architecture;
+    const room = slides ? Infinity : this.slots - this.#length;
+    const count = Math.max(1, Math.min(most, this.#ahead, room));
+    const start = performance.now();
+    for (let i = 0; i < count; i++) this.#advance(this.plans.draw);
+    const ring = await this.backend.read(this.sampling.drawn);
+    const stepMs = (performance.now() - start) / count;
+    const ids = Array.from({ length: count }, () => ring[this.#drawn++ % ring.length]);
+    if (this.#written.length + count === this.#length) {
+      this.#written.push(this.#ready, ...ids.slice(0, -1));
+    }
+    this.#ready = ids[count - 1];
+    const span = Math.floor(TOGETHER_MS / stepMs);
+    this.#ahead = Math.max(1, Math.min(2 * this.#ahead, span, ring.length));
     await this.#breather.breathe(signal);
-    return id;
+    return ids;
   }
 
   /** Takes the id that stands ready; its logits [V]. */
@@ -126,7 +158,7 @@ export class Runner {
     const { logits, plan } = this.#logits ??= await this.#recordLogits();
     const all = new Float32Array(ids.length * V);
     this.#length = 0;
-    this.#prefilled = [];
+    this.#forget();
     for await (const { length: rows } of this.#feed(ids, plan, signal)) {
       const chunk = await this.backend.read(logits, 0, rows * V) as Float32Array;
       all.set(chunk, this.#length * V);
@@ -142,8 +174,8 @@ export class Runner {
     for (let layers = 0; layers <= nLayer; layers++) {
       const head = { ...weights, h: weights.h.slice(0, layers) };
       using plan = await this.backend.record((k) => forward(k, head, many));
-      this.#prefilled = [];
       this.#length = 0;
+      this.#forget();
       for await (const { length: rows } of this.#feed(window, plan)) {
         const x = await this.backend.read(many.x, 0, rows * nEmbd) as Float32Array;
         if (!x.every(Number.isFinite)) {
@@ -182,8 +214,8 @@ export class Runner {
   /** Queues a pass over the one id that stands ready. */
   #advance(plan: Plan): void {
     plan.run(this.#step(1));
-    // Past the window a slot is written again, and the beginning is no longer what a prefill wrote.
-    if (this.full) this.#prefilled = [];
+    // Past the window a slot is written again, and the beginning is no longer what was written first.
+    if (this.full) this.#forget();
     this.#length++;
   }
 
@@ -199,10 +231,20 @@ export class Runner {
     };
   }
 
-  /** Entries to keep for a prompt that begins as the last one: whole chunks alone, so that every sum is made as it was. */
-  #common(ids: readonly number[]): number {
+  /**
+   * Entries to keep for a prompt that begins as the last one: whole chunks alone, so that every sum is made as it was. Those written
+   * while drawing are the same numbers but for rounding: a chat keeps them, and encodes only what is new.
+   */
+  #common(ids: readonly number[], reuse: true | "all"): number {
+    const known = reuse === "all" ? this.#written.length : this.#prefilled;
     let same = 0;
-    while (same < ids.length && ids[same] === this.#prefilled[same]) same++;
-    return same - same % this.chunk;
+    while (same < ids.length && same < known && ids[same] === this.#written[same]) same++;
+    return reuse === "all" ? same : same - same % this.chunk;
+  }
+
+  /** Trusts the first entries alone. */
+  #forget(from = 0): void {
+    this.#written.length = Math.min(this.#written.length, from);
+    this.#prefilled = Math.min(this.#prefilled, from);
   }
 }

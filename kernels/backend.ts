@@ -36,9 +36,16 @@ export interface Backend extends AsyncDisposable {
   readonly description: string;
   /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
   readonly nominalFlops: number;
+  /** Steps that are worth queueing before anything is read; default 1, where a step is done when `run` returns. */
+  readonly readAhead?: number;
   /** Tracked bytes of every buffer; all zero after dispose. */
   readonly memory: Memory;
 
+  /**
+   * Tries whether there is room for `bytes` more, before anything is loaded; missing where the host's memory is what there is.
+   * @throws {DeviceError} with the bytes that there are, naming `what`.
+   */
+  expectFree?(what: string, bytes: number): Promise<void>;
   /**
    * A zeroed tensor. A device that runs out of memory says so at the next `read`.
    * @throws {RangeError} when it is larger than this backend can hold in one buffer.

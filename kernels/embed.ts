@@ -10,7 +10,8 @@
  */
 import { expectTensor } from "./errors.ts";
 import type { Rows } from "./matmul/mod.ts";
-import { type Tensor, type Weight, widen } from "./tensor.ts";
+import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
+import { type Tensor, type Weight, type WeightDtype, widen } from "./tensor.ts";
 
 /** What is done to each row of `embed`. */
 export interface EmbedOptions {
@@ -58,4 +59,86 @@ export function addPositionJs(
     widen(row, data, dtype, (position + t) * C, C);
     for (let c = 0; c < C; c++) x[t * C + c] += row[c];
   }
+}
+
+/** A table as a shader of this file reads it. */
+interface TableWgsl {
+  readonly dtype: WeightDtype;
+  /** Its rows first … first + count alone, where it does not fit one binding. */
+  readonly first: number;
+  readonly count: number;
+}
+
+/** The constants that the shader of `embed` and `addPosition` is specialised on. */
+export interface EmbedWgsl {
+  readonly V: number;
+  readonly C: number;
+  /** Lanes of a workgroup. */
+  readonly lanes: number;
+  /** Rows are chosen by ids, and overwrite y; without it by the position, and are added. */
+  readonly table: TableWgsl;
+  readonly by: "ids" | "position";
+  readonly scale: number;
+  /** `addPosition`'s whole table, when both are done at once. */
+  readonly positions?: WeightDtype;
+}
+
+/** Groups of four numbers of all rows of a step. */
+export function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
+  return Math.ceil(rows * Math.ceil(C / 4) / lanes);
+}
+
+/** The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions; tables in panels, as `matmulWgsl` has it. */
+export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): string {
+  const { dtype, first, count } = table;
+  const group = GROUP_WGSL[dtype];
+  const added = positions && GROUP_WGSL[positions];
+  const assign = by === "ids" ? "=" : "+=";
+  // An id outside the table is the first part's: somebody has to write its zeros.
+  const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
+  const declareAdded = added
+    ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.type}>;
+fn position_of(row: u32, k: u32) -> vec4f {
+  let g = positions[at_of(row, k)];
+  return ${added.widen};
+}`
+    : "";
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
+@group(1) @binding(2) var<storage, read> table: array<${group.type}>;
+
+const C = ${C}u;
+const GROUPS = ${Math.ceil(C / 4)}u;
+const PANEL = ${PANEL}u;
+fn at_of(row: u32, k: u32) -> u32 { return ((row / PANEL) * GROUPS + k) * PANEL + row % PANEL; }
+fn row_of(row: u32, k: u32) -> vec4f {
+  let g = table[at_of(row, k)];
+  return ${group.widen};
+}
+${declareAdded}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = index_of(group, grid) * ${lanes}u + lane;
+  let t = i / GROUPS;
+  let k = i % GROUPS;
+  if (t >= run.rows) { return; }
+  let id = ${by === "ids" ? "ids[t]" : "i32(run.position + t)"};
+  let inside = id >= ${first} && id < ${first + count};
+  if (!(${mine})) { return; }
+  var v = vec4f(0.0);
+  if (inside) { v = row_of(u32(id) - ${first}u, k) * f32(${scale}); }
+  ${added ? "v += position_of(run.position + t, k);" : ""}
+  let at = t * C + 4u * k;
+  y[at] ${assign} v.x;
+  if (4u * k + 1u < C) { y[at + 1u] ${assign} v.y; }
+  if (4u * k + 2u < C) { y[at + 2u] ${assign} v.z; }
+  if (4u * k + 3u < C) { y[at + 3u] ${assign} v.w; }
+}
+`;
 }

@@ -19,25 +19,50 @@
  */
 import type { Backend, BackendName } from "./backend.ts";
 import { openJsBackend } from "./js/backend.ts";
-import { openWasmBackend } from "./wasm/backend.ts";
-import { openWebGpuBackend } from "./webgpu/backend.ts";
+import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
+import { openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
 
 /** What `openBackend` takes: a backend, `cpu` for the best that runs on the processor, or `auto` for the best of all. */
 export type Device = "auto" | "cpu" | BackendName;
 
+/** How a backend is to be opened; what does not concern it is passed over. */
+export interface BackendOptions {
+  /** Threads that may compute, on the processor; default as many as are worth having. The typed arrays have one. */
+  readonly threads?: number;
+  /** Whether a GPU's kernels are chosen by measuring them; default true. */
+  readonly tune?: boolean;
+  /** Where those choices are kept; default nowhere. */
+  readonly store?: TileStore;
+}
+
 /**
- * Opens a backend. `cpu` and `auto` are the typed arrays until the other backends know every operation.
+ * Opens a backend. `cpu` is WebAssembly where its SIMD is known, else the typed arrays; `auto` is a real GPU if there is one, else
+ * `cpu`, and never a software adapter.
  * @throws {DeviceError} when it cannot run here.
+ * @throws {RangeError} on an option out of range.
  */
-export function openBackend(device: Device = "auto"): Promise<Backend> {
+export async function openBackend(
+  device: Device = "auto",
+  options: BackendOptions = {},
+): Promise<Backend> {
   switch (device) {
     case "webgpu":
-      return openWebGpuBackend();
+      return await openWebGpuBackend(options);
     case "wasm":
-      return openWasmBackend();
+      return await openWasmBackend(options);
+    case "js":
+      return openJsBackend();
+    case "cpu":
+      return await openCpu(options);
     default:
-      return Promise.resolve(openJsBackend());
+      return (await probeWebGpu())?.software === false
+        ? await openWebGpuBackend(options)
+        : await openCpu(options);
   }
+}
+
+async function openCpu(options: BackendOptions): Promise<Backend> {
+  return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
 }
 
 export type { Activation } from "./activation.ts";
@@ -51,3 +76,10 @@ export { Memory, type MemoryFigure } from "./memory.ts";
 export type { Norm, NormOptions } from "./norm.ts";
 export type { Sampling } from "./sample/mod.ts";
 export * from "./tensor.ts";
+export {
+  measureWebGpu,
+  probeWebGpu,
+  type TileStore,
+  type WebGpuAdapter,
+  type WebGpuLimits,
+} from "./webgpu/backend.ts";

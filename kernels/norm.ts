@@ -10,7 +10,16 @@
  */
 import { expectTensor } from "./errors.ts";
 import type { Tensor } from "./tensor.ts";
-import { f32, f32x4, type Func, i32, type ModuleBuilder, v128 } from "./wasm/assembler.ts";
+import {
+  f32,
+  f32x4,
+  type FunctionBuilder,
+  i32,
+  type ModuleBuilder,
+  v128,
+} from "./wasm/assembler.ts";
+import type { Local, Value } from "./wasm/assembler.ts";
+import { defineKernel, type Kernel } from "./wasm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "./wasm/lanes.ts";
 
 /** What a norm is made of. */
@@ -139,45 +148,74 @@ fn main(
 `;
 }
 
-/** The WASM form: y, x, weight, bias and the number of rows in, addresses all but the last. */
-export function normWasm(
-  m: ModuleBuilder,
-  C: number,
-  { kind, bias: hasBias, eps, offset = 0, residual = false, scale = 1 }: NormOptions<unknown>,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, y, x, weight, bias, rows) => {
-    const [t, c] = [f.local("i32"), f.local("i32")];
-    const [sum, mean, inverse, v] = [0, 1, 2, 3].map(() => f.local("v128"));
-    const at = (row: typeof x) => i32.add(row, c);
-    const centred = () => kind === "layer" ? f32x4.sub(v128.load(at(x)), mean) : v128.load(at(x));
-
-    f.for(t, 0, rows, 1, () => {
-      if (kind === "layer") {
-        f.set(sum, f32x4.splat(0));
-        eachFour(f, c, C, (lanes) => {
-          f.set(sum, f32x4.add(sum, firstLanes(v128.load(at(x)), lanes)));
-        });
-        f.set(mean, f32x4.splat(f32.div(sumF32(sum), C)));
-      }
-      f.set(sum, f32x4.splat(0));
-      eachFour(f, c, C, (lanes) => {
-        f.set(v, firstLanes(centred(), lanes));
-        f.set(sum, f32x4.add(sum, f32x4.mul(v, v)));
-      });
-      const variance = f32.div(sumF32(sum), C);
-      f.set(inverse, f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, eps)))));
-
-      eachFour(f, c, C, (lanes) => {
-        const w = v128.load(at(weight));
-        const factor = offset === 0 ? w : f32x4.add(w, f32x4.splat(offset));
-        f.set(v, f32x4.mul(f32x4.mul(centred(), inverse), factor));
-        if (hasBias) f.set(v, f32x4.add(v, v128.load(at(bias))));
-        if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
-        if (residual) f.set(v, f32x4.add(v128.load(at(y)), v));
-        storeLanes(f, at(y), v, lanes);
-      });
+/** The WASM form: addresses of y, x, weight, bias; an item is a row. */
+export function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
+  return defineKernel(m, 4, (f, [y, x, weight, bias], { begin, end }) => {
+    const t = f.local("i32");
+    for (const row of [y, x]) f.set(row, i32.add(row, i32.mul(begin, 4 * C)));
+    f.for(t, begin, end, 1, () => {
+      applyNorm(f, { y, x, weight, bias }, C, options, normStats(f, x, C, options));
       f.set(x, i32.add(x, 4 * C));
       f.set(y, i32.add(y, 4 * C));
     });
+  });
+}
+
+/** Mean and 1/deviation of a row, in all four lanes of each. */
+export interface NormStats {
+  readonly mean: Local<"v128">;
+  readonly inverse: Local<"v128">;
+}
+
+/** The C numbers at `x` without their mean, if it is taken off. */
+function centred(x: Value<"i32">, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
+  return kind === "layer" ? f32x4.sub(v128.load(x), mean) : v128.load(x);
+}
+
+/** Writes the code that takes the measure of C numbers at `x`. */
+export function normStats(
+  f: FunctionBuilder,
+  x: Local<"i32">,
+  C: number,
+  norm: Norm<unknown>,
+): NormStats {
+  const c = f.local("i32");
+  const [sum, mean, inverse, v] = [0, 1, 2, 3].map(() => f.local("v128"));
+  const at = i32.add(x, c);
+  if (norm.kind === "layer") {
+    f.set(sum, f32x4.splat(0));
+    eachFour(f, c, C, (lanes) => f.set(sum, f32x4.add(sum, firstLanes(v128.load(at), lanes))));
+    f.set(mean, f32x4.splat(f32.div(sumF32(sum), C)));
+  }
+  f.set(sum, f32x4.splat(0));
+  eachFour(f, c, C, (lanes) => {
+    f.set(v, firstLanes(centred(at, { mean, inverse }, norm), lanes));
+    f.set(sum, f32x4.add(sum, f32x4.mul(v, v)));
+  });
+  const variance = f32.div(sumF32(sum), C);
+  f.set(inverse, f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, norm.eps)))));
+  return { mean, inverse };
+}
+
+/** Writes the code that makes C numbers at `y` of those at `x`. */
+export function applyNorm(
+  f: FunctionBuilder,
+  { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<"i32">>>,
+  C: number,
+  norm: NormOptions<unknown>,
+  stats: NormStats,
+): void {
+  const { offset = 0, residual = false, scale = 1 } = norm;
+  const c = f.local("i32");
+  const v = f.local("v128");
+  const at = (row: Value<"i32">) => i32.add(row, c);
+  eachFour(f, c, C, (lanes) => {
+    const w = v128.load(at(weight));
+    const factor = offset === 0 ? w : f32x4.add(w, f32x4.splat(offset));
+    f.set(v, f32x4.mul(f32x4.mul(centred(at(x), stats, norm), stats.inverse), factor));
+    if (norm.bias) f.set(v, f32x4.add(v, v128.load(at(bias))));
+    if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+    if (residual) f.set(v, f32x4.add(v128.load(at(y)), v));
+    storeLanes(f, at(y), v, lanes);
   });
 }

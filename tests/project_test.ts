@@ -43,12 +43,21 @@ interface ModuleInfo {
   }[];
 }
 
+/** Files that are started as workers, by the URL that stands in the code. */
+function workers(): string[] {
+  return SOURCES.flatMap((path) =>
+    [...read(path).matchAll(/new Worker\(\s*new URL\("(\.[^"]+)", import\.meta\.url\)/g)]
+      .map(([, url]) => new URL(url, new URL(path, ROOT)).pathname)
+  );
+}
+
 /** What each file imports, types too; all paths from the root on. */
 function importGraph(): ReadonlyMap<string, readonly string[]> {
   const graph = new Map<string, string[]>();
   const toPath = (specifier: string) => specifier.slice(ROOT.href.length);
   const isOurs = (specifier?: string) => specifier !== undefined && specifier.startsWith(ROOT.href);
-  for (const root of Object.values(denoJson.exports)) {
+  // A worker is a root of its own: nothing imports it, and `deno info` does not follow its URL.
+  for (const root of [...Object.values(denoJson.exports), ...workers()]) {
     const { modules } = JSON.parse(deno("info", "--json", root).out) as { modules: ModuleInfo[] };
     for (const { specifier, error, dependencies = [] } of modules) {
       if (!isOurs(specifier)) continue;

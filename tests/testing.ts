@@ -12,6 +12,8 @@ import { threefry } from "../kernels/sample/mod.ts";
 export const TOLERANCE = {
   /** One operation against its typed-array form or PyTorch's. */
   kernel: { atol: 1e-5, rtol: 1e-5 },
+  /** A function of vectors in F32 against JavaScript's doubles. */
+  vectorMath: { atol: 4e-7, rtol: 0 },
   /** Long sums: matmul and attention. */
   sum: { atol: 1e-4, rtol: 1e-4 },
   /** Logits of a whole model, whatever the storage; the goldens are computed from the stored values. */

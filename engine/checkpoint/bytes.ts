@@ -35,25 +35,45 @@ export async function openFile(path: string): Promise<ByteSource> {
   }
 }
 
-/** Largest JSON file that is taken for a configuration or a vocabulary, in bytes. */
-const MAX_JSON_BYTES = 100_000_000;
+/** Largest text file that is taken for a configuration or a vocabulary, in bytes. */
+const MAX_TEXT_BYTES = 100_000_000;
+
+/**
+ * Reads a text file.
+ * @param expected names what the file should hold, for messages.
+ * @throws {CheckpointError} when it is missing, larger than `most` bytes, or not UTF-8.
+ */
+export async function readText(
+  path: string,
+  expected: string,
+  most = MAX_TEXT_BYTES,
+): Promise<string> {
+  using source = await openFile(path);
+  if (source.size > most) {
+    throw new CheckpointError(
+      `Cannot read "${path}": expected at most ${most} bytes of ${expected}, got ${source.size}`,
+    );
+  }
+  const bytes = new Uint8Array(source.size);
+  await source.read(0, bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new CheckpointError(
+      `Cannot read "${path}": expected ${expected}, got bytes that are no UTF-8`,
+    );
+  }
+}
 
 /**
  * Reads a JSON file that holds an object.
  * @throws {CheckpointError} when it is missing, torn, not UTF-8, or holds something else.
  */
 export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
-  using source = await openFile(path);
-  if (source.size > MAX_JSON_BYTES) {
-    throw new CheckpointError(
-      `Cannot read "${path}": expected at most ${MAX_JSON_BYTES} bytes of JSON, got ${source.size}`,
-    );
-  }
-  const bytes = new Uint8Array(source.size);
-  await source.read(0, bytes);
+  const text = await readText(path, "JSON");
   let value: unknown;
   try {
-    value = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = parseJson(text);
   } catch (error) {
     throw new CheckpointError(`Cannot read "${path}": expected JSON, got ${messageOf(error)}`);
   }

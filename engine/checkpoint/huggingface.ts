@@ -71,8 +71,8 @@ const SMALL_FILES = [
   "meta.json",
 ];
 
-/** The older form of a tokenizer.json. */
-const OLD_TOKENIZER = ["vocab.json", "merges.txt"];
+/** The older forms of a tokenizer.json; the last is not read, but told apart from no tokenizer at all. */
+const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
 
 /** What holds weights, the first that is there: the safe format before the other, one file before many. */
 export const WEIGHTS: readonly string[] = [

@@ -8,11 +8,20 @@ import type { Tokenizer as Library } from "@huggingface/tokenizers";
 import { isRecord } from "../checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { AddedTokens } from "./added_tokens.ts";
+import { ChatTemplate } from "./chat.ts";
+import { type Marks, readMarks } from "./marks.ts";
 import { Merger } from "./merge.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
 import { type NewLink, readDecoder, UNKNOWN } from "./stream.ts";
 import { readTemplate, type Template } from "./template.ts";
-import type { DecodeOptions, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
+import type {
+  ChatMessage,
+  ChatOptions,
+  DecodeOptions,
+  EncodeOptions,
+  TextStream,
+  Tokenizer,
+} from "./tokenizer.ts";
 import { type Fail, isModelType, modelType, readVocabulary, show, Unread } from "./vocabulary.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -21,7 +30,7 @@ type LibraryModule = typeof import("@huggingface/tokenizers");
 
 /**
  * Makes a tokenizer of a parsed tokenizer.json.
- * @param config the tokenizer_config.json beside it, where there is one.
+ * @param config the tokenizer_config.json beside it, where there is one, with the chat template that has a file of its own.
  * @param where names the file in messages.
  * @returns the tokenizer, or the sentence that tells what in it this version does not read.
  * @throws {CheckpointError} when the file is damaged.
@@ -32,11 +41,16 @@ export async function huggingFaceTokenizer(
   where: string,
 ): Promise<Tokenizer | string> {
   const library = await import("@huggingface/tokenizers");
+  const { chat_template: chatTemplate } = config;
+  // A template is applied at once when somebody asks, so that what applies it has to be here by then.
+  const jinja = chatTemplate == null ? null : await import("@huggingface/jinja");
   const fail: Fail = (expected) => {
     throw new CheckpointError(`Cannot read ${where}: expected ${expected}`);
   };
   try {
-    return make(library, file, config, where, fail);
+    const marks = readMarks(config, fail);
+    const chat = jinja && new ChatTemplate(jinja, chatTemplate, marks.variables, where);
+    return make(library, file, config, { where, marks, chat }, fail);
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
     const message = messageOf(error);
@@ -53,24 +67,27 @@ function make(
   from: LibraryModule,
   file: Json,
   config: Json,
-  where: string,
+  beside: { where: string; marks: Marks; chat: ChatTemplate | null },
   fail: Fail,
 ): Tokenizer {
+  const { where, marks, chat } = beside;
   if (!isRecord(file.model)) return fail("model to be an object");
   const type = modelType(file.model);
   if (!isModelType(type)) throw new Unread(`a vocabulary of type ${show(type)}`);
-  const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, fail);
+  const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, marks.tokens, fail);
   const library = openLibrary(from, vocabulary, {
     normalizer: rewriteNormalizer(file.normalizer, fail),
     pre_tokenizer: rewritePreTokenizer(file.pre_tokenizer, fail),
   });
   const template = readTemplate(file.post_processor, vocabulary, fail);
-  const bosId = markId(config.bos_token, vocabulary, fail);
-  const eosId = markId(config.eos_token, vocabulary, fail);
+  const [bosId, eosId] = ["bos_token", "eos_token"].map((name) =>
+    vocabulary.ids.get(marks.named.get(name) ?? "") ?? null
+  );
   return new HuggingFaceTokenizer(where, library, vocabulary, readDecoder(file.decoder, fail), {
     bosId,
-    eosIds: eosId === null ? [] : [eosId],
+    eosId,
     template: withMarks(template, config, bosId, eosId),
+    chat,
   });
 }
 
@@ -100,15 +117,6 @@ function openLibrary(
   return library;
 }
 
-/** The id of a mark that a tokenizer_config.json names, as text or as an object with it. */
-function markId(mark: unknown, { ids }: Vocabulary, fail: Fail): number | null {
-  const content = isRecord(mark) ? mark.content : mark ?? "";
-  if (typeof content !== "string") {
-    return fail(`a mark of tokenizer_config.json to be text, got ${show(mark)}`);
-  }
-  return ids.get(content) ?? null;
-}
-
 /** add_bos_token and add_eos_token ask for marks; where they are false, what the template has still stands. */
 function withMarks(
   { before, after }: Template,
@@ -124,16 +132,20 @@ function withMarks(
   };
 }
 
-interface Marks {
+/** What is put around texts and conversations. */
+interface Frame {
   readonly bosId: number | null;
-  readonly eosIds: readonly number[];
+  readonly eosId: number | null;
   readonly template: Template;
+  readonly chat: ChatTemplate | null;
 }
 
 class HuggingFaceTokenizer implements Tokenizer {
   readonly bosId: number | null;
-  readonly eosIds: readonly number[];
   readonly vocabSize: number;
+  readonly #eosId: number | null;
+  #eosIds?: readonly number[];
+  readonly #chat: ChatTemplate | null;
   readonly #template: Template;
   readonly #added: AddedTokens;
   /** Contents, not ids: two ids may share one. */
@@ -149,11 +161,12 @@ class HuggingFaceTokenizer implements Tokenizer {
     readonly library: Library,
     readonly vocabulary: Vocabulary,
     readonly startDecoding: NewLink,
-    { bosId, eosIds, template }: Marks,
+    { bosId, eosId, template, chat }: Frame,
   ) {
     const { model, added, size } = vocabulary;
     this.bosId = bosId;
-    this.eosIds = eosIds;
+    this.#eosId = eosId;
+    this.#chat = chat;
     this.vocabSize = size;
     this.#template = template;
     const normalize = (text: string) => library.normalizer?.(text) ?? text;
@@ -166,6 +179,20 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#special = new Set(added.filter(({ special }) => special).map(({ content }) => content));
     this.#unknownId = library.model?.unk_token_id;
     this.#hasByteFallback = model.type === "Unigram" && model.byte_fallback === true;
+  }
+
+  /** The end of a text; where a chat template ends an answer with another mark, that one too. */
+  get eosIds(): readonly number[] {
+    return this.#eosIds ??= [...new Set([this.#eosId, this.#turnEndId()])].filter((id) =>
+      id !== null
+    );
+  }
+
+  #turnEndId(): number | null {
+    const rest = this.#chat?.afterAnswer().slice(0, 200) ?? ""; // no mark is longer
+    const [id] = rest === "" ? [] : this.encode(rest, { addSpecialTokens: false });
+    const token = id === undefined ? undefined : this.vocabulary.tokens.get(id);
+    return token !== undefined && this.#special.has(token) && rest.startsWith(token) ? id : null;
   }
 
   encode(text: string, { addSpecialTokens = true }: EncodeOptions = {}): number[] {
@@ -201,8 +228,12 @@ class HuggingFaceTokenizer implements Tokenizer {
     return { push, flush: () => link.flush().join("") };
   }
 
-  applyChatTemplate(): string {
-    throw new CheckpointError("Cannot apply a chat template: this version does not apply them");
+  applyChatTemplate(
+    messages: readonly ChatMessage[],
+    { addGenerationPrompt = true }: ChatOptions = {},
+  ): string {
+    if (this.#chat) return this.#chat.render(messages, addGenerationPrompt);
+    throw new CheckpointError(`Cannot apply a chat template: there is none beside ${this.where}`);
   }
 
   #encodePiece(text: string, isFirst: boolean, ids: number[]): void {

@@ -3,10 +3,19 @@
  *
  * @module
  */
-import { beside, exists, isRecord, readJsonObject } from "../checkpoint/bytes.ts";
+import {
+  beside,
+  exists,
+  folderOf,
+  isRecord,
+  readJsonObject,
+  readText,
+} from "../checkpoint/bytes.ts";
 import { CheckpointError } from "../errors.ts";
 import { charTokenizer } from "./char.ts";
+import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
+import { fillMarks } from "./marks.ts";
 import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -21,14 +30,16 @@ export interface TokenizerPlaces {
   readonly meta?: string;
   /** What a checkpoint holds, as LabCore writes it. */
   readonly record?: Record<string, unknown>;
-  /** A folder: its `tokenizer.json`, else its `meta.json`. */
+  /** A folder: its `tokenizer.json`, else its `meta.json`, else the `vocab.json` and `merges.txt` of GPT-2's form. */
   readonly folder?: string;
 }
 
 /**
  * Loads a tokenizer.
- * @param source a folder (its `tokenizer.json`, else its `meta.json`), one of those files, or what they hold: LabCore's
- * `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging Face's form.
+ * @param source a folder (its `tokenizer.json`, else its `meta.json`, else `vocab.json` and `merges.txt`), one of the first two, or
+ * what they hold: LabCore's `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging
+ * Face's form. What lies beside a Hugging Face file (`tokenizer_config.json`, `special_tokens_map.json`, `chat_template.jinja`) is
+ * read with it.
  * @throws {CheckpointError} when there is none, it is damaged, or it is of a kind that this version does not read.
  */
 export async function loadTokenizer(source: string | Record<string, unknown>): Promise<Tokenizer> {
@@ -56,15 +67,45 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     const path = beside(folder, name);
     if (await exists(path)) return await fromFile(path, kind);
   }
+  const [vocab, merges] = ["vocab.json", "merges.txt"].map((name) => beside(folder, name));
+  if (await exists(vocab) && await exists(merges)) {
+    const config = await readConfig(folder);
+    const file = fromGpt2Files(
+      await readJsonObject(vocab),
+      await readText(merges, "merges"),
+      config,
+    );
+    if (typeof file === "string") {
+      return `Cannot read "${vocab}": this version does not read ${file}`;
+    }
+    return await fromRecord(file, withGpt2Marks(config), `"${vocab}"`, kind);
+  }
+  if (await exists(beside(folder, "tokenizer.model"))) {
+    return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not read by this version; transformers ` +
+      `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`;
+  }
   return `"${folder}" has no tokenizer; give ids`;
 }
 
 async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer | string> {
   const file = await readJsonObject(path);
-  const configPath = path.replace(/[^/]*$/, "tokenizer_config.json");
-  const hasConfig = isRecord(file.model) && await exists(configPath);
-  const config = hasConfig ? await readJsonObject(configPath) : {};
+  const config = isRecord(file.model) ? await readConfig(folderOf(path)) : {};
   return await fromRecord(file, config, `"${path}"`, kind);
+}
+
+/** What a folder tells of a Hugging Face tokenizer beside the tokenizer itself, as one tokenizer_config.json. */
+async function readConfig(folder: string): Promise<Record<string, unknown>> {
+  const [config, map] = await Promise.all(
+    ["tokenizer_config.json", "special_tokens_map.json"].map(async (name) => {
+      const path = beside(folder, name);
+      return await exists(path) ? await readJsonObject(path) : {};
+    }),
+  );
+  const filled = fillMarks(config, map);
+  const template = beside(folder, "chat_template.jinja");
+  // As in transformers, the file of its own is the newer one.
+  if (await exists(template)) filled.chat_template = await readText(template, "a chat template");
+  return filled;
 }
 
 /** @param where names the record in messages. */

@@ -22,11 +22,12 @@ export interface Tokenizer {
   stream(options?: DecodeOptions): TextStream;
   /** The id that begins a text; null where there is none. */
   readonly bosId: number | null;
-  /** The ids that end a text. */
+  /** The ids that end a text, or a chat model's answer. */
   readonly eosIds: readonly number[];
   /**
    * A conversation as the text that the model was trained on.
-   * @throws {CheckpointError} when the tokenizer has no chat template.
+   * @throws {CheckpointError} when the tokenizer has no chat template, or the template is broken or refuses the conversation.
+   * @throws {TypeError} when a message has no role or no content.
    */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatOptions): string;
 }

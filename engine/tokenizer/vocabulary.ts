@@ -64,11 +64,13 @@ export function isModelType(type: unknown): type is ModelType {
 /**
  * Reads the vocabulary.
  * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further added tokens by their ids.
+ * @param marks what a tokenizer_config.json calls special, without ids: each is found in texts as an added token is.
  */
 export function readVocabulary(
   file: Record<string, unknown>,
   type: ModelType,
   decoder: unknown,
+  marks: readonly Record<string, unknown>[],
   fail: Fail,
 ): Vocabulary {
   const { merges, ...rest } = file.model as Record<string, unknown>;
@@ -77,7 +79,10 @@ export function readVocabulary(
   if (ids.size === 0) fail("a vocabulary with tokens");
   if (type === "BPE") model.merges = readMerges(merges, ids, fail);
   checkModel(model, ids, fail);
-  const added = readAdded(file.added_tokens ?? [], decoder ?? {}, fail);
+  // A mark that the vocabulary lacks would get a new id, for which a model has no row: it stays text.
+  const known = marks.map((mark) => ({ ...mark, id: ids.get(mark.content as string) }))
+    .filter(({ id }) => id !== undefined);
+  const added = readAdded(file.added_tokens ?? [], decoder ?? {}, known, fail);
   const tokens = new Map<number, string>();
   let size = 0;
   for (const [token, id] of ids) tokens.set(id, token);
@@ -177,16 +182,30 @@ function checkModel(
   }
 }
 
-function readAdded(list: unknown, decoder: unknown, fail: Fail): AddedToken[] {
+function readAdded(
+  list: unknown,
+  decoder: unknown,
+  marks: readonly unknown[],
+  fail: Fail,
+): AddedToken[] {
   if (!Array.isArray(list)) return fail("added_tokens to be a list");
   if (!isRecord(decoder)) return fail("added_tokens_decoder to be an object");
   const added = (list as readonly unknown[]).map((token) => readAddedToken(token, fail));
   const contents = new Set(added.map(({ content }) => content));
   const taken = new Set(added.map(({ id }) => id));
-  for (const [id, token] of Object.entries(decoder)) {
-    const more = readAddedToken(isRecord(token) ? { ...token, id: Number(id) } : token, fail);
-    // Where both list a token, tokenizer.json rules.
-    if (!contents.has(more.content) && !taken.has(more.id)) added.push(more);
+  const further = [
+    ...Object.entries(decoder).map(([id, token]) =>
+      isRecord(token) ? { ...token, id: Number(id) } : token
+    ),
+    ...marks,
+  ];
+  for (const token of further) {
+    const more = readAddedToken(token, fail);
+    // Where several list a token, tokenizer.json rules, then the decoder.
+    if (contents.has(more.content) || taken.has(more.id)) continue;
+    contents.add(more.content);
+    taken.add(more.id);
+    added.push(more);
   }
   return added.filter(({ content }) => content !== "");
 }

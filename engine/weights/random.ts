@@ -16,8 +16,10 @@ export function randomWeights(seed: number, dtype: WeightDtype): WeightSource {
       if (shape.length === 1) return (_row, _count, into) => void into.fill(initial);
       const [{ names: [name], start }] = runsOf(spec);
       let state = hash(seed, start ? `${name} ${start}` : name);
+      let scratch = new Float32Array(0); // one for all runs of rows, so that nothing waits for the collector
       return (_row, _count, into) => {
-        const values = kept === "F32" ? into as Float32Array : new Float32Array(into.length);
+        if (kept !== "F32" && scratch.length < into.length) scratch = new Float32Array(into.length);
+        const values = kept === "F32" ? into as Float32Array : scratch.subarray(0, into.length);
         // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003), the cheapest that will do.
         for (let i = 0; i < values.length; i++) {
           state ^= state << 13;

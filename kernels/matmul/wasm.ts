@@ -1,14 +1,24 @@
 /**
  * The WASM form of the matrix product; `mod.ts` has the formula and the shapes.
  *
+ * The weight lies in panels of 16 outputs, which `wasm/panels.ts` has the order of. A panel is a work item, and passes through the cache
+ * once, under all rows. 16-bit panels are widened in the inner loop of a single row, which is bound by memory; under many rows
+ * they are widened once, into scratch of the thread's own.
+ *
+ * An engine without guard pages (Deno's V8) tests each access, which costs as much as a multiply-add: so inputs are read four at a
+ * time and spread by shuffles. 4 rows by 8 outputs then reach what the processor multiplies and adds.
+ *
  * @module
  */
 import { BYTES, type WeightDtype } from "../tensor.ts";
-import { call, f32x4, type Func, i32, i32x4, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
-import type { FunctionBuilder, Local } from "../wasm/assembler.ts";
-import { mapLanes, storeLanes } from "../wasm/lanes.ts";
-import type { MathFuncs } from "../wasm/math.ts";
+import { atomics, drop } from "../wasm/atomics.ts";
+import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
+import type { FunctionBuilder, Local, Value } from "../wasm/assembler.ts";
+import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
+import { storeLanes } from "../wasm/lanes.ts";
+import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS } from "../wasm/panels.ts";
+import { placeHigh, placeLow, UNIT, widenHigh, widenLow } from "../wasm/widen.ts";
 import type { MatmulOptions } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
@@ -23,105 +33,205 @@ export interface MatmulWasm {
   readonly options: MatmulOptions<unknown>;
 }
 
-/**
- * The WASM form: y, x, weight, bias, gate and the number of rows in, addresses all but the last. The weight lies in panels
- * of 16 outputs; each passes through the cache once, under all rows. Kernels, and so the sums, do not depend on who runs them.
- */
-export function matmulWasm(
-  m: ModuleBuilder,
-  math: MathFuncs,
-  shape: MatmulWasm,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
-  const { T, N, K, dtype } = shape;
-  const store = storeWasm(m, math, shape);
-  // 6 rows by 8 outputs fill the 16 registers; one row takes a whole panel, and is bound by memory.
-  const heights = [6, 2, 1].filter((rows) => rows <= T);
-  const tiles = heights.map((rows) => ({ rows, tile: tileWasm(m, store, rows, shape) }));
-  return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32"],
-    "void",
-    (f, y, x, w, bias, gate, rows) => {
-      const [n, t, yt, xt, gt] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-      const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
-      f.for(n, 0, N, PANEL_COLUMNS, () => {
-        f.set(t, 0);
-        f.set(yt, y);
-        f.set(xt, x);
-        f.set(gt, gate);
-        for (const { rows: height, tile } of tiles) {
-          f.while(i32.leU(i32.add(t, height), rows), () => {
-            f.do(call(tile, yt, xt, w, bias, gt, i32.sub(N, n)));
-            advance(t, height);
-            advance(yt, height * N * 4);
-            advance(xt, height * K * 4);
-            advance(gt, height * N * 4);
-          });
-        }
-        advance(w, PANEL_COLUMNS * K * BYTES[dtype]);
-        for (const at of [y, bias, gate]) advance(at, PANEL_COLUMNS * 4);
-      });
-    },
-  );
+/** Bytes of a panel's line, wide: the outputs of one input. */
+const LINE = 4 * PANEL_COLUMNS;
+/** Rows of the tile that most of a product is done by. */
+const TALLEST = 4;
+/** Rows from which it pays to widen a panel first. */
+const MANY = 4;
+/** Inputs of a turn of the inner loop: a vector of x. */
+const STEP = 4;
+
+/** Items of `matmulWasm`: panels. */
+export function matmulItems({ N }: { N: number }): Items {
+  return { count: Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
-/** Some rows by one panel: y, x, weight, bias, gate of its corner, and the outputs that are left from there. */
+/** Bytes of scratch that each thread needs. */
+export function matmulScratch({ T, K, dtype }: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
+  return dtype === "F32" || T < MANY ? 0 : K * LINE;
+}
+
+/** The WASM form: addresses of y, x, weight, bias, gate and the threads' scratch. */
+export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
+  const { T, N, K, dtype } = shape;
+  const store = storeWasm(m, math, shape);
+  const wideBytes = matmulScratch(shape);
+  const tileOf = (rows: number, dtype: WeightDtype) => ({
+    rows,
+    tile: tileWasm(m, math, store, rows, { ...shape, dtype }),
+  });
+  const tall = [TALLEST, 2, 1].filter((rows) => rows <= T);
+  const many = wideBytes > 0 || dtype === "F32" ? tall.map((rows) => tileOf(rows, "F32")) : [];
+  const few = dtype === "F32" ? many : [tileOf(1, dtype)];
+  const widen = wideBytes > 0 ? widenWasm(m, K, dtype) : null;
+  return defineKernel(m, 6, (f, [y, x, w, bias, gate, wide], { rows, begin, end }) => {
+    const [ahead, last, until, slice] = [0, 1, 2, 3].map(() => f.local("i32"));
+    const [n, t, yt, xt, gt, from] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
+    const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
+    const under = (tiles: typeof many, size: number) => {
+      for (const { rows: height, tile } of tiles) {
+        f.while(i32.leU(i32.add(t, height), rows), () => {
+          for (let first = 0; first < PANEL_COLUMNS; first += columnsOf(height)) {
+            const from4 = (at: Local<"i32">) => i32.add(at, 4 * first);
+            const weights = i32.add(from, first * size);
+            const left = i32.sub(N - first, n);
+            const columns = () =>
+              f.do(call(tile, from4(yt), xt, weights, from4(bias), from4(gt), left));
+            if (first === 0) columns();
+            else f.if(i32.gtS(left, 0), columns);
+          }
+          advance(t, height);
+          advance(yt, height * N * 4);
+          advance(xt, height * K * 4);
+          advance(gt, height * N * 4);
+          if (height === TALLEST) {
+            f.set(until, i32.add(ahead, slice));
+            f.set(until, i32.select(until, last, i32.ltU(until, last)));
+            f.for(ahead, ahead, until, LINE, () => f.do(drop(atomics.load(ahead))));
+          }
+        });
+      }
+    };
+    const panelBytes = PANEL_COLUMNS * K * BYTES[dtype];
+    // A slice of the next panel for each tile of this one.
+    f.set(slice, i32.mul(i32.divU(panelBytes / LINE * TALLEST, rows), LINE));
+    f.set(slice, i32.add(slice, LINE));
+    f.set(w, i32.add(w, i32.mul(begin, panelBytes)));
+    for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
+    if (widen) f.set(wide, i32.add(wide, i32.mul(m.thread.get, wideBytes)));
+    f.for(n, i32.mul(begin, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS), PANEL_COLUMNS, () => {
+      f.set(t, 0);
+      f.set(yt, y);
+      f.set(xt, x);
+      f.set(gt, gate);
+      f.set(from, w);
+      f.set(ahead, i32.add(w, panelBytes));
+      f.set(last, i32.add(ahead, panelBytes));
+      f.if(i32.geU(i32.add(n, PANEL_COLUMNS), N), () => f.set(last, ahead));
+      if (widen) {
+        f.if(i32.geU(rows, MANY), () => {
+          f.do(call(widen, wide, w));
+          f.set(from, wide);
+          under(many, BYTES.F32);
+        }, () => under(few, BYTES[dtype]));
+      } else {
+        under(few, BYTES[dtype]);
+      }
+      advance(w, panelBytes);
+      for (const at of [y, bias, gate]) advance(at, LINE);
+    });
+  });
+}
+
+/** A 16-bit panel made wide: where to, and from where. */
+function widenWasm(
+  m: ModuleBuilder,
+  K: number,
+  dtype: WeightDtype,
+): Func<readonly ["i32", "i32"], "void"> {
+  return m.define(["i32", "i32"], "void", (f, to, from) => {
+    const end = f.local("i32");
+    const pair = f.local("v128");
+    if (dtype === "F32") return;
+    f.set(end, i32.add(to, K * LINE));
+    f.while(i32.ltU(to, end), () => {
+      for (const half of [0, 16]) {
+        f.set(pair, v128.load(from, half));
+        f.store(to, widenLow(pair, dtype), 2 * half);
+        f.store(to, widenHigh(pair, dtype), 2 * half + 16);
+      }
+      f.set(from, i32.add(from, LINE / 2));
+      f.set(to, i32.add(to, LINE));
+    });
+  });
+}
+
+/** Columns of a panel that are done at once under so many rows: what fills the registers. */
+function columnsOf(rows: number): number {
+  return rows > 2 ? 8 : 16;
+}
+
+/** Some rows by columns of a panel: y, x, weight, bias, gate of the corner, and the outputs that are left from there. */
 function tileWasm(
   m: ModuleBuilder,
-  store: Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">,
+  { madd }: VectorMath,
+  store: Store,
   rows: number,
-  { N, K, dtype, relaxed }: MatmulWasm,
+  { N, K, dtype, options }: MatmulWasm,
 ): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
-  const vectors = rows > 2 ? 2 : 4;
-  const unroll = rows > 2 ? 2 : 4;
+  const columns = columnsOf(rows);
+  // One row has few sums: twice as many wait less for each other.
+  const chains = rows > 1 ? 1 : 2;
   const stride = PANEL_COLUMNS * BYTES[dtype];
+  // Placed F16 numbers lack a factor, of which x takes one root and the sums take the other: none is lost below F32's least.
+  const root = dtype === "F16" ? Math.sqrt(UNIT) : 1;
   return m.define(
     ["i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
     (f, y, x, w, bias, gate, left) => {
-      const [xk, wk, end] = [0, 1, 2].map(() => f.local("i32"));
+      const end = f.local("i32");
       const xr = f.local("v128");
-      const weights = Array.from({ length: vectors }, () => f.local("v128"));
-      const sums = Array.from({ length: rows }, () => weights.map(() => f.local("v128")));
+      const inputs = Array.from({ length: rows }, () => f.local("v128"));
+      const weights = Array.from({ length: columns / 4 }, () => f.local("v128"));
+      const sums = Array.from(
+        { length: chains },
+        () => inputs.map(() => weights.map(() => f.local("v128"))),
+      );
+      const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
 
-      const multiply = (k: number, first: number) => {
-        widenWasm(f, weights, wk, k * stride + first * BYTES[dtype], dtype);
-        for (const [r, sum] of sums.entries()) {
-          f.set(xr, v128.load32Splat(xk, 4 * (r * K + k)));
-          for (const [j, s] of sum.entries()) {
-            f.set(
-              s,
-              relaxed
-                ? f32x4.relaxedMadd(xr, weights[j], s)
-                : f32x4.add(f32x4.mul(xr, weights[j]), s),
-            );
+      const multiply = (k: number, input: (row: number) => Value<"v128">) => {
+        loadWeights(f, weights, w, k * stride, dtype);
+        for (const [r, sum] of sums[k % chains].entries()) {
+          f.set(xr, input(r));
+          for (const [j, s] of sum.entries()) f.set(s, madd(xr, weights[j], s));
+        }
+      };
+      f.set(end, i32.add(x, 4 * (K - K % STEP)));
+      f.for(x, x, end, 4 * STEP, () => {
+        for (const [r, v] of inputs.entries()) f.set(v, scaled(v128.load(x, 4 * r * K)));
+        for (let k = 0; k < STEP; k++) {
+          multiply(k, (r) => v128.shuffle(inputs[r], inputs[r], [k, k, k, k]));
+        }
+        f.set(w, i32.add(w, STEP * stride));
+      });
+      for (let k = 0; k < K % STEP; k++) {
+        multiply(k, (r) => scaled(v128.load32Splat(x, 4 * (r * K + k))));
+      }
+      const [totals, ...others] = sums;
+      for (const [r, total] of totals.entries()) {
+        for (const [j, s] of total.entries()) {
+          for (const other of others) f.set(s, f32x4.add(s, other[r][j]));
+          f.set(s, scaled(s));
+        }
+      }
+
+      const each = (put: (s: Local<"v128">, at: Places) => void) => {
+        for (const [r, total] of totals.entries()) {
+          for (const [j, s] of total.entries()) {
+            put(s, { y, gate, bias, ofRow: 4 * (r * N + 4 * j), column: 4 * j });
           }
         }
       };
-      f.set(end, i32.add(x, 4 * (K - K % unroll)));
-      for (let first = 0; first < PANEL_COLUMNS; first += 4 * vectors) {
-        f.if(i32.gtS(left, first), () => {
-          for (const s of sums.flat()) f.set(s, f32x4.splat(0));
-          f.set(wk, w);
-          f.for(xk, x, end, 4 * unroll, () => {
-            for (let k = 0; k < unroll; k++) multiply(k, first);
-            f.set(wk, i32.add(wk, unroll * stride));
-          });
-          for (let k = 0; k < K % unroll; k++) multiply(k, first);
-          for (const [r, sum] of sums.entries()) {
-            for (const [j, s] of sum.entries()) {
-              const n = first + 4 * j;
-              const at = (row: Local<"i32">) => i32.add(row, 4 * (r * N + n));
-              f.do(call(store, s, at(y), i32.add(bias, 4 * n), at(gate), i32.sub(left, n)));
-            }
-          }
-        });
+      const one = (s: Local<"v128">, { ofRow, column }: Places) => {
+        const at = (row: Local<"i32">) => i32.add(row, ofRow);
+        f.do(call(store, s, at(y), i32.add(bias, 4 * column), at(gate), i32.sub(left, column)));
+      };
+      // What is only a few operations is written out.
+      if (options.activation || options.softCap) each(one);
+      else {
+        f.if(
+          i32.geS(left, columns),
+          () => each((s, at) => storeInline(f, s, at, options)),
+          () => each(one),
+        );
       }
     },
   );
 }
 
-/** Vectors of four weights from `at` on; 16-bit ones come in pairs, see `wasm/panels.ts`. */
-function widenWasm(
+/** Vectors of four weights from `at` on; 16-bit ones come in pairs, and F16 without their factor. */
+function loadWeights(
   f: FunctionBuilder,
   weights: readonly Local<"v128">[],
   at: Local<"i32">,
@@ -135,35 +245,50 @@ function widenWasm(
   for (let j = 0; j < weights.length; j += 2) {
     const [low, high] = [weights[j], weights[j + 1]];
     f.set(high, v128.load(at, offset + 8 * j));
-    f.set(low, i32x4.shl(high, 16));
-    if (dtype === "BF16") {
-      f.set(high, v128.and(high, i32x4.splat(0xffff0000)));
-    } else {
-      // Sign, exponent and mantissa to their places in an F32, whose exponent counts from 112 further up.
-      for (const w of [low, high]) {
-        f.set(w, v128.and(i32x4.shrS(w, 3), i32x4.splat(0x8fffe000)));
-        f.set(w, f32x4.mul(w, f32x4.splat(2 ** 112)));
-      }
-    }
+    f.set(low, placeLow(high, dtype));
+    f.set(high, placeHigh(high, dtype));
   }
 }
 
+/** Where four outputs of a row go to, and what is made of them on the way. */
+interface Places {
+  readonly y: Local<"i32">;
+  readonly gate: Local<"i32">;
+  readonly bias: Local<"i32">;
+  /** Bytes from the corner in y and gate … */
+  readonly ofRow: number;
+  /** … and outputs from it. */
+  readonly column: number;
+}
+
+/** An epilogue without functions, of four outputs that there are. */
+function storeInline(
+  f: FunctionBuilder,
+  v: Local<"v128">,
+  { y, gate, bias, ofRow, column }: Places,
+  options: MatmulOptions<unknown>,
+): void {
+  const { scale = 1, residual = false } = options;
+  if (options.bias) f.set(v, f32x4.add(v, v128.load(bias, 4 * column)));
+  if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate, ofRow)));
+  if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+  if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));
+  f.store(y, v, ofRow);
+}
+
 /** The epilogue of four outputs: their sums, y, bias, gate, and the outputs that are left from there. */
-function storeWasm(
-  m: ModuleBuilder,
-  math: MathFuncs,
-  { N, options }: MatmulWasm,
-): Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void"> {
+type Store = Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">;
+
+function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
   const { activation, scale = 1, softCap, residual = false } = options;
   return m.define(["v128", "i32", "i32", "i32", "i32"], "void", (f, v, y, bias, gate, left) => {
     if (options.bias) f.set(v, f32x4.add(v, v128.load(bias)));
-    if (activation === "relu") f.set(v, f32x4.max(v, f32x4.splat(0)));
-    else if (activation) mapLanes(f, v, math[activation]);
+    if (activation) f.set(v, call(math.activation(activation), v));
     if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate)));
     if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
     if (softCap) {
       f.set(v, f32x4.div(v, f32x4.splat(softCap)));
-      mapLanes(f, v, math.tanh);
+      f.set(v, call(math.tanh(), v));
       f.set(v, f32x4.mul(v, f32x4.splat(softCap)));
     }
     if (residual) f.set(v, f32x4.add(v128.load(y), v));

@@ -67,46 +67,51 @@ fn gumbel(seed: vec2u, draw: u32, id: u32) -> f32 {
 `;
 }
 
-/** Sums over the workgroup that every lane gets alike, and the thresholds that are found with them, bit by bit. */
+/** Sums over the workgroup that every lane gets alike, and the thresholds that are found with them, two bits at a pass. */
 function sampleThresholdsWgsl(): string {
   return /* wgsl */ `
-var<workgroup> counts: array<u32, LANES>;
-var<workgroup> masses: array<f32, LANES>;
+var<workgroup> pool: array<vec4u, LANES>;
 
-fn count_over_lanes(lane: u32, mine: u32) -> u32 {
-  counts[lane] = mine;
+fn count_over_lanes(lane: u32, mine: vec3u) -> vec3u {
+  pool[lane] = vec4u(mine, 0u);
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (lane < half) { counts[lane] += counts[lane + half]; }
+    if (lane < half) { pool[lane] += pool[lane + half]; }
   }
-  return workgroupUniformLoad(&counts[0]);
+  return workgroupUniformLoad(&pool[0]).xyz;
 }
-fn mass_over_lanes(lane: u32, mine: f32) -> f32 {
-  masses[lane] = mine;
+fn mass_over_lanes(lane: u32, mine: vec3f) -> vec3f {
+  pool[lane] = bitcast<vec4u>(vec4f(mine, 0.0));
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (lane < half) { masses[lane] += masses[lane + half]; }
+    if (lane < half) {
+      pool[lane] = bitcast<vec4u>(bitcast<vec4f>(pool[lane]) + bitcast<vec4f>(pool[lane + half]));
+    }
   }
-  return workgroupUniformLoad(&masses[0]);
+  return bitcast<vec4f>(workgroupUniformLoad(&pool[0])).xyz;
 }
 
-// The greatest key that at least k ids reach: the k-th largest.
+// The greatest key that at least k ids reach: the k-th largest. Three keys are tried at a time: reading is what costs.
 fn top_k_key(lane: u32, k: u32) -> u32 {
   var key = 0u;
-  for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-    var reach = 0u;
-    for (var id = lane; id < V; id += LANES) { reach += u32(keys[id] >= (key | bit)); }
-    if (count_over_lanes(lane, reach) >= k) { key |= bit; }
+  for (var shift = 32u; shift > 0u;) {
+    shift -= 2u;
+    let tried = vec3u(key) + (vec3u(1u, 2u, 3u) << vec3u(shift));
+    var reach = vec3u(0u);
+    for (var id = lane; id < V; id += LANES) { reach += vec3u(vec3u(keys[id]) >= tried); }
+    let enough = vec3u(count_over_lanes(lane, reach) >= vec3u(k));
+    key += (enough.x + enough.y + enough.z) << shift;
   }
   return key;
 }
 
 // Probability, up to a factor, of all ids whose key is that key or greater.
-fn mass_from(lane: u32, least: u32, top: f32) -> f32 {
-  var mass = 0.0;
+fn mass_from(lane: u32, least: vec3u, top: f32) -> vec3f {
+  var mass = vec3f(0.0);
   for (var id = lane; id < V; id += LANES) {
     let key = keys[id];
-    mass += select(0.0, exp(max(value_of(key) - top, -100.0)), key >= least);
+    let p = exp(max(value_of(key) - top, -100.0));
+    mass += select(vec3f(0.0), vec3f(p), vec3u(key) >= least);
   }
   return mass_over_lanes(lane, mass);
 }
@@ -114,10 +119,13 @@ fn mass_from(lane: u32, least: u32, top: f32) -> f32 {
 // The least key such that what is greater has at most the share p of the mass from that key on.
 fn top_p_key(lane: u32, least: u32, top_key: u32, p: f32) -> u32 {
   let top = value_of(top_key);
-  let bound = max(p, 0.0) * mass_from(lane, least, top);
+  let bound = vec3f(max(p, 0.0) * mass_from(lane, vec3u(least), top).x);
   var below = 0u; // the greatest key with more than that above it
-  for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-    if (mass_from(lane, (below | bit) + 1u, top) > bound) { below |= bit; }
+  for (var shift = 32u; shift > 0u;) {
+    shift -= 2u;
+    let tried = vec3u(below) + (vec3u(1u, 2u, 3u) << vec3u(shift));
+    let above = vec3u(mass_from(lane, tried + vec3u(1u), top) > bound);
+    below += (above.x + above.y + above.z) << shift;
   }
   return max(least, below + 1u);
 }
@@ -140,7 +148,6 @@ export function sampleWgsl({ V, R, lanes }: SampleWgsl): string {
 const V = ${V}u;
 const R = ${R}u;
 const LANES = ${lanes}u;
-var<workgroup> best: array<vec2u, LANES>;
 ${sampleMathWgsl()}
 ${sampleThresholdsWgsl()}
 // A candidate is (key, id); of equal keys the lower id wins.
@@ -148,12 +155,12 @@ fn better(a: vec2u, b: vec2u) -> vec2u {
   return select(b, a, a.x > b.x || (a.x == b.x && a.y < b.y));
 }
 fn best_over_lanes(lane: u32, mine: vec2u) -> vec2u {
-  best[lane] = mine;
+  pool[lane] = vec4u(mine, 0u, 0u);
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (lane < half) { best[lane] = better(best[lane], best[lane + half]); }
+    if (lane < half) { pool[lane] = vec4u(better(pool[lane].xy, pool[lane + half].xy), 0u, 0u); }
   }
-  return workgroupUniformLoad(&best[0]);
+  return workgroupUniformLoad(&pool[0]).xy;
 }
 
 @compute @workgroup_size(LANES)
@@ -175,7 +182,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     keys[id] = key_of(s);
     mine = better(mine, vec2u(keys[id], id));
   }
-  let finite = count_over_lanes(lane, not_finite) == 0u;
+  let finite = count_over_lanes(lane, vec3u(not_finite)).x == 0u;
   var choice = best_over_lanes(lane, mine);
 
   if (!greedy) {

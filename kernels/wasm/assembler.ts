@@ -20,6 +20,7 @@ import {
   type Value,
   type ValueType,
 } from "./instructions.ts";
+import { moduleText } from "./text.ts";
 
 export * from "./instructions.ts";
 
@@ -32,6 +33,8 @@ const STORE_CODE: Readonly<Record<ValueType, readonly number[]>> = {
   v128: simd(11),
 };
 const [BLOCK_VOID, END] = [0x40, 0x0b];
+/** Pages of 64 KiB that a 32-bit address reaches. */
+const MAX_PAGES = 65536;
 
 /** The body of a function while it is written. */
 export class FunctionBuilder {
@@ -121,12 +124,30 @@ function variable<T extends ValueType>(type: T, index: number): Local<T> {
   return { type, index, code: [0x20, ...unsignedLeb(index)] };
 }
 
-/** A module over one memory, which it imports as `env.memory`. */
+/** A variable of a module. */
+export interface Global {
+  readonly get: Value<"i32">;
+  readonly set: (value: Operand<"i32">) => Value<"void">;
+}
+
+/** A module over one memory, which it imports as `env.memory`; one that threads share is of another type, and has a maximum. */
 export class ModuleBuilder {
   readonly #signatures: number[][] = [];
-  readonly #imports: number[][] = [[...name("env"), ...name("memory"), 2, 0, 0]];
+  readonly #imports: number[][];
+  readonly #globals: number[][] = [];
   readonly #exports: number[][] = [];
   readonly #bodies: number[][] = [];
+
+  /**
+   * @param shared whether threads share the memory.
+   * @param pages that the memory has at least. Where an engine tests every access (Deno's does), it tests the offset too if that
+   * is beyond them.
+   */
+  constructor(readonly shared = false, pages = 0) {
+    const least = unsignedLeb(pages);
+    const limits = shared ? [3, ...least, ...unsignedLeb(MAX_PAGES)] : [0, ...least];
+    this.#imports = [[...name("env"), ...name("memory"), 2, ...limits]];
+  }
 
   /** A function of the host, as `env.<field>`. Imports come before all definitions. */
   import<const P extends readonly ValueType[], R extends Result>(
@@ -164,6 +185,22 @@ export class ModuleBuilder {
     this.#exports.push([...name(field), 0, ...unsignedLeb(func.index)]);
   }
 
+  #thread: Global | undefined;
+
+  /** The number of the thread that runs the module, which whoever runs it sets. */
+  get thread(): Global {
+    return this.#thread ??= this.global();
+  }
+
+  /** A variable of the module, which each thread has for itself; it starts at zero. */
+  global(): Global {
+    const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);
+    return {
+      get: { type: "i32", code: [0x23, ...index] },
+      set: (value) => ({ type: "void", code: [...codeOf("i32", value), 0x24, ...index] }),
+    };
+  }
+
   toBytes(): Uint8Array<ArrayBuffer> {
     const first = this.#signatures.length - this.#bodies.length;
     const types = this.#bodies.map((_, i) => unsignedLeb(first + i));
@@ -172,10 +209,16 @@ export class ModuleBuilder {
         section(1, this.#signatures),
         section(2, this.#imports),
         section(3, types),
+        this.#globals.length > 0 ? section(6, this.#globals) : [],
         section(7, this.#exports),
         section(10, this.#bodies),
       ),
     );
+  }
+
+  /** The same as text, for people who debug. */
+  toText(): string {
+    return moduleText(this.toBytes());
   }
 
   /** Function i has type i: equal types are few bytes, and this way there is nothing to look up. */

@@ -1,20 +1,15 @@
 /**
- * The WebAssembly backend: 128-bit SIMD, assembled while a plan is recorded.
+ * The WebAssembly backend: 128-bit SIMD, assembled while a plan is recorded, on as many threads as are worth having.
  *
  * A plan is a module: one function for each kernel that differs, however often it is called, and `run`, which calls them in
  * order with the addresses of their operands. Nothing in it belongs to the thread that made it: whoever has the module and the
- * memory can run it.
+ * memory can run it, and `pool.ts` has all threads do so.
  *
  * @module
  */
 import type { Backend, Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
-import { checkMatmul } from "../matmul/mod.ts";
-import { matmulWasm } from "../matmul/wasm.ts";
 import { Memory } from "../memory.ts";
-import { checkNorm, normWasm } from "../norm.ts";
-import { checkSample } from "../sample/mod.ts";
-import { sampleWasm, sampleWasmScratch } from "../sample/wasm.ts";
 import {
   BYTES,
   type Dtype,
@@ -27,24 +22,30 @@ import {
   type Weight,
   type WeightDtype,
 } from "../tensor.ts";
-import {
-  call,
-  f32x4,
-  type Func,
-  type Local,
-  ModuleBuilder,
-  type Value,
-  type ValueType,
-} from "./assembler.ts";
-import { HOST_MATH, importMath } from "./math.ts";
-import { type Block, LinearMemory } from "./memory.ts";
-import { packPanels, panelsLength, rowsAtATime } from "./panels.ts";
+import { f32x4, type Local, ModuleBuilder, type Value } from "./assembler.ts";
+import type { Run } from "./control.ts";
+import { type Block, LinearMemory, PAGE_BYTES, prodCollector } from "./memory.ts";
+import { Packer } from "./packer.ts";
+import { panelsLength, widenPanels } from "./panels.ts";
+import { canShareMemory, canSleep, Pool } from "./pool.ts";
+import { probeThreads, threadsToTry } from "./probe.ts";
+import { defineRun } from "./program.ts";
+import { WasmRecorder } from "./recorder.ts";
 
-/** What may be forced; left out, the processor decides. */
+/** What may be forced; left out, the machine decides. */
 export interface WasmOptions {
+  /** Threads that compute, the calling one among them; default by a short probe. One where memory cannot be shared. */
+  readonly threads?: number;
   /** Whether a product and its sum may be fused; twice as fast where it is so. */
   readonly relaxed?: boolean;
+  /** Whether threads may share memory. */
+  readonly shared?: boolean;
+  /** Whether the calling thread may sleep while it waits for others. */
+  readonly callerSleeps?: boolean;
 }
+
+/** Threads that can be asked for. */
+const MAX_THREADS = 64;
 
 interface WasmTensor extends Tensor {
   readonly block: Block;
@@ -54,20 +55,48 @@ interface WasmWeight extends Weight {
   readonly block: Block;
 }
 
+/** Whether this engine has the vectors that every kernel is made of. */
+export function wasmRunsHere(): boolean {
+  return typeof WebAssembly === "object" && knows((v) => f32x4.add(v, v));
+}
+
 /**
  * Opens the WebAssembly backend.
- * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for.
+ * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for, or the threads do not start.
+ * @throws {RangeError} on a number of threads that cannot be.
  */
-// deno-lint-ignore require-await -- a promise by contract, so that what is wrong rejects
 export async function openWasmBackend(options: WasmOptions = {}): Promise<Backend> {
-  if (!runsHere((v) => f32x4.add(v, v))) throw missing("128-bit SIMD");
-  const relaxed = options.relaxed ?? runsHere((v) => f32x4.relaxedMadd(v, v, v));
-  if (relaxed && !runsHere((v) => f32x4.relaxedMadd(v, v, v))) throw missing("relaxed SIMD");
-  return new WasmBackend(relaxed);
+  const { threads } = options;
+  if (
+    threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)
+  ) {
+    throw new RangeError(
+      `Cannot open "wasm": expected 1 to ${MAX_THREADS} threads, got ${threads}`,
+    );
+  }
+  if (!wasmRunsHere()) throw missing("128-bit SIMD");
+  const canFuse = knows((v) => f32x4.relaxedMadd(v, v, v));
+  const relaxed = options.relaxed ?? canFuse;
+  if (relaxed && !canFuse) throw missing("relaxed SIMD");
+  const canShare = options.shared ?? canShareMemory();
+  const memory = new Memory();
+  const wanted = canShare ? threads ?? threadsToTry() : 1;
+  if (wanted === 1) {
+    return new WasmBackend(memory, new LinearMemory(memory, false), null, { ...options, relaxed });
+  }
+  const linear = new LinearMemory(memory, true);
+  const pool = await Pool.start(linear.wasm, wanted);
+  try {
+    if (threads === undefined) await pool.dismiss(await probeThreads(pool, linear));
+  } catch (error) {
+    await pool.close();
+    throw error;
+  }
+  return new WasmBackend(memory, linear, pool, { ...options, relaxed });
 }
 
 /** Whether this engine knows an operation. */
-function runsHere(operation: (v: Local<"v128">) => Value<"v128">): boolean {
+function knows(operation: (v: Local<"v128">) => Value<"v128">): boolean {
   const m = new ModuleBuilder();
   m.define(["v128"], "v128", (_, v) => operation(v));
   return WebAssembly.validate(m.toBytes());
@@ -81,18 +110,33 @@ function missing(what: string): DeviceError {
 
 class WasmBackend implements Backend {
   readonly name = "wasm";
-  readonly threads = 1;
+  readonly threads: number;
   readonly description: string;
   readonly nominalFlops: number;
-  readonly memory = new Memory();
   readonly #relaxed: boolean;
-  #linear = new LinearMemory(this.memory);
+  readonly #callerSleeps: boolean;
+  readonly #pool: Pool | null;
+  /** None after dispose: the memory goes with its last holder. */
+  #linear: LinearMemory | null;
+  #packer: Promise<Packer> | null = null;
   readonly #blocks = new Set<Block>();
+  readonly #plans = new Set<WasmPlan>();
+  /** What ended the work of this backend. */
+  #failure: DeviceError | null = null;
 
-  constructor(relaxed: boolean) {
-    this.#relaxed = relaxed;
+  constructor(
+    readonly memory: Memory,
+    linear: LinearMemory,
+    pool: Pool | null,
+    { relaxed, callerSleeps = canSleep() }: WasmOptions,
+  ) {
+    this.#linear = linear;
+    this.#pool = pool;
+    this.#relaxed = !!relaxed;
+    this.#callerSleeps = callerSleeps;
+    this.threads = pool?.threads ?? 1;
     this.description = `WebAssembly SIMD${relaxed ? ", fused multiply-add" : ""}`;
-    this.nominalFlops = relaxed ? 40e9 : 20e9;
+    this.nominalFlops = (relaxed ? 40e9 : 20e9) * this.threads;
   }
 
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
@@ -109,23 +153,25 @@ class WasmBackend implements Backend {
     fill: FillRows,
     { stored }: { stored: StoredOrder },
   ): Promise<Weight> {
-    const length = panelsLength(shape);
-    const block = this.#allocate(length * BYTES[dtype], "weights");
-    const [N, K] = shape;
-    const scratchBytes = rowsAtATime(shape, dtype, stored) * (stored === "NK" ? K : N) *
-      BYTES[dtype];
-    const view = () => this.#linear.view(block, dtype, 0, length) as Float32Array | Uint16Array;
-    this.memory.add("staging", scratchBytes);
+    const linear = this.#alive();
+    const block = this.#allocate(panelsLength(shape) * BYTES[dtype], "weights");
+    const packing = { block, shape, dtype, stored };
+    let scratch: Block | null = null;
     try {
-      await packPanels(view, shape, dtype, fill, stored);
+      const packer = await (this.#packer ??= Packer.open(linear, this.#pool));
+      scratch = this.#allocate(Packer.scratchBytes(packing, linear.shared), "staging");
+      const fits = await packer.pack(packing, scratch, fill);
+      if (!fits) await packer.pack({ ...packing, plain: true }, scratch, fill);
+      if (this.#failure || this.#pool?.failed) throw await this.#failed();
+      const weight: WasmWeight = fits ? { shape, dtype, block } : this.#asF32(shape, block);
+      return weight;
     } catch (error) {
+      this.#pool?.settle();
       this.#free(block);
       throw error;
     } finally {
-      this.memory.add("staging", -scratchBytes);
+      if (scratch) this.#free(scratch);
     }
-    const weight: WasmWeight = { shape, dtype, block };
-    return weight;
   }
 
   write(t: Tensor, data: HostArray, offset = 0): void {
@@ -136,49 +182,79 @@ class WasmBackend implements Backend {
     to.set(data);
   }
 
-  // deno-lint-ignore require-await -- a promise by contract; here a run is over when it returns
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
+    if (this.#failure || this.#pool?.failed) throw await this.#failed();
     return this.#view(t, start, count).slice();
   }
 
   async record(build: (k: Recorder) => void): Promise<Plan> {
+    if (this.#failure || this.#pool?.failed) throw await this.#failed();
+    const linear = this.#alive();
+    const pool = this.#pool;
     const scratch: Block[] = [];
     const free = () => {
       for (const block of scratch.splice(0)) this.#free(block);
     };
     try {
-      const recorder = new WasmRecorder(this.#relaxed, (bytes) => {
-        const block = this.#allocate(bytes, "activations");
-        scratch.push(block);
-        return block;
+      const recorder = new WasmRecorder({
+        relaxed: this.#relaxed,
+        shared: linear.shared,
+        threads: this.threads,
+        pages: linear.wasm.buffer.byteLength / PAGE_BYTES,
+        allocate: (bytes) => {
+          const block = this.#allocate(bytes, "activations");
+          scratch.push(block);
+          return block;
+        },
       });
       build(recorder);
-      const { instance } = await WebAssembly.instantiate(recorder.toBytes(), {
-        env: { memory: this.#linear.wasm, ...HOST_MATH },
+      defineRun(recorder.module, recorder.entries, {
+        threads: this.threads,
+        callerSleeps: this.#callerSleeps,
       });
-      const run = instance.exports.run as (
-        rows: number,
-        position: number,
-        slot: number,
-        length: number,
-      ) => void;
-      return {
-        run({ rows, position, slot, length }: Step): void {
-          run(rows, position, slot, length);
+      const module = await WebAssembly.compile(recorder.module.toBytes());
+      const env = { memory: linear.wasm };
+      const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+      const number = pool ? await pool.load(module) : 0;
+      this.#alive();
+      const plan = new WasmPlan(
+        pool ? (step) => pool.run(number, run, step) : runAlone(run),
+        (error) => this.#failure ??= failedHere(error),
+        () => {
+          pool?.drop(number);
+          this.#plans.delete(plan);
+          free();
         },
-        [Symbol.dispose]: free,
-      };
+      );
+      this.#plans.add(plan);
+      return plan;
     } catch (error) {
       free();
       throw error;
     }
   }
 
-  // deno-lint-ignore require-await -- a promise by contract
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const plan of this.#plans) plan[Symbol.dispose]();
     for (const block of this.#blocks) this.#free(block);
-    // Linear memory cannot shrink; it goes when nothing holds it.
-    this.#linear = new LinearMemory(this.memory);
+    if (!this.#linear) return;
+    this.#linear = null;
+    this.#packer = null;
+    await this.#pool?.close();
+    prodCollector();
+  }
+
+  /** The kernels widen F16 by arithmetic, which knows no infinity: a weight that has one, or is large, is kept wide. */
+  #asF32(shape: readonly [N: number, K: number], block: Block): WasmWeight {
+    const length = panelsLength(shape);
+    const wide = this.#allocate(length * BYTES.F32, "weights");
+    const linear = this.#alive();
+    widenPanels(
+      linear.view(wide, "F32", 0, length) as Float32Array,
+      linear.view(block, "F16", 0, length) as Uint16Array,
+    );
+    this.#free(block);
+    return { shape, dtype: "F32", block: wide };
   }
 
   /** What lies behind a tensor is another's: a range is checked here as a typed array of its own would check it. */
@@ -191,117 +267,65 @@ class WasmBackend implements Backend {
         }`,
       );
     }
-    return this.#linear.view((t as WasmTensor).block, t.dtype, start, count);
+    return this.#alive().view((t as WasmTensor).block, t.dtype, start, count);
   }
 
   #allocate(bytes: number, kind: MemoryClass): Block {
-    const block = this.#linear.allocate(bytes, kind);
+    const block = this.#alive().allocate(bytes, kind);
     this.#blocks.add(block);
     return block;
   }
 
   /** Does nothing to a block that is free: a plan may be disposed after its backend. */
   #free(block: Block): void {
-    if (this.#blocks.delete(block)) this.#linear.free(block);
+    if (this.#blocks.delete(block)) this.#linear?.free(block);
+  }
+
+  #alive(): LinearMemory {
+    if (!this.#linear) throw new DeviceError(`Cannot use "wasm": it was disposed of`);
+    return this.#linear;
+  }
+
+  async #failed(): Promise<DeviceError> {
+    return this.#failure ??= await this.#pool!.failure();
   }
 }
 
-/** A kernel and the addresses that it is called with; all of them take the number of rows last, or not at all. */
-interface Entry {
-  readonly kernel: Func<readonly ValueType[], "void">;
-  readonly operands: readonly number[];
-  readonly takesRows: boolean;
-}
-
-class WasmRecorder implements Recorder {
-  readonly #module = new ModuleBuilder();
-  readonly #math = importMath(this.#module);
-  readonly #kernels = new Map<string, Func<readonly ValueType[], "void">>();
-  readonly #entries: Entry[] = [];
+/** A recorded pass. It lets go of its program, and so of the memory, when it is disposed of. */
+class WasmPlan implements Plan {
+  #run: ((step: Step) => void) | null;
 
   constructor(
-    readonly relaxed: boolean,
-    readonly allocate: (bytes: number) => Block,
-  ) {}
-
-  norm: Recorder["norm"] = (y, x, options) => {
-    const { C } = checkNorm(y, x, options);
-    const { weight, bias, ...rest } = options;
-    const kernel = this.#kernel(
-      ["norm", C, !!bias, rest],
-      () => normWasm(this.#module, C, options),
-    );
-    this.#call(kernel, [y, x, weight, bias], true);
-  };
-
-  matmul: Recorder["matmul"] = (y, x, weight, options = {}) => {
-    const { N, K } = checkMatmul(y, x, weight, options);
-    const { bias, gate, ...rest } = options;
-    const shape = { T: x.shape[0], N, K, dtype: weight.dtype, relaxed: this.relaxed };
-    const kernel = this.#kernel(
-      ["matmul", shape, !!bias, !!gate, rest],
-      () => matmulWasm(this.#module, this.#math, { ...shape, options }),
-    );
-    this.#call(kernel, [y, x, weight, bias, gate], true);
-  };
-
-  sample: Recorder["sample"] = (ids, logits, sampling) => {
-    const { V, R } = checkSample(ids, logits, sampling);
-    const { settings, counter, seen, drawn } = sampling;
-    const bytes = sampleWasmScratch(V);
-    const scratch = [this.allocate(bytes.keys), this.allocate(bytes.masses)];
-    const kernel = this.#kernel(
-      ["sample", V, R],
-      () => sampleWasm(this.#module, this.#math, V, R),
-    );
-    this.#call(kernel, [ids, logits, settings, counter, seen, drawn, ...scratch], false);
-  };
-
-  embed: Recorder["embed"] = () => notYet("embed");
-  addPosition: Recorder["addPosition"] = () => notYet("addPosition");
-  writeKv: Recorder["writeKv"] = () => notYet("writeKv");
-  attention: Recorder["attention"] = () => notYet("attention");
-
-  toBytes(): Uint8Array<ArrayBuffer> {
-    const run = this.#module.define(["i32", "i32", "i32", "i32"], "void", (f, rows) => {
-      for (const { kernel, operands, takesRows } of this.#entries) {
-        f.do(call(kernel, ...operands, ...(takesRows ? [rows] : [])));
-      }
-    });
-    this.#module.export("run", run);
-    return this.#module.toBytes();
+    run: (step: Step) => void,
+    readonly fail: (error: unknown) => void,
+    readonly release: () => void,
+  ) {
+    this.#run = run;
   }
 
-  /** One function for all calls that differ only in their operands. */
-  #kernel(
-    key: readonly unknown[],
-    define: () => Func<readonly ValueType[], "void">,
-  ): Func<readonly ValueType[], "void"> {
-    const text = JSON.stringify(key);
-    const kernel = this.#kernels.get(text) ?? define();
-    this.#kernels.set(text, kernel);
-    return kernel;
+  run(step: Step): void {
+    try {
+      this.#run?.(step);
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
-  /** An operand that is left out has address 0. */
-  #call(
-    kernel: Func<readonly ValueType[], "void">,
-    operands: readonly (Tensor | Weight | Block | undefined)[],
-    takesRows: boolean,
-  ): void {
-    this.#entries.push({ kernel, operands: operands.map(addressOf), takesRows });
+  [Symbol.dispose](): void {
+    if (!this.#run) return;
+    this.#run = null;
+    this.release();
   }
 }
 
-function addressOf(operand: Tensor | Weight | Block | undefined): number {
-  if (!operand) return 0;
-  return "address" in operand
-    ? operand.address
-    : (operand as WasmTensor | WasmWeight).block.address;
+function runAlone(run: Run): (step: Step) => void {
+  return ({ rows, position, slot, length }) => void run(0, 0, rows, position, slot, length);
 }
 
-function notYet(op: string): never {
-  throw new DeviceError(
-    `Cannot record "${op}" on wasm: expected an operation that it knows; use --device js`,
+function failedHere(error: unknown): DeviceError {
+  const message = error instanceof Error ? error.message : String(error);
+  return new DeviceError(
+    `Cannot go on with "wasm": the calling thread failed (${message}); open the backend again`,
+    { cause: error },
   );
 }

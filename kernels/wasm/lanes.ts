@@ -6,17 +6,7 @@
  *
  * @module
  */
-import {
-  call,
-  f32,
-  f32x4,
-  f64,
-  type Func,
-  type FunctionBuilder,
-  i32,
-  i32x4,
-  v128,
-} from "./assembler.ts";
+import { f32, f32x4, f64x2, type FunctionBuilder, v128 } from "./assembler.ts";
 import type { Local, Value } from "./assembler.ts";
 
 /** Bytes of a vector, and bytes that may be read behind the end of a buffer. */
@@ -56,20 +46,8 @@ export function sumF32(v: Local<"v128">): Value<"f32"> {
   return f32.add(f32.add(a, b), f32.add(c, d));
 }
 
-/** The sum of four I32. */
-export function sumI32(v: Local<"v128">): Value<"i32"> {
-  const [a, b, c, d] = [0, 1, 2, 3].map((lane) => i32x4.extractLane(v, lane));
-  return i32.add(i32.add(a, b), i32.add(c, d));
-}
-
-/** Puts a function of one number to each of the four. */
-export function mapLanes(
-  f: FunctionBuilder,
-  v: Local<"v128">,
-  func: Func<readonly ["f64"], "f64">,
-): void {
-  for (let lane = 0; lane < 4; lane++) {
-    const x = f64.promoteF32(f32x4.extractLane(v, lane));
-    f.set(v, f32x4.replaceLane(v, lane, f32.demoteF64(call(func, x))));
-  }
+/** Four F32 as two F64: the sums of the first and the third, and of the second and the fourth. */
+export function sumPairs(v: Local<"v128">): Value<"v128"> {
+  const upper = v128.shuffle(v, v, [2, 3, 2, 3]);
+  return f64x2.add(f64x2.promoteLowF32x4(v), f64x2.promoteLowF32x4(upper));
 }

@@ -1,16 +1,21 @@
 /**
- * The linear memory of a backend and who owns which part of it.
+ * One linear memory, and the parts of it that tensors, weights and scratch are.
  *
  * @module
  */
 import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
 import { BYTES, type Dtype, type HostArray, type MemoryClass } from "../tensor.ts";
+import { CONTROL_BYTES } from "./control.ts";
 import { VECTOR_BYTES } from "./lanes.ts";
 
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
 const ALIGNMENT = 64;
-const PAGE_BYTES = 65536;
+/** What a memory grows by. */
+export const PAGE_BYTES = 65536;
+/** What stands at the beginning of the memory, before all blocks: the threads' words, and what is packed next. */
+export const PACKING_ADDRESS = CONTROL_BYTES;
+const RESERVED_BYTES = CONTROL_BYTES + 256;
 /** All that a 32-bit address reaches. */
 const LIMIT_BYTES = 2 ** 32;
 
@@ -28,27 +33,43 @@ interface Hole {
 
 /** First fit over a list of free blocks, and growth where none fits. Every block is tracked by class. */
 export class LinearMemory {
-  /** What the modules import. Growing it detaches the arrays over it: views are made anew for each use. */
-  readonly wasm = new WebAssembly.Memory({ initial: 1, maximum: LIMIT_BYTES / PAGE_BYTES });
+  /**
+   * What the modules import. Growing it detaches the arrays over it, unless it is shared, when they only end too soon: views are
+   * made anew for each use.
+   */
+  readonly wasm: WebAssembly.Memory;
   readonly #tracked: Memory;
   /** In order of address, with no two that touch. Address 0 is never given out: it stands for "none". */
   #free: Hole[] = [];
-  #end = ALIGNMENT;
+  #end = RESERVED_BYTES;
 
-  constructor(tracked: Memory) {
+  /**
+   * @param shared whether threads share it.
+   * @throws {DeviceError} when the system has no addresses left for it.
+   */
+  constructor(tracked: Memory, readonly shared: boolean) {
     this.#tracked = tracked;
+    try {
+      this.wasm = new WebAssembly.Memory({ initial: 1, maximum: LIMIT_BYTES / PAGE_BYTES, shared });
+    } catch (cause) {
+      throw new DeviceError(
+        `Cannot open "wasm": the system has no room for another memory of up to 4 GiB; dispose of a model first`,
+        { cause },
+      );
+    }
   }
 
   /**
-   * Zeroed bytes. What is read behind them, up to a vector, lies in the memory too.
+   * Zeroed bytes; those of staging are what they were. What is read behind them, up to a vector, lies in the memory too.
    * @throws {RangeError} before anything is allocated, when they do not fit below 4 GiB.
    * @throws {DeviceError} when the system has no memory left.
    */
   allocate(count: number, kind: MemoryClass): Block {
     const bytes = Math.ceil(Math.max(count, 1) / ALIGNMENT) * ALIGNMENT;
-    const block = { address: this.#take(bytes), bytes, kind };
+    const { address, isNew } = this.#take(bytes);
+    if (!isNew && kind !== "staging") new Uint8Array(this.wasm.buffer, address, bytes).fill(0);
     this.#tracked.add(kind, bytes);
-    return block;
+    return { address, bytes, kind };
   }
 
   /** Gives a block back. It must not be used, and not be given back again. */
@@ -63,6 +84,11 @@ export class LinearMemory {
       else merged.push(hole);
     }
     this.#free = merged;
+  }
+
+  /** Counts bytes that lie outside, but belong to the work on it. */
+  track(kind: MemoryClass, bytes: number): void {
+    this.#tracked.add(kind, bytes);
   }
 
   /** Elements of a block as they are now; the array is good until the memory grows. */
@@ -81,26 +107,30 @@ export class LinearMemory {
     }
   }
 
-  #take(bytes: number): number {
+  #take(bytes: number): { address: number; isNew: boolean } {
     const hole = this.#free.find((hole) => hole.bytes >= bytes);
     if (hole) {
       const address = hole.address;
       hole.address += bytes;
       hole.bytes -= bytes;
       if (hole.bytes === 0) this.#free.splice(this.#free.indexOf(hole), 1);
-      new Uint8Array(this.wasm.buffer, address, bytes).fill(0);
-      return address;
+      return { address, isNew: false };
     }
     const address = this.#end;
     const available = LIMIT_BYTES - VECTOR_BYTES - address;
     if (bytes > available) {
       throw new RangeError(
-        `Cannot allocate on wasm: expected at most ${available} bytes (of 4 GiB), got ${bytes}; use --device js`,
+        `Cannot allocate on wasm: expected at most ${
+          mib(available)
+        } MiB more (4096 MiB in all, for weights and cache together), ` +
+          `got ${
+            mib(bytes)
+          } MiB; keep weights in 16 bits, take a shorter context, or use --device js`,
       );
     }
     this.#grow(address + bytes + VECTOR_BYTES);
     this.#end = address + bytes;
-    return address;
+    return { address, isNew: true };
   }
 
   #grow(end: number): void {
@@ -115,5 +145,25 @@ export class LinearMemory {
         { cause },
       );
     }
+  }
+}
+
+function mib(bytes: number): number {
+  return Math.floor(bytes / 2 ** 20);
+}
+
+/** Bytes that make the collector look for garbage, and how often they are asked for. */
+const [PROD_BYTES, PRODS] = [2 ** 29, 2];
+
+/**
+ * Has the memories that nothing holds any more given back soon. A linear memory cannot shrink and goes with its last holder, but a
+ * collector that sees little garbage waits for long, and a process that loads one model after another would hold a dozen. What it
+ * counts are the bytes of arrays, so it is asked for some: pages that are never touched cost the system nothing.
+ */
+export function prodCollector(): void {
+  try {
+    for (let i = 0; i < PRODS; i++) new ArrayBuffer(PROD_BYTES);
+  } catch {
+    // A system that does not even promise so much will have collected on the way.
   }
 }

@@ -4,8 +4,6 @@
  * @module
  */
 import type { Backend, Plan, Recorder } from "../backend.ts";
-import { DeviceError } from "../errors.ts";
-import { PANEL } from "../matmul/wgsl.ts";
 import type { Memory } from "../memory.ts";
 import {
   BYTES,
@@ -22,17 +20,35 @@ import {
   type WeightDtype,
 } from "../tensor.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
-import { Compiler, GpuWeight, WebGpuRecorder } from "./pipeline.ts";
+import { Compiler } from "./pipeline.ts";
+import { StepQueue } from "./queue.ts";
+import { WebGpuRecorder } from "./recorder.ts";
+import { Tiles, type TileStore } from "./tuner.ts";
+import { Uploader } from "./weights.ts";
 
-/** Bytes of a file's rows that are packed at a time; uploads of 4 MiB were the fastest. */
-const SCRATCH_BYTES = 4 << 20;
+export { probeWebGpu, type WebGpuAdapter } from "./device.ts";
+export { measureWebGpu, type WebGpuLimits } from "./limits.ts";
+export type { TileStore } from "./tuner.ts";
+
+/** Steps whose ids are worth reading together: an awaited read costs as much as several steps of a small model. */
+const READ_AHEAD = 64;
+
+/** What may be forced; left out, the adapter decides. */
+export interface WebGpuOptions {
+  /** Whether kernels are chosen for a processor that plays the GPU, or for a GPU. */
+  readonly software?: boolean;
+  /** Whether tiles are chosen by measuring, on a GPU; default true. */
+  readonly tune?: boolean;
+  /** Where the choices are kept; default nowhere. */
+  readonly store?: TileStore;
+}
 
 /**
  * Opens the WebGPU backend, on an adapter in software too.
  * @throws {DeviceError} when there is no WebGPU or no adapter.
  */
-export async function openWebGpuBackend(): Promise<Backend> {
-  return new WebGpuBackend(await openGpu());
+export async function openWebGpuBackend(options: WebGpuOptions = {}): Promise<Backend> {
+  return new WebGpuBackend(await openGpu(options.software), options);
 }
 
 class WebGpuBackend implements Backend {
@@ -41,16 +57,26 @@ class WebGpuBackend implements Backend {
   readonly description: string;
   /** A guess until something is timed: an integrated GPU of these years, or lavapipe on two cores. */
   readonly nominalFlops: number;
+  readonly readAhead = READ_AHEAD;
   readonly memory: Memory;
+  /** A software adapter has the host's memory, and would take it in earnest. */
+  readonly expectFree?: (what: string, bytes: number) => Promise<void>;
   readonly #gpu: Gpu;
+  readonly #queue: StepQueue;
   readonly #compiler: Compiler;
+  readonly #uploader: Uploader;
+  readonly #tiles: Tiles;
 
-  constructor(gpu: Gpu) {
+  constructor(gpu: Gpu, options: WebGpuOptions) {
     this.description = gpu.description;
-    this.nominalFlops = gpu.software ? 4e9 : 1e12;
+    this.nominalFlops = gpu.software ? 10e9 : 1e12;
     this.memory = gpu.memory;
+    if (!gpu.software) this.expectFree = (what, bytes) => gpu.expectFree(what, bytes);
     this.#gpu = gpu;
-    this.#compiler = new Compiler(gpu);
+    this.#queue = new StepQueue(gpu);
+    this.#compiler = new Compiler(gpu, this.#queue);
+    this.#uploader = new Uploader(gpu, this.#queue, this.#compiler);
+    this.#tiles = new Tiles(gpu, this.#queue, this.#compiler, options);
   }
 
   /** @throws {RangeError} when the tensor does not fit one binding. */
@@ -66,26 +92,8 @@ class WebGpuBackend implements Backend {
     fill: FillRows,
     { stored }: { readonly stored: StoredOrder },
   ): Promise<Weight> {
-    const [N, K] = shape;
-    const bytes = Math.ceil(N / PANEL) * panelSize(K) * BYTES[dtype];
-    const what = `weight ${dtype} [${shape}]`;
-    this.#gpu.expectRoom(what, bytes);
-    this.#gpu.device.pushErrorScope("out-of-memory");
-    const buffer = this.#gpu.storage(bytes, "weights");
-    try {
-      if (await this.#gpu.device.popErrorScope()) {
-        throw new DeviceError(
-          `Cannot make "${what}" on webgpu: out of memory for ${bytes} bytes; choose a smaller dtype, or "cpu"`,
-        );
-      }
-      const upload = (at: number, packed: HostArray) =>
-        this.#gpu.device.queue.writeBuffer(buffer, at * BYTES[dtype], bytesOf(packed));
-      await (stored === "NK" ? packNK : packKN)(shape, dtype, fill, upload);
-    } catch (error) {
-      this.#gpu.free(buffer);
-      throw error;
-    }
-    return new GpuWeight(shape, dtype, buffer);
+    this.#gpu.expectOpen();
+    return await this.#uploader.weight(shape, dtype, fill, stored);
   }
 
   /**
@@ -115,56 +123,43 @@ class WebGpuBackend implements Backend {
       padded.set(bytes);
       bytes = padded;
     }
+    this.#queue.flush(); // steps queued before still see the old values
     this.#gpu.device.queue.writeBuffer(buffer, at, bytes);
   }
 
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
     const { buffer, dtype } = t as GpuTensor;
     expectInside("read", t, start, count);
-    this.#gpu.throwQueued();
     // Copies go by four bytes; a 16-bit tensor is read from the element before, if need be.
     const size = BYTES[dtype];
     const from = Math.min(Math.floor(start * size / 4) * 4, buffer.size - 4);
     const bytes = Math.max(4, Math.ceil((start + count) * size / 4) * 4 - from);
-    const { COPY_DST, MAP_READ } = GPUBufferUsage;
-    const staging = this.#gpu.buffer(bytes, COPY_DST | MAP_READ, "staging");
-    try {
-      const encoder = this.#gpu.device.createCommandEncoder();
-      encoder.copyBufferToBuffer(buffer, from, staging, 0, bytes);
-      this.#gpu.device.queue.submit([encoder.finish()]);
-      const cause = await staging.mapAsync(GPUMapMode.READ).then(() => undefined, (e: Error) => e);
-      // The queue's own error says more than that the map failed because of it; news of a lost device comes a task later.
-      if (cause) await new Promise((resolve) => setTimeout(resolve));
-      this.#gpu.throwQueued();
-      if (cause) {
-        throw new DeviceError(`Cannot read ${dtype} [${t.shape}] on webgpu: ${cause.message}`, {
-          cause,
-        });
-      }
-      const into = hostArray(dtype, count);
-      const skip = start * size - from;
-      bytesOf(into).set(new Uint8Array(staging.getMappedRange(), skip, count * size));
-      return into;
-    } finally {
-      this.#gpu.free(staging);
-    }
+    const data = await this.#queue.read(buffer, from, bytes);
+    const into = hostArray(dtype, count);
+    const skip = start * size - from;
+    bytesOf(into).set(data.subarray(skip, skip + count * size));
+    return into;
   }
 
   /** @throws {DeviceError} naming the operation that has no shader here, or whose shader does not compile. */
   async record(build: (k: Recorder) => void): Promise<Plan> {
-    const recorder = new WebGpuRecorder(this.#gpu);
+    this.#gpu.expectOpen();
+    const recorder = new WebGpuRecorder(this.#gpu, this.#tiles);
+    let calls;
     try {
       build(recorder);
+      await this.#tiles.tune(recorder.recorded);
+      calls = recorder.calls();
     } catch (error) {
       for (const buffer of recorder.scratch) this.#gpu.free(buffer);
       throw error;
     }
-    return await this.#compiler.plan(recorder);
+    return await this.#compiler.plan(calls, recorder.scratch);
   }
 
-  // deno-lint-ignore require-await -- a promise by contract; destroying does not wait
   async [Symbol.asyncDispose](): Promise<void> {
     this.#gpu.close();
+    await this.#queue.settle();
   }
 }
 
@@ -177,56 +172,3 @@ function expectInside(verb: string, t: Tensor, start: number, count: number): vo
     );
   }
 }
-
-/** Elements of a panel: PANEL rows of K, which is filled up to groups of four. */
-function panelSize(K: number): number {
-  return PANEL * 4 * Math.ceil(K / 4);
-}
-
-type Pack = (
-  shape: readonly [N: number, K: number],
-  dtype: WeightDtype,
-  fill: FillRows,
-  upload: (at: number, packed: HostArray) => void,
-) => Promise<void>;
-
-/** Rows of outputs: some panels at a time. */
-const packNK: Pack = async ([N, K], dtype, fill, upload) => {
-  const size = panelSize(K);
-  const most = Math.max(1, Math.floor(SCRATCH_BYTES / BYTES[dtype] / size)) * PANEL;
-  const step = Math.min(most, Math.ceil(N / PANEL) * PANEL);
-  const rows = hostArray(dtype, Math.min(step, N) * K) as Float32Array | Uint16Array;
-  const packed = hostArray(dtype, step / PANEL * size);
-  for (let n = 0; n < N; n += step) {
-    const count = Math.min(step, N - n);
-    await fill(n, count, rows.subarray(0, count * K));
-    packed.fill(0);
-    for (let i = 0; i < count; i++) {
-      const to = Math.floor(i / PANEL) * size + (i % PANEL) * 4;
-      for (let k = 0; k < K; k++) packed[to + (k >> 2) * PANEL * 4 + (k & 3)] = rows[i * K + k];
-    }
-    upload(n / PANEL * size, packed.subarray(0, Math.ceil(count / PANEL) * size));
-  }
-};
-
-/** Rows of inputs: a stretch of K of every panel at a time. */
-const packKN: Pack = async ([N, K], dtype, fill, upload) => {
-  const size = panelSize(K);
-  const most = Math.max(4, Math.floor(SCRATCH_BYTES / BYTES[dtype] / N / 4) * 4);
-  const step = Math.min(most, Math.ceil(K / 4) * 4);
-  const rows = hostArray(dtype, Math.min(step, K) * N) as Float32Array | Uint16Array;
-  const packed = hostArray(dtype, panelSize(step));
-  for (let k = 0; k < K; k += step) {
-    const count = Math.min(step, K - k);
-    await fill(k, count, rows.subarray(0, count * N));
-    for (let n = 0; n < N; n += PANEL) {
-      const lanes = Math.min(PANEL, N - n);
-      packed.fill(0);
-      for (let i = 0; i < count; i++) {
-        const to = (i >> 2) * PANEL * 4 + (i & 3);
-        for (let lane = 0; lane < lanes; lane++) packed[to + lane * 4] = rows[i * N + n + lane];
-      }
-      upload(n / PANEL * size + k * PANEL, packed.subarray(0, panelSize(count)));
-    }
-  }
-};

@@ -7,6 +7,9 @@ import { DeviceError } from "../errors.ts";
 import { Memory } from "../memory.ts";
 import { BYTES, type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
+/** Features that are taken where they are granted; nothing depends on them. Deno grants "subgroups" and does not list it. */
+const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+
 /** Limits that are not raised unless they are asked for. */
 const LIMITS = [
   "maxStorageBufferBindingSize",
@@ -35,6 +38,8 @@ export function tensorBytes(shape: readonly number[], dtype: Dtype): number {
 export class Gpu {
   readonly memory = new Memory();
   readonly #buffers = new Map<GPUBuffer, MemoryClass>();
+  /** Sends what was queued; buffers may not go before. */
+  #beforeFree: () => void = () => {};
   #error?: DeviceError;
   #lost = false;
   #closed = false;
@@ -47,8 +52,12 @@ export class Gpu {
   ) {
     // Without a listener, what goes wrong in queued work is silent.
     device.addEventListener("uncapturederror", (event) => {
+      const { error } = event as GPUUncapturedErrorEvent;
+      const advice = error instanceof GPUOutOfMemoryError
+        ? '; choose a smaller dtype or context, or "cpu"'
+        : "";
       this.#error ??= new DeviceError(
-        `Cannot finish queued work on webgpu: ${(event as GPUUncapturedErrorEvent).error.message}`,
+        `Cannot finish queued work on webgpu: ${error.message.trim()}${advice}`,
       );
     });
     device.lost.then(({ reason, message }) => {
@@ -65,6 +74,15 @@ export class Gpu {
     return Math.min(maxStorageBufferBindingSize, maxBufferSize);
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** `work` is done before any buffer is freed. */
+  beforeFree(work: () => void): void {
+    this.#beforeFree = work;
+  }
+
   /** @throws {RangeError} when `bytes` are more than one binding takes. */
   expectRoom(what: string, bytes: number): void {
     if (bytes > this.maxBytes) {
@@ -74,9 +92,41 @@ export class Gpu {
     }
   }
 
+  /**
+   * Tries whether the device has that many bytes left, by taking them and giving them back. WebGPU tells of no limit for all buffers
+   * together, so there is no other way to know.
+   * @throws {DeviceError} with the bytes that there are.
+   */
+  async expectFree(what: string, bytes: number): Promise<void> {
+    const taken: GPUBuffer[] = [];
+    let left = bytes;
+    try {
+      while (left > 0) {
+        const size = Math.ceil(Math.min(left, this.maxBytes) / 4) * 4;
+        this.device.pushErrorScope("out-of-memory");
+        taken.push(this.buffer(size, GPUBufferUsage.STORAGE, "staging"));
+        if (await this.device.popErrorScope()) {
+          throw new DeviceError(
+            `Cannot load "${what}" on webgpu: expected at most ${
+              bytes - left
+            } bytes (what the device has free), got ${bytes}; choose a smaller dtype or context, or "cpu"`,
+          );
+        }
+        left -= size;
+      }
+    } finally {
+      for (const buffer of taken) this.free(buffer);
+    }
+  }
+
   /** A zeroed buffer, counted until it is freed. `bytes` is a multiple of 4. */
-  buffer(bytes: number, usage: GPUBufferUsageFlags, kind: MemoryClass): GPUBuffer {
-    const buffer = this.device.createBuffer({ size: bytes, usage, label: kind });
+  buffer(
+    bytes: number,
+    usage: GPUBufferUsageFlags,
+    kind: MemoryClass,
+    mappedAtCreation = false,
+  ): GPUBuffer {
+    const buffer = this.device.createBuffer({ size: bytes, usage, label: kind, mappedAtCreation });
     this.#buffers.set(buffer, kind);
     this.memory.add(kind, bytes);
     return buffer;
@@ -92,6 +142,7 @@ export class Gpu {
   free(buffer: GPUBuffer): void {
     const kind = this.#buffers.get(buffer);
     if (kind === undefined) return;
+    this.#beforeFree();
     this.#buffers.delete(buffer);
     this.memory.add(kind, -buffer.size);
     buffer.destroy();
@@ -99,53 +150,108 @@ export class Gpu {
 
   /** @throws {DeviceError} what went wrong in the queue since the last call; a lost device stays lost. */
   throwQueued(): void {
-    if (this.#closed) {
-      throw new DeviceError("Cannot use webgpu: expected an open backend, got one disposed");
-    }
+    this.expectOpen();
     const error = this.#error;
     if (!this.#lost) this.#error = undefined;
     if (error) throw error;
   }
 
+  /** @throws {DeviceError} after dispose. */
+  expectOpen(): void {
+    if (this.#closed) {
+      throw new DeviceError("Cannot use webgpu: expected an open backend, got one disposed");
+    }
+  }
+
   /** Frees every buffer and the device. */
   close(): void {
     if (this.#closed) return;
-    this.#closed = true;
     for (const buffer of [...this.#buffers.keys()]) this.free(buffer);
+    this.#closed = true;
     this.device.destroy();
   }
 }
 
+/** What there is to run on, without opening it. */
+export interface WebGpuAdapter {
+  /** The adapter's name. */
+  readonly description: string;
+  /** Whether the processor plays the GPU; `auto` takes no such adapter. */
+  readonly software: boolean;
+}
+
+/** The adapter that `openWebGpuBackend` would open; null when there is no WebGPU or no adapter. */
+export async function probeWebGpu(): Promise<WebGpuAdapter | null> {
+  const adapter = await requestAdapter();
+  return adapter && describe(adapter);
+}
+
+/** The adapter that the platform prefers. Whatever it throws instead of giving one means that there is none. */
+async function requestAdapter(): Promise<GPUAdapter | null> {
+  try {
+    return await globalThis.navigator?.gpu?.requestAdapter({
+      powerPreference: "high-performance",
+    }) ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function describe({ info }: GPUAdapter): WebGpuAdapter {
+  const name = info.description || [info.vendor, info.architecture, info.device].join(" ").trim() ||
+    "unnamed adapter";
+  const software = info.isFallbackAdapter ||
+    /llvmpipe|lavapipe|softpipe|swiftshader|basic render|warp/i.test(name);
+  return { description: software ? `${name}, in software` : name, software };
+}
+
 /**
  * Opens the adapter that the platform prefers, with all that it can hold. A software adapter counts: it was asked for by name.
+ * Kernels are chosen for a GPU or for a processor as `asSoftware` says, or as the adapter is.
  * @throws {DeviceError} when there is none.
  */
-export async function openGpu(): Promise<Gpu> {
+export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
   if (!globalThis.navigator?.gpu) {
     throw new DeviceError(
       'Cannot open "webgpu": expected navigator.gpu, got none; use Deno 2.9 or a browser that has WebGPU, or choose "cpu"',
     );
   }
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) {
-    throw new DeviceError(
-      'Cannot open "webgpu": expected an adapter, got none; install a Vulkan driver (mesa-vulkan-drivers has one in ' +
-        'software), or choose "cpu"',
-    );
+  let cause: unknown;
+  // All features at once, then without the one that may be unknown here, then none: an adapter that refused is spent.
+  for (const features of [FEATURES, FEATURES.filter((name) => name !== "subgroups"), []]) {
+    const adapter = await requestAdapter();
+    if (!adapter) {
+      throw new DeviceError(
+        'Cannot open "webgpu": expected an adapter, got none; install a Vulkan driver (mesa-vulkan-drivers has one in ' +
+          'software), or choose "cpu"',
+      );
+    }
+    const { description, software } = describe(adapter);
+    try {
+      const device = await requestDevice(adapter, features);
+      return new Gpu(device, description, asSoftware ?? software);
+    } catch (error) {
+      cause = new DeviceError(
+        `Cannot open "webgpu" on ${description}: ${messageOf(error)}; choose "cpu"`,
+        { cause: error },
+      );
+    }
   }
+  throw cause;
+}
+
+async function requestDevice(
+  adapter: GPUAdapter,
+  features: readonly typeof FEATURES[number][],
+): Promise<GPUDevice> {
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
-  const { info } = adapter;
-  const name = info.description || [info.vendor, info.architecture, info.device].join(" ").trim() ||
-    "unnamed adapter";
-  const software = info.isFallbackAdapter || /llvmpipe|swiftshader|basic render/i.test(name);
-  try {
-    const device = await adapter.requestDevice({ requiredLimits });
-    return new Gpu(device, software ? `${name}, in software` : name, software);
-  } catch (cause) {
-    throw new DeviceError(`Cannot open "webgpu" on ${name}: ${messageOf(cause)}; choose "cpu"`, {
-      cause,
-    });
-  }
+  const listed = features.filter((name) =>
+    name === "subgroups" || adapter.features.has(name as GPUFeatureName)
+  );
+  return await adapter.requestDevice({
+    requiredLimits,
+    requiredFeatures: listed as GPUFeatureName[],
+  });
 }
 
 /** What an error says. */

@@ -83,9 +83,10 @@ async function run(folder: string, args: readonly string[], env: Record<string, 
   return { code, stdout: out, stderr: err };
 }
 
-/** What a report says apart from times, and from where the model and the device are. */
+/** What a report says apart from times, and from where the model and the device are, which pads weights in its own way. */
 function settled(report: BenchmarkReport): unknown {
-  const { model: { source: _, id: __, ...model }, generation, results, schema_version } = report;
+  const { generation, results, schema_version } = report;
+  const { source: _source, id: _id, weights_mib: _weights, ...model } = report.model;
   return {
     schema_version,
     torch: report.torch,

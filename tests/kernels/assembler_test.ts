@@ -135,3 +135,80 @@ Deno.test("local() counts on when a function has more variables than a byte can 
   assert.ok(WebAssembly.validate(m.toBytes()));
   assert.equal(exportsOf(m).sum(2), 302);
 });
+
+Deno.test("global() keeps its value from call to call", () => {
+  const m = new ModuleBuilder();
+  const count = m.global();
+  m.export(
+    "next",
+    m.define([], "i32", (f) => {
+      f.do(count.set(i32.add(count.get, 5)));
+      return count.get;
+    }),
+  );
+  const { next } = exportsOf(m);
+  assert.deepEqual([next(), next()], [5, 10]);
+});
+
+Deno.test("toText() tells what a module does when it has each kind of part", () => {
+  const m = new ModuleBuilder(true, 3);
+  const half = m.import("half", ["f64"], "f64");
+  const func = m.define(["i32"], "i32", (f, x) => {
+    const v = f.local("v128");
+    f.for(x, x, -8, 4, () => f.set(v, f32x4.relaxedMadd(v, v128.load(x, 300), f32x4.splat(0.5))));
+    f.if(i32.eqz(x), () => f.storeLane(x, v, 3, 12), () => f.do(m.thread.set(7)));
+    return i32.truncF32U(f32.demoteF64(call(half, 2 ** 70)));
+  });
+  m.export("func", func);
+  assert.equal(
+    m.toText(),
+    `(module
+  (import "env" "memory" (memory 3 65536 shared))
+  (import "env" "half" (func $0 (param f64) (result f64)))
+  (global (mut i32) (i32.const 0))
+  (export "func" (func $1))
+  (func $1 (param i32) (result i32)
+    (local v128)
+    local.get 0
+    local.set 0
+    local.get 0
+    i32.const -8
+    i32.lt_u
+    if
+      loop
+        local.get 1
+        local.get 0
+        v128.load offset=300
+        f32.const 0.5
+        f32x4.splat
+        f32x4.relaxed_madd
+        local.set 1
+        local.get 0
+        i32.const 4
+        i32.add
+        local.set 0
+        local.get 0
+        i32.const -8
+        i32.lt_u
+        br_if 0
+      end
+    end
+    local.get 0
+    i32.eqz
+    if
+      local.get 0
+      local.get 1
+      v128.store32_lane offset=12 3
+    else
+      i32.const 7
+      global.set 0
+    end
+    f64.const 1.1805916207174113e+21
+    call 0
+    f32.demote_f64
+    i32.trunc_f32_u
+  )
+)
+`,
+  );
+});

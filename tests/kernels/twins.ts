@@ -1,12 +1,12 @@
 /**
  * The tests that every backend passes: each operation against its typed-array form, at ragged shapes and with every option.
+ * Those of embeddings and of the cache are in `twins_attention.ts`.
  *
  * @module
  */
 import assert from "node:assert/strict";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
-import { DeviceError } from "../../kernels/errors.ts";
 import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/norm.ts";
 import { NOT_FINITE, sampleJs } from "../../kernels/sample/mod.ts";
@@ -306,7 +306,7 @@ export function twinTests(
         }
       }, { stored });
       assert.equal(next, stored === "NK" ? N : K);
-      assert.ok(calls > 1 && calls <= 16, `${calls} calls`);
+      assert.ok(calls > 1 && calls <= 32, `${calls} calls`);
       await runOnce(backend, 1, (k) => k.matmul(y, x, weight));
       assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.sum, stored);
     }
@@ -395,28 +395,5 @@ export function twinTests(
     const t = backend.tensor([4], "F32", "activations");
     assert.throws(() => backend.write(t, new Int32Array(4)), TypeError);
     return Promise.resolve();
-  });
-
-  test("record() names the operation when there is no form for it", async (backend) => {
-    const t = backend.tensor([1, 1], "F32", "activations");
-    const table = await upload(
-      backend,
-      { data: new Float32Array(1), dtype: "F32", shape: [1, 1] },
-      "NK",
-    );
-    const builds: Record<string, (k: Recorder) => void> = {
-      embed: (k) => k.embed(t, table, t),
-      addPosition: (k) => k.addPosition(t, table),
-      writeKv: (k) => k.writeKv(t, { k: t, v: t }, t),
-      attention: (k) => k.attention(t, t, { k: t, v: t }),
-    };
-    for (const [op, build] of Object.entries(builds)) {
-      await assert.rejects(
-        backend.record(build),
-        (error: Error) =>
-          error instanceof DeviceError &&
-          error.message.startsWith(`Cannot record "${op}" on ${backend.name}: `),
-      );
-    }
   });
 }

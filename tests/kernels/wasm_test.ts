@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
+import type { Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import { defineRun } from "../../kernels/wasm/program.ts";
+import { WasmRecorder } from "../../kernels/wasm/recorder.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
+import { attentionTwinTests } from "./twins_attention.ts";
 
 function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
   Deno.test(`${name} (wasm)`, async () => {
@@ -16,6 +20,7 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 }
 
 twinTests(wasmTest);
+attentionTwinTests(wasmTest);
 
 wasmTest(
   "run() replays a plan with what was written since, after memory has grown",
@@ -68,24 +73,18 @@ Deno.test("openWasmBackend() names the way out when there is no SIMD", async () 
   }
 });
 
-wasmTest("weight() keeps 16 bits a number and one scratch while it packs", async (backend) => {
-  const [N, K] = [4096, 512];
-  const { weights, staging } = backend.memory.classes;
-  await backend.weight([N, K], "BF16", () => {
-    assert.equal(staging.current, 2 ** 20);
-  }, { stored: "NK" });
-  assert.equal(weights.current, N * K * 2);
-  assert.equal(staging.current, 0);
-});
-
-wasmTest("weight() gives its memory back when an F16 is not finite", async (backend) => {
-  const data = Uint16Array.from([0, 0, 0x7c00, 0]);
-  await assert.rejects(
-    upload(backend, { data, dtype: "F16", shape: [2, 2] }, "NK"),
-    /^RangeError: Cannot pack a weight: expected finite F16, got an infinity or NaN in row 1$/,
-  );
-  assert.equal(backend.memory.current, 0);
-});
+wasmTest(
+  "weight() keeps 16 bits a number and a bounded scratch while it packs",
+  async (backend) => {
+    const [N, K] = [4096, 512];
+    const { weights, staging } = backend.memory.classes;
+    await backend.weight([N, K], "BF16", () => {
+      assert.equal(staging.current, 2 ** 20); // two pieces: one is read while the other is packed
+    }, { stored: "NK" });
+    assert.equal(weights.current, N * K * 2);
+    assert.equal(staging.current, 0);
+  },
+);
 
 wasmTest("weight() packs into its own place when memory grows while it waits", async (backend) => {
   const [N, K] = [600, 530]; // two pieces
@@ -113,12 +112,13 @@ wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async
   const ids = backend.tensor([1], "I32", "activations");
   const before = backend.memory.current;
   const plan = await backend.record((k) => k.sample(ids, logits, sampling));
-  assert.equal(backend.memory.current, before + 12 * V);
+  const scratch = backend.memory.current - before;
+  assert.ok(scratch >= 4 * V, `${scratch} bytes`);
   plan.run(stepOf(1));
   plan[Symbol.dispose]();
   assert.equal(backend.memory.current, before);
-  const t = backend.tensor([3 * V], "F32", "activations");
-  assert.deepEqual(await backend.read(t), new Float32Array(3 * V));
+  const t = backend.tensor([scratch / 4], "F32", "activations");
+  assert.deepEqual(await backend.read(t), new Float32Array(scratch / 4));
 
   const late = await backend.record((k) => k.sample(ids, logits, sampling));
   await backend[Symbol.asyncDispose]();
@@ -151,3 +151,70 @@ wasmTest("write() and read() refuse a range when it leaves the tensor", async (b
   await assert.rejects(backend.read(first, 10, 7), RangeError);
   assert.deepEqual(await backend.read(second), new Float32Array(16).fill(2));
 });
+
+Deno.test("toText() knows every operation when all kernels are in a module", () => {
+  const block = { address: 1024, bytes: 0, kind: "activations" } as const;
+  const tensor = (shape: number[], dtype: Dtype = "F32") => ({ shape, dtype, block });
+  const options = { relaxed: false, shared: true, threads: 2, pages: 1 };
+  const k = new WasmRecorder({ ...options, allocate: () => block });
+  const [T, H, G, D, V] = [8, 4, 2, 66, 100];
+  const C = H * D;
+  const [x, y, q] = [tensor([T, C]), tensor([T, C]), tensor([T, C])];
+  const qkv = tensor([T, C + 2 * G * D]);
+  const cache = { k: tensor([G, 9, D]), v: tensor([G, 9, D]) };
+  const norm = { kind: "layer", weight: tensor([D]), eps: 1e-5 } as const;
+  for (const dtype of ["F32", "F16", "BF16"] as const) {
+    const weight = { shape: [V, C] as const, dtype, block };
+    k.embed(x, weight, tensor([T], "I32"), { scale: 2 });
+    k.addPosition(x, weight);
+    for (const activation of ["relu", "gelu", "geluTanh", "silu"] as const) {
+      k.matmul(tensor([T, V]), x, weight, { activation, softCap: 3, residual: true });
+    }
+  }
+  k.norm(y, x, { ...norm, weight: tensor([C]) });
+  for (const interleaved of [false, true]) {
+    k.writeKv(q, cache, qkv, { table: tensor([9, D]), interleaved, qNorm: norm, kNorm: norm });
+  }
+  for (const rows of [1, T]) {
+    k.attention(tensor([rows, C]), tensor([rows, C]), cache, { window: 3 });
+  }
+  k.sample(tensor([1], "I32"), tensor([1, V]), {
+    settings: tensor([4]),
+    counter: tensor([3], "U32"),
+    seen: tensor([V], "U32"),
+    drawn: tensor([2], "I32"),
+  });
+  defineRun(k.module, k.entries, { threads: 2, callerSleeps: true });
+  assert.ok(WebAssembly.validate(k.module.toBytes()));
+  const text = k.module.toText();
+  assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
+  assert.doesNotMatch(text, /undefined|NaN/);
+});
+
+wasmTest(
+  "embed() gives every F16 back when it is below 64, and keeps others wide",
+  async (backend) => {
+    const codes = Array.from({ length: 1 << 16 }, (_, code) => code)
+      .filter((code) => (code & 0x7fff) < 0x5400); // 64
+    const C = 48;
+    const V = codes.length / C;
+    const data = Uint16Array.from(codes);
+    for (const stored of ["NK", "KN"] as const) {
+      const table = await upload(backend, { data, dtype: "F16", shape: [V, C] }, stored);
+      assert.equal(table.dtype, "F16");
+      const y = backend.tensor([V, C], "F32", "activations");
+      const ids = put(backend, Int32Array.from({ length: V }, (_, id) => id), [V], "I32");
+      using plan = await backend.record((k) => k.embed(y, table, ids));
+      plan.run(stepOf(V));
+      assert.deepEqual(await backend.read(y), Float32Array.from(new Float16Array(data.buffer)));
+    }
+    const large = Uint16Array.from([0x5400, 0xd400, 1, 0x7bff]);
+    const table = await upload(backend, { data: large, dtype: "F16", shape: [2, 2] }, "NK");
+    assert.equal(table.dtype, "F32");
+    const y = backend.tensor([1, 2], "F32", "activations");
+    const ids = put(backend, new Int32Array([1]), [1], "I32");
+    using plan = await backend.record((k) => k.embed(y, table, ids));
+    plan.run(stepOf(1));
+    assert.deepEqual(await backend.read(y), new Float32Array([2 ** -24, 65504]));
+  },
+);

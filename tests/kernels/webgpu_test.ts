@@ -2,12 +2,20 @@ import assert from "node:assert/strict";
 import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/matmul/mod.ts";
-import { narrow, type Tensor } from "../../kernels/tensor.ts";
-import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { TILES } from "../../kernels/matmul/wgsl.ts";
+import { narrow, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
+import {
+  openWebGpuBackend,
+  probeWebGpu,
+  type WebGpuOptions,
+} from "../../kernels/webgpu/backend.ts";
+import { Tiles } from "../../kernels/webgpu/tuner.ts";
+import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";
+import { attentionTwinTests } from "./twins_attention.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 
-const adapter = await globalThis.navigator?.gpu?.requestAdapter() ?? null;
+const adapter = await probeWebGpu();
 const required = Deno.env.get("WGSLM_REQUIRE_WEBGPU") === "1";
 const ignore = adapter === null && !required;
 if (ignore) {
@@ -17,45 +25,28 @@ if (ignore) {
 }
 
 /** A test that needs an adapter. */
-function gpuTest(name: string, run: (backend: Backend) => Promise<void>): void {
+function gpuTest(
+  name: string,
+  run: (backend: Backend) => Promise<void>,
+  options?: WebGpuOptions,
+): void {
   Deno.test({
     name,
     ignore,
     async fn() {
-      await using backend = await openWebGpuBackend();
+      await using backend = await openWebGpuBackend(options);
       await run(backend);
     },
   });
 }
 
-twinTests(gpuTest);
-
-/** Counts the calls of some methods of a WebGPU class while it is in use. */
-class Spy implements Disposable {
-  readonly calls: Record<string, number> = {};
-  readonly #undo: (() => void)[] = [];
-
-  /** `seen` is given what each call was given, with `this` and its result in front. */
-  on(
-    { prototype }: { prototype: object },
-    method: string,
-    seen: (self: unknown, result: unknown, args: unknown[]) => void = () => {},
-  ): this {
-    const calls = this.calls;
-    const original = Reflect.get(prototype, method) as (...args: unknown[]) => unknown;
-    Reflect.set(prototype, method, function (this: unknown, ...args: unknown[]) {
-      calls[method] = (calls[method] ?? 0) + 1;
-      const result = original.apply(this, args);
-      seen(this, result, args);
-      return result;
-    });
-    this.#undo.push(() => Reflect.set(prototype, method, original));
-    return this;
-  }
-
-  [Symbol.dispose](): void {
-    for (const undo of this.#undo) undo();
-  }
+// Kernels for a GPU and for a processor that plays one differ, and either adapter can run both.
+for (const software of [false, true]) {
+  const what = software ? "a processor" : "a GPU";
+  const test: typeof gpuTest = (name, run) =>
+    gpuTest(`${name}, as on ${what}`, run, { software, tune: false });
+  twinTests(test);
+  attentionTwinTests(test);
 }
 
 const NORM_SIZE = 66;
@@ -97,27 +88,198 @@ async function headPlan(backend: Backend): Promise<{ plan: Plan; ids: Tensor }> 
   return { plan, ids };
 }
 
+/** A decoder of `layers` layers like GPT-2's, over one row and `slots` of cache, up to the id that is drawn. */
+async function decoderPlan(backend: Backend, layers: number, slots: number) {
+  const [V, C, H, F] = [65, 64, 4, 128];
+  const weight = (N: number, K: number) =>
+    upload(backend, { data: randomNumbers(N * K, N + K), dtype: "F32", shape: [N, K] }, "NK");
+  const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
+  const ids = backend.tensor([1], "I32", "activations");
+  const [x, n, qkv, q, y, f, logits] = [C, C, 3 * C, C, C, F, V].map((width) => f32(1, width));
+  const norm = {
+    kind: "layer" as const,
+    weight: put(backend, new Float32Array(C).fill(1), [C]),
+    eps: 1e-5,
+  };
+  const [wte, wpe] = [await weight(V, C), await weight(slots, C)];
+  const blocks = await Promise.all(Array.from({ length: layers }, async () => ({
+    cAttn: await weight(3 * C, C),
+    cProj: await weight(C, C),
+    cFc: await weight(F, C),
+    down: await weight(C, F),
+    cache: { k: f32(H, slots, C / H), v: f32(H, slots, C / H) },
+  })));
+  const sampling = {
+    settings: put(backend, new Float32Array([1, 0, 1, 1]), [4]),
+    counter: backend.tensor([3], "U32", "activations"),
+    seen: backend.tensor([V], "U32", "activations"),
+    drawn: backend.tensor([128], "I32", "activations"),
+  };
+  const plan = await backend.record((k) => {
+    k.embed(x, wte, ids);
+    k.addPosition(x, wpe);
+    for (const { cAttn, cProj, cFc, down, cache } of blocks) {
+      k.norm(n, x, norm);
+      k.matmul(qkv, n, cAttn);
+      k.writeKv(q, cache, qkv);
+      k.attention(y, q, cache);
+      k.matmul(x, y, cProj, { residual: true });
+      k.norm(n, x, norm);
+      k.matmul(f, n, cFc, { activation: "geluTanh" });
+      k.matmul(x, f, down, { residual: true });
+    }
+    k.norm(n, x, norm);
+    k.matmul(logits, n, wte);
+    k.sample(ids, logits, sampling);
+  });
+  const step = (i: number) => ({ rows: 1, position: i, slot: i, length: i + 1 });
+  return { plan, step, drawn: sampling.drawn };
+}
+
 gpuTest(
-  "run() makes nothing but one pass and one submit when a step is replayed",
+  "run() takes at most 7 dispatches a layer and 4 more when a block is GPT-2's",
   async (backend) => {
-    const { plan, ids } = await headPlan(backend);
-    const made = Object.getOwnPropertyNames(GPUDevice.prototype).filter((name) =>
-      name.startsWith("create")
-    );
-    using spy = new Spy();
-    for (const method of made) spy.on(GPUDevice, method);
-    spy.on(GPUQueue, "submit").on(GPUCommandEncoder, "beginComputePass");
-    spy.on(GPUComputePassEncoder, "dispatchWorkgroups");
-    for (let i = 0; i < 5; i++) plan.run(stepOf(1));
-    assert.deepEqual({ ...spy.calls }, {
-      createCommandEncoder: 5,
-      beginComputePass: 5,
-      dispatchWorkgroups: 15,
-      submit: 5,
-    });
-    await backend.read(ids);
+    // One workgroup has the scores of a short cache; a long one is shared out, and its parts are put together.
+    for (const [slots, perLayer] of [[128, 6], [700, 7]]) {
+      const { plan, step, drawn } = await decoderPlan(backend, 3, slots);
+      using spy = new Spy().on(GPUComputePassEncoder, "dispatchWorkgroups");
+      plan.run(step(0));
+      assert.equal(spy.calls.dispatchWorkgroups, 3 * perLayer + 4);
+      await backend.read(drawn);
+    }
   },
 );
+
+gpuTest(
+  "run() makes nothing but an encoder, a pass and a submit when steps are queued",
+  async (backend) => {
+    const { plan, step, drawn } = await decoderPlan(backend, 1, 300);
+    plan.run(step(0));
+    await backend.read(drawn);
+    await new Promise((resolve) => setTimeout(resolve, 30)); // the read's own buffer comes back
+    using spy = new Spy().onCreate();
+    spy.on(GPUQueue, "submit").on(GPUCommandEncoder, "beginComputePass");
+    for (let i = 1; i <= 5; i++) plan.run(step(i));
+    const ids = await backend.read(drawn);
+    assert.deepEqual(spy.calls, { createCommandEncoder: 1, beginComputePass: 1, submit: 1 });
+    plan.run(step(6));
+    await Promise.resolve();
+    assert.equal(spy.calls.submit, 2, "sent as soon as the caller awaits anything");
+    assert.deepEqual((await backend.read(drawn)).slice(0, 6), ids.slice(0, 6));
+  },
+);
+
+gpuTest(
+  "run() gives the same ids when steps are queued together and one by one",
+  async (backend) => {
+    const all = await decoderPlan(backend, 2, 300);
+    for (let i = 0; i < 100; i++) all.plan.run(all.step(i)); // more than share a submit
+    const together = await backend.read(all.drawn);
+    const one = await decoderPlan(backend, 2, 300);
+    for (let i = 0; i < 100; i++) {
+      one.plan.run(one.step(i));
+      if (i % 9 === 0) await backend.read(one.drawn, 0, 1);
+    }
+    assert.deepEqual(await backend.read(one.drawn), together);
+    assert.ok(new Set(together).size > 20);
+  },
+);
+
+gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backend) => {
+  const original = Tiles.prototype.of;
+  try {
+    for (const T of [1, 70]) {
+      for (const tile of TILES[T === 1 ? "one" : "many"]) {
+        Tiles.prototype.of = () => tile;
+        for (const [N, K] of [[1, 1], [66, 66], [130, 260], [257, 40]]) {
+          for (const dtype of ["F32", "BF16"] as const) {
+            await checkMatmulCase(backend, { T, N, K, dtype, bias: true, residual: true });
+          }
+        }
+        await checkMatmulCase(backend, { T, N: 130, K: 66, rows: Math.ceil(T / 2) });
+      }
+    }
+  } finally {
+    Tiles.prototype.of = original;
+  }
+});
+
+Deno.test({
+  name:
+    "weight() is split when one binding cannot hold it, and embed() and matmul() find its parts",
+  ignore,
+  async fn() {
+    const limits = GPUSupportedLimits.prototype;
+    const name = "maxStorageBufferBindingSize";
+    const original = Object.getOwnPropertyDescriptor(limits, name) as PropertyDescriptor;
+    Object.defineProperty(limits, name, { get: () => 40 << 10, configurable: true });
+    try {
+      await using backend = await openWebGpuBackend();
+      const [T, V, C] = [5, 300, 66];
+      for (const stored of ["NK", "KN"] as StoredOrder[]) {
+        await checkMatmulCase(backend, { T, N: V, K: C, stored, bias: true });
+        await checkMatmulCase(backend, { T: 1, N: V, K: C, stored });
+        const data = randomNumbers(V * C, 3);
+        const table = await upload(backend, { data, dtype: "F32", shape: [V, C] }, stored);
+        const ids = Int32Array.of(0, 299, 160, -1, 300);
+        const y = put(backend, randomNumbers(T * C, 1), [T, C]);
+        const from = put(backend, ids, [T], "I32");
+        using plan = await backend.record((k) => {
+          k.embed(y, table, from);
+          k.addPosition(y, table);
+        });
+        plan.run({ ...stepOf(T), position: 125 });
+        const expected = Float32Array.from({ length: T * C }, (_, i) => {
+          const [t, c] = [Math.floor(i / C), i % C];
+          return (ids[t] < 0 || ids[t] >= V ? 0 : data[ids[t] * C + c]) + data[(125 + t) * C + c];
+        });
+        assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.kernel, stored);
+      }
+    } finally {
+      Object.defineProperty(limits, name, original);
+    }
+  },
+});
+
+gpuTest("expectFree() tells what there is when it is less, and keeps nothing", async (backend) => {
+  const { current } = backend.memory;
+  assert.ok(backend.expectFree);
+  await backend.expectFree("a model", 1000);
+  const original = GPUDevice.prototype.popErrorScope;
+  GPUDevice.prototype.popErrorScope = async function () {
+    await original.call(this);
+    return { message: "out of memory" };
+  };
+  try {
+    await assert.rejects(
+      backend.expectFree("a model", 1000),
+      (error: Error) =>
+        error instanceof DeviceError &&
+        /^Cannot load "a model" .*at most 0 bytes .*got 1000; choose a smaller/.test(error.message),
+    );
+  } finally {
+    GPUDevice.prototype.popErrorScope = original;
+  }
+  assert.equal(backend.memory.current, current);
+}, { software: false });
+
+gpuTest("record() leaves what a norm wrote where somebody can read it", async (backend) => {
+  const C = 66;
+  const x = put(backend, randomNumbers(C, 1), [1, C]);
+  const n = backend.tensor([1, C], "F32", "activations");
+  const y = backend.tensor([1, C], "F32", "activations");
+  const weight = put(backend, new Float32Array(C).fill(1), [C]);
+  const identity = new Float32Array(C * C).map((_, i) => i % (C + 1) === 0 ? 1 : 0);
+  const w = await upload(backend, { data: identity, dtype: "F32", shape: [C, C] }, "NK");
+  using plan = await backend.record((k) => {
+    k.norm(n, x, { kind: "rms", weight, eps: 1e-5 });
+    k.matmul(y, n, w);
+  });
+  plan.run(stepOf(1));
+  const normed = await backend.read(n) as Float32Array;
+  assert.ok(normed.some((v) => v !== 0));
+  assertClose(await backend.read(y) as Float32Array, normed, TOLERANCE.kernel);
+});
 
 gpuTest("run() covers every row when there are more than 65535 workgroups", async (backend) => {
   await checkNormCase(backend, { T: 70001, C: 2, kind: "rms" });
@@ -153,17 +315,7 @@ gpuTest("read() gives what write() was given when counts and offsets are odd", a
 });
 
 gpuTest("memory counts the bytes of the buffers that there are when they come and go", async () => {
-  let [bytes, most] = [0, 0];
-  const alive = new Set<GPUBuffer>();
-  using spy = new Spy();
-  spy.on(GPUDevice, "createBuffer", (_, buffer) => {
-    alive.add(buffer as GPUBuffer);
-    bytes += (buffer as GPUBuffer).size;
-    most = Math.max(most, bytes);
-  });
-  spy.on(GPUBuffer, "destroy", (buffer) => {
-    if (alive.delete(buffer as GPUBuffer)) bytes -= (buffer as GPUBuffer).size;
-  });
+  using spy = new BufferSpy();
   const backend = await openWebGpuBackend();
   backend.tensor([3, 5], "F16", "kvCache");
   const { plan, ids } = await headPlan(backend);
@@ -172,15 +324,15 @@ gpuTest("memory counts the bytes of the buffers that there are when they come an
   const { classes } = backend.memory;
   assert.equal(classes.kvCache.current, 32); // 15 halves, filled up to fours
   assert.equal(classes.weights.current, 96 * 68 * 2); // panels of 32 rows, groups of 4 inputs
-  assert.equal(classes.staging.current, 16); // the step
-  assert.equal(backend.memory.current, bytes);
-  assert.equal(backend.memory.peak, most);
-  const held = bytes;
+  assert.equal(classes.staging.current, 64 * 256 + 4096); // the steps, and what a read came by
+  assert.equal(backend.memory.current, spy.bytes);
+  assert.equal(backend.memory.peak, spy.peak);
+  const held = spy.bytes;
   plan[Symbol.dispose]();
-  assert.equal(bytes, held - 4 * 65); // sampling's scratch
-  assert.equal(backend.memory.current, bytes);
+  assert.equal(spy.bytes, held - 4 * 65); // sampling's scratch
+  assert.equal(backend.memory.current, spy.bytes);
   await backend[Symbol.asyncDispose]();
-  assert.equal(alive.size, 0);
+  assert.equal(spy.alive.size, 0);
   assert.equal(backend.memory.current, 0);
   for (const { current } of Object.values(classes)) assert.equal(current, 0);
   plan[Symbol.dispose]();
@@ -261,10 +413,45 @@ gpuTest(
   },
 );
 
-Deno.test("openWebGpuBackend() says what to do when there is no WebGPU or no adapter", async () => {
-  for (const gpu of [undefined, { requestAdapter: () => Promise.resolve(null) }]) {
+gpuTest("read() gives a lost device away when it is lost between two steps", async (backend) => {
+  let device: GPUDevice | undefined;
+  using _spy = new Spy().on(
+    GPUDevice,
+    "createCommandEncoder",
+    (self) => device = self as GPUDevice,
+  );
+  const { plan, step, drawn } = await decoderPlan(backend, 1, 40);
+  for (let i = 0; i < 3; i++) plan.run(step(i));
+  await backend.read(drawn);
+  plan.run(step(3));
+  device?.destroy();
+  plan.run(step(4));
+  for (let i = 0; i < 2; i++) {
+    await assert.rejects(
+      backend.read(drawn),
+      (error: Error) =>
+        error instanceof DeviceError && /lost.*open the backend again/.test(error.message),
+    );
+  }
+  plan.run(step(5));
+  await assert.rejects(
+    upload(backend, { data: randomNumbers(4, 1), dtype: "F32", shape: [2, 2] }, "NK").then(() =>
+      backend.read(drawn)
+    ),
+    DeviceError,
+  );
+});
+
+Deno.test("openWebGpuBackend() and probeWebGpu() say that there is no WebGPU or no adapter", async () => {
+  const denied = [
+    undefined,
+    { requestAdapter: () => Promise.resolve(null) },
+    { requestAdapter: () => Promise.reject(new Error("denied")) },
+  ];
+  for (const gpu of denied) {
     Object.defineProperty(navigator, "gpu", { value: gpu, configurable: true });
     try {
+      assert.equal(await probeWebGpu(), null);
       await assert.rejects(
         openWebGpuBackend(),
         (error: Error) =>
@@ -277,10 +464,27 @@ Deno.test("openWebGpuBackend() says what to do when there is no WebGPU or no ada
   }
 });
 
-gpuTest("openWebGpuBackend() tells the adapter when it opens", (backend) => {
+gpuTest("openWebGpuBackend() opens when a device grants no feature", async () => {
+  const original = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = function (descriptor) {
+    if ([...descriptor?.requiredFeatures ?? []].length) {
+      return Promise.reject(new TypeError("unknown feature"));
+    }
+    return original.call(this, descriptor);
+  };
+  try {
+    await using backend = await openWebGpuBackend();
+    await checkMatmulCase(backend, { T: 1, N: 3, K: 5 });
+  } finally {
+    GPUAdapter.prototype.requestDevice = original;
+  }
+});
+
+gpuTest("openWebGpuBackend() tells the adapter when it opens", async (backend) => {
   assert.equal(backend.name, "webgpu");
   assert.equal(backend.threads, 1);
-  const software = adapter?.info.isFallbackAdapter ?? false;
+  assert.equal(backend.description, adapter?.description);
+  const software = (await navigator.gpu.requestAdapter())?.info.isFallbackAdapter ?? false;
+  assert.equal(adapter?.software, software);
   assert.equal(backend.description.endsWith(", in software"), software);
-  return Promise.resolve();
 });

@@ -204,14 +204,6 @@ Deno.test("decode() refuses an id when it is no natural number", async () => {
   assert.equal(tokenizer.decode([884, 2 ** 40]), "\ufffd\ufffd");
 });
 
-Deno.test("applyChatTemplate() says that this version does not apply them when asked", async () => {
-  const tokenizer = await loadTokenizer(fixture("tokenizers/digits"));
-  assert.throws(
-    () => tokenizer.applyChatTemplate([{ role: "user", content: "a" }]),
-    new CheckpointError("Cannot apply a chat template: this version does not apply them"),
-  );
-});
-
 /** Changes at a path, and what is said then. */
 const DAMAGES: readonly (readonly [string, unknown, string])[] = [
   ["model.vocab", ["a"], "model.vocab to be an object"],

@@ -1,0 +1,368 @@
+/**
+ * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts [barrier] [model] [attention] [memory]
+ * [load]`, all by default.
+ *
+ * Each is a ratio of two measurements that take turns, or a share of a limit that is measured in the same run by the same threads,
+ * beside its goal. Machines differ and are noisy; nothing here fails.
+ *
+ * @module
+ */
+import { type Architecture, readArchitecture } from "../engine/architecture.ts";
+import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
+import { chunkRows, Runner } from "../engine/runner.ts";
+import {
+  checkpointWeights,
+  countParameters,
+  putWeights,
+  randomWeights,
+  weightSpecs,
+} from "../engine/weights.ts";
+import {
+  BYTES,
+  bytesOf,
+  narrow,
+  sizeOf,
+  type StoredOrder,
+  type WeightDtype,
+} from "../kernels/tensor.ts";
+import { openWasmBackend } from "../kernels/wasm/backend.ts";
+import { randomNumbers } from "../tests/testing.ts";
+import { GPT2 } from "./decode.ts";
+import { median, percent } from "./measuring.ts";
+import { Limits } from "./wasm_limits.ts";
+
+const THREADS = 2;
+const MIB = 2 ** 20;
+const DTYPES = ["F32", "F16", "BF16"] as const;
+
+/** Turns of what is measured and of its limit. */
+const TURNS = 15;
+
+/** Tokens that the cache holds when decoding is measured. */
+const DEPTH = 128;
+
+/** GPT-2's shape as a family has it whose weights are stored NK. */
+const GPT2_NK = {
+  model_type: "nanogpt",
+  vocab_size: 50257,
+  block_size: 1024,
+  n_layer: 12,
+  n_head: 12,
+  n_embd: 768,
+  bias: true,
+};
+
+function architectureOf(order: StoredOrder): Architecture {
+  return readArchitecture(order === "KN" ? GPT2 : GPT2_NK, "GPT-2");
+}
+
+/** Milliseconds of one of `calls` calls. */
+function timed(work: () => void, calls = 1): number {
+  const start = performance.now();
+  for (let i = 0; i < calls; i++) work();
+  return (performance.now() - start) / calls;
+}
+
+/** What two threads take beyond half of what one takes, an entry; and what a run takes whose work is nothing. */
+async function barrier(): Promise<void> {
+  console.log("\nbarrier: what an entry costs beyond its work shared out evenly; goal ≤ 2 µs");
+  const [ENTRIES, ITEMS] = [200, 64];
+  await using limits = await Limits.open(THREADS);
+  const work = await limits.entries(ENTRIES, ITEMS, 2000);
+  const empty = await limits.entries(1, 1, 1);
+  const [alone, together, handOver]: number[][] = [[], [], []];
+  for (let turn = 0; turn < 4 * TURNS; turn++) {
+    limits.pool.limit(1);
+    alone.push(timed(work));
+    limits.pool.limit(THREADS);
+    together.push(timed(work));
+    handOver.push(timed(empty, 100));
+  }
+  const us = (ms: number) => `${(1000 * ms).toFixed(2)} µs`;
+  const costs = together.map((ms, i) => (ms - alone[i] / THREADS) / ENTRIES);
+  console.log(
+    `  ${us(median(costs))} (least ${us(Math.min(...costs))}) of ${
+      us(median(together) / ENTRIES)
+    }, which one thread does in ${us(median(alone) / ENTRIES)}`,
+  );
+  console.log(`  a run that does nothing ${us(median(handOver))}`);
+}
+
+/** Decode and prefill of GPT-2's shape. */
+async function model(): Promise<void> {
+  console.log(
+    "\nGPT-2's shape on two threads, by what they read and multiply at most; goals: decode F32 ≥ 75 %, 16 bits ≥ 65 %; " +
+      "prefill ≥ 85 %, ≥ 80 %",
+  );
+  await using limits = await Limits.open(THREADS);
+  const reading = await limits.reading();
+  const multiplying = await limits.multiplying(true);
+  const a = architectureOf("KN");
+  const parameters = countParameters(a);
+  const positions = a.blockSize * a.nEmbd;
+  for (const dtype of DTYPES) {
+    await using backend = await openWasmBackend({ threads: THREADS });
+    const weights = await putWeights(
+      backend,
+      a,
+      randomWeights(1, dtype),
+      a.blockSize + 1,
+      () => {},
+    );
+    const chunk = chunkRows(backend.nominalFlops, parameters, a.blockSize);
+    const runner = await Runner.create(backend, a, weights, { id: dtype, slots: 1024, chunk });
+    const prompt = Array.from({ length: DEPTH + 1 }, (_, i) => i);
+    const settings = { temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 };
+    runner.startSampling(settings, 1);
+    const [reads, products, prefills, decodes]: number[][] = [[], [], [], []];
+    for (let turn = 0; turn < TURNS; turn++) {
+      products.push(timed(multiplying.run));
+      const start = performance.now();
+      await runner.prefill(prompt);
+      prefills.push(performance.now() - start);
+      reads.push(timed(reading.run));
+      const tokens = 8;
+      const begin = performance.now();
+      for (let i = 0; i < tokens; i++) await runner.draw(1);
+      decodes.push((performance.now() - begin) / tokens);
+    }
+    const cacheBytes = 2 * 4 * a.nLayer * a.nKvHead * a.headDim * DEPTH;
+    const bytes = (parameters - positions) * BYTES[dtype] + cacheBytes;
+    const operations = 2 * DEPTH * (parameters - positions - a.vocabSize * a.nEmbd);
+    const decodeShare = decodes.map((ms, i) => bytes / ms / (reading.bytes / reads[i]));
+    const prefillShare = prefills.map((ms, i) =>
+      operations / ms / (multiplying.operations / products[i])
+    );
+    console.log(
+      `  ${dtype.padEnd(5)} decode ${percent(median(decodeShare))} of ${
+        rate(reading.bytes, median(reads))
+      } GB/s: ${median(decodes).toFixed(2)} ms a token   prefill ${
+        percent(median(prefillShare))
+      } of ${rate(multiplying.operations, median(products))} GF/s: ${
+        (DEPTH / median(prefills) * 1000).toFixed(0)
+      } tokens/s`,
+    );
+  }
+}
+
+function rate(count: number, ms: number): string {
+  return (count / ms / 1e6).toFixed(1);
+}
+
+/** One layer's attention of one row over its cache. */
+async function attention(): Promise<void> {
+  console.log(
+    "\nattention of one row over K and V, by reading the same bytes; goal ≥ 60 % at 8192",
+  );
+  await using limits = await Limits.open(THREADS);
+  const reading = await limits.reading();
+  const [H, D, LAYERS, S] = [12, 64, 12, 8192];
+  await using backend = await openWasmBackend({ threads: THREADS });
+  const q = backend.tensor([1, H * D], "F32", "activations");
+  const y = backend.tensor([1, H * D], "F32", "activations");
+  const numbers = randomNumbers(S * D, 1);
+  const cache = Array.from({ length: LAYERS }, () => {
+    const [k, v] = [0, 1].map(() => backend.tensor([H, S, D], "F32", "kvCache"));
+    for (let h = 0; h < H; h++) for (const t of [k, v]) backend.write(t, numbers, h * S * D);
+    return { k, v };
+  });
+  backend.write(q, randomNumbers(H * D, 2));
+  using plan = await backend.record((r) => {
+    for (const each of cache) r.attention(y, q, each, { scale: 1 / Math.sqrt(D) });
+  });
+  for (const length of [1024, 2048, 4096, 8192]) {
+    const step = { rows: 1, position: length - 1, slot: length - 1, length };
+    const [reads, times]: number[][] = [[], []];
+    for (let turn = 0; turn < TURNS; turn++) {
+      reads.push(timed(reading.run));
+      times.push(timed(() => plan.run(step)));
+    }
+    const bytes = LAYERS * 2 * 4 * length * H * D;
+    const share = median(times.map((ms, i) => bytes / ms / (reading.bytes / reads[i])));
+    const us = 1000 * median(times) / LAYERS;
+    console.log(
+      `  ${String(length).padEnd(5)} ${percent(share).padStart(5)}   ${us.toFixed(0)} µs a layer, ${
+        (1000 * us / length).toFixed(0)
+      } ns a key`,
+    );
+  }
+}
+
+/** Resident memory above a process that imported the library and did nothing. */
+async function memory(): Promise<void> {
+  console.log(
+    "\nresident memory above idle, GPT-2's shape from a file; goal ≤ weights + cache + 40 MiB",
+  );
+  const idle = await child<Resident>("resident");
+  await withFile(async (path) => {
+    for (const dtype of DTYPES) {
+      await writeCheckpoint(path, "KN", dtype);
+      const { rss, kept } = await child<Resident>("resident", path);
+      const mib = (bytes: number) => `${(bytes / MIB).toFixed(0)} MiB`;
+      console.log(
+        `  ${dtype.padEnd(5)} ${mib(rss - idle.rss)}: weights + cache (${mib(kept)}) + ${
+          mib(rss - idle.rss - kept)
+        }`,
+      );
+    }
+  });
+}
+
+async function withFile(work: (path: string) => Promise<void>): Promise<void> {
+  const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+  try {
+    await work(path);
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+interface Resident {
+  readonly rss: number;
+  /** Tracked bytes of weights and cache. */
+  readonly kept: number;
+}
+
+/** Resident memory of this process when a file's model has run, or when nothing has. */
+async function resident(path?: string): Promise<Resident> {
+  await import("../mod.ts");
+  if (!path) return { rss: Deno.memoryUsage().rss, kept: 0 };
+  const a = architectureOf("KN");
+  await using backend = await openWasmBackend({ threads: THREADS });
+  using checkpoint = await openCheckpoint(path);
+  const source = await checkpointWeights(checkpoint, a, "auto");
+  const weights = await putWeights(backend, a, source, DEPTH + 1, () => {});
+  const chunk = chunkRows(backend.nominalFlops, countParameters(a), DEPTH);
+  const runner = await Runner.create(backend, a, weights, { id: path, slots: DEPTH, chunk });
+  // All of the cache is written: pages that nothing touched are not resident.
+  runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
+  await runner.prefill(Array.from({ length: DEPTH - 8 }, (_, i) => i));
+  while (!runner.full) await runner.draw(1);
+  const { weights: { current: learned }, kvCache } = backend.memory.classes;
+  return { rss: Deno.memoryUsage().rss, kept: learned + kvCache.current };
+}
+
+/** Loading a checkpoint of GPT-2's shape, against reading its bytes. */
+async function load(): Promise<void> {
+  console.log(
+    "\nload of GPT-2's shape, by readSync of the same bytes into fresh shared memory, in processes of their own; goal ≤ 1.3",
+  );
+  await withFile(async (path) => {
+    for (const order of ["KN", "NK"] as const) {
+      for (const dtype of DTYPES) {
+        await writeCheckpoint(path, order, dtype);
+        const [reads, loads, opens]: number[][] = [[], [], []];
+        for (let turn = 0; turn < 7; turn++) {
+          reads.push((await child<Loaded>("load", path, order, "read")).ms);
+          const { ms, openMs } = await child<Loaded>("load", path, order, "wasm");
+          loads.push(ms);
+          opens.push(openMs);
+        }
+        const ratio = median(loads.map((ms, i) => ms / reads[i]));
+        const best = Math.min(...loads) / Math.min(...reads);
+        console.log(
+          `  ${order} ${dtype.padEnd(5)} ${ratio.toFixed(2)} (the best of each ${
+            best.toFixed(2)
+          })   load ${median(loads).toFixed(0)} ms, read ${
+            median(reads).toFixed(0)
+          } ms; before it the backend opens in ${median(opens).toFixed(0)} ms`,
+        );
+      }
+    }
+  });
+}
+
+interface Loaded {
+  readonly ms: number;
+  /** Of opening the backend. */
+  readonly openMs: number;
+}
+
+/** One load in this process, as cold as it comes. */
+async function loadOnce(path: string, order: StoredOrder, how: string): Promise<Loaded> {
+  if (how === "read") {
+    const { size } = await Deno.stat(path);
+    const start = performance.now();
+    using file = Deno.openSync(path);
+    const bytes = new Uint8Array(new SharedArrayBuffer(size));
+    for (let at = 0; at < size;) at += file.readSync(bytes.subarray(at)) ?? size;
+    return { ms: performance.now() - start, openMs: 0 };
+  }
+  const begin = performance.now();
+  await using backend = await openWasmBackend({ threads: THREADS });
+  const start = performance.now();
+  using checkpoint = await openCheckpoint(path);
+  const a = architectureOf(order);
+  await putWeights(backend, a, await checkpointWeights(checkpoint, a, "auto"), 1025, () => {});
+  return { ms: performance.now() - start, openMs: start - begin };
+}
+
+/** Writes a checkpoint of GPT-2's shape. */
+async function writeCheckpoint(
+  path: string,
+  order: StoredOrder,
+  dtype: WeightDtype,
+): Promise<void> {
+  const header: Record<string, unknown> = {};
+  let end = 0;
+  for (const { names: [name], shape, stored } of weightSpecs(architectureOf(order))) {
+    const begin = end;
+    end += BYTES[dtype] * sizeOf(shape);
+    header[name] = {
+      dtype,
+      shape: stored === "KN" ? shape.toReversed() : shape,
+      data_offsets: [begin, end],
+    };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const length = new Uint8Array(8);
+  new DataView(length.buffer).setBigUint64(0, BigInt(text.length), true);
+  const page = bytesOf(narrow(randomNumbers(1 << 18, 10), dtype));
+  using file = await Deno.open(path, { write: true, truncate: true });
+  const write = (bytes: Uint8Array) => {
+    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+  };
+  write(length);
+  write(text);
+  for (let at = 0; at < end; at += page.length) {
+    write(page.subarray(0, Math.min(page.length, end - at)));
+  }
+}
+
+/** What this script prints when it is run with these arguments. */
+async function child<T>(...args: string[]): Promise<T> {
+  const script = new URL(import.meta.url).pathname;
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", script, "child", ...args],
+    stderr: "inherit",
+  });
+  const { stdout } = await command.output();
+  return JSON.parse(new TextDecoder().decode(stdout)) as T;
+}
+
+const FIGURES: Readonly<Record<string, () => Promise<void>>> = {
+  barrier,
+  model,
+  attention,
+  memory,
+  load,
+};
+
+if (import.meta.main) {
+  const [first, what, ...rest] = Deno.args;
+  if (first === "child") {
+    const [path, order, how] = rest;
+    const figures = what === "load"
+      ? await loadOnce(path, order as StoredOrder, how)
+      : await resident(path);
+    console.log(JSON.stringify(figures));
+  } else {
+    for (const name of Deno.args.length ? Deno.args : Object.keys(FIGURES)) {
+      if (!Object.hasOwn(FIGURES, name)) {
+        console.error(`Cannot measure "${name}": expected ${Object.keys(FIGURES).join(", ")}`);
+        Deno.exit(2);
+      }
+      await FIGURES[name]();
+    }
+  }
+}

@@ -1,0 +1,253 @@
+/**
+ * The WASM form of attention; `mod.ts` has the formula and the shapes.
+ *
+ * An item has a few queries and walks over the keys that they see, a tile of 64 at a time, with a running maximum and sum for each
+ * (Dao, FlashAttention-2, 2023). Of many rows, an item is a block of rows of one head. Of one row, it is the query heads that share
+ * keys, over a span of 256 of them: so keys and values come from memory once, and threads share a long context; what spans
+ * leave is then put together.
+ *
+ * @module
+ */
+import { call, f32, f32x4, type Func, i32, v128 } from "../wasm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../wasm/assembler.ts";
+import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
+import { eachFour, storeLanes } from "../wasm/lanes.ts";
+import type { VectorMath } from "../wasm/math.ts";
+import {
+  type AttentionWasm,
+  LOWEST,
+  type Pitch,
+  QUERY_BYTES,
+  TILE,
+  tileWasm,
+  TOP,
+  TOTAL,
+} from "./wasm_tile.ts";
+
+/** Keys of a span: whole tiles. */
+const SPAN = 256;
+/** Rows of a block. */
+const BLOCK = 8;
+
+/** Kernels in order: with their operands' names, their items, and the bytes of the scratch that they share. */
+export interface AttentionPlan {
+  readonly kernels: readonly {
+    readonly kernel: Kernel;
+    readonly operands: readonly ("y" | "q" | "k" | "v" | "queries" | "spans")[];
+    readonly items: Items;
+  }[];
+  readonly scratch: { readonly queries: number; readonly spans: number };
+}
+
+/** The WASM form: what is to be called. */
+export function attentionWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  shape: AttentionWasm,
+): AttentionPlan {
+  const { T, H, G, D, S } = shape;
+  const item = (count: number): Items => ({ count, perRow: false });
+  if (T > 1) {
+    return {
+      kernels: [{
+        kernel: manyWasm(m, math, shape),
+        operands: ["y", "q", "k", "v", "queries"],
+        items: item(Math.ceil(T / BLOCK) * H),
+      }],
+      scratch: { queries: Math.ceil(T / BLOCK) * BLOCK * H * QUERY_BYTES, spans: 0 },
+    };
+  }
+  const spans = Math.ceil(S / SPAN);
+  const one = {
+    kernel: oneWasm(m, math, shape),
+    operands: ["spans", "q", "k", "v", "queries"] as const,
+    items: item(spans * G),
+  };
+  const together = {
+    kernel: togetherWasm(m, math, shape, spans),
+    operands: ["y", "spans", "queries"] as const,
+    items: item(H),
+  };
+  return {
+    kernels: [one, together],
+    scratch: { queries: spans * H * QUERY_BYTES, spans: 4 * spans * H * D },
+  };
+}
+
+/** The first key that a query sees, of those before `seen`. */
+function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
+  if (window === undefined) return i32.const(0);
+  return i32.select(i32.sub(seen, window), 0, i32.gtU(seen, window));
+}
+
+/** Many rows: a block of rows of one head is an item. */
+function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
+  const { H, G, D, S, options: { window } } = shape;
+  const tile = tileWasm(m, math, shape, { pitch: H * D, ofRows: true });
+  const finish = finishWasm(m, D);
+  return defineKernel(m, 5, (f, [y, q, k, v, queries], { rows, length, begin, end }) => {
+    const [item, head, row, count, seen] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
+    const [at, kv, state, first, last] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
+    f.for(item, begin, end, 1, () => {
+      f.set(row, i32.mul(i32.divU(item, H), BLOCK));
+      f.if(i32.ltU(row, rows), () => {
+        f.set(head, i32.remU(item, H));
+        f.set(count, i32.sub(rows, row));
+        f.set(count, i32.select(count, BLOCK, i32.ltU(count, BLOCK)));
+        f.set(at, i32.mul(i32.add(i32.mul(row, H), head), 4 * D));
+        f.set(kv, i32.mul(i32.divU(head, H / G), 4 * S * D));
+        f.set(state, i32.add(queries, i32.mul(item, BLOCK * QUERY_BYTES)));
+        // Keys that the block's first query sees, and its last.
+        f.set(seen, i32.add(i32.sub(length, rows), i32.add(row, 1)));
+        f.set(last, i32.add(seen, i32.sub(count, 1)));
+        clear(f, i32.add(y, at), state, count, { D, pitch: H * D });
+        f.for(first, firstKey(seen, window), last, TILE, () => {
+          f.do(call(
+            tile,
+            i32.add(y, at),
+            i32.add(q, at),
+            i32.add(k, kv),
+            i32.add(v, kv),
+            state,
+            count,
+            first,
+            last,
+            seen,
+          ));
+        });
+        f.do(call(finish, i32.add(y, at), state, count, i32.const(4 * H * D)));
+      });
+    });
+  });
+}
+
+/** One row: the query heads of a key/value head, over a span of keys, are an item. */
+function oneWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  shape: AttentionWasm,
+): Kernel {
+  const { H, G, D, S, options: { window } } = shape;
+  const R = H / G;
+  const tile = tileWasm(m, math, shape, { pitch: D, ofRows: false });
+  return defineKernel(m, 5, (f, [sums, q, k, v, queries], { rows, length, begin, end }) => {
+    const [item, head, kv, state, first] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
+    const [to, from, last, start] = [0, 1, 2, 3].map(() => f.local("i32"));
+    f.if(rows, () => {
+      f.set(start, firstKey(length, window));
+      f.for(item, begin, end, 1, () => {
+        f.set(first, i32.mul(i32.divU(item, G), SPAN));
+        f.set(last, i32.add(first, SPAN));
+        f.set(last, i32.select(last, length, i32.ltU(last, length)));
+        f.set(first, i32.select(first, start, i32.gtU(first, start)));
+        f.if(i32.ltU(first, last), () => {
+          f.set(head, i32.mul(i32.remU(item, G), R));
+          f.set(kv, i32.mul(i32.remU(item, G), 4 * S * D));
+          f.set(from, i32.add(q, i32.mul(head, 4 * D)));
+          f.set(state, i32.add(i32.mul(i32.divU(item, G), H), head));
+          f.set(to, i32.add(sums, i32.mul(state, 4 * D)));
+          f.set(state, i32.add(queries, i32.mul(state, QUERY_BYTES)));
+          clear(f, to, state, R, { D, pitch: D });
+          f.for(first, first, last, TILE, () => {
+            f.do(call(
+              tile,
+              to,
+              from,
+              i32.add(k, kv),
+              i32.add(v, kv),
+              state,
+              i32.const(R),
+              first,
+              last,
+              length,
+            ));
+          });
+        });
+      });
+    });
+  });
+}
+
+/** Puts the spans of one row together; a head is an item. */
+function togetherWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  { H, D, options: { window } }: AttentionWasm,
+  spans: number,
+): Kernel {
+  return defineKernel(m, 3, (f, [y, sums, queries], { rows, length, begin, end }) => {
+    const [head, span, state, from, to, at] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
+    const [first, last] = [f.local("i32"), f.local("i32")];
+    const [top, total, part] = [0, 1, 2].map(() => f.local("v128"));
+    const each = (body: () => void) => {
+      f.for(span, first, last, 1, () => {
+        f.set(from, i32.add(i32.mul(span, H), head));
+        f.set(state, i32.add(queries, i32.mul(from, QUERY_BYTES)));
+        f.set(from, i32.add(sums, i32.mul(from, 4 * D)));
+        body();
+      });
+    };
+    f.if(rows, () => {
+      f.set(first, i32.divU(firstKey(length, window), SPAN));
+      f.set(last, i32.divU(i32.add(length, SPAN - 1), SPAN));
+      f.set(last, i32.select(last, spans, i32.ltU(last, spans)));
+      f.for(head, begin, end, 1, () => {
+        f.set(to, i32.add(y, i32.mul(head, 4 * D)));
+        eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
+        f.set(top, f32x4.splat(LOWEST));
+        f.set(total, f32x4.splat(0));
+        each(() => f.set(top, f32x4.pmax(v128.load32Splat(state, TOP), top)));
+        each(() => {
+          f.set(part, call(math.exp(), f32x4.sub(v128.load32Splat(state, TOP), top)));
+          f.set(total, math.madd(v128.load32Splat(state, TOTAL), part, total));
+          eachFour(f, at, D, (lanes) => {
+            const sum = math.madd(part, v128.load(i32.add(from, at)), v128.load(i32.add(to, at)));
+            storeLanes(f, i32.add(to, at), sum, lanes);
+          });
+        });
+        eachFour(f, at, D, (lanes) => {
+          storeLanes(f, i32.add(to, at), f32x4.div(v128.load(i32.add(to, at)), total), lanes);
+        });
+      });
+    });
+  });
+}
+
+/** No sum, no total, and no score so far. */
+function clear(
+  f: FunctionBuilder,
+  y: Value<"i32">,
+  state: Local<"i32">,
+  count: Local<"i32"> | number,
+  { D, pitch }: Pitch & { D: number },
+): void {
+  const [query, to, at, kept] = [0, 1, 2, 3].map(() => f.local("i32"));
+  f.set(to, y);
+  f.set(kept, state);
+  f.for(query, 0, count, 1, () => {
+    eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
+    f.store(kept, f32.const(LOWEST), TOP);
+    f.store(kept, f32.const(0), TOTAL);
+    f.set(to, i32.add(to, 4 * pitch));
+    f.set(kept, i32.add(kept, QUERY_BYTES));
+  });
+}
+
+/** Divides sums by their totals: y, state, how many, and their distance in bytes. */
+function finishWasm(
+  m: ModuleBuilder,
+  D: number,
+): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
+  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, count, pitch) => {
+    const [query, at] = [f.local("i32"), f.local("i32")];
+    const total = f.local("v128");
+    f.for(query, 0, count, 1, () => {
+      f.set(total, v128.load32Splat(state, TOTAL));
+      eachFour(f, at, D, (lanes) => {
+        storeLanes(f, i32.add(y, at), f32x4.div(v128.load(i32.add(y, at)), total), lanes);
+      });
+      f.set(y, i32.add(y, pitch));
+      f.set(state, i32.add(state, QUERY_BYTES));
+    });
+  });
+}

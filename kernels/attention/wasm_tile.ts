@@ -1,0 +1,328 @@
+/**
+ * What attention does with a tile of keys in WASM; `wasm.ts` has who calls it.
+ *
+ * Scores are sums along a head, two queries by four keys at a time; weights come of them query by query; values are added by the weights four
+ * queries by eight columns at a time, as a matrix product is done.
+ *
+ * @module
+ */
+import { call, f32, f32x4, type Func, i32, i32x4, v128 } from "../wasm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../wasm/assembler.ts";
+import { eachFour, firstLanes, storeLanes, sumF32 } from "../wasm/lanes.ts";
+import type { VectorMath } from "../wasm/math.ts";
+import type { AttentionOptions, AttentionShape } from "./mod.ts";
+
+/** The constants that the WASM form is specialised on. */
+export interface AttentionWasm extends AttentionShape {
+  /** The most rows of a run. */
+  readonly T: number;
+  readonly options: AttentionOptions;
+}
+
+/** Keys whose scores stand side by side: with them, keys and values of a tile stay in the first cache. */
+export const TILE = 64;
+/** Bytes of what an item keeps of each query: the scores of a tile, the greatest score so far, and the total. */
+export const QUERY_BYTES = 4 * TILE + 16;
+export const [TOP, TOTAL] = [4 * TILE, 4 * TILE + 4];
+const UNUSED = 4 * TILE + 8;
+/** Less than any score. */
+export const LOWEST = -3e38;
+
+export interface Pitch {
+  /** Distance of queries, and of their sums, in numbers. */
+  readonly pitch: number;
+}
+
+/** y, q, k, v, state, how many queries, the tile's first key, the end of the keys, and how many keys the first query sees. */
+export type Tile = Func<
+  readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"],
+  "void"
+>;
+
+/** One tile of keys for some queries: of rows, each of which sees one key more than the one before, or of heads of one row. */
+export function tileWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  shape: AttentionWasm,
+  { pitch, ofRows }: Pitch & { ofRows: boolean },
+): Tile {
+  const { H, G, D, options: { window } } = shape;
+  const fetch = fetchWasm(m, D);
+  const [scoreTwo, scoreOne] = [2, 1].map((height) => scoresWasm(m, math, D, { height, pitch }));
+  const weigh = weighWasm(m, math, shape);
+  const addSome = addSomeWasm(m, math, D, pitch);
+  const addOne = addOneWasm(m, math, D);
+  return m.define(
+    ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"],
+    "void",
+    (f, y, q, k, v, state, count, first, last, seen) => {
+      const [query, at, row, keys, from, to] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
+      f.set(keys, i32.sub(last, first));
+      f.set(keys, i32.select(keys, TILE, i32.ltU(keys, TILE)));
+      for (const place of [k, v]) f.set(place, i32.add(place, i32.mul(first, 4 * D)));
+
+      f.set(at, state);
+      const score = (height: number, scores: typeof scoreOne) => {
+        f.while(i32.leU(i32.add(query, height), count), () => {
+          f.do(call(scores, q, k, at, keys));
+          f.set(query, i32.add(query, height));
+          f.set(q, i32.add(q, height * 4 * pitch));
+          f.set(at, i32.add(at, height * QUERY_BYTES));
+        });
+      };
+      score(2, scoreTwo);
+      score(1, scoreOne);
+
+      f.set(at, y);
+      f.set(row, state);
+      f.for(query, 0, count, 1, () => {
+        // The query sees keys from … to of the tile.
+        f.set(to, i32.sub(seen, first));
+        f.set(from, window === undefined ? 0 : i32.sub(to, window));
+        f.if(i32.gtS(0, from), () => f.set(from, 0));
+        f.if(i32.gtS(to, keys), () => f.set(to, keys));
+        f.do(call(weigh, at, row, from, to, keys));
+        if (ofRows) f.set(seen, i32.add(seen, 1));
+        f.set(at, i32.add(at, 4 * pitch));
+        f.set(row, i32.add(row, QUERY_BYTES));
+      });
+
+      f.set(query, 0);
+      if (!ofRows && H / G >= QUERIES) f.do(call(fetch, state, v, keys));
+      const add = (height: number, sums: typeof addOne) => {
+        f.while(i32.leU(i32.add(query, height), count), () => {
+          f.do(call(sums, y, state, v, keys));
+          f.set(query, i32.add(query, height));
+          f.set(y, i32.add(y, height * 4 * pitch));
+          f.set(state, i32.add(state, height * QUERY_BYTES));
+        });
+      };
+      add(QUERIES, addSome);
+      add(1, addOne);
+    },
+  );
+}
+
+/** Products of some queries and the keys of a tile: q, k, state, how many keys. What stands behind the last of them means nothing. */
+function scoresWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  D: number,
+  { height, pitch }: Pitch & { height: number },
+): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
+  const KEYS = 4;
+  return m.define(["i32", "i32", "i32", "i32"], "void", (f, q, k, state, keys) => {
+    const [key, at, end] = [0, 1, 2].map(() => f.local("i32"));
+    const places = [0, 1, 2, 3].map(() => f.local("i32"));
+    const query = Array.from({ length: height }, () => f.local("v128"));
+    const each = f.local("v128");
+    const sums = query.map(() => places.map(() => f.local("v128")));
+    f.set(end, i32.add(k, i32.mul(i32.sub(keys, 1), 4 * D)));
+    f.for(key, 0, keys, KEYS, () => {
+      // Behind the last key it is read again.
+      for (const place of places) {
+        f.set(place, i32.select(k, end, i32.ltU(k, end)));
+        f.set(k, i32.add(k, 4 * D));
+      }
+      for (const sum of sums.flat()) f.set(sum, f32x4.splat(0));
+      unrolled(f, at, D, (offset, lanes) => {
+        for (const [i, numbers] of query.entries()) {
+          const load = v128.load(i32.add(q, at), i * 4 * pitch + offset);
+          f.set(numbers, firstLanes(load, lanes));
+        }
+        for (const [j, place] of places.entries()) {
+          f.set(each, firstLanes(v128.load(i32.add(place, at), offset), lanes));
+          for (const [i, numbers] of query.entries()) {
+            f.set(sums[i][j], math.madd(numbers, each, sums[i][j]));
+          }
+        }
+      });
+      for (const [i, sum] of sums.entries()) {
+        f.store(i32.add(state, i32.shl(key, 2)), sumEach(f, sum), i * QUERY_BYTES);
+      }
+    });
+  });
+}
+
+/** Vectors of a row that are done between two tests of the loop. */
+const UNROLL = 4;
+
+/** Walks D numbers by vectors, some at a time: the byte `at`, and what is to be added to it. */
+function unrolled(
+  f: FunctionBuilder,
+  at: Local<"i32">,
+  D: number,
+  body: (offset: number, lanes: number) => void,
+): void {
+  const step = 4 * UNROLL;
+  f.for(at, 0, 4 * (D - D % step), 4 * step, () => {
+    for (let i = 0; i < UNROLL; i++) body(16 * i, 4);
+  });
+  for (let d = 0; d < D % step; d += 4) body(4 * d, Math.min(4, D % step - d));
+}
+
+/** The sums of four vectors, as one. */
+function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
+  const [ab, cd] = [f.local("v128"), f.local("v128")];
+  const zipped = (x: Local<"v128">, y: Local<"v128">) =>
+    f32x4.add(v128.shuffle(x, y, [0, 4, 1, 5]), v128.shuffle(x, y, [2, 6, 3, 7]));
+  f.set(ab, zipped(a, b));
+  f.set(cd, zipped(c, d));
+  return f32x4.add(v128.shuffle(ab, cd, [0, 1, 4, 5]), v128.shuffle(ab, cd, [2, 3, 6, 7]));
+}
+
+/**
+ * Makes weights of one query's scores, and has its sums follow a new maximum: y, state, the keys from … to that it sees, and all that
+ * there are; those that it does not see weigh nothing.
+ */
+function weighWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  { D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
+): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
+  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, y, state, from, to, keys) => {
+    const [at, end] = [f.local("i32"), f.local("i32")];
+    const [s, top, before, total, turn, index] = [0, 1, 2, 3, 4, 5].map(() => f.local("v128"));
+    const each = (body: () => void) => {
+      f.set(end, i32.add(state, i32.shl(keys, 2)));
+      f.for(at, state, end, 16, body);
+    };
+    f.if(i32.gtS(to, from), () => {
+      f.set(before, v128.load32Splat(state, TOP));
+      f.set(top, before);
+      f.set(index, v128.const([0, 1, 2, 3]));
+      each(() => {
+        f.set(s, f32x4.mul(v128.load(at), f32x4.splat(scale)));
+        if (softCap) {
+          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(1 / softCap))));
+          f.set(s, f32x4.mul(s, f32x4.splat(softCap)));
+        }
+        const seen = v128.and(
+          i32x4.gtS(i32x4.splat(to), index),
+          i32x4.gtS(index, i32x4.splat(i32.sub(from, 1))),
+        );
+        f.set(s, v128.select(s, f32x4.splat(LOWEST), seen));
+        f.set(index, i32x4.add(index, i32x4.splat(4)));
+        f.store(at, s);
+        f.set(top, f32x4.pmax(top, s));
+      });
+      // A NaN among the scores does not count here; it stays one as a weight.
+      f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
+      f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
+      each(() => {
+        f.set(s, math.exponential(f, f32x4.sub(v128.load(at), top)));
+        f.store(at, s);
+        f.set(total, f32x4.add(total, s));
+      });
+      f.set(turn, math.exponential(f, f32x4.sub(before, top)));
+      const kept = f32.mul(f32.load(state, TOTAL), f32x4.extractLane(turn, 0));
+      f.store(state, f32.add(kept, sumF32(total)), TOTAL);
+      f.if(f32.ne(f32x4.extractLane(before, 0), f32x4.extractLane(top, 0)), () => {
+        f.store(state, f32x4.extractLane(top, 0), TOP);
+        eachFour(f, at, D, (lanes) => {
+          storeLanes(f, i32.add(y, at), f32x4.mul(v128.load(i32.add(y, at)), turn), lanes);
+        });
+      });
+    }, () => each(() => f.store(at, f32x4.splat(0))));
+  });
+}
+
+/** Has values come into the cache in the order in which they lie, before they are read by columns: state, v, how many keys. */
+function fetchWasm(m: ModuleBuilder, D: number): Func<readonly ["i32", "i32", "i32"], "void"> {
+  return m.define(["i32", "i32", "i32"], "void", (f, state, v, keys) => {
+    const end = f.local("i32");
+    const sum = f.local("v128");
+    f.set(end, i32.add(v, i32.mul(keys, 4 * D)));
+    f.for(v, v, end, 64, () => f.set(sum, v128.or(sum, v128.load(v))));
+    f.storeLane(state, sum, 0, UNUSED); // else nobody would have to read it
+  });
+}
+
+/** Queries that values are added up for at once. */
+const QUERIES = 4;
+
+/** Adds values by their weights for some queries, eight columns at a time: y, state, v, how many keys. */
+function addSomeWasm(
+  m: ModuleBuilder,
+  { madd }: VectorMath,
+  D: number,
+  pitch: number,
+): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
+  /** Some vectors of columns; the last may have fewer lanes. */
+  const columns = (vectors: number, lanes: number) =>
+    m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
+      const end = f.local("i32");
+      const weights = Array.from({ length: QUERIES }, () => f.local("v128"));
+      const weight = f.local("v128");
+      const values = Array.from({ length: vectors }, () => f.local("v128"));
+      const sums = weights.map(() => values.map(() => f.local("v128")));
+      const places = sums.flatMap((sum, q) =>
+        sum.map((s, j) => ({ s, offset: 4 * q * pitch + 16 * j, j }))
+      );
+      const add = (key: number, weightOf: (query: number) => Value<"v128">) => {
+        for (const [j, each] of values.entries()) f.set(each, v128.load(v, 4 * key * D + 16 * j));
+        for (const [q, sum] of sums.entries()) {
+          f.set(weight, weightOf(q));
+          for (const [j, s] of sum.entries()) f.set(s, madd(weight, values[j], s));
+        }
+      };
+      for (const { s, offset } of places) f.set(s, v128.load(y, offset));
+      f.set(end, i32.add(state, i32.shl(i32.and(keys, -4), 2)));
+      f.for(state, state, end, 16, () => {
+        for (const [q, w] of weights.entries()) f.set(w, v128.load(state, q * QUERY_BYTES));
+        for (let key = 0; key < 4; key++) {
+          add(key, (q) => v128.shuffle(weights[q], weights[q], [key, key, key, key]));
+        }
+        f.set(v, i32.add(v, 4 * 4 * D));
+      });
+      f.set(end, i32.add(state, i32.shl(i32.and(keys, 3), 2)));
+      f.for(state, state, end, 4, () => {
+        add(0, (q) => v128.load32Splat(state, q * QUERY_BYTES));
+        f.set(v, i32.add(v, 4 * D));
+      });
+      for (const { s, offset, j } of places) {
+        storeLanes(f, i32.add(y, offset), s, j < vectors - 1 ? 4 : lanes);
+      }
+    });
+  const eight = columns(2, 4);
+  const rest = D % 8 > 0 ? columns(Math.ceil((D % 8) / 4), D % 4 || 4) : null;
+  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
+    const at = f.local("i32");
+    f.for(at, 0, 4 * (D - D % 8), 32, () => {
+      f.do(call(eight, i32.add(y, at), state, i32.add(v, at), keys));
+    });
+    if (rest) f.do(call(rest, i32.add(y, at), state, i32.add(v, at), keys));
+  });
+}
+
+/** The same for one query, row after row of values: from memory they come best in their order. */
+function addOneWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  D: number,
+): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
+  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
+    const [key, at] = [f.local("i32"), f.local("i32")];
+    const sum = f.local("v128");
+    const weights = Array.from({ length: 8 }, () => f.local("v128"));
+    const some = (count: number) => {
+      f.while(i32.leU(i32.add(key, count), keys), () => {
+        for (const [i, w] of weights.slice(0, count).entries()) {
+          f.set(w, v128.load32Splat(state, 4 * i));
+        }
+        eachFour(f, at, D, (lanes) => {
+          f.set(sum, v128.load(i32.add(y, at)));
+          for (const [i, w] of weights.slice(0, count).entries()) {
+            f.set(sum, math.madd(w, v128.load(i32.add(v, at), i * 4 * D), sum));
+          }
+          storeLanes(f, i32.add(y, at), sum, lanes);
+        });
+        f.set(key, i32.add(key, count));
+        f.set(state, i32.add(state, 4 * count));
+        f.set(v, i32.add(v, count * 4 * D));
+      });
+    };
+    some(8);
+    some(1);
+  });
+}

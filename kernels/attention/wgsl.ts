@@ -1,0 +1,376 @@
+/**
+ * The WGSL forms of attention; `mod.ts` has the formula and the shapes.
+ *
+ * Many rows: each lane has a query and walks over the keys that its workgroup sees, a few at a time, with a running maximum and sum
+ * (Dao, FlashAttention-2, 2023). One row: the keys are shared out among workgroups, each of which serves all query heads of a
+ * key/value head, so that keys and values are read once; what they leave is then put together.
+ *
+ * @module
+ */
+import type { AttentionOptions, AttentionShape } from "./mod.ts";
+
+/** The constants that attention's shaders are specialised on. */
+export interface AttentionWgsl extends AttentionShape {
+  /** Lanes of a workgroup, a power of two. */
+  readonly lanes: number;
+  readonly options: AttentionOptions;
+}
+
+/** Less than any score; a device may assume that there is no infinity. */
+const LOWEST = "-3e38";
+
+/** A score from a sum: scaled, and capped if there is a cap. */
+function scoreWgsl({ D, options: { scale, softCap } }: AttentionWgsl): string {
+  const capped = softCap ? `f32(${softCap}) * tanh(clamp(s / f32(${softCap}), -15.0, 15.0))` : "s";
+  return /* wgsl */ `
+fn score(sum: f32) -> f32 {
+  let s = sum * f32(${scale ?? 1 / Math.sqrt(D)});
+  return ${capped};
+}`;
+}
+
+/** The first key that a row sees which sees the keys before `end`. */
+function firstWgsl(window: number | undefined): string {
+  const first = window === undefined ? "0u" : `select(0u, end - ${window}u, end > ${window}u)`;
+  return `fn first_of(end: u32) -> u32 { return ${first}; }`;
+}
+
+/** Declares q, k or v, and how a group of four of its numbers is read: as a vector where D allows, else with zeros past D. */
+function loadWgsl(name: string, binding: number, D: number): string {
+  const whole = D % 4 === 0;
+  const declare = `@group(1) @binding(${binding}) var<storage, read> ${name}: array<${
+    whole ? "vec4f" : "f32"
+  }>;`;
+  if (whole) {
+    return `${declare}
+fn ${name}_at(row: u32, i: u32) -> vec4f { return ${name}[row * ${D / 4}u + i]; }`;
+  }
+  const number = (j: number) => j < D % 4 ? `${name}[at + ${j}u]` : "0.0";
+  return `${declare}
+fn ${name}_at(row: u32, i: u32) -> vec4f {
+  let at = row * ${D}u + 4u * i;
+  if (i == ${Math.floor(D / 4)}u) { return vec4f(${[0, 1, 2, 3].map(number).join(", ")}); }
+  return vec4f(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u]);
+}`;
+}
+
+/** `line` for 0 … count − 1, one below the other. */
+function lines(count: number, line: (i: number) => string): string {
+  return Array.from({ length: count }, (_, i) => line(i)).join("\n  ");
+}
+
+/** The constants of the form for many rows. */
+export interface AttentionManyWgsl extends AttentionWgsl {
+  /** Rows that a lane has: each key and value that it reads serves all of them. */
+  readonly queries: number;
+}
+
+/** Workgroups of `attentionManyWgsl`. */
+export function attentionManyGroups(
+  { H, lanes, queries }: AttentionManyWgsl,
+  rows: number,
+): number {
+  return H * Math.ceil(rows / (lanes * queries));
+}
+
+/**
+ * Keys that a lane takes at a time: one new maximum, and one turn of the sums, for all of them. What is written out for each key and
+ * row grows with the head, and compilers need more than twice the time for twice the text.
+ */
+function keysAtATime({ D, queries }: AttentionManyWgsl): number {
+  return D * queries <= 64 ? 2 : 1;
+}
+
+/** Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named vectors: no array, no barrier. */
+export function attentionManyWgsl(constants: AttentionManyWgsl): string {
+  const { H, G, D, S, lanes, queries, options: { window } } = constants;
+  const vectors = Math.ceil(D / 4);
+  const keys = keysAtATime(constants);
+  const rows = lanes * queries;
+  const eachRow = (line: (u: number) => string) => lines(queries, line);
+  const eachKey = (line: (key: number) => string) => lines(keys, line);
+  const over = (value: (key: number) => string) => Array.from({ length: keys }, (_, i) => value(i));
+  const visible = (u: number, key: number) =>
+    window === undefined
+      ? `j + ${key}u < seen_${u}`
+      : `j + ${key}u < seen_${u} && j + ${key}u + ${window}u >= seen_${u}`;
+  const softmax = (u: number) => /* wgsl */ `
+    ${
+    eachKey((key) =>
+      `s_${u}_${key} = select(f32(${LOWEST}), score(s_${u}_${key}), ${visible(u, key)});`
+    )
+  }
+    let above_${u} = ${
+    over((key) => `s_${u}_${key}`).reduce((a, b) => `max(${a}, ${b})`, `top_${u}`)
+  };
+    let turn_${u} = exp(top_${u} - above_${u});
+    ${
+    eachKey((key) =>
+      `let p_${u}_${key} = select(0.0, exp(s_${u}_${key} - above_${u}), ${visible(u, key)});`
+    )
+  }
+    top_${u} = above_${u};
+    total_${u} = total_${u} * turn_${u} + ${over((key) => `p_${u}_${key}`).join(" + ")};`;
+  const store = (u: number) => /* wgsl */ `
+  if (t_${u} < run.rows) {
+    let to = row_${u} * ${D}u;
+    ${
+    lines(vectors, (i) =>
+      lines(
+        Math.min(4, D - 4 * i),
+        (c) => `y[to + ${4 * i + c}u] = sum_${u}_${i}[${c}] / total_${u};`,
+      ))
+  }
+  }`;
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${loadWgsl("q", 1, D)}
+${loadWgsl("k", 2, D)}
+${loadWgsl("v", 3, D)}
+${scoreWgsl(constants)}
+${firstWgsl(window)}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let index = index_of(group, grid);
+  let blocks = (run.rows + ${rows - 1}u) / ${rows}u;
+  if (index >= ${H}u * blocks) { return; }
+  let h = index / blocks;
+  let first_row = (index % blocks) * ${rows}u;
+  let before = run.length - run.rows + 1u; // keys that row 0 sees
+  let end = before + min(first_row + ${rows - 1}u, run.rows - 1u);
+  let kv = (h * ${G}u / ${H}u) * ${S}u;
+
+  ${
+    eachRow((u) => /* wgsl */ `
+  let t_${u} = first_row + lane + ${u * lanes}u;
+  let seen_${u} = before + t_${u};
+  let row_${u} = min(t_${u}, run.rows - 1u) * ${H}u + h;
+  var top_${u} = f32(${LOWEST});
+  var total_${u} = 0.0;
+  ${
+      lines(
+        vectors,
+        (i) => `let q_${u}_${i} = q_at(row_${u}, ${i}u); var sum_${u}_${i} = vec4f(0.0);`,
+      )
+    }`)
+  }
+  for (var j = first_of(before + first_row); j < end; j += ${keys}u) {
+    ${eachKey((key) => `let at_${key} = kv + min(j + ${key}u, end - 1u);`)}
+    ${eachRow((u) => eachKey((key) => `var s_${u}_${key} = 0.0;`))}
+    ${
+    eachKey((key) =>
+      lines(vectors, (i) =>
+        `{ let key = k_at(at_${key}, ${i}u); ${
+          eachRow((u) =>
+            `s_${u}_${key} += dot(q_${u}_${i}, key);`
+          )
+        } }`)
+    )
+  }
+    ${eachRow(softmax)}
+    ${
+    lines(vectors, (i) =>
+      `{ ${eachKey((key) => `let v_${key} = v_at(at_${key}, ${i}u);`)}
+      ${
+        eachRow((u) =>
+          `sum_${u}_${i} = sum_${u}_${i} * turn_${u} + ${
+            over((key) => `p_${u}_${key} * v_${key}`).join(" + ")
+          };`
+        )
+      } }`)
+  }
+  }
+  ${eachRow(store)}
+}
+`;
+}
+
+/** Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every query head of the group. */
+export function keysAtOnce({ H, G, lanes }: AttentionWgsl): number {
+  let keys = 256;
+  while (keys > 16 && 4 * (H / G) * (keys + lanes) + 20 * lanes > 16384) keys /= 2;
+  return keys;
+}
+
+/** Places of `attentionOneWgsl` among `visible` keys. */
+export function splitsOf(constants: AttentionWgsl, visible: number): number {
+  return Math.ceil(visible / keysAtOnce(constants));
+}
+
+/** Sums of the lanes that had the same numbers of a head, for query head r; nothing where each lane has its own. */
+function gatherWgsl(r: number, wide: number, slices: number): string {
+  if (slices === 1) return "";
+  return /* wgsl */ `
+  workgroupBarrier();
+  shares[lane] = sum_${r};
+  totals[lane] = total_${r};
+  workgroupBarrier();
+  if (slice == 0u) {
+    for (var other = lane + ${wide}u; other < ${wide * slices}u; other += ${wide}u) {
+      sum_${r} += shares[other];
+      total_${r} += totals[other];
+    }
+  }`;
+}
+
+/**
+ * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and behind them the greatest score and
+ * the total, of the keys that a workgroup had.
+ */
+export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): string {
+  const { H, G, D, S, lanes, options: { window } } = constants;
+  const keys = keysAtOnce(constants);
+  const R = H / G;
+  const vectors = Math.ceil(D / 4);
+  // Lanes that stand side by side have a head's numbers by fours; if there are more, they share out the keys.
+  const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
+  const slices = lanes / wide;
+  const each = (line: (r: number) => string) => lines(R, line);
+  const number = (r: number, c: number) => {
+    const value = split ? `sum_${r}[${c}]` : `sum_${r}[${c}] / total_${r}`;
+    const guard = 4 * (vectors - 1) + c < D ? "" : `if (i < ${vectors - 1}u) `;
+    return `${guard}{ y[to + ${c}u] = ${value}; }`;
+  };
+  const store = (r: number) => {
+    const row = split ? `(place * ${H}u + head + ${r}u) * ${D + 2}u` : `(head + ${r}u) * ${D}u`;
+    const rest = split
+      ? `if (i == 0u) { y[to + ${D}u] = maxima[${r * lanes}u]; y[to + ${D + 1}u] = total_${r}; }`
+      : "";
+    return `{ let to = ${row} + 4u * i; ${
+      [0, 1, 2, 3].map((c) => number(r, c)).join(" ")
+    } ${rest} }`;
+  };
+  const values = (i: string) => `
+    ${each((r) => `var sum_${r} = vec4f(0.0); var total_${r} = 0.0;`)}
+    if (${i} < ${vectors}u) {
+      for (var j = slice; j < count; j += ${slices}u) {
+        let value = v_at(kv + j, ${i});
+        ${
+    each((r) => `{ let p = scores[${r * keys}u + j]; sum_${r} += p * value; total_${r} += p; }`)
+  }
+      }
+    }
+    ${each((r) => gatherWgsl(r, wide, slices))}`;
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${loadWgsl("q", 1, D)}
+${loadWgsl("k", 2, D)}
+${loadWgsl("v", 3, D)}
+${scoreWgsl(constants)}
+${firstWgsl(window)}
+var<workgroup> scores: array<f32, ${R * keys}>;
+var<workgroup> maxima: array<f32, ${R * lanes}>;
+var<workgroup> shares: array<vec4f, ${lanes}>;
+var<workgroup> totals: array<f32, ${lanes}>;
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let index = index_of(group, grid);
+  let g = index % ${G}u;
+  let place = index / ${G}u;
+  let start = first_of(run.length) + place * ${keys}u;
+  if (run.rows == 0u || start >= run.length) { return; }
+  let count = min(${keys}u, run.length - start);
+  let head = g * ${R}u;
+  let kv = g * ${S}u + start;
+
+  ${each((r) => `var top_${r} = f32(${LOWEST});`)}
+  for (var j = lane; j < count; j += ${2 * lanes}u) {
+    let far = min(j + ${lanes}u, count - 1u);
+    ${each((r) => `var near_${r} = 0.0; var far_${r} = 0.0;`)}
+    for (var i = 0u; i < ${vectors}u; i++) {
+      let near_key = k_at(kv + j, i);
+      let far_key = k_at(kv + far, i);
+      ${
+    each((r) =>
+      `{ let query = q_at(head + ${r}u, i); near_${r} += dot(near_key, query); far_${r} += dot(far_key, query); }`
+    )
+  }
+    }
+    ${
+    each((r) =>
+      `near_${r} = score(near_${r}); far_${r} = score(far_${r});
+    top_${r} = max(top_${r}, max(near_${r}, far_${r}));
+    scores[${r * keys}u + j] = near_${r};
+    if (j + ${lanes}u < count) { scores[${r * keys}u + far] = far_${r}; }`
+    )
+  }
+  }
+  ${each((r) => `maxima[${r * lanes}u + lane] = top_${r};`)}
+  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane < half) {
+      ${
+    each((r) =>
+      `maxima[${r * lanes}u + lane] = max(maxima[${r * lanes}u + lane], maxima[${
+        r * lanes
+      }u + lane + half]);`
+    )
+  }
+    }
+  }
+  workgroupBarrier();
+  for (var j = lane; j < count; j += ${lanes}u) {
+    ${
+    each((r) => `scores[${r * keys}u + j] = exp(scores[${r * keys}u + j] - maxima[${r * lanes}u]);`)
+  }
+  }
+  workgroupBarrier();
+  let slice = lane / ${wide}u;
+  for (var first = 0u; first < ${vectors}u; first += ${wide}u) {
+    let i = first + lane % ${wide}u;
+    ${values("i")}
+    if (slice == 0u && i < ${vectors}u) {
+      ${each(store)}
+    }
+  }
+}
+`;
+}
+
+/** Puts together what the workgroups of one row left; one workgroup a head. Operands: 0 y, 1 the table. */
+export function attentionReduceWgsl(constants: AttentionWgsl): string {
+  const { H, D, lanes, options: { window } } = constants;
+  const keys = keysAtOnce(constants);
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+@group(1) @binding(1) var<storage, read> table: array<f32>;
+${firstWgsl(window)}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let h = index_of(group, grid);
+  if (h >= ${H}u || run.rows == 0u) { return; }
+  let visible = run.length - first_of(run.length);
+  let end = (visible + ${keys - 1}u) / ${keys}u;
+  var top = f32(${LOWEST});
+  for (var i = 0u; i < end; i++) { top = max(top, table[(i * ${H}u + h) * ${D + 2}u + ${D}u]); }
+  var total = 0.0;
+  for (var i = 0u; i < end; i++) {
+    let at = (i * ${H}u + h) * ${D + 2}u + ${D}u;
+    total += exp(table[at] - top) * table[at + 1u];
+  }
+  for (var d = lane; d < ${D}u; d += ${lanes}u) {
+    var sum = 0.0;
+    for (var i = 0u; i < end; i++) {
+      let at = (i * ${H}u + h) * ${D + 2}u;
+      sum += exp(table[at + ${D}u] - top) * table[at + d];
+    }
+    y[h * ${D}u + d] = sum / total;
+  }
+}
+`;
+}

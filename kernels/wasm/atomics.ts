@@ -1,0 +1,49 @@
+/**
+ * The operations of the threads proposal, in the manner of `instructions.ts`: on I32 in shared memory, sequentially consistent.
+ *
+ * @module
+ */
+import { codeOf, memoryArgument, type Operand, signedLeb, type Value } from "./instructions.ts";
+
+const atomic = (op: number, ...operands: Operand<"i32">[]) => [
+  ...operands.flatMap((operand) => codeOf("i32", operand)),
+  0xfe,
+  op,
+  ...memoryArgument(0),
+];
+
+const value = (code: number[]): Value<"i32"> => ({ type: "i32", code });
+const effect = (code: number[]): Value<"void"> => ({ type: "void", code });
+
+export const atomics = {
+  load: (address: Operand<"i32">) => value(atomic(0x10, address)),
+  store: (address: Operand<"i32">, to: Operand<"i32">) => effect(atomic(0x17, address, to)),
+  /** The sum is stored; what was there before is given. */
+  add: (address: Operand<"i32">, by: Operand<"i32">) => value(atomic(0x1e, address, by)),
+  /** Stores `to` where `from` is; what was there before is given. */
+  exchangeIf: (address: Operand<"i32">, from: Operand<"i32">, to: Operand<"i32">) =>
+    value(atomic(0x48, address, from, to)),
+  /** Wakes all that sleep at an address. */
+  wakeAll: (address: Operand<"i32">) => drop(value(atomic(0x00, address, -1))),
+  /** Sleeps while the word is `expected`, until woken or for so many nanoseconds. Only in memory that is shared. */
+  sleep: (address: Operand<"i32">, expected: Operand<"i32">, ns: number) =>
+    drop(value([
+      ...codeOf("i32", address),
+      ...codeOf("i32", expected),
+      0x42, // i64.const
+      ...signedLeb(ns),
+      0xfe,
+      0x01,
+      ...memoryArgument(0),
+    ])),
+} as const;
+
+/** Computes for the effect alone. */
+export function drop({ code }: Value<"i32">): Value<"void"> {
+  return { type: "void", code: [...code, 0x1a] };
+}
+
+/** Leaves the function with a result. */
+export function leave({ code }: Value<"i32">): Value<"void"> {
+  return { type: "void", code: [...code, 0x0f] };
+}

@@ -1,0 +1,259 @@
+/**
+ * The threads of a backend: this one and its workers, which all walk the same plans over the same memory.
+ *
+ * A run is announced in shared memory and not by messages: workers look at it for a while after each run, and then sleep. Only
+ * what happens once (a new plan, the end) is a message; a worker that is called for goes back to its event loop to read it, and
+ * the runs of that time do without its help.
+ *
+ * @module
+ */
+import type { Step } from "../backend.ts";
+import { DeviceError } from "../errors.ts";
+import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
+
+const [GENERATION, PLAN, ROWS, POSITION, SLOT, LENGTH, BASE, THREADS] = [
+  at("generation"),
+  at("plan"),
+  at("rows"),
+  at("position"),
+  at("slot"),
+  at("length"),
+  at("base"),
+  at("threads"),
+];
+const [OPEN, FAILED, MAIL, IDLE] = [at("open"), at("failed"), at("mail"), at("idle")];
+
+/** Whether threads can share memory here: a browser must have been told so by its page's headers. */
+export function canShareMemory(): boolean {
+  return typeof SharedArrayBuffer === "function" && typeof Worker === "function" &&
+    (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+}
+
+/** Whether this thread may sleep: the main one of a browser must not. */
+export function canSleep(): boolean {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1); // not equal: returns at once
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Workers over one shared memory. */
+export class Pool {
+  readonly #words: Int32Array;
+  readonly #workers: PoolWorker[];
+  #plans = 0;
+  /** The program that workers have begun with. */
+  #announced: Run | null = null;
+  /** Messages are posted to all workers and their answers awaited, one after another. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(words: Int32Array, workers: PoolWorker[]) {
+    this.#words = words;
+    this.#workers = workers;
+  }
+
+  /**
+   * Starts `threads` − 1 workers.
+   * @throws {DeviceError} when one does not start.
+   */
+  static async start(memory: WebAssembly.Memory, threads: number): Promise<Pool> {
+    const workers = Array.from({ length: threads - 1 }, (_, i) => new PoolWorker(i + 1));
+    const pool = new Pool(controlWords(memory), workers);
+    pool.#words[THREADS] = threads;
+    try {
+      await pool.#post((worker) => ({ memory, worker }));
+    } catch (error) {
+      await pool.close();
+      throw error;
+    }
+    return pool;
+  }
+
+  /** Threads that compute, the calling one among them. */
+  get threads(): number {
+    return this.#workers.length + 1;
+  }
+
+  /** Lets fewer threads take part from now on. */
+  limit(threads: number): void {
+    this.#words[THREADS] = threads;
+  }
+
+  /** Ends all but `threads` threads. */
+  async dismiss(threads: number): Promise<void> {
+    this.limit(threads);
+    // One that has failed cannot answer; it is ended all the same.
+    await this.#post((worker) => worker < threads ? { drop: -1 } : { quit: true }).catch(() => {});
+    for (const worker of this.#workers.splice(threads - 1)) worker.end();
+  }
+
+  /** Gives a plan to every worker; the result names it. */
+  async load(module: WebAssembly.Module): Promise<number> {
+    const plan = this.#plans++;
+    await this.#post(() => ({ plan, module }));
+    return plan;
+  }
+
+  /** Lets the workers forget a plan, when they next look. */
+  drop(plan: number): void {
+    void this.#post(() => ({ drop: plan })).catch(() => {}); // whoever failed has told it, or will
+  }
+
+  /** Runs a plan on all threads; `program` is the plan as this one has it. What fails ends the pool's work for good. */
+  run(plan: number, program: Run, step: Step): void {
+    this.announce(plan, program, step);
+    this.settle();
+  }
+
+  /** Has the workers begin with a plan; `settle` does what they have not done. */
+  announce(plan: number, program: Run, step: Step): void {
+    this.settle(); // its words are written anew
+    const words = this.#words;
+    if (words[FAILED]) return;
+    const generation = words[GENERATION];
+    const { rows, position, slot, length } = step;
+    Atomics.store(words, GENERATION, generation + 1); // whoever reads now reads again
+    words[PLAN] = plan;
+    words[ROWS] = rows;
+    words[POSITION] = position;
+    words[SLOT] = slot;
+    words[LENGTH] = length;
+    words[BASE] = words[OPEN];
+    Atomics.store(words, GENERATION, generation + 2);
+    if (Atomics.load(words, IDLE)) Atomics.notify(words, GENERATION);
+    this.#announced = program;
+  }
+
+  /** Runs a plan on this thread alone, without a word to the others. */
+  runAlone(program: Run, { rows, position, slot, length }: Step): void {
+    this.settle();
+    const words = this.#words;
+    if (!words[FAILED]) program(0, words[OPEN], rows, position, slot, length);
+  }
+
+  /** Takes part in what was announced until it is done. */
+  settle(): void {
+    const program = this.#announced;
+    if (!program) return;
+    this.#announced = null;
+    const words = this.#words;
+    try {
+      program(0, words[BASE], words[ROWS], words[POSITION], words[SLOT], words[LENGTH]);
+    } catch (error) {
+      Atomics.store(words, FAILED, 1);
+      throw error;
+    }
+  }
+
+  /** Whether a thread has failed, after which nothing runs any more. */
+  get failed(): boolean {
+    return Atomics.load(this.#words, FAILED) !== 0;
+  }
+
+  /** What the worker failed of that has failed. */
+  failure(): Promise<DeviceError> {
+    return this.#workers[Atomics.load(this.#words, FAILED) - 2].failure();
+  }
+
+  /** Ends the workers, and waits until they have. */
+  async close(): Promise<void> {
+    await this.dismiss(1);
+  }
+
+  /** Posts a message to each worker, calls them to it, and waits until all have dealt with it. */
+  #post(message: (worker: number) => ToWorker): Promise<void> {
+    return this.#inTurn(async () => {
+      const answers = this.#workers.map((worker) => worker.ask(message(worker.number)));
+      this.#call();
+      const failed = (await Promise.allSettled(answers)).find((r) => r.status === "rejected");
+      if (failed) throw failed.reason;
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  /** Makes the workers look at their messages. */
+  #call(): void {
+    this.settle(); // its words are written anew
+    const words = this.#words;
+    const generation = words[GENERATION];
+    Atomics.store(words, GENERATION, generation + 1);
+    words[PLAN] = -1;
+    words[MAIL]++;
+    Atomics.store(words, GENERATION, generation + 2);
+    Atomics.notify(words, GENERATION);
+  }
+}
+
+/** One worker, as this thread sees it. */
+class PoolWorker {
+  readonly #worker: Worker;
+  readonly #failed = Promise.withResolvers<DeviceError>();
+  #answers: { resolve: () => void; reject: (error: DeviceError) => void }[] = [];
+  #dead = false;
+
+  constructor(readonly number: number) {
+    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    this.#worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
+      if ("failed" in data) this.#fail(data.failed);
+      else this.#answers.shift()?.resolve();
+    });
+    this.#worker.addEventListener("error", (event) => {
+      event.preventDefault(); // it is told where the backend is used
+      this.#dead = true;
+      this.#fail(event.message);
+    });
+    keepAlive(this.#worker, false);
+  }
+
+  /** Posts a message and waits until the worker has dealt with it. */
+  async ask(message: ToWorker): Promise<void> {
+    if (this.#dead) throw await this.failure();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#answers.push({ resolve, reject });
+    keepAlive(this.#worker, true);
+    try {
+      this.#worker.postMessage(message);
+      await promise;
+    } finally {
+      keepAlive(this.#worker, false);
+    }
+  }
+
+  /** What the worker failed of; it has failed, but its message may be on its way. */
+  async failure(): Promise<DeviceError> {
+    keepAlive(this.#worker, true);
+    const error = await this.#failed.promise;
+    keepAlive(this.#worker, false);
+    return error;
+  }
+
+  end(): void {
+    this.#worker.terminate();
+  }
+
+  #fail(message: string): void {
+    const error = new DeviceError(
+      `Cannot go on with "wasm": thread ${this.number} failed (${message}); open the backend again, with one thread if it recurs`,
+    );
+    this.#failed.resolve(error);
+    for (const { reject } of this.#answers.splice(0)) reject(error);
+  }
+}
+
+/**
+ * Whether a worker that nobody ended keeps the process alive. Deno lets none but `node:worker_threads` tell it, by a method that
+ * has a symbol for its name and counts; elsewhere this does nothing, and pages end by themselves.
+ */
+function keepAlive(worker: Worker, alive: boolean): void {
+  const prototype = Object.getPrototypeOf(worker);
+  const name = Object.getOwnPropertySymbols(prototype).find((s) => !s.description);
+  const method = name && (worker as unknown as Record<symbol, unknown>)[name];
+  if (typeof method === "function") method.call(worker, alive);
+}

@@ -1,0 +1,88 @@
+/**
+ * How many threads are worth having: what the system says, checked by trying.
+ *
+ * Two processors may be one core's, a container may give less than it says, and other programs may be busy. So the same arithmetic
+ * is shared out among one thread, two, four … and all that there are, five turns each, in about 20 ms. The most threads stay that
+ * come within a tenth of the best: a thread without a processor costs nothing but its help, and a busy moment passes.
+ *
+ * @module
+ */
+import { f32x4, i32, ModuleBuilder } from "./assembler.ts";
+import type { Run } from "./control.ts";
+import type { LinearMemory } from "./memory.ts";
+import type { Pool } from "./pool.ts";
+import { defineRun } from "./program.ts";
+
+/** Threads that are tried without being asked for: more bring no more bytes from memory, and each takes 11 MiB. */
+const MOST_THREADS = 8;
+
+/** Work items of a turn, and rounds of each: about 10 µs. */
+const [ITEMS, ROUNDS] = [64, 1500];
+
+/** Turns of each number of threads; the best one counts, for whatever disturbs it makes it slower. */
+const TURNS = 5;
+
+/** What comes so near to the best is as good. */
+const AS_GOOD = 1.1;
+
+/** What was found out is true of the process. */
+let known: number | undefined;
+
+/** Threads to start before `probeThreads` says how many are to stay. */
+export function threadsToTry(): number {
+  return known ?? Math.min(globalThis.navigator?.hardwareConcurrency ?? 1, MOST_THREADS);
+}
+
+/** Tries the threads of a pool; the result is how many are worth having. */
+export async function probeThreads(pool: Pool, linear: LinearMemory): Promise<number> {
+  if (known !== undefined) return known;
+  const result = linear.allocate(16 * ITEMS, "staging");
+  const m = new ModuleBuilder(true);
+  const kernel = defineArithmetic(m);
+  const entry = { kernel, operands: [result.address], items: { count: ITEMS, perRow: false } };
+  defineRun(m, [entry], { threads: pool.threads, callerSleeps: false });
+  const module = await WebAssembly.compile(m.toBytes());
+  const env = { memory: linear.wasm };
+  const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+  const plan = await pool.load(module);
+  const best = new Map<number, number>();
+  for (let turn = 0; turn <= TURNS; turn++) {
+    for (const threads of steps(pool.threads)) {
+      pool.limit(threads);
+      const start = performance.now();
+      pool.run(plan, run, { rows: 1, position: 0, slot: 0, length: 1 });
+      const ms = performance.now() - start;
+      // The first turn is the compiler's.
+      if (turn > 0) best.set(threads, Math.min(best.get(threads) ?? Infinity, ms));
+    }
+  }
+  pool.drop(plan);
+  pool.limit(pool.threads);
+  linear.free(result);
+  const limit = AS_GOOD * Math.min(...best.values());
+  return known = [...best].findLast(([, ms]) => ms <= limit)![0];
+}
+
+/** 1, 2, 4 … and `threads`. */
+function steps(threads: number): number[] {
+  const powers = Array.from({ length: 16 }, (_, i) => 2 ** i).filter((power) => power < threads);
+  return [...powers, threads];
+}
+
+/** Sums and products in registers, in eight chains that do not wait for each other. */
+function defineArithmetic(m: ModuleBuilder) {
+  const params = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
+  return m.define(params, "void", (f, to, _rows, _position, _slot, _length, begin, end) => {
+    const [item, round] = [f.local("i32"), f.local("i32")];
+    const sums = Array.from({ length: 8 }, () => f.local("v128"));
+    f.for(item, begin, end, 1, () => {
+      for (const sum of sums) f.set(sum, f32x4.splat(1));
+      f.for(round, 0, ROUNDS, 1, () => {
+        for (const sum of sums) {
+          f.set(sum, f32x4.add(f32x4.mul(sum, f32x4.splat(0.999)), f32x4.splat(0.001)));
+        }
+      });
+      for (const sum of sums) f.store(i32.add(to, i32.shl(item, 4)), sum);
+    });
+  });
+}

@@ -1,0 +1,177 @@
+/**
+ * Which tile each product gets: the fastest of a few, measured on the model's own weights when a plan is first recorded.
+ *
+ * @module
+ */
+import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../matmul/wgsl.ts";
+import type { Weight } from "../tensor.ts";
+import type { Gpu } from "./device.ts";
+import type { Recorded } from "./merge.ts";
+import type { Compiler } from "./pipeline.ts";
+import type { Dispatch, StepQueue } from "./queue.ts";
+import { GpuWeight } from "./weights.ts";
+
+/** Counts up when `TILES` or the shaders change: an older choice means nothing then. */
+const VERSION = 1;
+
+/** Milliseconds that measuring may take in all, compiling apart; shapes that are left get what stands first. */
+const BUDGET_MS = 2000;
+
+/** Milliseconds of work in one timing, long against the way back to the host. */
+const TIMING_MS = 2;
+
+/** Where choices are kept from one run to the next; a text of ours, or whatever else there is. */
+export interface TileStore {
+  /** The text that was kept last; null where there is none. */
+  readonly load: () => Promise<string | null>;
+  /** Keeps a text. What goes wrong is for the store to bear: the choices are used all the same. */
+  readonly save: (text: string) => Promise<void>;
+}
+
+/** The tiles that products are recorded with. */
+export class Tiles {
+  readonly #gpu: Gpu;
+  readonly #queue: StepQueue;
+  readonly #compiler: Compiler;
+  readonly #store?: TileStore;
+  readonly #tuned: boolean;
+  /** Places in `TILES`, by shape and road. */
+  #choices?: Map<string, number>;
+  #spentMs = 0;
+
+  constructor(
+    gpu: Gpu,
+    queue: StepQueue,
+    compiler: Compiler,
+    { tune = true, store }: { tune?: boolean; store?: TileStore },
+  ) {
+    this.#gpu = gpu;
+    this.#queue = queue;
+    this.#compiler = compiler;
+    this.#store = store;
+    this.#tuned = tune && !gpu.software;
+  }
+
+  /** The tile of a product with rows of x up to `T`, or of one row that it norms on its way. */
+  of(weight: Weight, T: number, normed: boolean): Tile {
+    const road = T === 1 ? "one" : "many";
+    if (this.#gpu.software) return SOFTWARE_TILES[normed ? "normed" : road];
+    const choice = this.#choices?.get(keyOf(weight, T));
+    return TILES[road][choice ?? untuned(weight, T)];
+  }
+
+  /** Measures the shapes of these calls that were not measured yet. */
+  async tune(calls: readonly Recorded[]): Promise<void> {
+    if (!this.#tuned) return;
+    const choices = this.#choices ??= await this.#load();
+    let changed = false;
+    for (const call of calls) {
+      if (call.op !== "matmul" || this.#spentMs > BUDGET_MS) continue;
+      const [weight, T] = [call.weight, call.x.shape[0]];
+      if (!(weight instanceof GpuWeight) || choices.has(keyOf(weight, T))) continue;
+      choices.set(keyOf(weight, T), await this.#fastest(weight, T));
+      changed = true;
+    }
+    if (changed) await this.#save(choices);
+  }
+
+  async #fastest(weight: GpuWeight, T: number): Promise<number> {
+    const [N, K] = weight.shape;
+    const { buffer, count, first } = weight.parts[0];
+    const x = this.#gpu.storage(4 * T * K, "activations");
+    const y = this.#gpu.storage(4 * T * N, "activations");
+    const operands = [
+      { buffer: y, written: true },
+      { buffer: x, written: false },
+      { buffer, written: false },
+    ];
+    try {
+      const tiles = TILES[T === 1 ? "one" : "many"];
+      const dispatches = await Promise.all(tiles.map((tile) =>
+        this.#compiler.prepare({
+          op: "matmul",
+          wgsl: matmulWgsl({
+            N,
+            K,
+            dtype: weight.dtype,
+            tile,
+            options: {},
+            part: { first, count },
+          }),
+          operands,
+          groups: ({ rows }) => matmulGroups(tile, count, rows),
+        })
+      ));
+      await this.#time(dispatches[0], T, y, 1); // the device wakes up
+      const times: number[] = [];
+      for (const dispatch of dispatches) {
+        // The first run may still compile.
+        const once = Math.min(
+          await this.#time(dispatch, T, y, 1),
+          await this.#time(dispatch, T, y, 1),
+        );
+        const runs = Math.min(64, Math.max(1, Math.round(TIMING_MS / once)));
+        const start = performance.now();
+        times.push(
+          Math.min(
+            await this.#time(dispatch, T, y, runs),
+            await this.#time(dispatch, T, y, runs),
+            await this.#time(dispatch, T, y, runs),
+          ),
+        );
+        this.#spentMs += performance.now() - start;
+      }
+      return times.indexOf(Math.min(...times));
+    } finally {
+      for (const buffer of [x, y]) this.#gpu.free(buffer);
+    }
+  }
+
+  /** Milliseconds of one of `runs` runs. */
+  async #time(dispatch: Dispatch, rows: number, y: GPUBuffer, runs: number): Promise<number> {
+    const start = performance.now();
+    const step = { rows, position: 0, slot: 0, length: rows };
+    for (let i = 0; i < runs; i++) this.#queue.run(step, [dispatch]);
+    await this.#queue.read(y, 0, 4);
+    return (performance.now() - start) / runs;
+  }
+
+  /** What was kept for this adapter; nothing when it is damaged, older, or another adapter's. */
+  async #load(): Promise<Map<string, number>> {
+    try {
+      const { version, adapter, choices } = JSON.parse(await this.#store?.load() ?? "{}");
+      if (version !== VERSION || adapter !== this.#gpu.description) return new Map();
+      const valid = Object.entries(choices as Record<string, unknown>).filter(
+        (entry): entry is [string, number] =>
+          Number.isInteger(entry[1]) && (entry[1] as number) >= 0 &&
+          (entry[1] as number) < (entry[0].endsWith(" one") ? TILES.one : TILES.many).length,
+      );
+      return new Map(valid);
+    } catch {
+      return new Map();
+    }
+  }
+
+  async #save(choices: ReadonlyMap<string, number>): Promise<void> {
+    const kept = {
+      version: VERSION,
+      adapter: this.#gpu.description,
+      choices: Object.fromEntries(choices),
+    };
+    try {
+      await this.#store?.save(JSON.stringify(kept, null, 2) + "\n");
+    } catch {
+      // A folder that cannot be written costs the next run its measuring, and nothing else.
+    }
+  }
+}
+
+function keyOf({ shape: [N, K], dtype }: Weight, T: number): string {
+  return T === 1 ? `${N}x${K} ${dtype} one` : `${N}x${K} ${dtype} ${T} many`;
+}
+
+/** Without measuring: few outputs need many lanes each to keep a GPU busy. */
+function untuned({ shape: [N] }: Weight, T: number): number {
+  if (T > 1) return N >= 1024 && T >= 64 ? 0 : 1;
+  return N >= 8192 ? 0 : N >= 2048 ? 1 : 2;
+}

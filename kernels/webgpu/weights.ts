@@ -1,0 +1,254 @@
+/**
+ * Weights on their way to the device: rows go up as they are stored, and a shader puts them into panels.
+ *
+ * @module
+ */
+import { DeviceError } from "../errors.ts";
+import { PANEL } from "../matmul/wgsl.ts";
+import {
+  BYTES,
+  bytesOf,
+  type FillRows,
+  hostArray,
+  type StoredOrder,
+  type Weight,
+  type WeightDtype,
+} from "../tensor.ts";
+import type { Gpu } from "./device.ts";
+import type { Call, Compiler } from "./pipeline.ts";
+import type { StepQueue } from "./queue.ts";
+
+/** Bytes of a file's rows that go up at a time; 4 MiB were the fastest. */
+const CHUNK_BYTES = 4 << 20;
+
+/** Chunks that may be under way: the device's own copies of them are freed when they are done. */
+const CHUNKS_UNDER_WAY = 16;
+
+/** Buffers that one weight may be made of. */
+const MAX_PARTS = 8;
+
+/** Outputs first … first + count of a weight. */
+export interface WeightPart {
+  readonly first: number;
+  readonly count: number;
+  readonly buffer: GPUBuffer;
+}
+
+/** A weight in panels, as `matmulWgsl` reads them; in several buffers if one binding cannot hold it. */
+export class GpuWeight implements Weight {
+  constructor(
+    readonly shape: readonly [N: number, K: number],
+    readonly dtype: WeightDtype,
+    readonly parts: readonly WeightPart[],
+  ) {}
+}
+
+/** Makes weights. */
+export class Uploader {
+  readonly #gpu: Gpu;
+  readonly #queue: StepQueue;
+  readonly #compiler: Compiler;
+
+  constructor(gpu: Gpu, queue: StepQueue, compiler: Compiler) {
+    this.#gpu = gpu;
+    this.#queue = queue;
+    this.#compiler = compiler;
+  }
+
+  /** As the contract's `weight`. */
+  async weight(
+    shape: readonly [N: number, K: number],
+    dtype: WeightDtype,
+    fill: FillRows,
+    stored: StoredOrder,
+  ): Promise<GpuWeight> {
+    const parts = await this.#allocate(shape, dtype);
+    try {
+      await this.#upload(shape, dtype, parts, fill, stored);
+    } catch (error) {
+      for (const { buffer } of parts) this.#gpu.free(buffer);
+      throw error;
+    }
+    return new GpuWeight(shape, dtype, parts);
+  }
+
+  /** Zeroed buffers of whole panels. */
+  async #allocate([N, K]: readonly [number, number], dtype: WeightDtype): Promise<WeightPart[]> {
+    const what = `weight ${dtype} [${N},${K}]`;
+    const panelBytes = PANEL * 4 * Math.ceil(K / 4) * BYTES[dtype];
+    const panels = Math.ceil(N / PANEL);
+    const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
+    if (panels > MAX_PARTS * fit) {
+      throw new RangeError(
+        `Cannot make "${what}" on webgpu: expected at most ${
+          MAX_PARTS * this.#gpu.maxBytes
+        } bytes in ${MAX_PARTS} bindings, got ${panels * panelBytes}`,
+      );
+    }
+    const parts: WeightPart[] = [];
+    const { device } = this.#gpu;
+    device.pushErrorScope("out-of-memory");
+    for (let panel = 0; panel < panels; panel += fit) {
+      const first = panel * PANEL;
+      const count = Math.min(N - first, fit * PANEL);
+      const bytes = Math.ceil(count / PANEL) * panelBytes;
+      parts.push({ first, count, buffer: this.#gpu.storage(bytes, "weights") });
+    }
+    if (await device.popErrorScope()) {
+      for (const { buffer } of parts) this.#gpu.free(buffer);
+      throw new DeviceError(
+        `Cannot make "${what}" on webgpu: out of memory for ${
+          panels * panelBytes
+        } bytes; choose a smaller dtype, or "cpu"`,
+      );
+    }
+    return parts;
+  }
+
+  async #upload(
+    shape: readonly [N: number, K: number],
+    dtype: WeightDtype,
+    parts: readonly WeightPart[],
+    fill: FillRows,
+    stored: StoredOrder,
+  ): Promise<void> {
+    const [N, K] = shape;
+    const width = stored === "NK" ? K : N;
+    const atOnce = rowsAtOnce(shape, dtype, stored);
+    const rows = hostArray(dtype, atOnce * width) as Float32Array | Uint16Array;
+    const { COPY_DST, STORAGE } = GPUBufferUsage;
+    const source = this.#gpu.buffer(
+      Math.ceil(rows.byteLength / 4) * 4,
+      COPY_DST | STORAGE,
+      "staging",
+    );
+    try {
+      const dispatches = await Promise.all(parts.map(async (part) => ({
+        part,
+        dispatch: await this.#compiler.prepare(packCall(shape, dtype, stored, part, source)),
+      })));
+      const { queue } = this.#gpu.device;
+      const end = stored === "NK" ? N : K;
+      let underWay = 0;
+      for (let row = 0; row < end;) {
+        const part = parts.find(({ first, count }) => row < first + count) ?? parts[0];
+        const limit = stored === "NK" ? part.first + part.count : end;
+        const count = Math.min(atOnce, limit - row);
+        const piece = rows.subarray(0, count * width);
+        await fill(row, count, piece);
+        this.#gpu.expectOpen();
+        this.#queue.flush();
+        queue.writeBuffer(source, 0, wholeWords(rows, piece.length));
+        for (const { part: { first }, dispatch } of dispatches) {
+          if (stored === "NK" && first !== part.first) continue;
+          const position = stored === "NK" ? row - first : row;
+          this.#queue.run({ rows: count, position, slot: 0, length: count }, [dispatch]);
+        }
+        this.#queue.flush();
+        row += count;
+        if (++underWay % CHUNKS_UNDER_WAY === 0) await queue.onSubmittedWorkDone();
+      }
+    } finally {
+      this.#gpu.free(source);
+    }
+  }
+}
+
+/** Rows of a chunk; whole groups of four where they are inputs. */
+function rowsAtOnce(
+  [N, K]: readonly [number, number],
+  dtype: WeightDtype,
+  stored: StoredOrder,
+): number {
+  const rowBytes = (stored === "NK" ? K : N) * BYTES[dtype];
+  const most = Math.max(4, Math.floor(CHUNK_BYTES / rowBytes / 4) * 4);
+  return Math.min(most, stored === "NK" ? N : K);
+}
+
+/** The first `count` elements of a chunk as bytes, up to a multiple of four. */
+function wholeWords(rows: Float32Array | Uint16Array, count: number): Uint8Array<ArrayBuffer> {
+  const bytes = bytesOf(rows).subarray(0, count * rows.BYTES_PER_ELEMENT);
+  if (bytes.length % 4 === 0) return bytes;
+  const padded = new Uint8Array(bytes.length + 2);
+  padded.set(bytes);
+  return padded;
+}
+
+/**
+ * Rows into panels, bit for bit: a lane has four inputs of one output. Of a step, `rows` is the number of rows in the chunk and
+ * `position` the first one's place among the part's outputs, or among all inputs.
+ */
+function packCall(
+  [N, K]: readonly [number, number],
+  dtype: WeightDtype,
+  stored: StoredOrder,
+  { first, count, buffer }: WeightPart,
+  source: GPUBuffer,
+): Call {
+  const lanes = 64;
+  const groups = Math.ceil(K / 4);
+  const wide = dtype === "F32";
+  const group = wide ? "vec4u" : "vec2u";
+  const nk = stored === "NK";
+  // Panels that the chunk touches, and groups of inputs that it has.
+  const extent = nk
+    ? `let panel = run.position / ${PANEL}u + i / ${PANEL * groups}u;
+  let k = (i / ${PANEL}u) % ${groups}u;`
+    : `let deep = (run.rows + 3u) / 4u;
+  let panel = i / (${PANEL}u * deep);
+  let k = run.position / 4u + (i / ${PANEL}u) % deep;`;
+  const here = nk
+    ? `n >= run.position && n < run.position + run.rows`
+    : `n < ${count}u && k < ${groups}u`;
+  const at = nk
+    ? `(n - run.position) * ${K}u + input`
+    : `(input - run.position) * ${N}u + ${first}u + n`;
+  const element = (j: number) => {
+    const take = `{ let input = 4u * k + ${j}u; v[${j}] = bits_at(${at}); }`;
+    return K % 4 === 0 ? take : `if (4u * k + ${j}u < ${K}u) ${take}`;
+  };
+  // Rows that are groups of four inputs already are moved whole.
+  const whole = nk && K % 4 === 0;
+  const read = whole ? `let v = source[(n - run.position) * ${groups}u + k];` : `var v = vec4u(0u);
+  ${[0, 1, 2, 3].map(element).join("\n  ")}`;
+  const pack = whole || wide ? "v" : "vec2u(v.x | (v.y << 16u), v.z | (v.w << 16u))";
+  const bits = whole
+    ? ""
+    : `fn bits_at(i: u32) -> u32 { ${
+      wide ? "return source[i];" : "return (source[i / 2u] >> (16u * (i % 2u))) & 0xffffu;"
+    } }`;
+  const wgsl = /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> panels: array<${group}>;
+@group(1) @binding(1) var<storage, read> source: array<${whole ? group : "u32"}>;
+${bits}
+
+@compute @workgroup_size(${lanes})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let i = index_of(group, grid) * ${lanes}u + lane;
+  ${extent}
+  let n = panel * ${PANEL}u + i % ${PANEL}u;
+  if (!(${here})) { return; }
+  ${read}
+  panels[(panel * ${groups}u + k) * ${PANEL}u + i % ${PANEL}u] = ${pack};
+}
+`;
+  const panelsOf = (from: number, rows: number) =>
+    Math.ceil((from + rows) / PANEL) - Math.floor(from / PANEL);
+  return {
+    op: "weight",
+    wgsl,
+    operands: [{ buffer, written: true }, { buffer: source, written: false }],
+    groups: ({ position, rows }) =>
+      Math.ceil(
+        PANEL *
+          (nk
+            ? groups * panelsOf(position, rows)
+            : Math.ceil(rows / 4) * Math.ceil(count / PANEL)) /
+          lanes,
+      ),
+  };
+}

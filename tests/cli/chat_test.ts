@@ -1,0 +1,184 @@
+/** `generate --chat` as its users meet it: from the command line, from a pipe, and on a terminal. */
+import assert from "node:assert/strict";
+import { CHAT_TEMPLATE, withChatModel } from "../chat_model.ts";
+import { fixture } from "../testing.ts";
+
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+
+interface Result {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+function argumentsOf(folder: string, flags: readonly string[]): string[] {
+  const args = ["generate", folder, "--chat", "--device", "js", "--temperature", "0", ...flags];
+  return ["run", "-A", "--no-check", CLI, ...args];
+}
+
+/** Runs `generate --chat` with this standard input. */
+async function chat(folder: string, input: string, ...flags: string[]): Promise<Result> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: argumentsOf(folder, flags),
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+    env: { NO_COLOR: "1" },
+  }).spawn();
+  const output = child.output();
+  const writer = child.stdin.getWriter();
+  // It may end before it has read all.
+  await writer.write(new TextEncoder().encode(input)).then(() => writer.close()).catch(() => {});
+  const { code, stdout, stderr } = await output;
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+const SHORT = ["--max-tokens", "6"];
+const CUT = "note: the answer was cut at 6 tokens; --max-tokens gives it more\n";
+
+Deno.test("generate --chat answers every line of a pipe, and remembers those before", () =>
+  withChatModel(async (folder) => {
+    const { code, stdout, stderr } = await chat(folder, "Hi\n\n  \nyes\r\nlast", ...SHORT);
+    assert.equal(stderr, CUT);
+    assert.equal(code, 0);
+    const answers = stdout.split("\n");
+    assert.equal(answers.length, 4);
+    // The whole conversation as one prompt has the answer that the kept cache gave.
+    const turns = ["Hi", answers[0], "yes", answers[1], "last"].map((content, i) =>
+      `<|im_start|>${["user", "assistant"][i % 2]}\n${content}<|im_end|>\n`
+    );
+    const { stdout: anew } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...argumentsOf(folder, SHORT).filter((arg) => arg !== "--chat"),
+        "--prompt",
+        `${turns.join("")}<|im_start|>assistant\n`,
+      ],
+    }).output();
+    assert.equal(new TextDecoder().decode(anew), `${answers[2]}\n`);
+    const single = await chat(folder, "", ...SHORT, "--prompt", "Hi");
+    assert.deepEqual(single, { code: 0, stdout: `${answers[0]}\n`, stderr: "" });
+  }));
+
+Deno.test("generate --chat ends at /exit, and says so when there is nothing to answer", () =>
+  withChatModel(async (folder) => {
+    const { code, stdout } = await chat(folder, "Hi\n/exit\nyes\n", ...SHORT);
+    assert.deepEqual([code, stdout.split("\n").length], [0, 2]);
+    const nothing = await chat(folder, "\n");
+    assert.equal(nothing.code, 2);
+    assert.match(nothing.stderr, /^error: --chat needs a --prompt, or lines on standard input/);
+  }));
+
+Deno.test("generate --chat says so when the context is full", () =>
+  withChatModel(async (folder) => {
+    const long = await chat(folder, `Hi\n${"x".repeat(200)}\nno\n`, ...SHORT);
+    assert.deepEqual([long.code, long.stdout.split("\n").length], [1, 2]);
+    assert.match(
+      long.stderr,
+      /^error: Cannot answer: the conversation takes 2\d\d tokens, and the context has 128$/m,
+    );
+    const { code, stderr } = await chat(folder, "Hi\nno\n", "--context", "32");
+    assert.equal(code, 0);
+    assert.equal(
+      stderr,
+      "note: the context of 32 tokens is full, so the conversation ends here\n",
+    );
+  }));
+
+Deno.test("generate --chat writes a system message, and refuses what the template refuses", () =>
+  withChatModel(
+    async (folder) => {
+      const { code, stdout, stderr } = await chat(folder, "Hi\n", "--system", "Be brief.");
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.match(
+        stderr,
+        /^error: Cannot apply the chat template of ".*tokenizer\.json": No Be brief\.$/m,
+      );
+      assert.equal((await chat(folder, "Hi\n", ...SHORT)).code, 0);
+    },
+    {
+      chat_template:
+        `{% if messages[0].role == 'system' %}{{ raise_exception('No ' + messages[0].content) }}{% endif %}${CHAT_TEMPLATE}`,
+    },
+  ));
+
+Deno.test("generate --chat without a template fails before a line is read", async () => {
+  const { code, stdout, stderr } = await chat(fixture("labcore/learned"), "Hi\n");
+  assert.deepEqual([code, stdout], [1, ""]);
+  assert.match(stderr, /^error: Cannot apply a chat template: a character vocabulary has none$/m);
+});
+
+/** Whether a terminal can be had: `script` makes one. */
+const hasTerminal = Deno.build.os === "linux" &&
+  (await new Deno.Command("script", { args: ["--version"], stdout: "null", stderr: "null" })
+      .output().catch(() => null))?.success === true;
+if (!hasTerminal) console.warn("SKIPPED: a chat on a terminal, since there is no `script` here");
+
+/** A conversation on a terminal: what is typed, and then awaited on the screen. */
+async function onTerminal(
+  folder: string,
+  flags: readonly string[],
+  steps: readonly (readonly [typed: string, awaited: RegExp])[],
+): Promise<{ code: number; screen: string }> {
+  const line = [Deno.execPath(), ...argumentsOf(folder, flags)].map((arg) => `'${arg}'`).join(" ");
+  const child = new Deno.Command("script", {
+    args: ["--quiet", "--return", "--command", line, "/dev/null"],
+    stdin: "piped",
+    stdout: "piped",
+    env: { NO_COLOR: "1", TERM: "dumb" },
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  let screen = "";
+  let from = 0; // what was awaited before is not looked at again
+  let step = 0;
+  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+    screen += text;
+    while (step < steps.length && steps[step][1].test(screen.slice(from))) {
+      from = screen.length;
+      const next = steps[++step]?.[0];
+      if (next) await writer.write(new TextEncoder().encode(next));
+    }
+  }
+  await writer.close().catch(() => {});
+  assert.equal(step, steps.length, JSON.stringify(screen));
+  return { code: (await child.status).code, screen };
+}
+
+Deno.test({
+  name: "generate --chat on a terminal asks for each turn, and ends with its input",
+  ignore: !hasTerminal,
+  fn: () =>
+    withChatModel(async (folder) => {
+      const { code, screen } = await onTerminal(folder, SHORT, [
+        ["", /> $/],
+        ["Hi\n", /\n> $/],
+        ["\n", /> $/],
+        ["yes\n", /\n> $/],
+        ["\x04", /\n/],
+      ]);
+      assert.equal(code, 0);
+      assert.equal(screen.match(/^> /gm)?.length, 4, JSON.stringify(screen));
+    }),
+});
+
+Deno.test({
+  name: "generate --chat on a terminal stops an answer at an interrupt, and itself at the next",
+  ignore: !hasTerminal,
+  fn: () =>
+    withChatModel(async (folder) => {
+      const path = `${folder}/config.json`;
+      const config = JSON.parse(await Deno.readTextFile(path));
+      const long = { ...config, max_position_embeddings: 100_000 };
+      await Deno.writeTextFile(path, JSON.stringify(long));
+      const flags = ["--max-tokens", "90000", "--context", "100000"];
+      const { code, screen } = await onTerminal(folder, flags, [
+        ["", /> $/],
+        ["Hi\n", /\n.{3}/],
+        ["\x03", /\n> $/],
+        ["yes\n", /\n.{3}/],
+        ["\x03", /\n> $/],
+        ["\x03", /\^C/],
+      ]);
+      assert.equal(code, 130, screen);
+    }),
+});

@@ -1,0 +1,5 @@
+import { testFamilies } from "./families.ts";
+import { testGoldens } from "./goldens.ts";
+
+testGoldens("wasm");
+testFamilies("wasm");

@@ -1,0 +1,491 @@
+import assert from "node:assert/strict";
+import { readArchitecture } from "../../engine/architecture.ts";
+import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
+import { loadModel } from "../../engine/model.ts";
+import { Runner } from "../../engine/runner.ts";
+import { checkpointWeights, putWeights } from "../../engine/weights.ts";
+import type { Backend, Step } from "../../kernels/backend.ts";
+import { DeviceError } from "../../kernels/errors.ts";
+import { Memory } from "../../kernels/memory.ts";
+import { openBackend } from "../../kernels/mod.ts";
+import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/tensor.ts";
+import { i32, ModuleBuilder } from "../../kernels/wasm/assembler.ts";
+import { atomics } from "../../kernels/wasm/atomics.ts";
+import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import type { Run } from "../../kernels/wasm/control.ts";
+import { defineKernel, type Items, type Kernel } from "../../kernels/wasm/kernel.ts";
+import { LinearMemory } from "../../kernels/wasm/memory.ts";
+import { Pool } from "../../kernels/wasm/pool.ts";
+import { defineRun } from "../../kernels/wasm/program.ts";
+import { fixture, randomNumbers } from "../testing.ts";
+import { put, stepOf, upload } from "./twins.ts";
+
+const STEP: Step = { rows: 3, position: 0, slot: 0, length: 1 };
+
+/** A pool, and plans of kernels that are made for a test. */
+class Bench implements AsyncDisposable {
+  private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
+
+  static async open(threads: number): Promise<Bench> {
+    const linear = new LinearMemory(new Memory(), true);
+    return new Bench(linear, await Pool.start(linear.wasm, threads));
+  }
+
+  /** So many I32. */
+  words(count: number): { address: number; view: () => Int32Array } {
+    const block = this.linear.allocate(4 * count, "activations");
+    const view = () => this.linear.view(block, "I32", 0, count) as Int32Array;
+    return { address: block.address, view };
+  }
+
+  /** Runs entries of a kernel, one for each of `operands`. */
+  async plan(
+    items: readonly Items[],
+    operands: readonly number[],
+    define: (m: ModuleBuilder) => Kernel,
+  ): Promise<(step?: Step) => void> {
+    const m = new ModuleBuilder(true);
+    const kernel = define(m);
+    const entries = items.map((items) => ({ kernel, operands, items }));
+    defineRun(m, entries, { threads: this.pool.threads, callerSleeps: true });
+    const module = await WebAssembly.compile(m.toBytes());
+    const env = { memory: this.linear.wasm };
+    const program = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+    const plan = await this.pool.load(module);
+    return (step = STEP) => this.pool.run(plan, program, step);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.close();
+  }
+}
+
+/** word[item] = 3 · word[item] + 1, so that the order of entries shows; no two threads write the same. */
+const step3 = (m: ModuleBuilder): Kernel =>
+  defineKernel(m, 1, (f, [words], { begin, end }) => {
+    const at = f.local("i32");
+    f.for(begin, begin, end, 1, () => {
+      f.set(at, i32.add(words, i32.shl(begin, 2)));
+      f.store(at, i32.add(i32.mul(i32.load(at), 3), 1));
+    });
+  });
+
+for (const threads of [1, 2, 3, 4]) {
+  Deno.test(`run() does every item of every entry once when there are ${threads} threads`, async () => {
+    await using bench = await Bench.open(threads);
+    const { address, view } = bench.words(3000);
+    const counts = [1000, 1, 0, 7, 333].flatMap((count) => [
+      { count, perRow: false },
+      { count, perRow: true },
+    ]);
+    const run = await bench.plan(counts, [address], step3);
+    const expected = new Int32Array(3000);
+    for (let round = 0; round < 200; round++) {
+      const rows = 1 + round % 3;
+      run({ ...STEP, rows });
+      for (const { count, perRow } of counts) {
+        const items = perRow ? count * rows : count;
+        for (let i = 0; i < items; i++) expected[i] = Math.imul(expected[i], 3) + 1;
+      }
+    }
+    assert.deepEqual(view(), expected);
+  });
+}
+
+Deno.test("run() goes on when workers come, sleep and go", async () => {
+  await using bench = await Bench.open(4);
+  const { address, view } = bench.words(64);
+  const run = await bench.plan([{ count: 64, perRow: false }], [address], step3);
+  let expected = 0;
+  const again = () => {
+    run();
+    expected = Math.imul(expected, 3) + 1;
+  };
+  for (let round = 0; round < 20; round++) {
+    again();
+    await new Promise((resolve) => setTimeout(resolve, 4)); // they fall asleep
+    again();
+    const loading = bench.plan([{ count: 1, perRow: false }], [address], step3);
+    for (let i = 0; i < 10; i++) again(); // they are away, reading
+    await loading;
+    bench.pool.limit(1 + round % 4);
+  }
+  await bench.pool.dismiss(2);
+  assert.equal(bench.pool.threads, 2);
+  again();
+  await bench.pool.dismiss(1);
+  again();
+  assert.deepEqual(view(), new Int32Array(64).fill(expected));
+});
+
+/** Waits until another thread is in it too, which traps. */
+const trap = (m: ModuleBuilder): Kernel =>
+  defineKernel(m, 1, (f, [calls]) => {
+    const before = f.local("i32");
+    f.set(before, atomics.add(calls, 1));
+    f.if(i32.eq(before, 1), () => f.do({ type: "void", code: [0x00] })); // unreachable
+    f.while(i32.ltU(atomics.load(calls), 2), () => {});
+  });
+
+Deno.test("run() ends and failure() names the thread when one traps", async () => {
+  let [here, there] = [0, 0];
+  for (let round = 0; round < 30 && !(here && there); round++) {
+    await using bench = await Bench.open(3);
+    const { address } = bench.words(1);
+    const run = await bench.plan(
+      [{ count: 9, perRow: false }, { count: 9, perRow: false }],
+      [address],
+      trap,
+    );
+    try {
+      run();
+      assert.ok(bench.pool.failed);
+      const error = await bench.pool.failure();
+      assert.ok(error instanceof DeviceError);
+      assert.match(error.message, /^Cannot go on with "wasm": thread [12] failed \(unreachable\)/);
+      there++;
+    } catch (error) {
+      assert.ok(error instanceof WebAssembly.RuntimeError);
+      here++;
+    }
+    assert.ok(bench.pool.failed);
+    run(); // does nothing
+  }
+  assert.ok(there > 0);
+});
+
+/** Two layers of norm and matmul, F32 and 16 bits; gives what each run leaves. */
+async function layers(backend: Backend, T: number): Promise<() => Promise<Float32Array>> {
+  const [C, F] = [132, 396];
+  const weight = (N: number, K: number, seed: number, dtype: WeightDtype) =>
+    upload(backend, { data: bitsOf(N * K, seed, dtype), dtype, shape: [N, K] }, "NK");
+  const up = await weight(F, C, 1, "BF16");
+  const down = await weight(C, F, 2, "F32");
+  const scale = put(backend, randomNumbers(C, 3), [C]);
+  const xs = randomNumbers(T * C, 4);
+  const x = put(backend, xs, [T, C]);
+  const n = backend.tensor([T, C], "F32", "activations");
+  const f = backend.tensor([T, F], "F32", "activations");
+  const plan = await backend.record((k) => {
+    for (let layer = 0; layer < 2; layer++) {
+      k.norm(n, x, { kind: "rms", weight: scale, eps: 1e-5 });
+      k.matmul(f, n, up, { activation: "gelu" });
+      k.matmul(x, f, down, { residual: true });
+    }
+  });
+  return async () => {
+    backend.write(x, xs);
+    plan.run(stepOf(T));
+    return await backend.read(x) as Float32Array;
+  };
+}
+
+/** Stored numbers near 0.1 and far from what is not finite. */
+function bitsOf(count: number, seed: number, dtype: WeightDtype): Float32Array | Uint16Array {
+  const numbers = randomNumbers(count, seed).map((v) => v / 8);
+  return dtype === "F32" ? numbers : narrow(numbers, dtype);
+}
+
+Deno.test("run() gives equal bits when there are 1 to 4 threads", async () => {
+  for (const T of [1, 7, 65]) {
+    let expected: Float32Array | undefined;
+    for (const threads of [1, 2, 3, 4]) {
+      await using backend = await openWasmBackend({ threads });
+      assert.equal(backend.threads, threads);
+      const run = await layers(backend, T);
+      for (let i = 0; i < 20; i++) {
+        const result = await run();
+        assert.ok(result.every(Number.isFinite));
+        assert.deepEqual(result, expected ??= result, `${threads} threads, T ${T}`);
+      }
+    }
+  }
+});
+
+Deno.test("run() keeps to its own memory when two backends take turns", async () => {
+  await using one = await openWasmBackend({ threads: 2 });
+  await using other = await openWasmBackend({ threads: 3 });
+  const [first, second] = [await layers(one, 5), await layers(other, 9)];
+  const [expected, expected2] = [await first(), await second()];
+  for (let i = 0; i < 50; i++) {
+    const [a, b] = await Promise.all([first(), second()]);
+    assert.deepEqual(a, expected);
+    assert.deepEqual(b, expected2);
+  }
+});
+
+Deno.test("run() comes to its end when other programs keep every processor busy", async () => {
+  await using backend = await openWasmBackend({ threads: 4 });
+  const run = await layers(backend, 3);
+  const expected = await run();
+  const url = URL.createObjectURL(new Blob(["postMessage(0); for (;;);"]));
+  const hogs = Array.from({ length: 4 }, () => new Worker(url, { type: "module" }));
+  try {
+    await Promise.all(hogs.map((hog) => new Promise((resolve) => hog.onmessage = resolve)));
+    const start = performance.now();
+    let runs = 0;
+    for (; runs < 200; runs++) assert.deepEqual(await run(), expected);
+    assert.ok(performance.now() - start < 30_000);
+  } finally {
+    for (const hog of hogs) hog.terminate();
+    URL.revokeObjectURL(url);
+  }
+});
+
+Deno.test("asyncDispose() ends the threads when a plan, a weight and a run are under way", async () => {
+  const backend = await openWasmBackend({ threads: 3 });
+  const run = await layers(backend, 3);
+  await run();
+  const last = run();
+  const recording = layers(backend, 2);
+  const loading = backend.weight([64, 64], "F32", async () => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }, { stored: "NK" });
+  const lost = [recording, loading].map((made) => assert.rejects(made, /it was disposed of$/));
+  await backend[Symbol.asyncDispose]();
+  await last;
+  await Promise.all(lost);
+  assert.equal(backend.memory.current, 0);
+  await assert.rejects(run(), /^DeviceError: Cannot use "wasm": it was disposed of$/);
+  await backend[Symbol.asyncDispose]();
+});
+
+Deno.test("openWasmBackend() keeps no process alive when nobody disposes of it", async () => {
+  const url = (path: string) =>
+    JSON.stringify(new URL(`../../kernels/${path}`, import.meta.url).href);
+  const script = `
+    const { openWasmBackend } = await import(${url("wasm/backend.ts")});
+    const backend = await openWasmBackend({ threads: 2 });
+    const plan = await backend.record(() => {});
+    plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
+    console.log(backend.threads);`;
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--no-config", script],
+    signal: AbortSignal.timeout(20_000),
+  }).output();
+  assert.equal(code, 0);
+  assert.equal(new TextDecoder().decode(stdout), "2\n");
+});
+
+Deno.test("openWasmBackend() finds its number of threads when it is not told", async () => {
+  await using backend = await openWasmBackend();
+  assert.ok(backend.threads >= 1 && backend.threads <= navigator.hardwareConcurrency);
+  await using again = await openWasmBackend();
+  assert.equal(again.threads, backend.threads);
+  const run = await layers(again, 2);
+  assert.deepEqual(await run(), await run());
+});
+
+Deno.test("openWasmBackend() refuses a number of threads when there cannot be so many", async () => {
+  for (const threads of [0, -1, 1.5, 65, NaN]) {
+    await assert.rejects(
+      openWasmBackend({ threads }),
+      new RegExp(`^RangeError: Cannot open "wasm": expected 1 to 64 threads, got ${threads}$`),
+    );
+  }
+});
+
+Deno.test("openWasmBackend() has one thread when memory cannot be shared", async () => {
+  const { SharedArrayBuffer } = globalThis;
+  await using forced = await openWasmBackend({ threads: 3, shared: false });
+  assert.equal(forced.threads, 1);
+  const run = await layers(forced, 3);
+  try {
+    Reflect.deleteProperty(globalThis, "SharedArrayBuffer");
+    await using found = await openWasmBackend({ threads: 3 });
+    assert.equal(found.threads, 1);
+    assert.deepEqual(await (await layers(found, 3))(), await run());
+  } finally {
+    Object.defineProperty(globalThis, "SharedArrayBuffer", {
+      value: SharedArrayBuffer,
+      configurable: true,
+      writable: true,
+    });
+  }
+});
+
+Deno.test("run() gives the same bits when the calling thread must not sleep", async () => {
+  await using sleeps = await openWasmBackend({ threads: 2 });
+  await using spins = await openWasmBackend({ threads: 2, callerSleeps: false });
+  const { wait } = Atomics;
+  try {
+    Atomics.wait = () => {
+      throw new TypeError("Atomics.wait cannot be called in this context");
+    };
+    await using found = await openWasmBackend({ threads: 2 });
+    const expected = await (await layers(sleeps, 4))();
+    for (const backend of [spins, found]) {
+      const run = await layers(backend, 4);
+      for (let i = 0; i < 20; i++) assert.deepEqual(await run(), expected);
+    }
+  } finally {
+    Atomics.wait = wait;
+  }
+});
+
+Deno.test("weight() packs every number when threads share the work, for each dtype and order", async () => {
+  await using one = await openWasmBackend({ threads: 1 });
+  await using three = await openWasmBackend({ threads: 3 });
+  for (const dtype of ["F32", "F16", "BF16"] as const) {
+    for (const shape of [[1, 1], [17, 9], [40, 16400], [16400, 40], [1030, 530]] as const) {
+      const data = narrow(coarseNumbers(shape[0] * shape[1]), dtype);
+      const expected = expectedRows(shape, dtype, data);
+      for (const stored of ["NK", "KN"] as const) {
+        for (const backend of [one, three]) {
+          const rows = await rowsThrough(
+            backend,
+            await upload(backend, { data, dtype, shape }, stored),
+          );
+          assert.deepEqual(rows, expected, `${dtype} ${stored} ${shape} ${backend.threads}`);
+        }
+      }
+    }
+  }
+});
+
+/** Numbers that every dtype holds, the same ones far apart alone. */
+function coarseNumbers(count: number): Float32Array {
+  return Float32Array.from({ length: count }, (_, i) => (i * 37 % 251 - 125) / 64);
+}
+
+/** Every number of a weight comes through a product with one of a few inputs set: here the first, the last and one between. */
+async function rowsThrough(backend: Backend, weight: Weight): Promise<Float32Array> {
+  const [N, K] = weight.shape;
+  const inputs = inputsOf(K);
+  const xs = new Float32Array(inputs.length * K);
+  inputs.forEach((k, t) => xs[t * K + k] = 1);
+  const x = put(backend, xs, [inputs.length, K]);
+  const y = backend.tensor([inputs.length, N], "F32", "activations");
+  using plan = await backend.record((k) => k.matmul(y, x, weight));
+  plan.run(stepOf(inputs.length));
+  return await backend.read(y) as Float32Array;
+}
+
+function expectedRows(
+  [N, K]: readonly [N: number, K: number],
+  dtype: WeightDtype,
+  data: Float32Array | Uint16Array,
+): Float32Array {
+  const numbers = new Float32Array(N * K);
+  widen(numbers, data, dtype, 0, N * K);
+  return Float32Array.from(
+    inputsOf(K).flatMap((k) => Array.from({ length: N }, (_, n) => numbers[n * K + k])),
+  );
+}
+
+function inputsOf(K: number): number[] {
+  return [...new Set([0, 1, 7, K >> 1, K - 5, K - 1].filter((k) => k >= 0 && k < K))];
+}
+
+Deno.test("weight() keeps an F16 that is not finite, wide, as js does", async () => {
+  for (const threads of [1, 2]) {
+    await using backend = await openWasmBackend({ threads });
+    const numbers = new Float16Array([1, -2, 3, Infinity, 0.5, 6, 7, -8, 9]);
+    const data = new Uint16Array(numbers.buffer);
+    for (const stored of ["NK", "KN"] as const) {
+      const weight = await upload(backend, { data, dtype: "F16", shape: [3, 3] }, stored);
+      assert.equal(weight.dtype, "F32");
+      const x = put(backend, new Float32Array([1, 1, 1]), [1, 3]);
+      const y = backend.tensor([1, 3], "F32", "activations");
+      using plan = await backend.record((k) => k.matmul(y, x, weight));
+      plan.run(stepOf(1));
+      assert.deepEqual(await backend.read(y), new Float32Array([2, Infinity, 8]));
+    }
+  }
+});
+
+Deno.test("weight() keeps rows and what was odd about them apart when several are filled at a time", async () => {
+  for (const threads of [1, 2]) {
+    await using backend = await openWasmBackend({ threads });
+    const [N, K] = [600, 1030];
+    const made = Array.from(
+      { length: 4 },
+      (_, number) =>
+        backend.weight([N, K], "F16", async (row, count, into) => {
+          await new Promise((resolve) => setTimeout(resolve, (number * 7 + row) % 3));
+          for (let i = 0; i < count; i++) into.fill(0x3c00 + number, i * K, (i + 1) * K);
+          if (number === 1) into[0] = 0x7c00;
+        }, { stored: "NK" }),
+    );
+    const weights = await Promise.all(made);
+    assert.deepEqual(weights.map(({ dtype }) => dtype), ["F16", "F32", "F16", "F16"]);
+    for (const number of [0, 2, 3]) {
+      const rows = await rowsThrough(backend, weights[number]);
+      assert.deepEqual(rows, new Float32Array(rows.length).fill(1 + number / 1024));
+    }
+  }
+});
+
+Deno.test("weight() gives its memory back when filling fails", async () => {
+  await using backend = await openWasmBackend({ threads: 2 });
+  const { current } = backend.memory;
+  let calls = 0;
+  await assert.rejects(
+    backend.weight([4096, 512], "F32", () => {
+      if (++calls === 3) throw new Error("torn");
+    }, { stored: "NK" }),
+    /^Error: torn$/,
+  );
+  assert.equal(backend.memory.current, current);
+  const run = await layers(backend, 2);
+  assert.deepEqual(await run(), await run());
+});
+
+Deno.test("openBackend() gives js for the processor when WebAssembly has no vectors", async () => {
+  await using best = await openBackend("cpu", { threads: 1 });
+  assert.equal(best.name, "wasm");
+  const { validate } = WebAssembly;
+  try {
+    WebAssembly.validate = () => false;
+    await using backend = await openBackend("cpu");
+    assert.equal(backend.name, "js");
+  } finally {
+    WebAssembly.validate = validate;
+  }
+});
+
+const MODEL = fixture("labcore/rope66");
+
+Deno.test("a whole model gives equal bits when there are 1 to 4 threads", async () => {
+  using checkpoint = await openCheckpoint(MODEL);
+  const a = readArchitecture(JSON.parse(await Deno.readTextFile(`${MODEL}/config.json`)), MODEL);
+  const source = await checkpointWeights(checkpoint, a, "auto");
+  const ids = Array.from({ length: 40 }, (_, i) => i * 7 % a.vocabSize);
+  const sampling = { temperature: 0.9, topK: 20, topP: 0.9, repetitionPenalty: 1.1 };
+  let expected: unknown;
+  for (const threads of [1, 2, 3, 4]) {
+    await using backend = await openWasmBackend({ threads });
+    const weights = await putWeights(backend, a, source, a.blockSize + 1, () => {});
+    const options = { id: MODEL, slots: a.blockSize, chunk: 16 };
+    const runner = await Runner.create(backend, a, weights, options);
+    const logits = await runner.logits(ids);
+    runner.startSampling(sampling, 7);
+    await runner.prefill(ids);
+    const drawn = [];
+    while (drawn.length < 60) drawn.push(...await runner.draw(1)); // also past the window
+    const result = { logits, drawn, last: await runner.decode() };
+    assert.deepEqual(result, expected ??= result, `${threads} threads`);
+  }
+});
+
+Deno.test("generate() ends when it is cancelled, and when its model is disposed of (wasm)", async () => {
+  const model = await loadModel(MODEL, { device: "wasm", threads: 2 });
+  const before = model.memory.current;
+  const controller = new AbortController();
+  const { signal } = controller;
+  let last;
+  let count = 0;
+  for await (last of model.generate([1, 2], { maxNewTokens: 1e6, ignoreEos: true, signal })) {
+    if (++count === 5) controller.abort();
+  }
+  assert.equal(last?.finishReason, "aborted");
+  assert.equal(model.memory.current, before);
+  const disposed = async () => {
+    count = 0;
+    for await (const _ of model.generate([1, 2], { maxNewTokens: 1e6, ignoreEos: true })) {
+      if (++count === 5) await model[Symbol.asyncDispose]();
+    }
+  };
+  await assert.rejects(disposed(), /it was disposed of$/);
+  assert.equal(model.memory.current, 0);
+});
