@@ -7,9 +7,9 @@
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
 import { BYTES, narrow, type Tensor, type Weight, type WeightDtype } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
+import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { interleave, percent } from "./measuring.ts";
-import { Limits } from "./wasm_limits.ts";
 
 const threads = Number(Deno.env.get("THREADS") ?? 2);
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];

@@ -26,10 +26,11 @@ import {
   type WeightDtype,
 } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
+import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { GPT2 } from "./decode.ts";
 import { median, percent } from "./measuring.ts";
-import { Limits } from "./wasm_limits.ts";
+import { planEntries } from "./wasm_limits.ts";
 
 const THREADS = 2;
 const MIB = 2 ** 20;
@@ -68,8 +69,8 @@ async function barrier(): Promise<void> {
   console.log("\nbarrier: what an entry costs beyond its work shared out evenly; goal ≤ 2 µs");
   const [ENTRIES, ITEMS] = [200, 64];
   await using limits = await Limits.open(THREADS);
-  const work = await limits.entries(ENTRIES, ITEMS, 2000);
-  const empty = await limits.entries(1, 1, 1);
+  const work = await planEntries(limits, ENTRIES, ITEMS, 2000);
+  const empty = await planEntries(limits, 1, 1, 1);
   const [alone, together, handOver]: number[][] = [[], [], []];
   for (let turn = 0; turn < 4 * TURNS; turn++) {
     limits.pool.limit(1);

@@ -75,6 +75,26 @@ export interface Backend extends AsyncDisposable {
    * @throws {RangeError} naming the operation whose operands do not fit.
    */
   record(build: (k: Recorder) => void): Promise<Plan>;
+  /**
+   * Runs a pass some dozen times, as a plan of `build` would run, and tells what each kind of kernel takes. Its operands are written
+   * to as a plan's are.
+   * @throws what `record` and `read` throw.
+   */
+  profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]>;
+}
+
+/** What one kind of kernel takes in one run of a pass. */
+export interface KernelTime {
+  /** The call, a product with its inputs and outputs; what a backend merged has the names of its parts. */
+  readonly name: string;
+  /** How often it is called. */
+  readonly calls: number;
+  /** Milliseconds of all its calls: the median of several runs. */
+  readonly ms: number;
+  /** Bytes of all its calls: of their operands, each moved once. */
+  readonly bytes: number;
+  /** Multiplications and additions of all its calls. */
+  readonly flops: number;
 }
 
 /** A recorded pass. Disposing of it frees its own scratch; it runs no more. */

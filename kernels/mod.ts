@@ -67,7 +67,7 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
 
 export type { Activation } from "./activation.ts";
 export type { AttentionOptions } from "./attention/mod.ts";
-export type { Backend, BackendName, Plan, Recorder, Step } from "./backend.ts";
+export type { Backend, BackendName, KernelTime, Plan, Recorder, Step } from "./backend.ts";
 export type { EmbedOptions } from "./embed.ts";
 export { DeviceError } from "./errors.ts";
 export type { KvCache, WriteKvOptions } from "./kv_cache/mod.ts";

@@ -6,12 +6,14 @@
  * @module
  */
 import { attentionJs, checkAttention } from "../attention/mod.ts";
-import type { Backend, Plan, Recorder, Step } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import { noteCosts } from "../cost.ts";
 import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../embed.ts";
 import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache/mod.ts";
 import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul/mod.ts";
 import { Memory } from "../memory.ts";
 import { checkNorm, normJs, type NormOptions } from "../norm.ts";
+import { laps, profileRuns } from "../profile.ts";
 import { checkSample, sampleJs } from "../sample/mod.ts";
 import {
   BYTES,
@@ -123,6 +125,22 @@ class JsBackend implements Backend {
         calls.length = 0;
       },
     };
+  }
+
+  /** Looks at the clock after each call. */
+  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+    const recorder = new JsRecorder();
+    const { calls } = recorder;
+    const { recorder: noted, parts } = noteCosts(recorder, step, () => calls.length);
+    build(noted);
+    return await profileRuns(parts, () => {
+      const start = performance.now();
+      const marks = calls.map((call) => {
+        call(step);
+        return performance.now();
+      });
+      return laps(start, marks);
+    });
   }
 
   // deno-lint-ignore require-await -- a promise by contract

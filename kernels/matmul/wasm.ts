@@ -11,7 +11,6 @@
  * @module
  */
 import { BYTES, type WeightDtype } from "../tensor.ts";
-import { atomics, drop } from "../wasm/atomics.ts";
 import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "../wasm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
@@ -35,10 +34,10 @@ export interface MatmulWasm {
 
 /** Bytes of a panel's line, wide: the outputs of one input. */
 const LINE = 4 * PANEL_COLUMNS;
-/** Rows of the tile that most of a product is done by. */
-const TALLEST = 4;
 /** Rows from which it pays to widen a panel first. */
 const MANY = 4;
+/** Parts of a panel that are read side by side under one row: memory answers several streams faster than one. */
+const STREAMS = 4;
 /** Inputs of a turn of the inner loop: a vector of x. */
 const STEP = 4;
 
@@ -61,12 +60,11 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
     rows,
     tile: tileWasm(m, math, store, rows, { ...shape, dtype }),
   });
-  const tall = [TALLEST, 2, 1].filter((rows) => rows <= T);
+  const tall = [4, 2, 1].filter((rows) => rows <= T);
   const many = wideBytes > 0 || dtype === "F32" ? tall.map((rows) => tileOf(rows, "F32")) : [];
   const few = dtype === "F32" ? many : [tileOf(1, dtype)];
   const widen = wideBytes > 0 ? widenWasm(m, K, dtype) : null;
   return defineKernel(m, 6, (f, [y, x, w, bias, gate, wide], { rows, begin, end }) => {
-    const [ahead, last, until, slice] = [0, 1, 2, 3].map(() => f.local("i32"));
     const [n, t, yt, xt, gt, from] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
     const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
     const under = (tiles: typeof many, size: number) => {
@@ -85,18 +83,10 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
           advance(yt, height * N * 4);
           advance(xt, height * K * 4);
           advance(gt, height * N * 4);
-          if (height === TALLEST) {
-            f.set(until, i32.add(ahead, slice));
-            f.set(until, i32.select(until, last, i32.ltU(until, last)));
-            f.for(ahead, ahead, until, LINE, () => f.do(drop(atomics.load(ahead))));
-          }
         });
       }
     };
     const panelBytes = PANEL_COLUMNS * K * BYTES[dtype];
-    // A slice of the next panel for each tile of this one.
-    f.set(slice, i32.mul(i32.divU(panelBytes / LINE * TALLEST, rows), LINE));
-    f.set(slice, i32.add(slice, LINE));
     f.set(w, i32.add(w, i32.mul(begin, panelBytes)));
     for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
     if (widen) f.set(wide, i32.add(wide, i32.mul(m.thread.get, wideBytes)));
@@ -106,9 +96,6 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
       f.set(xt, x);
       f.set(gt, gate);
       f.set(from, w);
-      f.set(ahead, i32.add(w, panelBytes));
-      f.set(last, i32.add(ahead, panelBytes));
-      f.if(i32.geU(i32.add(n, PANEL_COLUMNS), N), () => f.set(last, ahead));
       if (widen) {
         f.if(i32.geU(rows, MANY), () => {
           f.do(call(widen, wide, w));
@@ -134,16 +121,21 @@ function widenWasm(
     const end = f.local("i32");
     const pair = f.local("v128");
     if (dtype === "F32") return;
-    f.set(end, i32.add(to, K * LINE));
-    f.while(i32.ltU(to, end), () => {
+    const line = (ahead: number) => {
       for (const half of [0, 16]) {
-        f.set(pair, v128.load(from, half));
-        f.store(to, widenLow(pair, dtype), 2 * half);
-        f.store(to, widenHigh(pair, dtype), 2 * half + 16);
+        f.set(pair, v128.load(from, ahead * LINE / 2 + half));
+        f.store(to, widenLow(pair, dtype), ahead * LINE + 2 * half);
+        f.store(to, widenHigh(pair, dtype), ahead * LINE + 2 * half + 16);
       }
+    };
+    const length = Math.floor(K / STREAMS);
+    f.set(end, i32.add(to, length * LINE));
+    f.while(i32.ltU(to, end), () => {
+      for (let stream = 0; stream < STREAMS; stream++) line(stream * length);
       f.set(from, i32.add(from, LINE / 2));
       f.set(to, i32.add(to, LINE));
     });
+    for (let k = (STREAMS - 1) * length; k < K - length; k++) line(k);
   });
 }
 
@@ -180,23 +172,32 @@ function tileWasm(
       );
       const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
 
-      const multiply = (k: number, input: (row: number) => Value<"v128">) => {
-        loadWeights(f, weights, w, k * stride, dtype);
-        for (const [r, sum] of sums[k % chains].entries()) {
+      /** One input of each row by its line of the panel, `ahead` inputs on. */
+      const multiply = (ahead: number, chain: number, input: (row: number) => Value<"v128">) => {
+        loadWeights(f, weights, w, ahead * stride, dtype);
+        for (const [r, sum] of sums[chain].entries()) {
           f.set(xr, input(r));
           for (const [j, s] of sum.entries()) f.set(s, madd(xr, weights[j], s));
         }
       };
-      f.set(end, i32.add(x, 4 * (K - K % STEP)));
+      const streams = rows > 1 ? 1 : STREAMS;
+      const length = Math.floor(K / (streams * STEP)) * STEP;
+      f.set(end, i32.add(x, 4 * length));
       f.for(x, x, end, 4 * STEP, () => {
-        for (const [r, v] of inputs.entries()) f.set(v, scaled(v128.load(x, 4 * r * K)));
-        for (let k = 0; k < STEP; k++) {
-          multiply(k, (r) => v128.shuffle(inputs[r], inputs[r], [k, k, k, k]));
+        for (let stream = 0; stream < streams; stream++) {
+          const first = stream * length;
+          for (const [r, v] of inputs.entries()) {
+            f.set(v, scaled(v128.load(x, 4 * (r * K + first))));
+          }
+          for (let k = 0; k < STEP; k++) {
+            const spread = (r: number) => v128.shuffle(inputs[r], inputs[r], [k, k, k, k]);
+            multiply(first + k, k % chains, spread);
+          }
         }
         f.set(w, i32.add(w, STEP * stride));
       });
-      for (let k = 0; k < K % STEP; k++) {
-        multiply(k, (r) => scaled(v128.load32Splat(x, 4 * (r * K + k))));
+      for (let k = (streams - 1) * length; k < K - length; k++) {
+        multiply(k, k % chains, (r) => scaled(v128.load32Splat(x, 4 * (r * K + k))));
       }
       const [totals, ...others] = sums;
       for (const [r, total] of totals.entries()) {

@@ -7,9 +7,11 @@
  *
  * @module
  */
-import type { Backend, Plan, Recorder, Step } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import { noteCosts, type Part } from "../cost.ts";
 import { DeviceError } from "../errors.ts";
 import { Memory } from "../memory.ts";
+import { laps, profileRuns } from "../profile.ts";
 import {
   BYTES,
   type Dtype,
@@ -60,6 +62,11 @@ export function wasmRunsHere(): boolean {
   return typeof WebAssembly === "object" && knows((v) => f32x4.add(v, v));
 }
 
+/** Whether it has a product and a sum in one. */
+export function wasmFuses(): boolean {
+  return knows((v) => f32x4.relaxedMadd(v, v, v));
+}
+
 /**
  * Opens the WebAssembly backend.
  * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for, or the threads do not start.
@@ -75,9 +82,8 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
     );
   }
   if (!wasmRunsHere()) throw missing("128-bit SIMD");
-  const canFuse = knows((v) => f32x4.relaxedMadd(v, v, v));
-  const relaxed = options.relaxed ?? canFuse;
-  if (relaxed && !canFuse) throw missing("relaxed SIMD");
+  const relaxed = options.relaxed ?? wasmFuses();
+  if (relaxed && !wasmFuses()) throw missing("relaxed SIMD");
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
   const wanted = canShare ? threads ?? threadsToTry() : 1;
@@ -188,6 +194,29 @@ class WasmBackend implements Backend {
   }
 
   async record(build: (k: Recorder) => void): Promise<Plan> {
+    return await this.#record(build);
+  }
+
+  /** Has the plan's program tell when each of its entries is done. */
+  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+    const marks: number[] = [];
+    let parts: readonly Part[] = [];
+    using plan = await this.#record((recorder) => {
+      const noted = noteCosts(recorder, step, () => recorder.entries.length);
+      parts = noted.parts;
+      build(noted.recorder);
+    }, () => void marks.push(performance.now()));
+    return await profileRuns(parts, async () => {
+      marks.length = 0;
+      const start = performance.now();
+      plan.run(step);
+      if (this.#failure || this.#pool?.failed) throw await this.#failed();
+      return laps(start, marks);
+    });
+  }
+
+  /** `mark` is called after each entry of a run, on this thread. */
+  async #record(build: (k: WasmRecorder) => void, mark?: () => void): Promise<WasmPlan> {
     if (this.#failure || this.#pool?.failed) throw await this.#failed();
     const linear = this.#alive();
     const pool = this.#pool;
@@ -207,13 +236,15 @@ class WasmBackend implements Backend {
           return block;
         },
       });
+      const imported = mark && recorder.module.import("mark", [], "void");
       build(recorder);
       defineRun(recorder.module, recorder.entries, {
         threads: this.threads,
         callerSleeps: this.#callerSleeps,
+        mark: imported,
       });
       const module = await WebAssembly.compile(recorder.module.toBytes());
-      const env = { memory: linear.wasm };
+      const env = { memory: linear.wasm, mark: () => mark?.() };
       const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
       const number = pool ? await pool.load(module) : 0;
       this.#alive();

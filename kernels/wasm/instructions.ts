@@ -244,6 +244,7 @@ export const v128 = {
 export const i16x8 = {
   eq: binary("v128", "v128", ...simd(45)),
   gtS: binary("v128", "v128", ...simd(49)),
+  maxS: binary("v128", "v128", ...simd(152)),
   add: binary("v128", "v128", ...simd(142)),
   /** Eight I32, as unsigned numbers of 16 bits. */
   narrowI32x4U: binary("v128", "v128", ...simd(134)),

@@ -24,7 +24,7 @@ import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
 import { PANEL_COLUMNS, PLACES, rowsAtATime, scratchBytes } from "./panels.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
-import { raiseF16 } from "./widen.ts";
+import { f16Raiser } from "./widen.ts";
 
 /** The kinds of packing, by which the program is told what to do. */
 const KINDS = (["NK", "KN"] as const).flatMap((stored) => [
@@ -253,25 +253,19 @@ function defineNk16(m: ModuleBuilder, dtype: "F16" | "BF16", raised: boolean): P
   return m.define(PARAMS, "i32", (f, to, from, K) => {
     const [k, at] = [f.local("i32"), f.local("i32")];
     const rows = [0, 1, 2, 3, 4, 5, 6, 7].map(() => f.local("v128"));
-    const odd = f.local("v128");
+    const raiser = raised ? f16Raiser(f) : null;
     f.for(k, 0, K, 8, () => {
       for (let place = 0; place < PANEL_COLUMNS; place += 8) {
         for (const [i, row] of rows.entries()) {
           f.set(at, i32.add(from, i32.shl(i32.add(i32.mul(K, columns[place + i]), k), 1)));
           f.set(row, v128.load(at));
         }
-        const columnsFirst = transposed(f, rows, 2);
-        // Behind the last input there may be anything, which is not stored, and is not odd either.
-        if (raised) {
-          for (const [i, row] of columnsFirst.entries()) {
-            f.if(i32.ltU(i32.add(k, i), K), () => raiseF16(f, row, odd));
-          }
-        }
-        storeRows(f, columnsFirst, { to, k, K, size: 2, column: place });
+        const stored = { to, k, K, size: 2, column: place };
+        storeRows(f, transposed(f, rows, 2), stored, (row) => raiser?.raise(row));
       }
       f.set(to, i32.add(to, 8 * PANEL_COLUMNS * 2));
     });
-    return v128.anyTrue(odd);
+    return raiser?.odd ?? i32.const(0);
   });
 }
 
@@ -286,8 +280,12 @@ function storeRows(
     readonly size: number;
     readonly column: number;
   },
+  before: (row: Local<"v128">) => void = () => {},
 ): void {
-  const store = (i: number) => f.store(to, rows[i], (i * PANEL_COLUMNS + column) * size);
+  const store = (i: number) => {
+    before(rows[i]);
+    f.store(to, rows[i], (i * PANEL_COLUMNS + column) * size);
+  };
   f.if(
     i32.leU(i32.add(k, rows.length), K),
     () => rows.forEach((_, i) => store(i)),
@@ -301,13 +299,13 @@ function defineKn(m: ModuleBuilder, dtype: WeightDtype, raised: boolean): PanelP
     const end = f.local("i32");
     const row = Array.from({ length: BYTES[dtype] }, () => f.local("v128"));
     const mask = row.map(() => f.local("v128"));
-    const odd = f.local("v128");
+    const raiser = raised ? f16Raiser(f) : null;
     for (const [i, each] of mask.entries()) f.set(each, v128.load(masks, 16 * i));
     f.set(end, i32.add(to, i32.mul(count, PANEL_COLUMNS * BYTES[dtype])));
     f.while(i32.ltU(to, end), () => {
       for (const [i, each] of row.entries()) {
         f.set(each, v128.and(v128.load(from, 16 * i), mask[i]));
-        if (raised) raiseF16(f, each, odd);
+        raiser?.raise(each);
       }
       for (const i of row.keys()) {
         f.store(to, dtype === "F32" ? row[i] : placed(row[0], row[1], dtype, 8 * i), 16 * i);
@@ -315,7 +313,7 @@ function defineKn(m: ModuleBuilder, dtype: WeightDtype, raised: boolean): PanelP
       f.set(from, i32.add(from, pitch));
       f.set(to, i32.add(to, PANEL_COLUMNS * BYTES[dtype]));
     });
-    return v128.anyTrue(odd);
+    return raiser?.odd ?? i32.const(0);
   });
 }
 

@@ -12,7 +12,7 @@
  */
 import { atomics, drop, leave } from "./atomics.ts";
 import { call, type FunctionBuilder, i32, type ModuleBuilder } from "./assembler.ts";
-import type { Local, Value } from "./assembler.ts";
+import type { Func, Local, Value } from "./assembler.ts";
 import { CONTROL } from "./control.ts";
 import type { Items, Kernel } from "./kernel.ts";
 
@@ -35,13 +35,15 @@ export interface Threading {
   readonly threads: number;
   /** Whether the calling thread may sleep: a browser's main thread must not. */
   readonly callerSleeps: boolean;
+  /** What the calling thread calls after each entry, when it is done: a profile looks at the clock. */
+  readonly mark?: Func<readonly [], "void">;
 }
 
 /** Defines and exports `run`, of type `Run`. */
 export function defineRun(
   m: ModuleBuilder,
   entries: readonly Entry[],
-  { threads, callerSleeps }: Threading,
+  { threads, callerSleeps, mark }: Threading,
 ): void {
   // Half of what is left, shared out evenly.
   const shift = Math.ceil(Math.log2(2 * threads));
@@ -55,10 +57,12 @@ export function defineRun(
       const [items, first, end, mine] = [0, 1, 2, 3].map(() => f.local("i32"));
       const step = [rows, position, slot, length];
       f.do(m.thread.set(worker));
+      const markEnd = () => mark && f.if(i32.eqz(worker), () => f.do(call(mark)));
       for (const { kernel, operands, items: { count, perRow } } of entries) {
         f.set(items, perRow ? i32.mul(rows, count) : count);
         if (!helpers) {
           f.do(call(kernel, ...operands, ...step, i32.const(0), items));
+          markEnd();
           continue;
         }
         const { take, finish } = helpers;
@@ -77,6 +81,7 @@ export function defineRun(
           f.if(call(finish, worker, base, items, mine), () => f.do(leave(i32.const(1))));
         });
         f.set(base, i32.add(base, items));
+        markEnd();
       }
       return i32.const(0);
     },

@@ -92,6 +92,7 @@ const SIMD: readonly Row[] = [
   ["f64x2.promote_low_f32x4", 95],
   ["i16x8.narrow_i32x4_u", 134],
   ["i16x8.add", 142],
+  ["i16x8.max_s", 152],
   ["i32x4.all_true", 163],
   ["i32x4.bitmask", 164],
   ["i32x4.extend_low_i16x8_u", 169],

@@ -42,30 +42,47 @@ export function widenLow(v: Value<"v128">, dtype: Narrow): Value<"v128"> {
   return dtype === "BF16" ? placed : f32x4.mul(placed, f32x4.splat(UNIT));
 }
 
-const [SIGN, EXPONENT, MANTISSA] = [0x8000, 0x7c00, 0x03ff].map((bits) =>
-  v128.const([0, 1, 2, 3].map(() => bits | bits << 16))
-);
-const eight = (value: number) => v128.const([0, 1, 2, 3].map(() => value | value << 16));
+/** Raises F16 numbers by eights. */
+export interface F16Raiser {
+  /** Writes the code that raises eight, in place. */
+  raise(v: Local<"v128">): void;
+  /** Whether one could not be raised. */
+  readonly odd: Value<"i32">;
+}
 
-/** Raises eight F16 numbers; sets bits of `odd` where one cannot be. */
-export function raiseF16(f: FunctionBuilder, v: Local<"v128">, odd: Local<"v128">): void {
-  const [exponent, below, small, low, high] = [0, 1, 2, 3, 4].map(() => f.local("v128"));
-  f.set(exponent, v128.and(v, EXPONENT));
-  f.set(odd, v128.or(odd, i16x8.gtS(exponent, eight((30 - RAISED) << 10))));
-  f.set(below, i16x8.eq(exponent, eight(0)));
-  f.set(small, v128.and(v128.and(v, MANTISSA), below));
-  f.set(exponent, v128.andNot(eight(RAISED << 10), below));
-  f.if(v128.anyTrue(small), () => {
-    /** The bits of a mantissa that has become a number, 0 of none. */
-    const number = (mantissa: Value<"v128">) => {
-      const value = f32x4.mul(f32x4.convertI32x4U(mantissa), f32x4.splat(2 ** (RAISED - 24)));
-      const bits = i32x4.sub(i32x4.shrU(value, 13), i32x4.splat(112 << 10));
-      return v128.and(bits, i32x4.gtS(mantissa, i32x4.splat(0)));
-    };
-    f.set(low, i32x4.extendLowI16x8U(small));
-    f.set(high, i32x4.extendHighI16x8U(small));
-    const numbers = i16x8.narrowI32x4U(number(low), number(high));
-    f.set(v, v128.select(v128.or(numbers, v128.and(v, SIGN)), v, below));
-  });
-  f.set(v, i16x8.add(v, exponent));
+/** Made outside of the loop that uses it: what does not change is computed here. */
+export function f16Raiser(f: FunctionBuilder): F16Raiser {
+  const kept = (value: number) => {
+    const all = f.local("v128");
+    f.set(all, v128.const([0, 1, 2, 3].map(() => value | value << 16)));
+    return all;
+  };
+  const [sign, mantissa, exponent, zero] = [0x8000, 0x03ff, 0x7c00, 0].map(kept);
+  const raised = kept(RAISED << 10);
+  const [most, each, below, small, low, high] = [0, 1, 2, 3, 4, 5].map(() => f.local("v128"));
+  /** The bits of a mantissa that has become a number, 0 of none. */
+  const number = (mantissa: Value<"v128">) => {
+    const value = f32x4.mul(f32x4.convertI32x4U(mantissa), f32x4.splat(2 ** (RAISED - 24)));
+    const bits = i32x4.sub(i32x4.shrU(value, 13), i32x4.splat(112 << 10));
+    return v128.and(bits, i32x4.gtS(mantissa, zero));
+  };
+  return {
+    raise(v) {
+      f.set(each, v128.and(v, exponent));
+      f.set(most, i16x8.maxS(most, each));
+      f.set(below, i16x8.eq(each, zero));
+      f.set(small, v128.and(v128.and(v, mantissa), below));
+      f.if(v128.anyTrue(small), () => {
+        f.set(low, i32x4.extendLowI16x8U(small));
+        f.set(high, i32x4.extendHighI16x8U(small));
+        const numbers = i16x8.narrowI32x4U(number(low), number(high));
+        f.set(v, v128.select(v128.or(numbers, v128.and(v, sign)), v, below));
+      });
+      f.set(v, i16x8.add(v, v128.andNot(raised, below)));
+    },
+    get odd() {
+      const limit = (30 - RAISED) << 10;
+      return v128.anyTrue(i16x8.gtS(most, v128.const([0, 1, 2, 3].map(() => limit | limit << 16))));
+    },
+  };
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Backend, Plan, Recorder } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
 import type { Memory } from "../memory.ts";
 import {
   BYTES,
@@ -21,6 +21,7 @@ import {
 } from "../tensor.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { Compiler } from "./pipeline.ts";
+import { costOf, fitsClock, profileByClock, profileByDifference } from "./profile.ts";
 import { StepQueue } from "./queue.ts";
 import { WebGpuRecorder } from "./recorder.ts";
 import { Tiles, type TileStore } from "./tuner.ts";
@@ -37,6 +38,8 @@ const READ_AHEAD = 64;
 export interface WebGpuOptions {
   /** Whether kernels are chosen for a processor that plays the GPU, or for a GPU. */
   readonly software?: boolean;
+  /** Whether a profile reads the device's clock, where it lends it; default true. */
+  readonly clock?: boolean;
   /** Whether tiles are chosen by measuring, on a GPU; default true. */
   readonly tune?: boolean;
   /** Where the choices are kept; default nowhere. */
@@ -66,12 +69,14 @@ class WebGpuBackend implements Backend {
   readonly #compiler: Compiler;
   readonly #uploader: Uploader;
   readonly #tiles: Tiles;
+  readonly #clock: boolean;
 
   constructor(gpu: Gpu, options: WebGpuOptions) {
     this.description = gpu.description;
     this.nominalFlops = gpu.software ? 10e9 : 1e12;
     this.memory = gpu.memory;
     if (!gpu.software) this.expectFree = (what, bytes) => gpu.expectFree(what, bytes);
+    this.#clock = options.clock ?? true;
     this.#gpu = gpu;
     this.#queue = new StepQueue(gpu);
     this.#compiler = new Compiler(gpu, this.#queue);
@@ -143,18 +148,43 @@ class WebGpuBackend implements Backend {
 
   /** @throws {DeviceError} naming the operation that has no shader here, or whose shader does not compile. */
   async record(build: (k: Recorder) => void): Promise<Plan> {
+    const { scratch, lowered } = await this.#lower(build);
+    return await this.#compiler.plan(lowered.flatMap(({ calls }) => calls), scratch);
+  }
+
+  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+    const { scratch, lowered } = await this.#lower(build);
+    if (!lowered.length) return [];
+    try {
+      const calls = lowered.flatMap(({ calls }) => calls);
+      const dispatches = await Promise.all(calls.map((call) => this.#compiler.prepare(call)));
+      const parts = lowered.map(({ call, calls }) => ({
+        ...costOf(call, step),
+        entries: calls.length,
+      }));
+      const profiled = { parts, dispatches };
+      if (this.#clock && fitsClock(this.#gpu, dispatches)) {
+        return await profileByClock(this.#gpu, this.#queue, profiled, step);
+      }
+      const settle = () => this.read(lowered[0].call.y, 0, 1);
+      return await profileByDifference(this.#queue, settle, profiled, step);
+    } finally {
+      for (const buffer of scratch) this.#gpu.free(buffer);
+    }
+  }
+
+  async #lower(build: (k: Recorder) => void) {
     this.#gpu.expectOpen();
     const recorder = new WebGpuRecorder(this.#gpu, this.#tiles);
-    let calls;
+    const { scratch } = recorder;
     try {
       build(recorder);
       await this.#tiles.tune(recorder.recorded);
-      calls = recorder.calls();
+      return { scratch, lowered: recorder.lowered() };
     } catch (error) {
-      for (const buffer of recorder.scratch) this.#gpu.free(buffer);
+      for (const buffer of scratch) this.#gpu.free(buffer);
       throw error;
     }
-    return await this.#compiler.plan(calls, recorder.scratch);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -49,6 +49,8 @@ export class Gpu {
     readonly description: string,
     /** Whether the processor plays the GPU: barriers are dear there, and a workgroup runs on one thread. */
     readonly software: boolean,
+    /** The granted ones of `FEATURES`: Deno does not list all that it grants. */
+    readonly features: readonly string[],
   ) {
     // Without a listener, what goes wrong in queued work is silent.
     device.addEventListener("uncapturederror", (event) => {
@@ -228,8 +230,11 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
     }
     const { description, software } = describe(adapter);
     try {
-      const device = await requestDevice(adapter, features);
-      return new Gpu(device, description, asSoftware ?? software);
+      const listed = features.filter((name) =>
+        name === "subgroups" || adapter.features.has(name as GPUFeatureName)
+      );
+      const device = await requestDevice(adapter, listed);
+      return new Gpu(device, description, asSoftware ?? software, listed);
     } catch (error) {
       cause = new DeviceError(
         `Cannot open "webgpu" on ${description}: ${messageOf(error)}; choose "cpu"`,
@@ -245,12 +250,9 @@ async function requestDevice(
   features: readonly typeof FEATURES[number][],
 ): Promise<GPUDevice> {
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
-  const listed = features.filter((name) =>
-    name === "subgroups" || adapter.features.has(name as GPUFeatureName)
-  );
   return await adapter.requestDevice({
     requiredLimits,
-    requiredFeatures: listed as GPUFeatureName[],
+    requiredFeatures: features as readonly string[] as GPUFeatureName[],
   });
 }
 

@@ -76,6 +76,14 @@ export interface WebGpuLimits {
   readonly readBytesPerSec: number;
   /** Multiply-adds ×2, F32. */
   readonly flopsPerSec: number;
+  /** The most bytes that a shader sees in one piece. */
+  readonly maxBindingBytes: number;
+  /** Bytes that the lanes of a workgroup share. */
+  readonly workgroupBytes: number;
+  /** Lanes that a workgroup can have. */
+  readonly workgroupLanes: number;
+  /** Those granted of the features that kernels or profiles can use. */
+  readonly features: readonly string[];
 }
 
 /** Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU. @throws {DeviceError} when there is none. */
@@ -100,7 +108,12 @@ export async function measureWebGpu(): Promise<WebGpuLimits> {
       }
       return perSec;
     };
+    const { limits } = gpu.device;
     return {
+      maxBindingBytes: gpu.maxBytes,
+      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
+      workgroupLanes: limits.maxComputeInvocationsPerWorkgroup,
+      features: gpu.features,
       readBytesPerSec: await best(readCall(source, out), source.size),
       flopsPerSec: await best(multiplyCall(out), LIMIT_FLOPS),
     };

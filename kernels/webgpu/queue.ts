@@ -66,22 +66,38 @@ export class StepQueue {
   run(step: Step, dispatches: readonly Dispatch[]): void {
     if (this.#count === SLOTS) this.flush();
     const pass = this.#pass ??= this.#begin();
-    const at = this.#count++ * SLOT_BYTES;
-    const numbers = this.#steps;
-    numbers[at / 4] = step.rows;
-    numbers[at / 4 + 1] = step.position;
-    numbers[at / 4 + 2] = step.slot;
-    numbers[at / 4 + 3] = step.length;
-    this.#offset[0] = at;
+    this.#place(step);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-    for (const { pipeline, operands, groups } of dispatches) {
-      const count = groups(step);
-      if (count === 0) continue;
-      const height = Math.ceil(count / this.#widest);
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(1, operands);
-      pass.dispatchWorkgroups(Math.ceil(count / height), height);
+    for (const dispatch of dispatches) this.#encode(pass, step, dispatch);
+  }
+
+  /**
+   * Runs a step whose every dispatch has a pass of its own, and writes the device's clock at the beginning and the end of each to
+   * `clocks`, two U64 a dispatch.
+   */
+  runTimed(
+    step: Step,
+    dispatches: readonly Dispatch[],
+    queries: GPUQuerySet,
+    clocks: GPUBuffer,
+  ): void {
+    this.flush();
+    const encoder = this.#encoder = this.#gpu.device.createCommandEncoder();
+    this.#place(step);
+    for (const [i, dispatch] of dispatches.entries()) {
+      const pass = encoder.beginComputePass({
+        timestampWrites: {
+          querySet: queries,
+          beginningOfPassWriteIndex: 2 * i,
+          endOfPassWriteIndex: 2 * i + 1,
+        },
+      });
+      pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
+      this.#encode(pass, step, dispatch);
+      pass.end();
     }
+    encoder.resolveQuerySet(queries, 0, 2 * dispatches.length, clocks, 0);
+    this.flush();
   }
 
   /** Sends what is queued. */
@@ -124,6 +140,27 @@ export class StepQueue {
   /** Waits until every map's promise has come. */
   async settle(): Promise<void> {
     await Promise.allSettled([...this.#maps]);
+  }
+
+  /** Puts a step's numbers where its dispatches read them; `#offset` tells them where. */
+  #place(step: Step): void {
+    const at = this.#count++ * SLOT_BYTES;
+    const numbers = this.#steps;
+    numbers[at / 4] = step.rows;
+    numbers[at / 4 + 1] = step.position;
+    numbers[at / 4 + 2] = step.slot;
+    numbers[at / 4 + 3] = step.length;
+    this.#offset[0] = at;
+  }
+
+  #encode(pass: GPUComputePassEncoder, step: Step, dispatch: Dispatch): void {
+    const { pipeline, operands, groups } = dispatch;
+    const count = groups(step);
+    if (count === 0) return;
+    const height = Math.ceil(count / this.#widest);
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(1, operands);
+    pass.dispatchWorkgroups(Math.ceil(count / height), height);
   }
 
   #begin(): GPUComputePassEncoder {

@@ -30,7 +30,7 @@ import { GpuWeight } from "./weights.ts";
 
 type Of<Op extends Recorded["op"]> = Recorded & { op: Op };
 
-/** Notes the calls of a forward pass, checked; `calls` turns them into dispatches. */
+/** Notes the calls of a forward pass, checked; `lowered` turns them into dispatches. */
 export class WebGpuRecorder implements Recorder {
   readonly recorded: Recorded[] = [];
   /** Buffers of the plan's own. */
@@ -78,17 +78,17 @@ export class WebGpuRecorder implements Recorder {
     this.recorded.push({ op: "sample", y: ids, logits, sampling });
   };
 
-  /** The dispatches of all that was recorded, neighbours merged. */
-  calls(): Call[] {
-    const calls = merge(this.recorded).flatMap((call) => this.#lower(call));
-    for (const { op, operands } of calls) {
+  /** What was recorded, neighbours merged, and the dispatches of each. */
+  lowered(): { readonly call: Recorded; readonly calls: readonly Call[] }[] {
+    const lowered = merge(this.recorded).map((call) => ({ call, calls: this.#lower(call) }));
+    for (const { op, operands } of lowered.flatMap(({ calls }) => calls)) {
       const present = operands.filter((operand) => operand !== undefined);
       const alone = present.every((a) =>
         !a.written || present.every((b) => a === b || a.buffer !== b.buffer)
       );
       expectThat(op, alone, "what is written to be another tensor than the other operands");
     }
-    return calls;
+    return lowered;
   }
 
   #lower(call: Recorded): Call[] {

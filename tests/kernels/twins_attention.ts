@@ -318,12 +318,18 @@ export function attentionTwinTests(
       await checkAttentionCase(backend, { T: 129, rows, H: 2, G: 1, D: 66, S: 300, length: 290 });
     }
   });
+}
 
-  test("every operation agrees with its twin when shapes are random", async (backend) => {
+/** Registers a test of so many rounds; on a GPU each compiles shaders of its own. */
+export function randomTwinTest(
+  test: (name: string, run: (backend: Backend) => Promise<void>) => void,
+  rounds: number,
+): void {
+  test(`every operation agrees with its twin in ${rounds} rounds of random shapes`, async (backend) => {
     let draw = 0;
     const below = (n: number) => threefry(7, 0, draw++, 0) % n;
     const oneOf = <E>(list: readonly E[]) => list[below(list.length)];
-    for (let i = 0; i < 24; i++) {
+    for (let i = 0; i < rounds; i++) {
       const [G, D, T] = [1 + below(4), 2 * (1 + below(70)), 1 + below(40)];
       const [H, S] = [G * (1 + below(5)), T + below(700)];
       const rows = 1 + below(T);

@@ -7,7 +7,7 @@ import { defineRun } from "../../kernels/wasm/program.ts";
 import { WasmRecorder } from "../../kernels/wasm/recorder.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
-import { attentionTwinTests } from "./twins_attention.ts";
+import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 
 function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
   Deno.test(`${name} (wasm)`, async () => {
@@ -21,6 +21,7 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 
 twinTests(wasmTest);
 attentionTwinTests(wasmTest);
+randomTwinTest(wasmTest, 24);
 
 wasmTest(
   "run() replays a plan with what was written since, after memory has grown",

@@ -12,7 +12,7 @@ import {
 import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";
-import { attentionTwinTests } from "./twins_attention.ts";
+import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 
 const adapter = await probeWebGpu();
@@ -47,6 +47,7 @@ for (const software of [false, true]) {
     gpuTest(`${name}, as on ${what}`, run, { software, tune: false });
   twinTests(test);
   attentionTwinTests(test);
+  randomTwinTest(test, 2); // the soak test has more
 }
 
 const NORM_SIZE = 66;

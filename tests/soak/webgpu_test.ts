@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/model.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import { openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy, Spy } from "../kernels/spy.ts";
+import { randomTwinTest } from "../kernels/twins_attention.ts";
 import { fixture } from "../testing.ts";
 
 const adapter = await probeWebGpu();
@@ -11,6 +12,19 @@ if (ignore) {
   console.warn(
     "soak/webgpu_test.ts: SKIPPED, no WebGPU adapter here (WGSLM_REQUIRE_WEBGPU=1 makes that a failure)",
   );
+}
+
+for (const software of [false, true]) {
+  randomTwinTest((name, run) => {
+    Deno.test({
+      name: `${name}, as on ${software ? "a processor" : "a GPU"}`,
+      ignore,
+      async fn() {
+        await using backend = await openWebGpuBackend({ software, tune: false });
+        await run(backend);
+      },
+    });
+  }, 12);
 }
 
 const open = () => loadModel(fixture("labcore/learned"), { device: "webgpu" });

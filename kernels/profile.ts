@@ -1,0 +1,64 @@
+/**
+ * From the times of a plan's entries to those of its kinds of kernel.
+ *
+ * @module
+ */
+import type { KernelTime } from "./backend.ts";
+import type { Part } from "./cost.ts";
+
+/** Runs that go before, for compilers and clocks, and runs that count: at least so many, and for so many milliseconds. */
+const WARM_UP = { runs: 2, ms: 150 };
+const MEASURED = { runs: 5, ms: 300 };
+
+/** Times of more runs are not worth their memory. */
+const MOST_RUNS = 301;
+
+/** Runs a plan again and again; `run` tells the milliseconds of each of its entries. The median of each entry counts. */
+export async function profileRuns(
+  parts: readonly Part[],
+  run: () => readonly number[] | Promise<readonly number[]>,
+): Promise<KernelTime[]> {
+  const repeat = async ({ runs, ms }: typeof WARM_UP) => {
+    const times: (readonly number[])[] = [];
+    const end = performance.now() + ms;
+    while (times.length < runs || (performance.now() < end && times.length < MOST_RUNS)) {
+      times.push(await run());
+    }
+    return times;
+  };
+  await repeat(WARM_UP);
+  const times = await repeat(MEASURED);
+  let entry = 0;
+  const partMs = parts.map(({ entries }) => {
+    let ms = 0;
+    for (let i = 0; i < entries; i++, entry++) ms += median(times.map((run) => run[entry]));
+    return ms;
+  });
+  return addUp(parts, partMs);
+}
+
+/** The parts of each name together, in the order in which they first come. */
+export function addUp(parts: readonly Part[], partMs: readonly number[]): KernelTime[] {
+  const kinds = new Map<string, KernelTime>();
+  for (const [i, { name, bytes, flops }] of parts.entries()) {
+    const sum = kinds.get(name) ?? { name, calls: 0, ms: 0, bytes: 0, flops: 0 };
+    kinds.set(name, {
+      name,
+      calls: sum.calls + 1,
+      ms: sum.ms + partMs[i],
+      bytes: sum.bytes + bytes,
+      flops: sum.flops + flops,
+    });
+  }
+  return [...kinds.values()];
+}
+
+/** The middle of some values. */
+export function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+/** Milliseconds from each mark to the next, from `start` on. */
+export function laps(start: number, marks: readonly number[]): number[] {
+  return marks.map((mark, i) => mark - (i ? marks[i - 1] : start));
+}

@@ -1,0 +1,154 @@
+/**
+ * What the threads of the WebAssembly backend can do at most on this machine: read memory, multiply and add. Kernels are held against
+ * it. Measured by the backend's own threads, with code that does nothing else.
+ *
+ * @module
+ */
+import type { Step } from "../backend.ts";
+import { Memory } from "../memory.ts";
+import { call, f32x4, i32, ModuleBuilder, v128 } from "./assembler.ts";
+import { wasmFuses } from "./backend.ts";
+import type { Run } from "./control.ts";
+import { defineKernel, type Items, type Kernel } from "./kernel.ts";
+import { LinearMemory, prodCollector } from "./memory.ts";
+import { canShareMemory, canSleep, Pool } from "./pool.ts";
+import { defineRun } from "./program.ts";
+
+const STEP: Step = { rows: 1, position: 0, slot: 0, length: 1 };
+
+/** Bytes that are read unless it is said how many: beyond every cache but the largest. */
+const READ_BYTES = 512 * 2 ** 20;
+/** Bytes of an item: about a panel of a weight. */
+const ITEM_BYTES = 2 ** 16;
+
+/** Work items and rounds of eight vectors each in a turn of multiply-adds. */
+const [MADD_ITEMS, MADD_ROUNDS] = [64, 40_000];
+
+/** Work that a limit is measured by. */
+export interface LimitPlan {
+  run(): void;
+}
+
+/** What was measured of some threads. */
+export interface WasmLimits {
+  /** Of memory, from more bytes than most caches hold. */
+  readonly readBytesPerSec: number;
+  /** Multiply-adds ×2, F32. */
+  readonly flopsPerSec: number;
+}
+
+/** Bytes that `measureWasm` reads, and its turns; the best one counts, for whatever disturbs it makes it slower. */
+const [MEASURED_BYTES, TURNS] = [256 * 2 ** 20, 9];
+
+/** Measures the threads of a backend, in about half a second. @throws {DeviceError} when they do not start. */
+export async function measureWasm(threads: number): Promise<WasmLimits> {
+  await using limits = await Limits.open(threads);
+  const best = ({ run }: LimitPlan, work: number) => {
+    let perSec = 0;
+    for (let turn = 0; turn < TURNS; turn++) {
+      const start = performance.now();
+      run();
+      perSec = Math.max(perSec, 1000 * work / (performance.now() - start));
+    }
+    return perSec;
+  };
+  const [reading, multiplying] = [
+    await limits.reading(MEASURED_BYTES),
+    await limits.multiplying(wasmFuses()),
+  ];
+  return {
+    readBytesPerSec: best(reading, reading.bytes),
+    flopsPerSec: best(multiplying, multiplying.operations),
+  };
+}
+
+/** Threads and memory of their own. */
+export class Limits implements AsyncDisposable {
+  private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
+
+  static async open(threads: number): Promise<Limits> {
+    const linear = new LinearMemory(new Memory(), canShareMemory());
+    return new Limits(linear, await Pool.start(linear.wasm, linear.shared ? threads : 1));
+  }
+
+  /** Reads some bytes, a multiple of `ITEM_BYTES`; a run's are told. */
+  async reading(bytes = READ_BYTES): Promise<LimitPlan & { bytes: number }> {
+    const block = this.linear.allocate(bytes, "staging");
+    const sums = this.linear.allocate(16 * bytes / ITEM_BYTES, "staging");
+    this.linear.view(block, "F32", 0, bytes / 4).fill(1); // untouched pages would all be the one page of zeros
+    const items = { count: bytes / ITEM_BYTES, perRow: false };
+    const run = await this.plan([items], [block.address, sums.address], defineReading);
+    return { run, bytes };
+  }
+
+  /** Multiplies and adds in registers; the operations of a run, two for each multiply-add. */
+  async multiplying(relaxed: boolean): Promise<LimitPlan & { operations: number }> {
+    const sums = this.linear.allocate(16 * MADD_ITEMS, "staging");
+    const items = { count: MADD_ITEMS, perRow: false };
+    const run = await this.plan([items], [sums.address], (m) => defineMultiplying(m, relaxed));
+    return { run, operations: 2 * 4 * 12 * MADD_ROUNDS * MADD_ITEMS };
+  }
+
+  /** A plan of one kernel, called once for each of `items`. */
+  async plan(
+    items: readonly Items[],
+    operands: readonly number[],
+    define: (m: ModuleBuilder) => Kernel,
+  ): Promise<() => void> {
+    const m = new ModuleBuilder(this.linear.shared);
+    const kernel = define(m);
+    const entries = items.map((items) => ({ kernel, operands, items }));
+    defineRun(m, entries, { threads: this.pool.threads, callerSleeps: canSleep() });
+    const module = await WebAssembly.compile(m.toBytes());
+    const env = { memory: this.linear.wasm };
+    const program = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+    const plan = await this.pool.load(module);
+    return () => this.pool.run(plan, program, STEP);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pool.close();
+    prodCollector();
+  }
+}
+
+/** Adds up the vectors of an item in eight chains. */
+function defineReading(m: ModuleBuilder): Kernel {
+  const sumItem = m.define(["i32", "i32"], "void", (f, from, to) => {
+    const end = f.local("i32");
+    const sums = Array.from({ length: 8 }, () => f.local("v128"));
+    f.set(end, i32.add(from, ITEM_BYTES));
+    f.while(i32.ltU(from, end), () => {
+      for (const [i, sum] of sums.entries()) f.set(sum, f32x4.add(sum, v128.load(from, 16 * i)));
+      f.set(from, i32.add(from, 16 * sums.length));
+    });
+    for (const sum of sums) f.set(sums[0], f32x4.add(sums[0], sum));
+    f.store(to, sums[0]);
+  });
+  return defineKernel(m, 2, (f, [block, to], { begin, end }) => {
+    f.for(begin, begin, end, 1, () => {
+      const from = i32.add(block, i32.mul(begin, ITEM_BYTES));
+      f.do(call(sumItem, from, i32.add(to, i32.shl(begin, 4))));
+    });
+  });
+}
+
+/** Twelve chains of multiply-adds. */
+function defineMultiplying(m: ModuleBuilder, relaxed: boolean): Kernel {
+  return defineKernel(m, 1, (f, [to], { begin, end }) => {
+    const round = f.local("i32");
+    const [a, b] = [f.local("v128"), f.local("v128")];
+    const sums = Array.from({ length: 12 }, () => f.local("v128"));
+    f.set(a, f32x4.splat(0.999));
+    f.set(b, f32x4.splat(0.001));
+    f.for(begin, begin, end, 1, () => {
+      f.for(round, 0, MADD_ROUNDS, 1, () => {
+        for (const sum of sums) {
+          const next = relaxed ? f32x4.relaxedMadd(a, b, sum) : f32x4.add(f32x4.mul(a, b), sum);
+          f.set(sum, next);
+        }
+      });
+      for (const sum of sums) f.store(i32.add(to, i32.shl(begin, 4)), sum);
+    });
+  });
+}
