@@ -24,6 +24,7 @@ export {
   type EmbedOptions,
   type FillRows,
   type HostArray,
+  type KernelTime,
   type KvCache,
   type MatmulOptions,
   measureWebGpu,
@@ -40,6 +41,8 @@ export {
   type Step,
   type StoredOrder,
   type Tensor,
+  type WebGpuAdapter,
+  type WebGpuLimits,
   type Weight,
   type WeightDtype,
   type WriteKvOptions,
@@ -74,15 +77,20 @@ export {
   Model,
   type RandomModel,
 } from "./engine/model.ts";
+export { profile, type ProfileOptions } from "./engine/profile.ts";
 export {
   type BenchmarkReport,
   doubts,
   type IterationReport,
+  type KernelReport,
+  type PassReport,
+  type ProfileReport,
   type RateSummary,
   toJson,
   toMarkdown,
   VERSION,
 } from "./engine/report.ts";
+export type { PassTimes } from "./engine/runner.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
 export { loadTokenizer } from "./engine/tokenizer/load.ts";
 export type {

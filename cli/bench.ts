@@ -4,21 +4,27 @@
  * @module
  */
 import { drawPrompt } from "../engine/benchmark.ts";
-import { benchmark, type BenchmarkReport, doubts, type Model, toJson, toMarkdown } from "../mod.ts";
+import {
+  benchmark,
+  type BenchmarkReport,
+  doubts,
+  type Model,
+  profile,
+  toJson,
+  toMarkdown,
+} from "../mod.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { bytes, duration, rate } from "./format.ts";
 import { type Output, prepareOutput, sameFile } from "./output.ts";
 import type { Invocation } from "./parse.ts";
+import { profileTable } from "./profile.ts";
 import { Progress } from "./progress.ts";
-import { chooseModel, NotYetError, openModel, readSettings, sayModel } from "./session.ts";
-import { clearStatus, note, print, say } from "./terminal.ts";
+import { chooseModel, openModel, readSettings, sayModel } from "./session.ts";
+import { clearStatus, fancy, note, print, say, showStatus } from "./terminal.ts";
 
 /** Runs the command. What can be known to fail is told before minutes are spent on measuring. */
 export async function bench(invocation: Invocation, signal: AbortSignal): Promise<void> {
   const { given } = invocation;
-  if (given.profile) {
-    throw new NotYetError("Cannot profile: this version does not time single operations");
-  }
   const jsonPath = given["json-out"];
   const mdPath = given["md-out"];
   const config = await readSettings(given);
@@ -59,7 +65,24 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
   clearStatus();
   saySummary(report);
   doubts(report).forEach(note);
-  deliver(report, json, md);
+  try {
+    if (given.profile) await addProfile(report, model, signal);
+  } finally {
+    deliver(report, json, md);
+  }
+}
+
+/** Last of all, so that it changes no figure of the report: where a token's time goes in the middle of a generation. */
+async function addProfile(
+  report: BenchmarkReport,
+  model: Model,
+  signal: AbortSignal,
+): Promise<void> {
+  const { prompt_tokens, gen_tokens } = report.generation;
+  const length = prompt_tokens + Math.floor(gen_tokens / 2);
+  if (fancy) showStatus("profile");
+  report.results.profile = await profile(model, { length, signal });
+  say(profileTable(report.results.profile).trimEnd());
 }
 
 /** The row is printed even where a file fails: what took minutes to measure is not thrown away. */

@@ -17,11 +17,6 @@ import type { Invocation } from "./parse.ts";
 import type { Progress } from "./progress.ts";
 import { note, say } from "./terminal.ts";
 
-/** Something that is asked for and that this version does not do; exit status 1. */
-export class NotYetError extends Error {
-  override readonly name = "NotYetError";
-}
-
 /** A model that is meant: where it is, and what reports call it. */
 export interface Chosen {
   readonly source: string | { config: Record<string, unknown>; seed?: number };

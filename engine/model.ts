@@ -23,7 +23,7 @@ import {
 } from "./generate.ts";
 import { TILE_STORE } from "./tiles.ts";
 import { estimateMemory, type MemoryEstimate } from "./memory.ts";
-import { chunkRows, Runner } from "./runner.ts";
+import { chunkRows, type PassTimes, Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import {
@@ -266,6 +266,11 @@ export class Model implements AsyncDisposable {
       await runner.prefill(ids, { signal });
       return runner.decode();
     });
+  }
+
+  /** Times the kernels of its passes, that of a token with `ids` in the cache: what `profile` tells. */
+  profile(ids: readonly number[]): Promise<{ prefill: PassTimes; decode: PassTimes }> {
+    return this.#run(ids, (runner) => runner.profile(ids));
   }
 
   /** Frees every buffer. A generation that is under way ends with an error. */

@@ -32,6 +32,54 @@ export interface IterationReport {
   token_ms: number[];
 }
 
+/** What one kind of kernel takes in one pass, all its calls together. */
+export interface KernelReport {
+  /** The call, a product with its inputs and outputs; what was merged has the names of its parts. */
+  name: string;
+  /** How often it is called in the pass. */
+  calls: number;
+  /** The median of several runs. */
+  ms: number;
+  /** Of the time of all kernels. */
+  share: number;
+  /** Of operands, each moved once. */
+  bytes: number;
+  /** Multiplications and additions. */
+  flops: number;
+  /** 10⁹ bytes a second; null where it took no time that could be measured. */
+  gb_per_sec: number | null;
+  /** 10⁹ operations a second. */
+  gflops_per_sec: number | null;
+  /** The time that its bytes or its operations take at least, whichever take longer, by the time that it took. */
+  limit_share: number | null;
+  /** Which of the two took longer. */
+  limit: "memory" | "arithmetic";
+}
+
+/** A pass and its kernels. */
+export interface PassReport {
+  /** Tokens that it takes. */
+  rows: number;
+  /** Keys that its last token sees. */
+  length: number;
+  /** The pass as it runs, without anything being timed within. */
+  ms: number;
+  /** The sum of its kernels' times. */
+  kernels_ms: number;
+  /** In the order in which they first run. */
+  kernels: KernelReport[];
+}
+
+/** Where the time of a token goes. */
+export interface ProfileReport {
+  /** What the device did at most in this run, with code that does nothing else. */
+  limits: { gb_per_sec: number; gflops_per_sec: number };
+  /** The step of one token, its drawing included. */
+  decode: PassReport;
+  /** One chunk of a prompt, from an empty cache. */
+  prefill: PassReport;
+}
+
 /** A benchmark's result, key for key what its JSON file holds. */
 export interface BenchmarkReport {
   /** Grows when a key changes its meaning. */
@@ -120,6 +168,8 @@ export interface BenchmarkReport {
     /** From the call to the first id on the host. */
     first_token_ms: number;
     per_iter: IterationReport[];
+    /** Only where a profile was asked for. */
+    profile?: ProfileReport;
   };
 }
 

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Backend, Plan, Step } from "../kernels/backend.ts";
+import type { Backend, KernelTime, Plan, Recorder, Step } from "../kernels/backend.ts";
 import type { Sampling } from "../kernels/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture.ts";
@@ -32,6 +32,19 @@ export interface PrefillOptions {
   readonly reuse?: boolean | "all";
   readonly signal?: AbortSignal;
 }
+
+/** A pass, as a whole and by its kernels. */
+export interface PassTimes {
+  /** What it was run for. */
+  readonly step: Step;
+  /** Milliseconds of the plan as it is: the median of several turns. */
+  readonly ms: number;
+  /** Of the same pass, each timed within it. */
+  readonly kernels: readonly KernelTime[];
+}
+
+/** Turns that a whole pass has at least, and milliseconds for all of them. */
+const [PASS_TURNS, PASS_MS] = [5, 300];
 
 /** Drives one model on one backend. Not reentrant: the model takes turns. */
 export class Runner {
@@ -84,10 +97,7 @@ export class Runner {
     const plans = {
       prefill: await backend.record((k) => forward(k, weights, many)),
       decode: await backend.record((k) => forward(k, weights, one)),
-      draw: await backend.record((k) => {
-        forward(k, weights, one);
-        k.sample(one.ids, one.logits, sampling);
-      }),
+      draw: await backend.record((k) => forwardAndSample(k, weights, one, sampling)),
     };
     return new Runner(backend, a, weights, id, slots, chunk, many, one, sampling, plans);
   }
@@ -165,6 +175,45 @@ export class Runner {
     }
     if (!all.every(Number.isFinite)) throw await this.notFinite(ids);
     return all;
+  }
+
+  /**
+   * Times the step that takes the last of `ids` (at most S) and draws, and a whole chunk from an empty cache. Draws by what
+   * `startSampling` was told last; empties the cache.
+   */
+  async profile(ids: readonly number[]): Promise<{ prefill: PassTimes; decode: PassTimes }> {
+    const { weights, many, one, sampling, plans, chunk } = this;
+    await this.prefill(ids); // what is timed works on real numbers
+    const decode = await this.#time(
+      this.#step(1),
+      plans.draw,
+      (k) => forwardAndSample(k, weights, one, sampling),
+    );
+    await this.prefill(ids.slice(0, 1)); // the step has gone over the cache's last entry
+    const prefill = await this.#time(
+      { rows: chunk, position: 0, slot: 0, length: chunk },
+      plans.prefill,
+      (k) => forward(k, weights, many),
+    );
+    return { prefill, decode };
+  }
+
+  async #time(step: Step, plan: Plan, build: (k: Recorder) => void): Promise<PassTimes> {
+    const { backend, one } = this;
+    const time = async (count: number) => {
+      const start = performance.now();
+      for (let i = 0; i < count; i++) plan.run(step);
+      await backend.read(one.ids);
+      return (performance.now() - start) / count;
+    };
+    await time(1);
+    // As many together as a generation queues at most; one where each is done when it is run.
+    const count = Math.min(backend.readAhead ?? 1, Math.ceil(TOGETHER_MS / await time(1)));
+    const turns: number[] = [];
+    const end = performance.now() + PASS_MS;
+    while (turns.length < PASS_TURNS || performance.now() < end) turns.push(await time(count));
+    const ms = turns.sort((a, b) => a - b)[turns.length >> 1];
+    return { step, ms, kernels: await backend.profile(build, step) };
   }
 
   /** Says which layer first gives a number that is not finite for these ids; runs the layers again, one more at a time. */
@@ -247,4 +296,14 @@ export class Runner {
     this.#written.length = Math.min(this.#written.length, from);
     this.#prefilled = Math.min(this.#prefilled, from);
   }
+}
+
+function forwardAndSample(
+  k: Recorder,
+  w: Weights,
+  s: State & { logits: Tensor },
+  sampling: Sampling,
+): void {
+  forward(k, w, s);
+  k.sample(s.ids, s.logits, sampling);
 }
