@@ -76,8 +76,12 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
 
 /** Mesa's drivers complain on standard error where this is not set, and look there for a display, which nobody needs here. */
 function quietDrivers(): void {
-  if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
-  Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  try {
+    if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
+    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  } catch {
+    // No permission to look at the environment: then they may complain.
+  }
 }
 
 /** A model may stand where a command does, so that a mistyped command looks like a model that is not there. */

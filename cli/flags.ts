@@ -102,7 +102,12 @@ export const VALUE_FLAGS = {
     "js",
   ),
   dtype: choice("how weights are held [auto: as stored]", "auto", "F32", "F16", "BF16", "Q8", "Q4"),
-  threads: whole("threads of the CPU [all cores]", 1),
+  threads: number(
+    "N",
+    "threads of the CPU [as many as a probe finds worth having, 8 at most]",
+    "a whole number from 1 to 64",
+    (n) => Number.isInteger(n) && n >= 1 && n <= 64,
+  ),
   context: whole("longest context in tokens [the model's, at most 4096]", 1),
   seed: whole("seed of the draws; iteration i draws with seed + i [drawn]", 0),
   "json-out": text("FILE", "write the report as JSON; folders are made"),

@@ -10,6 +10,7 @@ import {
   loadModel,
   type LoadOptions,
   type Model,
+  probeWebGpu,
 } from "../mod.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { duration, plural } from "./format.ts";
@@ -108,8 +109,11 @@ export async function openModel(
   try {
     return await loadModel(source, options);
   } catch (error) {
-    const mayFallBack = !given.strict && device !== "cpu" && device !== "js";
-    if (!(error instanceof DeviceError) || !mayFallBack) throw error;
+    if (!(error instanceof DeviceError) || given.strict) throw error;
+    // From the processor to the processor there is nothing to fall back to.
+    const onGpu = device === "webgpu" ||
+      device === "auto" && (await probeWebGpu())?.software === false;
+    if (!onGpu) throw error;
     note(`falling back to the CPU: ${error.message}`);
     return await loadModel(source, { ...options, device: "cpu" });
   }

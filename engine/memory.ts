@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { totalmem } from "node:os";
+import { DeviceError } from "../kernels/errors.ts";
 import { BYTES, type MemoryClass, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture.ts";
 import { stateShapes } from "./decoder.ts";
@@ -14,6 +16,8 @@ export interface MemoryEstimate {
   readonly classes: Readonly<Record<MemoryClass, number>>;
   /** Bytes of all classes. */
   readonly total: number;
+  /** Bytes of the largest tensor, weights apart. */
+  readonly largest: number;
 }
 
 /** What the estimate depends on beside the architecture. */
@@ -45,5 +49,31 @@ export function estimateMemory(
   const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
   const activations = rows(chunk) + rows(1) + 4 * a.vocabSize + sampling;
   const classes = { weights, kvCache, activations, staging: 0 };
-  return { classes, total: weights + kvCache + activations };
+  const largest = Math.max(
+    4 * a.nKvHead * contextLength * a.headDim,
+    4 * a.vocabSize,
+    ...Object.values(stateShapes(a, chunk)).map((shape) => 4 * sizeOf(shape)),
+  );
+  return { classes, total: weights + kvCache + activations, largest };
+}
+
+/** Bytes of this machine's memory; endless where nobody may ask. */
+function hostMemory(): number {
+  try {
+    return totalmem();
+  } catch {
+    return Infinity;
+  }
+}
+
+/** @throws {DeviceError} when a model cannot fit this machine's memory. */
+export function checkFits(id: string, { total, classes }: MemoryEstimate, slots: number): void {
+  const room = hostMemory();
+  if (total <= room) return;
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  throw new DeviceError(
+    `Cannot load "${id}": expected at most ${gib(room)} GiB (this machine's memory), got ${
+      gib(total)
+    } GiB, ${gib(classes.kvCache)} of them for a context of ${slots}; a smaller context takes less`,
+  );
 }

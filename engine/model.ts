@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { totalmem } from "node:os";
 import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import { type Device, DeviceError, openBackend } from "../kernels/mod.ts";
@@ -22,7 +21,7 @@ import {
   generateTokens,
 } from "./generate.ts";
 import { TILE_STORE } from "./tiles.ts";
-import { estimateMemory, type MemoryEstimate } from "./memory.ts";
+import { checkFits, estimateMemory, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, type PassTimes, Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -143,8 +142,9 @@ async function loadOnto(
   const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
   const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
   const estimate = estimateMemory(a, { contextLength: slots, chunk, dtypeOf });
-  if (backend.expectFree) await backend.expectFree(id, estimate.total);
-  else checkFits(id, estimate, slots);
+  // A GPU has memory of its own.
+  if (backend.name !== "webgpu") checkFits(id, estimate, slots);
+  await backend.expectFree?.(id, estimate.total, estimate.largest);
   const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
   const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
   const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
@@ -456,18 +456,6 @@ function contextOf({ slides, blockSize }: Architecture, asked?: number): number 
     );
   }
   return asked;
-}
-
-/** Refuses what cannot fit, before anything is allocated. */
-function checkFits(id: string, { total, classes }: MemoryEstimate, slots: number): void {
-  const room = totalmem();
-  if (total <= room) return;
-  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
-  throw new DeviceError(
-    `Cannot load "${id}": expected at most ${gib(room)} GiB (this machine's memory), got ${
-      gib(total)
-    } GiB, ${gib(classes.kvCache)} of them for a context of ${slots}; a smaller context takes less`,
-  );
 }
 
 /** Tells progress, lets the host have its turns, and gives up when it is told to. */

@@ -30,7 +30,8 @@ async function withPath(use: (path: string) => Promise<string>): Promise<string 
 /** The user's folder of caches, by the system's custom. */
 function cacheFolder(): string {
   const env = (name: string) => Deno.env.get(name);
-  const home = env("HOME") ?? env("USERPROFILE") ?? ".";
+  const home = env("HOME") ?? env("USERPROFILE");
+  if (!home) throw new Error("no home"); // and no place for a cache
   if (Deno.build.os === "windows") return env("LOCALAPPDATA") ?? home;
   return Deno.build.os === "darwin"
     ? `${home}/Library/Caches`

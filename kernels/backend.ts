@@ -42,10 +42,11 @@ export interface Backend extends AsyncDisposable {
   readonly memory: Memory;
 
   /**
-   * Tries whether there is room for `bytes` more, before anything is loaded; missing where the host's memory is what there is.
+   * Tries whether there is room for `bytes` more, before anything is loaded; missing where the host's memory is all that counts.
+   * @param largest bytes of the largest tensor among them, weights apart.
    * @throws {DeviceError} with the bytes that there are, naming `what`.
    */
-  expectFree?(what: string, bytes: number): Promise<void>;
+  expectFree?(what: string, bytes: number, largest?: number): Promise<void>;
   /**
    * A zeroed tensor. A device that runs out of memory says so at the next `read`.
    * @throws {RangeError} when it is larger than this backend can hold in one buffer.

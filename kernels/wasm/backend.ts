@@ -26,7 +26,7 @@ import {
 } from "../tensor.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "./assembler.ts";
 import type { Run } from "./control.ts";
-import { type Block, LinearMemory, PAGE_BYTES, prodCollector } from "./memory.ts";
+import { type Block, LIMIT_BYTES, LinearMemory, PAGE_BYTES, prodCollector } from "./memory.ts";
 import { Packer } from "./packer.ts";
 import { panelsLength, widenPanels } from "./panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
@@ -145,6 +145,19 @@ class WasmBackend implements Backend {
     this.nominalFlops = (relaxed ? 40e9 : 20e9) * this.threads;
   }
 
+  // deno-lint-ignore require-await -- a promise by contract, so that what is wrong rejects
+  async expectFree(what: string, bytes: number): Promise<void> {
+    const gib = (n: number) => (n / 2 ** 30).toFixed(1);
+    if (bytes <= LIMIT_BYTES) return;
+    throw new DeviceError(
+      `Cannot load "${what}" on wasm: expected at most ${
+        gib(LIMIT_BYTES)
+      } GiB (all that WebAssembly's memory holds), got ${
+        gib(bytes)
+      } GiB; a 16-bit dtype or a smaller context takes less, and "js" has no such limit`,
+    );
+  }
+
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
     return {
       shape,
@@ -168,10 +181,14 @@ class WasmBackend implements Backend {
       scratch = this.#allocate(Packer.scratchBytes(packing, linear.shared), "staging");
       const fits = await packer.pack(packing, scratch, fill);
       if (!fits) await packer.pack({ ...packing, plain: true }, scratch, fill);
+      this.#alive(); // the block is no longer its own after a dispose
       if (this.#failure || this.#pool?.failed) throw await this.#failed();
       const weight: WasmWeight = fits ? { shape, dtype, block } : this.#asF32(shape, block);
       return weight;
     } catch (error) {
+      if (this.#pool?.failed && error instanceof WebAssembly.RuntimeError) {
+        this.#failure ??= failedHere(error);
+      }
       this.#pool?.settle();
       this.#free(block);
       throw error;

@@ -17,7 +17,7 @@ export const PAGE_BYTES = 65536;
 export const PACKING_ADDRESS = CONTROL_BYTES;
 const RESERVED_BYTES = CONTROL_BYTES + 256;
 /** All that a 32-bit address reaches. */
-const LIMIT_BYTES = 2 ** 32;
+export const LIMIT_BYTES = 2 ** 32;
 
 /** A part of linear memory; `bytes` is what is tracked, the padding included. */
 export interface Block {

@@ -84,9 +84,14 @@ export class Pool {
   /** Ends all but `threads` threads. */
   async dismiss(threads: number): Promise<void> {
     this.limit(threads);
-    // One that has failed cannot answer; it is ended all the same.
-    await this.#post((worker) => worker < threads ? { drop: -1 } : { quit: true }).catch(() => {});
-    for (const worker of this.#workers.splice(threads - 1)) worker.end();
+    await this.#inTurn(async () => {
+      // Whoever goes is off the list before the next turn, which would wait for an answer for ever.
+      const going = this.#workers.splice(threads - 1);
+      // One that has failed cannot answer; it is ended all the same.
+      await this.#tell((worker) => worker < threads ? { drop: -1 } : { quit: true }, going)
+        .catch(() => {});
+      for (const worker of going) worker.end();
+    });
   }
 
   /** Gives a plan to every worker; the result names it. */
@@ -115,12 +120,13 @@ export class Pool {
     const generation = words[GENERATION];
     const { rows, position, slot, length } = step;
     Atomics.store(words, GENERATION, generation + 1); // whoever reads now reads again
-    words[PLAN] = plan;
-    words[ROWS] = rows;
-    words[POSITION] = position;
-    words[SLOT] = slot;
-    words[LENGTH] = length;
-    words[BASE] = words[OPEN];
+    // Atomically, each of them: plain stores may pass the two that stand around them.
+    Atomics.store(words, PLAN, plan);
+    Atomics.store(words, ROWS, rows);
+    Atomics.store(words, POSITION, position);
+    Atomics.store(words, SLOT, slot);
+    Atomics.store(words, LENGTH, length);
+    Atomics.store(words, BASE, Atomics.load(words, OPEN));
     Atomics.store(words, GENERATION, generation + 2);
     if (Atomics.load(words, IDLE)) Atomics.notify(words, GENERATION);
     this.#announced = program;
@@ -154,7 +160,9 @@ export class Pool {
 
   /** What the worker failed of that has failed. */
   failure(): Promise<DeviceError> {
-    return this.#workers[Atomics.load(this.#words, FAILED) - 2].failure();
+    const worker = this.#workers[Atomics.load(this.#words, FAILED) - 2];
+    return worker?.failure() ??
+      Promise.resolve(new DeviceError('Cannot go on with "wasm": one of its threads has failed'));
   }
 
   /** Ends the workers, and waits until they have. */
@@ -164,12 +172,18 @@ export class Pool {
 
   /** Posts a message to each worker, calls them to it, and waits until all have dealt with it. */
   #post(message: (worker: number) => ToWorker): Promise<void> {
-    return this.#inTurn(async () => {
-      const answers = this.#workers.map((worker) => worker.ask(message(worker.number)));
-      this.#call();
-      const failed = (await Promise.allSettled(answers)).find((r) => r.status === "rejected");
-      if (failed) throw failed.reason;
-    });
+    return this.#inTurn(() => this.#tell(message));
+  }
+
+  async #tell(
+    message: (worker: number) => ToWorker,
+    going: readonly PoolWorker[] = [],
+  ): Promise<void> {
+    const all = [...this.#workers, ...going];
+    const answers = all.map((worker) => worker.ask(message(worker.number)));
+    this.#call();
+    const failed = (await Promise.allSettled(answers)).find((r) => r.status === "rejected");
+    if (failed) throw failed.reason;
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -184,8 +198,8 @@ export class Pool {
     const words = this.#words;
     const generation = words[GENERATION];
     Atomics.store(words, GENERATION, generation + 1);
-    words[PLAN] = -1;
-    words[MAIL]++;
+    Atomics.store(words, PLAN, -1);
+    Atomics.add(words, MAIL, 1);
     Atomics.store(words, GENERATION, generation + 2);
     Atomics.notify(words, GENERATION);
   }

@@ -91,13 +91,13 @@ function awaitChange(): void {
 function takePart(): void {
   const generation = Atomics.load(words, GENERATION);
   if (generation & 1) return;
-  const plan = words[at("plan")];
-  const base = words[at("base")];
-  const rows = words[at("rows")];
-  const position = words[at("position")];
-  const slot = words[at("slot")];
-  const length = words[at("length")];
-  const wanted = worker < words[at("threads")];
+  const plan = Atomics.load(words, at("plan"));
+  const base = Atomics.load(words, at("base"));
+  const rows = Atomics.load(words, at("rows"));
+  const position = Atomics.load(words, at("position"));
+  const slot = Atomics.load(words, at("slot"));
+  const length = Atomics.load(words, at("length"));
+  const wanted = worker < Atomics.load(words, at("threads"));
   if (Atomics.load(words, GENERATION) !== generation) return; // the next run was being written: once more
   seen = generation;
   if (wanted) plans.get(plan)?.(worker, base, rows, position, slot, length);

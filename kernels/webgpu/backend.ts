@@ -4,6 +4,7 @@
  * @module
  */
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
 import {
   BYTES,
@@ -62,8 +63,6 @@ class WebGpuBackend implements Backend {
   readonly nominalFlops: number;
   readonly readAhead = READ_AHEAD;
   readonly memory: Memory;
-  /** A software adapter has the host's memory, and would take it in earnest. */
-  readonly expectFree?: (what: string, bytes: number) => Promise<void>;
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #compiler: Compiler;
@@ -75,13 +74,23 @@ class WebGpuBackend implements Backend {
     this.description = gpu.description;
     this.nominalFlops = gpu.software ? 10e9 : 1e12;
     this.memory = gpu.memory;
-    if (!gpu.software) this.expectFree = (what, bytes) => gpu.expectFree(what, bytes);
     this.#clock = options.clock ?? true;
     this.#gpu = gpu;
     this.#queue = new StepQueue(gpu);
     this.#compiler = new Compiler(gpu, this.#queue);
     this.#uploader = new Uploader(gpu, this.#queue, this.#compiler);
     this.#tiles = new Tiles(gpu, this.#queue, this.#compiler, options);
+  }
+
+  async expectFree(what: string, bytes: number, largest = 0): Promise<void> {
+    const most = this.#gpu.maxBytes;
+    if (largest > most) {
+      throw new DeviceError(
+        `Cannot load "${what}" on webgpu: expected no tensor of more than ${most} bytes (one binding), got one of ${largest}; a smaller context takes less`,
+      );
+    }
+    // A software adapter has the host's memory, and would take it in earnest.
+    if (!this.#gpu.software) await this.#gpu.expectFree(what, bytes);
   }
 
   /** @throws {RangeError} when the tensor does not fit one binding. */

@@ -106,6 +106,22 @@ Deno.test("loadModel() refuses a model beyond the machine's memory before anythi
   assert.equal(model.contextLength, 64);
 });
 
+Deno.test("loadModel() refuses what WebAssembly's memory cannot hold before a weight is made", async () => {
+  const config = {
+    family: "gpt2",
+    vocab_size: 50257,
+    n_layer: 40,
+    n_head: 25,
+    n_embd: 1600,
+  };
+  const start = performance.now();
+  await assert.rejects(
+    loadModel({ config }, { device: "wasm" }),
+    { name: "DeviceError", message: /at most 4\.0 GiB .*got \d+\.\d GiB; a 16-bit dtype/ },
+  );
+  assert.ok(performance.now() - start < 5000);
+});
+
 Deno.test("loadModel() refuses a shape of endless layers before it lists them", async () => {
   const config = { family: "gpt2", vocab_size: 50, n_layer: 2 ** 31 - 1, n_head: 2, n_embd: 8 };
   const refusal = { name: "RangeError", message: /at most 10000 layers, got 2147483647/ };

@@ -223,12 +223,21 @@ Deno.test("run() comes to its end when other programs keep every processor busy"
   try {
     await Promise.all(hogs.map((hog) => new Promise((resolve) => hog.onmessage = resolve)));
     const start = performance.now();
-    let runs = 0;
-    for (; runs < 200; runs++) assert.deepEqual(await run(), expected);
+    for (let runs = 0; runs < 200; runs++) assert.deepEqual(await run(), expected);
     assert.ok(performance.now() - start < 30_000);
   } finally {
     for (const hog of hogs) hog.terminate();
     URL.revokeObjectURL(url);
+  }
+});
+
+Deno.test("asyncDispose() leaves nobody waiting, whenever it comes while a pass is recorded", async () => {
+  for (let ticks = 0; ticks < 25; ticks++) {
+    const backend = await openWasmBackend({ threads: 2 });
+    const recording = layers(backend, 2).catch(() => {}); // refused, or recorded in time
+    for (let tick = 0; tick < ticks; tick++) await Promise.resolve();
+    await backend[Symbol.asyncDispose]();
+    await recording;
   }
 });
 
