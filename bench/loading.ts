@@ -9,7 +9,7 @@ import { weightSpecs } from "../engine/weights.ts";
 import { loadModel } from "../mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { HubServer } from "../tests/hub_server.ts";
-import { writeSafetensors, type WrittenTensor } from "../tests/safetensors.ts";
+import { inTempFolder, writeSafetensors, type WrittenTensor } from "../tests/safetensors.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { type Persistent, storage, tensor, torchMembers, zipPieces } from "../tests/torch.ts";
 import { median } from "./measuring.ts";
@@ -113,7 +113,7 @@ export async function torchFigure(): Promise<void> {
   console.log(
     "\na .pt with optimizer state by its safetensors export; goals ≤ 1.3× the time, ≤ 1.05× the memory",
   );
-  await inFolder(async (folder) => {
+  await inTempFolder(async (folder) => {
     const { checkpoint, exported } = await writeBoth(folder);
     const { pt, safetensors } = await compare({ pt: [checkpoint], safetensors: [exported] });
     const mb = (path: string) => (Deno.statSync(path).size / 1e6).toFixed(0);
@@ -130,7 +130,7 @@ export async function torchFigure(): Promise<void> {
 /** A cached model of the hub by its folder. */
 export async function hubFigure(): Promise<void> {
   console.log("\na model of the hub that is cached, by its folder; goal: as fast");
-  await inFolder(async (folder) => {
+  await inTempFolder(async (folder) => {
     const demo = new URL("./demo", import.meta.url).pathname;
     await using server = new HubServer({ "owner/name": { files: demo } });
     const env = { HF_ENDPOINT: server.url, HF_HOME: folder, HF_TOKEN: "", HF_HUB_OFFLINE: "" };
@@ -145,15 +145,6 @@ export async function hubFigure(): Promise<void> {
       }×   ${offline.ms.toFixed(1)}, ${online.ms.toFixed(1)} and ${local.ms.toFixed(1)} ms`,
     );
   });
-}
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
 }
 
 if (import.meta.main) {

@@ -5,7 +5,7 @@
  */
 import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
-import { type Device, DeviceError, openBackend } from "../kernels/mod.ts";
+import { type Device, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
 import { type Architecture, readArchitecture } from "./architecture.ts";
 import { Breather } from "./breather.ts";
