@@ -12,6 +12,7 @@ import { expectTensor } from "./errors.ts";
 import type { Rows } from "./matmul/mod.ts";
 import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
 import { type Tensor, type Weight, type WeightDtype, widen } from "./tensor.ts";
+import { mainWgsl } from "./webgpu/shader.ts";
 
 /** What is done to each row of `embed`. */
 export interface EmbedOptions {
@@ -118,12 +119,7 @@ fn row_of(row: u32, k: u32) -> vec4f {
 }
 ${declareAdded}
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let i = index_of(group, grid) * ${lanes}u + lane;
   let t = i / GROUPS;
   let k = i % GROUPS;

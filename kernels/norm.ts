@@ -21,6 +21,7 @@ import {
 import type { Local, Value } from "./wasm/assembler.ts";
 import { defineKernel, type Kernel } from "./wasm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "./wasm/lanes.ts";
+import { mainWgsl, sumOverLanesWgsl } from "./webgpu/shader.ts";
 
 /** What a norm is made of. */
 export interface Norm<A = Tensor> {
@@ -100,7 +101,7 @@ export function normWgsl({ C, lanes, inPlace, options }: NormWgsl): string {
   const declareBias = bias ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;" : "";
   const meanOfRow = kind === "rms" ? "let mean = 0.0;" : `var plain = 0.0;
   for (var c = lane; c < C; c += LANES) { plain += ${x}[row + c]; }
-  let mean = sum_over_row(lane, plain) / f32(C);`;
+  let mean = sum_over_lanes(lane, plain) / f32(C);`;
   const shift = bias ? "+ bias[c]" : "";
   const assign = residual ? "+=" : "=";
   return /* wgsl */ `
@@ -111,23 +112,9 @@ ${declareBias}
 
 const C = ${C}u;
 const LANES = ${lanes}u;
-var<workgroup> sums: array<f32, LANES>;
+${sumOverLanesWgsl(lanes)}
 
-fn sum_over_row(lane: u32, mine: f32) -> f32 {
-  sums[lane] = mine;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { sums[lane] += sums[lane + half]; }
-  }
-  return workgroupUniformLoad(&sums[0]);
-}
-
-@compute @workgroup_size(LANES)
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let t = index_of(group, grid);
   if (t >= run.rows) { return; }
   let row = t * C;
@@ -138,7 +125,7 @@ fn main(
     let d = ${x}[row + c] - mean;
     squares += d * d;
   }
-  let inverse = 1.0 / sqrt(sum_over_row(lane, squares) / f32(C) + f32(${eps}));
+  let inverse = 1.0 / sqrt(sum_over_lanes(lane, squares) / f32(C) + f32(${eps}));
 
   for (var c = lane; c < C; c += LANES) {
     let normed = (${x}[row + c] - mean) * inverse * (weight[c] + f32(${offset})) ${shift};

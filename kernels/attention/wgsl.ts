@@ -8,6 +8,7 @@
  * @module
  */
 import type { AttentionOptions, AttentionShape } from "./mod.ts";
+import { linesWgsl, mainWgsl } from "../webgpu/shader.ts";
 
 /** The constants that attention's shaders are specialised on. */
 export interface AttentionWgsl extends AttentionShape {
@@ -54,11 +55,6 @@ fn ${name}_at(row: u32, i: u32) -> vec4f {
 }`;
 }
 
-/** `line` for 0 … count − 1, one below the other. */
-function lines(count: number, line: (i: number) => string): string {
-  return Array.from({ length: count }, (_, i) => line(i)).join("\n  ");
-}
-
 /** The constants of the form for many rows. */
 export interface AttentionManyWgsl extends AttentionWgsl {
   /** Rows that a lane has: each key and value that it reads serves all of them. */
@@ -87,8 +83,8 @@ export function attentionManyWgsl(constants: AttentionManyWgsl): string {
   const vectors = Math.ceil(D / 4);
   const keys = keysAtATime(constants);
   const rows = lanes * queries;
-  const eachRow = (line: (u: number) => string) => lines(queries, line);
-  const eachKey = (line: (key: number) => string) => lines(keys, line);
+  const eachRow = (line: (u: number) => string) => linesWgsl(queries, line);
+  const eachKey = (line: (key: number) => string) => linesWgsl(keys, line);
   const over = (value: (key: number) => string) => Array.from({ length: keys }, (_, i) => value(i));
   const visible = (u: number, key: number) =>
     window === undefined
@@ -115,8 +111,8 @@ export function attentionManyWgsl(constants: AttentionManyWgsl): string {
   if (t_${u} < run.rows) {
     let to = row_${u} * ${D}u;
     ${
-    lines(vectors, (i) =>
-      lines(
+    linesWgsl(vectors, (i) =>
+      linesWgsl(
         Math.min(4, D - 4 * i),
         (c) => `y[to + ${4 * i + c}u] = sum_${u}_${i}[${c}] / total_${u};`,
       ))
@@ -130,12 +126,7 @@ ${loadWgsl("v", 3, D)}
 ${scoreWgsl(constants)}
 ${firstWgsl(window)}
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let index = index_of(group, grid);
   let blocks = (run.rows + ${rows - 1}u) / ${rows}u;
   if (index >= ${H}u * blocks) { return; }
@@ -153,7 +144,7 @@ fn main(
   var top_${u} = f32(${LOWEST});
   var total_${u} = 0.0;
   ${
-      lines(
+      linesWgsl(
         vectors,
         (i) => `let q_${u}_${i} = q_at(row_${u}, ${i}u); var sum_${u}_${i} = vec4f(0.0);`,
       )
@@ -164,7 +155,7 @@ fn main(
     ${eachRow((u) => eachKey((key) => `var s_${u}_${key} = 0.0;`))}
     ${
     eachKey((key) =>
-      lines(vectors, (i) =>
+      linesWgsl(vectors, (i) =>
         `{ let key = k_at(at_${key}, ${i}u); ${
           eachRow((u) =>
             `s_${u}_${key} += dot(q_${u}_${i}, key);`
@@ -174,7 +165,7 @@ fn main(
   }
     ${eachRow(softmax)}
     ${
-    lines(vectors, (i) =>
+    linesWgsl(vectors, (i) =>
       `{ ${eachKey((key) => `let v_${key} = v_at(at_${key}, ${i}u);`)}
       ${
         eachRow((u) =>
@@ -230,7 +221,7 @@ export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): stri
   // Lanes that stand side by side have a head's numbers by fours; if there are more, they share out the keys.
   const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
   const slices = lanes / wide;
-  const each = (line: (r: number) => string) => lines(R, line);
+  const each = (line: (r: number) => string) => linesWgsl(R, line);
   const number = (r: number, c: number) => {
     const value = split ? `sum_${r}[${c}]` : `sum_${r}[${c}] / total_${r}`;
     const guard = 4 * (vectors - 1) + c < D ? "" : `if (i < ${vectors - 1}u) `;
@@ -268,12 +259,7 @@ var<workgroup> maxima: array<f32, ${R * lanes}>;
 var<workgroup> shares: array<vec4f, ${lanes}>;
 var<workgroup> totals: array<f32, ${lanes}>;
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let index = index_of(group, grid);
   let g = index % ${G}u;
   let place = index / ${G}u;
@@ -346,12 +332,7 @@ export function attentionReduceWgsl(constants: AttentionWgsl): string {
 @group(1) @binding(1) var<storage, read> table: array<f32>;
 ${firstWgsl(window)}
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let h = index_of(group, grid);
   if (h >= ${H}u || run.rows == 0u) { return; }
   let visible = run.length - first_of(run.length);

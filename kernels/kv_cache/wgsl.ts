@@ -5,6 +5,7 @@
  */
 import type { Norm } from "../norm.ts";
 import type { WriteKvOptions, WriteKvShape } from "./mod.ts";
+import { mainWgsl, sumOverLanesWgsl } from "../webgpu/shader.ts";
 
 /** The constants that the shader is specialised on. */
 export interface WriteKvWgsl extends WriteKvShape {
@@ -18,15 +19,7 @@ export interface WriteKvWgsl extends WriteKvShape {
 /** Mean and 1/deviation of `count` numbers of qkv, which every lane gets alike. */
 function statsWgsl(lanes: number): string {
   return /* wgsl */ `
-var<workgroup> sums: array<f32, ${lanes}>;
-fn sum_over_lanes(lane: u32, mine: f32) -> f32 {
-  sums[lane] = mine;
-  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { sums[lane] += sums[lane + half]; }
-  }
-  return workgroupUniformLoad(&sums[0]);
-}
+${sumOverLanesWgsl(lanes)}
 fn mean_of(lane: u32, start: u32, count: u32) -> f32 {
   var sum = 0.0;
   for (var i = lane; i < count; i += ${lanes}u) { sum += qkv[start + i]; }
@@ -135,12 +128,7 @@ const D = ${D}u;
 const S = ${S}u;
 const HEADS = H + 2u * G;
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let index = index_of(group, grid);
   if (index >= run.rows * HEADS) { return; }
   let t = index / HEADS;

@@ -7,6 +7,7 @@ import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
 import type { WeightDtype } from "../tensor.ts";
 import type { MatmulOptions } from "./mod.ts";
+import { linesWgsl, mainWgsl, sumOverLanesWgsl } from "../webgpu/shader.ts";
 
 /**
  * How a product is shared out. `flat` has no barrier: a lane has `rows` × `outputs` sums, its outputs `lanes` apart. `split` is for one
@@ -172,16 +173,7 @@ function normedWgsl(
 @group(1) @binding(5) var<storage, read> norm_weight: array<f32>;
 ${bias ? "@group(1) @binding(6) var<storage, read> norm_bias: array<f32>;" : ""}
 var<workgroup> normed: array<f32, 4u * GROUPS>;
-var<workgroup> lane_sums: array<f32, ${lanes}>;
-
-fn sum_over_lanes(lane: u32, mine: f32) -> f32 {
-  lane_sums[lane] = mine;
-  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { lane_sums[lane] += lane_sums[lane + half]; }
-  }
-  return workgroupUniformLoad(&lane_sums[0]);
-}
+${sumOverLanesWgsl(lanes)}
 fn norm_x(lane: u32, row: u32) {
   ${mean}
   var squares = 0.0;
@@ -206,27 +198,22 @@ fn load_x(t: u32, k: u32) -> vec4f {
 }`;
 }
 
-/** `line` for 0 … count − 1, one below the other. */
-function lines(count: number, line: (i: number) => string): string {
-  return Array.from({ length: count }, (_, i) => line(i)).join("\n  ");
-}
-
 /** No shared memory, no barrier but a norm's: each lane walks all of K for its sums, which are named, not indexed. */
 function flatBody({ lanes, outputs, rows }: Tile & { kind: "flat" }, normed: boolean): string {
   const each = (line: (i: number, j: number) => string) =>
-    lines(rows, (i) => lines(outputs, (j) => line(i, j)));
+    linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
   return /* wgsl */ `
   let tiles = (run.rows + ${rows - 1}u) / ${rows}u;
   if (index >= BLOCKS * tiles) { return; }
   let t = (index % tiles) * ${rows}u;
   let n = (index / tiles) * ${lanes * outputs}u + lane;
-  ${lines(rows, (i) => `let t_${i} = min(t + ${i}u, run.rows - 1u);`)}
-  ${lines(outputs, (j) => `let at_${j} = start_of(n + ${j * lanes}u);`)}
+  ${linesWgsl(rows, (i) => `let t_${i} = min(t + ${i}u, run.rows - 1u);`)}
+  ${linesWgsl(outputs, (j) => `let at_${j} = start_of(n + ${j * lanes}u);`)}
   ${normed ? "norm_x(lane, t * K);" : ""}
   ${each((i, j) => `var sum_${i}_${j} = 0.0;`)}
   for (var k = 0u; k < GROUPS; k++) {
-    ${lines(outputs, (j) => `let w_${j} = load_weight(at_${j} + k * PANEL);`)}
-    ${lines(rows, (i) => `let x_${i} = load_x(t_${i}, k);`)}
+    ${linesWgsl(outputs, (j) => `let w_${j} = load_weight(at_${j} + k * PANEL);`)}
+    ${linesWgsl(rows, (i) => `let x_${i} = load_x(t_${i}, k);`)}
     ${each((i, j) => `sum_${i}_${j} += dot(w_${j}, x_${i});`)}
   }
   ${each((i, j) => `store(t + ${i}u, n + ${j * lanes}u, sum_${i}_${j});`)}`;
@@ -267,7 +254,7 @@ function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }):
   const [wide, high] = [tileN / outputs, tileT / rows];
   const lanes = wide * high;
   const each = (line: (i: number, j: number) => string) =>
-    lines(rows, (i) => lines(outputs, (j) => line(i, j)));
+    linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
   return /* wgsl */ `
   let tiles = (run.rows + ${tileT - 1}u) / ${tileT}u;
   if (index >= BLOCKS * tiles) { return; }
@@ -291,8 +278,8 @@ function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }):
     }
     workgroupBarrier();
     for (var d = 0u; d < ${DEPTH}u; d++) {
-      ${lines(outputs, (j) => `let w_${j} = tile_w[d * ${tileN}u + column + ${j * wide}u];`)}
-      ${lines(rows, (i) => `let x_${i} = tile_x[d * ${tileT}u + row + ${i * high}u];`)}
+      ${linesWgsl(outputs, (j) => `let w_${j} = tile_w[d * ${tileN}u + column + ${j * wide}u];`)}
+      ${linesWgsl(rows, (i) => `let x_${i} = tile_x[d * ${tileT}u + row + ${i * high}u];`)}
       ${each((i, j) => `sum_${i}_${j} += dot(w_${j}, x_${i});`)}
     }
     workgroupBarrier();
@@ -378,12 +365,7 @@ fn store(t: u32, row: u32, sum: f32) {
   ${epilogueWgsl(options)}
 }
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let index = index_of(group, grid);
   ${body}
 }

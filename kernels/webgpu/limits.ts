@@ -6,6 +6,7 @@
 import { openGpu } from "./device.ts";
 import { type Call, Compiler } from "./pipeline.ts";
 import { StepQueue } from "./queue.ts";
+import { mainWgsl } from "./shader.ts";
 
 /** Lanes of a workgroup. */
 const LANES = 64;
@@ -23,12 +24,7 @@ const GROUPS = 512;
 export const LIMIT_FLOPS = 2 * 4 * CHAINS * TURNS * LANES * GROUPS;
 
 const MAIN = /* wgsl */ `
-@compute @workgroup_size(${LANES})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-)`;
+${mainWgsl(LANES)}`;
 
 /** Reads every byte of a buffer once; `out` is written if their sum is one number that it never is. */
 export function readCall(from: GPUBuffer, out: GPUBuffer): Call {

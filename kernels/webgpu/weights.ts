@@ -17,6 +17,7 @@ import {
 import type { Gpu } from "./device.ts";
 import type { Call, Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
+import { mainWgsl } from "./shader.ts";
 
 /** Bytes of a file's rows that go up at a time; 4 MiB were the fastest. */
 const CHUNK_BYTES = 4 << 20;
@@ -222,12 +223,7 @@ function packCall(
 @group(1) @binding(1) var<storage, read> source: array<${whole ? group : "u32"}>;
 ${bits}
 
-@compute @workgroup_size(${lanes})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) lane: u32,
-) {
+${mainWgsl(lanes)} {
   let i = index_of(group, grid) * ${lanes}u + lane;
   ${extent}
   let n = panel * ${PANEL}u + i % ${PANEL}u;

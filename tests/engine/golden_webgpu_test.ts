@@ -1,8 +1,4 @@
-import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 import { testGoldens } from "./goldens.ts";
 
-if (await probeWebGpu() || Deno.env.get("WGSLM_REQUIRE_WEBGPU") === "1") {
-  testGoldens("webgpu");
-} else {
-  console.warn("golden_webgpu_test.ts: SKIPPED, no WebGPU adapter here");
-}
+if (!await ignoreWithoutAdapter("golden_webgpu_test.ts")) testGoldens("webgpu");

@@ -2,14 +2,9 @@ import assert from "node:assert/strict";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy } from "./spy.ts";
 import { checkMatmulCase } from "./twins.ts";
+import { ignoreWithoutAdapter } from "./adapter.ts";
 
-const adapter = await probeWebGpu();
-const ignore = adapter === null && Deno.env.get("WGSLM_REQUIRE_WEBGPU") !== "1";
-if (ignore) {
-  console.warn(
-    "tuner_test.ts: SKIPPED, no WebGPU adapter here (WGSLM_REQUIRE_WEBGPU=1 makes that a failure)",
-  );
-}
+const ignore = await ignoreWithoutAdapter("tuner_test.ts");
 
 /** A place for the tuner's choices, and how often each thing was done with it. */
 function storeOf(text: string | null) {
@@ -39,7 +34,7 @@ Deno.test({
     const first = await record(storeOf(null));
     assert.equal(first.saved, 2);
     const kept = JSON.parse(first.text as string);
-    assert.equal(kept.adapter, adapter?.description);
+    assert.equal(kept.adapter, (await probeWebGpu())?.description);
     assert.deepEqual(Object.keys(kept.choices), ["66x130 F32 one", "66x130 F32 9 many"]);
     assert.equal((await record(storeOf(first.text))).saved, 0);
     const wrong = { "66x130 F32 one": 99, "66x130 F32 9 many": -1 };

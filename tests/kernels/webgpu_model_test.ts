@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { loadModel } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { openBackend } from "../../kernels/mod.ts";
-import { openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { put, stepOf, upload } from "./twins.ts";
+import { ignoreWithoutAdapter } from "./adapter.ts";
 
-const ignore = await probeWebGpu() === null && Deno.env.get("WGSLM_REQUIRE_WEBGPU") !== "1";
-if (ignore) console.warn("webgpu_model_test.ts: SKIPPED, no WebGPU adapter here");
+const ignore = await ignoreWithoutAdapter("webgpu_model_test.ts");
 
 for (const software of [false, true]) {
   Deno.test({

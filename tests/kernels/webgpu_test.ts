@@ -14,15 +14,10 @@ import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+import { ignoreWithoutAdapter } from "./adapter.ts";
 
 const adapter = await probeWebGpu();
-const required = Deno.env.get("WGSLM_REQUIRE_WEBGPU") === "1";
-const ignore = adapter === null && !required;
-if (ignore) {
-  console.warn(
-    "webgpu_test.ts: SKIPPED, no WebGPU adapter here (WGSLM_REQUIRE_WEBGPU=1 makes that a failure)",
-  );
-}
+const ignore = await ignoreWithoutAdapter("webgpu_test.ts");
 
 /** A test that needs an adapter. */
 function gpuTest(

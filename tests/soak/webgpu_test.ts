@@ -1,18 +1,13 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/model.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy, Spy } from "../kernels/spy.ts";
 import { randomTwinTest } from "../kernels/twins_attention.ts";
 import { fixture } from "../testing.ts";
+import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 
-const adapter = await probeWebGpu();
-const ignore = adapter === null && Deno.env.get("WGSLM_REQUIRE_WEBGPU") !== "1";
-if (ignore) {
-  console.warn(
-    "soak/webgpu_test.ts: SKIPPED, no WebGPU adapter here (WGSLM_REQUIRE_WEBGPU=1 makes that a failure)",
-  );
-}
+const ignore = await ignoreWithoutAdapter("soak/webgpu_test.ts");
 
 for (const software of [false, true]) {
   randomTwinTest((name, run) => {
