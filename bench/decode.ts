@@ -12,7 +12,6 @@ import { type GeneratedToken, generateTokens } from "../engine/generate.ts";
 import { chunkRows, Runner } from "../engine/runner.ts";
 import {
   checkpointWeights,
-  countParameters,
   putWeights,
   randomWeights,
   type WeightSource,
@@ -63,7 +62,7 @@ async function openLoop(
 ): Promise<DecodeLoop> {
   const backend = await openBackend("cpu");
   const weights = await putWeights(backend, a, source, a.blockSize + 1, () => {});
-  const chunk = chunkRows(backend.nominalFlops, countParameters(a), a.blockSize);
+  const chunk = chunkRows(backend.nominalFlops, a, a.blockSize);
   const runner = await Runner.create(backend, a, weights, { id, slots: a.blockSize, chunk });
   const model = { runner, tokenizer: null, eosIds: [], checkAlive: () => {} };
   const prompt = Array.from({ length: PROMPT }, (_, i) => i % a.vocabSize);

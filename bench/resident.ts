@@ -1,5 +1,6 @@
 /**
- * A process whose resident memory `figures.ts` compares: `idle` has imported the library, `gpt2` has run GPT-2's shape as well.
+ * A process whose resident memory is compared: `idle` has imported the library, `gpt2` has run GPT-2's shape as well, and `billion`
+ * Llama's of 10⁹ parameters, from random weights or from the folder that comes after it.
  *
  * @module
  */
@@ -13,28 +14,61 @@ export interface Resident {
   weights: number;
   kvCache: number;
   activations: number;
+  /** The most that was tracked at once. */
+  tracked: number;
+  /** Milliseconds from the call of `loadModel` to the last token. */
+  ms: number;
 }
 
 /** Tokens of the cache, few enough that all of it is written: pages that nothing touched are not resident. */
 const CONTEXT = 128;
 
-async function main(which: string): Promise<Resident> {
-  const tracked = { weights: 0, kvCache: 0, activations: 0 };
-  if (which === "idle") return { ...await resident(), ...tracked };
-  const { GPT2 } = await import("./decode.ts");
-  await using model = await loadModel({ config: GPT2 }, {
-    device: "js",
-    dtype: "F32",
-    contextLength: CONTEXT,
-  });
+/** Llama's shape of 1.24 · 10⁹ parameters, which are 2.5 GB in BF16. */
+export const BILLION = {
+  model_type: "llama",
+  vocab_size: 128256,
+  hidden_size: 2048,
+  intermediate_size: 8192,
+  num_hidden_layers: 16,
+  num_attention_heads: 32,
+  num_key_value_heads: 8,
+  max_position_embeddings: 131072,
+  rms_norm_eps: 1e-5,
+  rope_theta: 500000,
+  rope_scaling: {
+    rope_type: "llama3",
+    factor: 32,
+    low_freq_factor: 1,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 8192,
+  },
+  tie_word_embeddings: true,
+};
+
+async function main(which: string, source?: string): Promise<Resident> {
+  if (which === "idle") {
+    return { ...await resident(), weights: 0, kvCache: 0, activations: 0, tracked: 0, ms: 0 };
+  }
+  const start = performance.now();
+  await using model = which === "billion"
+    ? await loadModel(source ?? { config: BILLION }, {
+      device: "cpu",
+      dtype: "BF16",
+      contextLength: CONTEXT,
+    })
+    : await loadModel({ config: (await import("./decode.ts")).GPT2 }, {
+      device: "js",
+      dtype: "F32",
+      contextLength: CONTEXT,
+    });
   const prompt = Array.from({ length: CONTEXT - 16 }, (_, i) => i);
   const tokens = model.generate(prompt, { maxNewTokens: 16, ignoreEos: true, seed: 1 });
   for await (const _ of tokens);
-  const { classes } = model.memory;
-  for (const kind of ["weights", "kvCache", "activations"] as const) {
-    tracked[kind] = classes[kind].current;
-  }
-  return { ...await resident(), ...tracked };
+  const { classes, peak: tracked } = model.memory;
+  const [weights, kvCache, activations] = (["weights", "kvCache", "activations"] as const)
+    .map((kind) => classes[kind].current);
+  const ms = performance.now() - start;
+  return { ...await resident(), weights, kvCache, activations, tracked, ms };
 }
 
 async function resident(): Promise<{ rss: number; peak: number }> {
@@ -47,4 +81,4 @@ async function resident(): Promise<{ rss: number; peak: number }> {
   }
 }
 
-if (import.meta.main) console.log(JSON.stringify(await main(Deno.args[0])));
+if (import.meta.main) console.log(JSON.stringify(await main(Deno.args[0], Deno.args[1])));

@@ -12,6 +12,7 @@ import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { chunkRows, Runner } from "../engine/runner.ts";
 import {
   checkpointWeights,
+  countLayerParameters,
   countParameters,
   putWeights,
   randomWeights,
@@ -110,7 +111,7 @@ async function model(): Promise<void> {
       a.blockSize + 1,
       () => {},
     );
-    const chunk = chunkRows(backend.nominalFlops, parameters, a.blockSize);
+    const chunk = chunkRows(backend.nominalFlops, a, a.blockSize);
     const runner = await Runner.create(backend, a, weights, { id: dtype, slots: 1024, chunk });
     const prompt = Array.from({ length: DEPTH + 1 }, (_, i) => i);
     const settings = { temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 };
@@ -129,7 +130,7 @@ async function model(): Promise<void> {
     }
     const cacheBytes = 2 * 4 * a.nLayer * a.nKvHead * a.headDim * DEPTH;
     const bytes = (parameters - positions) * BYTES[dtype] + cacheBytes;
-    const operations = 2 * DEPTH * (parameters - positions - a.vocabSize * a.nEmbd);
+    const operations = 2 * DEPTH * countLayerParameters(a);
     const decodeShare = decodes.map((ms, i) => bytes / ms / (reading.bytes / reads[i]));
     const prefillShare = prefills.map((ms, i) =>
       operations / ms / (multiplying.operations / products[i])
@@ -233,7 +234,7 @@ async function resident(path?: string): Promise<Resident> {
   using checkpoint = await openCheckpoint(path);
   const source = await checkpointWeights(checkpoint, a, "auto");
   const weights = await putWeights(backend, a, source, DEPTH + 1, () => {});
-  const chunk = chunkRows(backend.nominalFlops, countParameters(a), DEPTH);
+  const chunk = chunkRows(backend.nominalFlops, a, DEPTH);
   const runner = await Runner.create(backend, a, weights, { id: path, slots: DEPTH, chunk });
   // All of the cache is written: pages that nothing touched are not resident.
   runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);

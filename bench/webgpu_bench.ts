@@ -6,13 +6,15 @@
  * @module
  */
 import type { Backend, Plan, Recorder, Step } from "../kernels/backend.ts";
+import { matmulJs, matmulScratch } from "../kernels/matmul/mod.ts";
 import type { Tensor, WeightDtype } from "../kernels/tensor.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
 import { openGpu } from "../kernels/webgpu/device.ts";
 import { LIMIT_FLOPS, multiplyCall, readCall } from "../kernels/webgpu/limits.ts";
 import { Compiler } from "../kernels/webgpu/pipeline.ts";
 import { StepQueue } from "../kernels/webgpu/queue.ts";
-import { median, type Share, sharesAfter } from "./measuring.ts";
+import { randomNumbers } from "../tests/testing.ts";
+import { median, type Share, sharesAfter, stored } from "./measuring.ts";
 
 interface Shape {
   readonly name: string;
@@ -22,6 +24,8 @@ interface Shape {
   readonly V: number;
   readonly S: number;
 }
+
+const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
 const SHAPES: readonly Shape[] = [
   { name: "GPT-2", C: 768, H: 12, F: 3072, V: 50257, S: 1024 },
@@ -196,6 +200,46 @@ async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Sha
   });
 }
 
+/** GPT-2's products by the typed-array form, on one thread, and by this adapter: how many times faster the adapter is. */
+async function printAgainstTypedArrays(): Promise<void> {
+  const [{ C, F, V }] = SHAPES;
+  const products = [[1, 3 * C, C], [1, C, C], [1, F, C], [1, C, F], [1, V, C], [ROWS, F, C]];
+  const lines = [];
+  for (const dtype of DTYPES) {
+    for (const [T, N, K] of products) {
+      const { data } = stored(N * K, dtype);
+      const [xs, ys] = [randomNumbers(T * K, 4), new Float32Array(T * N)];
+      const scratch = matmulScratch(dtype, K);
+      const js: Work = (count) => {
+        const start = performance.now();
+        for (let i = 0; i < count; i++) {
+          matmulJs(ys, xs, { data, dtype, shape: [N, K] }, {}, T, scratch);
+        }
+        return Promise.resolve((performance.now() - start) / count);
+      };
+      await using backend = await openWebGpuBackend();
+      const x = backend.tensor([T, K], "F32", "activations");
+      const out = backend.tensor([T, N], "F32", "activations");
+      backend.write(x, xs);
+      const weight = await backend.weight([N, K], dtype, (row, count, into) => {
+        into.set(data.subarray(row * K, (row + count) * K));
+      }, { stored: "NK" });
+      const build = (k: Recorder) => k.matmul(out, x, weight);
+      const step = { rows: T, position: 0, slot: 0, length: T };
+      const webgpu = planWork(backend, await backend.record(build), { name: "", step, out, build });
+      const [jsMs, ms] = await takeTurns([js, webgpu]);
+      lines.push({
+        what: `${T} × ${K} → ${N} ${dtype}`,
+        "typed arrays' ms": Number(jsMs.toPrecision(3)),
+        ms: Number(ms.toPrecision(3)),
+        "times faster": Number((jsMs / ms).toFixed(2)),
+      });
+    }
+  }
+  console.log("\nwebgpu: against typed arrays on one thread, medians of turns");
+  console.table(lines);
+}
+
 if (await navigator.gpu?.requestAdapter()) {
   const backend = await openWebGpuBackend();
   for (const shape of SHAPES) {
@@ -208,9 +252,10 @@ if (await navigator.gpu?.requestAdapter()) {
   }
   sharesAfter("webgpu", async () => {
     console.log(backend.description);
+    await printAgainstTypedArrays();
     const shares: Share[] = [];
     for (const shape of SHAPES) {
-      for (const dtype of ["F32", "F16", "BF16"] as const) {
+      for (const dtype of DTYPES) {
         shares.push(...await measure(shape, dtype, 1));
       }
       shares.push(...await measure(shape, "F32", ROWS));

@@ -62,9 +62,10 @@ function rates(readBytesPerSec: number, flopsPerSec: number): string[][] {
 }
 
 function gpuRows(limits: WebGpuLimits): string[][] {
-  const { maxBindingBytes, workgroupBytes, workgroupLanes, features } = limits;
+  const { maxBindingBytes, workgroupBytes, workgroupLanes, features, faulty } = limits;
+  const works = features.join(", ") || "none of those that help";
   return [
-    ["features", features.join(", ") || "none of those that help"],
+    ["features", faulty.length ? `${works}; tried in vain: ${faulty.join(", ")}` : works],
     ["binding", `at most ${bytes(maxBindingBytes)}; larger weights are split`],
     ["workgroup", `${workgroupLanes} lanes, ${bytes(workgroupBytes)}`],
     ...rates(limits.readBytesPerSec, limits.flopsPerSec),

@@ -209,6 +209,7 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
       flag !== "meta" && flag !== "tokenizer"
     ),
     "The run to estimate": ["context", "dtype"],
+    "What comes out": ["json-out"],
     "Other": OTHER,
   },
   devices: { "Other": OTHER },

@@ -47,11 +47,14 @@ const ABOUT: Readonly<
       "turn i draws with seed + i.",
   },
   inspect: {
-    summary: "Tells what a checkpoint holds, and the memory that a run would take.",
+    summary:
+      "Tells what a checkpoint holds, the memory that a run would take, and which backend has room " +
+      "for it. Nothing is loaded.",
     usage: "inspect [MODEL] [flags]",
     examples: [
       ["the bundled demo", "inspect"],
       ["what a shorter context saves", "inspect exports/mine --context 256"],
+      ["the same for a program", "inspect exports/mine --json-out fits.json"],
     ],
   },
   devices: {
@@ -64,7 +67,7 @@ const ABOUT: Readonly<
 const SUMMARIES: Readonly<Record<Command, string>> = {
   bench: "measure tokens per second (what runs when no command is named)",
   generate: "stream text",
-  inspect: "what a checkpoint holds, and the memory it takes",
+  inspect: "what a checkpoint holds, the memory it takes, and where it fits",
   devices: "what can run here, and its limits",
 };
 

@@ -1,14 +1,16 @@
 /**
- * `inspect`: what a checkpoint holds, and the memory that a run would take.
+ * `inspect`: what a checkpoint holds, the memory that a run would take, and which backend has it.
  *
  * @module
  */
-import { describeCheckpoint } from "../mod.ts";
+import { type BackendFit, fitBackends, type MissingBackend } from "../engine/memory.ts";
+import { type CheckpointDescription, describeCheckpoint, type WeightDtype } from "../mod.ts";
 import { bytes, table } from "./format.ts";
+import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
 import { chooseModel, hubOptions } from "./session.ts";
-import { clearStatus, print, styled } from "./terminal.ts";
+import { clearStatus, print, say, styled } from "./terminal.ts";
 
 /** Names of the classes of memory, as people say them. */
 const CLASSES: Readonly<Record<string, string>> = {
@@ -18,21 +20,45 @@ const CLASSES: Readonly<Record<string, string>> = {
   staging: "staging",
 };
 
+/** The dtypes that weights can be kept in. */
+const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
+
+/** A checkpoint, and what was found out about it. */
+interface Findings {
+  readonly id: string;
+  readonly description: CheckpointDescription;
+  readonly backends: readonly (BackendFit | MissingBackend)[];
+}
+
 /** Runs the command. */
 export async function inspect(invocation: Invocation, signal: AbortSignal): Promise<void> {
   const { given } = invocation;
+  const jsonPath = given["json-out"];
+  const json = jsonPath === undefined ? undefined : prepareOutput(jsonPath);
   using progress = new Progress();
   const { source, id } = chooseModel(invocation);
-  const { architecture: a, parameters, tensors, metadata, contextLength, memory } =
-    await describeCheckpoint(source as string, {
-      ...given.context !== undefined && { contextLength: given.context },
-      ...given.dtype !== undefined && { dtype: given.dtype },
-      ...hubOptions(given),
-      onProgress: progress.load,
-      signal,
-    });
+  const description = await describeCheckpoint(source as string, {
+    ...given.context !== undefined && { contextLength: given.context },
+    ...given.dtype !== undefined && { dtype: given.dtype },
+    ...hubOptions(given),
+    onProgress: progress.load,
+    signal,
+  });
+  const { architecture, memory, contextLength } = description;
+  const backends = await fitBackends(architecture, memory, contextLength);
   signal.throwIfAborted();
   clearStatus();
+  const findings = { id, description, backends };
+  try {
+    json?.write(`${JSON.stringify(asJson(findings), null, 2)}\n`);
+    if (json) say(`wrote ${json.path}`);
+  } finally {
+    print(asText(findings));
+  }
+}
+
+function asText({ id, description, backends }: Findings): string {
+  const { architecture: a, parameters, tensors, metadata, contextLength, memory } = description;
   const title = (text: string) => `\n${styled("bold", text)}\n`;
   let out = `${styled("bold", id)}\n`;
   out += table([
@@ -50,6 +76,12 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
     ...Object.entries(memory.classes).map(([name, count]) => [CLASSES[name] ?? name, bytes(count)]),
     ["together", bytes(memory.total)],
   ], [1]);
+  out += title("Weights by the dtype that they are kept in");
+  out += table(Object.entries(weightsByDtype(description)).map(([dtype, n]) => [dtype, bytes(n)]), [
+    1,
+  ]);
+  out += title("Where such a run fits");
+  out += table(backends.map((backend) => [backend.name, verdict(backend, contextLength)]));
   if (Object.keys(metadata).length) {
     out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(oneLine)));
   }
@@ -57,7 +89,72 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
   out += table(
     tensors.map(({ name, dtype, shape }) => [oneLine(name), dtype, `[${shape.join(", ")}]`]),
   );
-  print(out);
+  return out;
+}
+
+/** Bytes of the weights, by the dtype that they could be kept in. */
+function weightsByDtype({ memory }: CheckpointDescription): Record<string, number> {
+  return Object.fromEntries(
+    DTYPES.map((dtype) => [dtype, memory.with({ dtype }).classes.weights]),
+  );
+}
+
+/** Whether a run fits a backend, in words. */
+function verdict(backend: BackendFit | MissingBackend, contextLength: number): string {
+  if ("missing" in backend) return `not here: ${backend.missing}`;
+  const { fits, needs, room, tensorRoom, instead } = backend;
+  const most = tensorRoom === null ? "" : `, in buffers of at most ${bytes(tensorRoom)}`;
+  if (fits) return `fits: needs ${bytes(needs.total)}${room ? ` of ${bytes(room)}` : most}`;
+  const wants = room !== null
+    ? `needs ${bytes(needs.total)}, has ${bytes(room)}`
+    : `needs a buffer of ${bytes(needs.largest)}, has ${bytes(tensorRoom ?? 0)}`;
+  const others = instead.map(({ dtype, contextLength: slots }) => {
+    const context = slots < contextLength ? [`--context ${slots}`] : [];
+    return [...dtype ? [`--dtype ${dtype}`] : [], ...context].join(" ");
+  });
+  const way = others.length ? `${others.join(", or ")} would fit` : "no context and no dtype would";
+  return `does not fit: ${wants}; ${way}`;
+}
+
+/** The same for programs, in bytes. */
+function asJson({ id, description, backends }: Findings): Record<string, unknown> {
+  const { architecture: a, parameters, tensors, metadata, contextLength } = description;
+  return {
+    id,
+    model: {
+      family: a.family,
+      parameters,
+      n_layer: a.nLayer,
+      n_head: a.nHead,
+      n_kv_head: a.nKvHead,
+      n_embd: a.nEmbd,
+      vocab_size: a.vocabSize,
+      block_size: a.blockSize,
+    },
+    context: contextLength,
+    weights_bytes: weightsByDtype(description),
+    backends: backends.map((backend) => {
+      if ("missing" in backend) return { name: backend.name, here: false, why: backend.missing };
+      const { name, fits, needs, room, tensorRoom, instead } = backend;
+      const { weights, kvCache, activations } = needs.classes;
+      return {
+        name,
+        here: true,
+        fits,
+        needs: {
+          bytes: needs.total,
+          weights,
+          kv_cache: kvCache,
+          activations,
+          largest_buffer: needs.largest,
+        },
+        has: { bytes: room, largest_buffer: tensorRoom },
+        instead: instead.map(({ dtype = null, contextLength: context }) => ({ dtype, context })),
+      };
+    }),
+    metadata,
+    tensors,
+  };
 }
 
 /** Text of a stranger's file, without what would move a terminal's cursor. */

@@ -21,7 +21,7 @@ import {
   generateTokens,
 } from "./generate.ts";
 import { TILE_STORE } from "./tiles.ts";
-import { checkFits, estimateMemory, type MemoryEstimate } from "./memory.ts";
+import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, type PassTimes, Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -139,12 +139,15 @@ async function loadOnto(
     );
   }
   const slots = contextOf(a, options.contextLength);
-  const chunk = chunkRows(backend.nominalFlops, countParameters(a), slots);
+  const chunk = chunkRows(backend.nominalFlops, a, slots);
   const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
-  const estimate = estimateMemory(a, { contextLength: slots, chunk, dtypeOf });
-  // A GPU has memory of its own.
-  if (backend.name !== "webgpu") checkFits(id, estimate, slots);
-  await backend.expectFree?.(id, estimate.total, estimate.largest);
+  const estimate = estimateMemory(a, {
+    contextLength: slots,
+    chunk,
+    dtypeOf,
+    backend: backend.name,
+  });
+  await expectFits(backend, id, estimate, slots);
   const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
   const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
   const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
@@ -287,6 +290,7 @@ export class Model implements AsyncDisposable {
     const done = await this.#takeTurn();
     try {
       const runner = this.#alive();
+      await runner.useFixed(options.deterministic ?? false);
       const tokenizer = this.hasTokenizer ? this.tokenizer : null;
       // A chat model's configuration may know the end of a text alone, and not the mark that ends an answer.
       const eosIds = [...this.config.eosIds, ...tokenizer?.eosIds ?? []];
@@ -367,7 +371,7 @@ export async function describeCheckpoint(
   const weights = await checkpointWeights(checkpoint, architecture, kept);
   const contextLength = contextOf(architecture, options.contextLength);
   const parameters = countParameters(architecture);
-  const chunk = chunkRows(CPU_FLOPS, parameters, contextLength);
+  const chunk = chunkRows(CPU_FLOPS, architecture, contextLength);
   return {
     architecture,
     parameters,

@@ -14,11 +14,11 @@ import { Breather } from "./breather.ts";
 import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
 import { CheckpointError } from "./errors.ts";
 import type { SamplingOptions } from "./sampler.ts";
-import type { Weights } from "./weights.ts";
+import { countLayerParameters, type Weights } from "./weights.ts";
 
 /** Rows of a prefill chunk: about 100 ms of work, so that a run can be stopped and shows progress; a power of two. */
-export function chunkRows(nominalFlops: number, parameters: number, contextLength: number): number {
-  const rows = 0.1 * nominalFlops / (2 * parameters);
+export function chunkRows(nominalFlops: number, a: Architecture, contextLength: number): number {
+  const rows = 0.1 * nominalFlops / (2 * countLayerParameters(a));
   const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
   return Math.min(Math.max(power, 4), 128, contextLength);
 }
@@ -43,6 +43,13 @@ export interface PassTimes {
   readonly kernels: readonly KernelTime[];
 }
 
+/** The passes of a model; each writes the state of its runner. */
+interface Plans {
+  readonly prefill: Plan;
+  readonly decode: Plan;
+  readonly draw: Plan;
+}
+
 /** Turns that a whole pass has at least, and milliseconds for all of them. */
 const [PASS_TURNS, PASS_MS] = [5, 300];
 
@@ -61,6 +68,9 @@ export class Runner {
   #drawn = 0;
   /** Steps to queue before their ids are read. */
   #ahead = 1;
+  readonly #recorded: Plans;
+  /** Without kernels that were chosen by measuring. */
+  #fixed?: Plans;
   readonly #breather = new Breather();
 
   private constructor(
@@ -75,8 +85,11 @@ export class Runner {
     readonly many: State,
     readonly one: State & { logits: Tensor },
     readonly sampling: Sampling,
-    readonly plans: { prefill: Plan; decode: Plan; draw: Plan },
-  ) {}
+    /** Those in use. */
+    public plans: Plans,
+  ) {
+    this.#recorded = plans;
+  }
 
   /** Makes the state and records the passes. `id` names the model in messages. */
   static async create(
@@ -94,12 +107,19 @@ export class Runner {
       seen: backend.tensor([a.vocabSize], "U32", "activations"),
       drawn: backend.tensor([backend.readAhead ?? 1], "I32", "activations"),
     };
-    const plans = {
-      prefill: await backend.record((k) => forward(k, weights, many)),
-      decode: await backend.record((k) => forward(k, weights, one)),
-      draw: await backend.record((k) => forwardAndSample(k, weights, one, sampling)),
-    };
+    const plans = await recordPlans(backend.record.bind(backend), weights, many, one, sampling);
     return new Runner(backend, a, weights, id, slots, chunk, many, one, sampling, plans);
+  }
+
+  /** Goes over to kernels that are the same in every run of the program, or back to those that were the fastest. */
+  async useFixed(fixed: boolean): Promise<void> {
+    const { recordFixed } = this.backend;
+    if (!recordFixed) return; // no others
+    const { weights, many, one, sampling } = this;
+    if (fixed) this.#fixed ??= await recordPlans(recordFixed, weights, many, one, sampling);
+    const plans = fixed ? this.#fixed! : this.#recorded;
+    if (plans !== this.plans) this.#forget(); // the others round differently
+    this.plans = plans;
   }
 
   /** Whether the next token would have to leave the window, or slide it. */
@@ -296,6 +316,20 @@ export class Runner {
     this.#written.length = Math.min(this.#written.length, from);
     this.#prefilled = Math.min(this.#prefilled, from);
   }
+}
+
+async function recordPlans(
+  record: Backend["record"],
+  weights: Weights,
+  many: State,
+  one: State & { logits: Tensor },
+  sampling: Sampling,
+): Promise<Plans> {
+  return {
+    prefill: await record((k) => forward(k, weights, many)),
+    decode: await record((k) => forward(k, weights, one)),
+    draw: await record((k) => forwardAndSample(k, weights, one, sampling)),
+  };
 }
 
 function forwardAndSample(

@@ -5,26 +5,34 @@
  */
 import type { TileStore } from "../kernels/mod.ts";
 
-/** The file of choices; a run that cannot read or write it measures again, which costs it two seconds at most. */
+/**
+ * A file for each key, so that no adapter and no version takes another's place. A run that cannot read or write its file measures again,
+ * which costs it two seconds at most.
+ */
 export const TILE_STORE: TileStore = {
-  load: () => withPath((path) => Deno.readTextFile(path)),
-  save: async (text) => {
-    await withPath(async (path) => {
+  load: async (key) => {
+    try {
+      return await Deno.readTextFile(pathOf(key));
+    } catch {
+      return null; // no such file yet, or no permission: a cache is no condition
+    }
+  },
+  save: async (key, text) => {
+    try {
+      const path = pathOf(key);
       await Deno.mkdir(path.replace(/[^/\\]*$/, ""), { recursive: true });
       const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
       await Deno.writeTextFile(temporary, text);
       await Deno.rename(temporary, path); // nobody finds half of it
-      return text;
-    });
+    } catch {
+      // as above
+    }
   },
 };
 
-async function withPath(use: (path: string) => Promise<string>): Promise<string | null> {
-  try {
-    return await use(`${cacheFolder()}/wgslm/tiles.json`);
-  } catch {
-    return null; // no such file yet, or no permission: a cache is no condition
-  }
+/** Keys have an adapter's name in them, with whatever its maker put there. */
+function pathOf(key: string): string {
+  return `${cacheFolder()}/wgslm/tiles/${key.replace(/[^\w.]+/g, "-").slice(0, 200)}.json`;
 }
 
 /** The user's folder of caches, by the system's custom. */

@@ -23,7 +23,12 @@ import { type LayerSpec, specTree, type WeightSpec } from "./weights/specs.ts";
 
 export { checkpointWeights, type WeightSource } from "./weights/match.ts";
 export { randomWeights } from "./weights/random.ts";
-export { countParameters, type WeightSpec, weightSpecs } from "./weights/specs.ts";
+export {
+  countLayerParameters,
+  countParameters,
+  type WeightSpec,
+  weightSpecs,
+} from "./weights/specs.ts";
 
 /** A linear layer: y = x · Wᵀ + bias. */
 export interface Linear {

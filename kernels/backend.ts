@@ -34,6 +34,8 @@ export interface Backend extends AsyncDisposable {
   readonly threads: number;
   /** The adapter's or the processor's name, as far as it is known. */
   readonly description: string;
+  /** Whether it is a GPU that the processor plays, whose tensors lie in the host's memory. */
+  readonly software?: boolean;
   /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
   readonly nominalFlops: number;
   /** Steps that are worth queueing before anything is read; default 1, where a step is done when `run` returns. */
@@ -76,6 +78,8 @@ export interface Backend extends AsyncDisposable {
    * @throws {RangeError} naming the operation whose operands do not fit.
    */
   record(build: (k: Recorder) => void): Promise<Plan>;
+  /** As `record`, with kernels that are the same in every run of a program; missing where `record` never chooses by measuring. */
+  recordFixed?(build: (k: Recorder) => void): Promise<Plan>;
   /**
    * Runs a pass some dozen times, as a plan of `build` would run, and tells what each kind of kernel takes. Its operands are written
    * to as a plan's are.

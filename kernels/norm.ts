@@ -87,6 +87,8 @@ export interface NormWgsl {
   readonly lanes: number;
   /** Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written. */
   readonly inPlace: boolean;
+  /** Whether the device has subgroups; default false. */
+  readonly subgroups?: boolean;
   readonly options: NormOptions<unknown>;
 }
 
@@ -94,7 +96,7 @@ export interface NormWgsl {
  * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias (absent without one).
  * `run` and `index_of` come from the prelude in `webgpu/pipeline.ts`.
  */
-export function normWgsl({ C, lanes, inPlace, options }: NormWgsl): string {
+export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): string {
   const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
   const x = inPlace ? "y" : "x";
   const declareX = inPlace ? "" : "@group(1) @binding(1) var<storage, read> x: array<f32>;";
@@ -112,7 +114,7 @@ ${declareBias}
 
 const C = ${C}u;
 const LANES = ${lanes}u;
-${sumOverLanesWgsl(lanes)}
+${sumOverLanesWgsl(lanes, { subgroups })}
 
 ${mainWgsl(lanes)} {
   let t = index_of(group, grid);

@@ -26,6 +26,8 @@ const MAX_TEMPLATE = 1_000_000;
 const MAX_BLANKS = 1_000;
 /** Expressions and statements that may be evaluated: a second or two. A long chat takes some ten thousand. */
 const MAX_STEPS = 3_000_000;
+/** Milliseconds that a template may take: one step may be a list of many items that is sorted, joined or searched. */
+const MAX_MS = 5_000;
 /** Items of a list, as in Jinja's sandbox. */
 const MAX_ITEMS = 100_000;
 /** UTF-16 units of a text. */
@@ -173,6 +175,7 @@ function range(...bounds: unknown[]): number[] {
 function boundedInterpreter({ Environment, Interpreter }: Library) {
   class Bounded extends Interpreter {
     #steps = 0;
+    readonly #deadline = performance.now() + MAX_MS;
     /** The node of the list that the loop goes over which was begun last. */
     #list: Node;
 
@@ -199,7 +202,9 @@ function boundedInterpreter({ Environment, Interpreter }: Library) {
       }
       // Whoever handles a long text looks at its characters; a loop has every item in its hands, even where it does nothing.
       this.#steps += 1 + size / 1000 + (node === this.#list ? size : 0);
-      if (this.#steps > MAX_STEPS) throw new Error("it does not come to an end");
+      if (this.#steps > MAX_STEPS || performance.now() > this.#deadline) {
+        throw new Error("it does not come to an end");
+      }
     }
 
     /** `text.strip(characters)` and its two sisters; undefined for everything else. */

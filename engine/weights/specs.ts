@@ -146,13 +146,26 @@ function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): 
 
 /** Every tensor that a model of this architecture is made of, tied ones once. */
 export function weightSpecs(a: Architecture): WeightSpec[] {
-  const { wte, wpe, h, lnF, lmHead, lmHeadBias } = specTree(a);
-  const layers = [...h.flatMap((block) => Object.values(block)), lnF];
-  const all = [wte, wpe, ...layers.flatMap((l) => [l?.weight, l?.bias]), lmHead, lmHeadBias];
+  const { wte, wpe, lnF, lmHead, lmHeadBias } = specTree(a);
+  const all = [wte, wpe, ...layerSpecs(a), lnF?.weight, lnF?.bias, lmHead, lmHeadBias];
   return all.filter((spec) => spec !== undefined);
+}
+
+function layerSpecs(a: Architecture): WeightSpec[] {
+  const layers = specTree(a).h.flatMap((block) => Object.values(block));
+  return layers.flatMap((l) => [l?.weight, l?.bias]).filter((spec) => spec !== undefined);
 }
 
 /** Number of learned numbers, tied ones counted once. */
 export function countParameters(a: Architecture): number {
-  return weightSpecs(a).reduce((n, { shape }) => n + sizeOf(shape), 0);
+  return count(weightSpecs(a));
+}
+
+/** Those of the layers alone: what a row of a prefill is multiplied by, near enough. */
+export function countLayerParameters(a: Architecture): number {
+  return count(layerSpecs(a));
+}
+
+function count(specs: readonly WeightSpec[]): number {
+  return specs.reduce((n, { shape }) => n + sizeOf(shape), 0);
 }

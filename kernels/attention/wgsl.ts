@@ -12,7 +12,7 @@ import { linesWgsl, mainWgsl } from "../webgpu/shader.ts";
 
 /** The constants that attention's shaders are specialised on. */
 export interface AttentionWgsl extends AttentionShape {
-  /** Lanes of a workgroup, a power of two. */
+  /** Lanes of a workgroup, a power of two up to 128. */
   readonly lanes: number;
   readonly options: AttentionOptions;
 }
@@ -181,10 +181,23 @@ ${mainWgsl(lanes)} {
 `;
 }
 
-/** Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every query head of the group. */
-export function keysAtOnce({ H, G, lanes }: AttentionWgsl): number {
+/** Query heads that a workgroup takes at a time, of those that share keys and values: each needs registers and workgroup memory. */
+const MAX_HEADS = 16;
+
+/** Bytes of workgroup memory that every device has. */
+const WORKGROUP_BYTES = 16384;
+
+function headsAtOnce({ H, G }: AttentionWgsl): number {
+  const heads = H / G;
+  return Math.ceil(heads / Math.ceil(heads / MAX_HEADS));
+}
+
+/** Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every query head that it takes. */
+export function keysAtOnce(constants: AttentionWgsl): number {
+  const { lanes } = constants;
+  const rest = WORKGROUP_BYTES - (16 + 4) * lanes; // after `shares` and `totals`
   let keys = 256;
-  while (keys > 16 && 4 * (H / G) * (keys + lanes) + 20 * lanes > 16384) keys /= 2;
+  while (4 * headsAtOnce(constants) * (keys + lanes) > rest) keys /= 2;
   return keys;
 }
 
@@ -216,19 +229,22 @@ function gatherWgsl(r: number, wide: number, slices: number): string {
 export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): string {
   const { H, G, D, S, lanes, options: { window } } = constants;
   const keys = keysAtOnce(constants);
-  const R = H / G;
+  const heads = headsAtOnce(constants);
   const vectors = Math.ceil(D / 4);
+  // Keys whose scores a lane makes side by side: what it reads of a query serves all of them.
+  const beside = Math.min(4, Math.ceil(keys / lanes));
   // Lanes that stand side by side have a head's numbers by fours; if there are more, they share out the keys.
   const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
   const slices = lanes / wide;
-  const each = (line: (r: number) => string) => linesWgsl(R, line);
+  const each = (line: (r: number) => string) => linesWgsl(heads, line);
+  const eachKey = (line: (key: number) => string) => linesWgsl(beside, line);
   const number = (r: number, c: number) => {
     const value = split ? `sum_${r}[${c}]` : `sum_${r}[${c}] / total_${r}`;
     const guard = 4 * (vectors - 1) + c < D ? "" : `if (i < ${vectors - 1}u) `;
     return `${guard}{ y[to + ${c}u] = ${value}; }`;
   };
   const store = (r: number) => {
-    const row = split ? `(place * ${H}u + head + ${r}u) * ${D + 2}u` : `(head + ${r}u) * ${D}u`;
+    const row = split ? `(place * ${H}u + head_${r}) * ${D + 2}u` : `head_${r} * ${D}u`;
     const rest = split
       ? `if (i == 0u) { y[to + ${D}u] = maxima[${r * lanes}u]; y[to + ${D + 1}u] = total_${r}; }`
       : "";
@@ -236,17 +252,21 @@ export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): stri
       [0, 1, 2, 3].map((c) => number(r, c)).join(" ")
     } ${rest} }`;
   };
-  const values = (i: string) => `
-    ${each((r) => `var sum_${r} = vec4f(0.0); var total_${r} = 0.0;`)}
-    if (${i} < ${vectors}u) {
-      for (var j = slice; j < count; j += ${slices}u) {
-        let value = v_at(kv + j, ${i});
-        ${
-    each((r) => `{ let p = scores[${r * keys}u + j]; sum_${r} += p * value; total_${r} += p; }`)
-  }
-      }
-    }
-    ${each((r) => gatherWgsl(r, wide, slices))}`;
+  const greatest = (r: number, other: string) =>
+    `maxima[${r * lanes}u + lane] = max(maxima[${r * lanes}u + lane], maxima[${other}]);`;
+  const product = (r: number) =>
+    /* wgsl */ `{ let query = q_at(head_${r}, i);
+        ${eachKey((key) => `score_${r}_${key} += dot(key_${key}, query);`)} }`;
+  const keep = (r: number) =>
+    eachKey((key) =>
+      /* wgsl */ `score_${r}_${key} = score(score_${r}_${key});
+    top_${r} = max(top_${r}, score_${r}_${key});
+    if (j + ${key * lanes}u < count) { scores[${r * keys}u + j_${key}] = score_${r}_${key}; }`
+    );
+  const add = (r: number) =>
+    /* wgsl */ `{ let near = scores[${r * keys}u + j];
+        let far = select(0.0, scores[${r * keys}u + far], j + ${slices}u < count);
+        sum_${r} += near * near_value + far * far_value; total_${r} += near + far; }`;
   return /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${loadWgsl("q", 1, D)}
@@ -254,8 +274,8 @@ ${loadWgsl("k", 2, D)}
 ${loadWgsl("v", 3, D)}
 ${scoreWgsl(constants)}
 ${firstWgsl(window)}
-var<workgroup> scores: array<f32, ${R * keys}>;
-var<workgroup> maxima: array<f32, ${R * lanes}>;
+var<workgroup> scores: array<f32, ${heads * keys}>;
+var<workgroup> maxima: array<f32, ${heads * lanes}>;
 var<workgroup> shares: array<vec4f, ${lanes}>;
 var<workgroup> totals: array<f32, ${lanes}>;
 
@@ -266,58 +286,53 @@ ${mainWgsl(lanes)} {
   let start = first_of(run.length) + place * ${keys}u;
   if (run.rows == 0u || start >= run.length) { return; }
   let count = min(${keys}u, run.length - start);
-  let head = g * ${R}u;
   let kv = g * ${S}u + start;
+  let slice = lane / ${wide}u;
 
-  ${each((r) => `var top_${r} = f32(${LOWEST});`)}
-  for (var j = lane; j < count; j += ${2 * lanes}u) {
-    let far = min(j + ${lanes}u, count - 1u);
-    ${each((r) => `var near_${r} = 0.0; var far_${r} = 0.0;`)}
-    for (var i = 0u; i < ${vectors}u; i++) {
-      let near_key = k_at(kv + j, i);
-      let far_key = k_at(kv + far, i);
-      ${
-    each((r) =>
-      `{ let query = q_at(head + ${r}u, i); near_${r} += dot(near_key, query); far_${r} += dot(far_key, query); }`
-    )
-  }
+  for (var taken = 0u; taken < ${H / G}u; taken += ${heads}u) {
+    // Beyond the last head, the last one once more.
+    ${each((r) => `let head_${r} = g * ${H / G}u + min(taken + ${r}u, ${H / G - 1}u);`)}
+    ${each((r) => `var top_${r} = f32(${LOWEST});`)}
+    for (var j = lane; j < count; j += ${beside * lanes}u) {
+      ${eachKey((key) => `let j_${key} = min(j + ${key * lanes}u, count - 1u);`)}
+      ${each((r) => eachKey((key) => `var score_${r}_${key} = 0.0;`))}
+      for (var i = 0u; i < ${vectors}u; i++) {
+        ${eachKey((key) => `let key_${key} = k_at(kv + j_${key}, i);`)}
+        ${each(product)}
+      }
+      ${each(keep)}
     }
-    ${
-    each((r) =>
-      `near_${r} = score(near_${r}); far_${r} = score(far_${r});
-    top_${r} = max(top_${r}, max(near_${r}, far_${r}));
-    scores[${r * keys}u + j] = near_${r};
-    if (j + ${lanes}u < count) { scores[${r * keys}u + far] = far_${r}; }`
-    )
-  }
-  }
-  ${each((r) => `maxima[${r * lanes}u + lane] = top_${r};`)}
-  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    ${each((r) => `maxima[${r * lanes}u + lane] = top_${r};`)}
+    for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+      workgroupBarrier();
+      if (lane < half) {
+        ${each((r) => greatest(r, `${r * lanes}u + lane + half`))}
+      }
+    }
     workgroupBarrier();
-    if (lane < half) {
+    for (var j = lane; j < count; j += ${lanes}u) {
       ${
-    each((r) =>
-      `maxima[${r * lanes}u + lane] = max(maxima[${r * lanes}u + lane], maxima[${
-        r * lanes
-      }u + lane + half]);`
-    )
-  }
-    }
-  }
-  workgroupBarrier();
-  for (var j = lane; j < count; j += ${lanes}u) {
-    ${
     each((r) => `scores[${r * keys}u + j] = exp(scores[${r * keys}u + j] - maxima[${r * lanes}u]);`)
   }
-  }
-  workgroupBarrier();
-  let slice = lane / ${wide}u;
-  for (var first = 0u; first < ${vectors}u; first += ${wide}u) {
-    let i = first + lane % ${wide}u;
-    ${values("i")}
-    if (slice == 0u && i < ${vectors}u) {
-      ${each(store)}
     }
+    workgroupBarrier();
+    for (var first = 0u; first < ${vectors}u; first += ${wide}u) {
+      let i = first + lane % ${wide}u;
+      ${each((r) => `var sum_${r} = vec4f(0.0); var total_${r} = 0.0;`)}
+      if (i < ${vectors}u) {
+        for (var j = slice; j < count; j += ${2 * slices}u) {
+          let far = min(j + ${slices}u, count - 1u);
+          let near_value = v_at(kv + j, i);
+          let far_value = v_at(kv + far, i);
+          ${each(add)}
+        }
+      }
+      ${each((r) => gatherWgsl(r, wide, slices))}
+      if (slice == 0u && i < ${vectors}u) {
+        ${each(store)}
+      }
+    }
+    workgroupBarrier(); // the next heads' scores come where these were
   }
 }
 `;

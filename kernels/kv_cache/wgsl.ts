@@ -13,13 +13,38 @@ export interface WriteKvWgsl extends WriteKvShape {
   readonly lanes: number;
   /** R: numbers of a head that turn; 0 without a table. */
   readonly rotaryDim: number;
+  /** Whether the device has subgroups; default false. */
+  readonly subgroups?: boolean;
+  /** What this dispatch writes; default all three. */
+  readonly part?: WriteKvPart;
   readonly options: WriteKvOptions<unknown>;
 }
 
+/** Queries alone, keys and values alone, or all three. */
+export type WriteKvPart = "q" | "kv" | "qkv";
+
+/**
+ * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table, which would be nine operands. Eight are
+ * what every device can bind.
+ */
+export function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
+  return table && qNorm?.bias && kNorm?.bias ? ["q", "kv"] : ["qkv"];
+}
+
+/** Workgroups of a part. */
+export function writeKvGroups({ H, G }: WriteKvShape, part: WriteKvPart, rows: number): number {
+  return rows * headsOf(part, H, G);
+}
+
+/** Heads that a part has of a row: queries' first, then keys', then values'. */
+function headsOf(part: WriteKvPart, H: number, G: number): number {
+  return { q: H, kv: 2 * G, qkv: H + 2 * G }[part];
+}
+
 /** Mean and 1/deviation of `count` numbers of qkv, which every lane gets alike. */
-function statsWgsl(lanes: number): string {
+function statsWgsl(lanes: number, subgroups?: boolean): string {
   return /* wgsl */ `
-${sumOverLanesWgsl(lanes)}
+${sumOverLanesWgsl(lanes, { subgroups })}
 fn mean_of(lane: u32, start: u32, count: u32) -> f32 {
   var sum = 0.0;
   for (var i = lane; i < count; i += ${lanes}u) { sum += qkv[start + i]; }
@@ -103,45 +128,33 @@ fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, positi
 
 /**
  * The WGSL form: one workgroup for each head of each row, queries, then keys, then values. Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table,
- * 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'.
+ * 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'; a part has those that it needs.
  */
-export function writeKvWgsl({ H, G, D, S, lanes, rotaryDim, options }: WriteKvWgsl): string {
-  const { table, interleaved = false, qNorm, kNorm } = options;
-  const R = table ? rotaryDim : 0;
+export function writeKvWgsl(constants: WriteKvWgsl): string {
+  const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
+  const { table, qNorm, kNorm } = options;
+  const normed = part === "q" ? qNorm : part === "kv" ? kNorm : qNorm ?? kNorm;
+  const turned = (name: "q" | "k") =>
+    turnedWgsl(name, table ? rotaryDim : 0, options.interleaved ?? false);
   const query = headWgsl("q", D, normOf(qNorm, D, H));
   const key = headWgsl("k", D, normOf(kNorm, D, G));
-  return /* wgsl */ `
+  const declareQuery = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> q: array<f32>;
+${query.declare}
+${turned("q")}`;
+  const declareKey = /* wgsl */ `
 @group(1) @binding(1) var<storage, read_write> k: array<f32>;
 @group(1) @binding(2) var<storage, read_write> v: array<f32>;
-@group(1) @binding(3) var<storage, read> qkv: array<f32>;
-${table ? "@group(1) @binding(4) var<storage, read> table: array<f32>;" : ""}
-${qNorm || kNorm ? statsWgsl(lanes) : ""}
-${query.declare}
 ${key.declare}
-${turnedWgsl("q", R, interleaved)}
-${turnedWgsl("k", R, interleaved)}
-
-const H = ${H}u;
-const G = ${G}u;
-const D = ${D}u;
-const S = ${S}u;
-const HEADS = H + 2u * G;
-
-${mainWgsl(lanes)} {
-  let index = index_of(group, grid);
-  if (index >= run.rows * HEADS) { return; }
-  let t = index / HEADS;
-  let head = index % HEADS;
-  let start = index * D;
-  let position = run.position + t;
-  if (head < H) {
+${turned("k")}`;
+  const writeQuery = /* wgsl */ `{
     let to = (t * H + head) * D;
     ${query.stats}
     for (var i = lane; i < D; i += ${lanes}u) {
       q[to + i] = turned_q(i, start, head, mean, inverse, position);
     }
-  } else if (head < H + G) {
+  }`;
+  const writeKey = /* wgsl */ `if (head < H + G) {
     let g = head - H;
     let to = (g * S + run.slot + t) * D;
     ${key.stats}
@@ -151,7 +164,34 @@ ${mainWgsl(lanes)} {
   } else {
     let to = ((head - H - G) * S + run.slot + t) * D;
     for (var i = lane; i < D; i += ${lanes}u) { v[to + i] = qkv[start + i]; }
-  }
+  }`;
+  const write = {
+    q: writeQuery,
+    kv: writeKey,
+    qkv: `if (head < H) ${writeQuery} else ${writeKey}`,
+  };
+  return /* wgsl */ `
+@group(1) @binding(3) var<storage, read> qkv: array<f32>;
+${table ? "@group(1) @binding(4) var<storage, read> table: array<f32>;" : ""}
+${normed ? statsWgsl(lanes, subgroups) : ""}
+${part === "kv" ? "" : declareQuery}
+${part === "q" ? "" : declareKey}
+
+const H = ${H}u;
+const G = ${G}u;
+const D = ${D}u;
+const S = ${S}u;
+const HEADS = ${headsOf(part, H, G)}u; // of this dispatch
+const FIRST = ${part === "kv" ? H : 0}u;
+
+${mainWgsl(lanes)} {
+  let index = index_of(group, grid);
+  if (index >= run.rows * HEADS) { return; }
+  let t = index / HEADS;
+  let head = FIRST + index % HEADS;
+  let start = (t * (H + 2u * G) + head) * D;
+  let position = run.position + t;
+  ${write[part]}
 }
 `;
 }

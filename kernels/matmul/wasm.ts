@@ -11,7 +11,15 @@
  * @module
  */
 import { BYTES, type WeightDtype } from "../tensor.ts";
-import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
+import {
+  call,
+  f32x4,
+  type Func,
+  type Global,
+  i32,
+  type ModuleBuilder,
+  v128,
+} from "../wasm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "../wasm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import { storeLanes } from "../wasm/lanes.ts";
@@ -56,9 +64,14 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   const wideBytes = matmulScratch(shape);
+  const panelBytes = PANEL_COLUMNS * K * BYTES[dtype];
+  const ahead = T < MANY ? null : aheadOf(m, shape);
   const tileOf = (rows: number, dtype: WeightDtype) => ({
     rows,
-    tile: tileWasm(m, math, store, rows, { ...shape, dtype }),
+    tile: tileWasm(m, math, store, { rows, ahead: rows === MANY ? ahead : null }, {
+      ...shape,
+      dtype,
+    }),
   });
   const tall = [4, 2, 1].filter((rows) => rows <= T);
   const many = wideBytes > 0 || dtype === "F32" ? tall.map((rows) => tileOf(rows, "F32")) : [];
@@ -66,6 +79,8 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
   const widen = wideBytes > 0 ? widenWasm(m, K, dtype) : null;
   return defineKernel(m, 6, (f, [y, x, w, bias, gate, wide], { rows, begin, end }) => {
     const [n, t, yt, xt, gt, from] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
+    // What the next panel's part comes from that a tile has fetched into the cache.
+    const next = f.local("i32");
     const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
     const under = (tiles: typeof many, size: number) => {
       for (const { rows: height, tile } of tiles) {
@@ -75,9 +90,10 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
             const weights = i32.add(from, first * size);
             const left = i32.sub(N - first, n);
             const columns = () =>
-              f.do(call(tile, from4(yt), xt, weights, from4(bias), from4(gt), left));
+              f.do(call(tile, from4(yt), xt, weights, from4(bias), from4(gt), left, next));
             if (first === 0) columns();
             else f.if(i32.gtS(left, 0), columns);
+            if (height === MANY && ahead) advance(next, ahead.tileBytes);
           }
           advance(t, height);
           advance(yt, height * N * 4);
@@ -86,7 +102,6 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
         });
       }
     };
-    const panelBytes = PANEL_COLUMNS * K * BYTES[dtype];
     f.set(w, i32.add(w, i32.mul(begin, panelBytes)));
     for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
     if (widen) f.set(wide, i32.add(wide, i32.mul(m.thread.get, wideBytes)));
@@ -96,6 +111,9 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
       f.set(xt, x);
       f.set(gt, gate);
       f.set(from, w);
+      // Of the last panel, itself: it is there already.
+      const more = i32.ltU(i32.add(n, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS));
+      f.set(next, i32.select(i32.add(w, panelBytes), w, more));
       if (widen) {
         f.if(i32.geU(rows, MANY), () => {
           f.do(call(widen, wide, w));
@@ -109,6 +127,32 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
       for (const at of [y, bias, gate]) advance(at, LINE);
     });
   });
+}
+
+/** Inputs between two looks ahead. */
+const STRIDE = 64;
+
+/** How a panel is fetched while the one before is worked with: a few lines of it every `STRIDE` inputs of a tile. */
+interface Ahead {
+  /** Lines at a time, so far apart, in bytes. */
+  readonly lines: number;
+  readonly apart: number;
+  /** What a tile moves on by. */
+  readonly tileBytes: number;
+  readonly kept: Global;
+}
+
+function aheadOf(m: ModuleBuilder, { T, K, dtype }: MatmulWasm): Ahead {
+  const lines = K * PANEL_COLUMNS * BYTES[dtype] / LINE;
+  const tiles = Math.floor(T / MANY) * (PANEL_COLUMNS / columnsOf(MANY));
+  const looks = Math.max(1, Math.floor(K / STRIDE));
+  const atOnce = Math.ceil(lines / (tiles * looks));
+  return {
+    lines: atOnce,
+    apart: Math.floor(lines / atOnce) * LINE,
+    tileBytes: Math.ceil(lines / atOnce / tiles) * LINE,
+    kept: m.global(),
+  };
 }
 
 /** A 16-bit panel made wide: where to, and from where. */
@@ -144,14 +188,17 @@ function columnsOf(rows: number): number {
   return rows > 2 ? 8 : 16;
 }
 
-/** Some rows by columns of a panel: y, x, weight, bias, gate of the corner, and the outputs that are left from there. */
+/**
+ * Some rows by columns of a panel: y, x, weight, bias, gate of the corner, the outputs that are left from there, and what is to be fetched
+ * meanwhile.
+ */
 function tileWasm(
   m: ModuleBuilder,
   { madd }: VectorMath,
   store: Store,
-  rows: number,
+  { rows, ahead }: { rows: number; ahead: Ahead | null },
   { N, K, dtype, options }: MatmulWasm,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
+): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
   const columns = columnsOf(rows);
   // One row has few sums: twice as many wait less for each other.
   const chains = rows > 1 ? 1 : 2;
@@ -159,10 +206,10 @@ function tileWasm(
   // Placed F16 numbers lack a factor, of which x takes one root and the sums take the other: none is lost below F32's least.
   const root = dtype === "F16" ? Math.sqrt(UNIT) : 1;
   return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32"],
+    ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
-    (f, y, x, w, bias, gate, left) => {
-      const end = f.local("i32");
+    (f, y, x, w, bias, gate, left, next) => {
+      const [end, seen] = [f.local("i32"), f.local("i32")];
       const xr = f.local("v128");
       const inputs = Array.from({ length: rows }, () => f.local("v128"));
       const weights = Array.from({ length: columns / 4 }, () => f.local("v128"));
@@ -182,8 +229,7 @@ function tileWasm(
       };
       const streams = rows > 1 ? 1 : STREAMS;
       const length = Math.floor(K / (streams * STEP)) * STEP;
-      f.set(end, i32.add(x, 4 * length));
-      f.for(x, x, end, 4 * STEP, () => {
+      const turn = () => {
         for (let stream = 0; stream < streams; stream++) {
           const first = stream * length;
           for (const [r, v] of inputs.entries()) {
@@ -195,7 +241,26 @@ function tileWasm(
           }
         }
         f.set(w, i32.add(w, STEP * stride));
-      });
+      };
+      const turns = (inputs: number) => {
+        f.set(end, i32.add(x, 4 * inputs));
+        f.for(x, x, end, 4 * STEP, turn);
+      };
+      if (ahead && length >= STRIDE) {
+        const last = f.local("i32");
+        f.set(last, i32.add(x, 4 * (length - length % STRIDE)));
+        f.while(i32.ltU(x, last), () => {
+          for (let line = 0; line < ahead.lines; line++) {
+            f.set(seen, i32.or(seen, i32.load(next, line * ahead.apart)));
+          }
+          f.set(next, i32.add(next, LINE));
+          turns(STRIDE);
+        });
+        f.do(ahead.kept.set(seen)); // else nobody would have to read it
+        if (length % STRIDE > 0) turns(length % STRIDE);
+      } else {
+        turns(length);
+      }
       for (let k = (streams - 1) * length; k < K - length; k++) {
         multiply(k, k % chains, (r) => scaled(v128.load32Splat(x, 4 * (r * K + k))));
       }

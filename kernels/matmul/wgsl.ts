@@ -73,8 +73,8 @@ export const TILES: Readonly<Record<"one" | "many", readonly Tile[]>> = {
  */
 export const SOFTWARE_TILES: Readonly<Record<"one" | "normed" | "many", Tile>> = {
   one: { kind: "flat", lanes: 8, outputs: 8, rows: 1 },
-  normed: { kind: "flat", lanes: 32, outputs: 8, rows: 1 },
-  many: { kind: "flat", lanes: 8, outputs: 8, rows: 4 },
+  normed: { kind: "flat", lanes: 16, outputs: 8, rows: 1 },
+  many: { kind: "flat", lanes: 8, outputs: 8, rows: 8 },
 };
 
 /** Workgroups that a product of `rows` rows takes. */
@@ -172,7 +172,7 @@ function normedWgsl(
 @group(1) @binding(1) var<storage, read> x: array<f32>;
 @group(1) @binding(5) var<storage, read> norm_weight: array<f32>;
 ${bias ? "@group(1) @binding(6) var<storage, read> norm_bias: array<f32>;" : ""}
-var<workgroup> normed: array<f32, 4u * GROUPS>;
+var<workgroup> normed: array<vec4f, GROUPS>;
 ${sumOverLanesWgsl(lanes)}
 fn norm_x(lane: u32, row: u32) {
   ${mean}
@@ -182,26 +182,38 @@ fn norm_x(lane: u32, row: u32) {
     squares += d * d;
   }
   let inverse = 1.0 / sqrt(sum_over_lanes(lane, squares) / f32(K) + f32(${eps}));
-  for (var k = lane; k < 4u * GROUPS; k += ${lanes}u) {
-    var v = 0.0;
-    if (k < K) {
-      v = (x[row + k] - mean) * inverse * (norm_weight[k] + f32(${offset}));
-      ${shift}
-      v *= f32(${scale});
-    }
-    normed[k] = v;
+  for (var k = lane; k < GROUPS; k += ${lanes}u) {
+    normed[k] = vec4f(
+      ${[0, 1, 2, 3].map((i) => `normed_at(row, 4u * k + ${i}u, mean, inverse)`).join(",\n      ")},
+    );
   }
   workgroupBarrier();
 }
-fn load_x(t: u32, k: u32) -> vec4f {
-  return vec4f(normed[4u * k], normed[4u * k + 1u], normed[4u * k + 2u], normed[4u * k + 3u]);
-}`;
+fn normed_at(row: u32, k: u32, mean: f32, inverse: f32) -> f32 {
+  if (k >= K) { return 0.0; }
+  var v = (x[row + k] - mean) * inverse * (norm_weight[k] + f32(${offset}));
+  ${shift}
+  return v * f32(${scale});
+}
+fn load_x(t: u32, k: u32) -> vec4f { return normed[k]; }`;
 }
 
 /** No shared memory, no barrier but a norm's: each lane walks all of K for its sums, which are named, not indexed. */
-function flatBody({ lanes, outputs, rows }: Tile & { kind: "flat" }, normed: boolean): string {
+function flatBody(
+  { lanes, outputs, rows }: Tile & { kind: "flat" },
+  K: number,
+  normed: boolean,
+): string {
   const each = (line: (i: number, j: number) => string) =>
     linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
+  // Two groups of inputs a round: more loads are under way, and a processor asks once for both which lanes are alive.
+  const depth = Math.ceil(K / 4) % 2 === 0 ? 2 : 1;
+  const multiply = (d: number) =>
+    /* wgsl */ `{
+    ${linesWgsl(outputs, (j) => `let w_${j} = load_weight(at_${j} + (k + ${d}u) * PANEL);`)}
+    ${linesWgsl(rows, (i) => `let x_${i} = load_x(t_${i}, k + ${d}u);`)}
+    ${each((i, j) => `sum_${i}_${j} += dot(w_${j}, x_${i});`)}
+  }`;
   return /* wgsl */ `
   let tiles = (run.rows + ${rows - 1}u) / ${rows}u;
   if (index >= BLOCKS * tiles) { return; }
@@ -211,10 +223,8 @@ function flatBody({ lanes, outputs, rows }: Tile & { kind: "flat" }, normed: boo
   ${linesWgsl(outputs, (j) => `let at_${j} = start_of(n + ${j * lanes}u);`)}
   ${normed ? "norm_x(lane, t * K);" : ""}
   ${each((i, j) => `var sum_${i}_${j} = 0.0;`)}
-  for (var k = 0u; k < GROUPS; k++) {
-    ${linesWgsl(outputs, (j) => `let w_${j} = load_weight(at_${j} + k * PANEL);`)}
-    ${linesWgsl(rows, (i) => `let x_${i} = load_x(t_${i}, k);`)}
-    ${each((i, j) => `sum_${i}_${j} += dot(w_${j}, x_${i});`)}
+  for (var k = 0u; k < GROUPS; k += ${depth}u) {
+  ${linesWgsl(depth, multiply)}
   }
   ${each((i, j) => `store(t + ${i}u, n + ${j * lanes}u, sum_${i}_${j});`)}`;
 }
@@ -290,6 +300,7 @@ function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }):
 /** Lanes of a workgroup, its outputs, its own memory and its work. */
 function bodyOf(
   tile: Tile,
+  K: number,
   normed: boolean,
 ): { lanes: number; block: number; memory: string; body: string } {
   switch (tile.kind) {
@@ -298,7 +309,7 @@ function bodyOf(
         lanes: tile.lanes,
         block: tile.lanes * tile.outputs,
         memory: "",
-        body: flatBody(tile, normed),
+        body: flatBody(tile, K, normed),
       };
     case "split": {
       const lanes = tile.outputs * tile.slices;
@@ -321,7 +332,7 @@ var<workgroup> tile_x: array<vec4f, ${tile.tileT * DEPTH}>;`;
 export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): string {
   const { first, count } = part ?? { first: 0, count: N };
   const group = GROUP_WGSL[dtype];
-  const { lanes, block, memory, body } = bodyOf(tile, norm !== undefined);
+  const { lanes, block, memory, body } = bodyOf(tile, K, norm !== undefined);
   const declareBias = options.bias
     ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;"
     : "";

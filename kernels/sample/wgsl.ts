@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { sumOverLanesWgsl } from "../webgpu/shader.ts";
 import { NOT_FINITE, ROTATIONS } from "./mod.ts";
 
 /** The constants that the sampling shader is specialised on. */
@@ -12,6 +13,8 @@ export interface SampleWgsl {
   readonly R: number;
   /** Lanes of the one workgroup, a power of two. */
   readonly lanes: number;
+  /** Whether the device has subgroups; default false. */
+  readonly subgroups?: boolean;
 }
 
 /** The rounds of `threefry` written out, on a state `s` and `keys`. */
@@ -67,29 +70,11 @@ fn gumbel(seed: vec2u, draw: u32, id: u32) -> f32 {
 `;
 }
 
-/** Sums over the workgroup that every lane gets alike, and the thresholds that are found with them, two bits at a pass. */
-function sampleThresholdsWgsl(): string {
+/** The thresholds, found by sums over the workgroup that every lane gets alike, two bits at a pass. */
+function sampleThresholdsWgsl({ lanes, subgroups }: SampleWgsl): string {
   return /* wgsl */ `
-var<workgroup> pool: array<vec4u, LANES>;
-
-fn count_over_lanes(lane: u32, mine: vec3u) -> vec3u {
-  pool[lane] = vec4u(mine, 0u);
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { pool[lane] += pool[lane + half]; }
-  }
-  return workgroupUniformLoad(&pool[0]).xyz;
-}
-fn mass_over_lanes(lane: u32, mine: vec3f) -> vec3f {
-  pool[lane] = bitcast<vec4u>(vec4f(mine, 0.0));
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) {
-      pool[lane] = bitcast<vec4u>(bitcast<vec4f>(pool[lane]) + bitcast<vec4f>(pool[lane + half]));
-    }
-  }
-  return bitcast<vec4f>(workgroupUniformLoad(&pool[0])).xyz;
-}
+${sumOverLanesWgsl(lanes, { name: "count_over_lanes", type: "vec3u", subgroups })}
+${sumOverLanesWgsl(lanes, { name: "mass_over_lanes", type: "vec3f", subgroups })}
 
 // The greatest key that at least k ids reach: the k-th largest. Three keys are tried at a time: reading is what costs.
 fn top_k_key(lane: u32, k: u32) -> u32 {
@@ -135,7 +120,8 @@ fn top_p_key(lane: u32, least: u32, top_key: u32, p: f32) -> u32 {
 /**
  * The WGSL form: one workgroup. Operands: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5 drawn, 6 keys (scratch, U32 [V]).
  */
-export function sampleWgsl({ V, R, lanes }: SampleWgsl): string {
+export function sampleWgsl(constants: SampleWgsl): string {
+  const { V, R, lanes } = constants;
   return /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> ids: array<i32>;
 @group(1) @binding(1) var<storage, read> logits: array<u32>;
@@ -149,18 +135,19 @@ const V = ${V}u;
 const R = ${R}u;
 const LANES = ${lanes}u;
 ${sampleMathWgsl()}
-${sampleThresholdsWgsl()}
+${sampleThresholdsWgsl(constants)}
 // A candidate is (key, id); of equal keys the lower id wins.
 fn better(a: vec2u, b: vec2u) -> vec2u {
   return select(b, a, a.x > b.x || (a.x == b.x && a.y < b.y));
 }
+var<workgroup> candidates: array<vec2u, LANES>;
 fn best_over_lanes(lane: u32, mine: vec2u) -> vec2u {
-  pool[lane] = vec4u(mine, 0u, 0u);
+  candidates[lane] = mine;
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
-    if (lane < half) { pool[lane] = vec4u(better(pool[lane].xy, pool[lane + half].xy), 0u, 0u); }
+    if (lane < half) { candidates[lane] = better(candidates[lane], candidates[lane + half]); }
   }
-  return workgroupUniformLoad(&pool[0]).xy;
+  return workgroupUniformLoad(&candidates[0]);
 }
 
 @compute @workgroup_size(LANES)

@@ -26,7 +26,7 @@ import {
 } from "../tensor.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "./assembler.ts";
 import type { Run } from "./control.ts";
-import { type Block, LIMIT_BYTES, LinearMemory, PAGE_BYTES, prodCollector } from "./memory.ts";
+import { type Block, LIMIT_BYTES, LinearMemory, prodCollector } from "./memory.ts";
 import { Packer } from "./packer.ts";
 import { panelsLength, widenPanels } from "./panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
@@ -246,7 +246,7 @@ class WasmBackend implements Backend {
         relaxed: this.#relaxed,
         shared: linear.shared,
         threads: this.threads,
-        pages: linear.wasm.buffer.byteLength / PAGE_BYTES,
+        pages: linear.pages,
         allocate: (bytes) => {
           const block = this.#allocate(bytes, "activations");
           scratch.push(block);

@@ -95,7 +95,7 @@ export class Limits implements AsyncDisposable {
     operands: readonly number[],
     define: (m: ModuleBuilder) => Kernel,
   ): Promise<() => void> {
-    const m = new ModuleBuilder(this.linear.shared);
+    const m = new ModuleBuilder(this.linear.shared, this.linear.pages);
     const kernel = define(m);
     const entries = items.map((items) => ({ kernel, operands, items }));
     defineRun(m, entries, { threads: this.pool.threads, callerSleeps: canSleep() });

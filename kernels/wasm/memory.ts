@@ -12,12 +12,13 @@ import { VECTOR_BYTES } from "./lanes.ts";
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
 const ALIGNMENT = 64;
 /** What a memory grows by. */
-export const PAGE_BYTES = 65536;
+const PAGE_BYTES = 65536;
 /** What stands at the beginning of the memory, before all blocks: the threads' words, and what is packed next. */
 export const PACKING_ADDRESS = CONTROL_BYTES;
 const RESERVED_BYTES = CONTROL_BYTES + 256;
 /** All that a 32-bit address reaches. */
 export const LIMIT_BYTES = 2 ** 32;
+const MAX_PAGES = LIMIT_BYTES / PAGE_BYTES;
 
 /** A part of linear memory; `bytes` is what is tracked, the padding included. */
 export interface Block {
@@ -50,7 +51,7 @@ export class LinearMemory {
   constructor(tracked: Memory, readonly shared: boolean) {
     this.#tracked = tracked;
     try {
-      this.wasm = new WebAssembly.Memory({ initial: 1, maximum: LIMIT_BYTES / PAGE_BYTES, shared });
+      this.wasm = shared ? makeShared() : growing(false);
     } catch (cause) {
       throw new DeviceError(
         `Cannot open "wasm": the system has no room for another memory of up to 4 GiB; dispose of a model first`,
@@ -84,6 +85,11 @@ export class LinearMemory {
       else merged.push(hole);
     }
     this.#free = merged;
+  }
+
+  /** Pages that a module may count on. */
+  get pages(): number {
+    return this.wasm.buffer.byteLength / PAGE_BYTES;
   }
 
   /** Counts bytes that lie outside, but belong to the work on it. */
@@ -145,6 +151,23 @@ export class LinearMemory {
         { cause },
       );
     }
+  }
+}
+
+/** A memory of one page that grows up to the limit. */
+function growing(shared: boolean): WebAssembly.Memory {
+  return new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared });
+}
+
+/**
+ * A memory that threads share, at its full size from the start: where another thread may grow it, V8 looks for its size again and again,
+ * which costs a matrix product 7 %. Pages that nobody touches cost nothing, but a system may refuse to promise so many.
+ */
+function makeShared(): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: MAX_PAGES, maximum: MAX_PAGES, shared: true });
+  } catch {
+    return growing(true);
   }
 }
 

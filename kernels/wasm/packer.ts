@@ -75,7 +75,7 @@ export class Packer {
 
   /** Compiles the program. */
   static async open(linear: LinearMemory, pool: Pool | null): Promise<Packer> {
-    const m = new ModuleBuilder(linear.shared);
+    const m = new ModuleBuilder(linear.shared, linear.pages);
     const entry = { kernel: definePacking(m), operands: [], items: { count: 1, perRow: true } };
     defineRun(m, [entry], { threads: pool?.threads ?? 1, callerSleeps: false });
     const module = await WebAssembly.compile(m.toBytes());

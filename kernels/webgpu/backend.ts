@@ -20,7 +20,9 @@ import {
   type Weight,
   type WeightDtype,
 } from "../tensor.ts";
+import { prodCollector } from "../wasm/memory.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
+import { tryFeatures } from "./features.ts";
 import { Compiler } from "./pipeline.ts";
 import { costOf, fitsClock, profileByClock, profileByDifference } from "./profile.ts";
 import { StepQueue } from "./queue.ts";
@@ -41,6 +43,8 @@ export interface WebGpuOptions {
   readonly software?: boolean;
   /** Whether a profile reads the device's clock, where it lends it; default true. */
   readonly clock?: boolean;
+  /** Whether kernels use subgroups, where the device has them; default true. */
+  readonly subgroups?: boolean;
   /** Whether tiles are chosen by measuring, on a GPU; default true. */
   readonly tune?: boolean;
   /** Where the choices are kept; default nowhere. */
@@ -52,17 +56,27 @@ export interface WebGpuOptions {
  * @throws {DeviceError} when there is no WebGPU or no adapter.
  */
 export async function openWebGpuBackend(options: WebGpuOptions = {}): Promise<Backend> {
-  return new WebGpuBackend(await openGpu(options.software), options);
+  const gpu = await openGpu(options.software);
+  const queue = new StepQueue(gpu);
+  const compiler = new Compiler(gpu, queue);
+  await tryFeatures(gpu, queue, compiler);
+  if (options.subgroups === false) gpu.features.delete("subgroups");
+  return new WebGpuBackend(gpu, queue, compiler, options);
 }
 
 class WebGpuBackend implements Backend {
   readonly name = "webgpu";
   readonly threads = 1;
   readonly description: string;
-  /** A guess until something is timed: an integrated GPU of these years, or lavapipe on two cores. */
+  readonly software: boolean;
+  /**
+   * A guess: an integrated GPU of these years, or lavapipe on two cores. It sizes the chunks of a prefill alone, of 128 rows at most, and a
+   * figure that was measured would differ from run to run, and the chunks' bounds and the bits of the sums with it.
+   */
   readonly nominalFlops: number;
   readonly readAhead = READ_AHEAD;
   readonly memory: Memory;
+  readonly recordFixed?: Backend["record"];
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #compiler: Compiler;
@@ -70,16 +84,21 @@ class WebGpuBackend implements Backend {
   readonly #tiles: Tiles;
   readonly #clock: boolean;
 
-  constructor(gpu: Gpu, options: WebGpuOptions) {
+  constructor(gpu: Gpu, queue: StepQueue, compiler: Compiler, options: WebGpuOptions) {
     this.description = gpu.description;
+    this.software = gpu.software;
     this.nominalFlops = gpu.software ? 10e9 : 1e12;
     this.memory = gpu.memory;
     this.#clock = options.clock ?? true;
     this.#gpu = gpu;
-    this.#queue = new StepQueue(gpu);
-    this.#compiler = new Compiler(gpu, this.#queue);
-    this.#uploader = new Uploader(gpu, this.#queue, this.#compiler);
-    this.#tiles = new Tiles(gpu, this.#queue, this.#compiler, options);
+    this.#queue = queue;
+    this.#compiler = compiler;
+    this.#uploader = new Uploader(gpu, queue, compiler);
+    this.#tiles = new Tiles(gpu, queue, compiler, options);
+    if (this.#tiles.measured) {
+      const fixed = new Tiles(gpu, queue, compiler, { tune: false });
+      this.recordFixed = (build) => this.#record(build, fixed);
+    }
   }
 
   async expectFree(what: string, bytes: number, largest = 0): Promise<void> {
@@ -89,7 +108,7 @@ class WebGpuBackend implements Backend {
         `Cannot load "${what}" on webgpu: expected no tensor of more than ${most} bytes (one binding), got one of ${largest}; a smaller context takes less`,
       );
     }
-    // A software adapter has the host's memory, and would take it in earnest.
+    // A software adapter has the host's memory, and promises more of it than there is.
     if (!this.#gpu.software) await this.#gpu.expectFree(what, bytes);
   }
 
@@ -157,12 +176,16 @@ class WebGpuBackend implements Backend {
 
   /** @throws {DeviceError} naming the operation that has no shader here, or whose shader does not compile. */
   async record(build: (k: Recorder) => void): Promise<Plan> {
-    const { scratch, lowered } = await this.#lower(build);
+    return await this.#record(build, this.#tiles);
+  }
+
+  async #record(build: (k: Recorder) => void, tiles: Tiles): Promise<Plan> {
+    const { scratch, lowered } = await this.#lower(build, tiles);
     return await this.#compiler.plan(lowered.flatMap(({ calls }) => calls), scratch);
   }
 
   async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
-    const { scratch, lowered } = await this.#lower(build);
+    const { scratch, lowered } = await this.#lower(build, this.#tiles);
     if (!lowered.length) return [];
     try {
       const calls = lowered.flatMap(({ calls }) => calls);
@@ -182,13 +205,13 @@ class WebGpuBackend implements Backend {
     }
   }
 
-  async #lower(build: (k: Recorder) => void) {
+  async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
-    const recorder = new WebGpuRecorder(this.#gpu, this.#tiles);
+    const recorder = new WebGpuRecorder(this.#gpu, tiles);
     const { scratch } = recorder;
     try {
       build(recorder);
-      await this.#tiles.tune(recorder.recorded);
+      await tiles.tune(recorder.recorded);
       return { scratch, lowered: recorder.lowered() };
     } catch (error) {
       for (const buffer of scratch) this.#gpu.free(buffer);
@@ -199,6 +222,7 @@ class WebGpuBackend implements Backend {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#gpu.close();
     await this.#queue.settle();
+    prodCollector(); // a device's own host memory goes with its object
   }
 }
 

@@ -7,18 +7,17 @@ import { DeviceError } from "../errors.ts";
 import { Memory } from "../memory.ts";
 import { BYTES, type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
-/** Features that are taken where they are granted; nothing depends on them. Deno grants "subgroups" and does not list it. */
-const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+/** Features that something here has a use for; nothing depends on them. Deno grants "subgroups" and does not list it. */
+const FEATURES = ["subgroups", "timestamp-query"] as const;
 
-/** Limits that are not raised unless they are asked for. */
-const LIMITS = [
-  "maxStorageBufferBindingSize",
-  "maxBufferSize",
-  "maxStorageBuffersPerShaderStage",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-] as const;
+/** A feature that a device may have. */
+export type Feature = typeof FEATURES[number];
+
+/**
+ * Limits that are not raised unless they are asked for. Those of a kernel (operands, workgroup memory, lanes) stay where every device has
+ * them: what runs here then runs anywhere.
+ */
+const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
 /** A tensor in one buffer; a 16-bit one of odd size has two bytes to spare, for copies go by four. */
 export class GpuTensor implements Tensor {
@@ -37,6 +36,10 @@ export function tensorBytes(shape: readonly number[], dtype: Dtype): number {
 /** A device whose buffers are counted and whose errors wait for the next read. */
 export class Gpu {
   readonly memory = new Memory();
+  /** The granted features that were tried and do what they should: `tryFeatures` puts them here. */
+  readonly features = new Set<Feature>();
+  /** What every shader begins with, before all declarations. */
+  directives = "";
   readonly #buffers = new Map<GPUBuffer, MemoryClass>();
   /** Sends what was queued; buffers may not go before. */
   #beforeFree: () => void = () => {};
@@ -49,8 +52,10 @@ export class Gpu {
     readonly description: string,
     /** Whether the processor plays the GPU: barriers are dear there, and a workgroup runs on one thread. */
     readonly software: boolean,
-    /** The granted ones of `FEATURES`: Deno does not list all that it grants. */
-    readonly features: readonly string[],
+    /** Features that the device was opened with. */
+    readonly granted: readonly Feature[],
+    /** Features that the adapter says it has, whether or not it granted them. */
+    readonly claimed: readonly Feature[],
   ) {
     // Without a listener, what goes wrong in queued work is silent.
     device.addEventListener("uncapturederror", (event) => {
@@ -219,8 +224,9 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
     );
   }
   let cause: unknown;
-  // All features at once, then without the one that may be unknown here, then none: an adapter that refused is spent.
-  for (const features of [FEATURES, FEATURES.filter((name) => name !== "subgroups"), []]) {
+  // All features, then without each, then none. An adapter that refused is spent.
+  const without = FEATURES.map((left) => FEATURES.filter((name) => name !== left));
+  for (const features of [FEATURES, ...without, []]) {
     const adapter = await requestAdapter();
     if (!adapter) {
       throw new DeviceError(
@@ -229,12 +235,15 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
       );
     }
     const { description, software } = describe(adapter);
+    const listed = FEATURES.filter((name) => adapter.features.has(name));
+    const asked = features.filter((name) => name === "subgroups" || listed.includes(name));
     try {
-      const listed = features.filter((name) =>
-        name === "subgroups" || adapter.features.has(name as GPUFeatureName)
-      );
-      const device = await requestDevice(adapter, listed);
-      return new Gpu(device, description, asSoftware ?? software, listed);
+      const device = await adapter.requestDevice({
+        requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
+        requiredFeatures: asked,
+      });
+      const claimed = FEATURES.filter((name) => listed.includes(name) || asked.includes(name));
+      return new Gpu(device, description, asSoftware ?? software, asked, claimed);
     } catch (error) {
       cause = new DeviceError(
         `Cannot open "webgpu" on ${description}: ${messageOf(error)}; choose "cpu"`,
@@ -243,17 +252,6 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
     }
   }
   throw cause;
-}
-
-async function requestDevice(
-  adapter: GPUAdapter,
-  features: readonly typeof FEATURES[number][],
-): Promise<GPUDevice> {
-  const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
-  return await adapter.requestDevice({
-    requiredLimits,
-    requiredFeatures: features as readonly string[] as GPUFeatureName[],
-  });
 }
 
 /** What an error says. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { openGpu } from "./device.ts";
+import { tryFeatures } from "./features.ts";
 import { type Call, Compiler } from "./pipeline.ts";
 import { StepQueue } from "./queue.ts";
 import { mainWgsl } from "./shader.ts";
@@ -78,8 +79,10 @@ export interface WebGpuLimits {
   readonly workgroupBytes: number;
   /** Lanes that a workgroup can have. */
   readonly workgroupLanes: number;
-  /** Those granted of the features that kernels or profiles can use. */
+  /** Those of the features that kernels or profiles use which were tried and work. */
   readonly features: readonly string[];
+  /** Those that the adapter says it has, and which it refused or which gave a wrong answer. */
+  readonly faulty: readonly string[];
 }
 
 /** Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU. @throws {DeviceError} when there is none. */
@@ -88,6 +91,7 @@ export async function measureWebGpu(): Promise<WebGpuLimits> {
   const queue = new StepQueue(gpu);
   try {
     const compiler = new Compiler(gpu, queue);
+    await tryFeatures(gpu, queue, compiler);
     const source = gpu.storage(
       Math.min(gpu.maxBytes, gpu.software ? 64 << 20 : 256 << 20),
       "staging",
@@ -109,7 +113,8 @@ export async function measureWebGpu(): Promise<WebGpuLimits> {
       maxBindingBytes: gpu.maxBytes,
       workgroupBytes: limits.maxComputeWorkgroupStorageSize,
       workgroupLanes: limits.maxComputeInvocationsPerWorkgroup,
-      features: gpu.features,
+      features: [...gpu.features],
+      faulty: gpu.claimed.filter((name) => !gpu.features.has(name)),
       readBytesPerSec: await best(readCall(source, out), source.size),
       flopsPerSec: await best(multiplyCall(out), LIMIT_FLOPS),
     };

@@ -52,11 +52,19 @@ export class Compiler {
   /** @throws {DeviceError} naming the operation that the device refuses. */
   async prepare({ op, wgsl, operands, groups }: Call): Promise<Dispatch> {
     const { device } = this.#gpu;
+    const most = device.limits.maxStorageBuffersPerShaderStage;
+    const count = operands.filter((operand) => operand).length;
+    if (count > most) {
+      throw new DeviceError(
+        `Cannot bind "${op}" on webgpu: expected at most ${most} operands, got ${count}`,
+      );
+    }
     const layout = this.#layoutOf(operands);
-    let compiling = this.#pipelines.get(wgsl);
+    const code = this.#gpu.directives + PRELUDE + wgsl;
+    let compiling = this.#pipelines.get(code);
     if (!compiling) {
-      compiling = this.#compile(op, wgsl, layout);
-      this.#pipelines.set(wgsl, compiling);
+      compiling = this.#compile(op, code, layout);
+      this.#pipelines.set(code, compiling);
     }
     const pipeline = await compiling;
     const entries = operands.flatMap((operand, binding) =>
@@ -87,13 +95,14 @@ export class Compiler {
 
   async #compile(
     op: string,
-    wgsl: string,
+    code: string,
     layout: GPUBindGroupLayout,
   ): Promise<GPUComputePipeline> {
     const { device } = this.#gpu;
+    expectWorkgroupRoom(op, code, device.limits.maxComputeWorkgroupStorageSize);
     // The scope is closed before anything is awaited: scopes are one stack for the whole device.
     device.pushErrorScope("validation");
-    const module = device.createShaderModule({ label: op, code: PRELUDE + wgsl });
+    const module = device.createShaderModule({ label: op, code });
     const compiling = device.createComputePipelineAsync({
       label: op,
       layout: device.createPipelineLayout({ bindGroupLayouts: [this.#queue.layout, layout] }),
@@ -105,6 +114,47 @@ export class Compiler {
     if (pipeline.status === "rejected") throw cannotCompile(op, pipeline.reason);
     return pipeline.value;
   }
+}
+
+/** Bytes that an element of workgroup memory takes; vectors of three stand as far apart as those of four. */
+const ELEMENT_BYTES: Readonly<Record<string, number>> = {
+  f32: 4,
+  u32: 4,
+  i32: 4,
+  vec2f: 8,
+  vec2u: 8,
+  vec3f: 16,
+  vec3u: 16,
+  vec4f: 16,
+  vec4u: 16,
+};
+
+/** Bytes of workgroup memory that a shader declares; NaN where that is not told by its constants. */
+function workgroupBytes(code: string): number {
+  const constants = new Map(
+    Array.from(code.matchAll(/^const (\w+) = ([^;]+);/gm), ([, name, value]) => [name, value]),
+  );
+  const valueOf = (product: string): number =>
+    product.split("*").reduce((all, factor) => {
+      const text = factor.trim();
+      const constant = constants.get(text);
+      return all * (constant === undefined ? Number(text.replace(/u$/, "")) : valueOf(constant));
+    }, 1);
+  let bytes = 0;
+  for (const [, declared] of code.matchAll(/var<workgroup> \w+: ([^;]+);/g)) {
+    const [, type, count] = /^array<(\w+), ([^>]+)>$/.exec(declared) ?? [null, declared, "1"];
+    bytes += ELEMENT_BYTES[type] * valueOf(count);
+  }
+  return bytes;
+}
+
+/** Deno does not look after this limit, and a browser refuses the shader. @throws {DeviceError} beyond it. */
+function expectWorkgroupRoom(op: string, code: string, most: number): void {
+  const bytes = workgroupBytes(code);
+  if (bytes <= most) return;
+  throw new DeviceError(
+    `Cannot compile "${op}" on webgpu: expected at most ${most} bytes of workgroup memory, got ${bytes}`,
+  );
 }
 
 function cannotCompile(op: string, error: unknown): DeviceError {

@@ -92,8 +92,8 @@ function clockScale(starts: readonly { readonly host: number; readonly device: b
 }
 
 /** Whether one set of queries is enough for a plan's dispatches. */
-export function fitsClock({ device }: Gpu, dispatches: readonly Dispatch[]): boolean {
-  return device.features.has("timestamp-query") && 2 * dispatches.length <= MOST_QUERIES;
+export function fitsClock({ features }: Gpu, dispatches: readonly Dispatch[]): boolean {
+  return features.has("timestamp-query") && 2 * dispatches.length <= MOST_QUERIES;
 }
 
 /** Times without a clock: all dispatches of a kind, once and many times over. */

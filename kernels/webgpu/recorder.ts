@@ -15,7 +15,7 @@ import type { Recorder, Step } from "../backend.ts";
 import { checkAddPosition, checkEmbed, embedGroups, type EmbedWgsl, embedWgsl } from "../embed.ts";
 import { expectThat } from "../errors.ts";
 import { checkWriteKv } from "../kv_cache/mod.ts";
-import { writeKvWgsl } from "../kv_cache/wgsl.ts";
+import { writeKvGroups, writeKvParts, writeKvWgsl } from "../kv_cache/wgsl.ts";
 import { checkMatmul } from "../matmul/mod.ts";
 import { matmulGroups, matmulWgsl } from "../matmul/wgsl.ts";
 import { checkNorm, normWgsl } from "../norm.ts";
@@ -151,7 +151,7 @@ export class WebGpuRecorder implements Recorder {
   #norm({ y, x, options }: Of<"norm">): Call[] {
     const inPlace = y === x;
     const lanes = this.#gpu.software ? 32 : 128;
-    const wgsl = normWgsl({ C: x.shape[1], lanes, inPlace, options });
+    const wgsl = normWgsl({ C: x.shape[1], lanes, inPlace, subgroups: this.#subgroups, options });
     const { weight, bias } = options;
     const operands = [writes(y), inPlace ? undefined : reads(x), reads(weight), reads(bias)];
     return [{ op: "norm", wgsl, operands, groups: ({ rows }) => rows }];
@@ -182,20 +182,24 @@ export class WebGpuRecorder implements Recorder {
     const { table, qNorm, kNorm } = options;
     const rotaryDim = options.rotaryDim ?? table?.shape[1] ?? 0;
     const lanes = this.#gpu.software ? 16 : 64;
-    const wgsl = writeKvWgsl({ ...shape, lanes, rotaryDim, options });
-    const operands = [
-      writes(q),
-      writes(cache.k),
-      writes(cache.v),
-      reads(qkv),
-      reads(table),
-      reads(qNorm?.weight),
-      reads(qNorm?.bias),
-      reads(kNorm?.weight),
-      reads(kNorm?.bias),
-    ];
-    const heads = shape.H + 2 * shape.G;
-    return [{ op: "writeKv", wgsl, operands, groups: ({ rows }) => rows * heads }];
+    const subgroups = this.#subgroups;
+    return writeKvParts(options).map((part) => {
+      const wgsl = writeKvWgsl({ ...shape, lanes, rotaryDim, subgroups, part, options });
+      const [queries, keys] = [part !== "kv", part !== "q"];
+      const operands = [
+        queries ? writes(q) : undefined,
+        keys ? writes(cache.k) : undefined,
+        keys ? writes(cache.v) : undefined,
+        reads(qkv),
+        reads(table),
+        queries ? reads(qNorm?.weight) : undefined,
+        queries ? reads(qNorm?.bias) : undefined,
+        keys ? reads(kNorm?.weight) : undefined,
+        keys ? reads(kNorm?.bias) : undefined,
+      ];
+      const groups = ({ rows }: Step) => writeKvGroups(shape, part, rows);
+      return { op: "writeKv", wgsl, operands, groups };
+    });
   }
 
   #attention({ y, q, cache, options }: Of<"attention">): Call[] {
@@ -234,8 +238,9 @@ export class WebGpuRecorder implements Recorder {
 
   #sample({ y: ids, logits, sampling }: Of<"sample">): Call[] {
     const { V, R } = checkSample(ids, logits, sampling);
-    // lavapipe ends a shader's loops after 65535 rounds in all: more lanes, and each makes fewer.
-    const wgsl = sampleWgsl({ V, R, lanes: this.#gpu.software ? 512 : 256 });
+    // Few ids keep few lanes busy. lavapipe ends a shader's loops after 65535 rounds in all, and each id takes some 40.
+    const lanes = V <= 2048 ? 64 : 256;
+    const wgsl = sampleWgsl({ V, R, lanes, subgroups: this.#subgroups });
     const { settings, counter, seen, drawn } = sampling;
     const operands = [
       writes(ids),
@@ -247,6 +252,10 @@ export class WebGpuRecorder implements Recorder {
       { buffer: this.#scratch(4 * V), written: true },
     ];
     return [{ op: "sample", wgsl, operands, groups: () => 1 }];
+  }
+
+  get #subgroups(): boolean {
+    return this.#gpu.features.has("subgroups");
   }
 
   #scratch(bytes: number): GPUBuffer {

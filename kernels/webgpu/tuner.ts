@@ -12,7 +12,7 @@ import type { Dispatch, StepQueue } from "./queue.ts";
 import { GpuWeight } from "./weights.ts";
 
 /** Counts up when `TILES` or the shaders change: an older choice means nothing then. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** Milliseconds that measuring may take in all, compiling apart; shapes that are left get what stands first. */
 const BUDGET_MS = 2000;
@@ -20,12 +20,12 @@ const BUDGET_MS = 2000;
 /** Milliseconds of work in one timing, long against the way back to the host. */
 const TIMING_MS = 2;
 
-/** Where choices are kept from one run to the next; a text of ours, or whatever else there is. */
+/** Where choices are kept from one run to the next: texts of ours, or whatever else there is, by the adapter and the version. */
 export interface TileStore {
-  /** The text that was kept last; null where there is none. */
-  readonly load: () => Promise<string | null>;
+  /** The text that was kept last under this key; null where there is none. */
+  readonly load: (key: string) => Promise<string | null>;
   /** Keeps a text. What goes wrong is for the store to bear: the choices are used all the same. */
-  readonly save: (text: string) => Promise<void>;
+  readonly save: (key: string, text: string) => Promise<void>;
 }
 
 /** The tiles that products are recorded with. */
@@ -34,7 +34,8 @@ export class Tiles {
   readonly #queue: StepQueue;
   readonly #compiler: Compiler;
   readonly #store?: TileStore;
-  readonly #tuned: boolean;
+  /** Whether tiles are chosen by measuring. */
+  readonly measured: boolean;
   /** Places in `TILES`, by shape and road. */
   #choices?: Map<string, number>;
   #spentMs = 0;
@@ -49,7 +50,7 @@ export class Tiles {
     this.#queue = queue;
     this.#compiler = compiler;
     this.#store = store;
-    this.#tuned = tune && !gpu.software;
+    this.measured = tune && !gpu.software;
   }
 
   /** The tile of a product with rows of x up to `T`, or of one row that it norms on its way. */
@@ -60,9 +61,13 @@ export class Tiles {
     return TILES[road][choice ?? untuned(weight, T)];
   }
 
+  get #key(): string {
+    return `${this.#gpu.description}, version ${VERSION}`;
+  }
+
   /** Measures the shapes of these calls that were not measured yet. */
   async tune(calls: readonly Recorded[]): Promise<void> {
-    if (!this.#tuned) return;
+    if (!this.measured) return;
     const choices = this.#choices ??= await this.#load();
     let changed = false;
     for (const call of calls) {
@@ -139,7 +144,9 @@ export class Tiles {
   /** What was kept for this adapter; nothing when it is damaged, older, or another adapter's. */
   async #load(): Promise<Map<string, number>> {
     try {
-      const { version, adapter, choices } = JSON.parse(await this.#store?.load() ?? "{}");
+      const { version, adapter, choices } = JSON.parse(
+        await this.#store?.load(this.#key) ?? "{}",
+      );
       if (version !== VERSION || adapter !== this.#gpu.description) return new Map();
       const valid = Object.entries(choices as Record<string, unknown>).filter(
         (entry): entry is [string, number] =>
@@ -153,13 +160,15 @@ export class Tiles {
   }
 
   async #save(choices: ReadonlyMap<string, number>): Promise<void> {
+    // Another process may have kept others in the meantime.
+    const all = new Map([...await this.#load(), ...choices]);
     const kept = {
       version: VERSION,
       adapter: this.#gpu.description,
-      choices: Object.fromEntries(choices),
+      choices: Object.fromEntries(all),
     };
     try {
-      await this.#store?.save(JSON.stringify(kept, null, 2) + "\n");
+      await this.#store?.save(this.#key, JSON.stringify(kept, null, 2) + "\n");
     } catch {
       // A folder that cannot be written costs the next run its measuring, and nothing else.
     }

@@ -1,11 +1,18 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
 import type { AttentionOptions } from "../../kernels/attention/mod.ts";
+import {
+  attentionManyWgsl,
+  attentionOneWgsl,
+  attentionReduceWgsl,
+  keysAtOnce,
+} from "../../kernels/attention/wgsl.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 import { type Numbers, put } from "./goldens.ts";
+import { WORKGROUP_LIMIT, workgroupBytes } from "./twins.ts";
 
 interface AttentionCase extends AttentionOptions {
   readonly name: string;
@@ -105,6 +112,28 @@ Deno.test("attention() stays between the least and the largest value that a row 
     }),
     { numRuns: 50, seed: 1 },
   );
+});
+
+Deno.test("attention() stays within every device's workgroup memory when many heads share keys", () => {
+  for (const queriesPerKey of [1, 4, 8, 16, 17, 25, 40, 71, 128]) {
+    for (const lanes of [8, 32, 128]) {
+      for (const D of [1, 66, 256]) {
+        const G = 2;
+        const constants = { H: G * queriesPerKey, G, D, S: 8192, lanes, queries: 1, options: {} };
+        const what = JSON.stringify(constants);
+        for (
+          const wgsl of [
+            attentionOneWgsl(constants, false),
+            attentionOneWgsl(constants, true),
+            attentionReduceWgsl(constants),
+            attentionManyWgsl(constants),
+          ]
+        ) assert.ok(workgroupBytes(wgsl) <= WORKGROUP_LIMIT, what);
+        assert.ok(workgroupBytes(attentionOneWgsl(constants, true)) > WORKGROUP_LIMIT / 64, what);
+        assert.ok(keysAtOnce(constants) >= 32, what);
+      }
+    }
+  }
 });
 
 function randomCache(

@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
+import { matmulWgsl, MAX_NORM_WIDTH, SOFTWARE_TILES, TILES } from "../../kernels/matmul/wgsl.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 import { type Numbers, put } from "./goldens.ts";
+import { WORKGROUP_LIMIT, workgroupBytes } from "./twins.ts";
 
 interface Matrix {
   readonly shape: readonly [N: number, K: number];
@@ -99,6 +101,22 @@ Deno.test("matmul() leaves the other rows alone when the step is short", async (
   using plan = await backend.record((k) => k.matmul(y, x, weight));
   plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
   assert.deepEqual(await backend.read(y), new Float32Array([12, 34, 9]));
+});
+
+Deno.test("matmul() stays within every device's workgroup memory when any tile is chosen", () => {
+  const common = { N: 66, K: MAX_NORM_WIDTH, dtype: "F32", options: {} } as const;
+  const norm = { kind: "layer", weight: {}, bias: {}, eps: 1e-5 } as const;
+  const one = [...TILES.one, SOFTWARE_TILES.one, SOFTWARE_TILES.normed];
+  const many = [...TILES.many, SOFTWARE_TILES.many];
+  for (const tile of [...one, ...many]) {
+    const bytes = workgroupBytes(matmulWgsl({ ...common, tile }));
+    assert.ok(bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
+    assert.equal(bytes > 0, tile.kind !== "flat");
+  }
+  for (const tile of one) {
+    const bytes = workgroupBytes(matmulWgsl({ ...common, tile, norm }));
+    assert.ok(bytes > 4 * MAX_NORM_WIDTH && bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
+  }
 });
 
 function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Promise<Weight> {

@@ -1,18 +1,26 @@
 import assert from "node:assert/strict";
+import { TILE_STORE } from "../../engine/tiles.ts";
+import { TILES } from "../../kernels/matmul/wgsl.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
-import { BufferSpy } from "./spy.ts";
+import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
+import { CacheFolder } from "./cache_folder.ts";
 
 const ignore = await ignoreWithoutAdapter("tuner_test.ts");
 
-/** A place for the tuner's choices, and how often each thing was done with it. */
+/** A place for the tuner's choices, under whatever key, and how often something was kept. */
 function storeOf(text: string | null) {
   const store = {
     text,
+    keys: new Set<string>(),
     saved: 0,
-    load: () => Promise.resolve(store.text),
-    save: (text: string) => {
+    load: (key: string) => {
+      store.keys.add(key);
+      return Promise.resolve(store.text);
+    },
+    save: (key: string, text: string) => {
+      store.keys.add(key);
       store.text = text;
       store.saved++;
       return Promise.resolve();
@@ -35,6 +43,7 @@ Deno.test({
     assert.equal(first.saved, 2);
     const kept = JSON.parse(first.text as string);
     assert.equal(kept.adapter, (await probeWebGpu())?.description);
+    assert.deepEqual([...first.keys], [`${kept.adapter}, version ${kept.version}`]);
     assert.deepEqual(Object.keys(kept.choices), ["66x130 F32 one", "66x130 F32 9 many"]);
     assert.equal((await record(storeOf(first.text))).saved, 0);
     const wrong = { "66x130 F32 one": 99, "66x130 F32 9 many": -1 };
@@ -54,6 +63,117 @@ Deno.test({
     }
     assert.equal((await record(storeOf(null), false)).saved, 0);
   },
+});
+
+Deno.test({
+  name: "record() keeps the choices of another process, and runs when a store cannot be used",
+  ignore,
+  async fn() {
+    const store = storeOf(null);
+    await using one = await openWebGpuBackend({ software: false, store });
+    await using two = await openWebGpuBackend({ software: false, store });
+    await checkMatmulCase(one, { T: 1, N: 3, K: 5 });
+    await checkMatmulCase(two, { T: 1, N: 4, K: 5 });
+    await checkMatmulCase(one, { T: 1, N: 6, K: 5 });
+    const { choices } = JSON.parse(store.text as string);
+    assert.deepEqual(Object.keys(choices).sort(), ["3x5 F32 one", "4x5 F32 one", "6x5 F32 one"]);
+    const refuse = () => Promise.reject(new Error("no room"));
+    const refusing = { load: refuse, save: refuse };
+    await using backend = await openWebGpuBackend({ software: false, store: refusing });
+    await checkMatmulCase(backend, { T: 1, N: 3, K: 5 });
+  },
+});
+
+Deno.test({
+  name: "record() measures for two seconds at most, and each tile of a shape, by the clock",
+  ignore,
+  async fn() {
+    const store = storeOf(null);
+    const shapes = Array.from({ length: 6 }, (_, i) => 1024 + 64 * i);
+    await using backend = await openWebGpuBackend({ software: false, store });
+    using clock = new SlowClock(50);
+    for (const N of shapes) await checkMatmulCase(backend, { T: 1, N, K: 8 });
+    const measured = Object.keys(JSON.parse(store.text as string).choices);
+    assert.ok(measured.length > 0 && measured.length < shapes.length, `${measured}`);
+    assert.deepEqual(measured, shapes.slice(0, measured.length).map((N) => `${N}x8 F32 one`));
+    assert.ok(clock.asked > measured.length * 2 * TILES.one.length);
+  },
+});
+
+/** A clock that is some milliseconds on whenever it is asked. */
+class SlowClock implements Disposable {
+  asked = 0;
+  readonly #original = performance.now;
+
+  constructor(ms: number) {
+    performance.now = () => ms * this.asked++;
+  }
+
+  [Symbol.dispose](): void {
+    performance.now = this.#original;
+  }
+}
+
+Deno.test({
+  name: "record() takes the tile that was the fastest, and recordFixed() the one that any run has",
+  ignore,
+  async fn() {
+    const [N, K, T] = [66, 130, 1];
+    /** The shader of a product. */
+    const shaderOf = async (store: ReturnType<typeof storeOf>, fixed: boolean) => {
+      await using backend = await openWebGpuBackend({ software: false, store });
+      const shaders: string[] = [];
+      using _spy = new Spy().on(GPUDevice, "createShaderModule", (_self, _module, [descriptor]) => {
+        shaders.push((descriptor as GPUShaderModuleDescriptor).code);
+      });
+      const [x, y] = [K, N].map((width) => backend.tensor([T, width], "F32", "activations"));
+      const weight = await backend.weight([N, K], "F32", () => {}, { stored: "NK" });
+      const record = fixed ? backend.recordFixed! : backend.record.bind(backend);
+      using _plan = await record((k) => k.matmul(y, x, weight));
+      return shaders.at(-1);
+    };
+    const measured = storeOf(null);
+    await shaderOf(measured, false);
+    const kept = JSON.parse(measured.text as string);
+    const [tuned, fixed] = [new Set(), new Set()];
+    for (const choice of TILES.one.keys()) {
+      const store = storeOf(
+        JSON.stringify({ ...kept, choices: { [`${N}x${K} F32 one`]: choice } }),
+      );
+      tuned.add(await shaderOf(store, false));
+      fixed.add(await shaderOf(store, true));
+      assert.equal(store.saved, 0);
+    }
+    assert.equal(tuned.size, TILES.one.length);
+    assert.equal(fixed.size, 1);
+  },
+});
+
+for (const options of [{ software: true }, { software: false, tune: false }]) {
+  Deno.test({
+    name: `recordFixed() is missing when nothing is measured: ${JSON.stringify(options)}`,
+    ignore,
+    async fn() {
+      await using backend = await openWebGpuBackend(options);
+      assert.equal(backend.recordFixed, undefined);
+    },
+  });
+}
+
+Deno.test("TILE_STORE keeps a text for each key, and bears a folder that is none", async () => {
+  await using caches = await CacheFolder.make();
+  const keys = ["A card (driver 1.2), version 1", "A card (driver 1.2), version 2", "../é/\\:*?"];
+  for (const key of keys) {
+    assert.equal(await TILE_STORE.load(key), null);
+    await TILE_STORE.save(key, "old");
+    await TILE_STORE.save(key, `text of ${key}`);
+  }
+  for (const key of keys) assert.equal(await TILE_STORE.load(key), `text of ${key}`);
+  const files = await caches.tiles();
+  assert.equal(files.length, keys.length, `${files}`); // nothing half-written is left
+  caches.move(files[0]);
+  await TILE_STORE.save(keys[0], "text");
+  assert.equal(await TILE_STORE.load(keys[0]), null);
 });
 
 Deno.test({

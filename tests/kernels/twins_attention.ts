@@ -281,6 +281,15 @@ export function attentionTwinTests(
     }
   });
 
+  test("attention() agrees with attentionJs() when very many heads share keys", async (backend) => {
+    for (const [H, G, D] of [[40, 1, 256], [17, 1, 66], [50, 2, 30]]) {
+      for (const length of [5, 300]) {
+        await checkAttentionCase(backend, { T: 1, H, G, D, S: 300, length });
+      }
+    }
+    await checkAttentionCase(backend, { T: 3, H: 50, G: 2, D: 30, S: 40, length: 40 });
+  });
+
   test("attention() agrees with attentionJs() when many rows follow many", async (backend) => {
     for (const [H, G, D] of [[2, 1, 66], [2, 2, 32]]) {
       for (const [T, rows] of [[2, 2], [7, 7], [33, 20], [129, 129]]) {

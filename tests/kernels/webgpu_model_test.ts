@@ -1,12 +1,15 @@
 /** What a model asks of the WebGPU backend beyond single operations. */
-import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+import { assertClose, fixture, randomNumbers, TOLERANCE } from "../testing.ts";
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel, type Model } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
+import { TILES } from "../../kernels/matmul/wgsl.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { BufferSpy } from "./spy.ts";
 import { put, stepOf, upload } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
+import { CacheFolder } from "./cache_folder.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_model_test.ts");
 
@@ -71,9 +74,112 @@ Deno.test({
       n_embd: 512,
       use_rope: true,
     };
+    using _card = new Card(); // whose memory is not the host's
     await assert.rejects(
       loadModel({ config }, { device: "webgpu", contextLength: 2 ** 27 }),
       { name: "DeviceError", message: /no tensor of more than \d+ bytes \(one binding\)/ },
     );
   },
 });
+
+Deno.test({
+  name: "loadModel() refuses what a software adapter's host cannot hold before anything is made",
+  ignore,
+  fn: async () => {
+    const sizes = { vocab_size: 65, block_size: 64, n_layer: 9000, n_head: 8, n_embd: 2048 };
+    using _software = new Card("llvmpipe");
+    using buffers = new BufferSpy();
+    await assert.rejects(
+      loadModel({ config: { family: "gpt2", ...sizes } }, { device: "webgpu" }),
+      {
+        name: "DeviceError",
+        message: /^Cannot load "random weights": expected at most .* memory\), got \d+\.\d GiB/,
+      },
+    );
+    assert.ok(buffers.peak < 2 ** 20, `${buffers.peak}`);
+    assert.equal(buffers.alive.size, 0);
+  },
+});
+
+Deno.test({
+  name: "generate() uses no kernel that was chosen by measuring when it is deterministic",
+  ignore,
+  fn: async () => {
+    await using caches = await CacheFolder.make();
+    using _card = new Card();
+    const ids = [1, 2, 3, 4, 5, 6, 7];
+    const open = (tune: boolean) =>
+      loadModel(fixture("labcore/learned"), { device: "webgpu", tune });
+    const draw = async (model: Model, deterministic: boolean) => {
+      const drawn = model.generate(ids, { maxNewTokens: 3, seed: 1, deterministic });
+      return await Array.fromAsync(drawn, ({ id }) => id);
+    };
+    await using fixed = await open(false);
+    const expected = await fixed.prefill(ids);
+    await (await open(true))[Symbol.asyncDispose]();
+    const [file, ...others] = await caches.tiles();
+    assert.deepEqual(others, []);
+    const kept = JSON.parse(await Deno.readTextFile(file));
+    assert.equal(kept.adapter, "A card");
+    // As if the tile that sums in another order than those that are taken unmeasured had been the fastest.
+    for (const key of Object.keys(kept.choices)) {
+      kept.choices[key] = TILES[key.endsWith("one") ? "one" : "many"].length - 1;
+    }
+    await Deno.writeTextFile(file, JSON.stringify(kept));
+    await using model = await open(true);
+    const tuned = await model.prefill(ids);
+    assert.notDeepEqual(tuned, expected, "other sums, other bits");
+    assertClose(tuned, expected, TOLERANCE.logits);
+    const drawn = await draw(model, true);
+    assert.deepEqual(drawn, await draw(fixed, true));
+    assert.deepEqual(await model.prefill(ids), expected);
+    const { current } = model.memory;
+    await draw(model, false);
+    assert.deepEqual(await model.prefill(ids), tuned);
+    await draw(model, true);
+    assert.equal(model.memory.current, current, "its plans are made once");
+  },
+});
+
+Deno.test({
+  name: "generate() ends soon when a timer aborts it, though steps are queued ahead, and goes on",
+  ignore,
+  fn: async () => {
+    await using model = await loadModel(fixture("labcore/learned"), { device: "webgpu" });
+    const ids = (signal?: AbortSignal, maxNewTokens = 1e9) =>
+      Array.fromAsync(model.generate([1, 2, 3], { maxNewTokens, seed: 1, signal }));
+    const expected = await ids(undefined, 20);
+    const controller = new AbortController();
+    let aborted = 0;
+    setTimeout(() => {
+      aborted = performance.now();
+      controller.abort();
+    }, 300);
+    const drawn = await ids(controller.signal);
+    // What comes back together spans a tenth of a second; the rest is for a machine that is busy.
+    assert.ok(performance.now() - aborted < 1000);
+    assert.equal(drawn.at(-1)?.finishReason, "aborted");
+    assert.ok(drawn.length > 20);
+    assert.deepEqual(await ids(undefined, 20), expected);
+  },
+});
+
+/** The adapter has another name, and is known as software by that alone. */
+class Card implements Disposable {
+  readonly #original: PropertyDescriptorMap = Object.getOwnPropertyDescriptors(
+    GPUAdapterInfo.prototype,
+  );
+
+  constructor(name = "A card") {
+    const get = (value: unknown) => ({ get: () => value, configurable: true });
+    Object.defineProperties(GPUAdapterInfo.prototype, {
+      description: get(name),
+      isFallbackAdapter: get(false),
+    });
+  }
+
+  [Symbol.dispose](): void {
+    const { description, isFallbackAdapter } = this.#original;
+    Object.defineProperties(GPUAdapterInfo.prototype, { description, isFallbackAdapter });
+  }
+}

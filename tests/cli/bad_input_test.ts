@@ -1,0 +1,139 @@
+/** Damaged files as a user meets them: one sentence, exit status 1, and an end in every case. */
+import assert from "node:assert/strict";
+import { loadModel } from "../../engine/model.ts";
+import { withChatModel } from "../chat_model.ts";
+
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+
+/** What a run may take, with a template that is stopped at last; a hang would take for ever. */
+const MOST_MS = 60_000;
+
+type Json = Record<string, unknown>;
+
+async function assertRefused(
+  folder: string,
+  args: readonly string[],
+  message: RegExp,
+): Promise<void> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", CLI, "generate", folder, "--max-tokens", "2", ...args],
+    stdin: "null",
+    env: { NO_COLOR: "1" },
+    signal: AbortSignal.timeout(MOST_MS),
+  }).output();
+  const [text, said] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assert.match(said, message);
+  assert.match(said, /^error: .+\n$/); // one line, and no stack
+  assert.equal(text, "");
+  assert.equal(code, 1);
+}
+
+/** Changes a JSON file in place. */
+async function change(path: string, edit: (file: Json) => void): Promise<void> {
+  const file = JSON.parse(await Deno.readTextFile(path)) as Json;
+  edit(file);
+  await Deno.writeTextFile(path, JSON.stringify(file));
+}
+
+/** Runs each case on a folder that was changed by it. */
+function damageTest(
+  name: string,
+  file: string,
+  args: readonly string[],
+  cases: readonly (readonly [edit: (file: Json) => void, message: RegExp])[],
+): void {
+  Deno.test(name, () =>
+    withChatModel(async (folder) => {
+      const path = `${folder}/${file}`;
+      const sound = await Deno.readTextFile(path);
+      for (const [edit, message] of cases) {
+        await change(path, edit);
+        await assertRefused(folder, args, message);
+        await Deno.writeTextFile(path, sound);
+      }
+      await Deno.writeTextFile(path, sound.slice(0, -10));
+      await assertRefused(folder, args, /expected JSON/);
+    }));
+}
+
+const set = (key: string, value: unknown) => (file: Json) => void (file[key] = value);
+
+damageTest(
+  "generate refuses a damaged config.json in one sentence",
+  "config.json",
+  ["--prompt", "hi"],
+  [
+    [set("num_attention_heads", 0), /num_attention_heads to be an integer from 1 .*got 0/],
+    [
+      (file) => (file.hidden_size = 65, delete file.head_dim),
+      /hidden_size to be a multiple of num_attention_heads \(4\), got 65/,
+    ],
+    [set("num_key_value_heads", 3), /num_key_value_heads to be a divisor of the 4 heads, got 3/],
+    [
+      (file) => Object.assign(file, { model_type: "mistral", sliding_window: -1 }),
+      /sliding_window to be an integer from 1 .*got -1/,
+    ],
+    [(file) => delete file.vocab_size, /vocab_size to be an integer from 1 .*got none/],
+    [(file) => delete file.model_type, /expected a model_type of .*got none/],
+    [set("vocab_size", 300), /embed_tokens\.weight is \[320,64\], expected \[300,64\]/],
+    [set("intermediate_size", 100), /gate_proj\.weight is \[144,64\], expected \[100,64\]/],
+    [set("num_hidden_layers", 2 ** 31 - 1), /2147483647 layers, but \d+ tensors/],
+  ],
+);
+
+damageTest(
+  "generate refuses a damaged tokenizer.json in one sentence",
+  "tokenizer.json",
+  ["--prompt", "hi"],
+  [
+    [
+      (file) => Object.assign((file.model as { vocab: Json }).vocab, { extra: 320 }),
+      /expected a vocabulary of at most 320, got 321/,
+    ],
+    [set("model", null), /expected a tokenizer of type .*got type none/],
+    [set("added_tokens", {}), /added_tokens to be a list/],
+    [set("normalizer", { type: "Magic" }), /does not read a normalizer of type "Magic"/],
+    [
+      set("pre_tokenizer", { type: "Split", pattern: { Regex: "(" }, behavior: "Isolated" }),
+      /Invalid regular expression/,
+    ],
+    [
+      set("post_processor", {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "Q", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+        special_tokens: { Q: { id: "Q", ids: [5000], tokens: ["Q"] } },
+      }),
+      /ids of "Q"/,
+    ],
+  ],
+);
+
+const loop = (body: string) => `{% for a in range(100000) %}${body}{% endfor %}`;
+
+damageTest(
+  "generate --chat refuses a damaged or endless chat template in one sentence",
+  "tokenizer_config.json",
+  ["--chat", "--prompt", "hi"],
+  [
+    [set("chat_template", loop(loop(""))), /it does not come to an end/],
+    // Few steps, each of them dear.
+    [set("chat_template", loop("{{ range(100000) | sort }}")), /it does not come to an end/],
+    [set("chat_template", "{{ messages | magic }}"), /Unknown ArrayValue filter: magic/],
+    [set("chat_template", "{% for"), /Unexpected end of input/],
+    [set("chat_template", 5), /chat_template to be text, got 5/],
+  ],
+);
+
+Deno.test("logits() and generate() refuse ids outside the vocabulary", () =>
+  withChatModel(async (folder) => {
+    await using model = await loadModel(folder, { device: "js" });
+    const { vocabSize } = model.config;
+    for (const id of [vocabSize, -1, 1.5, NaN, 2 ** 32]) {
+      const expected = new RangeError(
+        `Cannot run id ${id}: expected an integer from 0 to ${vocabSize - 1}`,
+      );
+      await assert.rejects(model.logits([1, id]), expected);
+      assert.throws(() => model.generate([1, id]), expected);
+    }
+    assert.equal((await model.logits([vocabSize - 1])).length, vocabSize);
+  }));

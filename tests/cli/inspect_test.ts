@@ -1,0 +1,96 @@
+/** `inspect` as its users meet it: what fits where, told before anything is loaded, and held against what a run says. */
+import assert from "node:assert/strict";
+import { fixture, readJson } from "../testing.ts";
+import { inTempFolder } from "../safetensors.ts";
+
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+
+async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", CLI, ...args],
+    stdin: "null",
+    env: { NO_COLOR: "1" },
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** Writes a model of few weights that has a context of millions. */
+async function writeLong(folder: string): Promise<void> {
+  const tiny = fixture("tiny/llama");
+  await Deno.copyFile(`${tiny}/model.safetensors`, `${folder}/model.safetensors`);
+  const config = readJson<Record<string, unknown>>("tiny/llama/config.json");
+  await Deno.writeTextFile(
+    `${folder}/config.json`,
+    JSON.stringify({ ...config, max_position_embeddings: 2 ** 24 }),
+  );
+}
+
+Deno.test("inspect tells that a run does not fit, and bench refuses it for the same bytes", () =>
+  inTempFolder(async (folder) => {
+    await writeLong(folder);
+    const context = ["--context", "7962000"];
+    const { code, stdout, stderr } = await run("inspect", folder, ...context);
+    assert.equal(code, 0, stderr);
+    const told = /^ {2}wasm +does not fit: needs (\S+ GiB), has (\S+ GiB); --context (\d+)/m
+      .exec(stdout);
+    assert.ok(told, stdout);
+    const [, needs, has, shorter] = told;
+    const refused = await run("bench", folder, ...context, "--device", "wasm");
+    assert.equal(refused.code, 1);
+    assert.equal(refused.stdout, "");
+    assert.match(refused.stderr, /^error: Cannot load .* a smaller context takes less.*\n$/);
+    assert.ok(refused.stderr.includes(`at most ${has}`), refused.stderr);
+    assert.ok(refused.stderr.includes(`got ${needs}`), refused.stderr);
+    // What would fit is told to fit when it is asked for.
+    const again = await run("inspect", folder, "--context", shorter);
+    assert.match(again.stdout, /^ {2}wasm +fits: needs 4\.0 GiB of 4\.0 GiB$/m);
+  }));
+
+Deno.test("inspect tells of every backend what a run takes of what it has", async () => {
+  const { code, stdout, stderr } = await run("inspect", "--context", "256");
+  assert.equal(code, 0, stderr);
+  const weights = [...stdout.matchAll(/^ {2}(F32|F16|BF16) +(\d+\.\d MiB)$/gm)];
+  assert.deepEqual(weights.map(([, dtype]) => dtype), ["F32", "F16", "BF16"]);
+  assert.match(stdout, /^ {2}webgpu +(fits: needs \d.* MiB, in buffers of at most |not here: )/m);
+  assert.match(stdout, /^ {2}wasm +fits: needs \d\S* MiB of \S+ GiB$/m);
+  assert.match(stdout, /^ {2}js +fits: needs \d\S* MiB of \S+ GiB$/m);
+});
+
+Deno.test("a context beyond the model's is refused in one sentence by every command", async () => {
+  const folder = fixture("tiny/llama");
+  for (const command of ["inspect", "bench", "generate"]) {
+    const { code, stdout, stderr } = await run(command, folder, "--context", "9999");
+    assert.equal(code, 1, stderr);
+    assert.equal(stdout, "");
+    assert.match(stderr, /^error: Cannot load: expected a context of 1 to \d+ tokens, got 9999\n$/);
+  }
+});
+
+Deno.test("inspect --json-out writes the same in bytes", () =>
+  inTempFolder(async (folder) => {
+    await writeLong(folder);
+    const json = `${folder}/out/fits.json`;
+    const args = ["--context", "7962000", "--dtype", "BF16", "--json-out", json];
+    const { code, stdout, stderr } = await run("inspect", folder, ...args);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^wrote .*fits\.json$/m);
+    const { model, context, weights_bytes, backends, tensors } = JSON.parse(
+      await Deno.readTextFile(json),
+    );
+    assert.equal(context, 7962000);
+    assert.equal(model.n_kv_head, 2);
+    assert.ok(weights_bytes.F32 > weights_bytes.BF16);
+    assert.equal(weights_bytes.F16, weights_bytes.BF16);
+    assert.equal(tensors.length, 30);
+    for (const { name, here, fits, needs, has, instead } of backends) {
+      const line = new RegExp(`^  ${name} +(.*)$`, "m").exec(stdout)![1];
+      assert.match(line, !here ? /^not here/ : fits ? /^fits/ : /^does not fit/);
+      if (!here) continue;
+      assert.equal(needs.bytes, needs.weights + needs.kv_cache + needs.activations);
+      assert.ok(needs.weights >= weights_bytes.BF16);
+      if (has.bytes !== null) assert.equal(fits, needs.bytes <= has.bytes);
+      if (!fits) assert.ok(instead.every((run: { context: number }) => run.context < context));
+    }
+    assert.deepEqual(backends.map(({ name }: { name: string }) => name), ["webgpu", "wasm", "js"]);
+  }));

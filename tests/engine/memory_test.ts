@@ -1,0 +1,155 @@
+/** What is told of memory before a model is loaded, against what it takes when it runs. */
+import assert from "node:assert/strict";
+import { totalmem } from "node:os";
+import { readArchitecture } from "../../engine/architecture.ts";
+import {
+  type BackendFit,
+  estimateMemory,
+  expectFits,
+  fitBackend,
+  fitBackends,
+  type MemoryEstimate,
+} from "../../engine/memory.ts";
+import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/model.ts";
+import { DeviceError } from "../../kernels/errors.ts";
+import { type Backend, openBackend } from "../../kernels/mod.ts";
+import { fixture, readJson } from "../testing.ts";
+
+const GPT2 = {
+  model_type: "gpt2",
+  vocab_size: 50257,
+  n_positions: 1024,
+  n_layer: 12,
+  n_head: 12,
+  n_embd: 768,
+};
+const TINY = ["gpt2", "gpt2-f16", "llama", "llama-bf16", "gemma3", "phi", "smollm3"];
+
+/** The most that an estimate for `wasm` may be above what is taken. */
+const spare = (bytes: number) => 2 ** 20 + bytes / 128;
+
+function expectFit(told: Awaited<ReturnType<typeof fitBackends>>, name: string): BackendFit {
+  const found = told.find((backend) => backend.name === name)!;
+  assert.ok("fits" in found, JSON.stringify(found));
+  return found;
+}
+
+/** The estimate of a shape's run. */
+function estimateOf(config: Record<string, unknown>, contextLength: number): MemoryEstimate {
+  const a = readArchitecture(config, "the shape");
+  return estimateMemory(a, { contextLength, chunk: 4, dtypeOf: () => "BF16" });
+}
+
+async function peakOf(source: string | RandomModel, device: "js" | "wasm"): Promise<number> {
+  await using model = await loadModel(source, { device, dtype: "auto", contextLength: 64 });
+  for await (const _ of model.generate([1, 2, 3], { maxNewTokens: 4, ignoreEos: true }));
+  return model.memory.peak;
+}
+
+for (const device of ["js", "wasm"] as const) {
+  Deno.test(`${device}: fitBackend() tells the peak of a run, to the byte on js and to 1 MiB and 0.8 % on wasm`, async () => {
+    const assertTold = (name: string, told: number, peak: number) => {
+      const most = device === "js" ? peak : peak + spare(peak);
+      assert.ok(told >= peak && told <= most, `${name}: told ${told}, took ${peak}`);
+    };
+    await using backend = await openBackend(device);
+    for (const name of TINY) {
+      const folder = fixture(`tiny/${name}`);
+      const { architecture, memory } = await describeCheckpoint(folder, { contextLength: 64 });
+      const { needs } = await fitBackend(backend, architecture, memory, 64);
+      assertTold(name, needs.total, await peakOf(folder, device));
+    }
+    const a = readArchitecture(GPT2, "GPT-2");
+    const any = { contextLength: 64, chunk: 4, dtypeOf: () => "F32" as const };
+    const { needs } = await fitBackend(backend, a, estimateMemory(a, any), 64);
+    assertTold("GPT-2's shape", needs.total, await peakOf({ config: GPT2 }, device));
+  });
+}
+
+Deno.test("fitBackends() tells what wasm and js have, and the longest context that fits", async () => {
+  const config = {
+    ...readJson<Record<string, unknown>>("tiny/llama/config.json"),
+    max_position_embeddings: 2 ** 30,
+  };
+  const asked = 2 ** 30;
+  const a = readArchitecture(config, "a long context");
+  const estimate = estimateOf(config, asked);
+  const told = await fitBackends(a, estimate, asked);
+  const rooms = { js: totalmem(), wasm: Math.min(2 ** 32, totalmem()) };
+  for (const [name, room] of Object.entries(rooms)) {
+    const { fits, room: has, needs, instead } = expectFit(told, name);
+    assert.equal(fits, false, name);
+    assert.equal(has, room, name);
+    assert.ok(needs.total > room, name);
+    await using backend = await openBackend(name as "js" | "wasm");
+    const [{ contextLength, dtype }] = instead;
+    assert.equal(dtype, undefined);
+    const runOf = async (slots: number) => (await fitBackend(backend, a, estimate, slots)).needs;
+    await expectFits(backend, "x", await runOf(contextLength), contextLength);
+    const longer = contextLength + 1;
+    await assert.rejects(expectFits(backend, "x", await runOf(longer), longer), DeviceError);
+  }
+});
+
+/** A GPU of so many bytes and so large bindings. */
+function fakeGpu(bytes: number, binding: number) {
+  let taken = 0;
+  return {
+    name: "webgpu" as const,
+    nominalFlops: 1e12,
+    get taken() {
+      return taken;
+    },
+    expectFree: ((what, asked, largest = 0) => {
+      taken = Math.max(taken, asked);
+      return asked > bytes || largest > binding
+        ? Promise.reject(new DeviceError(`no room for ${what}`))
+        : Promise.resolve();
+    }) satisfies Backend["expectFree"],
+  };
+}
+
+Deno.test("fitBackend() tells what a GPU has by asking for no more than is wanted", async () => {
+  const a = readArchitecture(GPT2, "GPT-2");
+  const estimate = estimateMemory(a, { contextLength: 1024, chunk: 4, dtypeOf: () => "F32" });
+  const whole = await fitBackend(fakeGpu(1e9, 1e8), a, estimate, 1024);
+  assert.deepEqual([whole.fits, whole.room, whole.tensorRoom], [true, null, 1e8]);
+  assert.deepEqual(whole.instead, []);
+
+  const gpu = fakeGpu(5e8, 1e8); // the weights as they are leave no room for a cache of 1024
+  const { fits, needs, room, instead } = await fitBackend(gpu, a, estimate, 1024);
+  assert.deepEqual([fits, room], [false, 5e8]);
+  assert.equal(gpu.taken, needs.total);
+  const [shorter, narrower] = instead;
+  assert.ok(shorter.contextLength > 1 && shorter.contextLength < 1024);
+  assert.equal(shorter.dtype, undefined);
+  assert.deepEqual(narrower, { contextLength: 1024, dtype: "BF16" });
+
+  const narrow = await fitBackend(fakeGpu(1e9, 1e6), a, estimate, 1024);
+  assert.deepEqual([narrow.fits, narrow.room, narrow.tensorRoom], [false, null, 1e6]);
+  assert.ok(narrow.needs.largest > 1e6);
+  const none = await fitBackend(fakeGpu(1e6, 1e8), a, estimate, 1024);
+  assert.deepEqual([none.fits, none.room, none.instead], [false, 1e6, []]);
+});
+
+Deno.test("estimateMemory() shrinks the cache with the context, as loadModel() does", async () => {
+  const folder = fixture("tiny/llama");
+  const { architecture: a } = await describeCheckpoint(folder);
+  for (const contextLength of [a.blockSize, 16, 1]) {
+    const { memory } = await describeCheckpoint(folder, { contextLength });
+    const bytes = 2 * 4 * a.nLayer * a.nKvHead * a.headDim * contextLength;
+    assert.equal(memory.classes.kvCache, bytes);
+    for (const device of ["js", "wasm"] as const) {
+      await using model = await loadModel(folder, { device, contextLength });
+      assert.equal(model.contextLength, contextLength);
+      assert.equal(model.memory.classes.kvCache.current, bytes);
+    }
+  }
+  for (const contextLength of [a.blockSize + 1, 0, 1.5]) {
+    const expected = new RangeError(
+      `Cannot load: expected a context of 1 to ${a.blockSize} tokens, got ${contextLength}`,
+    );
+    await assert.rejects(loadModel(folder, { device: "js", contextLength }), expected);
+    await assert.rejects(describeCheckpoint(folder, { contextLength }), expected);
+  }
+});

@@ -1,0 +1,219 @@
+/** What the WebGPU backend asks of a device: features by trying, and no more than every device has. */
+import assert from "node:assert/strict";
+import type { Backend } from "../../kernels/backend.ts";
+import { DeviceError } from "../../kernels/errors.ts";
+import { sampleWgsl } from "../../kernels/sample/wgsl.ts";
+import { measureWebGpu, openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { type Feature, openGpu } from "../../kernels/webgpu/device.ts";
+import { tryFeatures } from "../../kernels/webgpu/features.ts";
+import { type Call, Compiler } from "../../kernels/webgpu/pipeline.ts";
+import { StepQueue } from "../../kernels/webgpu/queue.ts";
+import { ignoreWithoutAdapter } from "./adapter.ts";
+import { BufferSpy } from "./spy.ts";
+import { checkNormCase, twinTests } from "./twins.ts";
+import { attentionTwinTests, checkWriteKvCase } from "./twins_attention.ts";
+
+const ignore = await ignoreWithoutAdapter("webgpu_features_test.ts");
+
+// The other tests walk the road with subgroups, where there are any.
+for (const register of [twinTests, attentionTwinTests]) {
+  register((name, run) => {
+    if (!/^(norm|writeKv|sample)\(\)/.test(name)) return;
+    Deno.test({
+      name: `${name}, without subgroups`,
+      ignore,
+      async fn() {
+        await using backend = await openWebGpuBackend({ subgroups: false });
+        await run(backend);
+      },
+    });
+  });
+}
+
+/** A device, whose features were tried as `change` has it. */
+async function tried(change: Partial<Pick<GPUAdapter, "requestDevice">> = {}) {
+  const { prototype } = GPUAdapter;
+  const original = prototype.requestDevice;
+  prototype.requestDevice = change.requestDevice ?? original;
+  try {
+    const gpu = await openGpu();
+    const queue = new StepQueue(gpu);
+    const compiler = new Compiler(gpu, queue);
+    await tryFeatures(gpu, queue, compiler);
+    return { gpu, queue, compiler };
+  } finally {
+    prototype.requestDevice = original;
+  }
+}
+
+/** As an adapter that refuses a device with `refused`. */
+function refusing(refused: Feature): Pick<GPUAdapter, "requestDevice"> {
+  const original = GPUAdapter.prototype.requestDevice;
+  return {
+    requestDevice(this: GPUAdapter, descriptor) {
+      const asked: string[] = [...descriptor?.requiredFeatures ?? []];
+      if (asked.includes(refused)) return Promise.reject(new TypeError(`no ${refused}`));
+      return original.call(this, descriptor);
+    },
+  };
+}
+
+Deno.test({
+  name: "tryFeatures() finds what the device was granted when it works, and leaves no buffer",
+  ignore,
+  async fn() {
+    using buffers = new BufferSpy();
+    const { gpu } = await tried();
+    assert.deepEqual([...gpu.features], [...gpu.granted]);
+    assert.ok(!gpu.granted.some((name) => (name as string) === "shader-f16"));
+    gpu.close();
+    assert.equal(buffers.alive.size, 0);
+  },
+});
+
+Deno.test({
+  name: "openGpu() does without the one feature that an adapter refuses, and tells it",
+  ignore,
+  async fn() {
+    const all = await tried();
+    all.gpu.close();
+    for (const refused of all.gpu.granted) {
+      const { gpu } = await tried(refusing(refused));
+      const rest = all.gpu.granted.filter((name) => name !== refused);
+      assert.deepEqual([...gpu.features], rest);
+      // Deno does not list subgroups, so that nobody misses them.
+      const listed = (await navigator.gpu.requestAdapter())?.features.has(refused);
+      assert.deepEqual(gpu.claimed, listed ? all.gpu.claimed : rest);
+      gpu.close();
+    }
+  },
+});
+
+Deno.test({
+  name: "tryFeatures() takes a feature for absent when its answer is wrong, and kernels do without",
+  ignore,
+  async fn() {
+    const original = GPUDevice.prototype.createShaderModule;
+    GPUDevice.prototype.createShaderModule = function (descriptor) {
+      const code = descriptor.code.replaceAll("subgroupAdd(mine)", "mine");
+      return original.call(this, { ...descriptor, code });
+    };
+    const resolve = GPUCommandEncoder.prototype.resolveQuerySet;
+    GPUCommandEncoder.prototype.resolveQuerySet = () => {}; // a clock that stands still
+    try {
+      const { gpu } = await tried();
+      assert.deepEqual([...gpu.features], []);
+      assert.equal(gpu.directives, "");
+      gpu.close();
+      const { features, faulty } = await measureWebGpu();
+      assert.deepEqual([features, faulty], [[], gpu.claimed]);
+      await using backend = await openWebGpuBackend();
+      await checkNormCase(backend, { T: 3, C: 66, kind: "layer" });
+    } finally {
+      GPUDevice.prototype.createShaderModule = original;
+      GPUCommandEncoder.prototype.resolveQuerySet = resolve;
+    }
+  },
+});
+
+Deno.test({
+  name: "tryFeatures() tells a shader of subgroups when the device asks for it",
+  ignore,
+  async fn() {
+    const original = GPUDevice.prototype.createShaderModule;
+    // As a browser has it: the directive is needed; but this device does not know it.
+    GPUDevice.prototype.createShaderModule = function (descriptor) {
+      const { code } = descriptor;
+      const enabled = code.startsWith("enable subgroups;\n");
+      const known = enabled ? code.slice("enable subgroups;\n".length) : code;
+      const bad = !enabled && code.includes("subgroupAdd");
+      return original.call(this, { ...descriptor, code: bad ? "enable is missing" : known });
+    };
+    try {
+      const { gpu } = await tried();
+      assert.equal(gpu.features.has("subgroups"), gpu.granted.includes("subgroups"));
+      if (gpu.features.has("subgroups")) assert.equal(gpu.directives, "enable subgroups;\n");
+      gpu.close();
+    } finally {
+      GPUDevice.prototype.createShaderModule = original;
+    }
+  },
+});
+
+Deno.test({
+  name: "openGpu() leaves a kernel's limits where every device has them",
+  ignore,
+  async fn() {
+    const { gpu } = await tried();
+    const { limits } = gpu.device;
+    assert.equal(limits.maxStorageBuffersPerShaderStage, 8);
+    assert.equal(limits.maxComputeWorkgroupStorageSize, 16384);
+    assert.equal(limits.maxComputeInvocationsPerWorkgroup, 256);
+    gpu.close();
+  },
+});
+
+Deno.test({
+  name: "prepare() names the kernel that binds too much or shares too much memory",
+  ignore,
+  async fn() {
+    const { gpu, compiler } = await tried();
+    const buffers = Array.from({ length: 9 }, () => gpu.storage(16, "staging"));
+    const call = (count: number, shared: string): Call => ({
+      op: "greedy",
+      wgsl: `
+const N = 8u;
+${
+        buffers.slice(0, count).map((_, i) =>
+          `@group(1) @binding(${i}) var<storage, read_write> b_${i}: array<f32>;`
+        ).join("\n")
+      }
+var<workgroup> shared_numbers: ${shared};
+@compute @workgroup_size(8)
+fn main(@builtin(local_invocation_index) lane: u32) { shared_numbers[lane] = b_0[0]; b_0[0] = shared_numbers[0]; }`,
+      operands: buffers.slice(0, count).map((buffer) => ({ buffer, written: true })),
+      groups: () => 1,
+    });
+    await compiler.prepare(call(8, "array<f32, 512u * N>"));
+    const refused: [number, string, RegExp][] = [
+      [9, "array<f32, N>", /^Cannot bind "greedy" on webgpu: expected at most 8 operands, got 9$/],
+      [1, "array<f32, 513u * N>", /^Cannot compile "greedy" .*at most 16384 bytes.*got 16416$/],
+      [1, "array<vec3f, 1025>", /^Cannot compile "greedy" .*at most 16384 bytes.*got 16400$/],
+      [1, "array<mat4x4f, N>", /^Cannot compile "greedy" .*got NaN$/],
+    ];
+    for (const [count, shared, message] of refused) {
+      await assert.rejects(
+        compiler.prepare(call(count, shared)),
+        (error: Error) => error instanceof DeviceError && message.test(error.message),
+      );
+    }
+    gpu.close();
+  },
+});
+
+Deno.test({
+  name: "writeKv() stays within eight operands when both norms have a bias and there is a table",
+  ignore,
+  async fn() {
+    await using backend: Backend = await openWebGpuBackend();
+    for (const over of ["head", "row"] as const) {
+      for (const interleaved of [false, true]) {
+        for (const [H, G] of [[2, 2], [6, 2]]) {
+          await checkWriteKvCase(backend, {
+            ...{ T: 5, H, G, D: 66, S: 9, rows: 4, position: 3, slot: 2, rotaryDim: 32 },
+            interleaved,
+            qNorm: { kind: "layer", over, bias: true },
+            kNorm: { kind: "layer", over, bias: true },
+          });
+        }
+      }
+    }
+  },
+});
+
+Deno.test("sampleWgsl() sums by subgroups when the device has them, and not else", () => {
+  for (const lanes of [64, 256]) {
+    assert.match(sampleWgsl({ V: 65, R: 4, lanes, subgroups: true }), /subgroupAdd/);
+    assert.doesNotMatch(sampleWgsl({ V: 65, R: 4, lanes }), /subgroupAdd/);
+  }
+});

@@ -1,0 +1,77 @@
+/** A model of 10⁹ parameters takes little more memory than its bytes. */
+import assert from "node:assert/strict";
+import { BILLION, type Resident } from "../../bench/resident.ts";
+import { readArchitecture } from "../../engine/architecture.ts";
+import { weightSpecs } from "../../engine/weights.ts";
+import { BYTES, sizeOf } from "../../kernels/tensor.ts";
+import { frame, inTempFolder } from "../safetensors.ts";
+
+/** What memory may be of the weights' bytes, cache and activations apart. */
+const MOST = 1.1;
+
+/** What a process takes in all. */
+async function residentOf(...args: string[]): Promise<Resident> {
+  const script = new URL("../../bench/resident.ts", import.meta.url).pathname;
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", script, ...args],
+  }).output();
+  const decoder = new TextDecoder();
+  assert.ok(success, decoder.decode(stderr));
+  return JSON.parse(decoder.decode(stdout)) as Resident;
+}
+
+/** Writes the model's folder; its weights are a hole, and so all zero. */
+async function writeZeros(folder: string): Promise<number> {
+  const header: Record<string, unknown> = {};
+  let end = 0;
+  const put = (name: string, shape: readonly number[]) => {
+    const begin = end;
+    end += BYTES.BF16 * sizeOf(shape);
+    header[name] = { dtype: "BF16", shape, data_offsets: [begin, end] };
+  };
+  for (const { names, shape, runs } of weightSpecs(readArchitecture(BILLION, "a billion"))) {
+    const rows = runs ?? [{ names, of: shape[0] }];
+    for (const { names: [name], of } of rows) put(name, [of, ...shape.slice(1)]);
+  }
+  const head = frame(JSON.stringify(header));
+  await Deno.writeFile(`${folder}/model.safetensors`, head);
+  await Deno.truncate(`${folder}/model.safetensors`, head.length + end);
+  await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify(BILLION));
+  return end;
+}
+
+function assertSmall(of: string, idle: Resident, loaded: Resident): void {
+  const { weights, kvCache, activations, tracked, rss, peak } = loaded;
+  const beside = kvCache + activations;
+  const figures = {
+    "tracked at the most": tracked,
+    resident: rss - idle.rss,
+    ...peak && { "resident at the most": peak - idle.peak },
+  };
+  for (const [what, bytes] of Object.entries(figures)) {
+    const ratio = (bytes - beside) / weights;
+    const told = `${of}, ${what}: ${ratio.toFixed(3)}× the weights`;
+    assert.ok(ratio <= MOST, told);
+    assert.ok(ratio >= 0.99, told); // all of it is there, and was counted
+    console.log(told);
+  }
+}
+
+Deno.test("loadModel() takes at most 1.1 times the bytes of a model of 10⁹ parameters in BF16", async () => {
+  const idle = await residentOf("idle");
+  const random = await residentOf("billion");
+  assertSmall("random weights", idle, random);
+  await inTempFolder(async (folder) => {
+    const bytes = await writeZeros(folder);
+    const { blocks, size } = await Deno.stat(`${folder}/model.safetensors`);
+    if (blocks === null || blocks * 512 > size / 2) {
+      console.warn("SKIPPED: the same from a file, since the file system makes no sparse ones");
+      return;
+    }
+    const loaded = await residentOf("billion", folder);
+    // A few vectors are kept in F32, and the rotary table stands beside what was learned.
+    assert.ok(Math.abs(loaded.weights / bytes - 1) < 0.001, `${loaded.weights} of ${bytes}`);
+    assert.equal(loaded.weights, random.weights);
+    assertSmall("a file", idle, loaded);
+  });
+});
