@@ -1,0 +1,314 @@
+/**
+ * This engine beside others, on the same weights, in turns, in one run: `deno run -A bench/compare.ts [--smollm2 FOLDER]
+ * [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf FOLDER] [--python PROGRAM] [--turns N] [--write docs/measurements.md]`.
+ *
+ * `docs/measurements.md` tells where to get the others. What is not given is not measured, and that is said. Prints Markdown; with
+ * `--write` it also takes the place of what stands between the marks of that file.
+ *
+ * @module
+ */
+import os from "node:os";
+import { parseArgs } from "node:util";
+import { readArchitecture } from "../engine/architecture.ts";
+import { weightSpecs } from "../engine/weights.ts";
+import { Limits } from "../kernels/wasm/limits.ts";
+import { BYTES, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
+import {
+  type DemoRate,
+  type DemoSide,
+  LlamaCpp,
+  type Rates,
+  type Side,
+  THREADS,
+  Torch,
+  Wgslm,
+} from "./compare/sides.ts";
+import { median, percent } from "./measuring.ts";
+
+/** Passes over memory in a turn. */
+const READS = 5;
+
+const MARKS = ["<!-- measured -->", "<!-- /measured -->"] as const;
+
+/** A line of the first table: one engine on one model in one storage. */
+interface Row {
+  readonly model: string;
+  readonly side: Side;
+  readonly dtype: WeightDtype;
+  readonly measure: () => Promise<Rates>;
+  /** Bytes of all weights that a token reads. */
+  readonly bytes: number;
+  /** A turn each. */
+  readonly rates: Rates[];
+  /** Bytes a second that memory was read at in those turns. */
+  readonly reading: number[];
+}
+
+/** A line of the second table: an engine with the cache and without it, a turn each. */
+interface DemoRow {
+  readonly side: DemoSide;
+  readonly weights: WeightDtype;
+  readonly on: DemoRate[];
+  readonly off: DemoRate[];
+}
+
+const say = (text: string) => console.error(text);
+
+const given = readFlags();
+
+function readFlags() {
+  try {
+    return parseArgs({
+      options: {
+        smollm2: { type: "string" },
+        gpt2: { type: "string" },
+        "llama-bench": { type: "string" },
+        gguf: { type: "string" },
+        python: { type: "string" },
+        turns: { type: "string", default: "3" },
+        write: { type: "string" },
+      },
+    }).values;
+  } catch (error) {
+    return fail(error, 2);
+  }
+}
+
+function fail(error: unknown, code: number): never {
+  say(error instanceof Error ? error.message : String(error));
+  Deno.exit(code);
+}
+
+/** Engines on a model, in every storage that each has for it. */
+async function rowsOf(
+  model: string,
+  name: "smollm2" | "gpt2",
+  dtypes: Readonly<Record<"wgslm" | "llama" | "torch", readonly WeightDtype[]>>,
+  sides: { wgslm: Wgslm; llama?: LlamaCpp; torch?: Torch },
+): Promise<Row[]> {
+  const folder = given[name];
+  if (folder === undefined) {
+    say(`not measured: ${model}, for --${name} names no folder`);
+    return [];
+  }
+  const config = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
+  // A token reads one row of the learned positions.
+  const read = weightSpecs(readArchitecture(config, folder)).filter(({ names }) =>
+    !names[0].includes("wpe")
+  );
+  const numbers = read.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const row = (side: Side, dtype: WeightDtype, source: string): Row => ({
+    model,
+    side,
+    dtype,
+    measure: () => side.model(source, dtype),
+    bytes: numbers * BYTES[dtype],
+    rates: [],
+    reading: [],
+  });
+  const { wgslm, llama, torch } = sides;
+  return [
+    ...dtypes.wgslm.map((dtype) => row(wgslm, dtype, folder)),
+    ...(llama ? dtypes.llama.map((dtype) => row(llama, dtype, llama.path(name, dtype))) : []),
+    ...(torch ? dtypes.torch.map((dtype) => row(torch, dtype, folder)) : []),
+  ];
+}
+
+/** Every row once a turn, and what memory gives in that turn. */
+async function measureModels(rows: readonly Row[], turns: number): Promise<void> {
+  if (!rows.length) return;
+  await using limits = await Limits.open(THREADS);
+  const reading = await limits.reading();
+  for (let i = 0; i < READS; i++) reading.run(); // the first passes are slower
+  for (let turn = 1; turn <= turns; turn++) {
+    for (const row of rows) {
+      const passes = Array.from({ length: READS }, () => {
+        const start = performance.now();
+        reading.run();
+        return 1000 * reading.bytes / (performance.now() - start);
+      });
+      row.reading.push(median(passes));
+      const rates = await row.measure();
+      row.rates.push(rates);
+      say(
+        `turn ${turn} of ${turns}: ${row.model}, ${rates.engine}, ${row.dtype}: decode ${
+          rates.decode.toFixed(1)
+        }, prefill ${rates.prefill.toFixed(0)} tok/s; memory ${
+          (median(passes) / 1e9).toFixed(1)
+        } GB/s`,
+      );
+    }
+  }
+}
+
+async function measureDemo(rows: readonly DemoRow[], turns: number): Promise<void> {
+  for (let turn = 1; turn <= turns; turn++) {
+    for (const { side, on, off } of rows) {
+      on.push(await side.demo(true));
+      off.push(await side.demo(false));
+      say(
+        `turn ${turn} of ${turns}: demo, ${on[turn - 1].engine}: with the cache ${
+          on[turn - 1].rate.toFixed(0)
+        }, without ${off[turn - 1].rate.toFixed(0)} tok/s`,
+      );
+    }
+  }
+}
+
+function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  return [head, head.map((_, i) => i < 3 ? "---" : "---:"), ...rows].map(line).join("\n");
+}
+
+const decodes = ({ rates }: Row) => rates.map(({ decode }) => decode);
+
+const ratesOf = (turns: readonly DemoRate[]) => turns.map(({ rate }) => rate);
+
+/** Each turn's share of what memory gave in it, by the bytes of the weights alone. */
+const shares = (row: Row) => decodes(row).map((decode, i) => decode * row.bytes / row.reading[i]);
+
+/** The median of the turns' ratios, as text. */
+function times(ours: readonly number[], others: readonly number[]): string {
+  return `${median(ours.map((rate, i) => rate / others[i])).toFixed(2)}×`;
+}
+
+/** What this project set itself, as far as the rows tell. */
+function goals(rows: readonly Row[], demo: readonly DemoRow[]): string[] {
+  const find = (
+    model: string,
+    side: typeof Wgslm | typeof LlamaCpp | typeof Torch,
+    dtype: string,
+  ) => rows.find((row) => row.model === model && row.side instanceof side && row.dtype === dtype);
+  const lines: string[] = [];
+  const ours = find(SMOLLM2, Wgslm, "BF16");
+  if (ours) {
+    lines.push(
+      `${SMOLLM2} in BF16 decodes at ${
+        percent(median(shares(ours)))
+      } of what memory gives (goal 70 %)`,
+    );
+    const llama = find(SMOLLM2, LlamaCpp, "F16");
+    if (llama) {
+      lines.push(`… at ${times(decodes(ours), decodes(llama))} llama.cpp in F16 (goal 0.9×)`);
+    }
+    for (const dtype of ["BF16", "F32"] as const) {
+      const torch = find(SMOLLM2, Torch, dtype);
+      if (!torch) continue;
+      lines.push(
+        `… at ${times(decodes(ours), decodes(torch))} transformers in ${dtype} (goal 2.5×)`,
+      );
+    }
+  }
+  const gpt2 = find(GPT2, Wgslm, "F32");
+  if (gpt2) {
+    for (const other of [find(GPT2, LlamaCpp, "F32"), find(GPT2, Torch, "F32")]) {
+      if (!other) continue;
+      lines.push(
+        `${GPT2} in F32 decodes at ${times(decodes(gpt2), decodes(other))} ${
+          other.rates[0].engine
+        } (goal: ahead)`,
+      );
+    }
+  }
+  const [wgslm, torch] = demo;
+  if (torch) {
+    lines.push(
+      `the demo with the cache runs at ${
+        times(ratesOf(wgslm.on), ratesOf(torch.on))
+      } PyTorch (goal 3×), without it at ${times(ratesOf(wgslm.off), ratesOf(torch.off))}`,
+    );
+  }
+  return lines;
+}
+
+const SMOLLM2 = "SmolLM2-135M-Instruct";
+const GPT2 = "GPT-2's shape";
+
+async function main(): Promise<void> {
+  const started = performance.now();
+  const turns = Number(given.turns);
+  if (!Number.isInteger(turns) || turns < 1 || turns % 2 === 0) {
+    fail(`Cannot compare: expected --turns to be odd, got "${given.turns}"`, 2);
+  }
+  const place = given.write === undefined ? undefined : await findPlace(given.write);
+  const wgslm = new Wgslm();
+  const { "llama-bench": program, gguf, python } = given;
+  const llama = program && gguf ? new LlamaCpp(program, gguf) : undefined;
+  if (!llama) say("not measured: llama.cpp, for --llama-bench and --gguf are not both given");
+  await using torch = python ? new Torch(python) : undefined;
+  if (!torch) say("not measured: PyTorch, for --python is not given");
+  const sides = { wgslm, llama, torch };
+  const all = ["F32", "F16", "BF16"] as const;
+  const rows = [
+    ...await rowsOf(
+      SMOLLM2,
+      "smollm2",
+      { wgslm: ["BF16"], llama: all, torch: ["F32", "BF16"] },
+      sides,
+    ),
+    ...await rowsOf(GPT2, "gpt2", { wgslm: all, llama: all, torch: ["F32", "BF16"] }, sides),
+  ];
+  await measureModels(rows, turns);
+  const demo: DemoRow[] = [{ side: wgslm, weights: "F16", on: [], off: [] }];
+  if (torch) demo.push({ side: torch, weights: "F32", on: [], off: [] });
+  await measureDemo(demo, turns);
+  const text = report(rows, demo, turns);
+  console.log(text);
+  say(`took ${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
+  await place?.(text);
+}
+
+/** The tables and what they say of the goals. */
+function report(rows: readonly Row[], demo: readonly DemoRow[], turns: number): string {
+  const gb = rows.flatMap(({ reading }) => reading).map((rate) => (rate / 1e9).toFixed(1))
+    .toSorted((a, b) => Number(a) - Number(b));
+  const memory = gb.length
+    ? `; ${THREADS} threads read memory at ${gb[0]} to ${gb.at(-1)} GB/s`
+    : "";
+  const models = markdown(
+    ["model", "engine", "weights", "decode, tok/s", "of memory", "prefill, tok/s"],
+    rows.map((row) => [
+      row.model,
+      row.rates[0].engine,
+      row.dtype,
+      median(decodes(row)).toFixed(1),
+      percent(median(shares(row))),
+      median(row.rates.map(({ prefill }) => prefill)).toFixed(0),
+    ]),
+  );
+  const demos = markdown(
+    ["model", "engine", "weights", "with the cache, tok/s", "without it, tok/s"],
+    demo.map(({ weights, on, off }) => [
+      "demo",
+      on[0].engine,
+      weights,
+      median(ratesOf(on)).toFixed(0),
+      median(ratesOf(off)).toFixed(0),
+    ]),
+  );
+  const list = goals(rows, demo).map((line) => `- ${line}`);
+  return [
+    `${
+      os.cpus()[0].model
+    }, ${os.cpus().length} cores; ${THREADS} threads for each engine; medians of ${turns} turns${memory}.`,
+    ...(rows.length ? [models] : []),
+    demos,
+    ...(list.length ? [list.join("\n")] : []),
+  ].join("\n\n");
+}
+
+/** Finds the marks of a file before minutes are spent; what puts a text between them, as `deno fmt` has it. */
+async function findPlace(path: string): Promise<(text: string) => Promise<void>> {
+  const old = await Deno.readTextFile(path);
+  const [begin, end] = MARKS.map((mark) => old.indexOf(mark));
+  if (begin < 0 || end < begin) {
+    throw new Error(`Cannot write "${path}": expected a line ${MARKS[0]} and a line ${MARKS[1]}`);
+  }
+  const head = old.slice(0, begin + MARKS[0].length);
+  return async (text) => {
+    await Deno.writeTextFile(path, `${head}\n\n${text}\n\n${old.slice(end)}`);
+    await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();
+  };
+}
+
+await main().catch((error) => fail(error, 1));

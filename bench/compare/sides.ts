@@ -1,0 +1,162 @@
+/**
+ * The engines that `compare.ts` sets side by side. Each is run as its users run it, measures a model once, and tells tokens a second.
+ *
+ * @module
+ */
+import type { BenchmarkReport } from "../../mod.ts";
+import type { WeightDtype } from "../../kernels/tensor.ts";
+
+/** Threads of every side. */
+export const THREADS = 2;
+
+/** Tokens of a prompt, which are also those that the cache holds when decoding begins, and tokens that are decoded. */
+const [DEPTH, TOKENS] = [128, 64];
+
+/** Tokens of a generation of the demo, as the specification has it. */
+const DEMO_TOKENS = 256;
+
+/** What one turn found, in tokens a second. */
+export interface Rates {
+  /** What was measured, with its version. */
+  readonly engine: string;
+  readonly decode: number;
+  readonly prefill: number;
+}
+
+/** Generated tokens a second of the whole time, prompt included. */
+export interface DemoRate {
+  readonly engine: string;
+  readonly rate: number;
+}
+
+/** An engine that runs a folder in Hugging Face layout, or what was made of it. */
+export interface Side {
+  model(source: string, dtype: WeightDtype): Promise<Rates>;
+}
+
+/** An engine that runs the demo. */
+export interface DemoSide {
+  demo(cache: boolean): Promise<DemoRate>;
+}
+
+/** This engine by its command line; drawing each token is in its decode time. */
+export class Wgslm implements Side, DemoSide {
+  async model(folder: string, dtype: WeightDtype): Promise<Rates> {
+    const sizes = ["--prompt-tokens", `${DEPTH}`, "--gen-tokens", `${TOKENS + 1}`];
+    const { engine, results } = await this.#bench([folder, "--dtype", dtype, ...sizes]);
+    return {
+      engine: `wgslm ${engine.version}`,
+      decode: results.decode.tokens_per_sec ?? NaN,
+      prefill: results.prefill.tokens_per_sec,
+    };
+  }
+
+  async demo(cache: boolean): Promise<DemoRate> {
+    const flag = cache ? "--use-kv-cache" : "--no-use-kv-cache";
+    const { engine, results } = await this.#bench([flag, "--gen-tokens", `${DEMO_TOKENS}`]);
+    return { engine: `wgslm ${engine.version}`, rate: results.tokens_per_sec.mean };
+  }
+
+  async #bench(args: readonly string[]): Promise<BenchmarkReport> {
+    const path = await Deno.makeTempFile({ suffix: ".json" });
+    try {
+      const cli = new URL("../../cli.ts", import.meta.url).pathname;
+      const fixed = ["--device", "wasm", "--threads", `${THREADS}`, "--iters", "1", "--seed", "1"];
+      const command = ["run", "-A", cli, "bench", ...args, ...fixed, "--json-out", path];
+      await output(Deno.execPath(), command);
+      return JSON.parse(await Deno.readTextFile(path)) as BenchmarkReport;
+    } finally {
+      await Deno.remove(path);
+    }
+  }
+}
+
+/** llama.cpp by its `llama-bench`, which draws no token: it feeds random ones. Models are `NAME-f16.gguf`, … of a folder. */
+export class LlamaCpp implements Side {
+  constructor(readonly program: string, readonly ggufs: string) {}
+
+  async model(path: string): Promise<Rates> {
+    const decode = ["-p", "0", "-n", `${TOKENS}`, "-d", `${DEPTH}`];
+    const prefill = ["-p", `${DEPTH}`, "-n", "0"];
+    const { build_commit, avg_ts } = await this.#bench(path, decode);
+    return {
+      engine: `llama.cpp ${build_commit}`,
+      decode: avg_ts,
+      prefill: (await this.#bench(path, prefill)).avg_ts,
+    };
+  }
+
+  path(model: string, dtype: WeightDtype): string {
+    return `${this.ggufs}/${model}-${dtype.toLowerCase()}.gguf`;
+  }
+
+  async #bench(path: string, test: readonly string[]): Promise<LlamaBench> {
+    // Read into memory of its own: mapped, as it does by default, F32 and BF16 were a tenth slower.
+    const fixed = ["-lm", "none", "-t", `${THREADS}`, "-r", "1", "-o", "json"];
+    return JSON.parse(await output(this.program, ["-m", path, ...fixed, ...test]))[0];
+  }
+}
+
+/** A test in the output of `llama-bench`, as far as it is looked at. */
+interface LlamaBench {
+  readonly build_commit: string;
+  /** Tokens a second. */
+  readonly avg_ts: number;
+}
+
+/** transformers on PyTorch; for the demo, a plain GPT on PyTorch. One process, which sleeps while others are measured. */
+export class Torch implements Side, DemoSide, AsyncDisposable {
+  readonly #process: Deno.ChildProcess;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #reader: ReadableStreamDefaultReader<string>;
+  #rest = "";
+
+  constructor(python: string) {
+    const script = new URL("./torch_side.py", import.meta.url).pathname;
+    this.#process = new Deno.Command(python, {
+      args: [script, "serve", `${THREADS}`],
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    this.#writer = this.#process.stdin.getWriter();
+    this.#reader = this.#process.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  }
+
+  async model(folder: string, dtype: WeightDtype): Promise<Rates> {
+    return await this.#ask<Rates>({ folder, dtype, depth: DEPTH, tokens: TOKENS });
+  }
+
+  async demo(cache: boolean): Promise<DemoRate> {
+    const demo = new URL("../demo", import.meta.url).pathname;
+    return await this.#ask<DemoRate>({ demo, cache, tokens: DEMO_TOKENS });
+  }
+
+  async #ask<T>(question: unknown): Promise<T> {
+    await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`));
+    while (!this.#rest.includes("\n")) {
+      const { value, done } = await this.#reader.read();
+      if (done) throw new Error("Cannot measure PyTorch: its process ended");
+      this.#rest += value;
+    }
+    const [line, ...rest] = this.#rest.split("\n");
+    this.#rest = rest.join("\n");
+    return JSON.parse(line);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#writer.close().catch(() => {}); // where it ended by itself, `#ask` has said so
+    await this.#reader.cancel();
+    await this.#process.status;
+  }
+}
+
+/** What a program writes to its standard output; its other output is shown if it fails. */
+async function output(program: string, args: readonly string[]): Promise<string> {
+  const command = new Deno.Command(program, { args: [...args] });
+  const { success, stdout, stderr } = await command.output();
+  if (!success) {
+    throw new Error(`Cannot measure: ${program} failed\n${new TextDecoder().decode(stderr)}`);
+  }
+  return new TextDecoder().decode(stdout);
+}
