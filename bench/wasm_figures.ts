@@ -1,5 +1,5 @@
 /**
- * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts [barrier] [model] [attention] [memory]
+ * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts [barrier] [model] [demo] [attention] [memory]
  * [load]`, all by default.
  *
  * Each is a ratio of two measurements that take turns, or a share of a limit that is measured in the same run by the same threads,
@@ -29,7 +29,7 @@ import {
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
-import { GPT2 } from "./decode.ts";
+import { DEMO, GPT2 } from "./decode.ts";
 import { median, percent } from "./measuring.ts";
 import { planEntries } from "./wasm_limits.ts";
 
@@ -145,6 +145,31 @@ async function model(): Promise<void> {
       } tokens/s`,
     );
   }
+}
+
+/** A step of the demo without a cache: all of its context goes through the layers. */
+async function demo(): Promise<void> {
+  console.log(
+    "\nthe demo's whole context without a cache, by multiply-adds of its layers; goal ≥ 75 %",
+  );
+  await using limits = await Limits.open(THREADS);
+  const multiplying = await limits.multiplying(true);
+  const a = readArchitecture(JSON.parse(await Deno.readTextFile(`${DEMO}/config.json`)), "demo");
+  await using backend = await openWasmBackend({ threads: THREADS });
+  const slots = a.blockSize;
+  const weights = await putWeights(backend, a, randomWeights(1, "F32"), slots + 1, () => {});
+  const chunk = chunkRows(backend.nominalFlops, a, slots);
+  const runner = await Runner.create(backend, a, weights, { id: "demo", slots, chunk });
+  const ids = Array.from({ length: slots + 1 }, (_, i) => i % a.vocabSize);
+  const operations = 2 * slots * countLayerParameters(a);
+  const shares: number[] = [];
+  for (let turn = 0; turn < 2 * TURNS; turn++) {
+    const limit = multiplying.operations / timed(multiplying.run);
+    const start = performance.now();
+    await runner.prefill(ids);
+    shares.push(operations / (performance.now() - start) / limit);
+  }
+  console.log(`  ${slots} tokens at ${percent(median(shares))}`);
 }
 
 function rate(count: number, ms: number): string {
@@ -345,6 +370,7 @@ async function child<T>(...args: string[]): Promise<T> {
 const FIGURES: Readonly<Record<string, () => Promise<void>>> = {
   barrier,
   model,
+  demo,
   attention,
   memory,
   load,

@@ -3,7 +3,7 @@
  *
  * An item has a few queries and walks over the keys that they see, a tile of 64 at a time, with a running maximum and sum for each
  * (Dao, FlashAttention-2, 2023). Of many rows, an item is a block of rows of one head. Of one row, it is the query heads that share
- * keys, over a span of 256 of them: so keys and values come from memory once, and threads share a long context; what spans
+ * keys, over one tile of them: so keys and values come from memory once, and threads share any context; what tiles
  * leave is then put together.
  *
  * @module
@@ -15,6 +15,7 @@ import { eachFour, storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import {
   type AttentionWasm,
+  fetchWasm,
   LOWEST,
   type Pitch,
   QUERY_BYTES,
@@ -24,8 +25,6 @@ import {
   TOTAL,
 } from "./wasm_tile.ts";
 
-/** Keys of a span: whole tiles. */
-const SPAN = 256;
 /** Rows of a block. */
 const BLOCK = 8;
 
@@ -57,11 +56,11 @@ export function attentionWasm(
       scratch: { queries: Math.ceil(T / BLOCK) * BLOCK * H * QUERY_BYTES, spans: 0 },
     };
   }
-  const spans = Math.ceil(S / SPAN);
+  const spans = Math.ceil(S / TILE);
   const one = {
     kernel: oneWasm(m, math, shape),
     operands: ["spans", "q", "k", "v", "queries"] as const,
-    items: item(spans * G),
+    items: { count: G, perRow: false, perKeys: TILE },
   };
   const together = {
     kernel: togetherWasm(m, math, shape, spans),
@@ -121,7 +120,7 @@ function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Ker
   });
 }
 
-/** One row: the query heads of a key/value head, over a span of keys, are an item. */
+/** One row: the query heads of a key/value head, over a tile of keys, are an item. */
 function oneWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -130,14 +129,15 @@ function oneWasm(
   const { H, G, D, S, options: { window } } = shape;
   const R = H / G;
   const tile = tileWasm(m, math, shape, { pitch: D, ofRows: false });
+  const fetch = fetchWasm(m, D);
   return defineKernel(m, 5, (f, [sums, q, k, v, queries], { rows, length, begin, end }) => {
     const [item, head, kv, state, first] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
     const [to, from, last, start] = [0, 1, 2, 3].map(() => f.local("i32"));
     f.if(rows, () => {
       f.set(start, firstKey(length, window));
       f.for(item, begin, end, 1, () => {
-        f.set(first, i32.mul(i32.divU(item, G), SPAN));
-        f.set(last, i32.add(first, SPAN));
+        f.set(first, i32.mul(i32.divU(item, G), TILE));
+        f.set(last, i32.add(first, TILE));
         f.set(last, i32.select(last, length, i32.ltU(last, length)));
         f.set(first, i32.select(first, start, i32.gtU(first, start)));
         f.if(i32.ltU(first, last), () => {
@@ -148,20 +148,9 @@ function oneWasm(
           f.set(to, i32.add(sums, i32.mul(state, 4 * D)));
           f.set(state, i32.add(queries, i32.mul(state, QUERY_BYTES)));
           clear(f, to, state, R, { D, pitch: D });
-          f.for(first, first, last, TILE, () => {
-            f.do(call(
-              tile,
-              to,
-              from,
-              i32.add(k, kv),
-              i32.add(v, kv),
-              state,
-              i32.const(R),
-              first,
-              last,
-              length,
-            ));
-          });
+          const [keys, values] = [i32.add(k, kv), i32.add(v, kv)];
+          f.do(call(fetch, state, keys, values, first, last));
+          f.do(call(tile, to, from, keys, values, state, i32.const(R), first, last, length));
         });
       });
     });
@@ -188,8 +177,8 @@ function togetherWasm(
       });
     };
     f.if(rows, () => {
-      f.set(first, i32.divU(firstKey(length, window), SPAN));
-      f.set(last, i32.divU(i32.add(length, SPAN - 1), SPAN));
+      f.set(first, i32.divU(firstKey(length, window), TILE));
+      f.set(last, i32.divU(i32.add(length, TILE - 1), TILE));
       f.set(last, i32.select(last, spans, i32.ltU(last, spans)));
       f.for(head, begin, end, 1, () => {
         f.set(to, i32.add(y, i32.mul(head, 4 * D)));

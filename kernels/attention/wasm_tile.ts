@@ -46,8 +46,7 @@ export function tileWasm(
   shape: AttentionWasm,
   { pitch, ofRows }: Pitch & { ofRows: boolean },
 ): Tile {
-  const { H, G, D, options: { window } } = shape;
-  const fetch = fetchWasm(m, D);
+  const { D, options: { window } } = shape;
   const [scoreTwo, scoreOne] = [2, 1].map((height) => scoresWasm(m, math, D, { height, pitch }));
   const weigh = weighWasm(m, math, shape);
   const addSome = addSomeWasm(m, math, D, pitch);
@@ -88,7 +87,6 @@ export function tileWasm(
       });
 
       f.set(query, 0);
-      if (!ofRows && H / G >= QUERIES) f.do(call(fetch, state, v, keys));
       const add = (height: number, sums: typeof addOne) => {
         f.while(i32.leU(i32.add(query, height), count), () => {
           f.do(call(sums, y, state, v, keys));
@@ -182,39 +180,52 @@ function weighWasm(
 ): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
   return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, y, state, from, to, keys) => {
     const [at, end] = [f.local("i32"), f.local("i32")];
-    const [s, top, before, total, turn, index] = [0, 1, 2, 3, 4, 5].map(() => f.local("v128"));
-    const each = (body: () => void) => {
+    const [top, before, turn, index] = [0, 1, 2, 3].map(() => f.local("v128"));
+    const vectors = Array.from({ length: UNROLL }, () => f.local("v128"));
+    const totals = vectors.map(() => f.local("v128"));
+    // Whole turns: there is room behind the last key, and what is there weighs nothing.
+    const each = (body: (s: Local<"v128">, offset: number, i: number) => void) => {
       f.set(end, i32.add(state, i32.shl(keys, 2)));
-      f.for(at, state, end, 16, body);
+      f.for(at, state, end, 16 * UNROLL, () => {
+        for (const [i, s] of vectors.entries()) body(s, 16 * i, i);
+      });
+    };
+    const scores = (masked: boolean) => {
+      each((s, offset) => {
+        f.set(s, f32x4.mul(v128.load(at, offset), f32x4.splat(scale)));
+        if (softCap) {
+          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(1 / softCap))));
+          f.set(s, f32x4.mul(s, f32x4.splat(softCap)));
+        }
+        if (masked) {
+          const seen = v128.and(
+            i32x4.gtS(i32x4.splat(to), index),
+            i32x4.gtS(index, i32x4.splat(i32.sub(from, 1))),
+          );
+          f.set(s, v128.select(s, f32x4.splat(LOWEST), seen));
+          f.set(index, i32x4.add(index, i32x4.splat(4)));
+        }
+        f.store(at, s, offset);
+        f.set(top, f32x4.pmax(top, s));
+      });
     };
     f.if(i32.gtS(to, from), () => {
       f.set(before, v128.load32Splat(state, TOP));
       f.set(top, before);
       f.set(index, v128.const([0, 1, 2, 3]));
-      each(() => {
-        f.set(s, f32x4.mul(v128.load(at), f32x4.splat(scale)));
-        if (softCap) {
-          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(1 / softCap))));
-          f.set(s, f32x4.mul(s, f32x4.splat(softCap)));
-        }
-        const seen = v128.and(
-          i32x4.gtS(i32x4.splat(to), index),
-          i32x4.gtS(index, i32x4.splat(i32.sub(from, 1))),
-        );
-        f.set(s, v128.select(s, f32x4.splat(LOWEST), seen));
-        f.set(index, i32x4.add(index, i32x4.splat(4)));
-        f.store(at, s);
-        f.set(top, f32x4.pmax(top, s));
-      });
+      f.if(i32.eq(i32.sub(to, from), TILE), () => scores(false), () => scores(true));
       // A NaN among the scores does not count here; it stays one as a weight.
       f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
       f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
-      each(() => {
-        f.set(s, math.exponential(f, f32x4.sub(v128.load(at), top)));
-        f.store(at, s);
-        f.set(total, f32x4.add(total, s));
-      });
+      // In front of the loop, which then finds the constants of exp made.
       f.set(turn, math.exponential(f, f32x4.sub(before, top)));
+      each((s, offset, i) => {
+        f.set(s, math.exponential(f, f32x4.sub(v128.load(at, offset), top)));
+        f.store(at, s, offset);
+        f.set(totals[i], f32x4.add(totals[i], s));
+      });
+      const [total, ...others] = totals;
+      for (const other of others) f.set(total, f32x4.add(total, other));
       const kept = f32.mul(f32.load(state, TOTAL), f32x4.extractLane(turn, 0));
       f.store(state, f32.add(kept, sumF32(total)), TOTAL);
       f.if(f32.ne(f32x4.extractLane(before, 0), f32x4.extractLane(top, 0)), () => {
@@ -223,18 +234,30 @@ function weighWasm(
           storeLanes(f, i32.add(y, at), f32x4.mul(v128.load(i32.add(y, at)), turn), lanes);
         });
       });
-    }, () => each(() => f.store(at, f32x4.splat(0))));
+    }, () => each((_, offset) => f.store(at, f32x4.splat(0), offset)));
   });
 }
 
-/** Has values come into the cache in the order in which they lie, before they are read by columns: state, v, how many keys. */
-function fetchWasm(m: ModuleBuilder, D: number): Func<readonly ["i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32"], "void", (f, state, v, keys) => {
-    const end = f.local("i32");
-    const sum = f.local("v128");
-    f.set(end, i32.add(v, i32.mul(keys, 4 * D)));
-    f.for(v, v, end, 64, () => f.set(sum, v128.or(sum, v128.load(v))));
-    f.storeLane(state, sum, 0, UNUSED); // else nobody would have to read it
+/**
+ * Has the keys and values of a tile come into the cache, in four streams side by side, which memory answers faster than the one after
+ * the other that they are worked with: state, k, v, the first key, and the end of the keys.
+ */
+export function fetchWasm(
+  m: ModuleBuilder,
+  D: number,
+): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
+  const LINE = 64;
+  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, state, k, v, first, last) => {
+    const [half, at, seen] = [0, 1, 2].map(() => f.local("i32"));
+    f.set(half, i32.mul(i32.sub(last, first), 2 * D));
+    for (const from of [k, v]) f.set(from, i32.add(from, i32.mul(first, 4 * D)));
+    f.for(at, 0, half, LINE, () => {
+      for (const from of [k, v]) {
+        const place = i32.add(from, at);
+        f.set(seen, i32.or(seen, i32.or(i32.load(place), i32.load(i32.add(place, half)))));
+      }
+    });
+    f.store(state, seen, UNUSED); // else nobody would have to read it
   });
 }
 

@@ -20,7 +20,7 @@ import {
   type ModuleBuilder,
   v128,
 } from "../wasm/assembler.ts";
-import type { FunctionBuilder, Local, Value } from "../wasm/assembler.ts";
+import type { FunctionBuilder, Local, Value, ValueType } from "../wasm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import { storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
@@ -194,7 +194,7 @@ function columnsOf(rows: number): number {
  */
 function tileWasm(
   m: ModuleBuilder,
-  { madd }: VectorMath,
+  math: VectorMath,
   store: Store,
   { rows, ahead }: { rows: number; ahead: Ahead | null },
   { N, K, dtype, options }: MatmulWasm,
@@ -205,6 +205,12 @@ function tileWasm(
   const stride = PANEL_COLUMNS * BYTES[dtype];
   // Placed F16 numbers lack a factor, of which x takes one root and the sums take the other: none is lost below F32's least.
   const root = dtype === "F16" ? Math.sqrt(UNIT) : 1;
+  // Sums in order of rows and columns, and where they go.
+  const corners = Array.from({ length: rows * columns / 4 }, (_, i) => {
+    const [r, j] = [Math.floor(4 * i / columns), i % (columns / 4)];
+    return { ofRow: 4 * (r * N + 4 * j), column: 4 * j };
+  });
+  const storeAll = options.activation ? storeTileWasm(m, math, corners, options) : null;
   return m.define(
     ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
@@ -224,7 +230,7 @@ function tileWasm(
         loadWeights(f, weights, w, ahead * stride, dtype);
         for (const [r, sum] of sums[chain].entries()) {
           f.set(xr, input(r));
-          for (const [j, s] of sum.entries()) f.set(s, madd(xr, weights[j], s));
+          for (const [j, s] of sum.entries()) f.set(s, math.madd(xr, weights[j], s));
         }
       };
       const streams = rows > 1 ? 1 : STREAMS;
@@ -272,25 +278,21 @@ function tileWasm(
         }
       }
 
+      const outputs = totals.flat();
       const each = (put: (s: Local<"v128">, at: Places) => void) => {
-        for (const [r, total] of totals.entries()) {
-          for (const [j, s] of total.entries()) {
-            put(s, { y, gate, bias, ofRow: 4 * (r * N + 4 * j), column: 4 * j });
-          }
-        }
+        for (const [i, s] of outputs.entries()) put(s, { y, gate, bias, ...corners[i] });
       };
       const one = (s: Local<"v128">, { ofRow, column }: Places) => {
         const at = (row: Local<"i32">) => i32.add(row, ofRow);
         f.do(call(store, s, at(y), i32.add(bias, 4 * column), at(gate), i32.sub(left, column)));
       };
-      // What is only a few operations is written out.
-      if (options.activation || options.softCap) each(one);
+      if (options.softCap) each(one);
       else {
-        f.if(
-          i32.geS(left, columns),
-          () => each((s, at) => storeInline(f, s, at, options)),
-          () => each(one),
-        );
+        const whole = () => {
+          if (storeAll) f.do(call(storeAll, ...outputs, y, bias, gate));
+          else each((s, at) => storeInline(f, math, s, at, options));
+        };
+        f.if(i32.geS(left, columns), whole, () => each(one));
       }
     },
   );
@@ -327,15 +329,36 @@ interface Places {
   readonly column: number;
 }
 
-/** An epilogue without functions, of four outputs that there are. */
+/**
+ * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. An activation has many constants, which take as long to
+ * make as itself: here once for all vectors.
+ */
+function storeTileWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  corners: readonly Pick<Places, "ofRow" | "column">[],
+  options: MatmulOptions<unknown>,
+): Func<readonly ValueType[], "void"> {
+  const sums = corners.map(() => "v128" as const);
+  return m.define([...sums, "i32", "i32", "i32"] as ValueType[], "void", (f, ...all) => {
+    const [y, bias, gate] = all.slice(corners.length) as Local<"i32">[];
+    for (const [i, corner] of corners.entries()) {
+      storeInline(f, math, all[i] as Local<"v128">, { y, bias, gate, ...corner }, options);
+    }
+  });
+}
+
+/** An epilogue of four outputs that there are, written out. */
 function storeInline(
   f: FunctionBuilder,
+  math: VectorMath,
   v: Local<"v128">,
   { y, gate, bias, ofRow, column }: Places,
   options: MatmulOptions<unknown>,
 ): void {
-  const { scale = 1, residual = false } = options;
+  const { activation, scale = 1, residual = false } = options;
   if (options.bias) f.set(v, f32x4.add(v, v128.load(bias, 4 * column)));
+  if (activation) f.set(v, math.activate(f, activation, v));
   if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate, ofRow)));
   if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
   if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));

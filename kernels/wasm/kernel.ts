@@ -8,10 +8,15 @@ import type { Func, FunctionBuilder, Local, ModuleBuilder } from "./assembler.ts
 /** Addresses of the operands, then rows, position, slot, length, begin, end: all I32. */
 export type Kernel = Func<readonly "i32"[], "void">;
 
-/** Work items of a run: so many, or so many for each of its rows. What an item gives does not depend on who does it. */
+/**
+ * Work items of a run: so many, or so many for each of its rows, or for each so many keys. What an item gives does not depend on
+ * who does it.
+ */
 export interface Items {
   readonly count: number;
   readonly perRow: boolean;
+  /** Keys of the cache that `count` items are for; the last ones may have fewer. */
+  readonly perKeys?: number;
 }
 
 /** What a kernel is told besides its operands. */

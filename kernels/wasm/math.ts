@@ -59,7 +59,31 @@ export class VectorMath {
   }
 
   activation(name: Activation): VectorFunc {
-    return this.#func(name, (f, x) => this.#activate(f, name, x));
+    return this.#func(name, (f, x) => this.activate(f, name, x));
+  }
+
+  /** An activation, written where it is used. */
+  activate(f: FunctionBuilder, name: Activation, x: Local<"v128">): Value<"v128"> {
+    switch (name) {
+      case "relu":
+        return f32x4.pmax(x, splat(0));
+      case "gelu": {
+        const [half, scaled] = [f.local("v128"), f.local("v128")];
+        f.set(half, f32x4.mul(x, splat(0.5)));
+        f.set(scaled, f32x4.mul(x, splat(Math.SQRT1_2)));
+        return this.madd(half, this.#erf(f, scaled), half);
+      }
+      // ½x (1 + tanh u) = x / (1 + e^−2u): one function less, and exact in its tails.
+      case "geluTanh": {
+        const [square, u] = [f.local("v128"), f.local("v128")];
+        const twice = -2 * Math.sqrt(2 / Math.PI);
+        f.set(square, f32x4.mul(x, x));
+        f.set(u, f32x4.mul(x, this.madd(square, splat(twice * 0.044715), splat(twice))));
+        return f32x4.div(x, f32x4.add(this.exponential(f, u), splat(1)));
+      }
+      case "silu":
+        return f32x4.div(x, f32x4.add(this.exponential(f, f32x4.neg(x)), splat(1)));
+    }
   }
 
   #func(
@@ -148,29 +172,6 @@ export class VectorMath {
     ]);
     const near = this.madd(series, x, x);
     return v128.select(near, withSign(far, x), f32x4.lt(size, splat(0.927734375)));
-  }
-
-  #activate(f: FunctionBuilder, name: Activation, x: Local<"v128">): Value<"v128"> {
-    switch (name) {
-      case "relu":
-        return f32x4.pmax(x, splat(0));
-      case "gelu": {
-        const [half, scaled] = [f.local("v128"), f.local("v128")];
-        f.set(half, f32x4.mul(x, splat(0.5)));
-        f.set(scaled, f32x4.mul(x, splat(Math.SQRT1_2)));
-        return this.madd(half, this.#erf(f, scaled), half);
-      }
-      // ½x (1 + tanh u) = x / (1 + e^−2u): one function less, and exact in its tails.
-      case "geluTanh": {
-        const [square, u] = [f.local("v128"), f.local("v128")];
-        const twice = -2 * Math.sqrt(2 / Math.PI);
-        f.set(square, f32x4.mul(x, x));
-        f.set(u, f32x4.mul(x, this.madd(square, splat(twice * 0.044715), splat(twice))));
-        return f32x4.div(x, f32x4.add(this.exponential(f, u), splat(1)));
-      }
-      case "silu":
-        return f32x4.div(x, f32x4.add(this.exponential(f, f32x4.neg(x)), splat(1)));
-    }
   }
 }
 

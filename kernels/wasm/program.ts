@@ -58,8 +58,10 @@ export function defineRun(
       const step = [rows, position, slot, length];
       f.do(m.thread.set(worker));
       const markEnd = () => mark && f.if(i32.eqz(worker), () => f.do(call(mark)));
-      for (const { kernel, operands, items: { count, perRow } } of entries) {
-        f.set(items, perRow ? i32.mul(rows, count) : count);
+      for (const { kernel, operands, items: { count, perRow, perKeys } } of entries) {
+        const spans = perKeys && i32.divU(i32.add(length, perKeys - 1), perKeys);
+        const times = spans || perRow && rows;
+        f.set(items, times ? i32.mul(times, count) : count);
         if (!helpers) {
           f.do(call(kernel, ...operands, ...step, i32.const(0), items));
           markEnd();

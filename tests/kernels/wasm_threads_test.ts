@@ -77,14 +77,15 @@ for (const threads of [1, 2, 3, 4]) {
     const counts = [1000, 1, 0, 7, 333].flatMap((count) => [
       { count, perRow: false },
       { count, perRow: true },
+      { count, perRow: false, perKeys: 4 },
     ]);
     const run = await bench.plan(counts, [address], step3);
     const expected = new Int32Array(3000);
     for (let round = 0; round < 200; round++) {
-      const rows = 1 + round % 3;
-      run({ ...STEP, rows });
-      for (const { count, perRow } of counts) {
-        const items = perRow ? count * rows : count;
+      const [rows, length] = [1 + round % 3, 1 + round % 12];
+      run({ ...STEP, rows, length });
+      for (const { count, perRow, perKeys } of counts) {
+        const items = count * (perKeys ? Math.ceil(length / perKeys) : perRow ? rows : 1);
         for (let i = 0; i < items; i++) expected[i] = Math.imul(expected[i], 3) + 1;
       }
     }
@@ -132,11 +133,8 @@ Deno.test("run() ends and failure() names the thread when one traps", async () =
   for (let round = 0; round < 30 && !(here && there); round++) {
     await using bench = await Bench.open(3);
     const { address } = bench.words(1);
-    const run = await bench.plan(
-      [{ count: 9, perRow: false }, { count: 9, perRow: false }],
-      [address],
-      trap,
-    );
+    const nine = { count: 9, perRow: false };
+    const run = await bench.plan([nine, nine], [address], trap);
     try {
       run();
       assert.ok(bench.pool.failed);
