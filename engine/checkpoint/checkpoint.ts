@@ -3,15 +3,14 @@
  *
  * @module
  */
-import { bytesOf, widen } from "../../kernels/tensor.ts";
 import { CheckpointError } from "../errors.ts";
 import { type ByteSource, openFile } from "./bytes.ts";
 import type { HubOptions } from "./huggingface.ts";
 import { locate } from "./locate.ts";
 import {
+  decode,
   readSafetensorsHeader,
   type SafetensorsHeader,
-  STORED_BYTES,
   type StoredTensor,
 } from "./safetensors.ts";
 import { joinShards, readShardIndex, shardPaths } from "./shards.ts";
@@ -158,47 +157,4 @@ class OpenCheckpoint implements Checkpoint {
   [Symbol.dispose](): void {
     this.files.dispose();
   }
-}
-
-/** Widens stored bytes of any dtype of the table to F32. */
-export function decode(bytes: Uint8Array<ArrayBuffer>, dtype: string): Float32Array {
-  const { buffer, byteOffset } = bytes;
-  const count = bytes.length / STORED_BYTES[dtype];
-  const out = new Float32Array(count);
-  switch (dtype) {
-    case "F32":
-      bytesOf(out).set(bytes);
-      break;
-    case "F16":
-    case "BF16":
-      widen(out, new Uint16Array(buffer, byteOffset, count), dtype, 0, count);
-      break;
-    case "F64":
-      out.set(new Float64Array(buffer, byteOffset, count));
-      break;
-    case "I64":
-      new BigInt64Array(buffer, byteOffset, count).forEach((n, i) => out[i] = Number(n));
-      break;
-    case "U64":
-      new BigUint64Array(buffer, byteOffset, count).forEach((n, i) => out[i] = Number(n));
-      break;
-    case "I32":
-      out.set(new Int32Array(buffer, byteOffset, count));
-      break;
-    case "U32":
-      out.set(new Uint32Array(buffer, byteOffset, count));
-      break;
-    case "I16":
-      out.set(new Int16Array(buffer, byteOffset, count));
-      break;
-    case "U16":
-      out.set(new Uint16Array(buffer, byteOffset, count));
-      break;
-    case "I8":
-      out.set(new Int8Array(buffer, byteOffset, count));
-      break;
-    default: // U8, BOOL
-      out.set(bytes);
-  }
-  return out;
 }

@@ -12,8 +12,8 @@ import {
   type WeightDtype,
 } from "../../kernels/tensor.ts";
 import type { Architecture } from "../architecture.ts";
-import { type Checkpoint, decode, type TensorInfo } from "../checkpoint/checkpoint.ts";
-import { STORED_BYTES } from "../checkpoint/safetensors.ts";
+import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
+import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";
 import { BUFFERS, NAMES } from "./names.ts";
 import { type Run, runsOf, type WeightSpec, weightSpecs } from "./specs.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { decode, openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
+import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { locate } from "../../../engine/checkpoint/locate.ts";
-import { STORED_BYTES } from "../../../engine/checkpoint/safetensors.ts";
+import { decode, STORED_BYTES } from "../../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import {
   frame,

@@ -5,7 +5,7 @@
  */
 import { type Architecture, readArchitecture } from "../../../engine/architecture.ts";
 import type { Checkpoint } from "../../../engine/checkpoint/checkpoint.ts";
-import { decode } from "../../../engine/checkpoint/checkpoint.ts";
+import { decode } from "../../../engine/checkpoint/safetensors.ts";
 import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts";
 import { Runner } from "../../../engine/runner.ts";
 import { checkpointWeights, putWeights, type WeightSource } from "../../../engine/weights.ts";

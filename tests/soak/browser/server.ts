@@ -7,9 +7,6 @@ import { stripTypeScriptTypes } from "node:module";
 
 const ROOT = new URL("../../../", import.meta.url);
 
-/** A module that a page cannot have, which the hub's client imports and nothing here calls. */
-const NOT_HERE = /(["'])node:crypto\1/g;
-
 /** What makes a page one that may share memory with its workers. */
 const ISOLATED = {
   "Cross-Origin-Opener-Policy": "same-origin",
@@ -42,12 +39,11 @@ async function respond({ url }: Request): Promise<Response> {
   if (pathname === "/isolated.html") {
     return new Response("<!DOCTYPE html>", { headers: { ...html, ...ISOLATED } });
   }
-  if (pathname === "/node/crypto.js") return script("export const createHash = undefined;");
   try {
     const file = new URL(`.${pathname}`, ROOT);
     if (pathname.endsWith(".ts")) {
       const code = stripTypeScriptTypes(await Deno.readTextFile(file), { mode: "transform" });
-      return script(code.replace(NOT_HERE, '"/node/crypto.js"'));
+      return script(code);
     }
     return new Response(await Deno.readFile(file), { headers: ISOLATED });
   } catch (error) {
