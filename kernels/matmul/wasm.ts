@@ -130,7 +130,7 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
 }
 
 /** Inputs between two looks ahead. */
-const STRIDE = 64;
+export const STRIDE = 64;
 
 /** How a panel is fetched while the one before is worked with: a few lines of it every `STRIDE` inputs of a tile. */
 interface Ahead {
@@ -142,15 +142,21 @@ interface Ahead {
   readonly kept: Global;
 }
 
-function aheadOf(m: ModuleBuilder, { T, K, dtype }: MatmulWasm): Ahead {
+/** How to fetch the panels of runs of up to T rows. */
+export function aheadOf(
+  m: ModuleBuilder,
+  { T, K, dtype }: Pick<MatmulWasm, "T" | "K" | "dtype">,
+): Ahead {
   const lines = K * PANEL_COLUMNS * BYTES[dtype] / LINE;
   const tiles = Math.floor(T / MANY) * (PANEL_COLUMNS / columnsOf(MANY));
   const looks = Math.max(1, Math.floor(K / STRIDE));
   const atOnce = Math.ceil(lines / (tiles * looks));
+  const part = Math.floor(lines / atOnce);
   return {
     lines: atOnce,
-    apart: Math.floor(lines / atOnce) * LINE,
-    tileBytes: Math.ceil(lines / atOnce / tiles) * LINE,
+    apart: part * LINE,
+    // The last tile's looks end with the part: nothing behind a panel is read, for there memory may end.
+    tileBytes: Math.max(0, Math.floor((part - looks) / Math.max(1, tiles - 1))) * LINE,
     kept: m.global(),
   };
 }

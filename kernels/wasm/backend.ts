@@ -10,7 +10,7 @@
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
 import { noteCosts, type Part } from "../cost.ts";
 import { DeviceError } from "../errors.ts";
-import { Memory } from "../memory.ts";
+import { Memory, prodCollector } from "../memory.ts";
 import { laps, profileRuns } from "../profile.ts";
 import {
   BYTES,
@@ -26,7 +26,7 @@ import {
 } from "../tensor.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "./assembler.ts";
 import type { Run } from "./control.ts";
-import { type Block, LIMIT_BYTES, LinearMemory, prodCollector } from "./memory.ts";
+import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
 import { panelsLength, widenPanels } from "./panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";

@@ -5,12 +5,12 @@
  * @module
  */
 import type { Step } from "../backend.ts";
-import { Memory } from "../memory.ts";
+import { Memory, prodCollector } from "../memory.ts";
 import { call, f32x4, i32, ModuleBuilder, v128 } from "./assembler.ts";
 import { wasmFuses } from "./backend.ts";
 import type { Run } from "./control.ts";
 import { defineKernel, type Items, type Kernel } from "./kernel.ts";
-import { LinearMemory, prodCollector } from "./memory.ts";
+import { LinearMemory } from "./memory.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 

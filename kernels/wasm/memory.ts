@@ -174,19 +174,3 @@ function makeShared(): WebAssembly.Memory {
 function mib(bytes: number): number {
   return Math.floor(bytes / 2 ** 20);
 }
-
-/** Bytes that make the collector look for garbage, and how often they are asked for. */
-const [PROD_BYTES, PRODS] = [2 ** 29, 2];
-
-/**
- * Has the memories that nothing holds any more given back soon. A linear memory cannot shrink and goes with its last holder, but a
- * collector that sees little garbage waits for long, and a process that loads one model after another would hold a dozen. What it
- * counts are the bytes of arrays, so it is asked for some: pages that are never touched cost the system nothing.
- */
-export function prodCollector(): void {
-  try {
-    for (let i = 0; i < PRODS; i++) new ArrayBuffer(PROD_BYTES);
-  } catch {
-    // A system that does not even promise so much will have collected on the way.
-  }
-}

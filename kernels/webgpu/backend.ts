@@ -5,7 +5,7 @@
  */
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
-import type { Memory } from "../memory.ts";
+import { type Memory, prodCollector } from "../memory.ts";
 import {
   BYTES,
   bytesOf,
@@ -20,7 +20,6 @@ import {
   type Weight,
   type WeightDtype,
 } from "../tensor.ts";
-import { prodCollector } from "../wasm/memory.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { Compiler } from "./pipeline.ts";

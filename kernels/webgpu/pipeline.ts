@@ -130,7 +130,7 @@ const ELEMENT_BYTES: Readonly<Record<string, number>> = {
 };
 
 /** Bytes of workgroup memory that a shader declares; NaN where that is not told by its constants. */
-function workgroupBytes(code: string): number {
+export function workgroupBytes(code: string): number {
   const constants = new Map(
     Array.from(code.matchAll(/^const (\w+) = ([^;]+);/gm), ([, name, value]) => [name, value]),
   );

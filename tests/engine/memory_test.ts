@@ -1,5 +1,6 @@
 /** What is told of memory before a model is loaded, against what it takes when it runs. */
 import assert from "node:assert/strict";
+import { GPT2 } from "../../bench/decode.ts";
 import { totalmem } from "node:os";
 import { readArchitecture } from "../../engine/architecture.ts";
 import {
@@ -15,14 +16,6 @@ import { DeviceError } from "../../kernels/errors.ts";
 import { type Backend, openBackend } from "../../kernels/mod.ts";
 import { fixture, readJson } from "../testing.ts";
 
-const GPT2 = {
-  model_type: "gpt2",
-  vocab_size: 50257,
-  n_positions: 1024,
-  n_layer: 12,
-  n_head: 12,
-  n_embd: 768,
-};
 const TINY = ["gpt2", "gpt2-f16", "llama", "llama-bf16", "gemma3", "phi", "smollm3"];
 
 /** The most that an estimate for `wasm` may be above what is taken. */

@@ -12,7 +12,8 @@ import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 import { type Numbers, put } from "./goldens.ts";
-import { WORKGROUP_LIMIT, workgroupBytes } from "./twins.ts";
+import { workgroupBytes } from "../../kernels/webgpu/pipeline.ts";
+import { WORKGROUP_LIMIT } from "./twins.ts";
 
 interface AttentionCase extends AttentionOptions {
   readonly name: string;

@@ -2,12 +2,15 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
+import { aheadOf, STRIDE } from "../../kernels/matmul/wasm.ts";
 import { matmulWgsl, MAX_NORM_WIDTH, SOFTWARE_TILES, TILES } from "../../kernels/matmul/wgsl.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
+import { BYTES, type Weight, type WeightDtype } from "../../kernels/tensor.ts";
+import { ModuleBuilder } from "../../kernels/wasm/assembler.ts";
+import { workgroupBytes } from "../../kernels/webgpu/pipeline.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 import { type Numbers, put } from "./goldens.ts";
-import { WORKGROUP_LIMIT, workgroupBytes } from "./twins.ts";
+import { WORKGROUP_LIMIT } from "./twins.ts";
 
 interface Matrix {
   readonly shape: readonly [N: number, K: number];
@@ -128,3 +131,21 @@ function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Pr
     { stored: "NK" },
   );
 }
+
+Deno.test("aheadOf() has nothing read behind a panel, and most of it when GPT-2's is fetched", () => {
+  const m = new ModuleBuilder();
+  for (const dtype of ["F32", "F16", "BF16"] as const) {
+    for (const T of [4, 5, 7, 16, 30, 64, 100, 128]) {
+      for (let K = STRIDE; K < 3200; K += K % 64 === 0 ? 1 : 63) {
+        const { lines, apart, tileBytes } = aheadOf(m, { T, K, dtype });
+        const [tiles, looks] = [2 * Math.floor(T / 4), Math.floor(K / STRIDE)];
+        const end = (tiles - 1) * tileBytes + looks * 64 + (lines - 1) * apart;
+        const panel = 16 * K * BYTES[dtype];
+        assert.ok(end <= panel, `${dtype} ${T} ${K}: ${end} of ${panel}`);
+        if (K % 768 === 0 && T % 64 === 0) {
+          assert.ok(end >= 0.8 * panel, `${dtype} ${T} ${K}: ${end}`);
+        }
+      }
+    }
+  }
+});

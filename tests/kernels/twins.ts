@@ -41,18 +41,6 @@ export async function runOnce(backend: Backend, rows: number, build: (k: Recorde
   plan.run(stepOf(rows));
 }
 
-/** Bytes of workgroup memory that a shader declares, as arrays of f32 or vec4f whose length is a number or a constant. */
-export function workgroupBytes(wgsl: string): number {
-  const declared = wgsl.matchAll(/var<workgroup> \w+: (.*);/g);
-  return Array.from(declared, ([line, type]) => {
-    const [, element, length] = /^array<(f32|vec4f), (\w+)>$/.exec(type) ?? [];
-    const constant = new RegExp(`const ${length} = (\\d+)u;`).exec(wgsl)?.[1];
-    const bytes = (element === "f32" ? 4 : 16) * Number(constant ?? length);
-    assert.ok(Number.isInteger(bytes), line);
-    return bytes;
-  }).reduce((sum, bytes) => sum + bytes, 0);
-}
-
 /** Bytes of workgroup memory that a browser gives without being asked for more. */
 export const WORKGROUP_LIMIT = 16384;
 
