@@ -110,7 +110,7 @@ function scoresWasm(
 ): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
   const KEYS = 4;
   return m.define(["i32", "i32", "i32", "i32"], "void", (f, q, k, state, keys) => {
-    const [key, at, end] = [0, 1, 2].map(() => f.local("i32"));
+    const [key, end] = [f.local("i32"), f.local("i32")];
     const places = [0, 1, 2, 3].map(() => f.local("i32"));
     const query = Array.from({ length: height }, () => f.local("v128"));
     const each = f.local("v128");
@@ -123,18 +123,19 @@ function scoresWasm(
         f.set(k, i32.add(k, 4 * D));
       }
       for (const sum of sums.flat()) f.set(sum, f32x4.splat(0));
-      unrolled(f, at, D, (offset, lanes) => {
+      // Written out: a place and its offset cost less than a sum.
+      for (let d = 0; d < D; d += 4) {
+        const lanes = Math.min(4, D - d);
         for (const [i, numbers] of query.entries()) {
-          const load = v128.load(i32.add(q, at), i * 4 * pitch + offset);
-          f.set(numbers, firstLanes(load, lanes));
+          f.set(numbers, firstLanes(v128.load(q, 4 * (i * pitch + d)), lanes));
         }
         for (const [j, place] of places.entries()) {
-          f.set(each, firstLanes(v128.load(i32.add(place, at), offset), lanes));
+          f.set(each, firstLanes(v128.load(place, 4 * d), lanes));
           for (const [i, numbers] of query.entries()) {
             f.set(sums[i][j], math.madd(numbers, each, sums[i][j]));
           }
         }
-      });
+      }
       for (const [i, sum] of sums.entries()) {
         f.store(i32.add(state, i32.shl(key, 2)), sumEach(f, sum), i * QUERY_BYTES);
       }
@@ -142,22 +143,8 @@ function scoresWasm(
   });
 }
 
-/** Vectors of a row that are done between two tests of the loop. */
+/** Vectors of scores that are done between two tests of the loop. */
 const UNROLL = 4;
-
-/** Walks D numbers by vectors, some at a time: the byte `at`, and what is to be added to it. */
-function unrolled(
-  f: FunctionBuilder,
-  at: Local<"i32">,
-  D: number,
-  body: (offset: number, lanes: number) => void,
-): void {
-  const step = 4 * UNROLL;
-  f.for(at, 0, 4 * (D - D % step), 4 * step, () => {
-    for (let i = 0; i < UNROLL; i++) body(16 * i, 4);
-  });
-  for (let d = 0; d < D % step; d += 4) body(4 * d, Math.min(4, D % step - d));
-}
 
 /** The sums of four vectors, as one. */
 function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
@@ -190,6 +177,11 @@ function weighWasm(
         for (const [i, s] of vectors.entries()) body(s, 16 * i, i);
       });
     };
+    // Below F32's least normal number it is 0 at once: processors take long for what is less, and it weighs nothing.
+    const weightOf = (s: Local<"v128">) => {
+      const least = f32x4.splat(-87);
+      return v128.andNot(math.exponential(f, f32x4.pmax(s, least)), f32x4.lt(s, least));
+    };
     const scores = (masked: boolean) => {
       each((s, offset) => {
         f.set(s, f32x4.mul(v128.load(at, offset), f32x4.splat(scale)));
@@ -218,9 +210,11 @@ function weighWasm(
       f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
       f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
       // In front of the loop, which then finds the constants of exp made.
-      f.set(turn, math.exponential(f, f32x4.sub(before, top)));
+      f.set(turn, f32x4.sub(before, top));
+      f.set(turn, weightOf(turn));
       each((s, offset, i) => {
-        f.set(s, math.exponential(f, f32x4.sub(v128.load(at, offset), top)));
+        f.set(s, f32x4.sub(v128.load(at, offset), top));
+        f.set(s, weightOf(s));
         f.store(at, s, offset);
         f.set(totals[i], f32x4.add(totals[i], s));
       });
