@@ -194,7 +194,7 @@ function weighWasm(
             i32x4.gtS(i32x4.splat(to), index),
             i32x4.gtS(index, i32x4.splat(i32.sub(from, 1))),
           );
-          f.set(s, v128.select(s, f32x4.splat(LOWEST), seen));
+          f.set(s, v128.select(s, f32x4.splat(-Infinity), seen));
           f.set(index, i32x4.add(index, i32x4.splat(4)));
         }
         f.store(at, s, offset);

@@ -216,7 +216,9 @@ function tileWasm(
     const [r, j] = [Math.floor(4 * i / columns), i % (columns / 4)];
     return { ofRow: 4 * (r * N + 4 * j), column: 4 * j };
   });
-  const storeAll = options.activation ? storeTileWasm(m, math, corners, options) : null;
+  const storeAll = options.activation && !options.softCap
+    ? storeTileWasm(m, math, corners, options)
+    : null;
   return m.define(
     ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
