@@ -216,7 +216,7 @@ function tileWasm(
     const [r, j] = [Math.floor(4 * i / columns), i % (columns / 4)];
     return { ofRow: 4 * (r * N + 4 * j), column: 4 * j };
   });
-  const storeAll = options.activation && !options.softCap
+  const storeAll = options.activation || options.softCap
     ? storeTileWasm(m, math, corners, options)
     : null;
   return m.define(
@@ -294,14 +294,11 @@ function tileWasm(
         const at = (row: Local<"i32">) => i32.add(row, ofRow);
         f.do(call(store, s, at(y), i32.add(bias, 4 * column), at(gate), i32.sub(left, column)));
       };
-      if (options.softCap) each(one);
-      else {
-        const whole = () => {
-          if (storeAll) f.do(call(storeAll, ...outputs, y, bias, gate));
-          else each((s, at) => storeInline(f, math, s, at, options));
-        };
-        f.if(i32.geS(left, columns), whole, () => each(one));
-      }
+      const whole = () => {
+        if (storeAll) f.do(call(storeAll, ...outputs, y, bias, gate));
+        else each((s, at) => storeInline(f, math, s, at, options));
+      };
+      f.if(i32.geS(left, columns), whole, () => each(one));
     },
   );
 }
@@ -338,8 +335,8 @@ interface Places {
 }
 
 /**
- * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. An activation has many constants, which take as long to
- * make as itself: here once for all vectors.
+ * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. Functions have many constants, which take as long to
+ * make as they do themselves: here once for all vectors.
  */
 function storeTileWasm(
   m: ModuleBuilder,
@@ -361,34 +358,40 @@ function storeInline(
   f: FunctionBuilder,
   math: VectorMath,
   v: Local<"v128">,
+  places: Places,
+  options: MatmulOptions<unknown>,
+): void {
+  finish(f, math, v, places, options);
+  f.store(places.y, v, places.ofRow);
+}
+
+/** What is made of four sums on their way to y. */
+function finish(
+  f: FunctionBuilder,
+  math: VectorMath,
+  v: Local<"v128">,
   { y, gate, bias, ofRow, column }: Places,
   options: MatmulOptions<unknown>,
 ): void {
-  const { activation, scale = 1, residual = false } = options;
+  const { activation, scale = 1, softCap, residual = false } = options;
   if (options.bias) f.set(v, f32x4.add(v, v128.load(bias, 4 * column)));
   if (activation) f.set(v, math.activate(f, activation, v));
   if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate, ofRow)));
   if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+  if (softCap) {
+    f.set(v, f32x4.div(v, f32x4.splat(softCap)));
+    f.set(v, call(math.tanh(), v));
+    f.set(v, f32x4.mul(v, f32x4.splat(softCap)));
+  }
   if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));
-  f.store(y, v, ofRow);
 }
 
 /** The epilogue of four outputs: their sums, y, bias, gate, and the outputs that are left from there. */
 type Store = Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">;
 
 function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
-  const { activation, scale = 1, softCap, residual = false } = options;
   return m.define(["v128", "i32", "i32", "i32", "i32"], "void", (f, v, y, bias, gate, left) => {
-    if (options.bias) f.set(v, f32x4.add(v, v128.load(bias)));
-    if (activation) f.set(v, call(math.activation(activation), v));
-    if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate)));
-    if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
-    if (softCap) {
-      f.set(v, f32x4.div(v, f32x4.splat(softCap)));
-      f.set(v, call(math.tanh(), v));
-      f.set(v, f32x4.mul(v, f32x4.splat(softCap)));
-    }
-    if (residual) f.set(v, f32x4.add(v128.load(y), v));
+    finish(f, math, v, { y, bias, gate, ofRow: 0, column: 0 }, options);
     f.if(
       i32.geS(left, 4),
       () => storeLanes(f, y, v, 4),

@@ -58,10 +58,6 @@ export class VectorMath {
     return this.#func("erf", (f, x) => this.#erf(f, x));
   }
 
-  activation(name: Activation): VectorFunc {
-    return this.#func(name, (f, x) => this.activate(f, name, x));
-  }
-
   /** An activation, written where it is used. */
   activate(f: FunctionBuilder, name: Activation, x: Local<"v128">): Value<"v128"> {
     switch (name) {
