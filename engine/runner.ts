@@ -16,9 +16,12 @@ import { CheckpointError } from "./errors.ts";
 import type { SamplingOptions } from "./sampler.ts";
 import { countLayerParameters, type Weights } from "./weights.ts";
 
-/** Rows of a prefill chunk: about 100 ms of work, so that a run can be stopped and shows progress; a power of two. */
+/**
+ * Rows of a prefill chunk: a fifth of a second of work, so that a run can be stopped and shows progress; a power of two. With half as
+ * many, reading the weights once more is felt.
+ */
 export function chunkRows(nominalFlops: number, a: Architecture, contextLength: number): number {
-  const rows = 0.1 * nominalFlops / (2 * countLayerParameters(a));
+  const rows = 0.2 * nominalFlops / (2 * countLayerParameters(a));
   const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
   return Math.min(Math.max(power, 4), 128, contextLength);
 }

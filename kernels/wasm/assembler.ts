@@ -36,11 +36,36 @@ const [BLOCK_VOID, END] = [0x40, 0x0b];
 /** Pages of 64 KiB that a 32-bit address reaches. */
 const MAX_PAGES = 65536;
 
+/** Bytes that are written one behind the other: as arrays of numbers, a plan's code would take ten times the place. */
+class Bytes {
+  #bytes = new Uint8Array(64);
+  #length = 0;
+
+  push(...pieces: readonly ArrayLike<number>[]): this {
+    for (const piece of pieces) {
+      const length = this.#length + piece.length;
+      if (length > this.#bytes.length) {
+        const grown = new Uint8Array(2 * length);
+        grown.set(this.written);
+        this.#bytes = grown;
+      }
+      this.#bytes.set(piece, this.#length);
+      this.#length = length;
+    }
+    return this;
+  }
+
+  /** Those so far, where they lie. */
+  get written(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.subarray(0, this.#length);
+  }
+}
+
 /** The body of a function while it is written. */
 export class FunctionBuilder {
   readonly #types: ValueType[];
   readonly #params: number;
-  readonly #code: number[] = [];
+  readonly #code = new Bytes();
 
   constructor(params: readonly ValueType[]) {
     this.#types = [...params];
@@ -106,17 +131,16 @@ export class FunctionBuilder {
   }
 
   /** The function's entry of the code section. */
-  toBytes(result: Value<Result> | void): number[] {
-    const locals = this.#types.slice(this.#params);
-    const body = [
-      ...unsignedLeb(locals.length),
-      ...locals.flatMap((type) => [1, TYPE_CODE[type]]),
-    ].concat(this.#code, result ? [...result.code] : [], [END]);
-    return unsignedLeb(body.length).concat(body);
+  toBytes(result: Value<Result> | void): Uint8Array {
+    this.#emit(result?.code ?? [], [END]);
+    const types = this.#types.slice(this.#params);
+    const locals = [...unsignedLeb(types.length), ...types.flatMap((type) => [1, TYPE_CODE[type]])];
+    const code = this.#code.written;
+    return new Bytes().push(unsignedLeb(locals.length + code.length), locals, code).written.slice();
   }
 
-  #emit(...pieces: (readonly number[])[]): void {
-    for (const piece of pieces) for (const byte of piece) this.#code.push(byte);
+  #emit(...pieces: readonly (readonly number[])[]): void {
+    this.#code.push(...pieces);
   }
 }
 
@@ -136,7 +160,7 @@ export class ModuleBuilder {
   readonly #imports: number[][];
   readonly #globals: number[][] = [];
   readonly #exports: number[][] = [];
-  readonly #bodies: number[][] = [];
+  readonly #bodies: (Uint8Array | null)[] = [];
 
   /**
    * @param shared whether threads share the memory.
@@ -173,11 +197,10 @@ export class ModuleBuilder {
     ) => R extends ValueType ? Value<R> : void,
   ): Func<P, R> {
     const func = this.#declare(params, result);
-    const body: number[] = [];
-    this.#bodies.push(body);
+    const place = this.#bodies.push(null) - 1; // it may define others
     const f = new FunctionBuilder(params);
     const locals = params.map((type, index) => variable(type, index)) as unknown as Locals<P>;
-    for (const byte of f.toBytes(build(f, ...locals))) body.push(byte);
+    this.#bodies[place] = f.toBytes(build(f, ...locals));
     return func;
   }
 
@@ -204,16 +227,18 @@ export class ModuleBuilder {
   toBytes(): Uint8Array<ArrayBuffer> {
     const first = this.#signatures.length - this.#bodies.length;
     const types = this.#bodies.map((_, i) => unsignedLeb(first + i));
-    return Uint8Array.from(
-      [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0].concat( // "\0asm", version 1
-        section(1, this.#signatures),
-        section(2, this.#imports),
-        section(3, types),
-        this.#globals.length > 0 ? section(6, this.#globals) : [],
-        section(7, this.#exports),
-        section(10, this.#bodies),
-      ),
-    );
+    const module = new Bytes().push([0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0]); // "\0asm", version 1
+    const section = (id: number, entries: readonly ArrayLike<number>[]) => {
+      const content = new Bytes().push(unsignedLeb(entries.length), ...entries).written;
+      module.push([id], unsignedLeb(content.length), content);
+    };
+    section(1, this.#signatures);
+    section(2, this.#imports);
+    section(3, types);
+    if (this.#globals.length > 0) section(6, this.#globals);
+    section(7, this.#exports);
+    section(10, this.#bodies.map((body) => body!));
+    return module.written.slice();
   }
 
   /** The same as text, for people who debug. */
@@ -233,9 +258,4 @@ export class ModuleBuilder {
 function name(text: string): number[] {
   const bytes = new TextEncoder().encode(text);
   return [...unsignedLeb(bytes.length), ...bytes];
-}
-
-function section(id: number, entries: readonly number[][]): number[] {
-  const content = unsignedLeb(entries.length).concat(entries.flat());
-  return [id].concat(unsignedLeb(content.length), content);
 }
