@@ -25,9 +25,6 @@ const CHUNK_BYTES = 4 << 20;
 /** Chunks that may be under way: the device's own copies of them are freed when they are done. */
 const CHUNKS_UNDER_WAY = 16;
 
-/** Buffers that one weight may be made of. */
-const MAX_PARTS = 8;
-
 /** Outputs first … first + count of a weight. */
 export interface WeightPart {
   readonly first: number;
@@ -79,11 +76,9 @@ export class Uploader {
     const panelBytes = PANEL * 4 * Math.ceil(K / 4) * BYTES[dtype];
     const panels = Math.ceil(N / PANEL);
     const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
-    if (panels > MAX_PARTS * fit) {
+    if (fit < 1) {
       throw new RangeError(
-        `Cannot make "${what}" on webgpu: expected at most ${
-          MAX_PARTS * this.#gpu.maxBytes
-        } bytes in ${MAX_PARTS} bindings, got ${panels * panelBytes}`,
+        `Cannot make "${what}" on webgpu: expected ${PANEL} rows within ${this.#gpu.maxBytes} bytes (one binding), got ${panelBytes}`,
       );
     }
     const parts: WeightPart[] = [];
