@@ -20,7 +20,7 @@ import type { Resident } from "./resident.ts";
 const MIB = 2 ** 20;
 
 /** (a) The typed-array matvec against reading the same bytes: by a plain sum, and as fast as typed arrays were seen to. */
-function matvec(): void {
+async function matvec(): Promise<void> {
   console.log(
     "\nmatvec, F32, typed arrays, by the sum over the same bytes; goal ≥ 70 % of the plain one",
   );
@@ -30,7 +30,7 @@ function matvec(): void {
     const [x, y] = [randomNumbers(K, 4), new Float32Array(N)];
     const scratch = matmulScratch("F32", K);
     const run = () => matmulJs(y, x, weight, {}, 1, scratch);
-    const { kernelMs, plainMs, limitMs } = againstReading(run, [words]);
+    const { kernelMs, plainMs, limitMs } = await againstReading(run, [words]);
     const rate = (ms: number) => (data.byteLength / ms / 1e6).toFixed(1);
     const share = (ms: number) => percent(ms / kernelMs).padStart(5);
     console.log(

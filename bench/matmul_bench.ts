@@ -53,12 +53,12 @@ for (const [N, K] of SHAPES) {
   }
 }
 
-sharesAfter("matmul", () => {
+sharesAfter("matmul", async () => {
   const shares: Share[] = [];
   for (const [N, K] of SHAPES) {
     for (const dtype of DTYPES) {
       const { run, words } = product(N, K, dtype, 1)();
-      const { kernelMs, limitMs } = againstReading(run, [words]);
+      const { kernelMs, limitMs } = await againstReading(run, [words]);
       const what = `matvec ${N}×${K} ${dtype}`;
       shares.push({ what, ms: kernelMs, limitMs, limit: "fastest sum over the same bytes" });
     }
@@ -66,7 +66,7 @@ sharesAfter("matmul", () => {
   for (const [N, K] of SHAPES.filter(([N]) => N <= 4096)) {
     for (const dtype of DTYPES) {
       const { run } = product(N, K, dtype, T)();
-      const { kernel, limit } = interleave({ limit: multiplyAdds, kernel: run });
+      const { kernel, limit } = await interleave({ limit: multiplyAdds, kernel: run });
       shares.push({
         what: `matmul ${N}×${K}, ${T} rows, ${dtype}`,
         ms: kernel,

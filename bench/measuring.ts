@@ -17,8 +17,25 @@ const ROUNDS = 9;
 /** Milliseconds of one turn, long against the clock's grain and short against what disturbs a machine. */
 const TURN_MS = 25;
 
+/**
+ * Waits until the threads of whatever ran before have gone to sleep: for 1.5 ms they watch for another run, and take a core from
+ * what is measured next.
+ */
+export function rest(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+/** Milliseconds of one of `calls` calls. */
+export function timed(work: () => void, calls = 1): number {
+  const start = performance.now();
+  for (let i = 0; i < calls; i++) work();
+  return (performance.now() - start) / calls;
+}
+
 /** Median milliseconds of a call of each work, which take turns. */
-export function interleave<N extends string>(works: Record<N, () => void>): Record<N, number> {
+export async function interleave<N extends string>(
+  works: Record<N, () => void>,
+): Promise<Record<N, number>> {
   const turns = (Object.entries(works) as [N, () => void][]).map(([name, work]) => {
     let calls = 1;
     // Doubling until a turn is long enough warms the compiler up too.
@@ -26,19 +43,15 @@ export function interleave<N extends string>(works: Record<N, () => void>): Reco
     return { name, work, calls, times: [] as number[] };
   });
   for (let round = 0; round < ROUNDS; round++) {
-    for (const { work, calls, times } of turns) times.push(timed(work, calls));
+    for (const { work, calls, times } of turns) {
+      await rest();
+      times.push(timed(work, calls));
+    }
   }
   return Object.fromEntries(turns.map(({ name, times }) => [name, median(times)])) as Record<
     N,
     number
   >;
-}
-
-/** Milliseconds of one of `calls` calls. */
-function timed(work: () => void, calls: number): number {
-  const start = performance.now();
-  for (let i = 0; i < calls; i++) work();
-  return (performance.now() - start) / calls;
 }
 
 /** Keeps a result alive, so that no compiler leaves the work for it out. */
@@ -82,12 +95,12 @@ export function sumFar(values: Float32Array): void {
  * at once much faster (2.4 against 9.7 GB/s was seen), and a kernel of eight rows passes a plain sum by far. So the limit is the
  * faster of two sums; the plain one is told beside it.
  */
-export function againstReading(
+export async function againstReading(
   run: () => void,
   arrays: readonly Float32Array[],
-): { kernelMs: number; plainMs: number; limitMs: number } {
+): Promise<{ kernelMs: number; plainMs: number; limitMs: number }> {
   const over = (sum: (values: Float32Array) => void) => () => arrays.forEach(sum);
-  const { kernel, plain, far } = interleave({
+  const { kernel, plain, far } = await interleave({
     plain: over(sumOf),
     far: over(sumFar),
     kernel: run,

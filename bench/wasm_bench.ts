@@ -184,7 +184,9 @@ async function measure(): Promise<void> {
       const step = { position: work.length - work.rows, slot: 0, length: work.length };
       const kernel = () => work.plan.run({ rows: work.rows, ...step });
       const run = work.operations ? multiplying.run : work.bytes ? reading.run : undefined;
-      const ms = run ? interleave({ kernel, limit: run }) : { ...interleave({ kernel }), limit: 0 };
+      const ms = run
+        ? await interleave({ kernel, limit: run })
+        : { ...await interleave({ kernel }), limit: 0 };
       rows.push(lineOf(work, ms, reading.bytes, multiplying.operations));
     }
   }

@@ -30,7 +30,7 @@ import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { DEMO, GPT2 } from "./decode.ts";
-import { median, percent } from "./measuring.ts";
+import { median, percent, rest, timed } from "./measuring.ts";
 import { planEntries } from "./wasm_limits.ts";
 
 const THREADS = 2;
@@ -58,16 +58,9 @@ function architectureOf(order: StoredOrder): Architecture {
   return readArchitecture(order === "KN" ? GPT2 : GPT2_NK, "GPT-2");
 }
 
-/** Milliseconds of one of `calls` calls. */
-function timed(work: () => void, calls = 1): number {
-  const start = performance.now();
-  for (let i = 0; i < calls; i++) work();
-  return (performance.now() - start) / calls;
-}
-
-/** Milliseconds of a limit, when the backend's own threads have gone to sleep: they watch for another run for a while. */
+/** Milliseconds of a limit, awake. */
 async function timedAlone(run: () => void): Promise<number> {
-  await new Promise((resolve) => setTimeout(resolve, 5));
+  await rest();
   run();
   return timed(run);
 }
@@ -126,10 +119,12 @@ async function model(): Promise<void> {
     const [reads, products, prefills, decodes]: number[][] = [[], [], [], []];
     for (let turn = 0; turn < TURNS; turn++) {
       products.push(await timedAlone(multiplying.run));
+      await rest();
       const start = performance.now();
       await runner.prefill(prompt);
       prefills.push(performance.now() - start);
       reads.push(await timedAlone(reading.run));
+      await rest();
       const tokens = 8;
       const begin = performance.now();
       for (let i = 0; i < tokens; i++) await runner.draw(1);
@@ -137,7 +132,7 @@ async function model(): Promise<void> {
     }
     const cacheBytes = 2 * 4 * a.nLayer * a.nKvHead * a.headDim * DEPTH;
     const bytes = (parameters - positions) * BYTES[dtype] + cacheBytes;
-    const operations = 2 * DEPTH * countLayerParameters(a);
+    const operations = operationsOf(a, DEPTH);
     const decodeShare = decodes.map((ms, i) => bytes / ms / (reading.bytes / reads[i]));
     const prefillShare = prefills.map((ms, i) =>
       operations / ms / (multiplying.operations / products[i])
@@ -154,6 +149,12 @@ async function model(): Promise<void> {
   }
 }
 
+/** Multiplications and additions of so many tokens: of the layers, and of each token with those before it. */
+function operationsOf(a: Architecture, tokens: number): number {
+  const pairs = tokens * (tokens + 1) / 2;
+  return 2 * tokens * countLayerParameters(a) + 4 * pairs * a.nHead * a.headDim * a.nLayer;
+}
+
 /** A step of the demo without a cache: all of its context goes through the layers. */
 async function demo(): Promise<void> {
   console.log(
@@ -168,11 +169,11 @@ async function demo(): Promise<void> {
   const chunk = chunkRows(backend.nominalFlops, a, slots);
   const runner = await Runner.create(backend, a, weights, { id: "demo", slots, chunk });
   const ids = Array.from({ length: slots + 1 }, (_, i) => i % a.vocabSize);
-  const pairs = slots * (slots + 1) / 2;
-  const operations = 2 * slots * countLayerParameters(a) + 4 * pairs * a.nEmbd * a.nLayer;
+  const operations = operationsOf(a, slots);
   const shares: number[] = [];
   for (let turn = 0; turn < 2 * TURNS; turn++) {
     const limit = multiplying.operations / await timedAlone(multiplying.run);
+    await rest();
     const start = performance.now();
     await runner.prefill(ids);
     shares.push(operations / (performance.now() - start) / limit);
@@ -210,6 +211,7 @@ async function attention(): Promise<void> {
     const [reads, times]: number[][] = [[], []];
     for (let turn = 0; turn < TURNS; turn++) {
       reads.push(await timedAlone(reading.run));
+      await rest();
       times.push(timed(() => plan.run(step)));
     }
     const bytes = LAYERS * 2 * 4 * length * H * D;
