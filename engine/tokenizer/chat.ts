@@ -8,6 +8,7 @@
  */
 import { isRecord } from "../checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
+import { withinDeadline } from "./deadline.ts";
 import { formatTime } from "./strftime.ts";
 import type { ChatMessage } from "./tokenizer.ts";
 import { show } from "./vocabulary.ts";
@@ -22,12 +23,8 @@ type Scope = Parameters<Evaluate>[1];
 
 /** Longer than any template, in UTF-16 units. */
 const MAX_TEMPLATE = 1_000_000;
-/** White space in a row: the library looks for its end from each of its places. */
-const MAX_BLANKS = 1_000;
-/** Expressions and statements that may be evaluated: a second or two. A long chat takes some ten thousand. */
+/** Expressions and statements that may be evaluated, so that memory lasts until the deadline. A long chat takes some ten thousand. */
 const MAX_STEPS = 3_000_000;
-/** Milliseconds that a template may take: one step may be a list of many items that is sorted, joined or searched. */
-const MAX_MS = 5_000;
 /** Items of a list, as in Jinja's sandbox. */
 const MAX_ITEMS = 100_000;
 /** UTF-16 units of a text. */
@@ -55,14 +52,17 @@ export class ChatTemplate {
   /** Writes a conversation out. @throws {CheckpointError} when the template refuses it or is broken. */
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
     checkMessages(messages);
+    const size = messages.reduce((sum, { content }) => sum + content.length, 0);
     try {
-      this.#program ??= parseTemplate(this.library, defaultTemplate(this.source));
-      return this.#interpret(this.#program, {
-        ...this.variables,
-        messages,
-        add_generation_prompt: addGenerationPrompt,
-        tools: null,
-        documents: null,
+      return withinDeadline(size, () => {
+        this.#program ??= parseTemplate(this.library, defaultTemplate(this.source));
+        return this.#interpret(this.#program, {
+          ...this.variables,
+          messages,
+          add_generation_prompt: addGenerationPrompt,
+          tools: null,
+          documents: null,
+        });
       });
     } catch (error) {
       throw new CheckpointError(
@@ -131,11 +131,6 @@ function parseTemplate({ parse, tokenize }: Library, text: string): Program {
   if (text.length > MAX_TEMPLATE) {
     throw new Error(`expected at most ${MAX_TEMPLATE} characters, got ${text.length}`);
   }
-  let blanks = 0;
-  for (const { length } of text.match(/\s+/g) ?? []) blanks = Math.max(blanks, length);
-  if (blanks > MAX_BLANKS) {
-    throw new Error(`expected at most ${MAX_BLANKS} blanks in a row, got ${blanks}`);
-  }
   // As transformers compiles them.
   return parse(tokenize(text, { lstrip_blocks: true, trim_blocks: true }));
 }
@@ -175,20 +170,15 @@ function range(...bounds: unknown[]): number[] {
 function boundedInterpreter({ Environment, Interpreter }: Library) {
   class Bounded extends Interpreter {
     #steps = 0;
-    readonly #deadline = performance.now() + MAX_MS;
-    /** The node of the list that the loop goes over which was begun last. */
-    #list: Node;
 
     override evaluate(node: Node, scope: Scope): Value {
-      const loop = node as LoopNode | undefined;
-      if (loop?.type === "For") this.#list = loop.iterable.lhs ?? loop.iterable;
       const value = this.#strip(node, scope) ?? super.evaluate(node, scope);
-      this.#count(node, value.value);
+      this.#count(value.value);
       return value;
     }
 
     /** Bounds what a value takes, and all that was done so far. */
-    #count(node: Node, value: unknown): void {
+    #count(value: unknown): void {
       const isText = typeof value === "string";
       const size = isText || Array.isArray(value)
         ? value.length
@@ -200,11 +190,8 @@ function boundedInterpreter({ Environment, Interpreter }: Library) {
           `it makes a ${isText ? "text" : "list"} of ${size} ${isText ? "characters" : "items"}`,
         );
       }
-      // Whoever handles a long text looks at its characters; a loop has every item in its hands, even where it does nothing.
-      this.#steps += 1 + size / 1000 + (node === this.#list ? size : 0);
-      if (this.#steps > MAX_STEPS || performance.now() > this.#deadline) {
-        throw new Error("it does not come to an end");
-      }
+      this.#steps += 1 + size / 1000; // whoever handles a long text looks at its characters
+      if (this.#steps > MAX_STEPS) throw new Error("it does not come to an end");
     }
 
     /** `text.strip(characters)` and its two sisters; undefined for everything else. */
@@ -247,10 +234,4 @@ interface CallNode {
     readonly object?: Node;
     readonly property?: { readonly value: string };
   };
-}
-
-/** A loop in it; where the loop has a condition, its list is the left side of that. */
-interface LoopNode {
-  readonly type: string;
-  readonly iterable: NonNullable<Node> & { readonly lhs?: Node };
 }

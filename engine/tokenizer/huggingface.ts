@@ -9,6 +9,7 @@ import { isRecord } from "../checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { AddedTokens } from "./added_tokens.ts";
 import { ChatTemplate } from "./chat.ts";
+import { withinDeadline } from "./deadline.ts";
 import { type Marks, readMarks } from "./marks.ts";
 import { Merger } from "./merge.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
@@ -83,12 +84,14 @@ function make(
   const [bosId, eosId] = ["bos_token", "eos_token"].map((name) =>
     vocabulary.ids.get(marks.named.get(name) ?? "") ?? null
   );
-  return new HuggingFaceTokenizer(where, library, vocabulary, readDecoder(file.decoder, fail), {
-    bosId,
-    eosId,
-    template: withMarks(template, config, bosId, eosId),
-    chat,
-  });
+  const frame = { bosId, eosId, template: withMarks(template, config, bosId, eosId), chat };
+  const startDecoding = readDecoder(file.decoder, fail);
+  // Added tokens are normalized at once, by patterns that are the file's.
+  const size = vocabulary.added.reduce((sum, { content }) => sum + content.length, 0);
+  return withinDeadline(
+    size,
+    () => new HuggingFaceTokenizer(where, library, vocabulary, startDecoding, frame),
+  );
 }
 
 /** Opens what the library does, with two of its ways replaced that a long word is too much for. */
@@ -197,35 +200,56 @@ class HuggingFaceTokenizer implements Tokenizer {
 
   encode(text: string, { addSpecialTokens = true }: EncodeOptions = {}): number[] {
     const ids = addSpecialTokens ? [...this.#template.before] : [];
-    try {
-      // A lone surrogate is no character: as everywhere on the web, it is written as U+FFFD.
-      for (const piece of this.#added.split(text.toWellFormed())) {
-        if (typeof piece === "number") ids.push(piece);
-        else this.#encodePiece(piece.text, piece.isFirst, ids);
-      }
-    } catch (error) {
-      throw new CheckpointError(`Cannot encode with ${this.where}: ${messageOf(error)}`);
-    }
+    this.#named("encode", () =>
+      withinDeadline(text.length, () => {
+        // A lone surrogate is no character: as everywhere on the web, it is written as U+FFFD.
+        for (const piece of this.#added.split(text.toWellFormed())) {
+          if (typeof piece === "number") ids.push(piece);
+          else this.#encodePiece(piece.text, piece.isFirst, ids);
+        }
+      }));
     if (addSpecialTokens) ids.push(...this.#template.after);
     return ids;
   }
 
-  decode(ids: readonly number[], options: DecodeOptions = {}): string {
-    const stream = this.stream(options);
-    return ids.map((id) => stream.push(id)).join("") + stream.flush();
+  decode(ids: readonly number[], { skipSpecialTokens = true }: DecodeOptions = {}): string {
+    const tokens = ids.map((id) => this.#tokenOf(id, skipSpecialTokens));
+    return this.#named("decode", () =>
+      withinDeadline(ids.length, () => {
+        const link = this.startDecoding();
+        return tokens.flatMap((token) => token === null ? [] : link.push(token)).join("") +
+          link.flush().join("");
+      }));
   }
 
   stream({ skipSpecialTokens = true }: DecodeOptions = {}): TextStream {
     const link = this.startDecoding();
-    const push = (id: number): string => {
-      if (!Number.isSafeInteger(id) || id < 0) {
-        throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
-      }
-      const isSkipped = skipSpecialTokens &&
-        this.#special.has(this.vocabulary.tokens.get(id) ?? UNKNOWN);
-      return isSkipped ? "" : link.push(this.#spelling.get(id) ?? UNKNOWN).join("");
+    return {
+      push: (id) => {
+        const token = this.#tokenOf(id, skipSpecialTokens);
+        return token === null ? "" : this.#named("decode", () => link.push(token).join(""));
+      },
+      flush: () => this.#named("decode", () => link.flush().join("")),
     };
-    return { push, flush: () => link.flush().join("") };
+  }
+
+  /** What an id is decoded from; null for a mark that is left out. */
+  #tokenOf(id: number, skipSpecialTokens: boolean): string | null {
+    if (!Number.isSafeInteger(id) || id < 0) {
+      throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
+    }
+    const isSkipped = skipSpecialTokens &&
+      this.#special.has(this.vocabulary.tokens.get(id) ?? UNKNOWN);
+    return isSkipped ? null : this.#spelling.get(id) ?? UNKNOWN;
+  }
+
+  /** Does work by the file's rules; names the file where they fail. */
+  #named<T>(verb: "encode" | "decode", work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw new CheckpointError(`Cannot ${verb} with ${this.where}: ${messageOf(error)}`);
+    }
   }
 
   applyChatTemplate(

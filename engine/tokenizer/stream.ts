@@ -8,6 +8,7 @@
  * @module
  */
 import { CHARACTER_BYTES } from "./byte_level.ts";
+import { withinDeadline } from "./deadline.ts";
 import { asList, asStep, asText, checkPattern, metaspaceMark, prependScheme } from "./rewrite.ts";
 import { type Fail, isId, show, Unread } from "./vocabulary.ts";
 
@@ -24,6 +25,9 @@ export type NewLink = () => Link;
 
 /** Text for all that no token has. */
 export const UNKNOWN = "\ufffd";
+
+/** UTF-16 units of what a step makes of a token, or of all that comes as one. */
+const MAX_TEXT = 10_000_000;
 
 /** Reads the decoder of a tokenizer.json; without one, tokens stand apart. */
 export function readDecoder(decoder: unknown, fail: Fail): NewLink {
@@ -56,7 +60,7 @@ function flatten(decoder: unknown, fail: Fail, depth = 0): Step[] {
 function piecewise({ type, pattern, content, start = 0, stop = 0 }: Step): NewLink | undefined {
   const text = (pattern as { String?: string } | undefined)?.String;
   if (type === "Replace" && text !== undefined && [...text].length === 1) {
-    return each((piece) => piece.replaceAll(text, () => content as string));
+    return each((piece) => checkLength(piece.replaceAll(text, () => content as string)));
   }
   if (type !== "Strip" || stop !== 0) return undefined;
   return () => {
@@ -114,14 +118,24 @@ function each(decode: (token: string, i: number) => string): NewLink {
 function readReplace(step: Step, fail: Fail): NewLink {
   const { Regex, String: text } = checkPattern(step.pattern, fail);
   const content = asText(step.content, "the content of Replace", fail);
-  if (Regex === undefined) return each((token) => token.replaceAll(text!, () => content));
+  if (Regex === undefined) {
+    return each((token) => checkLength(token.replaceAll(text!, () => content)));
+  }
   let pattern: RegExp;
   try {
     pattern = new RegExp(Regex, "gu");
   } catch {
     return fail(`a regular expression, got ${Regex}`);
   }
-  return each((token) => token.replace(pattern, () => content));
+  return each((token) =>
+    checkLength(withinDeadline(token.length, () => token.replace(pattern, () => content)))
+  );
+}
+
+/** Several steps that each write two characters for one would fill the memory. */
+function checkLength(text: string): string {
+  if (text.length <= MAX_TEXT) return text;
+  throw new Error(`it makes a text of ${text.length} characters`);
 }
 
 /** Takes a character off the ends of each token, up to so many times. */

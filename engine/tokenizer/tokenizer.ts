@@ -11,11 +11,13 @@ export interface Tokenizer {
   /**
    * The ids of a text.
    * @throws {RangeError} when the vocabulary cannot spell it.
+   * @throws {CheckpointError} when a tokenizer.json's own rules fail on it, or take for ever.
    */
   encode(text: string, options?: EncodeOptions): number[];
   /**
    * The text of ids; an id past the vocabulary is U+FFFD.
    * @throws {RangeError} when an id is not an integer of at least 0.
+   * @throws {CheckpointError} when a tokenizer.json's own rules fail on them, or take for ever.
    */
   decode(ids: readonly number[], options?: DecodeOptions): string;
   /** Decodes an id at a time. */

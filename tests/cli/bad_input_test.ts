@@ -84,7 +84,7 @@ damageTest(
 damageTest(
   "generate refuses a damaged tokenizer.json in one sentence",
   "tokenizer.json",
-  ["--prompt", "hi"],
+  ["--prompt", "h".repeat(60)],
   [
     [
       (file) => Object.assign((file.model as { vocab: Json }).vocab, { extra: 320 }),
@@ -96,6 +96,10 @@ damageTest(
     [
       set("pre_tokenizer", { type: "Split", pattern: { Regex: "(" }, behavior: "Isolated" }),
       /Invalid regular expression/,
+    ],
+    [
+      set("pre_tokenizer", { type: "Split", pattern: { Regex: "(h|.)+x" }, behavior: "Isolated" }),
+      /Cannot encode with ".*tokenizer\.json": it does not come to an end within 3 seconds/,
     ],
     [
       set("post_processor", {

@@ -168,8 +168,6 @@ const HOSTILE: Readonly<Record<string, RegExp>> = {
   "{{": /cut short or damaged/,
   "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}":
     /does not come to an end/,
-  "{% for a in range(99999) %}{% for b in range(99999) if a == b %}x{% endfor %}{% endfor %}":
-    /does not come to an end/,
   "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}":
     /does not come to an end/,
   "{% set ns = namespace(s='ab') %}{% for a in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}":
@@ -183,7 +181,6 @@ const HOSTILE: Readonly<Record<string, RegExp>> = {
   "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /too much|not a function/,
   [`{{ ${"(".repeat(1e5)} }}`]: /it is too much/,
   [`{{ ${"not ".repeat(1e5)}a }}`]: /it is too much/,
-  [" ".repeat(1e5)]: /at most 1000 blanks in a row/,
   ["a".repeat(2e6)]: /at most 1000000 characters/,
 };
 
