@@ -10,7 +10,7 @@ import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
 import { chooseModel, hubOptions } from "./session.ts";
-import { clearStatus, print, say, styled } from "./terminal.ts";
+import { clearStatus, oneLine, print, say, styled } from "./terminal.ts";
 
 /** Names of the classes of memory, as people say them. */
 const CLASSES: Readonly<Record<string, string>> = {
@@ -83,11 +83,11 @@ function asText({ id, description, backends }: Findings): string {
   out += title("Where such a run fits");
   out += table(backends.map((backend) => [backend.name, verdict(backend, contextLength)]));
   if (Object.keys(metadata).length) {
-    out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(oneLine)));
+    out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(short)));
   }
   out += title(`Tensors: ${tensors.length}`);
   out += table(
-    tensors.map(({ name, dtype, shape }) => [oneLine(name), dtype, `[${shape.join(", ")}]`]),
+    tensors.map(({ name, dtype, shape }) => [short(name), dtype, `[${shape.join(", ")}]`]),
   );
   return out;
 }
@@ -157,8 +157,8 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
   };
 }
 
-/** Text of a stranger's file, without what would move a terminal's cursor. */
-function oneLine(text: string): string {
-  const line = text.replace(/\p{Cc}+/gu, " ");
+/** A name or a text of a file, in its column. */
+function short(text: string): string {
+  const line = oneLine(text);
   return line.length > 200 ? `${line.slice(0, 200)}…` : line;
 }

@@ -106,8 +106,9 @@ export async function openModel(
     ...given.meta !== undefined && { meta: given.meta },
     ...hubOptions(given),
   };
+  let model: Model;
   try {
-    return await loadModel(source, options);
+    model = await loadModel(source, options);
   } catch (error) {
     if (!(error instanceof DeviceError) || given.strict) throw error;
     // From the processor to the processor there is nothing to fall back to.
@@ -115,8 +116,18 @@ export async function openModel(
       device === "auto" && (await probeWebGpu())?.software === false;
     if (!onGpu) throw error;
     note(`falling back to the CPU: ${error.message}`);
-    return await loadModel(source, { ...options, device: "cpu" });
+    model = await loadModel(source, { ...options, device: "cpu" });
   }
+  const { threads } = model.backend;
+  const processors = navigator.hardwareConcurrency;
+  if (threads > processors) {
+    note(
+      `${threads} threads wait for ${
+        plural(processors, "processor")
+      }: a smaller --threads is faster`,
+    );
+  }
+  return model;
 }
 
 /** What the flags say of the hub. */

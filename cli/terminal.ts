@@ -97,13 +97,22 @@ export function ask(text: string): void {
 
 /** Something that the user should know. */
 export function note(sentence: string): void {
-  say(`${fancy ? styleText("yellow", "note:", { validateStream: false }) : "note:"} ${sentence}`);
+  say(
+    `${fancy ? styleText("yellow", "note:", { validateStream: false }) : "note:"} ${
+      oneLine(sentence)
+    }`,
+  );
 }
 
 /** What went wrong, on one line. */
 export function sayError(sentence: string): void {
-  const line = sentence.replace(/\s*\n\s*/g, " ").trim();
-  say(`${fancy ? styleText("red", "error:", { validateStream: false }) : "error:"} ${line}`);
+  const mark = fancy ? styleText("red", "error:", { validateStream: false }) : "error:";
+  say(`${mark} ${oneLine(sentence)}`);
+}
+
+/** Text that a stranger's file may have a part in, without what would break the line or steer a terminal. */
+export function oneLine(text: string): string {
+  return text.replace(/\s*\p{Cc}+\s*/gu, " ").trim();
 }
 
 /** Columns of the terminal. */

@@ -275,6 +275,29 @@ Deno.test("a device that is not there falls back with a note, or fails under --s
   }
 });
 
+const processors = navigator.hardwareConcurrency;
+const manyProcessors = { ignore: processors >= 64 }; // no more threads than that may be asked for
+
+Deno.test("a note says that there are more threads than processors", manyProcessors, async () => {
+  const args = ["generate", LEARNED, "--prompt", "a", "--max-tokens", "1", "--device", "wasm"];
+  const many = await run(...args, "--threads", `${processors + 1}`);
+  assert.equal(many.code, 0, many.stderr);
+  assert.match(many.stderr, /^note: \d+ threads wait for \d+ processors?: .*--threads is faster\n/);
+  assert.doesNotMatch((await run(...args, "--threads", `${processors}`)).stderr, /^note: /m);
+});
+
+Deno.test("a note on a key of a configuration cannot steer the terminal", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/c.toml`, String.raw`"a\u001b[31m\u009bm\nb" = 1`);
+    const args = ["generate", LEARNED, "--prompt", "a", "--max-tokens", "1"];
+    const { code, stderr } = await run(...args, "--config", `${folder}/c.toml`);
+    assert.equal(code, 0, stderr);
+    assert.equal(
+      stderr.match(/^note: .*$/m)?.[0].replace(/^.*": /, ""),
+      "the key a [31m m b means nothing here",
+    );
+  }));
+
 Deno.test("bad usage is one line and exit status 2", async () => {
   assertFails(await run("--iters", "0"), 2, /^error: --iters: expected .*at least 1, got "0"/m);
   assertFails(await run("generate", "--max-tokenz", "3"), 2, /did you mean --max-tokens\?/);
