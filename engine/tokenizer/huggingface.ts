@@ -87,7 +87,8 @@ function make(
   const frame = { bosId, eosId, template: withMarks(template, config, bosId, eosId), chat };
   const startDecoding = readDecoder(file.decoder, fail);
   // Added tokens are normalized at once, by patterns that are the file's.
-  const size = vocabulary.added.reduce((sum, { content }) => sum + content.length, 0);
+  const size = vocabulary.added.reduce((sum, { content }) => sum + content.length, 0) +
+    vocabulary.tokens.size;
   return withinDeadline(
     size,
     () => new HuggingFaceTokenizer(where, library, vocabulary, startDecoding, frame),
