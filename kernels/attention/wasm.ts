@@ -1,23 +1,22 @@
 /**
  * The WASM form of attention; `mod.ts` has the formula and the shapes.
  *
- * An item has a few queries and walks over the keys that they see, a tile of 64 at a time, with a running maximum and sum for each
- * (Dao, FlashAttention-2, 2023). Of many rows, an item is a block of rows of one head. Of one row, it is the query heads that share
- * keys, over one tile of them: so keys and values come from memory once, and threads share any context; what tiles
- * leave is then put together.
+ * Of many rows, an item is a block of rows of one head, which walks over the keys that they see, a tile of 64 at a time, with a running
+ * maximum and sum for each row (Dao, FlashAttention-2, 2023). Of one row, it is the query heads that share keys, over one tile of them:
+ * so keys and values come from memory once, and threads share any context; what tiles leave is then put together.
  *
  * @module
  */
-import { call, f32, f32x4, type Func, i32, v128 } from "../wasm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../wasm/assembler.ts";
+import { call, f32x4, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import { eachFour, storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
+import { BLOCK, manyScratch, manyWasm } from "./wasm_many.ts";
 import {
   type AttentionWasm,
   fetchWasm,
+  firstKey,
   LOWEST,
-  type Pitch,
   QUERY_BYTES,
   TILE,
   tileWasm,
@@ -25,17 +24,14 @@ import {
   TOTAL,
 } from "./wasm_tile.ts";
 
-/** Rows of a block. */
-const BLOCK = 8;
-
-/** Kernels in order: with their operands' names, their items, and the bytes of the scratch that they share. */
+/** Kernels in order: with their operands' names, their items, and the bytes of the scratch that they share or that each thread needs. */
 export interface AttentionPlan {
   readonly kernels: readonly {
     readonly kernel: Kernel;
-    readonly operands: readonly ("y" | "q" | "k" | "v" | "queries" | "spans")[];
+    readonly operands: readonly ("y" | "q" | "k" | "v" | "queries" | "spans" | "own")[];
     readonly items: Items;
   }[];
-  readonly scratch: { readonly queries: number; readonly spans: number };
+  readonly scratch: { readonly queries: number; readonly spans: number; readonly own: number };
 }
 
 /** The WASM form: what is to be called. */
@@ -50,10 +46,10 @@ export function attentionWasm(
     return {
       kernels: [{
         kernel: manyWasm(m, math, shape),
-        operands: ["y", "q", "k", "v", "queries"],
+        operands: ["y", "q", "k", "v", "own"],
         items: item(Math.ceil(T / BLOCK) * H),
       }],
-      scratch: { queries: Math.ceil(T / BLOCK) * BLOCK * H * QUERY_BYTES, spans: 0 },
+      scratch: { queries: 0, spans: 0, own: manyScratch(D) },
     };
   }
   const spans = Math.ceil(S / TILE);
@@ -69,55 +65,8 @@ export function attentionWasm(
   };
   return {
     kernels: [one, together],
-    scratch: { queries: spans * H * QUERY_BYTES, spans: 4 * spans * H * D },
+    scratch: { queries: spans * H * QUERY_BYTES, spans: 4 * spans * H * D, own: 0 },
   };
-}
-
-/** The first key that a query sees, of those before `seen`. */
-function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
-  if (window === undefined) return i32.const(0);
-  return i32.select(i32.sub(seen, window), 0, i32.gtU(seen, window));
-}
-
-/** Many rows: a block of rows of one head is an item. */
-function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
-  const { H, G, D, S, options: { window } } = shape;
-  const tile = tileWasm(m, math, shape, { pitch: H * D, ofRows: true });
-  const finish = finishWasm(m, D);
-  return defineKernel(m, 5, (f, [y, q, k, v, queries], { rows, length, begin, end }) => {
-    const [item, head, row, count, seen] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-    const [at, kv, state, first, last] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-    f.for(item, begin, end, 1, () => {
-      f.set(row, i32.mul(i32.divU(item, H), BLOCK));
-      f.if(i32.ltU(row, rows), () => {
-        f.set(head, i32.remU(item, H));
-        f.set(count, i32.sub(rows, row));
-        f.set(count, i32.select(count, BLOCK, i32.ltU(count, BLOCK)));
-        f.set(at, i32.mul(i32.add(i32.mul(row, H), head), 4 * D));
-        f.set(kv, i32.mul(i32.divU(head, H / G), 4 * S * D));
-        f.set(state, i32.add(queries, i32.mul(item, BLOCK * QUERY_BYTES)));
-        // Keys that the block's first query sees, and its last.
-        f.set(seen, i32.add(i32.sub(length, rows), i32.add(row, 1)));
-        f.set(last, i32.add(seen, i32.sub(count, 1)));
-        clear(f, i32.add(y, at), state, count, { D, pitch: H * D });
-        f.for(first, firstKey(seen, window), last, TILE, () => {
-          f.do(call(
-            tile,
-            i32.add(y, at),
-            i32.add(q, at),
-            i32.add(k, kv),
-            i32.add(v, kv),
-            state,
-            count,
-            first,
-            last,
-            seen,
-          ));
-        });
-        f.do(call(finish, i32.add(y, at), state, count, i32.const(4 * H * D)));
-      });
-    });
-  });
 }
 
 /** One row: the query heads of a key/value head, over a tile of keys, are an item. */
@@ -128,7 +77,7 @@ function oneWasm(
 ): Kernel {
   const { H, G, D, S, options: { window } } = shape;
   const R = H / G;
-  const tile = tileWasm(m, math, shape, { pitch: D, ofRows: false });
+  const tile = tileWasm(m, math, shape);
   const fetch = fetchWasm(m, D);
   return defineKernel(m, 5, (f, [sums, q, k, v, queries], { rows, length, begin, end }) => {
     const [item, head, kv, state, first] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
@@ -147,10 +96,9 @@ function oneWasm(
           f.set(state, i32.add(i32.mul(i32.divU(item, G), H), head));
           f.set(to, i32.add(sums, i32.mul(state, 4 * D)));
           f.set(state, i32.add(queries, i32.mul(state, QUERY_BYTES)));
-          clear(f, to, state, R, { D, pitch: D });
           const [keys, values] = [i32.add(k, kv), i32.add(v, kv)];
           f.do(call(fetch, state, keys, values, first, last));
-          f.do(call(tile, to, from, keys, values, state, i32.const(R), first, last, length));
+          f.do(call(tile, to, from, keys, values, state, first, last));
         });
       });
     });
@@ -187,7 +135,7 @@ function togetherWasm(
         f.set(total, f32x4.splat(0));
         each(() => f.set(top, f32x4.pmax(v128.load32Splat(state, TOP), top)));
         each(() => {
-          f.set(part, call(math.exp(), f32x4.sub(v128.load32Splat(state, TOP), top)));
+          f.set(part, math.exp2(f, f32x4.sub(v128.load32Splat(state, TOP), top)));
           f.set(total, math.madd(v128.load32Splat(state, TOTAL), part, total));
           eachFour(f, at, D, (lanes) => {
             const sum = math.madd(part, v128.load(i32.add(from, at)), v128.load(i32.add(to, at)));
@@ -198,45 +146,6 @@ function togetherWasm(
           storeLanes(f, i32.add(to, at), f32x4.div(v128.load(i32.add(to, at)), total), lanes);
         });
       });
-    });
-  });
-}
-
-/** No sum, no total, and no score so far. */
-function clear(
-  f: FunctionBuilder,
-  y: Value<"i32">,
-  state: Local<"i32">,
-  count: Local<"i32"> | number,
-  { D, pitch }: Pitch & { D: number },
-): void {
-  const [query, to, at, kept] = [0, 1, 2, 3].map(() => f.local("i32"));
-  f.set(to, y);
-  f.set(kept, state);
-  f.for(query, 0, count, 1, () => {
-    eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
-    f.store(kept, f32.const(LOWEST), TOP);
-    f.store(kept, f32.const(0), TOTAL);
-    f.set(to, i32.add(to, 4 * pitch));
-    f.set(kept, i32.add(kept, QUERY_BYTES));
-  });
-}
-
-/** Divides sums by their totals: y, state, how many, and their distance in bytes. */
-function finishWasm(
-  m: ModuleBuilder,
-  D: number,
-): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, count, pitch) => {
-    const [query, at] = [f.local("i32"), f.local("i32")];
-    const total = f.local("v128");
-    f.for(query, 0, count, 1, () => {
-      f.set(total, v128.load32Splat(state, TOTAL));
-      eachFour(f, at, D, (lanes) => {
-        storeLanes(f, i32.add(y, at), f32x4.div(v128.load(i32.add(y, at)), total), lanes);
-      });
-      f.set(y, i32.add(y, pitch));
-      f.set(state, i32.add(state, QUERY_BYTES));
     });
   });
 }

@@ -1,12 +1,12 @@
 /**
- * What attention does with a tile of keys in WASM; `wasm.ts` has who calls it.
+ * What attention of one row does with a tile of keys in WASM; `wasm.ts` has who calls it.
  *
- * Scores are sums along a head, two queries by four keys at a time; weights come of them query by query; values are added by the weights four
- * queries by eight columns at a time, as a matrix product is done.
+ * The queries are those of the heads that share the keys. Scores are sums along a head, two queries by four keys at a time; weights come of
+ * them query by query; values are added by the weights four queries by eight columns at a time, as a matrix product is done.
  *
  * @module
  */
-import { call, f32, f32x4, type Func, i32, i32x4, v128 } from "../wasm/assembler.ts";
+import { call, f32x4, type Func, i32, i32x4, v128 } from "../wasm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../wasm/assembler.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
@@ -21,77 +21,63 @@ export interface AttentionWasm extends AttentionShape {
 
 /** Keys whose scores stand side by side: with them, keys and values of a tile stay in the first cache. */
 export const TILE = 64;
-/** Bytes of what an item keeps of each query: the scores of a tile, the greatest score so far, and the total. */
+/** Bytes of what an item keeps of each query: the scores of a tile, the greatest of them, and the total. */
 export const QUERY_BYTES = 4 * TILE + 16;
 export const [TOP, TOTAL] = [4 * TILE, 4 * TILE + 4];
 const UNUSED = 4 * TILE + 8;
 /** Less than any score. */
 export const LOWEST = -3e38;
 
-export interface Pitch {
-  /** Distance of queries, and of their sums, in numbers. */
-  readonly pitch: number;
+/** The first key that a query sees, of those before `seen`. */
+export function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
+  if (window === undefined) return i32.const(0);
+  return i32.select(i32.sub(seen, window), 0, i32.gtU(seen, window));
 }
 
-/** y, q, k, v, state, how many queries, the tile's first key, the end of the keys, and how many keys the first query sees. */
-export type Tile = Func<
-  readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"],
-  "void"
->;
-
-/** One tile of keys for some queries: of rows, each of which sees one key more than the one before, or of heads of one row. */
+/** A tile of keys for the queries that share them: sums, q, k, v, state, the tile's first key, and its last one's next. */
 export function tileWasm(
   m: ModuleBuilder,
   math: VectorMath,
   shape: AttentionWasm,
-  { pitch, ofRows }: Pitch & { ofRows: boolean },
-): Tile {
-  const { D, options: { window } } = shape;
-  const [scoreTwo, scoreOne] = [2, 1].map((height) => scoresWasm(m, math, D, { height, pitch }));
+): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
+  const { H, G, D } = shape;
+  const R = H / G;
+  const [scoreTwo, scoreOne] = [2, 1].map((height) => scoresWasm(m, math, D, height));
   const weigh = weighWasm(m, math, shape);
-  const addSome = addSomeWasm(m, math, D, pitch);
+  const addSome = addSomeWasm(m, math, D);
   const addOne = addOneWasm(m, math, D);
   return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"],
+    ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
-    (f, y, q, k, v, state, count, first, last, seen) => {
-      const [query, at, row, keys, from, to] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
+    (f, sums, q, k, v, state, first, last) => {
+      const [query, at, keys] = [0, 1, 2].map(() => f.local("i32"));
       f.set(keys, i32.sub(last, first));
-      f.set(keys, i32.select(keys, TILE, i32.ltU(keys, TILE)));
       for (const place of [k, v]) f.set(place, i32.add(place, i32.mul(first, 4 * D)));
 
       f.set(at, state);
       const score = (height: number, scores: typeof scoreOne) => {
-        f.while(i32.leU(i32.add(query, height), count), () => {
+        f.while(i32.leU(i32.add(query, height), R), () => {
           f.do(call(scores, q, k, at, keys));
           f.set(query, i32.add(query, height));
-          f.set(q, i32.add(q, height * 4 * pitch));
+          f.set(q, i32.add(q, height * 4 * D));
           f.set(at, i32.add(at, height * QUERY_BYTES));
         });
       };
       score(2, scoreTwo);
       score(1, scoreOne);
 
-      f.set(at, y);
-      f.set(row, state);
-      f.for(query, 0, count, 1, () => {
-        // The query sees keys from … to of the tile.
-        f.set(to, i32.sub(seen, first));
-        f.set(from, window === undefined ? 0 : i32.sub(to, window));
-        f.if(i32.gtS(0, from), () => f.set(from, 0));
-        f.if(i32.gtS(to, keys), () => f.set(to, keys));
-        f.do(call(weigh, at, row, from, to, keys));
-        if (ofRows) f.set(seen, i32.add(seen, 1));
-        f.set(at, i32.add(at, 4 * pitch));
-        f.set(row, i32.add(row, QUERY_BYTES));
+      f.set(at, state);
+      f.for(query, 0, R, 1, () => {
+        f.do(call(weigh, at, keys));
+        f.set(at, i32.add(at, QUERY_BYTES));
       });
 
       f.set(query, 0);
-      const add = (height: number, sums: typeof addOne) => {
-        f.while(i32.leU(i32.add(query, height), count), () => {
-          f.do(call(sums, y, state, v, keys));
+      const add = (height: number, adds: typeof addOne) => {
+        f.while(i32.leU(i32.add(query, height), R), () => {
+          f.do(call(adds, sums, state, v, keys));
           f.set(query, i32.add(query, height));
-          f.set(y, i32.add(y, height * 4 * pitch));
+          f.set(sums, i32.add(sums, height * 4 * D));
           f.set(state, i32.add(state, height * QUERY_BYTES));
         });
       };
@@ -106,7 +92,7 @@ function scoresWasm(
   m: ModuleBuilder,
   math: VectorMath,
   D: number,
-  { height, pitch }: Pitch & { height: number },
+  height: number,
 ): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
   const KEYS = 4;
   return m.define(["i32", "i32", "i32", "i32"], "void", (f, q, k, state, keys) => {
@@ -127,7 +113,7 @@ function scoresWasm(
       for (let d = 0; d < D; d += 4) {
         const lanes = Math.min(4, D - d);
         for (const [i, numbers] of query.entries()) {
-          f.set(numbers, firstLanes(v128.load(q, 4 * (i * pitch + d)), lanes));
+          f.set(numbers, firstLanes(v128.load(q, 4 * (i * D + d)), lanes));
         }
         for (const [j, place] of places.entries()) {
           f.set(each, firstLanes(v128.load(place, 4 * d), lanes));
@@ -156,18 +142,15 @@ function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Va
   return f32x4.add(v128.shuffle(ab, cd, [0, 1, 4, 5]), v128.shuffle(ab, cd, [2, 3, 6, 7]));
 }
 
-/**
- * Makes weights of one query's scores, and has its sums follow a new maximum: y, state, the keys from … to that it sees, and all that
- * there are; those that it does not see weigh nothing.
- */
+/** Makes weights of one query's scores: state, and how many keys. A NaN among the scores does not count as the greatest; it stays one. */
 function weighWasm(
   m: ModuleBuilder,
   math: VectorMath,
   { D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, y, state, from, to, keys) => {
+): Func<readonly ["i32", "i32"], "void"> {
+  return m.define(["i32", "i32"], "void", (f, state, keys) => {
     const [at, end] = [f.local("i32"), f.local("i32")];
-    const [top, before, turn, index] = [0, 1, 2, 3].map(() => f.local("v128"));
+    const [top, index] = [f.local("v128"), f.local("v128")];
     const vectors = Array.from({ length: UNROLL }, () => f.local("v128"));
     const totals = vectors.map(() => f.local("v128"));
     // Whole turns: there is room behind the last key, and what is there weighs nothing.
@@ -177,58 +160,39 @@ function weighWasm(
         for (const [i, s] of vectors.entries()) body(s, 16 * i, i);
       });
     };
-    // Below F32's least normal number it is 0 at once: processors take long for what is less, and it weighs nothing.
-    const weightOf = (s: Local<"v128">) => {
-      const least = f32x4.splat(-87);
-      return v128.andNot(math.exponential(f, f32x4.pmax(s, least)), f32x4.lt(s, least));
-    };
+    // Scores as exponents of 2.
     const scores = (masked: boolean) => {
       each((s, offset) => {
-        f.set(s, f32x4.mul(v128.load(at, offset), f32x4.splat(scale)));
+        f.set(s, v128.load(at, offset));
         if (softCap) {
-          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(1 / softCap))));
-          f.set(s, f32x4.mul(s, f32x4.splat(softCap)));
+          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(scale / softCap))));
+          f.set(s, f32x4.mul(s, f32x4.splat(softCap * Math.LOG2E)));
+        } else {
+          f.set(s, f32x4.mul(s, f32x4.splat(scale * Math.LOG2E)));
         }
         if (masked) {
-          const seen = v128.and(
-            i32x4.gtS(i32x4.splat(to), index),
-            i32x4.gtS(index, i32x4.splat(i32.sub(from, 1))),
-          );
-          f.set(s, v128.select(s, f32x4.splat(-Infinity), seen));
+          const there = i32x4.gtS(i32x4.splat(keys), index);
+          f.set(s, v128.select(s, f32x4.splat(-Infinity), there));
           f.set(index, i32x4.add(index, i32x4.splat(4)));
         }
         f.store(at, s, offset);
         f.set(top, f32x4.pmax(top, s));
       });
     };
-    f.if(i32.gtS(to, from), () => {
-      f.set(before, v128.load32Splat(state, TOP));
-      f.set(top, before);
-      f.set(index, v128.const([0, 1, 2, 3]));
-      f.if(i32.eq(i32.sub(to, from), TILE), () => scores(false), () => scores(true));
-      // A NaN among the scores does not count here; it stays one as a weight.
-      f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
-      f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
-      // In front of the loop, which then finds the constants of exp made.
-      f.set(turn, f32x4.sub(before, top));
-      f.set(turn, weightOf(turn));
-      each((s, offset, i) => {
-        f.set(s, f32x4.sub(v128.load(at, offset), top));
-        f.set(s, weightOf(s));
-        f.store(at, s, offset);
-        f.set(totals[i], f32x4.add(totals[i], s));
-      });
-      const [total, ...others] = totals;
-      for (const other of others) f.set(total, f32x4.add(total, other));
-      const kept = f32.mul(f32.load(state, TOTAL), f32x4.extractLane(turn, 0));
-      f.store(state, f32.add(kept, sumF32(total)), TOTAL);
-      f.if(f32.ne(f32x4.extractLane(before, 0), f32x4.extractLane(top, 0)), () => {
-        f.store(state, f32x4.extractLane(top, 0), TOP);
-        eachFour(f, at, D, (lanes) => {
-          storeLanes(f, i32.add(y, at), f32x4.mul(v128.load(i32.add(y, at)), turn), lanes);
-        });
-      });
-    }, () => each((_, offset) => f.store(at, f32x4.splat(0), offset)));
+    f.set(top, f32x4.splat(LOWEST));
+    f.set(index, v128.const([0, 1, 2, 3]));
+    f.if(i32.eq(keys, TILE), () => scores(false), () => scores(true));
+    f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
+    f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
+    f.store(state, f32x4.extractLane(top, 0), TOP);
+    each((s, offset, i) => {
+      f.set(s, math.exp2(f, f32x4.sub(v128.load(at, offset), top)));
+      f.store(at, s, offset);
+      f.set(totals[i], f32x4.add(totals[i], s));
+    });
+    const [total, ...others] = totals;
+    for (const other of others) f.set(total, f32x4.add(total, other));
+    f.store(state, sumF32(total), TOTAL);
   });
 }
 
@@ -258,12 +222,11 @@ export function fetchWasm(
 /** Queries that values are added up for at once. */
 const QUERIES = 4;
 
-/** Adds values by their weights for some queries, eight columns at a time: y, state, v, how many keys. */
+/** Adds values by their weights for some queries, eight columns at a time: sums, state, v, how many keys. */
 function addSomeWasm(
   m: ModuleBuilder,
   { madd }: VectorMath,
   D: number,
-  pitch: number,
 ): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
   /** Some vectors of columns; the last may have fewer lanes. */
   const columns = (vectors: number, lanes: number) =>
@@ -274,7 +237,7 @@ function addSomeWasm(
       const values = Array.from({ length: vectors }, () => f.local("v128"));
       const sums = weights.map(() => values.map(() => f.local("v128")));
       const places = sums.flatMap((sum, q) =>
-        sum.map((s, j) => ({ s, offset: 4 * q * pitch + 16 * j, j }))
+        sum.map((s, j) => ({ s, offset: 4 * q * D + 16 * j, j }))
       );
       const add = (key: number, weightOf: (query: number) => Value<"v128">) => {
         for (const [j, each] of values.entries()) f.set(each, v128.load(v, 4 * key * D + 16 * j));
@@ -283,7 +246,6 @@ function addSomeWasm(
           for (const [j, s] of sum.entries()) f.set(s, madd(weight, values[j], s));
         }
       };
-      for (const { s, offset } of places) f.set(s, v128.load(y, offset));
       f.set(end, i32.add(state, i32.shl(i32.and(keys, -4), 2)));
       f.for(state, state, end, 16, () => {
         for (const [q, w] of weights.entries()) f.set(w, v128.load(state, q * QUERY_BYTES));
@@ -321,6 +283,7 @@ function addOneWasm(
   return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
     const [key, at] = [f.local("i32"), f.local("i32")];
     const sum = f.local("v128");
+    eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(y, at), f32x4.splat(0), lanes));
     const weights = Array.from({ length: 8 }, () => f.local("v128"));
     const some = (count: number) => {
       f.while(i32.leU(i32.add(key, count), keys), () => {

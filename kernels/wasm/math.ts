@@ -1,7 +1,7 @@
 /**
- * Functions of four numbers at once, in F32: exp, tanh, erf, the activations and the soft cap.
+ * Functions of four numbers at once, in F32: exp, exp2, tanh, erf, the activations and the soft cap.
  *
- * Of all F32 numbers, exp is within 2 ulp of the true value, tanh within 3, erf within 2; the activations within 4e-7 of the greater
+ * Of all F32 numbers, exp is within 2 ulp of the true value, exp2 and tanh within 3, erf within 2; the activations within 4e-7 of the greater
  * of 1 and their argument. A NaN stays one; infinities give what the functions tend to. `tests/kernels/wasm_math_test.ts` holds them to it.
  *
  * @module
@@ -37,6 +37,16 @@ const splat = f32x4.splat;
 /** 1.5 · 2²³: what is added to it is rounded to an integer, which then stands in the lowest bits. */
 const ROUNDER = 12582912;
 
+/** 2ʳ for |r| ≤ ½, highest power first. */
+const EXP2 = [
+  1.3264727374525359e-3,
+  9.67151296673143e-3,
+  5.550733745840736e-2,
+  2.4022242080323453e-1,
+  6.931469775959138e-1,
+  1,
+];
+
 /** The functions of one module: each is defined when it is first asked for. */
 export class VectorMath {
   readonly madd: MultiplyAdd;
@@ -56,6 +66,21 @@ export class VectorMath {
 
   erf(): VectorFunc {
     return this.#func("erf", (f, x) => this.#erf(f, x));
+  }
+
+  /**
+   * 2ˣ for x ≤ 128, written where it is used: 2ⁿ · 2ʳ with |r| ≤ ½ (coefficients: minimax with 2⁰ = 1). What is about 2⁻¹²⁶ or less
+   * is 0 at once: processors take long for what is less than F32's least normal number.
+   */
+  exp2(f: FunctionBuilder, x: Value<"v128">): Value<"v128"> {
+    const [r, power] = [f.local("v128"), f.local("v128")];
+    f.set(r, f32x4.pmax(x, splat(-126)));
+    // Its lowest bits are the exponent field of 2ⁿ⁻¹; the series has the other 2.
+    const rounder = splat(ROUNDER + 126);
+    f.set(power, f32x4.add(r, rounder));
+    f.set(r, f32x4.sub(r, f32x4.sub(power, rounder)));
+    const series = this.#polynomial(r, EXP2.map((c) => 2 * c));
+    return f32x4.mul(series, i32x4.shl(power, 23));
   }
 
   /** An activation, written where it is used. */

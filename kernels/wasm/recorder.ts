@@ -150,10 +150,14 @@ export class WasmRecorder implements Recorder {
     // Layers of one shape follow each other, so that they share their scratch as well.
     const { kernels, scratch } = this.#once(["attention", shape], () => {
       const plan = attentionWasm(this.module, this.#math, shape);
-      const { queries, spans } = plan.scratch;
+      const { queries, spans, own } = plan.scratch;
       return {
         kernels: plan.kernels,
-        scratch: { queries: this.#scratch(queries), spans: this.#scratch(spans) },
+        scratch: {
+          queries: this.#scratch(queries),
+          spans: this.#scratch(spans),
+          own: this.#scratch(own * this.#options.threads),
+        },
       };
     });
     const tensors = { y, q, ...cache, ...scratch };

@@ -12,6 +12,7 @@ async function open(relaxed: boolean) {
     m.define(["v128"], "v128", (f, x) => math.activate(f, name, x));
   const funcs = {
     exp: math.exp(),
+    exp2: m.define(["v128"], "v128", (f, x) => math.exp2(f, x)),
     tanh: math.tanh(),
     erf: math.erf(),
     gelu: activation("gelu"),
@@ -73,6 +74,19 @@ for (const [name, { exact, limit }] of Object.entries(FUNCTIONS)) {
     }
   });
 }
+
+Deno.test("exp2() is within 3 ulp or 0 when its argument is 128 at most (wasm)", () => {
+  const xs = NUMBERS.filter((x) => x <= 128);
+  for (const put of ROADS) {
+    for (const [i, y] of put("exp2", xs).entries()) {
+      const [x, exact] = [xs[i], 2 ** xs[i]];
+      if (x <= -125.5 && y === 0) continue;
+      assert.ok(ulp(y, exact) <= 3, `${y} at ${x}`);
+    }
+    const ends = put("exp2", new Float32Array([NaN, -Infinity, -3e38, -126, 0, 1, 127, 128]));
+    assert.deepEqual([...ends], [NaN, 0, 0, 0, 1, 2, 2 ** 127, Infinity]);
+  }
+});
 
 Deno.test("VectorMath has activations of float accuracy when numbers are of every size", () => {
   const xs = NUMBERS.filter((x) => Math.abs(x) < 1e4);
