@@ -378,12 +378,13 @@ function finishWasm(
 ): Func<readonly ["i32", "i32", "i32"], "void"> {
   return m.define(["i32", "i32", "i32"], "void", (f, y, scratch, count) => {
     const [from, row, at] = [f.local("i32"), f.local("i32"), f.local("i32")];
-    const divisor = f.local("v128");
+    const factor = f.local("v128");
     f.set(from, scratch);
     f.for(row, 0, count, 1, () => {
-      f.set(divisor, v128.load32Splat(i32.add(scratch, i32.shl(row, 2)), total));
+      f.set(factor, v128.load32Splat(i32.add(scratch, i32.shl(row, 2)), total));
+      f.set(factor, f32x4.div(f32x4.splat(1), factor));
       eachFour(f, at, D, (lanes) => {
-        const mean = f32x4.div(v128.load(i32.add(from, at), sums), divisor);
+        const mean = f32x4.mul(v128.load(i32.add(from, at), sums), factor);
         storeLanes(f, i32.add(y, at), mean, lanes);
       });
       f.set(y, i32.add(y, 4 * H * D));
