@@ -1,7 +1,7 @@
 /**
- * Functions of four numbers at once, in F32: exp, exp2, tanh, erf, the activations and the soft cap.
+ * Functions of four numbers at once, in F32: exp, exp2, tanh, the activations and the soft cap.
  *
- * Of all F32 numbers, exp is within 2 ulp of the true value, exp2 and tanh within 3, erf within 2; the activations within 4e-7 of the greater
+ * Of all F32 numbers, exp is within 2 ulp of the true value, exp2 and tanh within 3; the activations within 4e-7 of the greater
  * of 1 and their argument. A NaN stays one; infinities give what the functions tend to. `tests/kernels/wasm_math_test.ts` holds them to it.
  *
  * @module
@@ -47,6 +47,20 @@ const EXP2 = [
   1,
 ];
 
+/** −log₂(Φ(x) / Φ(−x)) / x, of x², where Φ is the normal distribution's: minimax, so that x · Φ(x) is within 3e-8. */
+const GELU = [
+  -5.32836271e-9,
+  3.91635841e-7,
+  -1.15779241e-5,
+  1.60439109e-4,
+  9.15865081e-5,
+  -1.04832180e-1,
+  -2.30221035,
+];
+
+/** ½x (1 + tanh v) = x / (1 + e^−2v). */
+const GELU_TANH = [0.044715, 1].map((c) => -2 * Math.LOG2E * Math.sqrt(2 / Math.PI) * c);
+
 /** The functions of one module: each is defined when it is first asked for. */
 export class VectorMath {
   readonly madd: MultiplyAdd;
@@ -64,10 +78,6 @@ export class VectorMath {
     return this.#func("tanh", (f, x) => this.#tanh(f, x));
   }
 
-  erf(): VectorFunc {
-    return this.#func("erf", (f, x) => this.#erf(f, x));
-  }
-
   /**
    * 2ˣ for x ≤ 128, written where it is used: 2ⁿ · 2ʳ with |r| ≤ ½ (coefficients: minimax with 2⁰ = 1). What is about 2⁻¹²⁶ or less
    * is 0 at once: processors take long for what is less than F32's least normal number.
@@ -83,28 +93,25 @@ export class VectorMath {
     return f32x4.mul(series, i32x4.shl(power, 23));
   }
 
-  /** An activation, written where it is used. */
+  /** An activation, written where it is used: x / (1 + 2ᵘ), where u is x times a polynomial, of all but one of them. */
   activate(f: FunctionBuilder, name: Activation, x: Local<"v128">): Value<"v128"> {
-    switch (name) {
-      case "relu":
-        return f32x4.pmax(x, splat(0));
-      case "gelu": {
-        const [half, scaled] = [f.local("v128"), f.local("v128")];
-        f.set(half, f32x4.mul(x, splat(0.5)));
-        f.set(scaled, f32x4.mul(x, splat(Math.SQRT1_2)));
-        return this.madd(half, this.#erf(f, scaled), half);
-      }
-      // ½x (1 + tanh u) = x / (1 + e^−2u): one function less, and exact in its tails.
-      case "geluTanh": {
-        const [square, u] = [f.local("v128"), f.local("v128")];
-        const twice = -2 * Math.sqrt(2 / Math.PI);
-        f.set(square, f32x4.mul(x, x));
-        f.set(u, f32x4.mul(x, this.madd(square, splat(twice * 0.044715), splat(twice))));
-        return f32x4.div(x, f32x4.add(this.exponential(f, u), splat(1)));
-      }
-      case "silu":
-        return f32x4.div(x, f32x4.add(this.exponential(f, f32x4.neg(x)), splat(1)));
-    }
+    if (name === "relu") return f32x4.pmax(x, splat(0));
+    const u = f.local("v128");
+    f.set(u, f32x4.mul(x, this.#exponent(f, name, x)));
+    const power = this.exp2(f, f32x4.pmin(u, splat(128)));
+    return f32x4.div(x, f32x4.add(power, splat(1)));
+  }
+
+  /** u / x. */
+  #exponent(
+    f: FunctionBuilder,
+    name: Exclude<Activation, "relu">,
+    x: Local<"v128">,
+  ): Value<"v128"> {
+    if (name === "silu") return splat(-Math.LOG2E);
+    const square = f.local("v128");
+    f.set(square, f32x4.mul(x, x));
+    return this.#polynomial(square, name === "gelu" ? GELU : GELU_TANH);
   }
 
   #func(
@@ -165,34 +172,6 @@ export class VectorMath {
     ]);
     const near = this.madd(f32x4.mul(series, square), x, x);
     return v128.select(near, withSign(far, x), f32x4.lt(size, splat(0.625)));
-  }
-
-  /** Polynomials near 0, and in the exponent beyond (N. Juffa's, fitted for F32). */
-  #erf(f: FunctionBuilder, x: Local<"v128">): Value<"v128"> {
-    const [size, square, far] = [0, 1, 2].map(() => f.local("v128"));
-    f.set(size, f32x4.pmin(f32x4.abs(x), splat(6)));
-    f.set(square, f32x4.mul(x, x));
-    const exponent = this.#polynomial(size, [
-      -1.72853470e-5,
-      3.83197126e-4,
-      -3.88396438e-3,
-      2.42546219e-2,
-      -1.06777877e-1,
-      -6.34846687e-1,
-      -1.28717512e-1,
-    ]);
-    f.set(far, this.madd(exponent, size, f32x4.neg(size)));
-    f.set(far, f32x4.sub(splat(1), this.exponential(f, far)));
-    const series = this.#polynomial(square, [
-      -5.96761703e-4,
-      4.99119423e-3,
-      -2.67681349e-2,
-      1.12819925e-1,
-      -3.76125336e-1,
-      1.28379166e-1,
-    ]);
-    const near = this.madd(series, x, x);
-    return v128.select(near, withSign(far, x), f32x4.lt(size, splat(0.927734375)));
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type Activation, ACTIVATIONS, erf } from "../../kernels/activation.ts";
+import { type Activation, ACTIVATIONS } from "../../kernels/activation.ts";
 import { call, ModuleBuilder, v128 } from "../../kernels/wasm/assembler.ts";
 import { VectorMath } from "../../kernels/wasm/math.ts";
 import { assertClose, TOLERANCE } from "../testing.ts";
@@ -14,7 +14,6 @@ async function open(relaxed: boolean) {
     exp: math.exp(),
     exp2: m.define(["v128"], "v128", (f, x) => math.exp2(f, x)),
     tanh: math.tanh(),
-    erf: math.erf(),
     gelu: activation("gelu"),
     geluTanh: activation("geluTanh"),
     silu: activation("silu"),
@@ -58,7 +57,6 @@ const NUMBERS = manyNumbers(16381);
 const FUNCTIONS = {
   exp: { exact: Math.exp, limit: 2 },
   tanh: { exact: Math.tanh, limit: 3 },
-  erf: { exact: erf, limit: 2 },
 } as const;
 
 for (const [name, { exact, limit }] of Object.entries(FUNCTIONS)) {
@@ -106,10 +104,8 @@ Deno.test("VectorMath keeps a NaN, and gives what functions tend to at infinity"
   const xs = new Float32Array([NaN, Infinity, -Infinity, 0, -0, 3e38, -3e38, 1e-45]);
   for (const put of ROADS) {
     assert.deepEqual([...put("exp", xs)], [NaN, Infinity, 0, 1, 1, Infinity, 0, 1]);
-    for (const name of ["tanh", "erf"] as const) {
-      const ys = Array.from(put(name, xs), (y) => y + 0); // one zero
-      assert.deepEqual(ys.slice(0, 7), [NaN, 1, -1, 0, 0, 1, -1], name);
-    }
+    const ys = Array.from(put("tanh", xs), (y) => y + 0); // one zero
+    assert.deepEqual(ys.slice(0, 7), [NaN, 1, -1, 0, 0, 1, -1]);
     for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
       const expected = Array.from(xs.subarray(0, 7), (x) => ACTIVATIONS[name](x));
       // Where JavaScript's number passes F32, F32 has an infinity less to lose: zeros may differ in sign.
