@@ -66,6 +66,7 @@ export function manyScratch(D: number): number {
 /** The kernel: y, q, k, v and the threads' scratch. A block of rows of one head is an item; the last rows, which see most, come first. */
 export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { T, H, G, D, S, options: { window } } = shape;
+  const blocks = Math.ceil(T / BLOCK);
   const layout = layoutOf(D);
   const begins = beginWasm(m, shape, layout);
   const tile = tileWasm(m, math, shape, layout);
@@ -75,9 +76,9 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
     const [at, kv, first, last] = [0, 1, 2, 3].map(() => f.local("i32"));
     f.set(scratch, i32.add(scratch, i32.mul(m.thread.get, layout.bytes)));
     f.for(item, begin, end, 1, () => {
-      f.set(row, i32.mul(i32.sub(Math.ceil(T / BLOCK) - 1, i32.divU(item, H)), BLOCK));
+      f.set(row, i32.mul(i32.sub(blocks - 1, i32.remU(item, blocks)), BLOCK));
       f.if(i32.ltU(row, rows), () => {
-        f.set(head, i32.remU(item, H));
+        f.set(head, i32.divU(item, blocks));
         f.set(count, i32.sub(rows, row));
         f.set(count, i32.select(count, BLOCK, i32.ltU(count, BLOCK)));
         f.set(at, i32.mul(i32.add(i32.mul(row, H), head), 4 * D));
