@@ -23,6 +23,9 @@ const HALVES = [0, 16];
 /** Keys, or queries, by eight: what fills the registers. */
 const FOUR = 4;
 
+/** Numbers of a head between two tests of the loop. */
+const UNROLL = 8;
+
 /** What an item keeps, in bytes from the start of its thread's scratch. */
 interface Layout {
   /** The greatest scores before this tile, and with it. */
@@ -228,12 +231,15 @@ function scoresWasm(
         }
       };
       const some = (count: number) => {
-        for (const [i, row] of rows.entries()) {
-          f.set(numbers[i], v128.load(masked ? row : rows[0], masked ? 0 : 4 * i * D));
+        for (let from = 0; from < count; from += 4) {
+          for (const [i, row] of rows.entries()) {
+            const place = masked ? { row, offset: 0 } : { row: rows[0], offset: 4 * i * D };
+            f.set(numbers[i], v128.load(place.row, place.offset + 4 * from));
+          }
+          for (let d = from; d < Math.min(from + 4, count); d++) multiply(d % 4, d * LINE);
         }
-        for (let d = 0; d < count; d++) multiply(d, d * LINE);
-        for (const row of masked ? rows : [rows[0]]) f.set(row, i32.add(row, 16));
-        f.set(at, i32.add(at, 4 * LINE));
+        for (const row of masked ? rows : [rows[0]]) f.set(row, i32.add(row, 4 * count));
+        f.set(at, i32.add(at, count * LINE));
       };
       f.for(key, key, to, FOUR, () => {
         for (const [i, row] of rows.entries()) {
@@ -246,9 +252,9 @@ function scoresWasm(
         }
         for (const s of sums.flat()) f.set(s, f32x4.splat(0));
         f.set(at, scratch);
-        f.set(end, i32.add(scratch, LINE * (D - D % 4)));
-        f.while(i32.ltU(at, end), () => some(4));
-        if (D % 4) some(D % 4);
+        f.set(end, i32.add(scratch, LINE * (D - D % UNROLL)));
+        f.while(i32.ltU(at, end), () => some(UNROLL));
+        if (D % UNROLL) some(D % UNROLL);
         f.set(places, i32.add(scratch, i32.mul(key, LINE)));
         for (const [i, sum] of sums.entries()) {
           for (const [h, s] of sum.entries()) {
