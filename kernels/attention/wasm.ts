@@ -11,7 +11,7 @@ import { call, f32x4, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import { eachFour, storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
-import { BLOCK, manyScratch, manyWasm } from "./wasm_many.ts";
+import { blockRows, manyScratch, manyWasm } from "./wasm_many.ts";
 import {
   type AttentionWasm,
   fetchWasm,
@@ -47,9 +47,9 @@ export function attentionWasm(
       kernels: [{
         kernel: manyWasm(m, math, shape),
         operands: ["y", "q", "k", "v", "own"],
-        items: item(Math.ceil(T / BLOCK) * H),
+        items: item(Math.ceil(T / blockRows(T)) * H),
       }],
-      scratch: { queries: 0, spans: 0, own: manyScratch(D) },
+      scratch: { queries: 0, spans: 0, own: manyScratch(shape) },
     };
   }
   const spans = Math.ceil(S / TILE);

@@ -1,8 +1,8 @@
 /**
  * Attention of many rows in WASM; `wasm.ts` has who calls it.
  *
- * Eight rows of a head are worked with at once, each in a lane of its own of two vectors: their queries are turned so that a number of a
- * key meets eight of them, and scores, weights, maxima and totals then stand side by side without a sum along a vector. Scores and sums
+ * Eight rows of a head, or four, are worked with at once, each in a lane of its own: their queries are turned so that a number of a
+ * key meets all of them, and scores, weights, maxima and totals then stand side by side without a sum along a vector. Scores and sums
  * are matrix products of four keys or four queries by eight, which is what `matmul/wasm.ts` does too, for its reasons.
  *
  * @module
@@ -14,63 +14,73 @@ import { eachFour, storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { type AttentionWasm, firstKey, LOWEST, TILE } from "./wasm_tile.ts";
 
-/** Rows of a block. */
-export const BLOCK = 8;
-/** Bytes of a number of each row. */
-const LINE = 4 * BLOCK;
-/** The vectors of a line. */
-const HALVES = [0, 16];
 /** Keys, or queries, by eight: what fills the registers. */
 const FOUR = 4;
-
 /** Numbers of a head between two tests of the loop. */
 const UNROLL = 8;
 
+/** Rows of a block, when runs have T at most. */
+export function blockRows(T: number): number {
+  return T > 4 ? 8 : 4;
+}
+
 /** What an item keeps, in bytes from the start of its thread's scratch. */
 interface Layout {
+  /** Rows of a block. */
+  readonly block: number;
+  /** Bytes of a number of each row … */
+  readonly line: number;
+  /** … and its vectors. */
+  readonly vectors: readonly number[];
   /** The greatest scores before this tile, and with it. */
   readonly top: number;
   readonly next: number;
   readonly total: number;
   /** What sums are multiplied by when there is a new maximum. */
   readonly turn: number;
-  /** Scores of a tile, then weights: [TILE, BLOCK]. */
+  /** Scores of a tile, then weights: [TILE, block]. */
   readonly scores: number;
-  /** Queries, turned: [D, BLOCK]. */
+  /** Queries, turned: [D, block]. */
   readonly queries: number;
-  /** [BLOCK, D], rows so many bytes apart. */
+  /** [block, D], rows so many bytes apart. */
   readonly sums: number;
   readonly pitch: number;
   readonly bytes: number;
 }
 
-function layoutOf(D: number): Layout {
+function layoutOf({ T, D }: Pick<AttentionWasm, "T" | "D">): Layout {
+  const block = blockRows(T);
+  const line = 4 * block;
   const pitch = 16 * Math.ceil(D / 4);
-  const queries = (4 + TILE) * LINE;
-  const sums = queries + BLOCK * pitch;
+  const queries = (4 + TILE) * line;
+  const sums = queries + block * pitch;
   return {
+    block,
+    line,
+    vectors: block > 4 ? [0, 16] : [0],
     top: 0,
-    next: LINE,
-    total: 2 * LINE,
-    turn: 3 * LINE,
-    scores: 4 * LINE,
+    next: line,
+    total: 2 * line,
+    turn: 3 * line,
+    scores: 4 * line,
     queries,
     sums,
     pitch,
-    bytes: sums + BLOCK * pitch,
+    bytes: sums + block * pitch,
   };
 }
 
 /** Bytes of scratch that each thread needs. */
-export function manyScratch(D: number): number {
-  return layoutOf(D).bytes;
+export function manyScratch(shape: Pick<AttentionWasm, "T" | "D">): number {
+  return layoutOf(shape).bytes;
 }
 
 /** The kernel: y, q, k, v and the threads' scratch. A block of rows of one head is an item; the last rows, which see most, come first. */
 export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { T, H, G, D, S, options: { window } } = shape;
-  const blocks = Math.ceil(T / BLOCK);
-  const layout = layoutOf(D);
+  const layout = layoutOf(shape);
+  const { block } = layout;
+  const blocks = Math.ceil(T / block);
   const begins = beginWasm(m, shape, layout);
   const tile = tileWasm(m, math, shape, layout);
   const finish = finishWasm(m, shape, layout);
@@ -79,11 +89,11 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
     const [at, kv, first, last] = [0, 1, 2, 3].map(() => f.local("i32"));
     f.set(scratch, i32.add(scratch, i32.mul(m.thread.get, layout.bytes)));
     f.for(item, begin, end, 1, () => {
-      f.set(row, i32.mul(i32.sub(blocks - 1, i32.remU(item, blocks)), BLOCK));
+      f.set(row, i32.mul(i32.sub(blocks - 1, i32.remU(item, blocks)), block));
       f.if(i32.ltU(row, rows), () => {
         f.set(head, i32.divU(item, blocks));
         f.set(count, i32.sub(rows, row));
-        f.set(count, i32.select(count, BLOCK, i32.ltU(count, BLOCK)));
+        f.set(count, i32.select(count, block, i32.ltU(count, block)));
         f.set(at, i32.mul(i32.add(i32.mul(row, H), head), 4 * D));
         f.set(kv, i32.mul(i32.divU(head, H / G), 4 * S * D));
         // Keys that the block's first row sees, and its last.
@@ -103,7 +113,7 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
 function beginWasm(
   m: ModuleBuilder,
   { H, D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
-  { top, next, total, queries, sums, bytes }: Layout,
+  { line, vectors, top, next, total, queries, sums, bytes }: Layout,
 ): Func<readonly ["i32", "i32", "i32"], "void"> {
   // Scores are exponents of 2; what a cap is applied to has its own scale.
   const factor = softCap ? scale / softCap : scale * Math.LOG2E;
@@ -112,7 +122,7 @@ function beginWasm(
     const rows = Array.from({ length: FOUR }, () => f.local("i32"));
     const numbers = rows.map(() => f.local("v128"));
     f.set(last, i32.add(q, i32.mul(i32.sub(count, 1), 4 * H * D)));
-    for (const half of HALVES) {
+    for (const half of vectors) {
       for (const row of rows) {
         f.set(row, i32.select(q, last, i32.ltU(q, last)));
         f.set(q, i32.add(q, 4 * H * D));
@@ -125,8 +135,8 @@ function beginWasm(
           f.set(row, i32.add(row, 16));
         }
         transpose(f, numbers);
-        for (const [i, each] of numbers.entries()) f.store(at, each, i * LINE);
-        f.set(at, i32.add(at, 4 * LINE));
+        for (const [i, each] of numbers.entries()) f.store(at, each, i * line);
+        f.set(at, i32.add(at, 4 * line));
       });
       for (const place of [top, next]) f.store(scratch, f32x4.splat(LOWEST), place + half);
       f.store(scratch, f32x4.splat(0), total + half);
@@ -186,7 +196,7 @@ function tileWasm(
         f.do(call(some, scratch, k, begin, end, keys, past));
       if (window !== undefined) {
         const zero = f.local("i32");
-        f.set(from, i32.sub(BLOCK - 1 - window, past));
+        f.set(from, i32.sub(layout.block - 1 - window, past));
         f.set(from, i32.and(i32.add(from, FOUR - 1), -FOUR));
         f.set(from, i32.select(0, from, i32.gtS(0, from)));
         f.set(from, i32.select(to, from, i32.gtS(from, to)));
@@ -208,7 +218,7 @@ function scoresWasm(
   m: ModuleBuilder,
   math: VectorMath,
   { D, options: { softCap, window } }: AttentionWasm,
-  { next, scores, queries }: Layout,
+  { line, vectors, next, scores, queries }: Layout,
   masked: boolean,
 ): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
   return m.define(
@@ -218,14 +228,21 @@ function scoresWasm(
       const [at, end, places] = [f.local("i32"), f.local("i32"), f.local("i32")];
       const numbers = Array.from({ length: FOUR }, () => f.local("v128"));
       const each = f.local("v128");
-      const query = HALVES.map(() => f.local("v128"));
-      const tops = HALVES.map(() => f.local("v128"));
-      const sums = numbers.map(() => HALVES.map(() => f.local("v128")));
+      const query = vectors.map(() => f.local("v128"));
+      const tops = vectors.map(() => f.local("v128"));
+      // Four sums are few: twice as many wait less for each other.
+      const chains = Array.from(
+        { length: 2 / vectors.length },
+        () => numbers.map(() => vectors.map(() => f.local("v128"))),
+      );
+      const [sums, ...others] = chains;
       const rows = numbers.map(() => f.local("i32"));
-      for (const [h, top] of tops.entries()) f.set(top, v128.load(scratch, next + HALVES[h]));
+      for (const [h, top] of tops.entries()) f.set(top, v128.load(scratch, next + vectors[h]));
       const multiply = (d: number, ofLine: number) => {
-        for (const [h, q] of query.entries()) f.set(q, v128.load(at, queries + ofLine + HALVES[h]));
-        for (const [i, sum] of sums.entries()) {
+        for (const [h, q] of query.entries()) {
+          f.set(q, v128.load(at, queries + ofLine + vectors[h]));
+        }
+        for (const [i, sum] of chains[d % chains.length].entries()) {
           f.set(each, v128.shuffle(numbers[i], numbers[i], [d, d, d, d]));
           for (const [h, s] of sum.entries()) f.set(s, math.madd(each, query[h], s));
         }
@@ -236,10 +253,10 @@ function scoresWasm(
             const place = masked ? { row, offset: 0 } : { row: rows[0], offset: 4 * i * D };
             f.set(numbers[i], v128.load(place.row, place.offset + 4 * from));
           }
-          for (let d = from; d < Math.min(from + 4, count); d++) multiply(d % 4, d * LINE);
+          for (let d = from; d < Math.min(from + 4, count); d++) multiply(d % 4, d * line);
         }
         for (const row of masked ? rows : [rows[0]]) f.set(row, i32.add(row, 4 * count));
-        f.set(at, i32.add(at, count * LINE));
+        f.set(at, i32.add(at, count * line));
       };
       f.for(key, key, to, FOUR, () => {
         for (const [i, row] of rows.entries()) {
@@ -250,19 +267,20 @@ function scoresWasm(
           f.set(row, masked ? i32.select(place, last, i32.ltU(place, keys)) : place);
           f.set(row, i32.add(k, i32.mul(row, 4 * D)));
         }
-        for (const s of sums.flat()) f.set(s, f32x4.splat(0));
+        for (const s of chains.flat(2)) f.set(s, f32x4.splat(0));
         f.set(at, scratch);
-        f.set(end, i32.add(scratch, LINE * (D - D % UNROLL)));
+        f.set(end, i32.add(scratch, line * (D - D % UNROLL)));
         f.while(i32.ltU(at, end), () => some(UNROLL));
         if (D % UNROLL) some(D % UNROLL);
-        f.set(places, i32.add(scratch, i32.mul(key, LINE)));
+        f.set(places, i32.add(scratch, i32.mul(key, line)));
         for (const [i, sum] of sums.entries()) {
           for (const [h, s] of sum.entries()) {
+            for (const other of others) f.set(s, f32x4.add(s, other[i][h]));
             if (softCap) {
               f.set(s, f32x4.mul(call(math.tanh(), s), f32x4.splat(softCap * Math.LOG2E)));
             }
             if (masked) {
-              const lanes = v128.const([0, 1, 2, 3].map((lane) => HALVES[h] / 4 + lane));
+              const lanes = v128.const([0, 1, 2, 3].map((lane) => vectors[h] / 4 + lane));
               const beyond = i32.add(i32.add(past, key), i);
               const seen = i32x4.gtS(lanes, i32x4.splat(beyond));
               const within = window === undefined
@@ -270,12 +288,12 @@ function scoresWasm(
                 : v128.and(seen, i32x4.gtS(i32x4.splat(i32.add(beyond, window + 1)), lanes));
               f.set(s, v128.select(s, f32x4.splat(-Infinity), within));
             }
-            f.store(places, s, scores + i * LINE + HALVES[h]);
+            f.store(places, s, scores + i * line + vectors[h]);
             f.set(tops[h], f32x4.pmax(tops[h], s));
           }
         }
       });
-      for (const [h, top] of tops.entries()) f.store(scratch, top, next + HALVES[h]);
+      for (const [h, top] of tops.entries()) f.store(scratch, top, next + vectors[h]);
     },
   );
 }
@@ -284,33 +302,33 @@ function scoresWasm(
 function weighWasm(
   m: ModuleBuilder,
   math: VectorMath,
-  { top, next, total, turn, scores }: Layout,
+  { line, vectors, top, next, total, turn, scores }: Layout,
 ): Func<readonly ["i32", "i32"], "void"> {
   return m.define(["i32", "i32"], "void", (f, scratch, keys) => {
     const [at, end] = [f.local("i32"), f.local("i32")];
     const weight = f.local("v128");
-    const tops = HALVES.map(() => f.local("v128"));
-    const totals = HALVES.map(() => f.local("v128"));
+    const tops = vectors.map(() => f.local("v128"));
+    const totals = vectors.map(() => f.local("v128"));
     const weigh = (score: Value<"v128">, h: number) =>
       f.set(weight, math.exp2(f, f32x4.sub(score, tops[h])));
-    for (const [h, half] of HALVES.entries()) {
+    for (const [h, half] of vectors.entries()) {
       f.set(tops[h], v128.load(scratch, next + half));
       weigh(v128.load(scratch, top + half), h);
       f.store(scratch, tops[h], top + half);
       f.store(scratch, weight, turn + half);
       f.set(totals[h], f32x4.mul(v128.load(scratch, total + half), weight));
     }
-    f.set(end, i32.add(scratch, i32.mul(keys, LINE)));
-    f.for(at, scratch, end, FOUR * LINE, () => {
+    f.set(end, i32.add(scratch, i32.mul(keys, line)));
+    f.for(at, scratch, end, FOUR * line, () => {
       for (let i = 0; i < FOUR; i++) {
-        for (const [h, half] of HALVES.entries()) {
-          weigh(v128.load(at, scores + i * LINE + half), h);
-          f.store(at, weight, scores + i * LINE + half);
+        for (const [h, half] of vectors.entries()) {
+          weigh(v128.load(at, scores + i * line + half), h);
+          f.store(at, weight, scores + i * line + half);
           f.set(totals[h], f32x4.add(totals[h], weight));
         }
       }
     });
-    for (const [h, half] of HALVES.entries()) f.store(scratch, totals[h], total + half);
+    for (const [h, half] of vectors.entries()) f.store(scratch, totals[h], total + half);
   });
 }
 
@@ -319,7 +337,7 @@ function addWasm(
   m: ModuleBuilder,
   { madd }: VectorMath,
   D: number,
-  { turn, scores, sums: sumsAt, pitch }: Layout,
+  { line, vectors: fours, turn, scores, sums: sumsAt, pitch }: Layout,
 ): Func<readonly ["i32", "i32", "i32"], "void"> {
   /** Some vectors of columns: where four rows' sums are, and what belongs to the four. */
   const columns = (vectors: number) =>
@@ -346,17 +364,17 @@ function addWasm(
       }
       f.set(at, four);
       const some = (count: number, from: Local<"i32">) => {
-        f.for(at, from, end, count * LINE, () => {
+        f.for(at, from, end, count * line, () => {
           for (const [key, w] of weights.slice(0, count).entries()) {
-            f.set(w, v128.load(at, scores + key * LINE));
+            f.set(w, v128.load(at, scores + key * line));
           }
           for (const [key, w] of weights.slice(0, count).entries()) add(key, w);
           f.set(v, i32.add(v, count * 4 * D));
         });
       };
-      f.set(end, i32.add(four, i32.mul(i32.and(keys, -FOUR), LINE)));
+      f.set(end, i32.add(four, i32.mul(i32.and(keys, -FOUR), line)));
       some(FOUR, four);
-      f.set(end, i32.add(four, i32.mul(keys, LINE)));
+      f.set(end, i32.add(four, i32.mul(keys, line)));
       some(1, at);
       for (const [row, sum] of sums.entries()) {
         for (const [j, s] of sum.entries()) f.store(to, s, row * pitch + 16 * j);
@@ -367,7 +385,7 @@ function addWasm(
   return m.define(["i32", "i32", "i32"], "void", (f, scratch, v, keys) => {
     const at = f.local("i32");
     const each = (some: typeof eight) => {
-      for (const [h, half] of HALVES.entries()) {
+      for (const [h, half] of fours.entries()) {
         const to = i32.add(i32.add(scratch, at), sumsAt + h * FOUR * pitch);
         f.do(call(some, to, i32.add(scratch, half), i32.add(v, at), keys));
       }
