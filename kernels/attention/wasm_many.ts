@@ -81,7 +81,7 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
   const layout = layoutOf(shape);
   const { block } = layout;
   const blocks = Math.ceil(T / block);
-  const begins = beginWasm(m, shape, layout);
+  const start = startWasm(m, shape, layout);
   const tile = tileWasm(m, math, shape, layout);
   const finish = finishWasm(m, shape, layout);
   return defineKernel(m, 5, (f, [y, q, k, v, scratch], { rows, length, begin, end }) => {
@@ -99,7 +99,7 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
         // Keys that the block's first row sees, and its last.
         f.set(seen, i32.add(i32.sub(length, rows), i32.add(row, 1)));
         f.set(last, i32.add(seen, i32.sub(count, 1)));
-        f.do(call(begins, scratch, i32.add(q, at), count));
+        f.do(call(start, scratch, i32.add(q, at), count));
         f.for(first, firstKey(seen, window), last, TILE, () => {
           f.do(call(tile, scratch, i32.add(k, kv), i32.add(v, kv), first, last, seen));
         });
@@ -109,8 +109,8 @@ export function manyWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWas
   });
 }
 
-/** Turns a block's queries, and sets out: scratch, q, and how many rows there are. Of those that there are not, it is the last again. */
-function beginWasm(
+/** Turns a block's queries, and starts from no sum and no score: scratch, q, and how many rows there are; the last one stands for those that there are not. */
+function startWasm(
   m: ModuleBuilder,
   { H, D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
   { line, vectors, top, next, total, queries, sums, bytes }: Layout,
@@ -148,24 +148,18 @@ function beginWasm(
 
 /** Four vectors as the rows of a matrix: its columns. */
 function transpose(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): void {
-  const [low, high] = [f.local("v128"), f.local("v128")];
-  const zipped = (x: Local<"v128">, y: Local<"v128">) => [
-    v128.shuffle(x, y, [0, 4, 1, 5]),
-    v128.shuffle(x, y, [2, 6, 3, 7]),
-  ];
-  const [ac, ac2] = zipped(a, c);
-  f.set(low, ac);
-  f.set(c, ac2);
-  const [bd, bd2] = zipped(b, d);
-  f.set(high, bd);
-  f.set(d, bd2);
-  const [first, second] = zipped(low, high);
-  const [third, fourth] = zipped(c, d);
-  f.set(a, first);
-  f.set(b, second);
-  f.set(low, third);
-  f.set(d, fourth);
-  f.set(c, low);
+  const zipped = (x: Local<"v128">, y: Local<"v128">) =>
+    [[0, 4, 1, 5], [2, 6, 3, 7]].map((lanes) => {
+      const pairs = f.local("v128");
+      f.set(pairs, v128.shuffle(x, y, lanes));
+      return pairs;
+    });
+  const [ab01, ab23] = zipped(a, b);
+  const [cd01, cd23] = zipped(c, d);
+  f.set(a, v128.shuffle(ab01, cd01, [0, 1, 4, 5]));
+  f.set(b, v128.shuffle(ab01, cd01, [2, 3, 6, 7]));
+  f.set(c, v128.shuffle(ab23, cd23, [0, 1, 4, 5]));
+  f.set(d, v128.shuffle(ab23, cd23, [2, 3, 6, 7]));
 }
 
 /** One tile of keys for a block: scratch, k, v, the tile's first key, the end of the keys, and how many keys the first row sees. */
@@ -280,13 +274,8 @@ function scoresWasm(
               f.set(s, f32x4.mul(call(math.tanh(), s), f32x4.splat(softCap * Math.LOG2E)));
             }
             if (masked) {
-              const lanes = v128.const([0, 1, 2, 3].map((lane) => vectors[h] / 4 + lane));
-              const beyond = i32.add(i32.add(past, key), i);
-              const seen = i32x4.gtS(lanes, i32x4.splat(beyond));
-              const within = window === undefined
-                ? seen
-                : v128.and(seen, i32x4.gtS(i32x4.splat(i32.add(beyond, window + 1)), lanes));
-              f.set(s, v128.select(s, f32x4.splat(-Infinity), within));
+              const seen = seeing(4 * h, i32.add(i32.add(past, key), i), window);
+              f.set(s, v128.select(s, f32x4.splat(-Infinity), seen));
             }
             f.store(places, s, scores + i * line + vectors[h]);
             f.set(tops[h], f32x4.pmax(tops[h], s));
@@ -296,6 +285,18 @@ function scoresWasm(
       for (const [h, top] of tops.entries()) f.store(scratch, top, next + vectors[h]);
     },
   );
+}
+
+/** Which of the four rows from `first` on see a key that is so far past what the block's first row sees. */
+function seeing(
+  first: number,
+  past: Value<"i32">,
+  window: number | undefined,
+): Value<"v128"> {
+  const rows = v128.const([0, 1, 2, 3].map((row) => first + row));
+  const before = i32x4.gtS(rows, i32x4.splat(past));
+  if (window === undefined) return before;
+  return v128.and(before, i32x4.gtS(i32x4.splat(i32.add(past, window + 1)), rows));
 }
 
 /** Makes weights of a tile's scores, and totals: scratch, and how many keys. A NaN among the scores does not count as a maximum; it stays one. */

@@ -37,17 +37,17 @@ const splat = f32x4.splat;
 /** 1.5 · 2²³: what is added to it is rounded to an integer, which then stands in the lowest bits. */
 const ROUNDER = 12582912;
 
-/** 2ʳ for |r| ≤ ½, highest power first. */
+/** 2ʳ for |r| ≤ ½, highest power first: minimax with 2⁰ = 1, within 1e-7. */
 const EXP2 = [
-  1.3264727374525359e-3,
-  9.67151296673143e-3,
-  5.550733745840736e-2,
-  2.4022242080323453e-1,
-  6.931469775959138e-1,
+  1.32647274e-3,
+  9.67151297e-3,
+  5.55073375e-2,
+  2.40222421e-1,
+  6.93146978e-1,
   1,
 ];
 
-/** −log₂(Φ(x) / Φ(−x)) / x, of x², where Φ is the normal distribution's: minimax, so that x · Φ(x) is within 3e-8. */
+/** −log₂(Φ(x) / Φ(−x)) / x, of x², where Φ is the cumulative normal distribution: minimax, so that x · Φ(x) is within 3e-8. */
 const GELU = [
   -5.32836271e-9,
   3.91635841e-7,
@@ -71,7 +71,7 @@ export class VectorMath {
   }
 
   exp(): VectorFunc {
-    return this.#func("exp", (f, x) => this.exponential(f, x));
+    return this.#func("exp", (f, x) => this.#exp(f, x));
   }
 
   tanh(): VectorFunc {
@@ -79,7 +79,7 @@ export class VectorMath {
   }
 
   /**
-   * 2ˣ for x ≤ 128, written where it is used: 2ⁿ · 2ʳ with |r| ≤ ½ (coefficients: minimax with 2⁰ = 1). What is about 2⁻¹²⁶ or less
+   * 2ˣ for x ≤ 128, written where it is used: 2ⁿ · 2ʳ with |r| ≤ ½. What is about 2⁻¹²⁶ or less
    * is 0 at once: processors take long for what is less than F32's least normal number.
    */
   exp2(f: FunctionBuilder, x: Value<"v128">): Value<"v128"> {
@@ -93,7 +93,7 @@ export class VectorMath {
     return f32x4.mul(series, i32x4.shl(power, 23));
   }
 
-  /** An activation, written where it is used: x / (1 + 2ᵘ), where u is x times a polynomial, of all but one of them. */
+  /** An activation, written where it is used: but for relu it is x / (1 + 2ᵘ), where u is x times a polynomial. */
   activate(f: FunctionBuilder, name: Activation, x: Local<"v128">): Value<"v128"> {
     if (name === "relu") return f32x4.pmax(x, splat(0));
     const u = f.local("v128");
@@ -102,7 +102,7 @@ export class VectorMath {
     return f32x4.div(x, f32x4.add(power, splat(1)));
   }
 
-  /** u / x. */
+  /** u / x of such an activation. */
   #exponent(
     f: FunctionBuilder,
     name: Exclude<Activation, "relu">,
@@ -130,8 +130,8 @@ export class VectorMath {
     return rest.reduce((sum, c) => this.madd(sum, x, splat(c)), splat(first));
   }
 
-  /** eˣ, written where it is used: 2ⁿ · eʳ with |r| ≤ ln 2 / 2 (coefficients of Moshier's Cephes, expf). */
-  exponential(f: FunctionBuilder, x: Value<"v128">): Value<"v128"> {
+  /** 2ⁿ · eʳ with |r| ≤ ln 2 / 2 (coefficients of Moshier's Cephes, expf). */
+  #exp(f: FunctionBuilder, x: Local<"v128">): Value<"v128"> {
     const [r, n, power, half] = [0, 1, 2, 3].map(() => f.local("v128"));
     // Beyond these it is 0 and infinity anyway, and n has room.
     f.set(r, f32x4.pmax(f32x4.pmin(x, splat(89)), splat(-104)));
@@ -161,7 +161,8 @@ export class VectorMath {
     const [size, square, far] = [0, 1, 2].map(() => f.local("v128"));
     f.set(size, f32x4.abs(x));
     f.set(square, f32x4.mul(x, x));
-    f.set(far, this.exponential(f, f32x4.add(size, size)));
+    const u = f32x4.pmin(f32x4.mul(size, splat(2 * Math.LOG2E)), splat(128));
+    f.set(far, this.exp2(f, u));
     f.set(far, f32x4.sub(splat(1), f32x4.div(splat(2), f32x4.add(far, splat(1)))));
     const series = this.#polynomial(square, [
       -5.70498872745e-3,
