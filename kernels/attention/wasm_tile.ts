@@ -34,7 +34,7 @@ export function firstKey(seen: Local<"i32">, window: number | undefined): Value<
   return i32.select(i32.sub(seen, window), 0, i32.gtU(seen, window));
 }
 
-/** A tile of keys for the queries that share them: sums, q, k, v, state, the tile's first key, and its last one's next. */
+/** A tile of keys for the queries that share them: sums, q, k, v, state, the tile's first key, and the end of its keys. */
 export function tileWasm(
   m: ModuleBuilder,
   math: VectorMath,
