@@ -304,7 +304,7 @@ function tileWasm(
 }
 
 /** Vectors of four weights from `at` on; 16-bit ones come in pairs, and F16 without their factor. */
-function loadWeights(
+export function loadWeights(
   f: FunctionBuilder,
   weights: readonly Local<"v128">[],
   at: Local<"i32">,
@@ -338,7 +338,7 @@ interface Places {
  * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. Functions have many constants, which take as long to
  * make as they do themselves: here once for all vectors.
  */
-function storeTileWasm(
+export function storeTileWasm(
   m: ModuleBuilder,
   math: VectorMath,
   corners: readonly Pick<Places, "ofRow" | "column">[],
@@ -389,7 +389,7 @@ function finish(
 /** The epilogue of four outputs: their sums, y, bias, gate, and the outputs that are left from there. */
 type Store = Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">;
 
-function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
+export function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
   return m.define(["v128", "i32", "i32", "i32", "i32"], "void", (f, v, y, bias, gate, left) => {
     finish(f, math, v, { y, bias, gate, ofRow: 0, column: 0 }, options);
     f.if(

@@ -60,6 +60,17 @@ for (const relaxed of [false, true]) {
   });
 }
 
+wasmTest(
+  "matmul() agrees with matmulJs() when one row ends with any part of an item",
+  async (backend) => {
+    for (let N = 1; N <= 7 * 16; N += N % 16 === 0 ? 1 : 5) {
+      for (const dtype of ["F32", "F16", "BF16"] as const) {
+        await checkMatmulCase(backend, { T: 1, N, K: 35, dtype, bias: true, gate: true });
+      }
+    }
+  },
+);
+
 Deno.test("openWasmBackend() names the way out when there is no SIMD", async () => {
   const { validate } = WebAssembly;
   try {
