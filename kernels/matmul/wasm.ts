@@ -24,7 +24,7 @@ import type { FunctionBuilder, Local, Value, ValueType } from "../wasm/assembler
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import { storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
-import { PANEL_COLUMNS } from "../wasm/panels.ts";
+import { PANEL_COLUMNS, panelLayout, panelStreams } from "../wasm/panels.ts";
 import { placeHigh, placeLow, UNIT, widenHigh, widenLow } from "../wasm/widen.ts";
 import type { MatmulOptions } from "./mod.ts";
 
@@ -44,8 +44,6 @@ export interface MatmulWasm {
 const LINE = 4 * PANEL_COLUMNS;
 /** Rows from which it pays to widen a panel first. */
 const MANY = 4;
-/** Parts of a panel that are read side by side under one row: memory answers several streams faster than one. */
-const STREAMS = 4;
 /** Inputs of a turn of the inner loop: a vector of x. */
 const STEP = 4;
 
@@ -64,7 +62,7 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   const wideBytes = matmulScratch(shape);
-  const panelBytes = PANEL_COLUMNS * K * BYTES[dtype];
+  const { pitch } = panelLayout([N, K], dtype);
   const ahead = T < MANY ? null : aheadOf(m, shape);
   const tileOf = (rows: number, dtype: WeightDtype) => ({
     rows,
@@ -76,7 +74,7 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
   const tall = [4, 2, 1].filter((rows) => rows <= T);
   const many = wideBytes > 0 || dtype === "F32" ? tall.map((rows) => tileOf(rows, "F32")) : [];
   const few = dtype === "F32" ? many : [tileOf(1, dtype)];
-  const widen = wideBytes > 0 ? widenWasm(m, K, dtype) : null;
+  const widen = wideBytes > 0 ? widenWasm(m, shape) : null;
   return defineKernel(m, 6, (f, [y, x, w, bias, gate, wide], { rows, begin, end }) => {
     const [n, t, yt, xt, gt, from] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
     // What the next panel's part comes from that a tile has fetched into the cache.
@@ -102,7 +100,7 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
         });
       }
     };
-    f.set(w, i32.add(w, i32.mul(begin, panelBytes)));
+    f.set(w, i32.add(w, i32.mul(begin, pitch)));
     for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
     if (widen) f.set(wide, i32.add(wide, i32.mul(m.thread.get, wideBytes)));
     f.for(n, i32.mul(begin, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS), PANEL_COLUMNS, () => {
@@ -113,7 +111,7 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
       f.set(from, w);
       // Of the last panel, itself: it is there already.
       const more = i32.ltU(i32.add(n, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS));
-      f.set(next, i32.select(i32.add(w, panelBytes), w, more));
+      f.set(next, i32.select(i32.add(w, pitch), w, more));
       if (widen) {
         f.if(i32.geU(rows, MANY), () => {
           f.do(call(widen, wide, w));
@@ -123,20 +121,20 @@ export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm
       } else {
         under(few, BYTES[dtype]);
       }
-      advance(w, panelBytes);
+      advance(w, pitch);
       for (const at of [y, bias, gate]) advance(at, LINE);
     });
   });
 }
 
-/** Inputs between two looks ahead. */
+/** Inputs between two looks ahead, for each part of a panel. */
 export const STRIDE = 64;
 
-/** How a panel is fetched while the one before is worked with: a few lines of it every `STRIDE` inputs of a tile. */
+/** How a panel is fetched while the one before is worked with: a few lines of it every `stride` inputs of a tile. */
 interface Ahead {
-  /** Lines at a time, so far apart, in bytes. */
-  readonly lines: number;
-  readonly apart: number;
+  readonly stride: number;
+  /** Where the lines are, in bytes. */
+  readonly lines: readonly number[];
   /** What a tile moves on by. */
   readonly tileBytes: number;
   readonly kept: Global;
@@ -145,18 +143,22 @@ interface Ahead {
 /** How to fetch the panels of runs of up to T rows. */
 export function aheadOf(
   m: ModuleBuilder,
-  { T, K, dtype }: Pick<MatmulWasm, "T" | "K" | "dtype">,
+  { T, N, K, dtype }: Pick<MatmulWasm, "T" | "N" | "K" | "dtype">,
 ): Ahead {
-  const lines = K * PANEL_COLUMNS * BYTES[dtype] / LINE;
+  const { parts, pitch, apart } = panelLayout([N, K], dtype);
+  const stride = STRIDE * parts;
   const tiles = Math.floor(T / MANY) * (PANEL_COLUMNS / columnsOf(MANY));
-  const looks = Math.max(1, Math.floor(K / STRIDE));
-  const atOnce = Math.ceil(lines / (tiles * looks));
-  const part = Math.floor(lines / atOnce);
+  const looks = Math.max(1, Math.floor(K / stride));
+  const atOnce = Math.ceil(pitch / LINE / (tiles * looks));
+  const piece = Math.floor(pitch / LINE / atOnce);
   return {
-    lines: atOnce,
-    apart: part * LINE,
-    // The last tile's looks end with the part: nothing behind a panel is read, for there memory may end.
-    tileBytes: Math.max(0, Math.floor((part - looks) / Math.max(1, tiles - 1))) * LINE,
+    stride,
+    lines: Array.from(
+      { length: parts * atOnce },
+      (_, i) => Math.floor(i / atOnce) * apart + i % atOnce * piece * LINE,
+    ),
+    // The last tile's looks end with the piece: nothing behind a panel is read, for there memory may end.
+    tileBytes: Math.max(0, Math.floor((piece - looks) / Math.max(1, tiles - 1))) * LINE,
     kept: m.global(),
   };
 }
@@ -164,28 +166,30 @@ export function aheadOf(
 /** A 16-bit panel made wide: where to, and from where. */
 function widenWasm(
   m: ModuleBuilder,
-  K: number,
-  dtype: WeightDtype,
+  { N, K, dtype }: MatmulWasm,
 ): Func<readonly ["i32", "i32"], "void"> {
+  const { length, starts } = panelStreams([N, K], dtype);
   return m.define(["i32", "i32"], "void", (f, to, from) => {
     const end = f.local("i32");
     const pair = f.local("v128");
     if (dtype === "F32") return;
-    const line = (ahead: number) => {
+    const line = (offset: number, k: number) => {
       for (const half of [0, 16]) {
-        f.set(pair, v128.load(from, ahead * LINE / 2 + half));
-        f.store(to, widenLow(pair, dtype), ahead * LINE + 2 * half);
-        f.store(to, widenHigh(pair, dtype), ahead * LINE + 2 * half + 16);
+        f.set(pair, v128.load(from, offset + half));
+        f.store(to, widenLow(pair, dtype), k * LINE + 2 * half);
+        f.store(to, widenHigh(pair, dtype), k * LINE + 2 * half + 16);
       }
     };
-    const length = Math.floor(K / STREAMS);
     f.set(end, i32.add(to, length * LINE));
     f.while(i32.ltU(to, end), () => {
-      for (let stream = 0; stream < STREAMS; stream++) line(stream * length);
+      for (const [stream, start] of starts.entries()) line(start, stream * length);
       f.set(from, i32.add(from, LINE / 2));
       f.set(to, i32.add(to, LINE));
     });
-    for (let k = (STREAMS - 1) * length; k < K - length; k++) line(k);
+    const last = starts.length - 1;
+    for (let k = 0; k < K - starts.length * length; k++) {
+      line(starts[last] + k * LINE / 2, last * length + k);
+    }
   });
 }
 
@@ -233,25 +237,25 @@ function tileWasm(
       );
       const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
 
-      /** One input of each row by its line of the panel, `ahead` inputs on. */
-      const multiply = (ahead: number, chain: number, input: (row: number) => Value<"v128">) => {
-        loadWeights(f, weights, w, ahead * stride, dtype);
+      /** One input of each row by its line of the panel, so many bytes on. */
+      const multiply = (offset: number, chain: number, input: (row: number) => Value<"v128">) => {
+        loadWeights(f, weights, w, offset, dtype);
         for (const [r, sum] of sums[chain].entries()) {
           f.set(xr, input(r));
           for (const [j, s] of sum.entries()) f.set(s, math.madd(xr, weights[j], s));
         }
       };
-      const streams = rows > 1 ? 1 : STREAMS;
-      const length = Math.floor(K / (streams * STEP)) * STEP;
+      const { length, starts } = rows > 1
+        ? { length: K - K % STEP, starts: [0] }
+        : panelStreams([N, K], dtype);
       const turn = () => {
-        for (let stream = 0; stream < streams; stream++) {
-          const first = stream * length;
+        for (const [stream, start] of starts.entries()) {
           for (const [r, v] of inputs.entries()) {
-            f.set(v, scaled(v128.load(x, 4 * (r * K + first))));
+            f.set(v, scaled(v128.load(x, 4 * (r * K + stream * length))));
           }
           for (let k = 0; k < STEP; k++) {
             const spread = (r: number) => v128.shuffle(inputs[r], inputs[r], [k, k, k, k]);
-            multiply(first + k, k % chains, spread);
+            multiply(start + k * stride, k % chains, spread);
           }
         }
         f.set(w, i32.add(w, STEP * stride));
@@ -260,23 +264,25 @@ function tileWasm(
         f.set(end, i32.add(x, 4 * inputs));
         f.for(x, x, end, 4 * STEP, turn);
       };
-      if (ahead && length >= STRIDE) {
+      if (ahead && length >= ahead.stride) {
+        const { stride, lines, kept } = ahead;
         const last = f.local("i32");
-        f.set(last, i32.add(x, 4 * (length - length % STRIDE)));
+        f.set(last, i32.add(x, 4 * (length - length % stride)));
         f.while(i32.ltU(x, last), () => {
-          for (let line = 0; line < ahead.lines; line++) {
-            f.set(seen, i32.or(seen, i32.load(next, line * ahead.apart)));
-          }
+          for (const line of lines) f.set(seen, i32.or(seen, i32.load(next, line)));
           f.set(next, i32.add(next, LINE));
-          turns(STRIDE);
+          turns(stride);
         });
-        f.do(ahead.kept.set(seen)); // else nobody would have to read it
-        if (length % STRIDE > 0) turns(length % STRIDE);
+        f.do(kept.set(seen)); // else nobody would have to read it
+        if (length % stride > 0) turns(length % stride);
       } else {
         turns(length);
       }
-      for (let k = (streams - 1) * length; k < K - length; k++) {
-        multiply(k, k % chains, (r) => scaled(v128.load32Splat(x, 4 * (r * K + k))));
+      const last = starts.length - 1;
+      for (let k = 0; k < K - starts.length * length; k++) {
+        const at = last * length + k;
+        const spread = (r: number) => scaled(v128.load32Splat(x, 4 * (r * K + at)));
+        multiply(starts[last] + k * stride, k % chains, spread);
       }
       const [totals, ...others] = sums;
       for (const [r, total] of totals.entries()) {
