@@ -1,11 +1,12 @@
 /**
  * The layout of a weight in linear memory: panels of 16 outputs, the last one filled up with zeros.
  *
- * A panel holds 16 outputs, one beside the other for each input: [K][16]. In F32 panel follows panel: [N/16][K][16]. In 16 bits a
- * panel is half as long, and a row's product would hardly have begun to read its parts side by side when they end; so the first
- * quarters of all panels come first, then the second ones: [4][N/16][K/4][16], where K is a multiple of 16. Then reading goes on
- * from a panel's part to the next panel's. 16-bit numbers lie in pairs of 32 bits: columns i and i + 4 of eight, which two operations
- * make two vectors of.
+ * A panel holds 16 outputs, one beside the other for each input: [K][16]. A kernel reads it by several streams. In F32 panel follows
+ * panel: [N/16][K][16]. In 16 bits it is half as long, and such streams would end when memory has just begun to answer them fast; so,
+ * where K is a multiple of 16, the first quarters of all panels come first, then the second ones …: [4][N/16][K/4][16], and a stream
+ * goes on from panel to panel.
+ *
+ * 16-bit numbers lie in pairs of 32 bits: columns i and i + 4 of eight, which two operations make two vectors of.
  *
  * @module
  */
