@@ -6,14 +6,15 @@
  *
  * @module
  */
-import { BYTES } from "../tensor.ts";
+import { BYTES, type WeightDtype } from "../tensor.ts";
 import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../wasm/assembler.ts";
-import type { Value } from "../wasm/assembler.ts";
-import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
+import type { FunctionBuilder, Local, Value } from "../wasm/assembler.ts";
+import { defineKernel, type Kernel } from "../wasm/kernel.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS, panelLayout, panelStreams } from "../wasm/panels.ts";
-import { UNIT } from "../wasm/widen.ts";
-import { loadWeights, type MatmulWasm, storeTileWasm, storeWasm } from "./wasm.ts";
+import { placeHigh, placeLow, UNIT } from "../wasm/widen.ts";
+import type { MatmulWasm } from "./wasm.ts";
+import { type Store, storeTileWasm } from "./wasm_epilogue.ts";
 
 /** Inputs of a turn of the inner loop in each stream: a vector of x. */
 const STEP = 4;
@@ -22,18 +23,25 @@ const STEP = 4;
 const VECTORS = PANEL_COLUMNS / 4;
 
 /** Items of `matmulRowWasm`: pairs of panels, one of each half of the weight's, so that reading goes on from item to item. */
-export function matmulRowItems({ N }: { N: number }): Items {
-  return { count: Math.ceil(N / (2 * PANEL_COLUMNS)), perRow: false };
+export function rowItems(N: number): number {
+  return Math.ceil(N / (2 * PANEL_COLUMNS));
 }
 
-/** The WASM form under one row: addresses of y, x, weight, bias and gate, and one for which it has no use. */
-export function matmulRowWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
+/** The kernel of runs of one row: addresses of y, x, weight, bias and gate, and one for which it has no use. */
+export function matmulRowWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  store: Store,
+  shape: MatmulWasm,
+): Kernel {
   const { N, K, dtype } = shape;
   const { pitch } = panelLayout([N, K], dtype);
-  const pairs = matmulRowItems(shape).count;
-  const pair = panelsWasm(m, math, shape, [0, pairs]);
+  const pairs = rowItems(N);
+  const pair = panelsWasm(m, math, store, shape, [0, pairs]);
   // Of an odd number, the panel in the middle has no partner.
-  const single = Math.ceil(N / PANEL_COLUMNS) < 2 * pairs ? panelsWasm(m, math, shape, [0]) : null;
+  const single = Math.ceil(N / PANEL_COLUMNS) < 2 * pairs
+    ? panelsWasm(m, math, store, shape, [0])
+    : null;
   return defineKernel(m, 6, (f, [y, x, w, bias, gate], { begin, end }) => {
     const left = f.local("i32");
     f.set(left, i32.sub(N, i32.mul(begin, PANEL_COLUMNS)));
@@ -51,12 +59,13 @@ export function matmulRowWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulW
 }
 
 /**
- * Some panels side by side, so many panels behind the first: y, x, weight, bias, gate at the first one's, and the outputs that are left
- * from there.
+ * One row by some panels side by side, so many panels behind the first: y, x, weight, bias, gate at the first one's, and the outputs
+ * that are left from there.
  */
-function panelsWasm(
+export function panelsWasm(
   m: ModuleBuilder,
   math: VectorMath,
+  store: Store,
   shape: MatmulWasm,
   panels: readonly number[],
 ): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
@@ -70,8 +79,7 @@ function panelsWasm(
   const columns = panels.flatMap((panel) =>
     Array.from({ length: VECTORS }, (_, i) => panel * PANEL_COLUMNS + 4 * i)
   );
-  const corners = columns.map((column) => ({ column, ofRow: 4 * column }));
-  const store = storeWasm(m, math, shape);
+  const corners = columns.map((column) => ({ row: 0, column, ofRow: 4 * column }));
   const storeAll = storeTileWasm(m, math, corners, options);
   return m.define(
     ["i32", "i32", "i32", "i32", "i32", "i32"],
@@ -127,4 +135,24 @@ function panelsWasm(
       );
     },
   );
+}
+
+/** Vectors of four weights from `at` on; 16-bit ones come in pairs, and F16 without their factor. */
+function loadWeights(
+  f: FunctionBuilder,
+  weights: readonly Local<"v128">[],
+  at: Local<"i32">,
+  offset: number,
+  dtype: WeightDtype,
+): void {
+  if (dtype === "F32") {
+    for (const [j, w] of weights.entries()) f.set(w, v128.load(at, offset + 16 * j));
+    return;
+  }
+  for (let j = 0; j < weights.length; j += 2) {
+    const [low, high] = [weights[j], weights[j + 1]];
+    f.set(high, v128.load(at, offset + 8 * j));
+    f.set(low, placeLow(high, dtype));
+    f.set(high, placeHigh(high, dtype));
+  }
 }

@@ -15,7 +15,6 @@ import { checkWriteKv } from "../kv_cache/mod.ts";
 import { headNorm, writeKvWasm } from "../kv_cache/wasm.ts";
 import { checkMatmul } from "../matmul/mod.ts";
 import { matmulItems, matmulScratch, matmulWasm } from "../matmul/wasm.ts";
-import { matmulRowItems, matmulRowWasm } from "../matmul/wasm_row.ts";
 import { checkNorm, normWasm } from "../norm.ts";
 import { checkSample } from "../sample/mod.ts";
 import { sampleWasm } from "../sample/wasm.ts";
@@ -80,18 +79,15 @@ export class WasmRecorder implements Recorder {
     const { bias, gate, ...rest } = options;
     const { relaxed, threads } = this.#options;
     const shape = { T: x.shape[0], N, K, dtype: weight.dtype, relaxed };
-    const [defineMatmul, itemsOf] = shape.T === 1
-      ? [matmulRowWasm, matmulRowItems]
-      : [matmulWasm, matmulItems];
     const kernel = this.#once(
       ["matmul", shape, !!bias, !!gate, rest],
-      () => defineMatmul(this.module, this.#math, { ...shape, options }),
+      () => matmulWasm(this.module, this.#math, { ...shape, options }),
     );
     const bytes = matmulScratch(shape);
     const wide = bytes > 0
       ? this.#once(["wide", bytes], () => this.#scratch(bytes * threads))
       : undefined;
-    this.#call(kernel, [y, x, weight, bias, gate, wide], itemsOf(shape));
+    this.#call(kernel, [y, x, weight, bias, gate, wide], matmulItems(shape));
   };
 
   sample: Recorder["sample"] = (ids, logits, sampling) => {
