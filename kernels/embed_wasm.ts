@@ -9,8 +9,8 @@ import { BYTES, type WeightDtype } from "./tensor.ts";
 import { f32x4, i32, i32x4, type ModuleBuilder, v128 } from "./wasm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "./wasm/assembler.ts";
 import { defineKernel, type Kernel } from "./wasm/kernel.ts";
-import { eachFour, storeLanes } from "./wasm/lanes.ts";
-import { PANEL_COLUMNS } from "./wasm/panels.ts";
+import { eachFour, storeLanes, VECTOR_BYTES } from "./wasm/lanes.ts";
+import { PANEL_COLUMNS, panelLayout } from "./wasm/panels.ts";
 import { widenHigh } from "./wasm/widen.ts";
 
 /** The constants that the WASM forms are specialised on. */
@@ -60,26 +60,31 @@ function eachOfRow(
   f: FunctionBuilder,
   table: Local<"i32">,
   row: Local<"i32">,
-  { C, dtype }: TableWasm,
+  { V, C, dtype }: TableWasm,
   body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
 ): void {
   const [from, at] = [f.local("i32"), f.local("i32")];
   const v = f.local("v128");
-  const pitch = PANEL_COLUMNS * BYTES[dtype];
-  const panel = i32.mul(i32.shrU(row, 4), C * pitch);
+  const line = PANEL_COLUMNS * BYTES[dtype];
+  const { parts, inputs, pitch, apart } = panelLayout([V, C], dtype);
+  const panel = i32.mul(i32.shrU(row, 4), pitch);
   f.set(from, i32.add(i32.add(table, panel), placeOf(row, dtype)));
   eachFour(f, at, C, (lanes) => {
     f.set(v, i32x4.splat(0));
     for (let lane = 0; lane < lanes; lane++) {
       // A 16-bit number goes to the upper half of its lane.
       const loaded = dtype === "F32"
-        ? v128.load32Lane(from, v, lane, lane * pitch)
-        : v128.load16Lane(from, v, 2 * lane + 1, lane * pitch);
+        ? v128.load32Lane(from, v, lane, lane * line)
+        : v128.load16Lane(from, v, 2 * lane + 1, lane * line);
       f.set(v, loaded);
     }
     if (dtype !== "F32") f.set(v, widenHigh(v, dtype));
     body(v, at, lanes);
-    f.set(from, i32.add(from, 4 * pitch));
+    f.set(from, i32.add(from, 4 * line));
+    if (parts > 1) {
+      const partEnds = i32.eqz(i32.remU(i32.add(at, VECTOR_BYTES), inputs * BYTES.F32));
+      f.if(partEnds, () => f.set(from, i32.add(from, apart - pitch)));
+    }
   });
 }
 

@@ -215,6 +215,13 @@ export class ModuleBuilder {
     return this.#thread ??= this.global();
   }
 
+  #unprepared: Global | undefined;
+
+  /** Not zero while a thread has done nothing of an entry yet; a kernel that prepares something for all of its items clears it. */
+  get unprepared(): Global {
+    return this.#unprepared ??= this.global();
+  }
+
   /** A variable of the module, which each thread has for itself; it starts at zero. */
   global(): Global {
     const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);

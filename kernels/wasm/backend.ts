@@ -300,6 +300,7 @@ class WasmBackend implements Backend {
     widenPanels(
       linear.view(wide, "F32", 0, length) as Float32Array,
       linear.view(block, "F16", 0, length) as Uint16Array,
+      shape,
     );
     this.#free(block);
     return { shape, dtype: "F32", block: wide };

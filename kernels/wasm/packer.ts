@@ -21,7 +21,7 @@ import type { Local, Value } from "./assembler.ts";
 import type { Run } from "./control.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
-import { PANEL_COLUMNS, PLACES, rowsAtATime, scratchBytes } from "./panels.ts";
+import { PANEL_COLUMNS, panelLayout, PLACES, rowsAtATime, scratchBytes } from "./panels.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 import { f16Raiser } from "./widen.ts";
@@ -42,8 +42,10 @@ const WORDS = {
   fromStep: 3,
   count: 4,
   pitch: 5,
-  last: 6,
+  panels: 6,
   odd: 7,
+  toApart: 8,
+  fromApart: 9,
 } as const;
 const [MASKS, MASK_BYTES] = [64, 64];
 
@@ -121,8 +123,11 @@ export class Packer {
     const pieces = host ? 1 : 2;
     const length = scratch.bytes / BYTES[dtype] / pieces;
     const state = { fits: true };
-    for (let row = 0, piece = 0; row < rows; row += chunk, piece = (piece + 1) % pieces) {
-      const count = Math.min(chunk, rows - row);
+    // Inputs of one part of a panel go together.
+    const { inputs } = panelLayout(packing.shape, dtype);
+    for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
+      const left = stored === "NK" ? rows - row : inputs - row % inputs;
+      const count = Math.min(chunk, left);
       const view = () => this.linear.view(scratch, dtype, piece * length, count * width) as Rows;
       const into = host?.subarray(0, count * width) ?? view();
       await fill(row, count, into);
@@ -130,6 +135,7 @@ export class Packer {
       this.#settle();
       this.#current = state;
       this.#announce(packing, scratch.address + piece * length * BYTES[dtype], row, count);
+      row += count;
     }
     this.#settle();
     return state.fits;
@@ -162,14 +168,18 @@ export class Packer {
     const rowBytes = PANEL_COLUMNS * size;
     const nk = stored === "NK";
     const panels = Math.ceil((nk ? count : N) / PANEL_COLUMNS);
+    const { parts, inputs, pitch, apart } = panelLayout([N, K], dtype);
+    const part = Math.floor(first / inputs) * apart + first % inputs * rowBytes;
     const words = this.#words();
-    words[WORDS.to] = block.address + first * (nk ? K * size : rowBytes);
+    words[WORDS.to] = block.address + (nk ? first / PANEL_COLUMNS * pitch : part);
     words[WORDS.from] = from;
-    words[WORDS.toStep] = K * rowBytes;
+    words[WORDS.toStep] = pitch;
     words[WORDS.fromStep] = nk ? K * rowBytes : rowBytes;
-    words[WORDS.count] = nk ? K : count;
-    words[WORDS.pitch] = N * size;
-    words[WORDS.last] = panels - 1;
+    words[WORDS.toApart] = apart;
+    words[WORDS.fromApart] = inputs * size;
+    words[WORDS.count] = nk ? inputs : count;
+    words[WORDS.pitch] = (nk ? K : N) * size;
+    words[WORDS.panels] = panels;
     words[WORDS.odd] = 0;
     const bytes = new Uint8Array(words.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
     bytes.fill(255);
@@ -181,14 +191,17 @@ export class Packer {
     const position = KINDS.findIndex((kind) =>
       kind.dtype === dtype && kind.stored === stored && kind.plain === plain
     );
-    const step = { rows: panels, position, slot: 0, length: 0 };
-    if (!this.pool) this.program(0, 0, panels, position, 0, 0);
+    const step = { rows: nk ? panels * parts : panels, position, slot: 0, length: 0 };
+    if (!this.pool) this.program(0, 0, step.rows, position, 0, 0);
     else if (this.#alone-- > 0) this.pool.runAlone(this.program, step);
     else this.pool.announce(this.plan, this.program, step);
   }
 }
 
-/** Packs panels `begin` … `end` of the piece that the words describe; the step's rows are its panels, its position the kind. */
+/**
+ * Packs parts of panels, `begin` … `end` of the piece that the words describe: all panels' first parts, then the second ones. The
+ * step's rows are their number, its position the kind.
+ */
 function definePacking(m: ModuleBuilder): Kernel {
   const packers = KINDS.map(({ stored, dtype, plain }) => {
     const raised = dtype === "F16" && !plain;
@@ -199,12 +212,18 @@ function definePacking(m: ModuleBuilder): Kernel {
     ["i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
     (f, _rows, kind, _slot, _length, begin, end) => {
-      const [to, from, mask] = [0, 1, 2].map(() => f.local("i32"));
+      const [part, panel, to, from, mask] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
       const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
-      f.set(to, i32.add(word("to"), i32.mul(begin, word("toStep"))));
-      f.set(from, i32.add(word("from"), i32.mul(begin, word("fromStep"))));
+      const placed = (name: "to" | "from") => {
+        const start = i32.add(word(name), i32.mul(part, word(`${name}Apart`)));
+        return i32.add(start, i32.mul(panel, word(`${name}Step`)));
+      };
       f.for(begin, begin, end, 1, () => {
-        const isLast = i32.eq(begin, word("last"));
+        f.set(part, i32.divU(begin, word("panels")));
+        f.set(panel, i32.remU(begin, word("panels")));
+        f.set(to, placed("to"));
+        f.set(from, placed("from"));
+        const isLast = i32.eq(i32.add(panel, 1), word("panels"));
         f.set(mask, i32.add(PACKING_ADDRESS + MASKS, i32.mul(isLast, MASK_BYTES)));
         for (const [i, packer] of packers.entries()) {
           f.if(i32.eq(kind, i), () => {
@@ -212,24 +231,22 @@ function definePacking(m: ModuleBuilder): Kernel {
             f.if(odd, () => f.store(PACKING_ADDRESS + 4 * WORDS.odd, i32.const(1)));
           });
         }
-        f.set(to, i32.add(to, word("toStep")));
-        f.set(from, i32.add(from, word("fromStep")));
       });
     },
   );
 }
 
 /**
- * Packs one panel: its address, that of its first number in the file's rows, how many of its rows to write (NK: all K; KN: as
- * many rows as there are), the distance of those of the file (KN), and the mask of its columns (KN). Gives 1 when one is an F16
- * that panels cannot have.
+ * Packs one part of a panel: its address, that of its first number in the file's rows, how many of its lines to write (NK: all K; KN:
+ * as many rows as there are), the distance of the file's rows, and the mask of its columns (KN). Gives 1 when one is an F16 that
+ * panels cannot have.
  */
 type PanelPacker = Func<readonly ["i32", "i32", "i32", "i32", "i32"], "i32">;
 const PARAMS = ["i32", "i32", "i32", "i32", "i32"] as const;
 
 /** One panel of 16 rows of K F32. */
 function defineNk32(m: ModuleBuilder): PanelPacker {
-  return m.define(PARAMS, "i32", (f, to, from, K) => {
+  return m.define(PARAMS, "i32", (f, to, from, K, pitch) => {
     const [k, at] = [f.local("i32"), f.local("i32")];
     const rows = [0, 1, 2, 3].map(() => f.local("v128"));
     f.for(k, 0, K, 4, () => {
@@ -237,7 +254,7 @@ function defineNk32(m: ModuleBuilder): PanelPacker {
       for (let column = 0; column < PANEL_COLUMNS; column += 4) {
         for (const row of rows) {
           f.set(row, v128.load(at));
-          f.set(at, i32.add(at, i32.shl(K, 2)));
+          f.set(at, i32.add(at, pitch));
         }
         storeRows(f, transposed(f, rows, 4), { to, k, K, size: 4, column });
       }
@@ -250,14 +267,14 @@ function defineNk32(m: ModuleBuilder): PanelPacker {
 /** One panel of 16 rows of K 16-bit numbers. */
 function defineNk16(m: ModuleBuilder, dtype: "F16" | "BF16", raised: boolean): PanelPacker {
   const columns = PLACES[dtype].map((_, place) => PLACES[dtype].indexOf(place));
-  return m.define(PARAMS, "i32", (f, to, from, K) => {
+  return m.define(PARAMS, "i32", (f, to, from, K, pitch) => {
     const [k, at] = [f.local("i32"), f.local("i32")];
     const rows = [0, 1, 2, 3, 4, 5, 6, 7].map(() => f.local("v128"));
     const raiser = raised ? f16Raiser(f) : null;
     f.for(k, 0, K, 8, () => {
       for (let place = 0; place < PANEL_COLUMNS; place += 8) {
         for (const [i, row] of rows.entries()) {
-          f.set(at, i32.add(from, i32.shl(i32.add(i32.mul(K, columns[place + i]), k), 1)));
+          f.set(at, i32.add(i32.add(from, i32.mul(pitch, columns[place + i])), i32.shl(k, 1)));
           f.set(row, v128.load(at));
         }
         const stored = { to, k, K, size: 2, column: place };

@@ -62,6 +62,7 @@ export function defineRun(
         const spans = perKeys && i32.divU(i32.add(length, perKeys - 1), perKeys);
         const times = spans || perRow && rows;
         f.set(items, times ? i32.mul(times, count) : count);
+        f.do(m.unprepared.set(1));
         if (!helpers) {
           f.do(call(kernel, ...operands, ...step, i32.const(0), items));
           markEnd();

@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
-import { aheadOf, STRIDE } from "../../kernels/matmul/wasm.ts";
+import { packWasm, rowsScratch } from "../../kernels/matmul/wasm_rows.ts";
 import { matmulWgsl, MAX_NORM_WIDTH, SOFTWARE_TILES, TILES } from "../../kernels/matmul/wgsl.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import { BYTES, type Weight, type WeightDtype } from "../../kernels/tensor.ts";
+import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
 import { ModuleBuilder } from "../../kernels/wasm/assembler.ts";
+import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { workgroupBytes } from "../../kernels/webgpu/pipeline.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../testing.ts";
 import { type Numbers, put } from "./goldens.ts";
@@ -132,20 +133,47 @@ function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Pr
   );
 }
 
-Deno.test("aheadOf() has nothing read behind a panel, and most of it when GPT-2's is fetched", () => {
-  const m = new ModuleBuilder();
-  for (const dtype of ["F32", "F16", "BF16"] as const) {
-    for (const T of [4, 5, 7, 16, 30, 64, 100, 128]) {
-      for (let K = STRIDE; K < 3200; K += K % 64 === 0 ? 1 : 63) {
-        const { lines, apart, tileBytes } = aheadOf(m, { T, K, dtype });
-        const [tiles, looks] = [2 * Math.floor(T / 4), Math.floor(K / STRIDE)];
-        const end = (tiles - 1) * tileBytes + looks * 64 + (lines - 1) * apart;
-        const panel = 16 * K * BYTES[dtype];
-        assert.ok(end <= panel, `${dtype} ${T} ${K}: ${end} of ${panel}`);
-        if (K % 768 === 0 && T % 64 === 0) {
-          assert.ok(end >= 0.8 * panel, `${dtype} ${T} ${K}: ${end}`);
-        }
-      }
+Deno.test("matmul() gives a row the same bits when any many rows go with it (wasm)", async () => {
+  const [T, N, K] = [24, 40, 67];
+  await using backend = await openWasmBackend({ threads: 2 });
+  const numbers = randomNumbers(T * K, 1);
+  const weight = await putWeight(backend, { shape: [N, K], data: [...randomNumbers(N * K, 2)] });
+  const product = async (T: number, rows: number) => {
+    const x = put(backend, { shape: [T, K], data: [...numbers.subarray(0, T * K)] });
+    const y = backend.tensor([T, N], "F32", "activations");
+    using plan = await backend.record((k) => k.matmul(y, x, weight, { activation: "gelu" }));
+    plan.run({ rows, position: 0, slot: 0, length: rows });
+    return await backend.read(y, 0, rows * N) as Float32Array;
+  };
+  const all = await product(T, T);
+  for (let rows = 4; rows < T; rows++) {
+    const expected = all.subarray(0, rows * N);
+    assert.deepEqual(await product(rows, rows), expected, `all ${rows} rows`);
+    assert.deepEqual(await product(T, rows), expected, `${rows} of ${T} rows`);
+  }
+});
+
+Deno.test("packWasm() stays within its scratch when it packs any number of rows", async () => {
+  const memory = new WebAssembly.Memory({ initial: 16 });
+  const [bytes, from] = [1 << 19, 1 << 19];
+  for (const K of [1, 4, 66]) {
+    const m = new ModuleBuilder();
+    m.export("pack", packWasm(m, K));
+    const module = await WebAssembly.compile(m.toBytes());
+    const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+    const pack = exports.pack as (to: number, x: number, rows: number) => void;
+    const packed = new Float32Array(memory.buffer, 0, bytes / 4);
+    const x = new Float32Array(memory.buffer, from, bytes / 4);
+    for (let rows = 4; rows <= 130; rows++) {
+      packed.fill(0);
+      // The numbers of a row are its own; what is behind the last one is another.
+      for (let i = 0; i < rows * K + 4; i++) x[i] = 1 + Math.floor(i / K);
+      pack(0, from, rows);
+      const length = rowsScratch({ T: rows, K, dtype: "F32" }) / 4;
+      assert.ok(packed.subarray(length).every((v) => v === 0), `${rows} rows of ${K}`);
+      const counts = new Array<number>(rows + 1).fill(0);
+      for (const v of packed) if (v >= 1 && v <= rows) counts[v]++;
+      assert.ok(counts.slice(1).every((count) => count >= K), `${rows} rows of ${K}`);
     }
   }
 });

@@ -60,6 +60,19 @@ for (const relaxed of [false, true]) {
   });
 }
 
+wasmTest(
+  "matmul() agrees with matmulJs() when one row ends with any part of an item",
+  async (backend) => {
+    for (let N = 1; N <= 7 * 16; N += N % 16 === 0 ? 1 : 5) {
+      for (const dtype of ["F32", "F16", "BF16"] as const) {
+        for (const K of [35, 48]) {
+          await checkMatmulCase(backend, { T: 1, N, K, dtype, bias: true, gate: true });
+        }
+      }
+    }
+  },
+);
+
 Deno.test("openWasmBackend() names the way out when there is no SIMD", async () => {
   const { validate } = WebAssembly;
   try {
@@ -86,6 +99,31 @@ wasmTest(
     assert.equal(staging.current, 0);
   },
 );
+
+Deno.test("weight() keeps an F16 that is not finite, wide, as js does", async () => {
+  for (const threads of [1, 2]) {
+    await using backend = await openWasmBackend({ threads });
+    for (const [N, K] of [[3, 3], [40, 32]] as const) {
+      const numbers = Float16Array.from({ length: N * K }, (_, i) => i * 37 % 17 - 8);
+      numbers[K + 1] = Infinity;
+      const data = new Uint16Array(numbers.buffer);
+      const xs = Float32Array.from({ length: K }, (_, k) => k % 5 + 1);
+      const expected = Float32Array.from(
+        { length: N },
+        (_, n) => xs.reduce((sum, x, k) => sum + x * numbers[n * K + k], 0),
+      );
+      for (const stored of ["NK", "KN"] as const) {
+        const weight = await upload(backend, { data, dtype: "F16", shape: [N, K] }, stored);
+        assert.equal(weight.dtype, "F32");
+        const x = put(backend, xs, [1, K]);
+        const y = backend.tensor([1, N], "F32", "activations");
+        using plan = await backend.record((k) => k.matmul(y, x, weight));
+        plan.run(stepOf(1));
+        assert.deepEqual(await backend.read(y), expected);
+      }
+    }
+  }
+});
 
 wasmTest("weight() packs into its own place when memory grows while it waits", async (backend) => {
   const [N, K] = [600, 530]; // two pieces
