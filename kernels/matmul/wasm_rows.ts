@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { call, f32x4, type Func, i32, type Local, v128 } from "../wasm/assembler.ts";
+import { call, f32x4, type Func, type Global, i32, type Local, v128 } from "../wasm/assembler.ts";
 import type { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS, panelLayout } from "../wasm/panels.ts";
@@ -108,6 +108,31 @@ function packTilesWasm(
   });
 }
 
+/** How the next panel is fetched while one is multiplied: a look at each turn, slowly on, so that the processor runs ahead of it. */
+interface Ahead {
+  /** Where a tile looks first: in the panel that was last fetched, or behind it. */
+  readonly next: Global;
+  /** Bytes that each tile, and each turn of it, moves on by. */
+  readonly tileBytes: number;
+  readonly turnBytes: number;
+  readonly kept: Global;
+}
+
+/** How to fetch F32 panels under up to T rows: the last tile's looks end with the panel, for behind it memory may end. */
+export function aheadOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Ahead {
+  const panelBytes = K * LINE;
+  const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS);
+  const turns = Math.floor(K / STEP);
+  const turnBytes = Math.ceil(panelBytes / (tiles * Math.max(1, turns)));
+  const span = (turns - 1) * turnBytes + 4; // of a tile's looks, of four bytes each
+  return {
+    next: m.global(),
+    tileBytes: Math.max(0, Math.floor((panelBytes - span) / (tiles - 1))),
+    turnBytes,
+    kept: m.global(),
+  };
+}
+
 /** Addresses of y, packed rows, weight, bias and gate; the outputs that are left from there, and the rows. */
 type Product = Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void">;
 
@@ -118,9 +143,12 @@ export function rowsWasm(
   store: Store,
   shape: MatmulWasm,
 ): Product {
-  const { N, K, dtype } = shape;
+  const { T, N, K, dtype } = shape;
   const bring = dtype === "F32" ? readWasm(m, K) : widenWasm(m, N, K, dtype);
-  const [byFives, byFours] = [5, 4].map((height) => tilesWasm(m, math, store, height, shape));
+  const ahead = dtype === "F32" ? aheadOf(m, shape) : null;
+  const [byFives, byFours] = [5, 4].map((height) =>
+    tilesWasm(m, math, store, { height, ahead }, shape)
+  );
   return m.define(
     ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
@@ -129,11 +157,21 @@ export function rowsWasm(
       const first = inFives(f, rows);
       const beside = (at: Local<"i32">, bytes: number) => i32.add(at, i32.mul(first, bytes));
       f.set(wide, dtype === "F32" ? w : i32.add(x, packedBytes(shape)));
-      f.do(call(bring, wide, w));
+      const bringIt = () => f.do(call(bring, wide, w));
+      if (ahead) {
+        // A short step looks at but a part of the next panel.
+        const fetched = i32.and(i32.eq(ahead.next.get, w), i32.geU(rows, Math.floor(T / 2)));
+        f.if(i32.eqz(fetched), bringIt);
+        // Of the last panel, itself: it is there already.
+        f.do(ahead.next.set(i32.select(i32.add(w, K * LINE), w, i32.gtS(left, PANEL_COLUMNS))));
+      } else {
+        bringIt();
+      }
       f.do(call(byFives, y, x, wide, bias, gate, left, first));
       const [others, of] = [beside(y, 4 * N), beside(gate, 4 * N)];
       const packed = beside(x, pitchOf(K));
       f.do(call(byFours, others, packed, wide, bias, of, left, i32.sub(rows, first)));
+      if (ahead) f.do(ahead.next.set(i32.add(w, K * LINE)));
     },
   );
 }
@@ -141,10 +179,7 @@ export function rowsWasm(
 /** A panel that is brought into the cache: where to, and from where. */
 type Bring = Func<readonly ["i32", "i32"], "void">;
 
-/**
- * Reads an F32 panel where it is, a number of each line: all at once it comes as fast as memory gives it, while a multiplication that
- * has to wait for it stands still.
- */
+/** Reads an F32 panel that was not fetched ahead, a number of each line: so it comes as fast as memory gives it. */
 function readWasm(m: ModuleBuilder, K: number): Bring {
   const kept = m.global();
   return m.define(["i32", "i32"], "void", (f, from) => {
@@ -195,7 +230,7 @@ function tilesWasm(
   m: ModuleBuilder,
   math: VectorMath,
   store: Store,
-  height: number,
+  { height, ahead }: { height: number; ahead: Ahead | null },
   { N, K, options }: MatmulWasm,
 ): Product {
   const piece = 4 * STEP * height;
@@ -211,7 +246,7 @@ function tilesWasm(
     ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     "void",
     (f, y, x, w, bias, gate, left, rows) => {
-      const [column, end] = [0, 1].map(() => f.local("i32"));
+      const [column, end, next, look, seen] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
       const [four, fifth, xr] = [0, 1, 2].map(() => f.local("v128"));
       const weights = Array.from({ length: COLUMNS / 4 }, () => f.local("v128"));
       const sums = corners.map(() => f.local("v128"));
@@ -253,17 +288,26 @@ function tilesWasm(
         }
       };
 
+      if (ahead) f.set(next, ahead.next.get);
       f.while(i32.gtS(rows, 0), () => {
         f.for(column, 0, PANEL_COLUMNS, COLUMNS, () => {
           for (const sum of sums) f.set(sum, f32x4.splat(0));
           f.set(end, i32.add(x, Math.floor(K / STEP) * piece));
-          f.while(i32.ltU(x, end), () => multiply(STEP));
+          if (ahead) f.set(look, next);
+          f.while(i32.ltU(x, end), () => {
+            if (ahead) {
+              f.set(seen, i32.or(seen, i32.load(look)));
+              advance(look, ahead.turnBytes);
+            }
+            multiply(STEP);
+          });
           if (K % STEP > 0) multiply(K % STEP);
           f.if(i32.and(i32.geS(left, COLUMNS), i32.geS(rows, height)), whole, ragged);
           advance(x, -height * pitchOf(K));
           advance(w, 4 * COLUMNS - K * LINE);
           for (const at of [y, bias, gate]) advance(at, 4 * COLUMNS);
           advance(left, -COLUMNS);
+          if (ahead) advance(next, ahead.tileBytes);
         });
         advance(x, height * pitchOf(K));
         for (const at of [w, bias]) advance(at, -LINE);
@@ -271,6 +315,10 @@ function tilesWasm(
         advance(left, PANEL_COLUMNS);
         advance(rows, -height);
       });
+      if (ahead) {
+        f.do(ahead.next.set(next));
+        f.do(ahead.kept.set(seen)); // else nobody would have to read it
+      }
     },
   );
 }

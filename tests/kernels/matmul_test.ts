@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../kernels/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
-import { packWasm, rowsScratch } from "../../kernels/matmul/wasm_rows.ts";
+import { aheadOf, packWasm, rowsScratch } from "../../kernels/matmul/wasm_rows.ts";
 import { matmulWgsl, MAX_NORM_WIDTH, SOFTWARE_TILES, TILES } from "../../kernels/matmul/wgsl.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import type { Weight, WeightDtype } from "../../kernels/tensor.ts";
+import { BYTES, type Weight, type WeightDtype } from "../../kernels/tensor.ts";
 import { ModuleBuilder } from "../../kernels/wasm/assembler.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { workgroupBytes } from "../../kernels/webgpu/pipeline.ts";
@@ -150,6 +150,19 @@ Deno.test("matmul() gives a row the same bits when any many rows go with it (was
     const expected = all.subarray(0, rows * N);
     assert.deepEqual(await product(rows, rows), expected, `all ${rows} rows`);
     assert.deepEqual(await product(T, rows), expected, `${rows} of ${T} rows`);
+  }
+});
+
+Deno.test("aheadOf() has nothing read behind a panel, and nearly all of it when GPT-2's is fetched", () => {
+  for (const T of [4, 5, 7, 16, 30, 64, 100, 128, 1000]) {
+    for (let K = 1; K < 3200; K += K % 64 === 0 ? 1 : 63) {
+      const { tileBytes, turnBytes } = aheadOf(new ModuleBuilder(), { T, K });
+      const [tiles, turns] = [2 * Math.ceil(T / 5), Math.floor(K / 4)];
+      const end = turns && (tiles - 1) * tileBytes + (turns - 1) * turnBytes + 4;
+      const panel = 16 * K * BYTES.F32;
+      assert.ok(end <= panel, `${T} ${K}: ${end} of ${panel}`);
+      if (K % 768 === 0) assert.ok(end >= 0.98 * panel, `${T} ${K}: ${end}`);
+    }
   }
 });
 
