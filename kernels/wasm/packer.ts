@@ -119,12 +119,13 @@ export class Packer {
   ): Promise<boolean> {
     const { shape: [N, K], dtype, stored } = packing;
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
-    const chunk = rowsAtATime(packing.shape, dtype, stored);
+    const most = rowsAtATime(packing.shape, dtype, stored);
     const pieces = host ? 1 : 2;
     const length = scratch.bytes / BYTES[dtype] / pieces;
     const state = { fits: true };
-    // Inputs of one part of a panel go together.
+    // Inputs of one part of a panel go together, in pieces of equal length.
     const { inputs } = panelLayout(packing.shape, dtype);
+    const chunk = stored === "NK" ? most : Math.ceil(inputs / Math.ceil(inputs / most));
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);
