@@ -21,7 +21,7 @@ const READ_BYTES = 512 * 2 ** 20;
 /** Bytes of an item: about a panel of a weight. */
 const ITEM_BYTES = 2 ** 16;
 
-/** Work items and rounds of eight vectors each in a turn of multiply-adds. */
+/** Work items and rounds of twelve vectors each in a turn of multiply-adds. */
 const [MADD_ITEMS, MADD_ROUNDS] = [64, 40_000];
 
 /** Work that a limit is measured by. */
@@ -77,7 +77,11 @@ export class Limits implements AsyncDisposable {
     const sums = this.linear.allocate(16 * bytes / ITEM_BYTES, "staging");
     this.linear.view(block, "F32", 0, bytes / 4).fill(1); // untouched pages would all be the one page of zeros
     const items = { count: bytes / ITEM_BYTES, perRow: false };
-    const run = await this.plan([items], [block.address, sums.address], defineReading);
+    const run = await this.plan(
+      [items],
+      [block.address, sums.address],
+      (m) => defineReading(m, bytes),
+    );
     return { run, bytes };
   }
 
@@ -112,29 +116,29 @@ export class Limits implements AsyncDisposable {
   }
 }
 
-/** Parts of an item that are read side by side: one stream is slower than what memory can do. */
-const STREAMS = 4;
+/** Parts of all bytes that are read side by side: memory answers several streams faster than one, and long ones faster than short ones. */
+const STREAMS = 8;
 
-/** Adds up the vectors of an item in eight chains, two for each stream. */
-function defineReading(m: ModuleBuilder): Kernel {
+/** Adds up the vectors of an item, which has a piece of each stream; the next one goes on where it ends. */
+function defineReading(m: ModuleBuilder, bytes: number): Kernel {
+  const piece = ITEM_BYTES / STREAMS;
   const sumItem = m.define(["i32", "i32"], "void", (f, from, to) => {
     const end = f.local("i32");
-    const sums = Array.from({ length: 8 }, () => f.local("v128"));
-    const part = ITEM_BYTES / STREAMS;
-    f.set(end, i32.add(from, part));
-    f.while(i32.ltU(from, end), () => {
-      for (const [i, sum] of sums.entries()) {
-        const at = (i % STREAMS) * part + 16 * Math.floor(i / STREAMS);
-        f.set(sum, f32x4.add(sum, v128.load(from, at)));
+    const sums = Array.from({ length: STREAMS }, () => f.local("v128"));
+    f.set(end, i32.add(from, piece));
+    f.for(from, from, end, 64, () => {
+      for (const [stream, sum] of sums.entries()) {
+        for (let at = stream * bytes / STREAMS, i = 0; i < 64; i += 16) {
+          f.set(sum, f32x4.add(sum, v128.load(from, at + i)));
+        }
       }
-      f.set(from, i32.add(from, 16 * sums.length / STREAMS));
     });
-    for (const sum of sums) f.set(sums[0], f32x4.add(sums[0], sum));
+    for (const sum of sums.slice(1)) f.set(sums[0], f32x4.add(sums[0], sum));
     f.store(to, sums[0]);
   });
   return defineKernel(m, 2, (f, [block, to], { begin, end }) => {
     f.for(begin, begin, end, 1, () => {
-      const from = i32.add(block, i32.mul(begin, ITEM_BYTES));
+      const from = i32.add(block, i32.mul(begin, piece));
       f.do(call(sumItem, from, i32.add(to, i32.shl(begin, 4))));
     });
   });
