@@ -10,6 +10,7 @@
 import os from "node:os";
 import { parseArgs } from "node:util";
 import { readArchitecture } from "../engine/architecture.ts";
+import { messageOf } from "../engine/errors.ts";
 import { weightSpecs } from "../engine/weights.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { BYTES, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
@@ -75,7 +76,7 @@ function readFlags() {
 }
 
 function fail(error: unknown, code: number): never {
-  say(error instanceof Error ? error.message : String(error));
+  say(messageOf(error));
   Deno.exit(code);
 }
 

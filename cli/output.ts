@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { messageOf } from "../engine/errors.ts";
 import { print, writeAllSync } from "./terminal.ts";
 
 /** A file could not be written. */
@@ -66,8 +67,7 @@ function sentenceOf<A extends unknown[]>(path: string, act: (...args: A) => void
     try {
       act(...args);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new OutputError(`Cannot write "${path}": ${reason}`, { cause: error });
+      throw new OutputError(`Cannot write "${path}": ${messageOf(error)}`, { cause: error });
     }
   };
 }

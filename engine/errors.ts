@@ -10,7 +10,4 @@ export class CheckpointError extends Error {
   }
 }
 
-/** The message of whatever was thrown. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
+export { messageOf } from "../kernels/errors.ts";

@@ -30,7 +30,7 @@ export interface MemoryEstimate {
     /** The dtype that every weight is kept in. */
     readonly dtype?: WeightDtype;
     /** What the model is to run on. */
-    readonly backend?: BackendName;
+    readonly backend?: Pick<Backend, "name" | "threads">;
   }): MemoryEstimate;
 }
 
@@ -43,15 +43,14 @@ export interface EstimateOptions {
   /** The dtype that a weight is kept in. */
   readonly dtypeOf: (spec: WeightSpec) => WeightDtype;
   /** What the model is to run on; without it, nothing that a backend adds of its own is in the estimate. */
-  readonly backend?: BackendName;
+  readonly backend?: Pick<Backend, "name" | "threads">;
 }
 
 /**
- * What `wasm` adds at most, and counts as activations: its plans' scratch, panels that are filled up, whole lines of its memory. Seen
- * were 0.3 MiB of tiny models, 1.4 MiB of GPT-2's shape and 3.3 MiB (0.14 %) of Llama's with 10⁹ parameters, on two threads; each
- * further one takes up to 0.8 MiB of the last.
+ * What `wasm` adds at most, beside the rows that each thread packs, and counts as activations: its plans' other scratch, panels that are
+ * filled up, whole lines of its memory. GPT-2's shape and Llama's were 1 to 7 MiB below it, on 1, 2 and 8 threads.
  */
-const wasmOwn = (bytes: number) => 2 ** 20 + Math.ceil(bytes / 128);
+const wasmOwn = (bytes: number) => 3 * 2 ** 18 + Math.ceil(bytes / 128);
 
 /** The bytes of a model's buffers: what loading makes, before the first `logits()` call adds its rows. */
 export function estimateMemory(a: Architecture, options: EstimateOptions): MemoryEstimate {
@@ -69,14 +68,14 @@ export function estimateMemory(a: Architecture, options: EstimateOptions): Memor
   // Sampling keeps the set of ids seen [V], 4 settings, 3 counters and 1 drawn id.
   const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
   const computed = rows(chunk) + rows(1) + 4 * a.vocabSize + sampling;
-  const own = backend === "wasm" ? wasmOwn(weights + kvCache + computed) : 0;
+  const widest = Math.max(...Object.values(stateShapes(a, chunk)).map((s) => 4 * sizeOf(s)));
+  // Each thread packs the rows of one product at a time.
+  const own = backend?.name === "wasm"
+    ? wasmOwn(weights + kvCache + computed) + backend.threads * widest
+    : 0;
   const activations = computed + own;
   const classes = { weights, kvCache, activations, staging: 0 };
-  const largest = Math.max(
-    4 * a.nKvHead * contextLength * a.headDim,
-    4 * a.vocabSize,
-    ...Object.values(stateShapes(a, chunk)).map((shape) => 4 * sizeOf(shape)),
-  );
+  const largest = Math.max(4 * a.nKvHead * contextLength * a.headDim, 4 * a.vocabSize, widest);
   return {
     classes,
     total: weights + kvCache + activations,
@@ -185,7 +184,7 @@ export async function fitBackends(
 
 /** Tells of one backend whether a model fits. */
 export async function fitBackend(
-  backend: Pick<Backend, "name" | "nominalFlops" | "expectFree">,
+  backend: Pick<Backend, "name" | "threads" | "nominalFlops" | "expectFree">,
   a: Architecture,
   estimate: MemoryEstimate,
   contextLength: number,
@@ -202,7 +201,7 @@ export async function fitBackend(
   };
   const runOf = (slots: number, dtype?: WeightDtype) => {
     const chunk = chunkRows(nominalFlops, a, slots);
-    return estimate.with({ contextLength: slots, chunk, dtype, backend: name });
+    return estimate.with({ contextLength: slots, chunk, dtype, backend });
   };
   const needs = runOf(contextLength);
   const fits = await takes(needs);

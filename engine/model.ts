@@ -141,12 +141,7 @@ async function loadOnto(
   const slots = contextOf(a, options.contextLength);
   const chunk = chunkRows(backend.nominalFlops, a, slots);
   const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
-  const estimate = estimateMemory(a, {
-    contextLength: slots,
-    chunk,
-    dtypeOf,
-    backend: backend.name,
-  });
+  const estimate = estimateMemory(a, { contextLength: slots, chunk, dtypeOf, backend });
   await expectFits(backend, id, estimate, slots);
   const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
   const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);

@@ -6,6 +6,11 @@ export class DeviceError extends Error {
   override readonly name = "DeviceError";
 }
 
+/** The message of whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /**
  * Checks an operand while a plan is recorded, so that nothing has to be checked while tokens flow.
  * @throws {RangeError} naming the operation, the operand and both shapes.

@@ -9,7 +9,7 @@
  */
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
 import { noteCosts, type Part } from "../cost.ts";
-import { DeviceError } from "../errors.ts";
+import { DeviceError, messageOf } from "../errors.ts";
 import { Memory, prodCollector } from "../memory.ts";
 import { laps, profileRuns } from "../profile.ts";
 import {
@@ -219,7 +219,7 @@ class WasmBackend implements Backend {
     const marks: number[] = [];
     let parts: readonly Part[] = [];
     using plan = await this.#record((recorder) => {
-      const noted = noteCosts(recorder, step, () => recorder.entries.length);
+      const noted = noteCosts(recorder, step, () => recorder.length);
       parts = noted.parts;
       build(noted.recorder);
     }, () => void marks.push(performance.now()));
@@ -255,7 +255,7 @@ class WasmBackend implements Backend {
       });
       const imported = mark && recorder.module.import("mark", [], "void");
       build(recorder);
-      defineRun(recorder.module, recorder.entries, {
+      defineRun(recorder.module, recorder.finish(), {
         threads: this.threads,
         callerSleeps: this.#callerSleeps,
         mark: imported,
@@ -372,9 +372,10 @@ function runAlone(run: Run): (step: Step) => void {
 }
 
 function failedHere(error: unknown): DeviceError {
-  const message = error instanceof Error ? error.message : String(error);
   return new DeviceError(
-    `Cannot go on with "wasm": the calling thread failed (${message}); open the backend again`,
+    `Cannot go on with "wasm": the calling thread failed (${
+      messageOf(error)
+    }); open the backend again`,
     { cause: error },
   );
 }

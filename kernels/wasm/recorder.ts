@@ -9,8 +9,14 @@
 import { checkAttention } from "../attention/mod.ts";
 import { attentionWasm } from "../attention/wasm.ts";
 import type { Recorder } from "../backend.ts";
-import { checkAddPosition, checkEmbed } from "../embed.ts";
-import { addPositionWasm, embedWasm, type TableWasm } from "../embed_wasm.ts";
+import {
+  addPositionWasm,
+  checkAddPosition,
+  checkEmbed,
+  embedWasm,
+  type TableWasm,
+} from "../embed.ts";
+
 import { checkWriteKv } from "../kv_cache/mod.ts";
 import { headNorm, writeKvWasm } from "../kv_cache/wasm.ts";
 import { checkMatmul } from "../matmul/mod.ts";
@@ -33,6 +39,11 @@ export interface Placed {
   readonly block: Block;
 }
 
+/** Stands for scratch of the threads' own, which is made when it is known how much they want. */
+type Own = "own";
+
+type Operand = Tensor | Weight | Placed | Own | undefined;
+
 /** What plans are made for. */
 export interface WasmRecorderOptions {
   /** Whether a product and its sum may be fused. */
@@ -52,7 +63,9 @@ const EACH_ROW: Items = { count: 1, perRow: true };
 
 /** Collects the entries of a plan and the module of their kernels. */
 export class WasmRecorder implements Recorder {
-  readonly entries: Entry[] = [];
+  readonly #calls: { kernel: Kernel; operands: readonly Operand[]; items: Items }[] = [];
+  /** The most that a kernel wants of its thread's own scratch. */
+  #ownBytes = 0;
   readonly module: ModuleBuilder;
   readonly #options: WasmRecorderOptions;
   readonly #math: VectorMath;
@@ -62,6 +75,22 @@ export class WasmRecorder implements Recorder {
     this.#options = options;
     this.module = new ModuleBuilder(options.shared, options.pages);
     this.#math = new VectorMath(this.module, options.relaxed);
+  }
+
+  /** Calls so far. */
+  get length(): number {
+    return this.#calls.length;
+  }
+
+  /** All calls, when there will be no more. Scratch of a thread's own is one for all kernels, which run one after the other. */
+  finish(): Entry[] {
+    const own = this.#scratch(this.#ownBytes * this.#options.threads);
+    const address = (operand: Operand) => addressOf(operand === "own" ? own : operand);
+    return this.#calls.map(({ kernel, operands, items }) => ({
+      kernel,
+      operands: operands.map(address),
+      items,
+    }));
   }
 
   norm: Recorder["norm"] = (y, x, options) => {
@@ -77,17 +106,13 @@ export class WasmRecorder implements Recorder {
   matmul: Recorder["matmul"] = (y, x, weight, options = {}) => {
     const { N, K } = checkMatmul(y, x, weight, options);
     const { bias, gate, ...rest } = options;
-    const { relaxed, threads } = this.#options;
-    const shape = { T: x.shape[0], N, K, dtype: weight.dtype, relaxed };
+    const shape = { T: x.shape[0], N, K, dtype: weight.dtype, relaxed: this.#options.relaxed };
     const kernel = this.#once(
       ["matmul", shape, !!bias, !!gate, rest],
       () => matmulWasm(this.module, this.#math, { ...shape, options }),
     );
-    const bytes = matmulScratch(shape);
-    const wide = bytes > 0
-      ? this.#once(["wide", bytes], () => this.#scratch(bytes * threads))
-      : undefined;
-    this.#call(kernel, [y, x, weight, bias, gate, wide], matmulItems(shape));
+    const own = this.#ownScratch(matmulScratch(shape));
+    this.#call(kernel, [y, x, weight, bias, gate, own], matmulItems(shape));
   };
 
   sample: Recorder["sample"] = (ids, logits, sampling) => {
@@ -156,7 +181,7 @@ export class WasmRecorder implements Recorder {
         scratch: {
           queries: this.#scratch(queries),
           spans: this.#scratch(spans),
-          own: this.#scratch(own * this.#options.threads),
+          own: this.#ownScratch(own),
         },
       };
     });
@@ -170,6 +195,12 @@ export class WasmRecorder implements Recorder {
     return { block: this.#options.allocate(bytes) };
   }
 
+  /** Scratch of which each thread has so many bytes for the time of a kernel. */
+  #ownScratch(bytes: number): Own {
+    this.#ownBytes = Math.max(this.#ownBytes, bytes);
+    return "own";
+  }
+
   /** What is defined once for all calls that differ only in their operands. */
   #once<D>(key: readonly unknown[], define: () => D): D {
     const text = JSON.stringify(key);
@@ -180,15 +211,15 @@ export class WasmRecorder implements Recorder {
 
   #call(
     kernel: Kernel,
-    operands: readonly (Tensor | Weight | Placed | undefined)[],
+    operands: readonly Operand[],
     items: Items,
   ): void {
-    this.entries.push({ kernel, operands: operands.map(addressOf), items });
+    this.#calls.push({ kernel, operands, items });
   }
 }
 
 /** An operand that is left out has address 0. */
-function addressOf(operand: Tensor | Weight | Placed | undefined): number {
+function addressOf(operand: Exclude<Operand, Own>): number {
   return operand ? (operand as Placed).block.address : 0;
 }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { messageOf } from "../errors.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 
 /** Milliseconds that a worker looks for the next run before it sleeps: a token follows the last one sooner, and finds it awake. */
@@ -69,7 +70,7 @@ function serve(): void {
     // First the flag that ends the others' waiting, then the reason, which is read when they return.
     Atomics.compareExchange(words, FAILED, 0, worker + 1);
     Atomics.notify(words, OPEN);
-    scope.postMessage({ failed: error instanceof Error ? error.message : String(error) });
+    scope.postMessage({ failed: messageOf(error) });
   }
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError, messageOf } from "../errors.ts";
 import { Memory } from "../memory.ts";
 import { BYTES, type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
@@ -252,9 +252,4 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
     }
   }
   throw cause;
-}
-
-/** What an error says. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import type { Plan, Step } from "../backend.ts";
-import { DeviceError } from "../errors.ts";
-import { type Gpu, messageOf } from "./device.ts";
+import { DeviceError, messageOf } from "../errors.ts";
+import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
 /** What every shader begins with: the step, and a workgroup's number in a grid that is folded where it would be too wide. */

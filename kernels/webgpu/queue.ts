@@ -7,8 +7,8 @@
  * @module
  */
 import type { Step } from "../backend.ts";
-import { DeviceError } from "../errors.ts";
-import { type Gpu, messageOf } from "./device.ts";
+import { DeviceError, messageOf } from "../errors.ts";
+import type { Gpu } from "./device.ts";
 
 /** Steps that share a submit at most. */
 const SLOTS = 64;

@@ -89,6 +89,7 @@ function fakeGpu(bytes: number, binding: number) {
   let taken = 0;
   return {
     name: "webgpu" as const,
+    threads: 1,
     nominalFlops: 1e12,
     get taken() {
       return taken;

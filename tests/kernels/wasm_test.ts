@@ -223,7 +223,7 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
     seen: tensor([V], "U32"),
     drawn: tensor([2], "I32"),
   });
-  defineRun(k.module, k.entries, { threads: 2, callerSleeps: true });
+  defineRun(k.module, k.finish(), { threads: 2, callerSleeps: true });
   assert.ok(WebAssembly.validate(k.module.toBytes()));
   const text = k.module.toText();
   assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
