@@ -7,27 +7,13 @@
  *
  * @module
  */
-import type { WeightDtype } from "../tensor.ts";
 import { call, i32, type Local, type ModuleBuilder } from "../wasm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../wasm/kernel.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS, panelLayout } from "../wasm/panels.ts";
-import type { MatmulOptions } from "./mod.ts";
-import { storeWasm } from "./wasm_epilogue.ts";
+import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
 import { MANY, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
-
-/** The constants that the WASM form is specialised on. */
-export interface MatmulWasm {
-  /** The most rows of a run. */
-  readonly T: number;
-  readonly N: number;
-  readonly K: number;
-  readonly dtype: WeightDtype;
-  /** Whether the processor may fuse a product and its sum. */
-  readonly relaxed: boolean;
-  readonly options: MatmulOptions<unknown>;
-}
 
 /** Bytes of a panel's line, wide: the outputs of one input. */
 const LINE = 4 * PANEL_COLUMNS;

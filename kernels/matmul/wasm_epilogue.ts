@@ -14,10 +14,22 @@ import {
   v128,
   type ValueType,
 } from "../wasm/assembler.ts";
+import type { WeightDtype } from "../tensor.ts";
 import { storeLanes } from "../wasm/lanes.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import type { MatmulOptions } from "./mod.ts";
-import type { MatmulWasm } from "./wasm.ts";
+
+/** The constants that the WASM form is specialised on. */
+export interface MatmulWasm {
+  /** The most rows of a run. */
+  readonly T: number;
+  readonly N: number;
+  readonly K: number;
+  readonly dtype: WeightDtype;
+  /** Whether the processor may fuse a product and its sum. */
+  readonly relaxed: boolean;
+  readonly options: MatmulOptions<unknown>;
+}
 
 /** Where four outputs of a tile stand. */
 export interface Corner {

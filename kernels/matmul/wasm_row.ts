@@ -13,8 +13,7 @@ import { defineKernel, type Kernel } from "../wasm/kernel.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS, panelLayout, panelStreams } from "../wasm/panels.ts";
 import { placeHigh, placeLow, UNIT } from "../wasm/widen.ts";
-import type { MatmulWasm } from "./wasm.ts";
-import { type Store, storeTileWasm } from "./wasm_epilogue.ts";
+import { type MatmulWasm, type Store, storeTileWasm } from "./wasm_epilogue.ts";
 
 /** Inputs of a turn of the inner loop in each stream: a vector of x. */
 const STEP = 4;

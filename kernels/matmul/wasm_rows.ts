@@ -14,8 +14,13 @@ import type { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.ts";
 import type { VectorMath } from "../wasm/math.ts";
 import { PANEL_COLUMNS, panelLayout } from "../wasm/panels.ts";
 import { widenHigh, widenLow } from "../wasm/widen.ts";
-import type { MatmulWasm } from "./wasm.ts";
-import { type Corner, type Store, storeInline, storeTileWasm } from "./wasm_epilogue.ts";
+import {
+  type Corner,
+  type MatmulWasm,
+  type Store,
+  storeInline,
+  storeTileWasm,
+} from "./wasm_epilogue.ts";
 
 /** Rows that are many. */
 export const MANY = 4;
