@@ -112,7 +112,7 @@ export function sayError(sentence: string): void {
 
 /** Text that a stranger's file may have a part in, without what would break the line or steer a terminal. */
 export function oneLine(text: string): string {
-  return text.replace(/\s*\p{Cc}+\s*/gu, " ").trim();
+  return text.replace(/[\s\p{Cc}]+/gu, (run) => /\p{Cc}/u.test(run) ? " " : run).trim();
 }
 
 /** Columns of the terminal. */

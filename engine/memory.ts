@@ -69,9 +69,10 @@ export function estimateMemory(a: Architecture, options: EstimateOptions): Memor
   const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
   const computed = rows(chunk) + rows(1) + 4 * a.vocabSize + sampling;
   const widest = Math.max(...Object.values(stateShapes(a, chunk)).map((s) => 4 * sizeOf(s)));
-  // Each thread packs the rows of one product at a time.
+  const panel = 16 * widest / chunk;
+  // Each thread packs the rows of one product at a time, and may make a panel wide.
   const own = backend?.name === "wasm"
-    ? wasmOwn(weights + kvCache + computed) + backend.threads * widest
+    ? wasmOwn(weights + kvCache + computed) + backend.threads * (widest + panel)
     : 0;
   const activations = computed + own;
   const classes = { weights, kvCache, activations, staging: 0 };

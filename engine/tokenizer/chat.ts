@@ -23,7 +23,7 @@ type Scope = Parameters<Evaluate>[1];
 
 /** Longer than any template, in UTF-16 units. */
 const MAX_TEMPLATE = 1_000_000;
-/** Expressions and statements that may be evaluated, so that memory lasts until the deadline. A long chat takes some ten thousand. */
+/** Expressions and statements that may be evaluated, so that little memory is taken until the deadline. A long chat takes some ten thousand. */
 const MAX_STEPS = 3_000_000;
 /** Items of a list, as in Jinja's sandbox. */
 const MAX_ITEMS = 100_000;

@@ -3,7 +3,8 @@
  *
  * Eight rows of a head, or four, are worked with at once, each in a lane of its own: their queries are turned so that a number of a
  * key meets all of them, and scores, weights, maxima and totals then stand side by side without a sum along a vector. Scores and sums
- * are matrix products of four keys or four queries by eight, which is what `matmul/wasm.ts` does too, for its reasons.
+ * are matrix products of four keys or four queries by eight, with inputs spread as `matmul/wasm_rows.ts` does it, for its reasons. A
+ * value that is not finite reaches all rows of the block in which one sees it.
  *
  * @module
  */

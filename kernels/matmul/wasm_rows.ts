@@ -226,7 +226,7 @@ function widenWasm(m: ModuleBuilder, N: number, K: number, dtype: "F16" | "BF16"
       f.set(to, i32.add(to, LINE));
     });
     // A panel in one piece may have a few more; the streams have gone on by their length.
-    for (let k = (STREAMS - 1) * length; k < K - length; k++) if (parts === 1) line(k);
+    for (let k = (STREAMS - 1) * length; k < K - length; k++) line(k);
   });
 }
 

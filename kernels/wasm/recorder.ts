@@ -16,7 +16,6 @@ import {
   embedWasm,
   type TableWasm,
 } from "../embed.ts";
-
 import { checkWriteKv } from "../kv_cache/mod.ts";
 import { headNorm, writeKvWasm } from "../kv_cache/wasm.ts";
 import { checkMatmul } from "../matmul/mod.ts";

@@ -8,6 +8,7 @@
  */
 import type { Step } from "../backend.ts";
 import { DeviceError, messageOf } from "../errors.ts";
+import { nextTask } from "../next_task.ts";
 import type { Gpu } from "./device.ts";
 
 /** Steps that share a submit at most. */
@@ -218,14 +219,4 @@ function mappedNow(staging: GPUBuffer, bytes: number): Uint8Array<ArrayBuffer> |
   } catch {
     return undefined;
   }
-}
-
-/** Lets the tasks that stand ready have their turn; shorter than a timer. */
-async function nextTask(): Promise<void> {
-  const { port1, port2 } = new MessageChannel();
-  await new Promise((resolve) => {
-    port1.onmessage = resolve;
-    port2.postMessage(null);
-  });
-  port1.close();
 }
