@@ -206,10 +206,16 @@ export function doubts({ results }: BenchmarkReport): string[] {
   const { mean, min, max } = results.tokens_per_sec;
   const spread = (max - min) / mean;
   if (!(spread > DOUBTFUL_SPREAD)) return [];
+  const rates = results.per_iter.map((iteration) => iteration.tokens_per_sec);
+  const rises = rates.length > 2 && rates.every((rate, i) => i === 0 || rate > rates[i - 1]);
   return [
     `the iterations differ by ${Math.round(spread * 100)} % (${min.toFixed(2)} to ${
       max.toFixed(2)
-    } tok/s): a busy machine makes this figure doubtful; run again on a quiet one`,
+    } tok/s)${
+      rises
+        ? ", each faster than the one before: the engine's code was still being compiled; more --warmup-tokens give a steady figure"
+        : ": a busy machine makes this figure doubtful; run again on a quiet one"
+    }`,
   ];
 }
 

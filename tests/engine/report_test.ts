@@ -110,9 +110,21 @@ Deno.test("a device's name cannot break its row", () => {
 });
 
 Deno.test("doubts() speaks up when the iterations differ by more than a tenth of the mean", () => {
-  const rates = (min: number, max: number) =>
-    doubts(report({ results: { tokens_per_sec: { mean: 100, min, max, stddev: 0 } } }));
-  assert.deepEqual(rates(95.5, 105), []);
-  assert.equal(rates(80, 110).length, 1);
-  assert.match(rates(80, 110)[0], /differ by 30 % .*busy machine/);
+  const told = (...rates: number[]) => {
+    const [min, max] = [Math.min(...rates), Math.max(...rates)];
+    const per_iter = rates.map((tokens_per_sec) => ({
+      seconds: 1,
+      tokens_per_sec,
+      seed: 1,
+      token_ms: [],
+    }));
+    return doubts(
+      report({ results: { per_iter, tokens_per_sec: { mean: 100, min, max, stddev: 0 } } }),
+    );
+  };
+  assert.deepEqual(told(95.5, 100, 105), []);
+  assert.equal(told(80, 110, 100).length, 1);
+  assert.match(told(80, 110, 100)[0], /differ by 30 % .*busy machine/);
+  assert.match(told(80, 110)[0], /busy machine/, "two that rise tell nothing");
+  assert.match(told(80, 100, 110)[0], /differ by 30 % .*each faster .*more --warmup-tokens/);
 });
