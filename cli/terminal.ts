@@ -97,17 +97,17 @@ export function ask(text: string): void {
 
 /** Something that the user should know. */
 export function note(sentence: string): void {
-  say(
-    `${fancy ? styleText("yellow", "note:", { validateStream: false }) : "note:"} ${
-      oneLine(sentence)
-    }`,
-  );
+  sayMarked("yellow", "note:", sentence);
 }
 
 /** What went wrong, on one line. */
 export function sayError(sentence: string): void {
-  const mark = fancy ? styleText("red", "error:", { validateStream: false }) : "error:";
-  say(`${mark} ${oneLine(sentence)}`);
+  sayMarked("red", "error:", sentence);
+}
+
+function sayMarked(style: Style, mark: string, sentence: string): void {
+  const shown = fancy ? styleText(style, mark, { validateStream: false }) : mark;
+  say(`${shown} ${oneLine(sentence)}`);
 }
 
 /** Text that a stranger's file may have a part in, without what would break the line or steer a terminal. */

@@ -98,7 +98,7 @@ export function panelsWasm(
         for (const [i, sum] of sums.entries()) {
           const [panel, j] = [Math.floor(i / VECTORS), i % VECTORS];
           if (j % 2 === 0) {
-            loadWeights(f, weights, bases[panel], offset + 4 * j * BYTES[dtype], dtype);
+            loadPair(f, weights, bases[panel], offset + 4 * j * BYTES[dtype], dtype);
           }
           f.set(sum, math.madd(spread, weights[j % 2], sum));
         }
@@ -136,21 +136,19 @@ export function panelsWasm(
   );
 }
 
-/** Vectors of four weights from `at` on; 16-bit ones come in pairs, and F16 without their factor. */
-function loadWeights(
+/** Two vectors of four weights, side by side from `at` on; F16 without its factor. */
+function loadPair(
   f: FunctionBuilder,
-  weights: readonly Local<"v128">[],
+  [low, high]: readonly Local<"v128">[],
   at: Local<"i32">,
   offset: number,
   dtype: WeightDtype,
 ): void {
   if (dtype === "F32") {
-    for (const [j, w] of weights.entries()) f.set(w, v128.load(at, offset + 16 * j));
-    return;
-  }
-  for (let j = 0; j < weights.length; j += 2) {
-    const [low, high] = [weights[j], weights[j + 1]];
-    f.set(high, v128.load(at, offset + 8 * j));
+    f.set(low, v128.load(at, offset));
+    f.set(high, v128.load(at, offset + 16));
+  } else {
+    f.set(high, v128.load(at, offset));
     f.set(low, placeLow(high, dtype));
     f.set(high, placeHigh(high, dtype));
   }
