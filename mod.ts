@@ -56,14 +56,14 @@ export type {
   ParallelNorms,
   Rope,
   RopeScaling,
-} from "./engine/architecture.ts";
+} from "./engine/architecture/mod.ts";
 export { benchmark, type BenchmarkOptions, type BenchmarkProgress } from "./engine/benchmark.ts";
 export {
   type Checkpoint,
   openCheckpoint,
   type TensorInfo,
 } from "./engine/checkpoint/checkpoint.ts";
-export type { HubOptions, HubProgress } from "./engine/checkpoint/huggingface.ts";
+export type { HubOptions, HubProgress } from "./engine/hub/fetch.ts";
 export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
 export { CheckpointError } from "./engine/errors.ts";
 export type { FinishReason, GeneratedToken, GenerateOptions } from "./engine/generate.ts";

@@ -1,4 +1,4 @@
-import { attentionJs } from "../kernels/attention/mod.ts";
+import { attentionJs } from "../kernels/ops/attention/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, type Share, sharesAfter, stored } from "./measuring.ts";
 

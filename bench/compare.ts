@@ -9,9 +9,9 @@
  */
 import os from "node:os";
 import { parseArgs } from "node:util";
-import { readArchitecture } from "../engine/architecture.ts";
+import { readArchitecture } from "../engine/architecture/mod.ts";
 import { messageOf } from "../engine/errors.ts";
-import { weightSpecs } from "../engine/weights.ts";
+import { weightSpecs } from "../engine/weights/mod.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { BYTES, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
 import {

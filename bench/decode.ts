@@ -5,7 +5,7 @@
  */
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
 import { openBackend } from "../kernels/mod.ts";
-import { type Architecture, readArchitecture } from "../engine/architecture.ts";
+import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { makeLogits, makeState } from "../engine/decoder.ts";
 import { type GeneratedToken, generateTokens } from "../engine/generate.ts";
@@ -15,7 +15,7 @@ import {
   putWeights,
   randomWeights,
   type WeightSource,
-} from "../engine/weights.ts";
+} from "../engine/weights/mod.ts";
 import { median, type Share } from "./measuring.ts";
 
 /** The smallest GPT-2, as its config.json has it. */

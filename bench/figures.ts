@@ -6,10 +6,10 @@
  *
  * @module
  */
-import { readArchitecture } from "../engine/architecture.ts";
+import { readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
-import { weightSpecs } from "../engine/weights.ts";
-import { matmulJs, matmulScratch, type Rows } from "../kernels/matmul/mod.ts";
+import { weightSpecs } from "../engine/weights/mod.ts";
+import { matmulJs, matmulScratch, type Rows } from "../kernels/ops/matmul/mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { DEMO, GPT2, measureDecode, openDemoLoop, openGpt2Loop } from "./decode.ts";

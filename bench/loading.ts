@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { readArchitecture } from "../engine/architecture.ts";
-import { weightSpecs } from "../engine/weights.ts";
+import { readArchitecture } from "../engine/architecture/mod.ts";
+import { weightSpecs } from "../engine/weights/mod.ts";
 import { loadModel } from "../mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { HubServer } from "../tests/hub_server.ts";

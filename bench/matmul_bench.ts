@@ -1,4 +1,4 @@
-import { matmulJs, matmulScratch, type Rows } from "../kernels/matmul/mod.ts";
+import { matmulJs, matmulScratch, type Rows } from "../kernels/ops/matmul/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import {

@@ -1,4 +1,4 @@
-import { normJs } from "../kernels/norm.ts";
+import { normJs } from "../kernels/ops/norm.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, type Share, sharesAfter } from "./measuring.ts";
 

@@ -1,4 +1,4 @@
-import { sampleJs } from "../kernels/sample/mod.ts";
+import { sampleJs } from "../kernels/ops/sample/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, type Share, sharesAfter } from "./measuring.ts";
 

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { type Architecture, readArchitecture } from "../engine/architecture.ts";
+import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { chunkRows, Runner } from "../engine/runner.ts";
 import {
@@ -17,7 +17,7 @@ import {
   putWeights,
   randomWeights,
   weightSpecs,
-} from "../engine/weights.ts";
+} from "../engine/weights/mod.ts";
 import {
   BYTES,
   bytesOf,

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { i32, type ModuleBuilder } from "../kernels/wasm/assembler.ts";
-import { defineKernel, type Kernel } from "../kernels/wasm/kernel.ts";
+import { i32, type ModuleBuilder } from "../kernels/asm/assembler.ts";
+import { defineKernel, type Kernel } from "../kernels/asm/kernel.ts";
 import type { Limits } from "../kernels/wasm/limits.ts";
 
 /** So many entries of some items that take `rounds` rounds each. */

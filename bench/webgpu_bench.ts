@@ -6,7 +6,7 @@
  * @module
  */
 import type { Backend, Plan, Recorder, Step } from "../kernels/backend.ts";
-import { matmulJs, matmulScratch } from "../kernels/matmul/mod.ts";
+import { matmulJs, matmulScratch } from "../kernels/ops/matmul/mod.ts";
 import type { Tensor, WeightDtype } from "../kernels/tensor.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
 import { openGpu } from "../kernels/webgpu/device.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 import os from "node:os";
-import { threefry } from "../kernels/sample/mod.ts";
+import { threefry } from "../kernels/ops/sample/mod.ts";
 import { randomSeed } from "./generate.ts";
 import type { Model } from "./model.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";

@@ -8,11 +8,11 @@
  * @module
  */
 import type { Backend, Recorder } from "../kernels/backend.ts";
-import type { KvCache } from "../kernels/kv_cache/mod.ts";
-import type { Norm } from "../kernels/norm.ts";
+import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
+import type { Norm } from "../kernels/ops/norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Architecture } from "./architecture.ts";
-import type { Attention, Mlp, Output, Weights } from "./weights.ts";
+import type { Architecture } from "./architecture/mod.ts";
+import type { Attention, Mlp, Output, Weights } from "./weights/mod.ts";
 
 /** Records the forward pass: ids → logits, or → the cache alone where `s` has no logits. */
 export function forward(k: Recorder, w: Weights, s: State): void {

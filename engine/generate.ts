@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { NOT_FINITE } from "../kernels/sample/mod.ts";
+import { NOT_FINITE } from "../kernels/ops/sample/mod.ts";
 import type { Runner } from "./runner.ts";
 import { checkSampling, expectOption, isCount, type SamplingOptions } from "./sampler.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";

@@ -8,10 +8,10 @@ import type { Backend, BackendName } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { BYTES, type MemoryClass, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
-import type { Architecture } from "./architecture.ts";
+import type { Architecture } from "./architecture/mod.ts";
 import { stateShapes } from "./decoder.ts";
 import { chunkRows } from "./runner.ts";
-import { type WeightSpec, weightSpecs } from "./weights.ts";
+import { type WeightSpec, weightSpecs } from "./weights/mod.ts";
 
 /** Bytes by class, as `Model.memory` will count them once the model stands. */
 export interface MemoryEstimate {

@@ -7,11 +7,11 @@ import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
-import { type Architecture, readArchitecture } from "./architecture.ts";
+import { type Architecture, readArchitecture } from "./architecture/mod.ts";
 import { Breather } from "./breather.ts";
 import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
-import type { HubOptions } from "./checkpoint/huggingface.ts";
+import type { HubOptions } from "./hub/fetch.ts";
 import { locate } from "./checkpoint/locate.ts";
 import { CheckpointError } from "./errors.ts";
 import {
@@ -20,7 +20,7 @@ import {
   type GenerateOptions,
   generateTokens,
 } from "./generate.ts";
-import { TILE_STORE } from "./tiles.ts";
+import { TILE_STORE } from "./host/tile_cache.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
 import { chunkRows, type PassTimes, Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
@@ -31,7 +31,7 @@ import {
   putWeights,
   randomWeights,
   type WeightSource,
-} from "./weights.ts";
+} from "./weights/mod.ts";
 
 /** How far loading has come, in bytes. */
 export interface LoadProgress {

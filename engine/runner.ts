@@ -7,14 +7,14 @@
  * @module
  */
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../kernels/backend.ts";
-import type { Sampling } from "../kernels/sample/mod.ts";
+import type { Sampling } from "../kernels/ops/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Architecture } from "./architecture.ts";
+import type { Architecture } from "./architecture/mod.ts";
 import { Breather } from "./breather.ts";
 import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
 import { CheckpointError } from "./errors.ts";
 import type { SamplingOptions } from "./sampler.ts";
-import { countLayerParameters, type Weights } from "./weights.ts";
+import { countLayerParameters, type Weights } from "./weights/mod.ts";
 
 /**
  * Rows of a prefill chunk: a fifth of a second of work, so that a run can be stopped and shows progress; a power of two. With half as

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { filterLogits } from "../kernels/sample/mod.ts";
+import { filterLogits } from "../kernels/ops/sample/mod.ts";
 
 /** How the next token is chosen. */
 export interface SamplingOptions {

@@ -5,13 +5,13 @@
  *
  * @module
  */
-import type { AttentionOptions } from "./attention/mod.ts";
-import type { EmbedOptions } from "./embed.ts";
-import type { KvCache, WriteKvOptions } from "./kv_cache/mod.ts";
-import type { MatmulOptions } from "./matmul/mod.ts";
+import type { AttentionOptions } from "./ops/attention/mod.ts";
+import type { EmbedOptions } from "./ops/embed.ts";
+import type { KvCache, WriteKvOptions } from "./ops/kv_cache/mod.ts";
+import type { MatmulOptions } from "./ops/matmul/mod.ts";
 import type { Memory } from "./memory.ts";
-import type { NormOptions } from "./norm.ts";
-import type { Sampling } from "./sample/mod.ts";
+import type { NormOptions } from "./ops/norm.ts";
+import type { Sampling } from "./ops/sample/mod.ts";
 import type {
   Dtype,
   FillRows,

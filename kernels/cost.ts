@@ -9,7 +9,7 @@
  * @module
  */
 import type { Recorder, Step } from "./backend.ts";
-import type { Norm } from "./norm.ts";
+import type { Norm } from "./ops/norm.ts";
 import { BYTES, type Tensor, type Weight } from "./tensor.ts";
 
 /** What one call takes in one step. */

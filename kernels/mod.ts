@@ -65,16 +65,16 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
   return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
 }
 
-export type { Activation } from "./activation.ts";
-export type { AttentionOptions } from "./attention/mod.ts";
+export type { Activation } from "./ops/activation.ts";
+export type { AttentionOptions } from "./ops/attention/mod.ts";
 export type { Backend, BackendName, KernelTime, Plan, Recorder, Step } from "./backend.ts";
-export type { EmbedOptions } from "./embed.ts";
+export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";
-export type { KvCache, WriteKvOptions } from "./kv_cache/mod.ts";
-export type { MatmulOptions } from "./matmul/mod.ts";
+export type { KvCache, WriteKvOptions } from "./ops/kv_cache/mod.ts";
+export type { MatmulOptions } from "./ops/matmul/mod.ts";
 export { Memory, type MemoryFigure } from "./memory.ts";
-export type { Norm, NormOptions } from "./norm.ts";
-export type { Sampling } from "./sample/mod.ts";
+export type { Norm, NormOptions } from "./ops/norm.ts";
+export type { Sampling } from "./ops/sample/mod.ts";
 export * from "./tensor.ts";
 export {
   measureWebGpu,

@@ -6,12 +6,8 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { pause } from "../engine/checkpoint/hub_client.ts";
-import {
-  fetchRepository,
-  type HubOptions,
-  type HubSurroundings,
-} from "../engine/checkpoint/huggingface.ts";
+import { pause } from "../engine/hub/client.ts";
+import { fetchRepository, type HubOptions, type HubSurroundings } from "../engine/hub/fetch.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import { inTempFolder } from "./safetensors.ts";
 

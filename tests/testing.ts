@@ -6,7 +6,7 @@
 import { AssertionError } from "node:assert";
 import type { GenerateOptions } from "../engine/generate.ts";
 import type { Model } from "../engine/model.ts";
-import { threefry } from "../kernels/sample/mod.ts";
+import { threefry } from "../kernels/ops/sample/mod.ts";
 
 /** |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and carries no number of its own. */
 export const TOLERANCE = {

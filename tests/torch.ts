@@ -4,7 +4,7 @@
  * @module
  */
 import type { ByteSource } from "../engine/checkpoint/bytes.ts";
-import { crc32 } from "../engine/checkpoint/zip.ts";
+import { crc32 } from "../engine/checkpoint/torch/zip.ts";
 import { CheckpointError } from "../engine/errors.ts";
 
 /** Instructions as they stand in a pickle; text is of bytes, "\x80\x02" and so on. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Activation } from "../../kernels/activation.ts";
+import type { Activation } from "../../kernels/ops/activation.ts";
 import { CheckpointError } from "../errors.ts";
 
 /** Largest extent that a configuration may name; a shape beyond it is a damaged file and no model. */

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { Activation } from "../../kernels/activation.ts";
-import type { RopeScaling } from "../../kernels/rope.ts";
+import type { Activation } from "../../kernels/ops/activation.ts";
+import type { RopeScaling } from "../../kernels/ops/rope.ts";
 import type { WeightDtype } from "../../kernels/tensor.ts";
 
 /** The families that this version knows. */
@@ -121,7 +121,7 @@ export interface Biases {
   readonly lmHead: boolean;
 }
 
-/** What all norms of a model have in common; see `kernels/norm.ts`. */
+/** What all norms of a model have in common; see `kernels/ops/norm.ts`. */
 export interface NormKind {
   /** With the mean taken off, or not. */
   readonly kind: "layer" | "rms";
@@ -131,7 +131,7 @@ export interface NormKind {
   readonly offset: number;
 }
 
-/** How a rotary table is made and used; see `kernels/rope.ts`. */
+/** How a rotary table is made and used; see `kernels/ops/rope.ts`. */
 export interface Rope {
   /** Base of the series of frequencies. */
   readonly theta: number;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { RopeScaling } from "../../kernels/rope.ts";
+import type { RopeScaling } from "../../kernels/ops/rope.ts";
 import { ConfigKeys } from "./keys.ts";
 import type { Rope } from "./record.ts";
 

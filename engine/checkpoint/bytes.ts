@@ -5,7 +5,7 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { parseJson } from "./json.ts";
+import { parseJson } from "../json.ts";
 
 /** Bytes with random access: a file today; a slice of a set, an HTTP range or a Blob in time. */
 export interface ByteSource extends Disposable {

@@ -5,7 +5,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { type ByteSource, openFile } from "./bytes.ts";
-import type { HubOptions } from "./huggingface.ts";
+import type { HubOptions } from "../hub/fetch.ts";
 import { locate } from "./locate.ts";
 import {
   decode,
@@ -14,7 +14,7 @@ import {
   type StoredTensor,
 } from "./safetensors.ts";
 import { joinShards, readShardIndex, shardPaths } from "./shards.ts";
-import { readTorch, type TorchContents } from "./torch.ts";
+import { readTorch, type TorchContents } from "./torch/mod.ts";
 
 /** What a checkpoint says of a tensor. */
 export interface TensorInfo {

@@ -5,7 +5,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { beside, exists, folderOf } from "./bytes.ts";
-import { fetchRepository, type HubOptions, WEIGHTS } from "./huggingface.ts";
+import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
 
 /** The files of a model on disk. */
 export interface ModelFiles {

@@ -8,13 +8,13 @@ import type { Tokenizer as Library } from "@huggingface/tokenizers";
 import { isRecord } from "../checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { AddedTokens } from "./added_tokens.ts";
-import { ChatTemplate } from "./chat.ts";
+import { ChatTemplate } from "./chat_template.ts";
 import { withinDeadline } from "./deadline.ts";
-import { type Marks, readMarks } from "./marks.ts";
+import { type Marks, readMarks } from "./special_tokens.ts";
 import { Merger } from "./merge.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
-import { type NewLink, readDecoder, UNKNOWN } from "./stream.ts";
-import { readTemplate, type Template } from "./template.ts";
+import { type NewLink, readDecoder, UNKNOWN } from "./decoder.ts";
+import { readTemplate, type Template } from "./post_processor.ts";
 import type {
   ChatMessage,
   ChatOptions,

@@ -15,7 +15,7 @@ import { CheckpointError } from "../errors.ts";
 import { charTokenizer } from "./char.ts";
 import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
-import { fillMarks } from "./marks.ts";
+import { fillMarks } from "./special_tokens.ts";
 import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

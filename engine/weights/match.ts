@@ -11,7 +11,7 @@ import {
   type StoredOrder,
   type WeightDtype,
 } from "../../kernels/tensor.ts";
-import type { Architecture } from "../architecture.ts";
+import type { Architecture } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";

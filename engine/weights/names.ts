@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Family } from "../architecture.ts";
+import type { Family } from "../architecture/mod.ts";
 
 /** Names of a family's tensors, `.weight` and `.bias` apart. */
 export interface NameTable {

@@ -4,7 +4,7 @@
  * @module
  */
 import { sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
-import type { Architecture } from "../architecture.ts";
+import type { Architecture } from "../architecture/mod.ts";
 import { NAMES } from "./names.ts";
 
 /** Rows of one tensor of a file. */

@@ -5,16 +5,16 @@
  *
  * @module
  */
-import { attentionJs, checkAttention } from "../attention/mod.ts";
+import { attentionJs, checkAttention } from "../ops/attention/mod.ts";
 import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
 import { noteCosts } from "../cost.ts";
-import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../embed.ts";
-import { checkWriteKv, type KvCache, writeKvJs } from "../kv_cache/mod.ts";
-import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../matmul/mod.ts";
+import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../ops/embed.ts";
+import { checkWriteKv, type KvCache, writeKvJs } from "../ops/kv_cache/mod.ts";
+import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../ops/matmul/mod.ts";
 import { Memory } from "../memory.ts";
-import { checkNorm, normJs, type NormOptions } from "../norm.ts";
+import { checkNorm, normJs, type NormOptions } from "../ops/norm.ts";
 import { laps, profileRuns } from "../profile.ts";
-import { checkSample, sampleJs } from "../sample/mod.ts";
+import { checkSample, sampleJs } from "../ops/sample/mod.ts";
 import {
   BYTES,
   type Dtype,

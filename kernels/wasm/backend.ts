@@ -24,11 +24,11 @@ import {
   type Weight,
   type WeightDtype,
 } from "../tensor.ts";
-import { f32x4, type Local, ModuleBuilder, type Value } from "./assembler.ts";
+import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
-import { panelsLength, widenPanels } from "./panels.ts";
+import { panelsLength, widenPanels } from "../formats/panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun } from "./program.ts";

@@ -6,10 +6,10 @@
  */
 import type { Step } from "../backend.ts";
 import { Memory, prodCollector } from "../memory.ts";
-import { call, f32x4, i32, ModuleBuilder, v128 } from "./assembler.ts";
+import { call, f32x4, i32, ModuleBuilder, v128 } from "../asm/assembler.ts";
 import { wasmFuses } from "./backend.ts";
 import type { Run } from "./control.ts";
-import { defineKernel, type Items, type Kernel } from "./kernel.ts";
+import { defineKernel, type Items, type Kernel } from "../asm/kernel.ts";
 import { LinearMemory } from "./memory.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";

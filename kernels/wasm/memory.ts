@@ -7,7 +7,7 @@ import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
 import { BYTES, type Dtype, type HostArray, type MemoryClass } from "../tensor.ts";
 import { CONTROL_BYTES } from "./control.ts";
-import { VECTOR_BYTES } from "./lanes.ts";
+import { VECTOR_BYTES } from "../asm/lanes.ts";
 
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
 const ALIGNMENT = 64;

@@ -16,15 +16,21 @@ import {
   ModuleBuilder,
   simd,
   v128,
-} from "./assembler.ts";
-import type { Local, Value } from "./assembler.ts";
+} from "../asm/assembler.ts";
+import type { Local, Value } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
-import type { Kernel } from "./kernel.ts";
+import type { Kernel } from "../asm/kernel.ts";
 import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
-import { PANEL_COLUMNS, panelLayout, PLACES, rowsAtATime, scratchBytes } from "./panels.ts";
+import {
+  PANEL_COLUMNS,
+  panelLayout,
+  PLACES,
+  rowsAtATime,
+  scratchBytes,
+} from "../formats/panels.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
-import { f16Raiser } from "./widen.ts";
+import { f16Raiser } from "../formats/f16.ts";
 
 /** The kinds of packing, by which the program is told what to do. */
 const KINDS = (["NK", "KN"] as const).flatMap((stored) => [

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { f32x4, i32, ModuleBuilder } from "./assembler.ts";
+import { f32x4, i32, ModuleBuilder } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";

@@ -10,11 +10,11 @@
  *
  * @module
  */
-import { atomics, drop, leave } from "./atomics.ts";
-import { call, type FunctionBuilder, i32, type ModuleBuilder } from "./assembler.ts";
-import type { Func, Local, Value } from "./assembler.ts";
+import { atomics, drop, leave } from "../asm/atomics.ts";
+import { call, type FunctionBuilder, i32, type ModuleBuilder } from "../asm/assembler.ts";
+import type { Func, Local, Value } from "../asm/assembler.ts";
 import { CONTROL } from "./control.ts";
-import type { Items, Kernel } from "./kernel.ts";
+import type { Items, Kernel } from "../asm/kernel.ts";
 
 /** One call of a plan: a kernel, the addresses that it is called with, and how many work items it has. */
 export interface Entry {

@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { checkAttention } from "../attention/mod.ts";
-import { attentionWasm } from "../attention/wasm.ts";
+import { checkAttention } from "../ops/attention/mod.ts";
+import { attentionWasm } from "../ops/attention/wasm.ts";
 import type { Recorder } from "../backend.ts";
 import {
   addPositionWasm,
@@ -15,19 +15,19 @@ import {
   checkEmbed,
   embedWasm,
   type TableWasm,
-} from "../embed.ts";
-import { checkWriteKv } from "../kv_cache/mod.ts";
-import { headNorm, writeKvWasm } from "../kv_cache/wasm.ts";
-import { checkMatmul } from "../matmul/mod.ts";
-import { matmulItems, matmulScratch, matmulWasm } from "../matmul/wasm.ts";
-import { checkNorm, normWasm } from "../norm.ts";
-import { checkSample } from "../sample/mod.ts";
-import { sampleWasm } from "../sample/wasm.ts";
-import { sampleWasmScratch } from "../sample/wasm_keys.ts";
+} from "../ops/embed.ts";
+import { checkWriteKv } from "../ops/kv_cache/mod.ts";
+import { headNorm, writeKvWasm } from "../ops/kv_cache/wasm.ts";
+import { checkMatmul } from "../ops/matmul/mod.ts";
+import { matmulItems, matmulScratch, matmulWasm } from "../ops/matmul/wasm.ts";
+import { checkNorm, normWasm } from "../ops/norm.ts";
+import { checkSample } from "../ops/sample/mod.ts";
+import { sampleWasm } from "../ops/sample/wasm.ts";
+import { sampleWasmScratch } from "../ops/sample/wasm_keys.ts";
 import type { Tensor, Weight } from "../tensor.ts";
-import { ModuleBuilder } from "./assembler.ts";
-import type { Items, Kernel } from "./kernel.ts";
-import { VectorMath } from "./math.ts";
+import { ModuleBuilder } from "../asm/assembler.ts";
+import type { Items, Kernel } from "../asm/kernel.ts";
+import { VectorMath } from "../asm/math.ts";
 import type { Block } from "./memory.ts";
 import type { Entry } from "./program.ts";
 

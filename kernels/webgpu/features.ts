@@ -7,7 +7,7 @@ import { DeviceError } from "../errors.ts";
 import type { Feature, Gpu } from "./device.ts";
 import type { Call, Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
-import { mainWgsl, sumOverLanesWgsl } from "./shader.ts";
+import { mainWgsl, sumOverLanesWgsl } from "../wgsl/shader.ts";
 
 /** Lanes of the trial, more than any subgroup has. */
 const LANES = 256;

@@ -7,7 +7,7 @@ import { openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { type Call, Compiler } from "./pipeline.ts";
 import { StepQueue } from "./queue.ts";
-import { mainWgsl } from "./shader.ts";
+import { mainWgsl } from "../wgsl/shader.ts";
 
 /** Lanes of a workgroup. */
 const LANES = 64;

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import type { AttentionOptions } from "../attention/mod.ts";
-import type { KvCache, WriteKvOptions } from "../kv_cache/mod.ts";
-import type { MatmulOptions } from "../matmul/mod.ts";
-import { MAX_NORM_WIDTH } from "../matmul/wgsl.ts";
-import type { NormOptions } from "../norm.ts";
-import type { Sampling } from "../sample/mod.ts";
+import type { AttentionOptions } from "../ops/attention/mod.ts";
+import type { KvCache, WriteKvOptions } from "../ops/kv_cache/mod.ts";
+import type { MatmulOptions } from "../ops/matmul/mod.ts";
+import { MAX_NORM_WIDTH } from "../ops/matmul/wgsl.ts";
+import type { NormOptions } from "../ops/norm.ts";
+import type { Sampling } from "../ops/sample/mod.ts";
 import type { Tensor, Weight } from "../tensor.ts";
 
 /** A call of the recorder, checked, with what was merged into it. */

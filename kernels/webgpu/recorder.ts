@@ -3,24 +3,30 @@
  *
  * @module
  */
-import { checkAttention } from "../attention/mod.ts";
+import { checkAttention } from "../ops/attention/mod.ts";
 import {
   attentionManyGroups,
   attentionManyWgsl,
   attentionOneWgsl,
   attentionReduceWgsl,
   splitsOf,
-} from "../attention/wgsl.ts";
+} from "../ops/attention/wgsl.ts";
 import type { Recorder, Step } from "../backend.ts";
-import { checkAddPosition, checkEmbed, embedGroups, type EmbedWgsl, embedWgsl } from "../embed.ts";
+import {
+  checkAddPosition,
+  checkEmbed,
+  embedGroups,
+  type EmbedWgsl,
+  embedWgsl,
+} from "../ops/embed.ts";
 import { expectThat } from "../errors.ts";
-import { checkWriteKv } from "../kv_cache/mod.ts";
-import { writeKvGroups, writeKvParts, writeKvWgsl } from "../kv_cache/wgsl.ts";
-import { checkMatmul } from "../matmul/mod.ts";
-import { matmulGroups, matmulWgsl } from "../matmul/wgsl.ts";
-import { checkNorm, normWgsl } from "../norm.ts";
-import { checkSample } from "../sample/mod.ts";
-import { sampleWgsl } from "../sample/wgsl.ts";
+import { checkWriteKv } from "../ops/kv_cache/mod.ts";
+import { writeKvGroups, writeKvParts, writeKvWgsl } from "../ops/kv_cache/wgsl.ts";
+import { checkMatmul } from "../ops/matmul/mod.ts";
+import { matmulGroups, matmulWgsl } from "../ops/matmul/wgsl.ts";
+import { checkNorm, normWgsl } from "../ops/norm.ts";
+import { checkSample } from "../ops/sample/mod.ts";
+import { sampleWgsl } from "../ops/sample/wgsl.ts";
 import type { Tensor, Weight } from "../tensor.ts";
 import { type Gpu, GpuTensor } from "./device.ts";
 import { merge, type Recorded } from "./merge.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../matmul/wgsl.ts";
+import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../ops/matmul/wgsl.ts";
 import type { Weight } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
 import type { Recorded } from "./merge.ts";

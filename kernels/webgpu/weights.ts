@@ -4,7 +4,7 @@
  * @module
  */
 import { DeviceError } from "../errors.ts";
-import { PANEL } from "../matmul/wgsl.ts";
+import { PANEL } from "../ops/matmul/wgsl.ts";
 import {
   BYTES,
   bytesOf,
@@ -17,7 +17,7 @@ import {
 import type { Gpu } from "./device.ts";
 import type { Call, Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
-import { mainWgsl } from "./shader.ts";
+import { mainWgsl } from "../wgsl/shader.ts";
 
 /** Bytes of a file's rows that go up at a time; 4 MiB were the fastest. */
 const CHUNK_BYTES = 4 << 20;

@@ -1,13 +1,13 @@
 /** A chat keeps what its model said: the next turn computes what is new, and says what it would say otherwise. */
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../engine/architecture.ts";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { type GenerateOptions, generateTokens } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/model.ts";
 import { Runner } from "../../engine/runner.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
 import type { ChatMessage } from "../../engine/tokenizer/tokenizer.ts";
-import { checkpointWeights, putWeights } from "../../engine/weights.ts";
+import { checkpointWeights, putWeights } from "../../engine/weights/mod.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { CHAT_TOKENIZER, withChatModel } from "../chat_model.ts";
 import { fixture, readJson } from "../testing.ts";

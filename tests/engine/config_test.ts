@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../engine/architecture.ts";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { loadConfig } from "../../engine/config.ts";
 import { CheckpointError } from "../../engine/errors.ts";
-import { countParameters } from "../../engine/weights.ts";
+import { countParameters } from "../../engine/weights/mod.ts";
 
 async function load(toml: string | Uint8Array) {
   const path = await Deno.makeTempFile({ suffix: ".toml" });

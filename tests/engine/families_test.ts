@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { FAMILIES } from "../../engine/architecture/families.ts";
-import { readArchitecture } from "../../engine/architecture.ts";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { estimateMemory } from "../../engine/memory.ts";
 import { Runner } from "../../engine/runner.ts";
-import { checkpointWeights, putWeights, type WeightSpec } from "../../engine/weights.ts";
+import { checkpointWeights, putWeights, type WeightSpec } from "../../engine/weights/mod.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { fixture, readJson } from "../testing.ts";
 import { FAMILY_FOLDERS, testFamilies } from "./families.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { GPT2 } from "../../bench/decode.ts";
 import { totalmem } from "node:os";
-import { readArchitecture } from "../../engine/architecture.ts";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
 import {
   type BackendFit,
   estimateMemory,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import { ropeTable } from "../../kernels/rope.ts";
+import { ropeTable } from "../../kernels/ops/rope.ts";
 import {
   narrow,
   type StoredOrder,

@@ -5,11 +5,11 @@
  * @module
  */
 import assert from "node:assert/strict";
-import type { Activation } from "../../kernels/activation.ts";
+import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
-import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/matmul/mod.ts";
-import { normJs, type NormOptions } from "../../kernels/norm.ts";
-import { NOT_FINITE, sampleJs } from "../../kernels/sample/mod.ts";
+import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/ops/matmul/mod.ts";
+import { normJs, type NormOptions } from "../../kernels/ops/norm.ts";
+import { NOT_FINITE, sampleJs } from "../../kernels/ops/sample/mod.ts";
 import {
   type Dtype,
   type HostArray,

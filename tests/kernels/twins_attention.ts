@@ -7,14 +7,14 @@ import {
   attentionJs,
   type AttentionOptions,
   type AttentionShape,
-} from "../../kernels/attention/mod.ts";
+} from "../../kernels/ops/attention/mod.ts";
 import type { Backend, Step } from "../../kernels/backend.ts";
-import { addPositionJs, embedJs } from "../../kernels/embed.ts";
-import { writeKvJs } from "../../kernels/kv_cache/mod.ts";
-import type { Rows } from "../../kernels/matmul/mod.ts";
-import type { Norm } from "../../kernels/norm.ts";
-import { ropeTable } from "../../kernels/rope.ts";
-import { threefry } from "../../kernels/sample/mod.ts";
+import { addPositionJs, embedJs } from "../../kernels/ops/embed.ts";
+import { writeKvJs } from "../../kernels/ops/kv_cache/mod.ts";
+import type { Rows } from "../../kernels/ops/matmul/mod.ts";
+import type { Norm } from "../../kernels/ops/norm.ts";
+import { ropeTable } from "../../kernels/ops/rope.ts";
+import { threefry } from "../../kernels/ops/sample/mod.ts";
 import { narrow, type StoredOrder, type WeightDtype } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, upload } from "./twins.ts";

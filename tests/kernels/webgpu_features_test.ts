@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { sampleWgsl } from "../../kernels/sample/wgsl.ts";
+import { sampleWgsl } from "../../kernels/ops/sample/wgsl.ts";
 import { measureWebGpu, openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { type Feature, openGpu } from "../../kernels/webgpu/device.ts";
 import { tryFeatures } from "../../kernels/webgpu/features.ts";

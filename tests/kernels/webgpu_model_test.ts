@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
 import { loadModel, type Model } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
-import { TILES } from "../../kernels/matmul/wgsl.ts";
+import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy } from "./spy.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import type { Rows } from "../../kernels/matmul/mod.ts";
-import { TILES } from "../../kernels/matmul/wgsl.ts";
+import type { Rows } from "../../kernels/ops/matmul/mod.ts";
+import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
 import { narrow, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
 import {
   openWebGpuBackend,

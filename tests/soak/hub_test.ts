@@ -1,6 +1,6 @@
 /** One cache for two programs: what Python's huggingface_hub writes is read here, and what is written here Python reads. */
 import assert from "node:assert/strict";
-import { pause } from "../../engine/checkpoint/hub_client.ts";
+import { pause } from "../../engine/hub/client.ts";
 import { type HubVisit, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
 
 const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";

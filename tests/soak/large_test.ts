@@ -1,8 +1,8 @@
 /** A model of 10⁹ parameters takes little more memory than its bytes. */
 import assert from "node:assert/strict";
 import { BILLION, type Resident } from "../../bench/resident.ts";
-import { readArchitecture } from "../../engine/architecture.ts";
-import { weightSpecs } from "../../engine/weights.ts";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
+import { weightSpecs } from "../../engine/weights/mod.ts";
 import { BYTES, sizeOf } from "../../kernels/tensor.ts";
 import { frame, inTempFolder } from "../safetensors.ts";
 

@@ -7,11 +7,11 @@ import { crc32 } from "node:zlib";
 import type { ByteSource } from "../../engine/checkpoint/bytes.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../../engine/checkpoint/safetensors.ts";
-import { readTorch } from "../../engine/checkpoint/torch.ts";
+import { readTorch } from "../../engine/checkpoint/torch/mod.ts";
 import { loadConfig } from "../../engine/config.ts";
 import { CheckpointError } from "../../engine/errors.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
-import { threefry } from "../../kernels/sample/mod.ts";
+import { threefry } from "../../kernels/ops/sample/mod.ts";
 import { inTempFolder, writeSafetensors } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
 

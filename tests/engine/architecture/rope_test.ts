@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../../engine/architecture.ts";
+import { readArchitecture } from "../../../engine/architecture/mod.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { ropeTable } from "../../../kernels/rope.ts";
+import { ropeTable } from "../../../kernels/ops/rope.ts";
 import { assertClose, readJson, TOLERANCE } from "../../testing.ts";
 
 type Config = Record<string, unknown>;

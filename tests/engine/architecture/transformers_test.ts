@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { FAMILIES } from "../../../engine/architecture/families.ts";
-import { type Architecture, readArchitecture } from "../../../engine/architecture.ts";
+import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 
 type Config = Record<string, unknown>;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { type Architecture, readArchitecture } from "../../../engine/architecture.ts";
+import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
-import { checkpointWeights, type WeightSpec, weightSpecs } from "../../../engine/weights.ts";
+import { checkpointWeights, type WeightSpec, weightSpecs } from "../../../engine/weights/mod.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
 import { sizeOf, type WeightDtype } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../../engine/architecture.ts";
-import { countParameters } from "../../../engine/weights.ts";
+import { readArchitecture } from "../../../engine/architecture/mod.ts";
+import { countParameters } from "../../../engine/weights/mod.ts";
 
 /** Shapes of known models: layers, width, heads, key/value heads, hidden width, vocabulary. */
 const shape = (L: number, C: number, H: number, G: number, F: number, V: number) => ({

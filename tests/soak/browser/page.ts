@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { type Architecture, readArchitecture } from "../../../engine/architecture.ts";
+import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import type { Checkpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { decode } from "../../../engine/checkpoint/safetensors.ts";
 import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts";
 import { Runner } from "../../../engine/runner.ts";
-import { checkpointWeights, putWeights, type WeightSource } from "../../../engine/weights.ts";
+import { checkpointWeights, putWeights, type WeightSource } from "../../../engine/weights/mod.ts";
 import type { Backend } from "../../../kernels/backend.ts";
 import type { WeightDtype } from "../../../kernels/tensor.ts";
 import { openWasmBackend, type WasmOptions } from "../../../kernels/wasm/backend.ts";

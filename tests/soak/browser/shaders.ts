@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type Architecture, readArchitecture } from "../../../engine/architecture.ts";
-import { TILES } from "../../../kernels/matmul/wgsl.ts";
+import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
+import { TILES } from "../../../kernels/ops/matmul/wgsl.ts";
 import { measureWebGpu } from "../../../kernels/mod.ts";
 import type { WeightDtype } from "../../../kernels/tensor.ts";
 import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/backend.ts";

@@ -1,0 +1,411 @@
+/**
+ * Models from the Hugging Face hub, by way of the cache that Python's huggingface_hub uses too.
+ *
+ * One request tells everything: the commit, the files, their sizes and hashes. When the cache has all that is needed, it stays at
+ * that one; offline there is none.
+ *
+ * @module
+ */
+import { CheckpointError, messageOf } from "../errors.ts";
+import { exists, isRecord } from "../checkpoint/bytes.ts";
+import { HubCache, isCommit, isSafePath } from "./cache.ts";
+import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
+import { readShardIndex } from "../checkpoint/shards.ts";
+
+/** How a repository is fetched. */
+export interface HubOptions {
+  /** Branch, tag or commit; default "main". */
+  readonly revision?: string;
+  /** Default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in `HF_HOME`; "" is none. */
+  readonly token?: string;
+  /** Default `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`. */
+  readonly cacheDir?: string;
+  /** Takes what is in the cache and never asks the network; default `HF_HUB_OFFLINE`. */
+  readonly offline?: boolean;
+  /** Called as bytes come; a total counts all files that are fetched, and is known once it is known which those are. */
+  readonly onProgress?: (progress: HubProgress) => void;
+  /** Stops it; what has come of a file is kept. */
+  readonly signal?: AbortSignal;
+}
+
+/** How far a download has come. */
+export interface HubProgress {
+  /** Always this. */
+  readonly stage: "download";
+  /** The file that came on. */
+  readonly file?: string;
+  /** Bytes of all files so far. */
+  readonly loaded: number;
+  /** Bytes in all. */
+  readonly total?: number;
+}
+
+/** What is around a fetch; tests bring their own. */
+export interface HubSurroundings extends HubTimes {
+  /** The environment's variables. */
+  readonly env: (name: string) => string | undefined;
+  /** Looks at the small files of a snapshot before the weights are asked for, which are most of the bytes; it may refuse. */
+  readonly beforeWeights: (folder: string) => void | Promise<void>;
+}
+
+const SURROUNDINGS: HubSurroundings = {
+  env: (name) => Deno.env.get(name),
+  beforeWeights: () => {},
+  retryMs: 500,
+  maxWaitMs: 120_000,
+  stallMs: 30_000,
+  pollMs: 100,
+  pause,
+};
+
+const DEFAULT_ENDPOINT = "https://huggingface.co";
+
+/** What is fetched beside the weights, where a repository has it. */
+const SMALL_FILES = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+  "meta.json",
+];
+
+/** The older forms of a tokenizer.json; the last is not read, but told apart from no tokenizer at all. */
+const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
+
+/** What holds weights, the first that is there: the safe format before the other, one file before many. */
+export const WEIGHTS: readonly string[] = [
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+];
+
+/** How files of weights end, also such as are not read. */
+const ENDINGS = /\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|tflite)$/i;
+
+/** Files that are fetched at once. */
+const PARALLEL = 4;
+
+/**
+ * Brings the files of a model into the cache: its configuration, tokenizer and weights, and nothing else of the repository.
+ * @param repo `owner/name`, or `name` alone for the oldest ones.
+ * @returns the folder of the snapshot: `{cacheDir}/models--{owner}--{name}/snapshots/{commit}`.
+ * @throws {CheckpointError} when the hub refuses or cannot be reached, a file is damaged, or the cache has not all that is needed.
+ * @throws the signal's reason, when it is aborted.
+ */
+export async function fetchRepository(
+  repo: string,
+  options: HubOptions = {},
+  surroundings: Partial<HubSurroundings> = {},
+): Promise<string> {
+  const around = { ...SURROUNDINGS, ...surroundings };
+  const { revision = "main", signal } = options;
+  signal?.throwIfAborted();
+  checkNames(repo, revision);
+  const folder = cacheFolder(options, around.env);
+  const links = !isOn(around.env("HF_HUB_DISABLE_SYMLINKS"));
+  const cache = new HubCache(folder, repo, links, around);
+  try {
+    if (options.offline ?? isOn(around.env("HF_HUB_OFFLINE"))) {
+      return await findOffline(cache, repo, revision);
+    }
+    const endpoint = endpointOf(repo, around.env);
+    const token = await tokenOf(repo, options, around.env);
+    const client = new HubClient({ endpoint, token, repo, revision }, around);
+    return await new Fetch(cache, client, options, around.beforeWeights).run();
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!isSystemError(error)) throw error;
+    throw new CheckpointError(
+      `Cannot open "hf:${repo}": the cache at "${folder}" cannot be used (${
+        messageOf(error)
+      }); make room or get access, or set HF_HUB_CACHE to another folder`,
+    );
+  }
+}
+
+/** One fetch of a repository that the network is asked about. */
+class Fetch {
+  #loaded = 0;
+  #total: number | undefined;
+
+  constructor(
+    readonly cache: HubCache,
+    readonly client: HubClient,
+    readonly options: HubOptions,
+    readonly beforeWeights: HubSurroundings["beforeWeights"],
+  ) {}
+
+  async run(): Promise<string> {
+    const { cache, client } = this;
+    const { revision } = client.target;
+    const listing = new Listing(await client.listing(this.options.signal), client);
+    const { commit } = listing;
+    const small = listing.small();
+    const known = listing.weights(); // refuses a repository without any
+    const whole = known.path.endsWith(".json") ? undefined : [...small, known];
+    if (whole) this.#total = await this.#missingBytes(commit, whole);
+    // The small ones first: where the weights are, the rest is too.
+    await this.#bring(commit, small);
+    await this.beforeWeights(cache.snapshot(commit));
+    const weights = await this.#weights(listing, known);
+    this.#total ??= this.#loaded + await this.#missingBytes(commit, weights);
+    await this.#bring(commit, weights);
+    if (!isCommit(revision)) await cache.writeRef(revision, commit);
+    return cache.snapshot(commit);
+  }
+
+  /** The files of the weights. An index of them has to be fetched first, so that the total is not known until then. */
+  async #weights(listing: Listing, file: HubFile): Promise<HubFile[]> {
+    if (!file.path.endsWith(".json")) return [file];
+    await this.#bring(listing.commit, [file]);
+    const { files } = await readShardIndex(`${this.cache.snapshot(listing.commit)}/${file.path}`);
+    return [file, ...files.map((name) => listing.shard(name, file.path))];
+  }
+
+  async #missing(commit: string, files: readonly HubFile[]): Promise<HubFile[]> {
+    const missing: HubFile[] = [];
+    for (const file of files) if (!await this.cache.has(commit, file)) missing.push(file);
+    return missing;
+  }
+
+  async #missingBytes(commit: string, files: readonly HubFile[]): Promise<number> {
+    return (await this.#missing(commit, files)).reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** Brings what is missing of some files, a few at a time. The first that fails stops the others. */
+  async #bring(commit: string, files: readonly HubFile[]): Promise<void> {
+    const { signal: caller } = this.options;
+    const stop = new AbortController();
+    const signal = caller ? AbortSignal.any([caller, stop.signal]) : stop.signal;
+    const queue = (await this.#missing(commit, files)).values();
+    const failures: unknown[] = [];
+    const work = async () => {
+      for (const file of queue) {
+        if (signal.aborted) return;
+        try {
+          await this.#bringFile(commit, file, signal);
+        } catch (error) {
+          failures.push(error);
+          stop.abort();
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL }, work));
+    if (failures.length) throw failures[0];
+    caller?.throwIfAborted(); // before any file was begun
+  }
+
+  async #bringFile(commit: string, file: HubFile, signal: AbortSignal): Promise<void> {
+    const { cache, client, options } = this;
+    const onBytes = (count: number) => {
+      this.#loaded += count;
+      const total = this.#total === undefined ? {} : { total: this.#total };
+      options.onProgress?.({
+        stage: "download",
+        file: file.path,
+        loaded: this.#loaded,
+        ...total,
+      });
+    };
+    try {
+      await cache.bring(
+        commit,
+        file,
+        (partial) => client.download(file, commit, partial, signal),
+        onBytes,
+        signal,
+      );
+    } catch (error) {
+      if (!(error instanceof WrongContent)) throw error;
+      throw client.fail(
+        `"${file.path}" came damaged twice: ${error.message}; what was wrong is not kept, try again`,
+      );
+    }
+  }
+}
+
+/** What the hub told of a revision, and which of it is needed. Nothing in it is believed before it is looked at. */
+class Listing {
+  readonly commit: string;
+  readonly #files = new Map<string, Record<string, unknown>>();
+
+  constructor({ sha, siblings }: Record<string, unknown>, readonly client: HubClient) {
+    const { endpoint, revision } = client.target;
+    if (typeof sha !== "string" || !isCommit(sha)) {
+      throw client.fail(`expected a commit of 40 hexadecimal digits from ${endpoint}`);
+    }
+    if (isCommit(revision) && sha !== revision) {
+      throw client.fail(`expected commit ${revision} from ${endpoint}, got ${sha}`);
+    }
+    this.commit = sha;
+    for (const file of Array.isArray(siblings) ? siblings : []) {
+      if (isRecord(file) && typeof file.rfilename === "string") {
+        this.#files.set(file.rfilename, file);
+      }
+    }
+  }
+
+  /** What is needed beside the weights. */
+  small(): HubFile[] {
+    if (!this.#files.has("config.json")) {
+      throw this.client.fail("it has no config.json, which tells what the model is");
+    }
+    const old = this.#files.has("tokenizer.json") ? [] : OLD_TOKENIZER;
+    return [...SMALL_FILES, ...old].filter((name) => this.#files.has(name))
+      .map((name) => this.file(name));
+  }
+
+  /** The weights, or their index. */
+  weights(): HubFile {
+    const name = WEIGHTS.find((name) => this.#files.has(name));
+    if (name !== undefined) return this.file(name);
+    const others = [...this.#files.keys()].filter((name) => ENDINGS.test(name));
+    const shown = others.slice(0, 8).map((name) => name.slice(0, 100)).join(", ");
+    const rest = others.length > 8 ? ` and ${others.length - 8} more` : "";
+    throw this.client.fail(
+      `expected a model.safetensors, its index, or a pytorch_model.bin, got ${
+        others.length ? `no weights but ${shown}${rest}` : "no weights at all"
+      }`,
+    );
+  }
+
+  /** A file that an index names. */
+  shard(name: string, index: string): HubFile {
+    if (this.#files.has(name)) return this.file(name);
+    throw this.client.fail(
+      `${index} names ${JSON.stringify(name)}, which is not in the repository`,
+    );
+  }
+
+  /** A file with its size and hash. */
+  file(path: string): HubFile {
+    const { lfs, size, blobId } = this.#files.get(path) ?? {};
+    const large = isRecord(lfs);
+    const etag = large ? lfs.sha256 : blobId;
+    const bytes = large ? lfs.size ?? size : size;
+    const isHash = typeof etag === "string" &&
+      (large ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(etag);
+    if (isSafePath(path) && isHash && Number.isSafeInteger(bytes) && Number(bytes) >= 0) {
+      return { path, size: Number(bytes), etag };
+    }
+    throw this.client.fail(
+      `expected a plain name, a size and a hash of ${
+        JSON.stringify(path)
+      } from ${this.client.target.endpoint}`,
+    );
+  }
+}
+
+/** The snapshot in the cache, if it has all that makes a model. */
+async function findOffline(cache: HubCache, repo: string, revision: string): Promise<string> {
+  const commit = isCommit(revision) ? revision : await cache.readRef(revision);
+  const missing = commit === undefined
+    ? `revision "${revision}"`
+    : await findMissing(cache.snapshot(commit));
+  if (commit !== undefined && missing === undefined) return cache.snapshot(commit);
+  const flag = revision === "main" ? "" : ` --repo-revision ${revision}`;
+  throw new CheckpointError(
+    `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; fetch it, with HF_HUB_OFFLINE not set, by: ` +
+      `deno run -A cli.ts inspect hf:${repo}${flag}`,
+  );
+}
+
+/** What a snapshot lacks, by the rules that files are fetched by. */
+async function findMissing(folder: string): Promise<string | undefined> {
+  const isThere = (name: string) => exists(`${folder}/${name}`);
+  if (!await isThere("config.json")) return "config.json";
+  for (const name of WEIGHTS) {
+    if (!await isThere(name)) continue;
+    if (!name.endsWith(".json")) return undefined;
+    for (const file of (await readShardIndex(`${folder}/${name}`)).files) {
+      if (!await isThere(file)) return file;
+    }
+    return undefined;
+  }
+  return WEIGHTS[0];
+}
+
+/** Names become parts of URLs and of paths. */
+function checkNames(repo: string, revision: string): void {
+  const fail = (expected: string): never => {
+    throw new CheckpointError(`Cannot open "hf:${repo}": expected ${expected}`);
+  };
+  const isName = /^(?:\w[\w.-]{0,95}\/)?\w[\w.-]{0,95}$/.test(repo);
+  if (!isName || /--|\.\.|[.-](?:\/|$)|\.git$/.test(repo)) {
+    fail(
+      "hf:owner/name, or hf:name, of letters, digits, ., _ and - (no -- and .., and neither . nor - at the ends), at most 96 each",
+    );
+  }
+  if (!isSafePath(revision) || /[ ~^?*[]/.test(revision)) {
+    fail(`a branch, a tag or a commit as the revision, got ${JSON.stringify(revision)}`);
+  }
+}
+
+function isOn(value: string | undefined): boolean {
+  return /^(1|true|yes|on)$/i.test(value ?? "");
+}
+
+/** A path from the environment, as Python reads it: with `~` and `$NAME`. */
+function pathOf(value: string, env: HubSurroundings["env"]): string {
+  const home = env("HOME") ?? env("USERPROFILE") ?? "";
+  return value.replace(/^~(?=[/\\]|$)/, home)
+    .replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, plain, braced) => env(plain ?? braced) ?? all);
+}
+
+/** Where Python keeps what it has of the hub, the token too. */
+function hubHome(env: HubSurroundings["env"]): string {
+  const home = env("HF_HOME") || `${env("XDG_CACHE_HOME") || "~/.cache"}/huggingface`;
+  return pathOf(home, env);
+}
+
+function cacheFolder({ cacheDir }: HubOptions, env: HubSurroundings["env"]): string {
+  const named = env("HF_HUB_CACHE");
+  const folder = cacheDir || (named ? pathOf(named, env) : `${hubHome(env)}/hub`);
+  return folder.replace(/(?<=[^/\\])[/\\]+$/, "");
+}
+
+function endpointOf(repo: string, env: HubSurroundings["env"]): string {
+  const endpoint = (env("HF_ENDPOINT") || DEFAULT_ENDPOINT).trim().replace(/\/+$/, "");
+  const url = URL.parse(endpoint);
+  const isPlain = url && !url.username && !url.password && !/[?#]/.test(endpoint);
+  if (isPlain && (url.protocol === "https:" || url.protocol === "http:")) return endpoint;
+  throw new CheckpointError(
+    `Cannot open "hf:${repo}": expected HF_ENDPOINT to be an http or https URL without a user, a query or a fragment`,
+  );
+}
+
+async function tokenOf(
+  repo: string,
+  { token: given }: HubOptions,
+  env: HubSurroundings["env"],
+): Promise<string | undefined> {
+  const fail = (expected: string): never => {
+    throw new CheckpointError(`Cannot open "hf:${repo}": ${expected}`);
+  };
+  let token = (given ?? env("HF_TOKEN"))?.trim() ?? "";
+  if (!token && given === undefined) {
+    const named = env("HF_TOKEN_PATH");
+    const path = named ? pathOf(named, env) : `${hubHome(env)}/token`;
+    try {
+      token = (await Deno.readTextFile(path)).trim();
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) {
+        return fail(`the token at "${path}" cannot be read (${messageOf(error)}); set HF_TOKEN`);
+      }
+    }
+  }
+  // Anything else could not be sent, and the error would show it.
+  if (!/^[\x21-\x7e]*$/.test(token)) {
+    return fail("the token has characters that no token has; set HF_TOKEN to it and nothing else");
+  }
+  return token || undefined;
+}
+
+/** Whether the system refused something to do with files; what a network refused is told apart by then. */
+function isSystemError(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof CheckpointError) return false;
+  return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
+}

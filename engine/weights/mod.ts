@@ -1,0 +1,237 @@
+/**
+ * Everything that was learned, on a backend, in the shape that the decoder reads.
+ *
+ * Names of files and their order are dealt with in `weights/`: `names.ts` has a table for each family, `specs.ts` the tensors that an
+ * architecture wants, `match.ts` finds them in a checkpoint.
+ *
+ * @module
+ */
+import type { Activation } from "../../kernels/ops/activation.ts";
+import type { Backend } from "../../kernels/backend.ts";
+import type { Norm } from "../../kernels/ops/norm.ts";
+import { ropeTable } from "../../kernels/ops/rope.ts";
+import {
+  type FillRows,
+  sizeOf,
+  type Tensor,
+  type Weight,
+  type WeightDtype,
+} from "../../kernels/tensor.ts";
+import type { Architecture, Rope as RopeFacts } from "../architecture/mod.ts";
+import type { WeightSource } from "./match.ts";
+import { type LayerSpec, specTree, type WeightSpec } from "./specs.ts";
+
+export { checkpointWeights, type WeightSource } from "./match.ts";
+export { randomWeights } from "./random.ts";
+export { countLayerParameters, countParameters, type WeightSpec, weightSpecs } from "./specs.ts";
+
+/** A linear layer: y = x · Wᵀ + bias. */
+export interface Linear {
+  /** [N, K] */
+  readonly weight: Weight;
+  /** [N] */
+  readonly bias?: Tensor;
+}
+
+/** How attention and the MLP come back to the stream: x += scale · cProj(y), by way of norms where a family has them. */
+export interface Output {
+  /** [C, H·D] or [C, F] */
+  readonly cProj: Linear;
+  /** Of what is added (Gemma 2, OLMo 2). */
+  readonly lnPost?: Norm;
+  /** Of the sum (OPT 350M). */
+  readonly lnSum?: Norm;
+  /** What is added is multiplied by it first (Granite). */
+  readonly residualScale?: number;
+}
+
+/** The attention of a layer. */
+export interface Attention extends Output {
+  /** [(H + 2G)·D, C] */
+  readonly cAttn: Linear;
+  /** None where positions are learned, or the layer has none. */
+  readonly rope?: Rope;
+  /** Norm of queries: [D] for each head, or [H·D]. */
+  readonly qNorm?: Norm;
+  /** Norm of keys: [D] for each head, or [G·D]. */
+  readonly kNorm?: Norm;
+  /** Scale of the scores. */
+  readonly scale: number;
+  /** A bound on the scores. */
+  readonly softCap?: number;
+  /** Keys that a row sees; all where there is none. */
+  readonly window?: number;
+}
+
+/** The MLP of a layer. */
+export interface Mlp extends Output {
+  /** [F, C] */
+  readonly cFc: Linear;
+  /** [F, C]; what a gated MLP multiplies the activation of `cFc` by. */
+  readonly cUp?: Linear;
+  readonly activation: Activation;
+}
+
+/** One layer of the decoder. */
+export interface Block {
+  /** Of what attention reads; none where it reads the stream itself. */
+  readonly ln1?: Norm;
+  readonly attn: Attention;
+  /** Of what the MLP reads; none where it reads the stream itself or, in a parallel block, what attention reads. */
+  readonly ln2?: Norm;
+  readonly mlp: Mlp;
+  /** Whether the MLP reads the stream as it was before attention. */
+  readonly parallel: boolean;
+}
+
+/** Rotary positions, as `writeKv` takes them. */
+export interface Rope {
+  /** [P, R] */
+  readonly table: Tensor;
+  readonly rotaryDim: number;
+  readonly interleaved: boolean;
+}
+
+/** Everything that was learned, on a backend. */
+export interface Weights {
+  /** [V, C] */
+  readonly wte: Weight;
+  /** What token embeddings are multiplied by (Gemma, Granite). */
+  readonly embedScale?: number;
+  /** [P, C]; none where positions are rotary. */
+  readonly wpe?: Weight;
+  readonly h: readonly Block[];
+  /** Before the head. */
+  readonly lnF?: Norm;
+  /** [V, C]; the same as `wte` where they are tied. */
+  readonly lmHead: Weight;
+  /** [V] */
+  readonly lmHeadBias?: Tensor;
+  /** What logits are multiplied by (Granite). */
+  readonly logitScale?: number;
+  /** A bound on the logits (Gemma 2). */
+  readonly logitSoftCap?: number;
+}
+
+/**
+ * Puts every tensor on a backend.
+ * @param positions rows of the rotary tables, where there are any: one more than the context.
+ * @param onBytes is told, and waited for, after each run of bytes; it may throw to give up.
+ */
+export async function putWeights(
+  backend: Backend,
+  a: Architecture,
+  source: WeightSource,
+  positions: number,
+  onBytes: (count: number) => void | Promise<void>,
+): Promise<Weights> {
+  const { weight, vector, norm, linear } = putter(backend, a, source, onBytes);
+  const tree = specTree(a);
+  const ropes = putRopes(backend, a, positions);
+  const wte = await weight(tree.wte);
+  const wpe = tree.wpe && await weight(tree.wpe);
+  const h: Block[] = [];
+  const residualScale = unless1(a.residualScale);
+  for (const [i, block] of tree.h.entries()) {
+    const rope = a.ropeOf(i);
+    h.push({
+      ln1: await norm(block.ln1),
+      attn: {
+        cAttn: await linear(block.cAttn),
+        rope: rope ? ropes.get(rope) : undefined,
+        qNorm: await norm(block.qNorm),
+        kNorm: await norm(block.kNorm),
+        scale: a.attentionScale(i),
+        softCap: a.attentionSoftCap ?? undefined,
+        window: a.window(i) ?? undefined,
+        cProj: await linear(block.attnProj),
+        lnPost: await norm(block.lnAttn),
+        lnSum: await norm(block.lnAttnSum),
+        residualScale,
+      },
+      ln2: await norm(block.ln2),
+      mlp: {
+        cFc: await linear(block.cFc),
+        cUp: block.cUp && await linear(block.cUp),
+        activation: a.activation,
+        cProj: await linear(block.mlpProj),
+        lnPost: await norm(block.lnMlp),
+        lnSum: await norm(block.lnMlpSum),
+        residualScale,
+      },
+      parallel: a.parallel !== null,
+    });
+  }
+  return {
+    wte,
+    embedScale: unless1(a.embedScale(wte.dtype)),
+    wpe,
+    h,
+    lnF: await norm(tree.lnF),
+    lmHead: tree.lmHead ? await weight(tree.lmHead) : wte,
+    lmHeadBias: tree.lmHeadBias && await vector(tree.lmHeadBias),
+    logitScale: unless1(a.logitScale),
+    logitSoftCap: a.logitSoftCap ?? undefined,
+  };
+}
+
+/** A factor that does something. */
+function unless1(factor: number): number | undefined {
+  return factor === 1 ? undefined : factor;
+}
+
+/** What puts a spec on the backend, one function for each kind. */
+function putter(
+  backend: Backend,
+  a: Architecture,
+  source: WeightSource,
+  onBytes: (count: number) => void | Promise<void>,
+) {
+  const fill = (spec: WeightSpec, dtype: WeightDtype): FillRows => {
+    const rows = source.fill(spec, dtype);
+    return async (row, count, into) => {
+      await rows(row, count, into);
+      await onBytes(into.byteLength);
+    };
+  };
+  const weight = (spec: WeightSpec): Promise<Weight> => {
+    const [N, K] = spec.shape;
+    const dtype = source.dtype(spec);
+    return backend.weight([N, K], dtype, fill(spec, dtype), { stored: spec.stored });
+  };
+  const vector = async (spec: WeightSpec): Promise<Tensor> => {
+    const tensor = backend.tensor(spec.shape, "F32", "weights");
+    const values = new Float32Array(sizeOf(spec.shape));
+    await fill(spec, "F32")(0, values.length, values);
+    backend.write(tensor, values);
+    return tensor;
+  };
+  const norm = async (layer?: LayerSpec): Promise<Norm | undefined> =>
+    layer && {
+      ...a.norm,
+      weight: await vector(layer.weight),
+      bias: layer.bias && await vector(layer.bias),
+    };
+  const linear = async (layer: LayerSpec): Promise<Linear> => ({
+    weight: await weight(layer.weight),
+    bias: layer.bias && await vector(layer.bias),
+  });
+  return { weight, vector, norm, linear };
+}
+
+/** The rotary tables, by what they are made from. */
+function putRopes(
+  backend: Backend,
+  { rope, ropeLocal }: Architecture,
+  positions: number,
+): Map<RopeFacts, Rope> {
+  const ropes = new Map<RopeFacts, Rope>();
+  for (const facts of [rope, ropeLocal]) {
+    if (!facts) continue;
+    const { rotaryDim, interleaved } = facts;
+    const table = backend.tensor([positions, rotaryDim], "F32", "weights");
+    backend.write(table, ropeTable({ ...facts, positions }));
+    ropes.set(facts, { table, rotaryDim, interleaved });
+  }
+  return ropes;
+}

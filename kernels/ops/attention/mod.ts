@@ -1,0 +1,95 @@
+/**
+ * Causal attention of T query rows over the keys and values in the cache.
+ *
+ *     s[j] = scale · q · k[j],  then softCap · tanh(s / softCap) if there is a cap
+ *     y    = Σ softmax(s)[j] · v[j]
+ *
+ * y, q [T, H·D]; k, v [G, S, D]; head h reads key/value head ⌊h·G/H⌋. Of `length` keys, the last row sees all, the row before it
+ * one less, and so on; under a window of W, a row sees the last W of those. As torch's scaled_dot_product_attention.
+ *
+ * @module
+ */
+import { expectTensor, expectThat } from "../../errors.ts";
+import type { KvCache } from "../kv_cache/mod.ts";
+import type { Tensor } from "../../tensor.ts";
+
+/** What makes one family's attention another's. */
+export interface AttentionOptions {
+  /** Default 1/sqrt(D). */
+  readonly scale?: number;
+  /** A bound on the scores that is approached smoothly (Gemma 2); default none. */
+  readonly softCap?: number;
+  /** Keys that a row sees, itself among them (Mistral); default all. */
+  readonly window?: number;
+  /** G; default the cache's, which it must equal. */
+  readonly nKvHead?: number;
+}
+
+/** The sizes that `attention` works with. */
+export interface AttentionShape {
+  readonly H: number;
+  readonly G: number;
+  readonly D: number;
+  readonly S: number;
+}
+
+/** @throws {RangeError} when the shapes of `attention` do not fit each other. */
+export function checkAttention(
+  y: Tensor,
+  q: Tensor,
+  cache: KvCache,
+  { nKvHead }: AttentionOptions,
+): AttentionShape {
+  const [G, S, D] = cache.k.shape;
+  const [T, width] = q.shape;
+  const H = width / D;
+  expectThat("attention", H % G === 0, `a multiple of ${G} heads of ${D}, got q [${q.shape}]`);
+  expectThat("attention", (nKvHead ?? G) === G, `nKvHead ${G} as in the cache, got ${nKvHead}`);
+  expectTensor("attention", "q", q, [T, H * D]);
+  expectTensor("attention", "y", y, [T, H * D]);
+  expectTensor("attention", "k", cache.k, [G, S, D]);
+  expectTensor("attention", "v", cache.v, [G, S, D]);
+  expectThat("attention", y !== q, "y to be another tensor than q");
+  return { H, G, D, S };
+}
+
+/** The oracle. `scores` is scratch of S numbers, `sums` of D. */
+export function attentionJs(
+  y: Float32Array,
+  q: Float32Array,
+  { k, v }: KvCache<Float32Array>,
+  { scale, softCap, window = Infinity }: AttentionOptions,
+  { H, G, D, S }: AttentionShape,
+  { rows, length }: { rows: number; length: number },
+  scores: Float64Array = new Float64Array(S),
+  sums: Float64Array = new Float64Array(D),
+): void {
+  const factor = scale ?? 1 / Math.sqrt(D);
+  for (let t = 0; t < rows; t++) {
+    const end = length - rows + 1 + t;
+    const start = Math.max(0, end - window);
+    for (let h = 0; h < H; h++) {
+      const qAt = (t * H + h) * D;
+      const kvAt = Math.floor(h * G / H) * S * D;
+      let max = -Infinity;
+      for (let j = start; j < end; j++) {
+        const kAt = kvAt + j * D;
+        let s = 0;
+        for (let d = 0; d < D; d++) s += q[qAt + d] * k[kAt + d];
+        s *= factor;
+        if (softCap) s = softCap * Math.tanh(s / softCap);
+        scores[j] = s;
+        if (s > max) max = s;
+      }
+      let total = 0;
+      sums.fill(0);
+      for (let j = start; j < end; j++) {
+        const p = Math.exp(scores[j] - max);
+        total += p;
+        const vAt = kvAt + j * D;
+        for (let d = 0; d < D; d++) sums[d] += p * v[vAt + d];
+      }
+      for (let d = 0; d < D; d++) y[qAt + d] = sums[d] / total;
+    }
+  }
+}

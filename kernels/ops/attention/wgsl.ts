@@ -1,0 +1,372 @@
+/**
+ * The WGSL forms of attention; `mod.ts` has the formula and the shapes.
+ *
+ * Many rows: each lane has a query and walks over the keys that its workgroup sees, a few at a time, with a running maximum and sum
+ * (Dao, FlashAttention-2, 2023). One row: the keys are shared out among workgroups, each of which serves all query heads of a
+ * key/value head, so that keys and values are read once; what they leave is then put together.
+ *
+ * @module
+ */
+import type { AttentionOptions, AttentionShape } from "./mod.ts";
+import { linesWgsl, mainWgsl } from "../../wgsl/shader.ts";
+
+/** The constants that attention's shaders are specialised on. */
+export interface AttentionWgsl extends AttentionShape {
+  /** Lanes of a workgroup, a power of two up to 128. */
+  readonly lanes: number;
+  readonly options: AttentionOptions;
+}
+
+/** Less than any score; a device may assume that there is no infinity. */
+const LOWEST = "-3e38";
+
+/** A score from a sum: scaled, and capped if there is a cap. */
+function scoreWgsl({ D, options: { scale, softCap } }: AttentionWgsl): string {
+  const capped = softCap ? `f32(${softCap}) * tanh(clamp(s / f32(${softCap}), -15.0, 15.0))` : "s";
+  return /* wgsl */ `
+fn score(sum: f32) -> f32 {
+  let s = sum * f32(${scale ?? 1 / Math.sqrt(D)});
+  return ${capped};
+}`;
+}
+
+/** The first key that a row sees which sees the keys before `end`. */
+function firstWgsl(window: number | undefined): string {
+  const first = window === undefined ? "0u" : `select(0u, end - ${window}u, end > ${window}u)`;
+  return `fn first_of(end: u32) -> u32 { return ${first}; }`;
+}
+
+/** Declares q, k or v, and how a group of four of its numbers is read: as a vector where D allows, else with zeros past D. */
+function loadWgsl(name: string, binding: number, D: number): string {
+  const whole = D % 4 === 0;
+  const declare = `@group(1) @binding(${binding}) var<storage, read> ${name}: array<${
+    whole ? "vec4f" : "f32"
+  }>;`;
+  if (whole) {
+    return `${declare}
+fn ${name}_at(row: u32, i: u32) -> vec4f { return ${name}[row * ${D / 4}u + i]; }`;
+  }
+  const number = (j: number) => j < D % 4 ? `${name}[at + ${j}u]` : "0.0";
+  return `${declare}
+fn ${name}_at(row: u32, i: u32) -> vec4f {
+  let at = row * ${D}u + 4u * i;
+  if (i == ${Math.floor(D / 4)}u) { return vec4f(${[0, 1, 2, 3].map(number).join(", ")}); }
+  return vec4f(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u]);
+}`;
+}
+
+/** The constants of the form for many rows. */
+export interface AttentionManyWgsl extends AttentionWgsl {
+  /** Rows that a lane has: each key and value that it reads serves all of them. */
+  readonly queries: number;
+}
+
+/** Workgroups of `attentionManyWgsl`. */
+export function attentionManyGroups(
+  { H, lanes, queries }: AttentionManyWgsl,
+  rows: number,
+): number {
+  return H * Math.ceil(rows / (lanes * queries));
+}
+
+/**
+ * Keys that a lane takes at a time: one new maximum, and one turn of the sums, for all of them. What is written out for each key and
+ * row grows with the head, and compilers need more than twice the time for twice the text.
+ */
+function keysAtATime({ D, queries }: AttentionManyWgsl): number {
+  return D * queries <= 64 ? 2 : 1;
+}
+
+/** Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named vectors: no array, no barrier. */
+export function attentionManyWgsl(constants: AttentionManyWgsl): string {
+  const { H, G, D, S, lanes, queries, options: { window } } = constants;
+  const vectors = Math.ceil(D / 4);
+  const keys = keysAtATime(constants);
+  const rows = lanes * queries;
+  const eachRow = (line: (u: number) => string) => linesWgsl(queries, line);
+  const eachKey = (line: (key: number) => string) => linesWgsl(keys, line);
+  const over = (value: (key: number) => string) => Array.from({ length: keys }, (_, i) => value(i));
+  const visible = (u: number, key: number) =>
+    window === undefined
+      ? `j + ${key}u < seen_${u}`
+      : `j + ${key}u < seen_${u} && j + ${key}u + ${window}u >= seen_${u}`;
+  const softmax = (u: number) => /* wgsl */ `
+    ${
+    eachKey((key) =>
+      `s_${u}_${key} = select(f32(${LOWEST}), score(s_${u}_${key}), ${visible(u, key)});`
+    )
+  }
+    let above_${u} = ${
+    over((key) => `s_${u}_${key}`).reduce((a, b) => `max(${a}, ${b})`, `top_${u}`)
+  };
+    let turn_${u} = exp(top_${u} - above_${u});
+    ${
+    eachKey((key) =>
+      `let p_${u}_${key} = select(0.0, exp(s_${u}_${key} - above_${u}), ${visible(u, key)});`
+    )
+  }
+    top_${u} = above_${u};
+    total_${u} = total_${u} * turn_${u} + ${over((key) => `p_${u}_${key}`).join(" + ")};`;
+  const store = (u: number) => /* wgsl */ `
+  if (t_${u} < run.rows) {
+    let to = row_${u} * ${D}u;
+    ${
+    linesWgsl(vectors, (i) =>
+      linesWgsl(
+        Math.min(4, D - 4 * i),
+        (c) => `y[to + ${4 * i + c}u] = sum_${u}_${i}[${c}] / total_${u};`,
+      ))
+  }
+  }`;
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${loadWgsl("q", 1, D)}
+${loadWgsl("k", 2, D)}
+${loadWgsl("v", 3, D)}
+${scoreWgsl(constants)}
+${firstWgsl(window)}
+
+${mainWgsl(lanes)} {
+  let index = index_of(group, grid);
+  let blocks = (run.rows + ${rows - 1}u) / ${rows}u;
+  if (index >= ${H}u * blocks) { return; }
+  let h = index / blocks;
+  let first_row = (index % blocks) * ${rows}u;
+  let before = run.length - run.rows + 1u; // keys that row 0 sees
+  let end = before + min(first_row + ${rows - 1}u, run.rows - 1u);
+  let kv = (h * ${G}u / ${H}u) * ${S}u;
+
+  ${
+    eachRow((u) => /* wgsl */ `
+  let t_${u} = first_row + lane + ${u * lanes}u;
+  let seen_${u} = before + t_${u};
+  let row_${u} = min(t_${u}, run.rows - 1u) * ${H}u + h;
+  var top_${u} = f32(${LOWEST});
+  var total_${u} = 0.0;
+  ${
+      linesWgsl(
+        vectors,
+        (i) => `let q_${u}_${i} = q_at(row_${u}, ${i}u); var sum_${u}_${i} = vec4f(0.0);`,
+      )
+    }`)
+  }
+  for (var j = first_of(before + first_row); j < end; j += ${keys}u) {
+    ${eachKey((key) => `let at_${key} = kv + min(j + ${key}u, end - 1u);`)}
+    ${eachRow((u) => eachKey((key) => `var s_${u}_${key} = 0.0;`))}
+    ${
+    eachKey((key) =>
+      linesWgsl(vectors, (i) =>
+        `{ let key = k_at(at_${key}, ${i}u); ${
+          eachRow((u) =>
+            `s_${u}_${key} += dot(q_${u}_${i}, key);`
+          )
+        } }`)
+    )
+  }
+    ${eachRow(softmax)}
+    ${
+    linesWgsl(vectors, (i) =>
+      `{ ${eachKey((key) => `let v_${key} = v_at(at_${key}, ${i}u);`)}
+      ${
+        eachRow((u) =>
+          `sum_${u}_${i} = sum_${u}_${i} * turn_${u} + ${
+            over((key) => `p_${u}_${key} * v_${key}`).join(" + ")
+          };`
+        )
+      } }`)
+  }
+  }
+  ${eachRow(store)}
+}
+`;
+}
+
+/** Query heads that a workgroup takes at a time, of those that share keys and values: each needs registers and workgroup memory. */
+const MAX_HEADS = 16;
+
+/** Bytes of workgroup memory that every device has. */
+const WORKGROUP_BYTES = 16384;
+
+function headsAtOnce({ H, G }: AttentionWgsl): number {
+  const heads = H / G;
+  return Math.ceil(heads / Math.ceil(heads / MAX_HEADS));
+}
+
+/** Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every query head that it takes. */
+export function keysAtOnce(constants: AttentionWgsl): number {
+  const { lanes } = constants;
+  const rest = WORKGROUP_BYTES - (16 + 4) * lanes; // after `shares` and `totals`
+  let keys = 256;
+  while (4 * headsAtOnce(constants) * (keys + lanes) > rest) keys /= 2;
+  return keys;
+}
+
+/** Places of `attentionOneWgsl` among `visible` keys. */
+export function splitsOf(constants: AttentionWgsl, visible: number): number {
+  return Math.ceil(visible / keysAtOnce(constants));
+}
+
+/** Sums of the lanes that had the same numbers of a head, for query head r; nothing where each lane has its own. */
+function gatherWgsl(r: number, wide: number, slices: number): string {
+  if (slices === 1) return "";
+  return /* wgsl */ `
+  workgroupBarrier();
+  shares[lane] = sum_${r};
+  totals[lane] = total_${r};
+  workgroupBarrier();
+  if (slice == 0u) {
+    for (var other = lane + ${wide}u; other < ${wide * slices}u; other += ${wide}u) {
+      sum_${r} += shares[other];
+      total_${r} += totals[other];
+    }
+  }`;
+}
+
+/**
+ * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and behind them the greatest score and
+ * the total, of the keys that a workgroup had.
+ */
+export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): string {
+  const { H, G, D, S, lanes, options: { window } } = constants;
+  const keys = keysAtOnce(constants);
+  const heads = headsAtOnce(constants);
+  const vectors = Math.ceil(D / 4);
+  // Keys whose scores a lane makes side by side: what it reads of a query serves all of them.
+  const beside = Math.min(4, Math.ceil(keys / lanes));
+  // Lanes that stand side by side have a head's numbers by fours; if there are more, they share out the keys.
+  const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
+  const slices = lanes / wide;
+  const each = (line: (r: number) => string) => linesWgsl(heads, line);
+  const eachKey = (line: (key: number) => string) => linesWgsl(beside, line);
+  const number = (r: number, c: number) => {
+    const value = split ? `sum_${r}[${c}]` : `sum_${r}[${c}] / total_${r}`;
+    const guard = 4 * (vectors - 1) + c < D ? "" : `if (i < ${vectors - 1}u) `;
+    return `${guard}{ y[to + ${c}u] = ${value}; }`;
+  };
+  const store = (r: number) => {
+    const row = split ? `(place * ${H}u + head_${r}) * ${D + 2}u` : `head_${r} * ${D}u`;
+    const rest = split
+      ? `if (i == 0u) { y[to + ${D}u] = maxima[${r * lanes}u]; y[to + ${D + 1}u] = total_${r}; }`
+      : "";
+    return `{ let to = ${row} + 4u * i; ${
+      [0, 1, 2, 3].map((c) => number(r, c)).join(" ")
+    } ${rest} }`;
+  };
+  const greatest = (r: number, other: string) =>
+    `maxima[${r * lanes}u + lane] = max(maxima[${r * lanes}u + lane], maxima[${other}]);`;
+  const product = (r: number) =>
+    /* wgsl */ `{ let query = q_at(head_${r}, i);
+        ${eachKey((key) => `score_${r}_${key} += dot(key_${key}, query);`)} }`;
+  const keep = (r: number) =>
+    eachKey((key) =>
+      /* wgsl */ `score_${r}_${key} = score(score_${r}_${key});
+    top_${r} = max(top_${r}, score_${r}_${key});
+    if (j + ${key * lanes}u < count) { scores[${r * keys}u + j_${key}] = score_${r}_${key}; }`
+    );
+  const add = (r: number) =>
+    /* wgsl */ `{ let near = scores[${r * keys}u + j];
+        let far = select(0.0, scores[${r * keys}u + far], j + ${slices}u < count);
+        sum_${r} += near * near_value + far * far_value; total_${r} += near + far; }`;
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${loadWgsl("q", 1, D)}
+${loadWgsl("k", 2, D)}
+${loadWgsl("v", 3, D)}
+${scoreWgsl(constants)}
+${firstWgsl(window)}
+var<workgroup> scores: array<f32, ${heads * keys}>;
+var<workgroup> maxima: array<f32, ${heads * lanes}>;
+var<workgroup> shares: array<vec4f, ${lanes}>;
+var<workgroup> totals: array<f32, ${lanes}>;
+
+${mainWgsl(lanes)} {
+  let index = index_of(group, grid);
+  let g = index % ${G}u;
+  let place = index / ${G}u;
+  let start = first_of(run.length) + place * ${keys}u;
+  if (run.rows == 0u || start >= run.length) { return; }
+  let count = min(${keys}u, run.length - start);
+  let kv = g * ${S}u + start;
+  let slice = lane / ${wide}u;
+
+  for (var taken = 0u; taken < ${H / G}u; taken += ${heads}u) {
+    // Beyond the last head, the last one once more.
+    ${each((r) => `let head_${r} = g * ${H / G}u + min(taken + ${r}u, ${H / G - 1}u);`)}
+    ${each((r) => `var top_${r} = f32(${LOWEST});`)}
+    for (var j = lane; j < count; j += ${beside * lanes}u) {
+      ${eachKey((key) => `let j_${key} = min(j + ${key * lanes}u, count - 1u);`)}
+      ${each((r) => eachKey((key) => `var score_${r}_${key} = 0.0;`))}
+      for (var i = 0u; i < ${vectors}u; i++) {
+        ${eachKey((key) => `let key_${key} = k_at(kv + j_${key}, i);`)}
+        ${each(product)}
+      }
+      ${each(keep)}
+    }
+    ${each((r) => `maxima[${r * lanes}u + lane] = top_${r};`)}
+    for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+      workgroupBarrier();
+      if (lane < half) {
+        ${each((r) => greatest(r, `${r * lanes}u + lane + half`))}
+      }
+    }
+    workgroupBarrier();
+    for (var j = lane; j < count; j += ${lanes}u) {
+      ${
+    each((r) => `scores[${r * keys}u + j] = exp(scores[${r * keys}u + j] - maxima[${r * lanes}u]);`)
+  }
+    }
+    workgroupBarrier();
+    for (var first = 0u; first < ${vectors}u; first += ${wide}u) {
+      let i = first + lane % ${wide}u;
+      ${each((r) => `var sum_${r} = vec4f(0.0); var total_${r} = 0.0;`)}
+      if (i < ${vectors}u) {
+        for (var j = slice; j < count; j += ${2 * slices}u) {
+          let far = min(j + ${slices}u, count - 1u);
+          let near_value = v_at(kv + j, i);
+          let far_value = v_at(kv + far, i);
+          ${each(add)}
+        }
+      }
+      ${each((r) => gatherWgsl(r, wide, slices))}
+      if (slice == 0u && i < ${vectors}u) {
+        ${each(store)}
+      }
+    }
+    workgroupBarrier(); // the next heads' scores come where these were
+  }
+}
+`;
+}
+
+/** Puts together what the workgroups of one row left; one workgroup a head. Operands: 0 y, 1 the table. */
+export function attentionReduceWgsl(constants: AttentionWgsl): string {
+  const { H, D, lanes, options: { window } } = constants;
+  const keys = keysAtOnce(constants);
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+@group(1) @binding(1) var<storage, read> table: array<f32>;
+${firstWgsl(window)}
+
+${mainWgsl(lanes)} {
+  let h = index_of(group, grid);
+  if (h >= ${H}u || run.rows == 0u) { return; }
+  let visible = run.length - first_of(run.length);
+  let end = (visible + ${keys - 1}u) / ${keys}u;
+  var top = f32(${LOWEST});
+  for (var i = 0u; i < end; i++) { top = max(top, table[(i * ${H}u + h) * ${D + 2}u + ${D}u]); }
+  var total = 0.0;
+  for (var i = 0u; i < end; i++) {
+    let at = (i * ${H}u + h) * ${D + 2}u + ${D}u;
+    total += exp(table[at] - top) * table[at + 1u];
+  }
+  for (var d = lane; d < ${D}u; d += ${lanes}u) {
+    var sum = 0.0;
+    for (var i = 0u; i < end; i++) {
+      let at = (i * ${H}u + h) * ${D + 2}u;
+      sum += exp(table[at + ${D}u] - top) * table[at + d];
+    }
+    y[h * ${D}u + d] = sum / total;
+  }
+}
+`;
+}

@@ -1,0 +1,232 @@
+/**
+ * Rows of a table: token embeddings and learned positions.
+ *
+ *     embed:        y[t] = scale · table[ids[t]]           (zeros for an id outside the table)
+ *     addPosition:  x[t] += table[position + t]
+ *
+ * y, x [T, C]; table [V, C] or [P, C]; ids [T] I32. As torch.nn.Embedding.
+ *
+ * @module
+ */
+import { expectTensor } from "../errors.ts";
+import type { Rows } from "./matmul/mod.ts";
+import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
+import { BYTES, type Tensor, type Weight, type WeightDtype, widen } from "../tensor.ts";
+import { f32x4, i32, i32x4, type ModuleBuilder, v128 } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, Value } from "../asm/assembler.ts";
+import { defineKernel, type Kernel } from "../asm/kernel.ts";
+import { eachFour, storeLanes, VECTOR_BYTES } from "../asm/lanes.ts";
+import { PANEL_COLUMNS, panelLayout } from "../formats/panels.ts";
+import { widenHigh } from "../formats/f16.ts";
+import { mainWgsl } from "../wgsl/shader.ts";
+
+/** What is done to each row of `embed`. */
+export interface EmbedOptions {
+  /** Default 1; Gemma's is sqrt(C). */
+  readonly scale?: number;
+}
+
+/** @throws {RangeError} when the shapes of `embed` do not fit each other. */
+export function checkEmbed(y: Tensor, { shape: [, C] }: Weight, ids: Tensor): void {
+  expectTensor("embed", "y", y, [y.shape[0], C]);
+  expectTensor("embed", "ids", ids, [y.shape[0]], "I32");
+}
+
+/** @throws {RangeError} when the shapes of `addPosition` do not fit each other. */
+export function checkAddPosition(x: Tensor, { shape: [, C] }: Weight): void {
+  expectTensor("addPosition", "x", x, [x.shape[0], C]);
+}
+
+/** The oracle. */
+export function embedJs(
+  y: Float32Array,
+  { data, dtype, shape: [V, C] }: Rows,
+  ids: Int32Array,
+  { scale = 1 }: EmbedOptions,
+  T: number,
+): void {
+  for (let t = 0; t < T; t++) {
+    const row = y.subarray(t * C, t * C + C);
+    // What ran ahead of a failed sample embeds its sentinel; the host drops those steps.
+    if (ids[t] < 0 || ids[t] >= V) row.fill(0);
+    else widen(row, data, dtype, ids[t] * C, C);
+    if (scale !== 1) { for (let c = 0; c < C; c++) row[c] *= scale; }
+  }
+}
+
+/** The oracle. `row` is scratch of C numbers. */
+export function addPositionJs(
+  x: Float32Array,
+  { data, dtype, shape: [, C] }: Rows,
+  position: number,
+  T: number,
+  row: Float32Array = new Float32Array(C),
+): void {
+  for (let t = 0; t < T; t++) {
+    widen(row, data, dtype, (position + t) * C, C);
+    for (let c = 0; c < C; c++) x[t * C + c] += row[c];
+  }
+}
+
+/** A table as a shader of this file reads it. */
+interface TableWgsl {
+  readonly dtype: WeightDtype;
+  /** Its rows first … first + count alone, where it does not fit one binding. */
+  readonly first: number;
+  readonly count: number;
+}
+
+/** The constants that the shader of `embed` and `addPosition` is specialised on. */
+export interface EmbedWgsl {
+  readonly V: number;
+  readonly C: number;
+  /** Lanes of a workgroup. */
+  readonly lanes: number;
+  /** Rows are chosen by ids, and overwrite y; without it by the position, and are added. */
+  readonly table: TableWgsl;
+  readonly by: "ids" | "position";
+  readonly scale: number;
+  /** `addPosition`'s whole table, when both are done at once. */
+  readonly positions?: WeightDtype;
+}
+
+/** Groups of four numbers of all rows of a step. */
+export function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
+  return Math.ceil(rows * Math.ceil(C / 4) / lanes);
+}
+
+/** The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions; tables in panels, as `matmulWgsl` has it. */
+export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): string {
+  const { dtype, first, count } = table;
+  const group = GROUP_WGSL[dtype];
+  const added = positions && GROUP_WGSL[positions];
+  const assign = by === "ids" ? "=" : "+=";
+  // An id outside the table is the first part's: somebody has to write its zeros.
+  const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
+  const declareAdded = added
+    ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.type}>;
+fn position_of(row: u32, k: u32) -> vec4f {
+  let g = positions[at_of(row, k)];
+  return ${added.widen};
+}`
+    : "";
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
+@group(1) @binding(2) var<storage, read> table: array<${group.type}>;
+
+const C = ${C}u;
+const GROUPS = ${Math.ceil(C / 4)}u;
+const PANEL = ${PANEL}u;
+fn at_of(row: u32, k: u32) -> u32 { return ((row / PANEL) * GROUPS + k) * PANEL + row % PANEL; }
+fn row_of(row: u32, k: u32) -> vec4f {
+  let g = table[at_of(row, k)];
+  return ${group.widen};
+}
+${declareAdded}
+
+${mainWgsl(lanes)} {
+  let i = index_of(group, grid) * ${lanes}u + lane;
+  let t = i / GROUPS;
+  let k = i % GROUPS;
+  if (t >= run.rows) { return; }
+  let id = ${by === "ids" ? "ids[t]" : "i32(run.position + t)"};
+  let inside = id >= ${first} && id < ${first + count};
+  if (!(${mine})) { return; }
+  var v = vec4f(0.0);
+  if (inside) { v = row_of(u32(id) - ${first}u, k) * f32(${scale}); }
+  ${added ? "v += position_of(run.position + t, k);" : ""}
+  let at = t * C + 4u * k;
+  y[at] ${assign} v.x;
+  if (4u * k + 1u < C) { y[at + 1u] ${assign} v.y; }
+  if (4u * k + 2u < C) { y[at + 2u] ${assign} v.z; }
+  if (4u * k + 3u < C) { y[at + 3u] ${assign} v.w; }
+}
+`;
+}
+
+/** The constants that the WASM forms are specialised on. */
+export interface TableWasm {
+  readonly V: number;
+  readonly C: number;
+  readonly dtype: WeightDtype;
+}
+
+/** Addresses of y, table, ids; an item is a row. */
+export function embedWasm(m: ModuleBuilder, shape: TableWasm, scale: number): Kernel {
+  const { V, C } = shape;
+  return defineKernel(m, 3, (f, [y, table, ids], { begin, end }) => {
+    const [t, id, to] = [0, 1, 2].map(() => f.local("i32"));
+    f.for(t, begin, end, 1, () => {
+      f.set(id, i32.load(i32.add(ids, i32.shl(t, 2))));
+      f.set(to, i32.add(y, i32.mul(t, 4 * C)));
+      f.if(i32.ltU(id, V), () => {
+        eachOfRow(f, table, id, shape, (v, at, lanes) => {
+          const scaled = scale === 1 ? v : f32x4.mul(v, f32x4.splat(scale));
+          storeLanes(f, i32.add(to, at), scaled, lanes);
+        });
+      }, () => {
+        const at = f.local("i32");
+        eachFour(f, at, C, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
+      });
+    });
+  });
+}
+
+/** Addresses of x, table; an item is a row. */
+export function addPositionWasm(m: ModuleBuilder, shape: TableWasm): Kernel {
+  return defineKernel(m, 2, (f, [x, table], { position, begin, end }) => {
+    const [t, row, to] = [0, 1, 2].map(() => f.local("i32"));
+    f.for(t, begin, end, 1, () => {
+      f.set(row, i32.add(position, t));
+      f.set(to, i32.add(x, i32.mul(t, 4 * shape.C)));
+      eachOfRow(f, table, row, shape, (v, at, lanes) => {
+        storeLanes(f, i32.add(to, at), f32x4.add(v128.load(i32.add(to, at)), v), lanes);
+      });
+    });
+  });
+}
+
+/**
+ * Walks the numbers of a row by fours, wide: a row lies across its panel, and its numbers are picked up one by one; `at` is their place in a row
+ * of F32, in bytes.
+ */
+function eachOfRow(
+  f: FunctionBuilder,
+  table: Local<"i32">,
+  row: Local<"i32">,
+  { V, C, dtype }: TableWasm,
+  body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+): void {
+  const [from, at] = [f.local("i32"), f.local("i32")];
+  const v = f.local("v128");
+  const line = PANEL_COLUMNS * BYTES[dtype];
+  const { parts, inputs, pitch, apart } = panelLayout([V, C], dtype);
+  const panel = i32.mul(i32.shrU(row, 4), pitch);
+  f.set(from, i32.add(i32.add(table, panel), placeOf(row, dtype)));
+  eachFour(f, at, C, (lanes) => {
+    f.set(v, i32x4.splat(0));
+    for (let lane = 0; lane < lanes; lane++) {
+      // A 16-bit number goes to the upper half of its lane.
+      const loaded = dtype === "F32"
+        ? v128.load32Lane(from, v, lane, lane * line)
+        : v128.load16Lane(from, v, 2 * lane + 1, lane * line);
+      f.set(v, loaded);
+    }
+    if (dtype !== "F32") f.set(v, widenHigh(v, dtype));
+    body(v, at, lanes);
+    f.set(from, i32.add(from, 4 * line));
+    if (parts > 1) {
+      const partEnds = i32.eqz(i32.remU(i32.add(at, VECTOR_BYTES), inputs * BYTES.F32));
+      f.if(partEnds, () => f.set(from, i32.add(from, apart - pitch)));
+    }
+  });
+}
+
+/** Byte of a column within its line of a panel; `panels.ts` has the order. */
+function placeOf(row: Local<"i32">, dtype: WeightDtype): Value<"i32"> {
+  if (dtype === "F32") return i32.shl(i32.and(row, 15), 2);
+  // Columns i and i + 4 of eight are one word.
+  const word = i32.or(i32.shl(i32.and(row, 3), 2), i32.shl(i32.and(row, 8), 1));
+  return i32.or(word, i32.shrU(i32.and(row, 4), 1));
+}

@@ -1,0 +1,113 @@
+/**
+ * From the fused projection to attention's operands, in one pass: split, norm, turn, store.
+ *
+ *     q[t]            = rope(qNorm(qkv[t, 0 … H·D]))
+ *     k[·, slot + t]  = rope(kNorm(qkv[t, H·D … (H+G)·D]))
+ *     v[·, slot + t]  = qkv[t, (H+G)·D …]
+ *
+ * q [T, H·D]; qkv [T, (H+2G)·D]; k, v [G, S, D]. Row t stands at position + t and is written to cache slot + t.
+ *
+ * @module
+ */
+import { expectTensor, expectThat } from "../../errors.ts";
+import { type Norm, normJs } from "../norm.ts";
+import { rotateJs } from "../rope.ts";
+import type { Tensor } from "../../tensor.ts";
+
+/** Keys and values of one layer. */
+export interface KvCache<A = Tensor> {
+  /** [G, S, D], already turned by its position. */
+  readonly k: A;
+  /** [G, S, D] */
+  readonly v: A;
+}
+
+/** What happens on the way into the cache. */
+export interface WriteKvOptions<A = Tensor> {
+  /** [P, R], as `ropeTable` makes it; none where positions are learned. */
+  readonly table?: A;
+  /** R: numbers of a head that turn; default all of the table's width. */
+  readonly rotaryDim?: number;
+  /** Pairs (2i, 2i+1) in place of (i, i + R/2). */
+  readonly interleaved?: boolean;
+  /** Weight [D]: over each head (Qwen 3); weight [H·D]: over the whole row (OLMo 2). */
+  readonly qNorm?: Norm<A>;
+  /** Weight [D] or [G·D], as `qNorm`. */
+  readonly kNorm?: Norm<A>;
+}
+
+/** The sizes that `writeKv` works with. */
+export interface WriteKvShape {
+  readonly H: number;
+  readonly G: number;
+  readonly D: number;
+  readonly S: number;
+}
+
+/** @throws {RangeError} when the shapes of `writeKv` do not fit each other. */
+export function checkWriteKv(
+  q: Tensor,
+  cache: KvCache,
+  qkv: Tensor,
+  { table, rotaryDim, qNorm, kNorm }: WriteKvOptions,
+): WriteKvShape {
+  const [G, S, D] = cache.k.shape;
+  const [T, width] = q.shape;
+  const H = width / D;
+  expectThat("writeKv", H % G === 0, `a multiple of ${G} query heads of ${D}, got q [${q.shape}]`);
+  expectTensor("writeKv", "k", cache.k, [G, S, D]);
+  expectTensor("writeKv", "v", cache.v, [G, S, D]);
+  expectTensor("writeKv", "q", q, [T, H * D]);
+  expectTensor("writeKv", "qkv", qkv, [T, (H + 2 * G) * D]);
+  if (table) {
+    const R = rotaryDim ?? table.shape[1];
+    expectTensor("writeKv", "table", table, [table.shape[0], R]);
+    expectThat("writeKv", R % 2 === 0 && R <= D, `an even rotaryDim of at most ${D}, got ${R}`);
+  }
+  if (qNorm) expectNorm("qNorm", qNorm, D, H * D);
+  if (kNorm) expectNorm("kNorm", kNorm, D, G * D);
+  return { H, G, D, S };
+}
+
+/** A norm over each head of D numbers, or over the whole row. */
+function expectNorm(operand: string, { weight, bias }: Norm, D: number, row: number): void {
+  const C = weight.shape[0] === D ? D : row;
+  expectTensor("writeKv", operand, weight, [C]);
+  if (bias) expectTensor("writeKv", `${operand}.bias`, bias, [C]);
+}
+
+/** The oracle. `key` is scratch of G·D numbers. */
+export function writeKvJs(
+  q: Float32Array,
+  cache: KvCache<Float32Array>,
+  qkv: Float32Array,
+  options: WriteKvOptions<Float32Array>,
+  { H, G, D, S }: WriteKvShape,
+  { rows, position, slot }: { rows: number; position: number; slot: number },
+  key: Float32Array = new Float32Array(G * D),
+): void {
+  const { table, interleaved = false, qNorm, kNorm } = options;
+  const width = (H + 2 * G) * D;
+  const rotaryDim = options.rotaryDim ?? D;
+  for (let t = 0; t < rows; t++) {
+    const query = q.subarray(t * H * D, (t + 1) * H * D);
+    query.set(qkv.subarray(t * width, t * width + H * D));
+    key.set(qkv.subarray(t * width + H * D, t * width + (H + G) * D));
+    if (qNorm) normJs(query, query, qNorm, query.length / qNorm.weight.length);
+    if (kNorm) normJs(key, key, kNorm, key.length / kNorm.weight.length);
+    if (table) {
+      for (let h = 0; h < H; h++) {
+        rotateJs(query, h * D, table, position + t, rotaryDim, interleaved);
+      }
+      for (let g = 0; g < G; g++) {
+        rotateJs(key, g * D, table, position + t, rotaryDim, interleaved);
+      }
+    }
+    const values = t * width + (H + G) * D;
+    for (let g = 0; g < G; g++) {
+      const at = (g * S + slot + t) * D;
+      cache.k.set(key.subarray(g * D, (g + 1) * D), at);
+      cache.v.set(qkv.subarray(values + g * D, values + (g + 1) * D), at);
+    }
+  }
+}

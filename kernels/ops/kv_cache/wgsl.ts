@@ -1,0 +1,203 @@
+/**
+ * The WGSL form of `writeKv`; `mod.ts` has the formula and the shapes.
+ *
+ * @module
+ */
+import type { Norm } from "../norm.ts";
+import type { WriteKvOptions, WriteKvShape } from "./mod.ts";
+import { mainWgsl, sumOverLanesWgsl } from "../../wgsl/shader.ts";
+
+/** The constants that the shader is specialised on. */
+export interface WriteKvWgsl extends WriteKvShape {
+  /** Lanes of a workgroup, a power of two. */
+  readonly lanes: number;
+  /** R: numbers of a head that turn; 0 without a table. */
+  readonly rotaryDim: number;
+  /** Whether the device has subgroups; default false. */
+  readonly subgroups?: boolean;
+  /** What this dispatch writes; default all three. */
+  readonly part?: WriteKvPart;
+  readonly options: WriteKvOptions<unknown>;
+}
+
+/** Queries alone, keys and values alone, or all three. */
+export type WriteKvPart = "q" | "kv" | "qkv";
+
+/**
+ * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table, which would be nine operands. Eight are
+ * what every device can bind.
+ */
+export function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
+  return table && qNorm?.bias && kNorm?.bias ? ["q", "kv"] : ["qkv"];
+}
+
+/** Workgroups of a part. */
+export function writeKvGroups({ H, G }: WriteKvShape, part: WriteKvPart, rows: number): number {
+  return rows * headsOf(part, H, G);
+}
+
+/** Heads that a part has of a row: queries' first, then keys', then values'. */
+function headsOf(part: WriteKvPart, H: number, G: number): number {
+  return { q: H, kv: 2 * G, qkv: H + 2 * G }[part];
+}
+
+/** Mean and 1/deviation of `count` numbers of qkv, which every lane gets alike. */
+function statsWgsl(lanes: number, subgroups?: boolean): string {
+  return /* wgsl */ `
+${sumOverLanesWgsl(lanes, { subgroups })}
+fn mean_of(lane: u32, start: u32, count: u32) -> f32 {
+  var sum = 0.0;
+  for (var i = lane; i < count; i += ${lanes}u) { sum += qkv[start + i]; }
+  return sum_over_lanes(lane, sum) / f32(count);
+}
+fn inverse_of(lane: u32, start: u32, count: u32, mean: f32, eps: f32) -> f32 {
+  var squares = 0.0;
+  for (var i = lane; i < count; i += ${lanes}u) {
+    let d = qkv[start + i] - mean;
+    squares += d * d;
+  }
+  return 1.0 / sqrt(sum_over_lanes(lane, squares) / f32(count) + eps);
+}
+`;
+}
+
+/** A norm of `heads` heads: over each of them, or over all together. */
+interface HeadNorm {
+  readonly norm: Norm<unknown> | undefined;
+  readonly wholeRow: boolean;
+  readonly heads: number;
+}
+
+/**
+ * How a head of `name` (q or k) is read, as `at_<name>(index within the head, start of the head, its number, mean, 1/deviation)`, and
+ * the lines that find the two.
+ */
+function headWgsl(
+  name: "q" | "k",
+  D: number,
+  { norm, wholeRow, heads }: HeadNorm,
+): { declare: string; stats: string } {
+  if (!norm) {
+    const declare =
+      `fn at_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32) -> f32 { return qkv[start + i]; }`;
+    return { declare, stats: "let mean = 0.0; let inverse = 1.0;" };
+  }
+  const { kind, bias, eps, offset = 0 } = norm;
+  const [weightAt, biasAt] = name === "q" ? [5, 6] : [7, 8];
+  const c = wholeRow ? `head * ${D}u + i` : "i";
+  const declareBias = bias
+    ? `@group(1) @binding(${biasAt}) var<storage, read> ${name}_bias: array<f32>;`
+    : "";
+  const shift = bias ? `+ ${name}_bias[${c}]` : "";
+  const own = name === "q" ? "head" : "g";
+  const [from, count] = wholeRow ? [`start - ${own} * ${D}u`, heads * D] : ["start", D];
+  return {
+    declare: /* wgsl */ `
+@group(1) @binding(${weightAt}) var<storage, read> ${name}_weight: array<f32>;
+${declareBias}
+fn at_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32) -> f32 {
+  return (qkv[start + i] - mean) * inverse * (${name}_weight[${c}] + f32(${offset})) ${shift};
+}`,
+    stats: `${kind === "rms" ? "let mean = 0.0;" : `let mean = mean_of(lane, ${from}, ${count}u);`}
+    let inverse = inverse_of(lane, ${from}, ${count}u, mean, f32(${eps}));`,
+  };
+}
+
+/** One number of a turned head; both numbers of a pair are read for each. */
+function turnedWgsl(name: "q" | "k", rotaryDim: number, interleaved: boolean): string {
+  const plain = `at_${name}(i, start, head, mean, inverse)`;
+  if (rotaryDim === 0) {
+    return `fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
+  return ${plain};
+}`;
+  }
+  const half = rotaryDim / 2;
+  const [pair, first, partner] = interleaved
+    ? ["i / 2u", "i % 2u == 0u", "i ^ 1u"]
+    : [`i % ${half}u`, `i < ${half}u`, `(i + ${half}u) % ${rotaryDim}u`];
+  return /* wgsl */ `
+fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
+  let mine = ${plain};
+  if (i >= ${rotaryDim}u) { return mine; }
+  let other = at_${name}(${partner}, start, head, mean, inverse);
+  let row = position * ${rotaryDim}u + ${pair};
+  let sine = table[row + ${half}u];
+  return mine * table[row] + other * select(sine, -sine, ${first});
+}`;
+}
+
+/**
+ * The WGSL form: one workgroup for each head of each row, queries, then keys, then values. Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table,
+ * 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'; a part has those that it needs.
+ */
+export function writeKvWgsl(constants: WriteKvWgsl): string {
+  const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
+  const { table, qNorm, kNorm } = options;
+  const normed = part === "q" ? qNorm : part === "kv" ? kNorm : qNorm ?? kNorm;
+  const turned = (name: "q" | "k") =>
+    turnedWgsl(name, table ? rotaryDim : 0, options.interleaved ?? false);
+  const query = headWgsl("q", D, normOf(qNorm, D, H));
+  const key = headWgsl("k", D, normOf(kNorm, D, G));
+  const declareQuery = /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> q: array<f32>;
+${query.declare}
+${turned("q")}`;
+  const declareKey = /* wgsl */ `
+@group(1) @binding(1) var<storage, read_write> k: array<f32>;
+@group(1) @binding(2) var<storage, read_write> v: array<f32>;
+${key.declare}
+${turned("k")}`;
+  const writeQuery = /* wgsl */ `{
+    let to = (t * H + head) * D;
+    ${query.stats}
+    for (var i = lane; i < D; i += ${lanes}u) {
+      q[to + i] = turned_q(i, start, head, mean, inverse, position);
+    }
+  }`;
+  const writeKey = /* wgsl */ `if (head < H + G) {
+    let g = head - H;
+    let to = (g * S + run.slot + t) * D;
+    ${key.stats}
+    for (var i = lane; i < D; i += ${lanes}u) {
+      k[to + i] = turned_k(i, start, g, mean, inverse, position);
+    }
+  } else {
+    let to = ((head - H - G) * S + run.slot + t) * D;
+    for (var i = lane; i < D; i += ${lanes}u) { v[to + i] = qkv[start + i]; }
+  }`;
+  const write = {
+    q: writeQuery,
+    kv: writeKey,
+    qkv: `if (head < H) ${writeQuery} else ${writeKey}`,
+  };
+  return /* wgsl */ `
+@group(1) @binding(3) var<storage, read> qkv: array<f32>;
+${table ? "@group(1) @binding(4) var<storage, read> table: array<f32>;" : ""}
+${normed ? statsWgsl(lanes, subgroups) : ""}
+${part === "kv" ? "" : declareQuery}
+${part === "q" ? "" : declareKey}
+
+const H = ${H}u;
+const G = ${G}u;
+const D = ${D}u;
+const S = ${S}u;
+const HEADS = ${headsOf(part, H, G)}u; // of this dispatch
+const FIRST = ${part === "kv" ? H : 0}u;
+
+${mainWgsl(lanes)} {
+  let index = index_of(group, grid);
+  if (index >= run.rows * HEADS) { return; }
+  let t = index / HEADS;
+  let head = FIRST + index % HEADS;
+  let start = (t * (H + 2u * G) + head) * D;
+  let position = run.position + t;
+  ${write[part]}
+}
+`;
+}
+
+/** Whether a norm is over the whole row is told by its weight, of which a shader's constants keep the extents. */
+function normOf(norm: Norm<unknown> | undefined, D: number, heads: number): HeadNorm {
+  const shape = (norm?.weight as { shape?: readonly number[] } | undefined)?.shape;
+  return { norm, wholeRow: shape !== undefined && shape[0] !== D, heads };
+}

@@ -1,0 +1,149 @@
+/**
+ * The matrix product of every linear layer, with what follows it folded in.
+ *
+ *     v = scale · gate ⊙ activation(x · Wᵀ + bias)
+ *     v = softCap · tanh(v / softCap)                   if there is a cap
+ *     y = v, or y += v under `residual`
+ *
+ * y, gate [T, N]; x [T, K]; weight [N, K]; bias [N]. As torch.nn.functional.linear; the cap is Gemma 2's.
+ *
+ * @module
+ */
+import { type Activation, ACTIVATIONS } from "../activation.ts";
+import { expectTensor, expectThat } from "../../errors.ts";
+import { type HostArray, type Tensor, type Weight, type WeightDtype, widen } from "../../tensor.ts";
+
+/** What is done to each sum before it is stored. */
+export interface MatmulOptions<A = Tensor> {
+  /** [N] */
+  readonly bias?: A;
+  /** Applied to each sum after the bias; default none. */
+  readonly activation?: Activation;
+  /** [T, N]; multiplied in after the activation: a gated MLP's other half. */
+  readonly gate?: A;
+  /** Default 1. */
+  readonly scale?: number;
+  /** A bound that is approached smoothly; default none. */
+  readonly softCap?: number;
+  /** Add onto y, in place of overwriting it. */
+  readonly residual?: boolean;
+}
+
+/** @throws {RangeError} when the shapes of `matmul` do not fit each other, or `y` is one of its inputs. */
+export function checkMatmul(
+  y: Tensor,
+  x: Tensor,
+  weight: Weight,
+  { bias, gate }: MatmulOptions,
+): { N: number; K: number } {
+  const [N, K] = weight.shape;
+  const T = x.shape[0];
+  expectTensor("matmul", "x", x, [T, K]);
+  expectTensor("matmul", "y", y, [T, N]);
+  if (bias) expectTensor("matmul", "bias", bias, [N]);
+  if (gate) expectTensor("matmul", "gate", gate, [T, N]);
+  expectThat("matmul", y !== x && y !== gate, "y to be another tensor than its inputs");
+  return { N, K };
+}
+
+/** A weight in plain rows [N, K], as the typed-array form reads it. */
+export interface Rows {
+  readonly data: HostArray;
+  readonly dtype: WeightDtype;
+  readonly shape: readonly [N: number, K: number];
+}
+
+/** Rows of W that one pass over x serves: 8 sums stay in registers, and x is read once for all of them. */
+const BLOCK = 8;
+
+/** Scratch for `matmulJs`: one block of rows, widened, and its sums. */
+export interface MatmulScratch {
+  readonly rows: Float32Array;
+  readonly sums: Float64Array;
+}
+
+/** Scratch for a weight of K inputs; F32 weights are read where they stand. */
+export function matmulScratch(dtype: WeightDtype, K: number): MatmulScratch {
+  return { rows: new Float32Array(dtype === "F32" ? 0 : BLOCK * K), sums: new Float64Array(BLOCK) };
+}
+
+/** The oracle. 16-bit rows are widened a block at a time while they are read. */
+export function matmulJs(
+  y: Float32Array,
+  x: Float32Array,
+  weight: Rows,
+  options: MatmulOptions<Float32Array>,
+  T: number,
+  { rows, sums }: MatmulScratch = matmulScratch(weight.dtype, weight.shape[1]),
+): void {
+  const { data, dtype, shape: [N, K] } = weight;
+  for (let n = 0; n < N; n += BLOCK) {
+    const count = Math.min(BLOCK, N - n);
+    if (dtype !== "F32") widen(rows, data, dtype, n * K, count * K);
+    const w = dtype === "F32" ? data as Float32Array : rows;
+    const first = dtype === "F32" ? n * K : 0;
+    for (let t = 0; t < T; t++) {
+      if (count === BLOCK) dot8(sums, x, t * K, w, first, K);
+      else for (let i = 0; i < count; i++) sums[i] = dot(x, t * K, w, first + i * K, K);
+      store(y, t * N + n, n, sums, count, options);
+    }
+  }
+}
+
+/** Eight neighbouring rows of W times one row of x. */
+function dot8(
+  sums: Float64Array,
+  x: Float32Array,
+  xAt: number,
+  w: Float32Array,
+  wAt: number,
+  K: number,
+): void {
+  let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+  const r0 = wAt, r1 = r0 + K, r2 = r1 + K, r3 = r2 + K;
+  const r4 = r3 + K, r5 = r4 + K, r6 = r5 + K, r7 = r6 + K;
+  for (let k = 0; k < K; k++) {
+    const xk = x[xAt + k];
+    s0 += w[r0 + k] * xk;
+    s1 += w[r1 + k] * xk;
+    s2 += w[r2 + k] * xk;
+    s3 += w[r3 + k] * xk;
+    s4 += w[r4 + k] * xk;
+    s5 += w[r5 + k] * xk;
+    s6 += w[r6 + k] * xk;
+    s7 += w[r7 + k] * xk;
+  }
+  sums[0] = s0;
+  sums[1] = s1;
+  sums[2] = s2;
+  sums[3] = s3;
+  sums[4] = s4;
+  sums[5] = s5;
+  sums[6] = s6;
+  sums[7] = s7;
+}
+
+function dot(x: Float32Array, xAt: number, w: Float32Array, wAt: number, K: number): number {
+  let sum = 0;
+  for (let k = 0; k < K; k++) sum += w[wAt + k] * x[xAt + k];
+  return sum;
+}
+
+/** The epilogue: `count` sums of outputs n… of one row, stored from `at`. */
+function store(
+  y: Float32Array,
+  at: number,
+  n: number,
+  sums: Float64Array,
+  count: number,
+  { bias, activation, gate, scale = 1, softCap, residual = false }: MatmulOptions<Float32Array>,
+): void {
+  for (let i = 0; i < count; i++) {
+    let v = bias ? sums[i] + bias[n + i] : sums[i];
+    if (activation) v = ACTIVATIONS[activation](v);
+    if (gate) v *= gate[at + i];
+    v *= scale;
+    if (softCap) v = softCap * Math.tanh(v / softCap);
+    y[at + i] = residual ? y[at + i] + v : v;
+  }
+}

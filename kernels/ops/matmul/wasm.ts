@@ -1,0 +1,73 @@
+/**
+ * The WASM form of the matrix product; `mod.ts` has the formula and the shapes.
+ *
+ * The weight lies in panels of 16 outputs, which `wasm/panels.ts` has the order of. Under many rows a panel is a work item, and passes
+ * through the cache once; they are bound by what the processor multiplies and adds: `wasm_rows.ts`. A single row is bound by memory:
+ * `wasm_row.ts`. Two or three go one by one.
+ *
+ * @module
+ */
+import { call, i32, type Local, type ModuleBuilder } from "../../asm/assembler.ts";
+import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
+import type { VectorMath } from "../../asm/math.ts";
+import { PANEL_COLUMNS, panelLayout } from "../../formats/panels.ts";
+import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
+import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
+import { MANY, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
+
+/** Bytes of a panel's line, wide: the outputs of one input. */
+const LINE = 4 * PANEL_COLUMNS;
+
+/** Items of `matmulWasm`: panels, or under one row pairs of them. */
+export function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
+  return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
+}
+
+/** Bytes of scratch that each thread needs. */
+export function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
+  return shape.T < MANY ? 0 : rowsScratch(shape);
+}
+
+/** The WASM form: addresses of y, x, weight, bias, gate and the threads' scratch. */
+export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
+  const { T, N, K, dtype } = shape;
+  const store = storeWasm(m, math, shape);
+  if (T === 1) return matmulRowWasm(m, math, store, shape);
+  const { pitch } = panelLayout([N, K], dtype);
+  const one = panelsWasm(m, math, store, shape, [0]);
+  const many = T < MANY ? null : { pack: packWasm(m, K), product: rowsWasm(m, math, store, shape) };
+  return defineKernel(m, 6, (f, [y, x, w, bias, gate, scratch], { rows, begin, end }) => {
+    const [n, t, yt, xt, gt] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
+    const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
+    const oneByOne = () => {
+      f.set(yt, y);
+      f.set(xt, x);
+      f.set(gt, gate);
+      f.for(t, 0, rows, 1, () => {
+        f.do(call(one, yt, xt, w, bias, gt, i32.sub(N, n)));
+        advance(yt, N * 4);
+        advance(xt, K * 4);
+        advance(gt, N * 4);
+      });
+    };
+    f.set(w, i32.add(w, i32.mul(begin, pitch)));
+    for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
+    if (many) {
+      f.set(scratch, i32.add(scratch, i32.mul(m.thread.get, matmulScratch(shape))));
+      f.if(i32.and(m.unprepared.get, i32.geU(rows, MANY)), () => {
+        f.do(call(many.pack, scratch, x, rows));
+        f.do(m.unprepared.set(0));
+      });
+    }
+    f.for(n, i32.mul(begin, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS), PANEL_COLUMNS, () => {
+      if (many) {
+        const all = () => f.do(call(many.product, y, scratch, w, bias, gate, i32.sub(N, n), rows));
+        f.if(i32.geU(rows, MANY), all, oneByOne);
+      } else {
+        oneByOne();
+      }
+      advance(w, pitch);
+      for (const at of [y, bias, gate]) advance(at, LINE);
+    });
+  });
+}

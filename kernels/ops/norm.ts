@@ -1,0 +1,210 @@
+/**
+ * LayerNorm and RMSNorm over rows.
+ *
+ *     layer:  y = (x − mean) / sqrt(var + eps) · (weight + offset) + bias      (biased variance)
+ *     rms:    y = x / sqrt(mean(x²) + eps) · (weight + offset) + bias
+ *
+ * y, x [T, C]; weight, bias [C]. As torch.nn.LayerNorm and torch.nn.RMSNorm; `offset` 1 is Gemma's (1 + weight).
+ *
+ * @module
+ */
+import { expectTensor } from "../errors.ts";
+import type { Tensor } from "../tensor.ts";
+import {
+  f32,
+  f32x4,
+  type FunctionBuilder,
+  i32,
+  type ModuleBuilder,
+  v128,
+} from "../asm/assembler.ts";
+import type { Local, Value } from "../asm/assembler.ts";
+import { defineKernel, type Kernel } from "../asm/kernel.ts";
+import { eachFour, firstLanes, storeLanes, sumF32 } from "../asm/lanes.ts";
+import { mainWgsl, sumOverLanesWgsl } from "../wgsl/shader.ts";
+
+/** What a norm is made of. */
+export interface Norm<A = Tensor> {
+  /** With the mean taken off, or not. */
+  readonly kind: "layer" | "rms";
+  /** [C] */
+  readonly weight: A;
+  /** [C] */
+  readonly bias?: A;
+  /** Added to the variance, or to the mean square. */
+  readonly eps: number;
+  /** Added to every weight; default 0. */
+  readonly offset?: number;
+}
+
+/** A norm and what becomes of its result: y = scale · norm(x), or y += scale · norm(x). */
+export interface NormOptions<A = Tensor> extends Norm<A> {
+  /** Add onto y, in place of overwriting it. */
+  readonly residual?: boolean;
+  /** Default 1. */
+  readonly scale?: number;
+}
+
+/** @throws {RangeError} when the shapes of `norm` do not fit each other. */
+export function checkNorm(y: Tensor, x: Tensor, { weight, bias }: NormOptions): { C: number } {
+  const [T, C] = x.shape;
+  expectTensor("norm", "x", x, [T, C]);
+  expectTensor("norm", "y", y, [T, C]);
+  expectTensor("norm", "weight", weight, [C]);
+  if (bias) expectTensor("norm", "bias", bias, [C]);
+  return { C };
+}
+
+/** The oracle. `y` may be `x`. */
+export function normJs(
+  y: Float32Array,
+  x: Float32Array,
+  { kind, weight, bias, eps, offset = 0, residual = false, scale = 1 }: NormOptions<Float32Array>,
+  T: number,
+): void {
+  const C = weight.length;
+  for (let row = 0; row < T * C; row += C) {
+    let mean = 0;
+    if (kind === "layer") {
+      for (let c = 0; c < C; c++) mean += x[row + c];
+      mean /= C;
+    }
+    let squares = 0;
+    for (let c = 0; c < C; c++) squares += (x[row + c] - mean) ** 2;
+    const inverse = 1 / Math.sqrt(squares / C + eps);
+    for (let c = 0; c < C; c++) {
+      const normed = (x[row + c] - mean) * inverse * (weight[c] + offset) + (bias ? bias[c] : 0);
+      y[row + c] = residual ? y[row + c] + scale * normed : scale * normed;
+    }
+  }
+}
+
+/** The constants that a norm's shader is specialised on. */
+export interface NormWgsl {
+  /** Width of a row. */
+  readonly C: number;
+  /** Lanes of a workgroup, a power of two. */
+  readonly lanes: number;
+  /** Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written. */
+  readonly inPlace: boolean;
+  /** Whether the device has subgroups; default false. */
+  readonly subgroups?: boolean;
+  readonly options: NormOptions<unknown>;
+}
+
+/**
+ * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias (absent without one).
+ * `run` and `index_of` come from the prelude in `webgpu/pipeline.ts`.
+ */
+export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): string {
+  const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
+  const x = inPlace ? "y" : "x";
+  const declareX = inPlace ? "" : "@group(1) @binding(1) var<storage, read> x: array<f32>;";
+  const declareBias = bias ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;" : "";
+  const meanOfRow = kind === "rms" ? "let mean = 0.0;" : `var plain = 0.0;
+  for (var c = lane; c < C; c += LANES) { plain += ${x}[row + c]; }
+  let mean = sum_over_lanes(lane, plain) / f32(C);`;
+  const shift = bias ? "+ bias[c]" : "";
+  const assign = residual ? "+=" : "=";
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${declareX}
+@group(1) @binding(2) var<storage, read> weight: array<f32>;
+${declareBias}
+
+const C = ${C}u;
+const LANES = ${lanes}u;
+${sumOverLanesWgsl(lanes, { subgroups })}
+
+${mainWgsl(lanes)} {
+  let t = index_of(group, grid);
+  if (t >= run.rows) { return; }
+  let row = t * C;
+
+  ${meanOfRow}
+  var squares = 0.0;
+  for (var c = lane; c < C; c += LANES) {
+    let d = ${x}[row + c] - mean;
+    squares += d * d;
+  }
+  let inverse = 1.0 / sqrt(sum_over_lanes(lane, squares) / f32(C) + f32(${eps}));
+
+  for (var c = lane; c < C; c += LANES) {
+    let normed = (${x}[row + c] - mean) * inverse * (weight[c] + f32(${offset})) ${shift};
+    y[row + c] ${assign} f32(${scale}) * normed;
+  }
+}
+`;
+}
+
+/** The WASM form: addresses of y, x, weight, bias; an item is a row. */
+export function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
+  return defineKernel(m, 4, (f, [y, x, weight, bias], { begin, end }) => {
+    const t = f.local("i32");
+    for (const row of [y, x]) f.set(row, i32.add(row, i32.mul(begin, 4 * C)));
+    f.for(t, begin, end, 1, () => {
+      applyNorm(f, { y, x, weight, bias }, C, options, normStats(f, x, C, options));
+      f.set(x, i32.add(x, 4 * C));
+      f.set(y, i32.add(y, 4 * C));
+    });
+  });
+}
+
+/** Mean and 1/deviation of a row, in all four lanes of each. */
+export interface NormStats {
+  readonly mean: Local<"v128">;
+  readonly inverse: Local<"v128">;
+}
+
+/** The C numbers at `x` without their mean, if it is taken off. */
+function centred(x: Value<"i32">, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
+  return kind === "layer" ? f32x4.sub(v128.load(x), mean) : v128.load(x);
+}
+
+/** Writes the code that takes the measure of C numbers at `x`. */
+export function normStats(
+  f: FunctionBuilder,
+  x: Local<"i32">,
+  C: number,
+  norm: Norm<unknown>,
+): NormStats {
+  const c = f.local("i32");
+  const [sum, mean, inverse, v] = [0, 1, 2, 3].map(() => f.local("v128"));
+  const at = i32.add(x, c);
+  if (norm.kind === "layer") {
+    f.set(sum, f32x4.splat(0));
+    eachFour(f, c, C, (lanes) => f.set(sum, f32x4.add(sum, firstLanes(v128.load(at), lanes))));
+    f.set(mean, f32x4.splat(f32.div(sumF32(sum), C)));
+  }
+  f.set(sum, f32x4.splat(0));
+  eachFour(f, c, C, (lanes) => {
+    f.set(v, firstLanes(centred(at, { mean, inverse }, norm), lanes));
+    f.set(sum, f32x4.add(sum, f32x4.mul(v, v)));
+  });
+  const variance = f32.div(sumF32(sum), C);
+  f.set(inverse, f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, norm.eps)))));
+  return { mean, inverse };
+}
+
+/** Writes the code that makes C numbers at `y` of those at `x`. */
+export function applyNorm(
+  f: FunctionBuilder,
+  { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<"i32">>>,
+  C: number,
+  norm: NormOptions<unknown>,
+  stats: NormStats,
+): void {
+  const { offset = 0, residual = false, scale = 1 } = norm;
+  const c = f.local("i32");
+  const v = f.local("v128");
+  const at = (row: Value<"i32">) => i32.add(row, c);
+  eachFour(f, c, C, (lanes) => {
+    const w = v128.load(at(weight));
+    const factor = offset === 0 ? w : f32x4.add(w, f32x4.splat(offset));
+    f.set(v, f32x4.mul(f32x4.mul(centred(at(x), stats, norm), stats.inverse), factor));
+    if (norm.bias) f.set(v, f32x4.add(v, v128.load(at(bias))));
+    if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+    if (residual) f.set(v, f32x4.add(v128.load(at(y)), v));
+    storeLanes(f, at(y), v, lanes);
+  });
+}

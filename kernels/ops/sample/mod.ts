@@ -1,0 +1,180 @@
+/**
+ * From one row of logits to the next token's id.
+ *
+ *     s = logits / temperature, then / repetitionPenalty for each id drawn before (negative or not)
+ *     top-k: keep s ≥ the k-th largest, then top-p: keep s while the probability of what is greater is ≤ p
+ *     id = argmax(s + noise),  noise = −log(−log u),  u = f(seed, draw, id)
+ *
+ * logits [1, V]; ids [T] I32, of which the first is written, where the next step's `embed` reads it. The order is that of LabCore's script.
+ * Adding Gumbel noise and taking the maximum draws from softmax(s) (Gumbel, 1954), and needs no running sum: every backend that
+ * is given the same logits draws the same id. A temperature of 0 takes the largest s, the lowest id first.
+ *
+ * @module
+ */
+import { expectTensor, expectThat } from "../../errors.ts";
+import type { Tensor } from "../../tensor.ts";
+
+/** The id that stands for "the logits were not finite". */
+export const NOT_FINITE = -1;
+
+/** What sampling keeps on the device; written by the host when a generation starts. */
+export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
+  /** F32 [4]: temperature, top-k (0 = off), top-p (≥ 1 = off), repetition penalty (1 = off). */
+  readonly settings: F;
+  /** U32 [3]: the seed's low and high word, and the number of draws so far, which each draw adds to. */
+  readonly counter: U;
+  /** U32 [V]: 1 for each id drawn so far. */
+  readonly seen: U;
+  /** I32 [R]: a ring; draw i leaves its id at i mod R, so that ids of several steps come back in one read. */
+  readonly drawn: I;
+}
+
+/** @throws {RangeError} when the shapes of `sample` do not fit each other. */
+export function checkSample(
+  ids: Tensor,
+  logits: Tensor,
+  { settings, counter, seen, drawn }: Sampling,
+): { V: number; R: number } {
+  const V = logits.shape[1];
+  const R = drawn.shape[0];
+  expectTensor("sample", "logits", logits, [1, V]);
+  expectTensor("sample", "ids", ids, [ids.shape[0]], "I32");
+  expectTensor("sample", "settings", settings, [4]);
+  expectTensor("sample", "counter", counter, [3], "U32");
+  expectTensor("sample", "seen", seen, [V], "U32");
+  expectTensor("sample", "drawn", drawn, [R], "I32");
+  expectThat("sample", ids.shape[0] >= 1 && R >= 1, "room for one id");
+  expectThat("sample", ids !== drawn, "ids to be another tensor than drawn");
+  return { V, R };
+}
+
+/** The distribution's shape; see the module for what each does. */
+export interface Filter {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly repetitionPenalty: number;
+}
+
+/**
+ * Writes to `out` the scaled logits that may be drawn, and −Infinity for the rest. `sorted` is scratch of V numbers.
+ * @returns whether every logit was finite; `out` means nothing otherwise.
+ */
+export function filterLogits(
+  out: Float32Array,
+  logits: Float32Array,
+  seen: Uint32Array,
+  { temperature, topK, topP, repetitionPenalty }: Filter,
+  sorted: Float32Array,
+): boolean {
+  const V = logits.length;
+  const greedy = temperature === 0;
+  const divisor = greedy ? 1 : Math.max(temperature, 1e-6);
+  let best = 0;
+  for (let id = 0; id < V; id++) {
+    if (!Number.isFinite(logits[id])) return false;
+    out[id] = logits[id] / divisor;
+    if (seen[id]) out[id] /= repetitionPenalty;
+    if (out[id] > out[best]) best = id;
+  }
+  if (greedy) {
+    const max = out[best];
+    out.fill(-Infinity);
+    out[best] = max;
+    return true;
+  }
+  const cutK = topK > 0 && topK < V;
+  const cutP = topP < 1;
+  if (!cutK && !cutP) return true;
+  sorted.set(out);
+  sorted.sort(); // ascending
+  let threshold = cutK ? sorted[V - topK] : -Infinity;
+  if (cutP) threshold = topPThreshold(sorted, threshold, topP);
+  for (let id = 0; id < V; id++) if (out[id] < threshold) out[id] = -Infinity;
+  return true;
+}
+
+/** The least of the ascending values ≥ `floor` such that the probability of all that is greater is at most `p`. */
+function topPThreshold(sorted: Float32Array, floor: number, p: number): number {
+  const max = sorted[sorted.length - 1];
+  let first = sorted.length - 1;
+  let total = 0;
+  for (let i = sorted.length - 1; i >= 0 && sorted[i] >= floor; i--) {
+    total += Math.exp(sorted[i] - max);
+    first = i;
+  }
+  let greater = 0;
+  for (let i = sorted.length - 1; i > first; i--) {
+    greater += Math.exp(sorted[i] - max);
+    if (sorted[i - 1] < sorted[i] && greater > p * total) return sorted[i];
+  }
+  return sorted[first];
+}
+
+/** Bits that each of eight rounds turns by, in order. */
+export const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
+
+/**
+ * Threefry-2x32, 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a counter in, 64 random
+ * bits out, by additions, rotations and exclusive ors of 32-bit integers alone. Returns the first word.
+ */
+export function threefry(key0: number, key1: number, counter0: number, counter1: number): number {
+  const keys = [key0, key1, 0x1bd11bda ^ key0 ^ key1];
+  let x = (counter0 + key0) | 0;
+  let y = (counter1 + key1) | 0;
+  for (let round = 0; round < 20; round++) {
+    const r = ROTATIONS[round % 8];
+    x = (x + y) | 0;
+    y = ((y << r) | (y >>> (32 - r))) ^ x;
+    if (round % 4 === 3) {
+      const i = (round + 1) / 4;
+      x = (x + keys[i % 3]) | 0;
+      y = (y + keys[(i + 1) % 3] + i) | 0;
+    }
+  }
+  return x >>> 0;
+}
+
+/** Gumbel noise of one id in one draw. 23 bits: u is exact in F32 and is neither 0 nor 1. */
+export function gumbel(seed0: number, seed1: number, draw: number, id: number): number {
+  const u = ((threefry(seed0, seed1, draw, id) >>> 9) + 0.5) / 2 ** 23;
+  return -Math.log(-Math.log(u));
+}
+
+/** Scratch for `sampleJs`: V numbers each. */
+export interface SampleScratch {
+  readonly kept: Float32Array;
+  readonly sorted: Float32Array;
+}
+
+/** The oracle. */
+export function sampleJs(
+  ids: Int32Array,
+  logits: Float32Array,
+  { settings, counter, seen, drawn }: Sampling<Float32Array, Uint32Array, Int32Array>,
+  { kept, sorted }: SampleScratch = {
+    kept: new Float32Array(logits.length),
+    sorted: new Float32Array(logits.length),
+  },
+): void {
+  const [temperature, topK, topP, repetitionPenalty] = settings;
+  const [seed0, seed1, draw] = counter;
+  const filter = { temperature, topK, topP, repetitionPenalty };
+  let best = NOT_FINITE;
+  let bestValue = -Infinity;
+  if (filterLogits(kept, logits, seen, filter, sorted)) {
+    for (let id = 0; id < kept.length; id++) {
+      if (kept[id] === -Infinity) continue;
+      const noise = temperature === 0 ? 0 : gumbel(seed0, seed1, draw, id);
+      const value = Math.fround(kept[id] + noise);
+      if (best === NOT_FINITE || value > bestValue) {
+        best = id;
+        bestValue = value;
+      }
+    }
+    seen[best] = 1;
+  }
+  ids[0] = best;
+  drawn[draw % drawn.length] = best;
+  counter[2]++;
+}

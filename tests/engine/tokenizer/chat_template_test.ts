@@ -1,0 +1,315 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { CheckpointError } from "../../../engine/errors.ts";
+import { loadModel } from "../../../engine/model.ts";
+import { ChatTemplate } from "../../../engine/tokenizer/chat_template.ts";
+import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
+import { formatTime } from "../../../engine/tokenizer/strftime.ts";
+import type { ChatMessage, Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+import { CHAT_TEMPLATE, CHAT_TOKENIZER, withChatModel } from "../../chat_model.ts";
+import { inTempFolder } from "../../safetensors.ts";
+import { fixture, readJson } from "../../testing.ts";
+
+/** As tests/fixtures/chat/make_goldens.py writes it: a text, or the reason why there is none. */
+interface Golden {
+  readonly variables: Readonly<Record<string, unknown>>;
+  readonly templates: Readonly<Record<string, string>>;
+  readonly cases: readonly {
+    readonly template: string;
+    readonly messages: readonly ChatMessage[];
+    readonly add_generation_prompt: boolean;
+    readonly text?: string;
+    readonly error?: string;
+  }[];
+  readonly gaps: readonly {
+    readonly template: string;
+    readonly text: string;
+    readonly theirs: string | null;
+  }[];
+}
+
+const GOLDEN = readJson<Golden>("chat/golden.json");
+const HI: readonly ChatMessage[] = [{ role: "user", content: "Hi there" }];
+const ANSWERED = [...HI, { role: "assistant", content: "Yes" }];
+
+type Json = Record<string, unknown>;
+
+/** A tokenizer beside which a tokenizer_config.json and other files lie. */
+async function tokenizerWith(
+  config: Json,
+  files: Readonly<Record<string, string>> = {},
+): Promise<Tokenizer> {
+  let made: Tokenizer | undefined;
+  await inTempFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(CHAT_TOKENIZER));
+    await Deno.writeTextFile(`${folder}/tokenizer_config.json`, JSON.stringify(config));
+    for (const [name, text] of Object.entries(files)) {
+      await Deno.writeTextFile(`${folder}/${name}`, text);
+    }
+    made = await loadTokenizer(folder);
+  });
+  return made!;
+}
+
+/** What a template gives, or the reason that it gives for not doing so. */
+async function outcome(
+  chat_template: unknown,
+  messages = HI,
+  addGenerationPrompt = true,
+  config: Json = GOLDEN.variables,
+): Promise<{ text: string } | { error: string }> {
+  const tokenizer = await tokenizerWith({ ...config, chat_template });
+  try {
+    return { text: tokenizer.applyChatTemplate(messages, { addGenerationPrompt }) };
+  } catch (error) {
+    assert.ok(error instanceof CheckpointError, `${error}`);
+    const [, reason] = /^Cannot apply the chat template of ".*tokenizer\.json": (.*)$/
+      .exec(error.message) ?? assert.fail(error.message);
+    return { error: reason };
+  }
+}
+
+for (const [name, template] of Object.entries(GOLDEN.templates)) {
+  Deno.test(`applyChatTemplate() gives what transformers gives when it is ${name}`, async () => {
+    const cases = GOLDEN.cases.filter((one) => one.template === name);
+    assert.ok(cases.length > 0);
+    for (const { messages, add_generation_prompt, text, error } of cases) {
+      const expected = text === undefined ? { error } : { text };
+      const where = JSON.stringify(messages);
+      assert.deepEqual(await outcome(template, messages, add_generation_prompt), expected, where);
+    }
+  });
+}
+
+Deno.test("applyChatTemplate() differs from transformers as @huggingface/jinja does when a template is one of these", async () => {
+  for (const { template, theirs, text } of GOLDEN.gaps) {
+    assert.notEqual(theirs, text);
+    const got = await outcome(template);
+    assert.equal("text" in got ? got.text : null, theirs, template);
+  }
+});
+
+Deno.test("applyChatTemplate() strips the characters that Python would when strip() names them", async () => {
+  const cases = {
+    "{{ '\n\n a \n'.strip('\n') }}|": " a |",
+    "{{ 'xxaxx'.lstrip('x') }}|{{ 'xxaxx'.rstrip('x') }}": "axx|xxa",
+    "{{ 'abcba'.strip('ab') }}|{{ 'aa'.strip('a') }}|": "c||",
+    "{{ ' a '.strip() }}|{{ 'a-b'.split('-')[1] }}": "a|b",
+    "{{ '😀a😀'.strip('😀') }}": "a",
+  };
+  for (const [template, text] of Object.entries(cases)) {
+    assert.deepEqual(await outcome(template), { text }, template);
+  }
+});
+
+Deno.test("applyChatTemplate() ends the conversation with the assistant's beginning unless told not to", async () => {
+  const tokenizer = await tokenizerWith({ chat_template: CHAT_TEMPLATE });
+  const turn = "<|im_start|>user\nHi there<|im_end|>\n";
+  assert.equal(tokenizer.applyChatTemplate(HI), `${turn}<|im_start|>assistant\n`);
+  assert.equal(tokenizer.applyChatTemplate(HI, { addGenerationPrompt: false }), turn);
+});
+
+Deno.test("applyChatTemplate() takes the template in every spelling when there are several", async () => {
+  const named = [{ name: "rag", template: "no" }, { name: "default", template: "yes" }];
+  for (const template of ["yes", named, { default: "yes", rag: "no" }]) {
+    assert.deepEqual(await outcome(template), { text: "yes" });
+  }
+  const error = `expected a template named "default", got "rag"`;
+  assert.deepEqual(await outcome([named[0]]), { error });
+  assert.deepEqual(await outcome(5), { error: "expected chat_template to be text, got 5" });
+  const files = { "chat_template.jinja": "{{ 'a' }}\n" };
+  assert.equal((await tokenizerWith({}, files)).applyChatTemplate(HI), "a");
+  assert.equal((await tokenizerWith({ chat_template: "no" }, files)).applyChatTemplate(HI), "a");
+});
+
+Deno.test("applyChatTemplate() knows the marks by their names when a template asks for them", async () => {
+  const config = {
+    bos_token: { __type: "AddedToken", content: "<|im_start|>", lstrip: true },
+    pad_token: null,
+    extra_special_tokens: { image_token: "<image>" },
+    additional_special_tokens: ["<|a|>", { content: "<|b|>" }],
+  };
+  const template = "{{ bos_token }},{{ pad_token }},{{ image_token }},{{ eos_token }}," +
+    "{{ additional_special_tokens[1] }},{{ tools is none }},{{ cls_token is defined }}";
+  const files = { "special_tokens_map.json": JSON.stringify({ eos_token: "<|im_end|>" }) };
+  const tokenizer = await tokenizerWith({ ...config, chat_template: template }, files);
+  assert.equal(
+    tokenizer.applyChatTemplate(HI),
+    "<|im_start|>,,<image>,<|im_end|>,<|b|>,true,false",
+  );
+});
+
+Deno.test("applyChatTemplate() refuses in a sentence when a message is none", async () => {
+  const tokenizer = await tokenizerWith({ chat_template: CHAT_TEMPLATE });
+  for (const message of [null, {}, { role: "user" }, { role: "user", content: 5 }]) {
+    assert.throws(
+      () => tokenizer.applyChatTemplate([message as unknown as ChatMessage]),
+      /^TypeError: Cannot apply a chat template: expected messages with a role and a content, got /,
+    );
+  }
+});
+
+Deno.test("a tokenizer with a broken template still encodes", async () => {
+  const tokenizer = await tokenizerWith({ chat_template: "{% if %}", eos_token: "<|im_end|>" });
+  assert.deepEqual(tokenizer.encode("<|im_end|>a"), [2, 69]);
+  assert.deepEqual(tokenizer.eosIds, [2]);
+});
+
+/** Templates that mean harm or are broken, and a part of what is said. */
+const HOSTILE: Readonly<Record<string, RegExp>> = {
+  "{{ raise_exception('Only\nusers') }}": /^Only users$/,
+  "{{ nobody.knows() }}": /not a function/,
+  "{{ 'a' | nofilter }}": /Unknown StringValue filter: nofilter/,
+  "{% if messages is notest %}{% endif %}": /Unknown test: notest/,
+  "{% import 'os' as os %}": /Unknown statement type: import/,
+  "{% include '/etc/passwd' %}": /Unknown statement type: include/,
+  "{% if true %}": /cut short or damaged/,
+  "{{ 'a": /Unexpected end of input/,
+  "{{": /cut short or damaged/,
+  "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}":
+    /does not come to an end/,
+  "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}":
+    /does not come to an end/,
+  "{% set ns = namespace(s='ab') %}{% for a in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}":
+    /makes a text of \d+ characters/,
+  "{% set ns = namespace(s=[1]) %}{% for a in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}":
+    /makes a list of \d+ items/,
+  "{{ range(100001) }}": /at most 100000 numbers/,
+  "{{ range(0, 5, 0) }}": /a step other than 0/,
+  "{{ range('a') }}": /takes one to three integers/,
+  "{{ 'a' | indent(1000000000) }}": /it is too much/,
+  "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /too much|not a function/,
+  [`{{ ${"(".repeat(1e5)} }}`]: /it is too much/,
+  [`{{ ${"not ".repeat(1e5)}a }}`]: /it is too much/,
+  ["a".repeat(2e6)]: /at most 1000000 characters/,
+};
+
+Deno.test("applyChatTemplate() ends with a sentence when a template is broken or means harm", async () => {
+  for (const [template, reason] of Object.entries(HOSTILE)) {
+    const start = performance.now();
+    const got = await outcome(template);
+    assert.ok("error" in got, template.slice(0, 80));
+    assert.match(got.error, reason);
+    assert.ok(performance.now() - start < 30_000, template.slice(0, 80));
+  }
+});
+
+Deno.test("applyChatTemplate() gives text or a sentence when a template has any mistake", async () => {
+  const jinja = await import("@huggingface/jinja");
+  const templates = Object.values(GOLDEN.templates);
+  const junk = fc.constantFrom(
+    "",
+    "{%",
+    "%}",
+    "{{",
+    "}}",
+    "{#",
+    "'",
+    "(",
+    "|",
+    " - ",
+    "[0]",
+    "\\",
+    "for ",
+  );
+  fc.assert(
+    fc.property(fc.nat(), fc.nat(), fc.nat(9), junk, (which, where, length, junk) => {
+      const template = templates[which % templates.length];
+      const at = where % template.length;
+      const broken = template.slice(0, at) + junk + template.slice(at + length);
+      try {
+        new ChatTemplate(jinja, broken, GOLDEN.variables, "it").render(ANSWERED, true);
+      } catch (error) {
+        assert.ok(error instanceof CheckpointError, `${error}`);
+        assert.match(error.message, /^Cannot apply the chat template of it: .+$/);
+      }
+    }),
+    { seed: 1, numRuns: 3000 },
+  );
+});
+
+Deno.test("applyChatTemplate() has the time of chats of a thousand turns", async () => {
+  const messages = Array.from({ length: 1000 }, (_, i) => ({
+    role: ["user", "assistant"][i % 2],
+    content: `Message ${i}. `.repeat(50),
+  }));
+  for (const [name, template] of Object.entries(GOLDEN.templates)) {
+    assert.ok("text" in await outcome(template, messages), name);
+  }
+});
+
+Deno.test("eosIds has the mark that a chat template writes after an answer", async () => {
+  const eosOf = async (config: Json) => (await tokenizerWith(config)).eosIds;
+  const eos_token = "<|endoftext|>";
+  assert.deepEqual(await eosOf({ eos_token }), [0]);
+  assert.deepEqual(await eosOf({ eos_token, chat_template: CHAT_TEMPLATE }), [0, 2]);
+  assert.deepEqual(await eosOf({ chat_template: CHAT_TEMPLATE }), [2]);
+  const after = (text: string) => `{% for m in messages %}{{ m.content }}${text}{% endfor %}`;
+  assert.deepEqual(await eosOf({ eos_token, chat_template: after(" {{ eos_token }}") }), [0]);
+  for (const rest of ["", "\n", "### User", "a<|im_end|>"]) {
+    assert.deepEqual(await eosOf({ eos_token, chat_template: after(rest) }), [0], rest);
+  }
+  const refusing = "{{ raise_exception('no') }}";
+  assert.deepEqual(await eosOf({ eos_token, chat_template: refusing }), [0]);
+});
+
+Deno.test("generate() ends an answer at the template's mark, which no configuration names", () =>
+  withChatModel(async (folder) => {
+    await Deno.writeTextFile(`${folder}/generation_config.json`, `{"eos_token_id":[0]}`);
+    await using model = await loadModel(folder, { device: "js" });
+    assert.deepEqual(model.config.eosIds, [0]);
+    // Any of 320 ids is drawn in time, and the text ends where it is one of these.
+    const options = { temperature: 5, topK: 0, maxNewTokens: 110, seed: 0 };
+    const seen = new Set<number>();
+    for (; seen.size < 2 && options.seed < 100; options.seed++) {
+      const tokens = await Array.fromAsync(model.generate("Hi", options));
+      const marks = tokens.flatMap(({ id, finishReason }) =>
+        id === 0 || id === 2 ? [[id, finishReason]] : []
+      );
+      assert.ok(marks.length <= 1);
+      for (const [id, reason] of marks) {
+        assert.equal(reason, "eos");
+        seen.add(id as number);
+      }
+    }
+    assert.deepEqual([...seen].sort(), [0, 2]);
+  }));
+
+Deno.test("the model reads one end-of-text id or several from generation_config.json", () =>
+  withChatModel(async (folder) => {
+    for (const [eos, ids] of [[7, [7]], [[5, 6], [5, 6]], [null, [2]]] as const) {
+      const path = `${folder}/generation_config.json`;
+      await Deno.writeTextFile(path, JSON.stringify({ eos_token_id: eos }));
+      await using model = await loadModel(folder, { device: "js" });
+      assert.deepEqual(model.config.eosIds, ids);
+    }
+  }));
+
+Deno.test("formatTime() writes what Python's strftime writes", () => {
+  const cases: readonly (readonly [Date, string, string])[] = [
+    [
+      new Date(2024, 6, 4, 15, 5, 9),
+      "%d %b %Y|%A, %B %-d, %Y|%I:%M %p|%j|%H:%M:%S|%y-%m|%F %T %D %R|%a %w %u|%%d|%n",
+      "04 Jul 2024|Thursday, July 4, 2024|03:05 PM|186|15:05:09|24-07|2024-07-04 15:05:09 07/04/24 15:05|Thu 4 4|%d|\n",
+    ],
+    [new Date(2024, 11, 1), "%-I %p %j %a %-m/%-d %Q", "12 AM 336 Sun 12/1 %Q"],
+  ];
+  for (const [date, format, text] of cases) assert.equal(formatTime(date, format), text);
+});
+
+Deno.test("applyChatTemplate() says that there is none when it is LabCore's, or a tokenizer alone", async () => {
+  const digits = fixture("tokenizers/digits");
+  const none = `there is none beside "${digits}/tokenizer.json"`;
+  for (
+    const [path, reason] of [[digits, none], [
+      fixture("labcore/learned"),
+      "a character vocabulary has none",
+    ]]
+  ) {
+    const tokenizer = await loadTokenizer(path);
+    assert.throws(
+      () => tokenizer.applyChatTemplate(ANSWERED),
+      new CheckpointError(`Cannot apply a chat template: ${reason}`),
+    );
+  }
+});

@@ -1,0 +1,214 @@
+import assert from "node:assert/strict";
+import {
+  call,
+  f32,
+  f32x4,
+  i32,
+  ModuleBuilder,
+  signedLeb,
+  unsignedLeb,
+  v128,
+} from "../../../kernels/asm/assembler.ts";
+
+/** Compiles a module and gives its exports, over `memory`. */
+function exportsOf(m: ModuleBuilder, memory = new WebAssembly.Memory({ initial: 1 })) {
+  const module = new WebAssembly.Module(m.toBytes());
+  const instance = new WebAssembly.Instance(module, {
+    env: { memory, half: (x: number) => x / 2 },
+  });
+  return instance.exports as Record<string, (...args: number[]) => number>;
+}
+
+Deno.test("unsignedLeb() takes one byte more when seven bits are full", () => {
+  const known: [number, number[]][] = [
+    [0, [0]],
+    [127, [0x7f]],
+    [128, [0x80, 0x01]],
+    [16383, [0xff, 0x7f]],
+    [16384, [0x80, 0x80, 0x01]],
+    [624485, [0xe5, 0x8e, 0x26]], // the example of the DWARF specification
+    [2 ** 32 - 1, [0xff, 0xff, 0xff, 0xff, 0x0f]],
+  ];
+  for (const [value, bytes] of known) assert.deepEqual(unsignedLeb(value), bytes, `${value}`);
+});
+
+Deno.test("signedLeb() keeps the sign when the last byte's bit 6 would lie", () => {
+  const known: [number, number[]][] = [
+    [0, [0]],
+    [63, [0x3f]],
+    [64, [0xc0, 0x00]],
+    [-1, [0x7f]],
+    [-64, [0x40]],
+    [-65, [0xbf, 0x7f]],
+    [8191, [0xff, 0x3f]],
+    [8192, [0x80, 0xc0, 0x00]],
+    [-123456, [0xc0, 0xbb, 0x78]], // the example of the DWARF specification
+    [2 ** 31 - 1, [0xff, 0xff, 0xff, 0xff, 0x07]],
+    [-(2 ** 31), [0x80, 0x80, 0x80, 0x80, 0x78]],
+    [2 ** 32 - 1, [0x7f]], // as an I32 has it
+  ];
+  for (const [value, bytes] of known) assert.deepEqual(signedLeb(value), bytes, `${value}`);
+});
+
+Deno.test("toBytes() gives the known bytes when a module adds two numbers", () => {
+  const m = new ModuleBuilder();
+  m.export("add", m.define(["i32", "i32"], "i32", (_, a, b) => i32.add(a, b)));
+  assert.deepEqual([...m.toBytes()], [
+    ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+    ...[0x01, 0x07, 0x01, 0x60, 0x02, 0x7f, 0x7f, 0x01, 0x7f], // type: (i32, i32) → i32
+    ...[0x02, 0x0f, 0x01, 0x03, 0x65, 0x6e, 0x76, 0x06], // import: env
+    ...[0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 0x02, 0x00, 0x00], // memory, of 0 pages or more
+    ...[0x03, 0x02, 0x01, 0x00], // function: of type 0
+    ...[0x07, 0x07, 0x01, 0x03, 0x61, 0x64, 0x64, 0x00, 0x00], // export: add
+    ...[0x0a, 0x09, 0x01, 0x07, 0x00, 0x20, 0x00, 0x20, 0x01, 0x6a, 0x0b], // local.get 0, 1, i32.add
+  ]);
+  assert.equal(exportsOf(m).add(40, 2), 42);
+});
+
+Deno.test("for() does not enter the body when there is nothing to walk", () => {
+  const m = new ModuleBuilder();
+  const turns = m.define(["i32", "i32"], "i32", (f, from, to) => {
+    const [i, count] = [f.local("i32"), f.local("i32")];
+    f.for(i, from, to, 3, () => f.set(count, i32.add(count, 1)));
+    return count;
+  });
+  m.export("turns", turns);
+  const { turns: run } = exportsOf(m);
+  assert.deepEqual([run(5, 5), run(5, 6), run(5, 8), run(5, 9)], [0, 1, 1, 2]);
+  assert.equal(run(2 ** 31 - 1, 2 ** 31 + 1), 1, "addresses go beyond 2 GiB");
+});
+
+Deno.test("if() runs the other branch when its condition is zero", () => {
+  const m = new ModuleBuilder();
+  const sign = m.define(["f32"], "i32", (f, x) => {
+    const result = f.local("i32");
+    f.if(f32.gt(x, 0), () => f.set(result, 1), () => f.set(result, -1));
+    return result;
+  });
+  m.export("sign", sign);
+  const { sign: run } = exportsOf(m);
+  assert.deepEqual([run(3), run(-3), run(NaN)], [1, -1, -1]);
+});
+
+Deno.test("call() reaches the host and the module's own functions", () => {
+  const m = new ModuleBuilder();
+  const half = m.import("half", ["f64"], "f64");
+  const quarter = m.define(["f64"], "f64", (_, x) => call(half, call(half, x)));
+  m.export("quarter", m.define(["f64"], "f64", (_, x) => call(quarter, x)));
+  assert.equal(exportsOf(m).quarter(6), 1.5);
+});
+
+Deno.test("import() throws when a function is defined already", () => {
+  const m = new ModuleBuilder();
+  m.define([], "void", () => {});
+  assert.throws(
+    () => m.import("late", [], "void"),
+    /Cannot import "late": expected imports before/,
+  );
+});
+
+Deno.test("store() and load() move vectors when the address is odd", () => {
+  const m = new ModuleBuilder();
+  const double = m.define(["i32"], "void", (f, at) => {
+    f.store(at, f32x4.add(v128.load(at), v128.load(at)));
+    f.storeLane(at, f32x4.splat(7), 2, 8);
+  });
+  m.export("double", double);
+  const memory = new WebAssembly.Memory({ initial: 1 });
+  const values = new Float32Array([1, 2, 3, 4]);
+  new Uint8Array(memory.buffer).set(new Uint8Array(values.buffer), 21);
+  exportsOf(m, memory).double(21);
+  assert.deepEqual(
+    new Float32Array(memory.buffer.slice(21, 37)),
+    new Float32Array([2, 4, 7, 8]),
+  );
+});
+
+Deno.test("local() counts on when a function has more variables than a byte can number", () => {
+  const m = new ModuleBuilder();
+  const sum = m.define(["i32"], "i32", (f, x) => {
+    const locals = Array.from({ length: 300 }, () => f.local("i32"));
+    for (const [i, local] of locals.entries()) f.set(local, i32.add(i > 0 ? locals[i - 1] : x, 1));
+    return locals[299];
+  });
+  m.export("sum", sum);
+  assert.ok(WebAssembly.validate(m.toBytes()));
+  assert.equal(exportsOf(m).sum(2), 302);
+});
+
+Deno.test("global() keeps its value from call to call", () => {
+  const m = new ModuleBuilder();
+  const count = m.global();
+  m.export(
+    "next",
+    m.define([], "i32", (f) => {
+      f.do(count.set(i32.add(count.get, 5)));
+      return count.get;
+    }),
+  );
+  const { next } = exportsOf(m);
+  assert.deepEqual([next(), next()], [5, 10]);
+});
+
+Deno.test("toText() tells what a module does when it has each kind of part", () => {
+  const m = new ModuleBuilder(true, 3);
+  const half = m.import("half", ["f64"], "f64");
+  const func = m.define(["i32"], "i32", (f, x) => {
+    const v = f.local("v128");
+    f.for(x, x, -8, 4, () => f.set(v, f32x4.relaxedMadd(v, v128.load(x, 300), f32x4.splat(0.5))));
+    f.if(i32.eqz(x), () => f.storeLane(x, v, 3, 12), () => f.do(m.thread.set(7)));
+    return i32.truncF32U(f32.demoteF64(call(half, 2 ** 70)));
+  });
+  m.export("func", func);
+  assert.equal(
+    m.toText(),
+    `(module
+  (import "env" "memory" (memory 3 65536 shared))
+  (import "env" "half" (func $0 (param f64) (result f64)))
+  (global (mut i32) (i32.const 0))
+  (export "func" (func $1))
+  (func $1 (param i32) (result i32)
+    (local v128)
+    local.get 0
+    local.set 0
+    local.get 0
+    i32.const -8
+    i32.lt_u
+    if
+      loop
+        local.get 1
+        local.get 0
+        v128.load offset=300
+        f32.const 0.5
+        f32x4.splat
+        f32x4.relaxed_madd
+        local.set 1
+        local.get 0
+        i32.const 4
+        i32.add
+        local.set 0
+        local.get 0
+        i32.const -8
+        i32.lt_u
+        br_if 0
+      end
+    end
+    local.get 0
+    i32.eqz
+    if
+      local.get 0
+      local.get 1
+      v128.store32_lane offset=12 3
+    else
+      i32.const 7
+      global.set 0
+    end
+    f64.const 1.1805916207174113e+21
+    call 0
+    f32.demote_f64
+    i32.trunc_f32_u
+  )
+)
+`,
+  );
+});

@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { type Activation, ACTIVATIONS } from "../../../kernels/ops/activation.ts";
+import { call, ModuleBuilder, v128 } from "../../../kernels/asm/assembler.ts";
+import { VectorMath } from "../../../kernels/asm/math.ts";
+import { assertClose, TOLERANCE } from "../../testing.ts";
+
+/** A module that puts each function to every F32 of its memory, from byte 0 on, in place. */
+async function open(relaxed: boolean) {
+  const m = new ModuleBuilder();
+  const math = new VectorMath(m, relaxed);
+  const activation = (name: Activation) =>
+    m.define(["v128"], "v128", (f, x) => math.activate(f, name, x));
+  const funcs = {
+    exp: math.exp(),
+    exp2: m.define(["v128"], "v128", (f, x) => math.exp2(f, x)),
+    tanh: math.tanh(),
+    gelu: activation("gelu"),
+    geluTanh: activation("geluTanh"),
+    silu: activation("silu"),
+    relu: activation("relu"),
+  };
+  for (const [name, func] of Object.entries(funcs)) {
+    const each = m.define(["i32"], "void", (f, end) => {
+      const at = f.local("i32");
+      f.for(at, 0, end, 16, () => f.store(at, call(func, v128.load(at))));
+    });
+    m.export(name, each);
+  }
+  const memory = new WebAssembly.Memory({ initial: 256 });
+  const { instance } = await WebAssembly.instantiate(m.toBytes(), { env: { memory } });
+  return (name: keyof typeof funcs, xs: Float32Array): Float32Array => {
+    const view = new Float32Array(memory.buffer, 0, xs.length);
+    view.set(xs);
+    (instance.exports[name] as (end: number) => void)(4 * Math.ceil(xs.length / 4) * 4);
+    return view.slice();
+  };
+}
+
+const ROADS = [await open(false), await open(true)];
+
+/** Every F32 of a stride of bits, of both signs; infinities and NaN are not among them. */
+function manyNumbers(stride: number): Float32Array {
+  const bits: number[] = [];
+  for (let b = 0; b < 0x7f800000; b += stride) bits.push(b, b | 0x80000000);
+  return new Float32Array(Uint32Array.from(bits).buffer);
+}
+
+/** Distance of an F32 from the true value, in units of the last place there. */
+function ulp(actual: number, exact: number): number {
+  if (Object.is(Math.fround(exact), actual)) return 0;
+  const exponent = Math.max(Math.floor(Math.log2(Math.abs(exact))), -126);
+  return Math.abs(actual - exact) / 2 ** (exponent - 23);
+}
+
+const NUMBERS = manyNumbers(16381);
+
+const FUNCTIONS = {
+  exp: { exact: Math.exp, limit: 2 },
+  tanh: { exact: Math.tanh, limit: 3 },
+} as const;
+
+for (const [name, { exact, limit }] of Object.entries(FUNCTIONS)) {
+  Deno.test(`${name}() is within ${limit} ulp when it is put to every exponent (wasm)`, () => {
+    for (const put of ROADS) {
+      const ys = put(name as keyof typeof FUNCTIONS, NUMBERS);
+      let [worst, at] = [0, 0];
+      for (const [i, y] of ys.entries()) {
+        const distance = ulp(y, exact(NUMBERS[i]));
+        if (!(distance <= worst)) [worst, at] = [distance, NUMBERS[i]];
+      }
+      assert.ok(worst <= limit, `${worst} ulp at ${at}`);
+    }
+  });
+}
+
+Deno.test("exp2() is within 3 ulp or 0 when its argument is 128 at most (wasm)", () => {
+  const xs = NUMBERS.filter((x) => x <= 128);
+  for (const put of ROADS) {
+    for (const [i, y] of put("exp2", xs).entries()) {
+      const [x, exact] = [xs[i], 2 ** xs[i]];
+      if (x <= -125.5 && y === 0) continue;
+      assert.ok(ulp(y, exact) <= 3, `${y} at ${x}`);
+    }
+    const ends = put("exp2", new Float32Array([NaN, -Infinity, -3e38, -126, 0, 1, 127, 128]));
+    assert.deepEqual([...ends], [NaN, 0, 0, 0, 1, 2, 2 ** 127, Infinity]);
+  }
+});
+
+Deno.test("VectorMath has activations of float accuracy when numbers are of every size", () => {
+  const xs = NUMBERS.filter((x) => Math.abs(x) < 1e4);
+  for (const put of ROADS) {
+    for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
+      const ys = put(name, xs);
+      // Relative to the greater of 1 and the argument, as the products that they go into see it.
+      const size = xs.map((x) => Math.max(1, Math.abs(x)));
+      const expected = Float64Array.from(xs, (x, i) => ACTIVATIONS[name](x) / size[i]);
+      const got = Float64Array.from(ys, (y, i) => y / size[i]);
+      assertClose(got, expected, TOLERANCE.vectorMath, name);
+    }
+  }
+});
+
+Deno.test("VectorMath keeps a NaN, and gives what functions tend to at infinity", () => {
+  const xs = new Float32Array([NaN, Infinity, -Infinity, 0, -0, 3e38, -3e38, 1e-45]);
+  for (const put of ROADS) {
+    assert.deepEqual([...put("exp", xs)], [NaN, Infinity, 0, 1, 1, Infinity, 0, 1]);
+    const ys = Array.from(put("tanh", xs), (y) => y + 0); // one zero
+    assert.deepEqual(ys.slice(0, 7), [NaN, 1, -1, 0, 0, 1, -1]);
+    for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
+      const expected = Array.from(xs.subarray(0, 7), (x) => ACTIVATIONS[name](x));
+      // Where JavaScript's number passes F32, F32 has an infinity less to lose: zeros may differ in sign.
+      const ys = Array.from(
+        put(name, xs).subarray(0, 7),
+        (y, i) => y === expected[i] ? expected[i] : y,
+      );
+      assert.deepEqual(ys, expected, name);
+    }
+  }
+});
