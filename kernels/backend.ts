@@ -12,6 +12,7 @@ import type { MatmulOptions } from "./ops/matmul/mod.ts";
 import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./ops/norm.ts";
 import type { Sampling } from "./ops/sample/mod.ts";
+import type { Step } from "./step.ts";
 import type {
   Dtype,
   FillRows,
@@ -22,6 +23,8 @@ import type {
   Weight,
   WeightDtype,
 } from "./tensor.ts";
+
+export type { Step };
 
 /** The backends that there are. */
 export type BackendName = "webgpu" | "wasm" | "js";
@@ -106,18 +109,6 @@ export interface KernelTime {
 export interface Plan extends Disposable {
   /** Queues the pass. Creates no object, computes no shape; what goes wrong is thrown by the next `read`. */
   run(step: Step): void;
-}
-
-/** What changes from one run of a plan to the next. */
-export interface Step {
-  /** Rows in use, at most T. */
-  readonly rows: number;
-  /** Row i stands at position + i … */
-  readonly position: number;
-  /** … and writes cache slot + i; rows never wrap around the cache. */
-  readonly slot: number;
-  /** Keys that the last row sees; each row before it sees one less. */
-  readonly length: number;
 }
 
 /** The calls that a forward pass is made of. Each operation's module has its formula, shapes and oracle. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Step } from "../backend.ts";
+import type { Step } from "../step.ts";
 import { Memory, prodCollector } from "../memory.ts";
 import { call, f32x4, i32, ModuleBuilder, v128 } from "../asm/assembler.ts";
 import { wasmFuses } from "./backend.ts";

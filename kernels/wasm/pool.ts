@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Step } from "../backend.ts";
+import type { Step } from "../step.ts";
 import { DeviceError } from "../errors.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Step } from "../backend.ts";
+import type { Step } from "../step.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { nextTask } from "../next_task.ts";
 import type { Gpu } from "./device.ts";
