@@ -18,7 +18,7 @@ import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, storeLanes, VECTOR_BYTES } from "../asm/lanes.ts";
 import { PANEL_COLUMNS, panelLayout } from "../formats/panels.ts";
 import { widenHigh } from "../formats/f16.ts";
-import { mainWgsl } from "../wgsl/shader.ts";
+import { mainWgsl, type Shader } from "../wgsl/shader.ts";
 
 /** What is done to each row of `embed`. */
 export interface EmbedOptions {
@@ -95,8 +95,11 @@ export function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
   return Math.ceil(rows * Math.ceil(C / 4) / lanes);
 }
 
-/** The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions; tables in panels, as `matmulWgsl` has it. */
-export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): string {
+/**
+ * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions; tables
+ * in panels, as for `matmulWgsl`. `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ */
+export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
   const group = GROUP_WGSL[dtype];
   const added = positions && GROUP_WGSL[positions];
@@ -110,7 +113,7 @@ fn position_of(row: u32, k: u32) -> vec4f {
   return ${added.widen};
 }`
     : "";
-  return /* wgsl */ `
+  const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
 @group(1) @binding(2) var<storage, read> table: array<${group.type}>;
@@ -143,6 +146,7 @@ ${mainWgsl(lanes)} {
   if (4u * k + 3u < C) { y[at + 3u] ${assign} v.w; }
 }
 `;
+  return { wgsl, workgroupBytes: 0 };
 }
 
 /** The constants that the WASM forms are specialised on. */

@@ -21,7 +21,7 @@ import {
 import type { Local, Value } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "../asm/lanes.ts";
-import { mainWgsl, sumOverLanesWgsl } from "../wgsl/shader.ts";
+import { mainWgsl, type Shader, sumOverLanesWgsl } from "../wgsl/shader.ts";
 
 /** What a norm is made of. */
 export interface Norm<A = Tensor> {
@@ -94,9 +94,9 @@ export interface NormWgsl {
 
 /**
  * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias (absent without one).
- * `run` and `index_of` come from the prelude in `webgpu/pipeline.ts`.
+ * `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
  */
-export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): string {
+export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): Shader {
   const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
   const x = inPlace ? "y" : "x";
   const declareX = inPlace ? "" : "@group(1) @binding(1) var<storage, read> x: array<f32>;";
@@ -106,7 +106,8 @@ export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): s
   let mean = sum_over_lanes(lane, plain) / f32(C);`;
   const shift = bias ? "+ bias[c]" : "";
   const assign = residual ? "+=" : "=";
-  return /* wgsl */ `
+  const sum = sumOverLanesWgsl(lanes, { subgroups });
+  const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${declareX}
 @group(1) @binding(2) var<storage, read> weight: array<f32>;
@@ -114,7 +115,7 @@ ${declareBias}
 
 const C = ${C}u;
 const LANES = ${lanes}u;
-${sumOverLanesWgsl(lanes, { subgroups })}
+${sum.wgsl}
 
 ${mainWgsl(lanes)} {
   let t = index_of(group, grid);
@@ -135,6 +136,7 @@ ${mainWgsl(lanes)} {
   }
 }
 `;
+  return { ...sum, wgsl };
 }
 
 /** The WASM form: addresses of y, x, weight, bias; an item is a row. */

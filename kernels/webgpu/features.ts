@@ -44,9 +44,10 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
 
 /** Two sums over a workgroup, one after the other, as kernels make them: exact, and the same in every lane. */
 function sumsCall(out: GPUBuffer, subgroups: boolean): Call {
+  const sum = sumOverLanesWgsl(LANES, { subgroups });
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> out: array<f32>;
-${sumOverLanesWgsl(LANES, { subgroups })}
+${sum.wgsl}
 
 ${mainWgsl(LANES)} {
   let first = sum_over_lanes(lane, f32(lane));
@@ -54,7 +55,8 @@ ${mainWgsl(LANES)} {
   out[lane] = first + 2.0 * second;
 }
 `;
-  return { op: "trial", wgsl, operands: [{ buffer: out, written: true }], groups: () => 1 };
+  const operands = [{ buffer: out, written: true }];
+  return { op: "trial", ...sum, wgsl, operands, groups: () => 1 };
 }
 
 /** What each lane of `sumsCall` has. */

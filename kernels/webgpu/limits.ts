@@ -47,7 +47,8 @@ ${MAIN} {
   if (sum == 12345.678) { out[0] = sum; }
 }`;
   const operands = [{ buffer: out, written: true }, { buffer: from, written: false }];
-  return { op: "read", wgsl, operands, groups: () => Math.ceil(lanes / LANES) };
+  const groups = () => Math.ceil(lanes / LANES);
+  return { op: "read", wgsl, workgroupBytes: 0, operands, groups };
 }
 
 /** Multiplies and adds in registers, `LIMIT_FLOPS` in all. */
@@ -64,7 +65,8 @@ ${MAIN} {
   let sum = dot(${each((i) => `s_${i}`).join(" + ")}, vec4f(1.0));
   if (sum == 12345.678) { out[0] = sum; }
 }`;
-  return { op: "multiply", wgsl, operands: [{ buffer: out, written: true }], groups: () => GROUPS };
+  const operands = [{ buffer: out, written: true }];
+  return { op: "multiply", wgsl, workgroupBytes: 0, operands, groups: () => GROUPS };
 }
 
 /** What was measured of an adapter. */

@@ -5,23 +5,16 @@
  */
 import type { Plan, Step } from "../backend.ts";
 import { DeviceError, messageOf } from "../errors.ts";
+import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
-
-/** What every shader begins with: the step, and a workgroup's number in a grid that is folded where it would be too wide. */
-export const PRELUDE = /* wgsl */ `
-struct Run { rows: u32, position: u32, slot: u32, length: u32 }
-@group(0) @binding(0) var<uniform> run: Run;
-fn index_of(group: vec3u, grid: vec3u) -> u32 { return group.y * grid.x + group.x; }
-`;
 
 /** An operand at the binding of its place; absent ones leave a gap. */
 export type Operand = { readonly buffer: GPUBuffer; readonly written: boolean } | undefined;
 
 /** A shader, what it works on, and its workgroups for a step. */
-export interface Call {
+export interface Call extends Shader {
   readonly op: string;
-  readonly wgsl: string;
   readonly operands: readonly Operand[];
   readonly groups: (step: Step) => number;
 }
@@ -50,7 +43,7 @@ export class Compiler {
   }
 
   /** @throws {DeviceError} naming the operation that the device refuses. */
-  async prepare({ op, wgsl, operands, groups }: Call): Promise<Dispatch> {
+  async prepare({ op, wgsl, workgroupBytes, operands, groups }: Call): Promise<Dispatch> {
     const { device } = this.#gpu;
     const most = device.limits.maxStorageBuffersPerShaderStage;
     const count = operands.filter((operand) => operand).length;
@@ -63,6 +56,7 @@ export class Compiler {
     const code = this.#gpu.directives + PRELUDE + wgsl;
     let compiling = this.#pipelines.get(code);
     if (!compiling) {
+      expectWorkgroupRoom(op, workgroupBytes, device.limits.maxComputeWorkgroupStorageSize);
       compiling = this.#compile(op, code, layout);
       this.#pipelines.set(code, compiling);
     }
@@ -99,7 +93,6 @@ export class Compiler {
     layout: GPUBindGroupLayout,
   ): Promise<GPUComputePipeline> {
     const { device } = this.#gpu;
-    expectWorkgroupRoom(op, code, device.limits.maxComputeWorkgroupStorageSize);
     // The scope is closed before anything is awaited: scopes are one stack for the whole device.
     device.pushErrorScope("validation");
     const module = device.createShaderModule({ label: op, code });
@@ -116,41 +109,8 @@ export class Compiler {
   }
 }
 
-/** Bytes that an element of workgroup memory takes; vectors of three stand as far apart as those of four. */
-const ELEMENT_BYTES: Readonly<Record<string, number>> = {
-  f32: 4,
-  u32: 4,
-  i32: 4,
-  vec2f: 8,
-  vec2u: 8,
-  vec3f: 16,
-  vec3u: 16,
-  vec4f: 16,
-  vec4u: 16,
-};
-
-/** Bytes of workgroup memory that a shader declares; NaN where that is not told by its constants. */
-export function workgroupBytes(code: string): number {
-  const constants = new Map(
-    Array.from(code.matchAll(/^const (\w+) = ([^;]+);/gm), ([, name, value]) => [name, value]),
-  );
-  const valueOf = (product: string): number =>
-    product.split("*").reduce((all, factor) => {
-      const text = factor.trim();
-      const constant = constants.get(text);
-      return all * (constant === undefined ? Number(text.replace(/u$/, "")) : valueOf(constant));
-    }, 1);
-  let bytes = 0;
-  for (const [, declared] of code.matchAll(/var<workgroup> \w+: ([^;]+);/g)) {
-    const [, type, count] = /^array<(\w+), ([^>]+)>$/.exec(declared) ?? [null, declared, "1"];
-    bytes += ELEMENT_BYTES[type] * valueOf(count);
-  }
-  return bytes;
-}
-
-/** Deno does not look after this limit, and a browser refuses the shader. @throws {DeviceError} beyond it. */
-function expectWorkgroupRoom(op: string, code: string, most: number): void {
-  const bytes = workgroupBytes(code);
+/** Deno does not check this limit, and a browser refuses the shader. @throws {DeviceError} beyond it. */
+function expectWorkgroupRoom(op: string, bytes: number, most: number): void {
   if (bytes <= most) return;
   throw new DeviceError(
     `Cannot compile "${op}" on webgpu: expected at most ${most} bytes of workgroup memory, got ${bytes}`,

@@ -150,17 +150,18 @@ export class WebGpuRecorder implements Recorder {
         more && { buffer: more[0].buffer, written: false },
       ];
       const groups = ({ rows }: Step) => embedGroups(constants, rows);
-      return { op, wgsl: embedWgsl(constants), operands, groups };
+      return { op, ...embedWgsl(constants), operands, groups };
     });
   }
 
   #norm({ y, x, options }: Of<"norm">): Call[] {
     const inPlace = y === x;
     const lanes = this.#gpu.software ? 32 : 128;
-    const wgsl = normWgsl({ C: x.shape[1], lanes, inPlace, subgroups: this.#subgroups, options });
+    const subgroups = this.#subgroups;
+    const shader = normWgsl({ C: x.shape[1], lanes, inPlace, subgroups, options });
     const { weight, bias } = options;
     const operands = [writes(y), inPlace ? undefined : reads(x), reads(weight), reads(bias)];
-    return [{ op: "norm", wgsl, operands, groups: ({ rows }) => rows }];
+    return [{ op: "norm", ...shader, operands, groups: ({ rows }) => rows }];
   }
 
   #matmul({ y, x, weight, options, norm }: Of<"matmul">): Call[] {
@@ -168,7 +169,7 @@ export class WebGpuRecorder implements Recorder {
     const tile = this.#tiles.of(weight, x.shape[0], norm !== undefined);
     return weightOf(weight).parts.map(({ first, count, buffer }) => {
       const part = { first, count };
-      const wgsl = matmulWgsl({ N, K, dtype: weight.dtype, tile, options, norm, part });
+      const shader = matmulWgsl({ N, K, dtype: weight.dtype, tile, options, norm, part });
       const operands = [
         writes(y),
         reads(x),
@@ -179,7 +180,7 @@ export class WebGpuRecorder implements Recorder {
         reads(norm?.bias),
       ];
       const groups = ({ rows }: Step) => matmulGroups(tile, count, rows);
-      return { op: "matmul", wgsl, operands, groups };
+      return { op: "matmul", ...shader, operands, groups };
     });
   }
 
@@ -190,7 +191,7 @@ export class WebGpuRecorder implements Recorder {
     const lanes = this.#gpu.software ? 16 : 64;
     const subgroups = this.#subgroups;
     return writeKvParts(options).map((part) => {
-      const wgsl = writeKvWgsl({ ...shape, lanes, rotaryDim, subgroups, part, options });
+      const shader = writeKvWgsl({ ...shape, lanes, rotaryDim, subgroups, part, options });
       const [queries, keys] = [part !== "kv", part !== "q"];
       const operands = [
         queries ? writes(q) : undefined,
@@ -204,7 +205,7 @@ export class WebGpuRecorder implements Recorder {
         keys ? reads(kNorm?.bias) : undefined,
       ];
       const groups = ({ rows }: Step) => writeKvGroups(shape, part, rows);
-      return { op: "writeKv", wgsl, operands, groups };
+      return { op: "writeKv", ...shader, operands, groups };
     });
   }
 
@@ -216,26 +217,26 @@ export class WebGpuRecorder implements Recorder {
     if (q.shape[0] > 1) {
       const [lanes, queries] = this.#gpu.software ? [8, D > 64 ? 1 : 2] : [32, 1];
       const constants = { ...shape, lanes, queries, options };
-      const wgsl = attentionManyWgsl(constants);
+      const shader = attentionManyWgsl(constants);
       const groups = ({ rows }: Step) => attentionManyGroups(constants, rows);
-      return [{ op, wgsl, operands: [writes(y), reads(q), ...kv], groups }];
+      return [{ op, ...shader, operands: [writes(y), reads(q), ...kv], groups }];
     }
     const constants = { ...shape, lanes: this.#gpu.software ? 32 : 128, options };
     const visible = ({ length }: Step) => Math.min(length, options.window ?? Infinity);
     const groups = (step: Step) => step.rows * G * splitsOf(constants, visible(step));
     const most = splitsOf(constants, Math.min(S, options.window ?? Infinity));
     if (most === 1) {
-      const wgsl = attentionOneWgsl(constants, false);
-      return [{ op, wgsl, operands: [writes(y), reads(q), ...kv], groups }];
+      const shader = attentionOneWgsl(constants, false);
+      return [{ op, ...shader, operands: [writes(y), reads(q), ...kv], groups }];
     }
     const shares = this.#scratch(4 * most * H * (D + 2));
     const split = attentionOneWgsl(constants, true);
     const reduce = attentionReduceWgsl(constants);
     return [
-      { op, wgsl: split, operands: [{ buffer: shares, written: true }, reads(q), ...kv], groups },
+      { op, ...split, operands: [{ buffer: shares, written: true }, reads(q), ...kv], groups },
       {
         op,
-        wgsl: reduce,
+        ...reduce,
         operands: [writes(y), { buffer: shares, written: false }],
         groups: ({ rows }) => rows * H,
       },
@@ -246,7 +247,7 @@ export class WebGpuRecorder implements Recorder {
     const { V, R } = checkSample(ids, logits, sampling);
     // Few ids keep few lanes busy. lavapipe ends a shader's loops after 65535 rounds in all, and each id takes some 40.
     const lanes = V <= 2048 ? 64 : 256;
-    const wgsl = sampleWgsl({ V, R, lanes, subgroups: this.#subgroups });
+    const shader = sampleWgsl({ V, R, lanes, subgroups: this.#subgroups });
     const { settings, counter, seen, drawn } = sampling;
     const operands = [
       writes(ids),
@@ -257,7 +258,7 @@ export class WebGpuRecorder implements Recorder {
       writes(drawn),
       { buffer: this.#scratch(4 * V), written: true },
     ];
-    return [{ op: "sample", wgsl, operands, groups: () => 1 }];
+    return [{ op: "sample", ...shader, operands, groups: () => 1 }];
   }
 
   get #subgroups(): boolean {

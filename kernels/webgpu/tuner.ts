@@ -95,7 +95,7 @@ export class Tiles {
       const dispatches = await Promise.all(tiles.map((tile) =>
         this.#compiler.prepare({
           op: "matmul",
-          wgsl: matmulWgsl({
+          ...matmulWgsl({
             N,
             K,
             dtype: weight.dtype,

@@ -232,6 +232,7 @@ ${mainWgsl(lanes)} {
   return {
     op: "weight",
     wgsl,
+    workgroupBytes: 0,
     operands: [{ buffer, written: true }, { buffer: source, written: false }],
     groups: ({ position, rows }) =>
       Math.ceil(

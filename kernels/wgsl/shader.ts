@@ -1,10 +1,30 @@
 /**
- * Pieces that shaders of several operations are made of. `index_of` and `run` come from the prelude in `pipeline.ts`.
+ * WGSL building blocks shared by the kernels: prelude, entry point, workgroup memory, unrolled lines, sums over lanes.
  *
  * @module
  */
 
-/** The head of an entry point whose workgroup is `group` of `grid`, and whose invocation is `lane` of it. */
+/** WGSL text, a whole shader or a piece of one, and the workgroup memory that it declares. */
+export interface Shader {
+  readonly wgsl: string;
+  /** Bytes shared by the lanes of a workgroup. Browsers enforce the device's limit, Deno does not. */
+  readonly workgroupBytes: number;
+}
+
+/**
+ * The text in front of every shader: the step as `run`, and `index_of`, the number of a workgroup.
+ * The grid has two dimensions, for a dispatch may be larger than the limit of one.
+ */
+export const PRELUDE = /* wgsl */ `
+struct Run { rows: u32, position: u32, slot: u32, length: u32 }
+@group(0) @binding(0) var<uniform> run: Run;
+fn index_of(group: vec3u, grid: vec3u) -> u32 { return group.y * grid.x + group.x; }
+`;
+
+/**
+ * The head of an entry point. Its body has the workgroup's `group` of `grid` and its own `lane`;
+ * `index_of(group, grid)` and `run` come from `PRELUDE`.
+ */
 export function mainWgsl(lanes: number): string {
   return `@compute @workgroup_size(${lanes})
 fn main(
@@ -17,6 +37,25 @@ fn main(
 /** Lines that differ by a number alone: a loop that is unrolled. */
 export function linesWgsl(count: number, line: (i: number) => string): string {
   return Array.from({ length: count }, (_, i) => line(i)).join("\n  ");
+}
+
+/** Bytes per element of an array in workgroup memory; a vec3 is aligned to 16. */
+const ELEMENT_BYTES = { f32: 4, vec2u: 8, vec3f: 16, vec3u: 16, vec4f: 16 } as const;
+
+/** An array of `count` elements in workgroup memory; `extent` spells the count in the text. */
+export function workgroupArray(
+  name: string,
+  type: keyof typeof ELEMENT_BYTES,
+  count: number,
+  extent = `${count}`,
+): Shader {
+  const wgsl = `var<workgroup> ${name}: array<${type}, ${extent}>;`;
+  return { wgsl, workgroupBytes: ELEMENT_BYTES[type] * count };
+}
+
+/** Bytes of workgroup memory that pieces declare together. */
+export function workgroupBytes(pieces: readonly Shader[]): number {
+  return pieces.reduce((sum, piece) => sum + piece.workgroupBytes, 0);
 }
 
 /** How a sum over the lanes of a workgroup is made. */
@@ -38,13 +77,14 @@ export interface SumOverLanes {
 export function sumOverLanesWgsl(
   lanes: number,
   { name = "sum_over_lanes", type = "f32", subgroups = false }: SumOverLanes = {},
-): string {
+): Shader {
   const pool = `${name}_pool`;
+  const memory = workgroupArray(pool, type, lanes);
   const declare = /* wgsl */ `
-var<workgroup> ${pool}: array<${type}, ${lanes}>;
+${memory.wgsl}
 fn ${name}(lane: u32, mine: ${type}) -> ${type} {`;
   if (!subgroups) {
-    return /* wgsl */ `${declare}
+    const wgsl = /* wgsl */ `${declare}
   ${pool}[lane] = mine;
   for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
     workgroupBarrier();
@@ -52,8 +92,9 @@ fn ${name}(lane: u32, mine: ${type}) -> ${type} {`;
   }
   return workgroupUniformLoad(&${pool}[0]);
 }`;
+    return { ...memory, wgsl };
   }
-  return /* wgsl */ `${declare}
+  const wgsl = /* wgsl */ `${declare}
   let size = subgroupAdd(1u); // a workgroup may have fewer lanes than a subgroup
   let share = subgroupAdd(mine);
   if (lane % size == 0u) { ${pool}[lane / size] = share; }
@@ -64,4 +105,5 @@ fn ${name}(lane: u32, mine: ${type}) -> ${type} {`;
   workgroupBarrier(); // nobody writes the next one's share before all have read
   return sum;
 }`;
+  return { ...memory, wgsl };
 }

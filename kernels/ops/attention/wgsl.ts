@@ -5,10 +5,18 @@
  * (Dao, FlashAttention-2, 2023). One row: the keys are shared out among workgroups, each of which serves all query heads of a
  * key/value head, so that keys and values are read once; what they leave is then put together.
  *
+ * `run` and `index_of` in the shaders come from `PRELUDE` in `wgsl/shader.ts`.
+ *
  * @module
  */
 import type { AttentionOptions, AttentionShape } from "./mod.ts";
-import { linesWgsl, mainWgsl } from "../../wgsl/shader.ts";
+import {
+  linesWgsl,
+  mainWgsl,
+  type Shader,
+  workgroupArray,
+  workgroupBytes,
+} from "../../wgsl/shader.ts";
 
 /** The constants that attention's shaders are specialised on. */
 export interface AttentionWgsl extends AttentionShape {
@@ -55,6 +63,18 @@ fn ${name}_at(row: u32, i: u32) -> vec4f {
 }`;
 }
 
+/** The head of both forms that read keys: operands 0 y, 1 q, 2 k, 3 v, and their functions. */
+function headWgsl(constants: AttentionWgsl): string {
+  const { D, options: { window } } = constants;
+  return /* wgsl */ `
+@group(1) @binding(0) var<storage, read_write> y: array<f32>;
+${loadWgsl("q", 1, D)}
+${loadWgsl("k", 2, D)}
+${loadWgsl("v", 3, D)}
+${scoreWgsl(constants)}
+${firstWgsl(window)}`;
+}
+
 /** The constants of the form for many rows. */
 export interface AttentionManyWgsl extends AttentionWgsl {
   /** Rows that a lane has: each key and value that it reads serves all of them. */
@@ -78,7 +98,7 @@ function keysAtATime({ D, queries }: AttentionManyWgsl): number {
 }
 
 /** Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named vectors: no array, no barrier. */
-export function attentionManyWgsl(constants: AttentionManyWgsl): string {
+export function attentionManyWgsl(constants: AttentionManyWgsl): Shader {
   const { H, G, D, S, lanes, queries, options: { window } } = constants;
   const vectors = Math.ceil(D / 4);
   const keys = keysAtATime(constants);
@@ -118,13 +138,7 @@ export function attentionManyWgsl(constants: AttentionManyWgsl): string {
       ))
   }
   }`;
-  return /* wgsl */ `
-@group(1) @binding(0) var<storage, read_write> y: array<f32>;
-${loadWgsl("q", 1, D)}
-${loadWgsl("k", 2, D)}
-${loadWgsl("v", 3, D)}
-${scoreWgsl(constants)}
-${firstWgsl(window)}
+  const wgsl = /* wgsl */ `${headWgsl(constants)}
 
 ${mainWgsl(lanes)} {
   let index = index_of(group, grid);
@@ -179,6 +193,7 @@ ${mainWgsl(lanes)} {
   ${eachRow(store)}
 }
 `;
+  return { wgsl, workgroupBytes: 0 };
 }
 
 /** Query heads that a workgroup takes at a time, of those that share keys and values: each needs registers and workgroup memory. */
@@ -226,8 +241,8 @@ function gatherWgsl(r: number, wide: number, slices: number): string {
  * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and behind them the greatest score and
  * the total, of the keys that a workgroup had.
  */
-export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): string {
-  const { H, G, D, S, lanes, options: { window } } = constants;
+export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): Shader {
+  const { H, G, D, S, lanes } = constants;
   const keys = keysAtOnce(constants);
   const heads = headsAtOnce(constants);
   const vectors = Math.ceil(D / 4);
@@ -267,17 +282,14 @@ export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): stri
     /* wgsl */ `{ let near = scores[${r * keys}u + j];
         let far = select(0.0, scores[${r * keys}u + far], j + ${slices}u < count);
         sum_${r} += near * near_value + far * far_value; total_${r} += near + far; }`;
-  return /* wgsl */ `
-@group(1) @binding(0) var<storage, read_write> y: array<f32>;
-${loadWgsl("q", 1, D)}
-${loadWgsl("k", 2, D)}
-${loadWgsl("v", 3, D)}
-${scoreWgsl(constants)}
-${firstWgsl(window)}
-var<workgroup> scores: array<f32, ${heads * keys}>;
-var<workgroup> maxima: array<f32, ${heads * lanes}>;
-var<workgroup> shares: array<vec4f, ${lanes}>;
-var<workgroup> totals: array<f32, ${lanes}>;
+  const memory = [
+    workgroupArray("scores", "f32", heads * keys),
+    workgroupArray("maxima", "f32", heads * lanes),
+    workgroupArray("shares", "vec4f", lanes),
+    workgroupArray("totals", "f32", lanes),
+  ];
+  const wgsl = /* wgsl */ `${headWgsl(constants)}
+${memory.map((array) => array.wgsl).join("\n")}
 
 ${mainWgsl(lanes)} {
   let index = index_of(group, grid);
@@ -336,13 +348,14 @@ ${mainWgsl(lanes)} {
   }
 }
 `;
+  return { wgsl, workgroupBytes: workgroupBytes(memory) };
 }
 
 /** Puts together what the workgroups of one row left; one workgroup a head. Operands: 0 y, 1 the table. */
-export function attentionReduceWgsl(constants: AttentionWgsl): string {
+export function attentionReduceWgsl(constants: AttentionWgsl): Shader {
   const { H, D, lanes, options: { window } } = constants;
   const keys = keysAtOnce(constants);
-  return /* wgsl */ `
+  const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 @group(1) @binding(1) var<storage, read> table: array<f32>;
 ${firstWgsl(window)}
@@ -369,4 +382,5 @@ ${mainWgsl(lanes)} {
   }
 }
 `;
+  return { wgsl, workgroupBytes: 0 };
 }

@@ -5,7 +5,7 @@
  */
 import type { Norm } from "../norm.ts";
 import type { WriteKvOptions, WriteKvShape } from "./mod.ts";
-import { mainWgsl, sumOverLanesWgsl } from "../../wgsl/shader.ts";
+import { mainWgsl, type Shader, sumOverLanesWgsl } from "../../wgsl/shader.ts";
 
 /** The constants that the shader is specialised on. */
 export interface WriteKvWgsl extends WriteKvShape {
@@ -42,9 +42,10 @@ function headsOf(part: WriteKvPart, H: number, G: number): number {
 }
 
 /** Mean and 1/deviation of `count` numbers of qkv, which every lane gets alike. */
-function statsWgsl(lanes: number, subgroups?: boolean): string {
-  return /* wgsl */ `
-${sumOverLanesWgsl(lanes, { subgroups })}
+function statsWgsl(lanes: number, subgroups?: boolean): Shader {
+  const sum = sumOverLanesWgsl(lanes, { subgroups });
+  const wgsl = /* wgsl */ `
+${sum.wgsl}
 fn mean_of(lane: u32, start: u32, count: u32) -> f32 {
   var sum = 0.0;
   for (var i = lane; i < count; i += ${lanes}u) { sum += qkv[start + i]; }
@@ -59,6 +60,7 @@ fn inverse_of(lane: u32, start: u32, count: u32, mean: f32, eps: f32) -> f32 {
   return 1.0 / sqrt(sum_over_lanes(lane, squares) / f32(count) + eps);
 }
 `;
+  return { ...sum, wgsl };
 }
 
 /** A norm of `heads` heads: over each of them, or over all together. */
@@ -129,11 +131,13 @@ fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, positi
 /**
  * The WGSL form: one workgroup for each head of each row, queries, then keys, then values. Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table,
  * 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'; a part has those that it needs.
+ * `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
  */
-export function writeKvWgsl(constants: WriteKvWgsl): string {
+export function writeKvWgsl(constants: WriteKvWgsl): Shader {
   const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
   const { table, qNorm, kNorm } = options;
   const normed = part === "q" ? qNorm : part === "kv" ? kNorm : qNorm ?? kNorm;
+  const stats = normed ? statsWgsl(lanes, subgroups) : { wgsl: "", workgroupBytes: 0 };
   const turned = (name: "q" | "k") =>
     turnedWgsl(name, table ? rotaryDim : 0, options.interleaved ?? false);
   const query = headWgsl("q", D, normOf(qNorm, D, H));
@@ -170,10 +174,10 @@ ${turned("k")}`;
     kv: writeKey,
     qkv: `if (head < H) ${writeQuery} else ${writeKey}`,
   };
-  return /* wgsl */ `
+  const wgsl = /* wgsl */ `
 @group(1) @binding(3) var<storage, read> qkv: array<f32>;
 ${table ? "@group(1) @binding(4) var<storage, read> table: array<f32>;" : ""}
-${normed ? statsWgsl(lanes, subgroups) : ""}
+${stats.wgsl}
 ${part === "kv" ? "" : declareQuery}
 ${part === "q" ? "" : declareKey}
 
@@ -194,6 +198,7 @@ ${mainWgsl(lanes)} {
   ${write[part]}
 }
 `;
+  return { ...stats, wgsl };
 }
 
 /** Whether a norm is over the whole row is told by its weight, of which a shader's constants keep the extents. */

@@ -7,7 +7,14 @@ import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
 import type { WeightDtype } from "../../tensor.ts";
 import type { MatmulOptions } from "./mod.ts";
-import { linesWgsl, mainWgsl, sumOverLanesWgsl } from "../../wgsl/shader.ts";
+import {
+  linesWgsl,
+  mainWgsl,
+  type Shader,
+  sumOverLanesWgsl,
+  workgroupArray,
+  workgroupBytes,
+} from "../../wgsl/shader.ts";
 
 /**
  * How a product is shared out. `flat` has no barrier: a lane has `rows` × `outputs` sums, its outputs `lanes` apart. `split` is for one
@@ -162,18 +169,21 @@ fn load_x(t: u32, k: u32) -> vec4f {
 /** Rows of x normed into workgroup memory by all lanes together; `load_x` then reads them there. */
 function normedWgsl(
   lanes: number,
+  K: number,
   { kind, bias, eps, offset = 0, scale = 1 }: NormOptions<unknown>,
-): string {
+): Shader {
   const shift = bias ? "v += norm_bias[k];" : "";
   const mean = kind === "rms" ? "let mean = 0.0;" : `var plain = 0.0;
   for (var k = lane; k < K; k += ${lanes}u) { plain += x[row + k]; }
   let mean = sum_over_lanes(lane, plain) / f32(K);`;
-  return /* wgsl */ `
+  const normed = workgroupArray("normed", "vec4f", Math.ceil(K / 4), "GROUPS");
+  const sum = sumOverLanesWgsl(lanes);
+  const wgsl = /* wgsl */ `
 @group(1) @binding(1) var<storage, read> x: array<f32>;
 @group(1) @binding(5) var<storage, read> norm_weight: array<f32>;
 ${bias ? "@group(1) @binding(6) var<storage, read> norm_bias: array<f32>;" : ""}
-var<workgroup> normed: array<vec4f, GROUPS>;
-${sumOverLanesWgsl(lanes)}
+${normed.wgsl}
+${sum.wgsl}
 fn norm_x(lane: u32, row: u32) {
   ${mean}
   var squares = 0.0;
@@ -196,6 +206,7 @@ fn normed_at(row: u32, k: u32, mean: f32, inverse: f32) -> f32 {
   return v * f32(${scale});
 }
 fn load_x(t: u32, k: u32) -> vec4f { return normed[k]; }`;
+  return { wgsl, workgroupBytes: workgroupBytes([normed, sum]) };
 }
 
 /** No shared memory, no barrier but a norm's: each lane walks all of K for its sums, which are named, not indexed. */
@@ -302,24 +313,26 @@ function bodyOf(
   tile: Tile,
   K: number,
   normed: boolean,
-): { lanes: number; block: number; memory: string; body: string } {
+): { lanes: number; block: number; memory: readonly Shader[]; body: string } {
   switch (tile.kind) {
     case "flat":
       return {
         lanes: tile.lanes,
         block: tile.lanes * tile.outputs,
-        memory: "",
+        memory: [],
         body: flatBody(tile, K, normed),
       };
     case "split": {
       const lanes = tile.outputs * tile.slices;
-      const memory = `var<workgroup> share_of: array<f32, ${lanes}>;`;
+      const memory = [workgroupArray("share_of", "f32", lanes)];
       return { lanes, block: tile.outputs, memory, body: splitBody(tile, normed) };
     }
     case "shared": {
       const lanes = tile.tileN / tile.outputs * (tile.tileT / tile.rows);
-      const memory = `var<workgroup> tile_w: array<vec4f, ${tile.tileN * DEPTH}>;
-var<workgroup> tile_x: array<vec4f, ${tile.tileT * DEPTH}>;`;
+      const memory = [
+        workgroupArray("tile_w", "vec4f", tile.tileN * DEPTH),
+        workgroupArray("tile_x", "vec4f", tile.tileT * DEPTH),
+      ];
       return { lanes, block: tile.tileN, memory, body: sharedBody(tile) };
     }
   }
@@ -327,9 +340,9 @@ var<workgroup> tile_x: array<vec4f, ${tile.tileT * DEPTH}>;`;
 
 /**
  * The WGSL form. Operands: 0 y, 1 x, 2 weight in panels [⌈N/PANEL⌉][⌈K/4⌉][PANEL][4] with zeros where it ends, 3 bias, 4 gate,
- * 5 and 6 the weight and bias of a norm. `run` and `index_of` come from the prelude in `webgpu/pipeline.ts`.
+ * 5 and 6 the weight and bias of a norm. `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
  */
-export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): string {
+export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): Shader {
   const { first, count } = part ?? { first: 0, count: N };
   const group = GROUP_WGSL[dtype];
   const { lanes, block, memory, body } = bodyOf(tile, K, norm !== undefined);
@@ -341,7 +354,8 @@ export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgs
     : "";
   const functions = (options.activation === "gelu" ? ERF_WGSL : "") +
     (options.softCap ? CAPPED_WGSL : "");
-  return /* wgsl */ `
+  const load = norm ? normedWgsl(lanes, K, norm) : { wgsl: loadXWgsl(K), workgroupBytes: 0 };
+  const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 @group(1) @binding(2) var<storage, read> weight: array<${group.type}>;
 ${declareBias}
@@ -354,8 +368,8 @@ const FIRST = ${first}u;
 const COUNT = ${count}u;
 const BLOCKS = ${Math.ceil(count / block)}u;
 const PANEL = ${PANEL}u;
-${norm ? normedWgsl(lanes, norm) : loadXWgsl(K)}
-${memory}
+${load.wgsl}
+${memory.map((array) => array.wgsl).join("\n")}
 
 fn load_weight(i: u32) -> vec4f {
   let g = weight[i];
@@ -381,4 +395,5 @@ ${mainWgsl(lanes)} {
   ${body}
 }
 `;
+  return { wgsl, workgroupBytes: workgroupBytes([load, ...memory]) };
 }

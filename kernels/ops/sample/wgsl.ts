@@ -3,7 +3,12 @@
  *
  * @module
  */
-import { sumOverLanesWgsl } from "../../wgsl/shader.ts";
+import {
+  type Shader,
+  sumOverLanesWgsl,
+  workgroupArray,
+  workgroupBytes,
+} from "../../wgsl/shader.ts";
 import { NOT_FINITE, ROTATIONS } from "./mod.ts";
 
 /** The constants that the sampling shader is specialised on. */
@@ -71,10 +76,12 @@ fn gumbel(seed: vec2u, draw: u32, id: u32) -> f32 {
 }
 
 /** The thresholds, found by sums over the workgroup that every lane gets alike, two bits at a pass. */
-function sampleThresholdsWgsl({ lanes, subgroups }: SampleWgsl): string {
-  return /* wgsl */ `
-${sumOverLanesWgsl(lanes, { name: "count_over_lanes", type: "vec3u", subgroups })}
-${sumOverLanesWgsl(lanes, { name: "mass_over_lanes", type: "vec3f", subgroups })}
+function sampleThresholdsWgsl({ lanes, subgroups }: SampleWgsl): Shader {
+  const count = sumOverLanesWgsl(lanes, { name: "count_over_lanes", type: "vec3u", subgroups });
+  const mass = sumOverLanesWgsl(lanes, { name: "mass_over_lanes", type: "vec3f", subgroups });
+  const wgsl = /* wgsl */ `
+${count.wgsl}
+${mass.wgsl}
 
 // The greatest key that at least k ids reach: the k-th largest. Three keys are tried at a time: reading is what costs.
 fn top_k_key(lane: u32, k: u32) -> u32 {
@@ -115,14 +122,17 @@ fn top_p_key(lane: u32, least: u32, top_key: u32, p: f32) -> u32 {
   return max(least, below + 1u);
 }
 `;
+  return { wgsl, workgroupBytes: workgroupBytes([count, mass]) };
 }
 
 /**
  * The WGSL form: one workgroup. Operands: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5 drawn, 6 keys (scratch, U32 [V]).
  */
-export function sampleWgsl(constants: SampleWgsl): string {
+export function sampleWgsl(constants: SampleWgsl): Shader {
   const { V, R, lanes } = constants;
-  return /* wgsl */ `
+  const thresholds = sampleThresholdsWgsl(constants);
+  const candidates = workgroupArray("candidates", "vec2u", lanes, "LANES");
+  const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> ids: array<i32>;
 @group(1) @binding(1) var<storage, read> logits: array<u32>;
 @group(1) @binding(2) var<storage, read> settings: array<f32>;
@@ -135,12 +145,12 @@ const V = ${V}u;
 const R = ${R}u;
 const LANES = ${lanes}u;
 ${sampleMathWgsl()}
-${sampleThresholdsWgsl(constants)}
+${thresholds.wgsl}
 // A candidate is (key, id); of equal keys the lower id wins.
 fn better(a: vec2u, b: vec2u) -> vec2u {
   return select(b, a, a.x > b.x || (a.x == b.x && a.y < b.y));
 }
-var<workgroup> candidates: array<vec2u, LANES>;
+${candidates.wgsl}
 fn best_over_lanes(lane: u32, mine: vec2u) -> vec2u {
   candidates[lane] = mine;
   for (var half = LANES / 2u; half > 0u; half /= 2u) {
@@ -194,4 +204,5 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   }
 }
 `;
+  return { wgsl, workgroupBytes: workgroupBytes([thresholds, candidates]) };
 }

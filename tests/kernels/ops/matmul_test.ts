@@ -13,7 +13,6 @@ import { openJsBackend } from "../../../kernels/js/backend.ts";
 import { BYTES, type Weight, type WeightDtype } from "../../../kernels/tensor.ts";
 import { ModuleBuilder } from "../../../kernels/asm/assembler.ts";
 import { openWasmBackend } from "../../../kernels/wasm/backend.ts";
-import { workgroupBytes } from "../../../kernels/webgpu/pipeline.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";
 import { type Numbers, put } from "../goldens.ts";
 import { WORKGROUP_LIMIT } from "../twins.ts";
@@ -118,12 +117,12 @@ Deno.test("matmul() stays within every device's workgroup memory when any tile i
   const one = [...TILES.one, SOFTWARE_TILES.one, SOFTWARE_TILES.normed];
   const many = [...TILES.many, SOFTWARE_TILES.many];
   for (const tile of [...one, ...many]) {
-    const bytes = workgroupBytes(matmulWgsl({ ...common, tile }));
+    const { workgroupBytes: bytes } = matmulWgsl({ ...common, tile });
     assert.ok(bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
     assert.equal(bytes > 0, tile.kind !== "flat");
   }
   for (const tile of one) {
-    const bytes = workgroupBytes(matmulWgsl({ ...common, tile, norm }));
+    const { workgroupBytes: bytes } = matmulWgsl({ ...common, tile, norm });
     assert.ok(bytes > 4 * MAX_NORM_WIDTH && bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
   }
 });

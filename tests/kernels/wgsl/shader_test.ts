@@ -1,0 +1,88 @@
+import assert from "node:assert/strict";
+import {
+  attentionManyWgsl,
+  attentionOneWgsl,
+  attentionReduceWgsl,
+} from "../../../kernels/ops/attention/wgsl.ts";
+import { embedWgsl } from "../../../kernels/ops/embed.ts";
+import { writeKvWgsl } from "../../../kernels/ops/kv_cache/wgsl.ts";
+import { matmulWgsl, SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/wgsl.ts";
+import { normWgsl } from "../../../kernels/ops/norm.ts";
+import { sampleWgsl } from "../../../kernels/ops/sample/wgsl.ts";
+import { type Shader, sumOverLanesWgsl } from "../../../kernels/wgsl/shader.ts";
+
+/** Bytes of an array's element in workgroup memory, by the table "Alignment and size" of the WGSL specification. */
+const ELEMENT_BYTES: Readonly<Record<string, number>> = {
+  f32: 4,
+  u32: 4,
+  vec2u: 8,
+  vec3f: 16,
+  vec3u: 16,
+  vec4f: 16,
+};
+
+/** Bytes of the `var<workgroup>` declarations in a text; NaN for one that is not understood. */
+function declaredBytes(text: string): number {
+  const constants = new Map(
+    Array.from(text.matchAll(/^const (\w+) = (\d+)u;/gm), ([, name, value]) => [name, value]),
+  );
+  let bytes = 0;
+  for (const [, type] of text.matchAll(/var<workgroup> \w+: ([^;]+);/g)) {
+    const [, element, extent] = /^array<(\w+), (\w+)>$/.exec(type) ?? [];
+    bytes += ELEMENT_BYTES[element] * Number(constants.get(extent) ?? extent);
+  }
+  return bytes;
+}
+
+const LAYER = { kind: "layer", weight: { shape: [66] }, bias: {}, eps: 1e-5 } as const;
+
+/** Each kernel's shaders over the constants that decide about workgroup memory. */
+function* shaders(): Generator<[string, Shader]> {
+  for (const subgroups of [false, true]) {
+    for (const lanes of [32, 64, 256]) {
+      for (const type of ["f32", "vec3f", "vec3u"] as const) {
+        yield ["sum", sumOverLanesWgsl(lanes, { type, subgroups })];
+      }
+      const inPlace = lanes === 64;
+      yield ["norm", normWgsl({ C: 528, lanes, inPlace, subgroups, options: LAYER })];
+      yield ["sample", sampleWgsl({ V: 65, R: 4, lanes, subgroups })];
+      const heads = { H: 4, G: 2, D: 66, S: 9, lanes, rotaryDim: 0, subgroups };
+      for (const part of ["q", "kv", "qkv"] as const) {
+        for (const options of [{}, { qNorm: LAYER }, { kNorm: LAYER }]) {
+          yield [`writeKv ${part}`, writeKvWgsl({ ...heads, part, options })];
+        }
+      }
+    }
+  }
+  for (const lanes of [8, 32, 128]) {
+    for (const [H, D] of [[2, 64], [16, 66], [142, 256]]) {
+      const constants = { H, G: 2, D, S: 8192, lanes, queries: 1, options: {} };
+      yield ["attention many", attentionManyWgsl(constants)];
+      yield ["attention one", attentionOneWgsl(constants, false)];
+      yield ["attention split", attentionOneWgsl(constants, true)];
+      yield ["attention reduce", attentionReduceWgsl(constants)];
+    }
+  }
+  const one = [...TILES.one, SOFTWARE_TILES.one, SOFTWARE_TILES.normed];
+  for (const K of [66, 768]) {
+    const product = { N: 66, K, dtype: "F16", options: {} } as const;
+    for (const tile of [...one, ...TILES.many, SOFTWARE_TILES.many]) {
+      yield [`matmul ${JSON.stringify(tile)}`, matmulWgsl({ ...product, tile })];
+    }
+    for (const tile of one) {
+      const shader = matmulWgsl({ ...product, tile, norm: LAYER });
+      yield [`matmul ${JSON.stringify(tile)} normed`, shader];
+    }
+  }
+  const table = { dtype: "F32", first: 0, count: 65 } as const;
+  yield ["embed", embedWgsl({ V: 65, C: 66, lanes: 64, table, by: "ids", scale: 1 })];
+}
+
+Deno.test("every shader's workgroupBytes are those that its text declares", () => {
+  let sharing = 0;
+  for (const [what, { wgsl, workgroupBytes }] of shaders()) {
+    assert.equal(workgroupBytes, declaredBytes(wgsl), what);
+    if (workgroupBytes > 0) sharing++;
+  }
+  assert.ok(sharing > 50, "the texts declare workgroup memory");
+});
