@@ -38,6 +38,7 @@ export {
   probeWebGpu,
   type Recorder,
   type Sampling,
+  type Segment,
   type Step,
   type StoredOrder,
   type Tensor,

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { Backend, Plan, Recorder, Step } from "../kernels/backend.ts";
+import type { Backend, Plan, Recorder, Segment } from "../kernels/backend.ts";
 import { matmulJs, matmulScratch } from "../kernels/ops/matmul/mod.ts";
 import type { Tensor, WeightDtype } from "../kernels/tensor.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
@@ -43,7 +43,7 @@ const [ROUNDS, TURN_MS] = [7, 20];
 
 interface Case {
   readonly name: string;
-  readonly step: Step;
+  readonly step: Segment;
   readonly out: Tensor;
   readonly build: (k: Recorder) => void;
   readonly bytes?: number;

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Backend, KernelTime, Plan, Recorder, Step } from "../kernels/backend.ts";
+import type { Backend, KernelTime, Plan, Recorder, Segment } from "../kernels/backend.ts";
 import type { Sampling } from "../kernels/ops/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
@@ -39,7 +39,7 @@ export interface PrefillOptions {
 /** A pass, as a whole and by its kernels. */
 export interface PassTimes {
   /** What it was run for. */
-  readonly step: Step;
+  readonly step: Segment;
   /** Milliseconds of the plan as it is: the median of several turns. */
   readonly ms: number;
   /** Of the same pass, each timed within it. */
@@ -221,7 +221,7 @@ export class Runner {
     return { prefill, decode };
   }
 
-  async #time(step: Step, plan: Plan, build: (k: Recorder) => void): Promise<PassTimes> {
+  async #time(step: Segment, plan: Plan, build: (k: Recorder) => void): Promise<PassTimes> {
     const { backend, one } = this;
     const time = async (count: number) => {
       const start = performance.now();
@@ -292,7 +292,7 @@ export class Runner {
   }
 
   /** The step of the next `rows` tokens. */
-  #step(rows: number): Step {
+  #step(rows: number): Segment {
     const S = this.slots;
     const beyond = this.architecture.rope ? S : S - 1;
     return {

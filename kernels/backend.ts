@@ -12,7 +12,7 @@ import type { MatmulOptions } from "./ops/matmul/mod.ts";
 import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./ops/norm.ts";
 import type { Sampling } from "./ops/sample/mod.ts";
-import type { Step } from "./step.ts";
+import type { Segment, Step } from "./step.ts";
 import type {
   Dtype,
   FillRows,
@@ -24,7 +24,7 @@ import type {
   WeightDtype,
 } from "./tensor.ts";
 
-export type { Step };
+export type { Segment, Step };
 
 /** The backends that there are. */
 export type BackendName = "webgpu" | "wasm" | "js";
@@ -88,7 +88,7 @@ export interface Backend extends AsyncDisposable {
    * to as a plan's are.
    * @throws what `record` and `read` throw.
    */
-  profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]>;
+  profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]>;
 }
 
 /** What one kind of kernel takes in one run of a pass. */
@@ -107,8 +107,12 @@ export interface KernelTime {
 
 /** A recorded pass. Disposing of it frees its own scratch; it runs no more. */
 export interface Plan extends Disposable {
-  /** Queues the pass. Creates no object, computes no shape; what goes wrong is thrown by the next `read`. */
-  run(step: Step): void;
+  /**
+   * Queues the pass over a step; a lone segment is a step of one. Creates no object, computes no shape; what goes wrong on the
+   * device is thrown by the next `read`.
+   * @throws {RangeError} when a step has more than one segment, or one of another sequence than 0.
+   */
+  run(step: Step | Segment): void;
 }
 
 /** The calls that a forward pass is made of. Each operation's module has its formula, shapes and oracle. */

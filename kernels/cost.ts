@@ -8,8 +8,9 @@
  *
  * @module
  */
-import type { Recorder, Step } from "./backend.ts";
+import type { Recorder } from "./backend.ts";
 import type { Norm } from "./ops/norm.ts";
+import type { Segment } from "./step.ts";
 import { BYTES, type Tensor, type Weight } from "./tensor.ts";
 
 /** What one call takes in one step. */
@@ -33,8 +34,8 @@ export interface Part extends Cost {
 
 const F32 = BYTES.F32;
 
-/** What calls take in a step. */
-export function costsFor({ rows, length }: Step): Costs {
+/** What calls take in a step of one segment. */
+export function costsFor({ rows, length }: Segment): Costs {
   return {
     embed(y, table, _ids, { scale = 1 } = {}) {
       const C = y.shape[1];
@@ -97,7 +98,7 @@ export function mergeCosts(costs: readonly Cost[], saved: number): Cost {
 /** A recorder that hands on to `k` and notes what each call takes; `made` counts what `k` has made so far. */
 export function noteCosts(
   k: Recorder,
-  step: Step,
+  step: Segment,
   made: () => number,
 ): { readonly recorder: Recorder; readonly parts: Part[] } {
   const costs = costsFor(step);

@@ -67,7 +67,7 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
 
 export type { Activation } from "./ops/activation.ts";
 export type { AttentionOptions } from "./ops/attention/mod.ts";
-export type { Backend, BackendName, KernelTime, Plan, Recorder, Step } from "./backend.ts";
+export type { Backend, BackendName, KernelTime, Plan, Recorder, Segment, Step } from "./backend.ts";
 export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";
 export type { KvCache, WriteKvOptions } from "./ops/kv_cache/mod.ts";

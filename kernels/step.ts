@@ -3,12 +3,32 @@
  *
  * Below the operations, so that a kernel can size its work by it.
  *
+ *     step     { rows: 3, segments: [{ rows: 3, position: 7, slot: 7, length: 10 }] }
+ *
+ *     row      position   writes slot   sees keys
+ *     0        7          7             8           length - rows + 1
+ *     1        8          8             9
+ *     2        9          9             10          length
+ *
+ * Matmul and norm read the rows alone; embedding, the cache, attention and sampling read segments.
+ * A segment is also a step by itself, so that a step of one sequence is one flat record.
+ *
  * @module
  */
 
 /** What changes from one run of a plan to the next. */
 export interface Step {
-  /** Rows in use, at most T. */
+  /** Rows of all segments, at most the T of every tensor [T, …] that the plan was recorded with. */
+  readonly rows: number;
+  /** The texts that the rows belong to, in order. This version runs steps of one segment. */
+  readonly segments: readonly Segment[];
+}
+
+/** Rows of a step that follow each other in one text. */
+export interface Segment {
+  /** The text, by its place in the cache; 0 when left out. This version has one, 0. */
+  readonly sequence?: number;
+  /** Rows in use, at most the T of every tensor [T, …] that the plan was recorded with. */
   readonly rows: number;
   /** Position of row 0 in the text; row i has position + i. */
   readonly position: number;
@@ -16,4 +36,25 @@ export interface Step {
   readonly slot: number;
   /** Keys that the last row sees; each row before it sees one less. */
   readonly length: number;
+}
+
+/**
+ * The one segment of a step.
+ * @throws {RangeError} when there are more, or it belongs to another text than the cache's.
+ */
+export function onlySegment(step: Step | Segment): Segment {
+  const segments = "segments" in step ? step.segments : null;
+  const segment = segments ? segments[0] : step as Segment;
+  if (segments && (segments.length !== 1 || segment.rows !== step.rows)) {
+    const rows = segments.map((each) => each.rows).join(" + ");
+    throw new RangeError(
+      `Cannot run a step: expected one segment of all ${step.rows} rows, got ${segments.length} of ${
+        rows || "no"
+      } rows`,
+    );
+  }
+  if (segment.sequence) {
+    throw new RangeError(`Cannot run a step: expected sequence 0, got ${segment.sequence}`);
+  }
+  return segment;
 }

@@ -6,7 +6,8 @@
  * @module
  */
 import { attentionJs, checkAttention } from "../ops/attention/mod.ts";
-import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
+import { onlySegment, type Segment, type Step } from "../step.ts";
 import { noteCosts } from "../cost.ts";
 import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../ops/embed.ts";
 import { checkWriteKv, type KvCache, writeKvJs } from "../ops/kv_cache/mod.ts";
@@ -118,8 +119,9 @@ class JsBackend implements Backend {
     build(recorder);
     const calls = recorder.calls;
     return {
-      run(step: Step): void {
-        for (const call of calls) call(step);
+      run(step: Step | Segment): void {
+        const segment = onlySegment(step);
+        for (const call of calls) call(segment);
       },
       [Symbol.dispose](): void {
         calls.length = 0;
@@ -128,15 +130,16 @@ class JsBackend implements Backend {
   }
 
   /** Looks at the clock after each call. */
-  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+  async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
+    const segment = onlySegment(step);
     const recorder = new JsRecorder();
     const { calls } = recorder;
-    const { recorder: noted, parts } = noteCosts(recorder, step, () => calls.length);
+    const { recorder: noted, parts } = noteCosts(recorder, segment, () => calls.length);
     build(noted);
     return await profileRuns(parts, () => {
       const start = performance.now();
       const marks = calls.map((call) => {
-        call(step);
+        call(segment);
         return performance.now();
       });
       return laps(start, marks);
@@ -158,7 +161,7 @@ class JsBackend implements Backend {
 }
 
 class JsRecorder implements Recorder {
-  readonly calls: ((step: Step) => void)[] = [];
+  readonly calls: ((segment: Segment) => void)[] = [];
 
   embed: Recorder["embed"] = (y, table, ids, options = {}) => {
     checkEmbed(y, table, ids);
@@ -207,7 +210,7 @@ class JsRecorder implements Recorder {
       kNorm: options.kNorm && bindNorm(options.kNorm),
     };
     const key = new Float32Array(shape.G * shape.D);
-    this.calls.push((step) => writeKvJs(to, kv, from, bound, shape, step, key));
+    this.calls.push((segment) => writeKvJs(to, kv, from, bound, shape, segment, key));
   };
 
   attention: Recorder["attention"] = (y, q, cache, options = {}) => {
@@ -215,7 +218,7 @@ class JsRecorder implements Recorder {
     const [to, from, kv] = [f32(y), f32(q), bindCache(cache)];
     const scores = new Float64Array(shape.S);
     const sums = new Float64Array(shape.D);
-    this.calls.push((step) => attentionJs(to, from, kv, options, shape, step, scores, sums));
+    this.calls.push((segment) => attentionJs(to, from, kv, options, shape, segment, scores, sums));
   };
 
   sample: Recorder["sample"] = (ids, logits, sampling) => {

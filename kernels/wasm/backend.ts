@@ -7,7 +7,8 @@
  *
  * @module
  */
-import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
+import { onlySegment, type Segment, type Step } from "../step.ts";
 import { noteCosts, type Part } from "../cost.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { Memory, prodCollector } from "../memory.ts";
@@ -215,11 +216,11 @@ class WasmBackend implements Backend {
   }
 
   /** Has the plan's program tell when each of its entries is done. */
-  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+  async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
     const marks: number[] = [];
     let parts: readonly Part[] = [];
     using plan = await this.#record((recorder) => {
-      const noted = noteCosts(recorder, step, () => recorder.length);
+      const noted = noteCosts(recorder, onlySegment(step), () => recorder.length);
       parts = noted.parts;
       build(noted.recorder);
     }, () => void marks.push(performance.now()));
@@ -342,19 +343,20 @@ class WasmBackend implements Backend {
 
 /** A recorded pass. It lets go of its program, and so of the memory, when it is disposed of. */
 class WasmPlan implements Plan {
-  #run: ((step: Step) => void) | null;
+  #run: ((segment: Segment) => void) | null;
 
   constructor(
-    run: (step: Step) => void,
+    run: (segment: Segment) => void,
     readonly fail: (error: unknown) => void,
     readonly release: () => void,
   ) {
     this.#run = run;
   }
 
-  run(step: Step): void {
+  run(step: Step | Segment): void {
+    const segment = onlySegment(step);
     try {
-      this.#run?.(step);
+      this.#run?.(segment);
     } catch (error) {
       this.fail(error);
     }
@@ -367,7 +369,7 @@ class WasmPlan implements Plan {
   }
 }
 
-function runAlone(run: Run): (step: Step) => void {
+function runAlone(run: Run): (segment: Segment) => void {
   return ({ rows, position, slot, length }) => void run(0, 0, rows, position, slot, length);
 }
 

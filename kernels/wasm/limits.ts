@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Step } from "../step.ts";
+import type { Segment } from "../step.ts";
 import { Memory, prodCollector } from "../memory.ts";
 import { call, f32x4, i32, ModuleBuilder, v128 } from "../asm/assembler.ts";
 import { wasmFuses } from "./backend.ts";
@@ -14,7 +14,7 @@ import { LinearMemory } from "./memory.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
-const STEP: Step = { rows: 1, position: 0, slot: 0, length: 1 };
+const STEP: Segment = { rows: 1, position: 0, slot: 0, length: 1 };
 
 /** Bytes that are read unless it is said how many: beyond every cache but the largest. */
 const READ_BYTES = 512 * 2 ** 20;

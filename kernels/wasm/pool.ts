@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Step } from "../step.ts";
+import type { Segment } from "../step.ts";
 import { DeviceError } from "../errors.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 
@@ -107,13 +107,13 @@ export class Pool {
   }
 
   /** Runs a plan on all threads; `program` is the plan as this one has it. What fails ends the pool's work for good. */
-  run(plan: number, program: Run, step: Step): void {
+  run(plan: number, program: Run, step: Segment): void {
     this.announce(plan, program, step);
     this.settle();
   }
 
   /** Has the workers begin with a plan; `settle` does what they have not done. */
-  announce(plan: number, program: Run, step: Step): void {
+  announce(plan: number, program: Run, step: Segment): void {
     this.settle(); // its words are written anew
     const words = this.#words;
     if (words[FAILED]) return;
@@ -133,7 +133,7 @@ export class Pool {
   }
 
   /** Runs a plan on this thread alone, without a word to the others. */
-  runAlone(program: Run, { rows, position, slot, length }: Step): void {
+  runAlone(program: Run, { rows, position, slot, length }: Segment): void {
     this.settle();
     const words = this.#words;
     if (!words[FAILED]) program(0, words[OPEN], rows, position, slot, length);

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { Backend, KernelTime, Plan, Recorder, Step } from "../backend.ts";
+import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
 import { type Memory, prodCollector } from "../memory.ts";
+import { onlySegment, type Segment, type Step } from "../step.ts";
 import {
   BYTES,
   bytesOf,
@@ -183,7 +184,8 @@ class WebGpuBackend implements Backend {
     return await this.#compiler.plan(lowered.flatMap(({ calls }) => calls), scratch);
   }
 
-  async profile(build: (k: Recorder) => void, step: Step): Promise<KernelTime[]> {
+  async profile(build: (k: Recorder) => void, asked: Step | Segment): Promise<KernelTime[]> {
+    const step = onlySegment(asked);
     const { scratch, lowered } = await this.#lower(build, this.#tiles);
     if (!lowered.length) return [];
     try {

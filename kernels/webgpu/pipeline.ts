@@ -3,8 +3,9 @@
  *
  * @module
  */
-import type { Plan, Step } from "../backend.ts";
+import type { Plan } from "../backend.ts";
 import { DeviceError, messageOf } from "../errors.ts";
+import { onlySegment, type Segment, type Step } from "../step.ts";
 import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
@@ -16,7 +17,7 @@ export type Operand = { readonly buffer: GPUBuffer; readonly written: boolean } 
 export interface Call extends Shader {
   readonly op: string;
   readonly operands: readonly Operand[];
-  readonly groups: (step: Step) => number;
+  readonly groups: (step: Segment) => number;
 }
 
 /** Compiles shaders, once each. */
@@ -135,8 +136,9 @@ class WebGpuPlan implements Plan {
     this.#scratch = scratch;
   }
 
-  run(step: Step): void {
-    if (!this.#gpu.closed) this.#queue.run(step, this.#dispatches);
+  run(step: Step | Segment): void {
+    const segment = onlySegment(step);
+    if (!this.#gpu.closed) this.#queue.run(segment, this.#dispatches);
   }
 
   [Symbol.dispose](): void {

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type { KernelTime, Step } from "../backend.ts";
+import type { KernelTime } from "../backend.ts";
 import { type Cost, costsFor, mergeCosts, type Part } from "../cost.ts";
 import { addUp, median, profileRuns } from "../profile.ts";
+import type { Segment, Step } from "../step.ts";
 import { BYTES } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
 import type { Recorded } from "./merge.ts";
@@ -24,7 +25,7 @@ export interface Profiled {
 }
 
 /** What a call takes, with all that was merged into it: what the parts would hand on stays within the kernel. */
-export function costOf(call: Recorded, step: Step): Cost {
+export function costOf(call: Recorded, step: Segment): Cost {
   const costs = costsFor(step);
   switch (call.op) {
     case "embed": {
@@ -52,7 +53,7 @@ export function costOf(call: Recorded, step: Step): Cost {
   }
 }
 
-function rowBytes(width: number, { rows }: Step): number {
+function rowBytes(width: number, { rows }: Pick<Step, "rows">): number {
   return BYTES.F32 * rows * width;
 }
 
@@ -61,7 +62,7 @@ export async function profileByClock(
   gpu: Gpu,
   queue: StepQueue,
   { parts, dispatches }: Profiled,
-  step: Step,
+  step: Segment,
 ): Promise<KernelTime[]> {
   const count = 2 * dispatches.length;
   const { QUERY_RESOLVE, COPY_SRC } = GPUBufferUsage;
@@ -101,7 +102,7 @@ export async function profileByDifference(
   queue: StepQueue,
   settle: () => Promise<unknown>,
   { parts, dispatches }: Profiled,
-  step: Step,
+  step: Segment,
 ): Promise<KernelTime[]> {
   const kinds = new Map<string, { parts: number; dispatches: Dispatch[]; ms: number }>();
   let first = 0;
@@ -122,7 +123,7 @@ async function differenceMs(
   queue: StepQueue,
   settle: () => Promise<unknown>,
   dispatches: readonly Dispatch[],
-  step: Step,
+  step: Segment,
 ): Promise<number> {
   const time = async (repeats: number) => {
     const start = performance.now();

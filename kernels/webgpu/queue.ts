@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Step } from "../step.ts";
+import type { Segment } from "../step.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { nextTask } from "../next_task.ts";
 import type { Gpu } from "./device.ts";
@@ -24,7 +24,7 @@ const KEPT_BYTES = 1 << 20;
 export interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly operands: GPUBindGroup;
-  readonly groups: (step: Step) => number;
+  readonly groups: (step: Segment) => number;
 }
 
 /** The device's queue, with the steps that were not sent yet. */
@@ -64,7 +64,7 @@ export class StepQueue {
   }
 
   /** Queues a step; it is sent with those beside it as soon as the caller awaits anything. */
-  run(step: Step, dispatches: readonly Dispatch[]): void {
+  run(step: Segment, dispatches: readonly Dispatch[]): void {
     if (this.#count === SLOTS) this.flush();
     const pass = this.#pass ??= this.#begin();
     this.#place(step);
@@ -77,7 +77,7 @@ export class StepQueue {
    * `clocks`, two U64 a dispatch.
    */
   runTimed(
-    step: Step,
+    step: Segment,
     dispatches: readonly Dispatch[],
     queries: GPUQuerySet,
     clocks: GPUBuffer,
@@ -144,7 +144,7 @@ export class StepQueue {
   }
 
   /** Puts a step's numbers where its dispatches read them; `#offset` tells them where. */
-  #place(step: Step): void {
+  #place(step: Segment): void {
     const at = this.#count++ * SLOT_BYTES;
     const numbers = this.#steps;
     numbers[at / 4] = step.rows;
@@ -154,7 +154,7 @@ export class StepQueue {
     this.#offset[0] = at;
   }
 
-  #encode(pass: GPUComputePassEncoder, step: Step, dispatch: Dispatch): void {
+  #encode(pass: GPUComputePassEncoder, step: Segment, dispatch: Dispatch): void {
     const { pipeline, operands, groups } = dispatch;
     const count = groups(step);
     if (count === 0) return;

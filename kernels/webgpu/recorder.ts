@@ -11,7 +11,7 @@ import {
   attentionReduceWgsl,
   splitsOf,
 } from "../ops/attention/wgsl.ts";
-import type { Recorder, Step } from "../backend.ts";
+import type { Recorder } from "../backend.ts";
 import {
   checkAddPosition,
   checkEmbed,
@@ -27,6 +27,7 @@ import { matmulGroups, matmulWgsl } from "../ops/matmul/wgsl.ts";
 import { checkNorm, normWgsl } from "../ops/norm.ts";
 import { checkSample } from "../ops/sample/mod.ts";
 import { sampleWgsl } from "../ops/sample/wgsl.ts";
+import type { Segment, Step } from "../step.ts";
 import type { Tensor, Weight } from "../tensor.ts";
 import { type Gpu, GpuTensor } from "./device.ts";
 import { merge, type Recorded } from "./merge.ts";
@@ -149,7 +150,7 @@ export class WebGpuRecorder implements Recorder {
         { buffer, written: false },
         more && { buffer: more[0].buffer, written: false },
       ];
-      const groups = ({ rows }: Step) => embedGroups(constants, rows);
+      const groups = ({ rows }: Pick<Step, "rows">) => embedGroups(constants, rows);
       return { op, ...embedWgsl(constants), operands, groups };
     });
   }
@@ -179,7 +180,7 @@ export class WebGpuRecorder implements Recorder {
         reads(norm?.weight),
         reads(norm?.bias),
       ];
-      const groups = ({ rows }: Step) => matmulGroups(tile, count, rows);
+      const groups = ({ rows }: Pick<Step, "rows">) => matmulGroups(tile, count, rows);
       return { op: "matmul", ...shader, operands, groups };
     });
   }
@@ -204,7 +205,7 @@ export class WebGpuRecorder implements Recorder {
         keys ? reads(kNorm?.weight) : undefined,
         keys ? reads(kNorm?.bias) : undefined,
       ];
-      const groups = ({ rows }: Step) => writeKvGroups(shape, part, rows);
+      const groups = ({ rows }: Pick<Step, "rows">) => writeKvGroups(shape, part, rows);
       return { op: "writeKv", ...shader, operands, groups };
     });
   }
@@ -218,12 +219,12 @@ export class WebGpuRecorder implements Recorder {
       const [lanes, queries] = this.#gpu.software ? [8, D > 64 ? 1 : 2] : [32, 1];
       const constants = { ...shape, lanes, queries, options };
       const shader = attentionManyWgsl(constants);
-      const groups = ({ rows }: Step) => attentionManyGroups(constants, rows);
+      const groups = ({ rows }: Pick<Step, "rows">) => attentionManyGroups(constants, rows);
       return [{ op, ...shader, operands: [writes(y), reads(q), ...kv], groups }];
     }
     const constants = { ...shape, lanes: this.#gpu.software ? 32 : 128, options };
-    const visible = ({ length }: Step) => Math.min(length, options.window ?? Infinity);
-    const groups = (step: Step) => step.rows * G * splitsOf(constants, visible(step));
+    const visible = ({ length }: Segment) => Math.min(length, options.window ?? Infinity);
+    const groups = (step: Segment) => step.rows * G * splitsOf(constants, visible(step));
     const most = splitsOf(constants, Math.min(S, options.window ?? Infinity));
     if (most === 1) {
       const shader = attentionOneWgsl(constants, false);

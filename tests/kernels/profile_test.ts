@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Backend, Recorder, Step } from "../../kernels/backend.ts";
+import type { Backend, Recorder, Segment } from "../../kernels/backend.ts";
 import { costsFor, mergeCosts } from "../../kernels/cost.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { openBackend } from "../../kernels/mod.ts";
@@ -37,7 +37,7 @@ async function block(backend: Backend, T: number) {
   return { build, read: () => backend.read(y) };
 }
 
-const step: Step = { rows: 1, position: 4, slot: 4, length: 5 };
+const step: Segment = { rows: 1, position: 4, slot: 4, length: 5 };
 
 const BACKENDS: Record<string, { open: () => Promise<Backend>; ignore?: boolean }> = {
   js: { open: () => Promise.resolve(openJsBackend()) },

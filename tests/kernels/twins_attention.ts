@@ -8,7 +8,7 @@ import {
   type AttentionOptions,
   type AttentionShape,
 } from "../../kernels/ops/attention/mod.ts";
-import type { Backend, Step } from "../../kernels/backend.ts";
+import type { Backend, Segment } from "../../kernels/backend.ts";
 import { addPositionJs, embedJs } from "../../kernels/ops/embed.ts";
 import { writeKvJs } from "../../kernels/ops/kv_cache/mod.ts";
 import type { Rows } from "../../kernels/ops/matmul/mod.ts";
@@ -82,7 +82,7 @@ interface NormOfHeads extends Pick<Norm, "kind" | "offset"> {
   bias?: boolean;
 }
 
-interface WriteKvCase extends AttentionShape, Partial<Pick<Step, "rows" | "position" | "slot">> {
+interface WriteKvCase extends AttentionShape, Partial<Pick<Segment, "rows" | "position" | "slot">> {
   T: number;
   /** R; no table without it. */
   rotaryDim?: number;

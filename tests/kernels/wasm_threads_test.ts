@@ -4,7 +4,7 @@ import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel } from "../../engine/model.ts";
 import { Runner } from "../../engine/runner.ts";
 import { checkpointWeights, putWeights } from "../../engine/weights/mod.ts";
-import type { Backend, Step } from "../../kernels/backend.ts";
+import type { Backend, Segment } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { Memory } from "../../kernels/memory.ts";
 import { openBackend } from "../../kernels/mod.ts";
@@ -20,7 +20,7 @@ import { defineRun } from "../../kernels/wasm/program.ts";
 import { fixture, randomNumbers } from "../testing.ts";
 import { put, stepOf, upload } from "./twins.ts";
 
-const STEP: Step = { rows: 3, position: 0, slot: 0, length: 1 };
+const STEP: Segment = { rows: 3, position: 0, slot: 0, length: 1 };
 
 /** A pool, and plans of kernels that are made for a test. */
 class Bench implements AsyncDisposable {
@@ -43,7 +43,7 @@ class Bench implements AsyncDisposable {
     items: readonly Items[],
     operands: readonly number[],
     define: (m: ModuleBuilder) => Kernel,
-  ): Promise<(step?: Step) => void> {
+  ): Promise<(step?: Segment) => void> {
     const m = new ModuleBuilder(true);
     const kernel = define(m);
     const entries = items.map((items) => ({ kernel, operands, items }));
