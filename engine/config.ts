@@ -5,8 +5,9 @@
  * @module
  */
 import { parse, TomlError, type TomlTable } from "smol-toml";
-import { isRecord, readText } from "./checkpoint/bytes.ts";
+import { readText } from "./checkpoint/bytes.ts";
 import { CheckpointError, messageOf } from "./errors.ts";
+import { isRecord } from "./json.ts";
 
 /** How tokens are drawn; what the file does not say is absent. */
 export interface GenerationConfig {

@@ -1,6 +1,8 @@
 /**
- * JSON as it is written. V8's own parser can misread a key with an escape: once an object `{ …, "\\": … }` was parsed, the key
- * `"\""` of another that begins alike is read as `"\\"`. A byte-level vocabulary has both.
+ * A JSON parser that keeps every key as written, and checks of parsed values.
+ *
+ * V8's own parser can misread a key with an escape: once an object `{ …, "\\": … }` was parsed, the
+ * key `"\""` of another that begins alike is read as `"\\"`. A byte-level vocabulary has both.
  *
  * @module
  */
@@ -58,4 +60,24 @@ function withoutFirstKeys(value: unknown, mark: string): unknown {
     else withoutFirstKeys(item, mark);
   }
   return record;
+}
+
+/** Whether a parsed value is a plain object. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Whether a parsed value is a list of natural numbers. */
+export function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+/** Sets a key of a record, `__proto__` as any other. */
+export function define(record: object, key: string, value: unknown): void {
+  Object.defineProperty(record, key, {
+    value,
+    enumerable: true,
+    writable: true,
+    configurable: true,
+  });
 }

@@ -5,7 +5,7 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { parseJson } from "../json.ts";
+import { isRecord, parseJson } from "../json.ts";
 
 /** Bytes with random access: a file today; a slice of a set, an HTTP range or a Blob in time. */
 export interface ByteSource extends Disposable {
@@ -81,11 +81,6 @@ export async function readJsonObject(path: string): Promise<Record<string, unkno
   return value;
 }
 
-/** Whether a parsed value is a plain object. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /**
  * Whether a path leads to something.
  * @throws {CheckpointError} when that cannot be told, as without permission.
@@ -104,21 +99,6 @@ export async function exists(path: string): Promise<boolean> {
 /** The folder of a file. */
 export function folderOf(path: string): string {
   return path.replace(/[^/\\]*$/, "") || ".";
-}
-
-/** Whether a parsed value is a list of natural numbers. */
-export function isNaturals(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
-}
-
-/** Sets a key of a record, `__proto__` as any other. */
-export function define(record: object, key: string, value: unknown): void {
-  Object.defineProperty(record, key, {
-    value,
-    enumerable: true,
-    writable: true,
-    configurable: true,
-  });
 }
 
 /** Path of a file in a folder. */

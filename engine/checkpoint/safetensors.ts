@@ -8,7 +8,8 @@
  */
 import { bytesOf, widen } from "../../kernels/tensor.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
-import { type ByteSource, define, isNaturals, isRecord } from "./bytes.ts";
+import { define, isNaturals, isRecord } from "../json.ts";
+import type { ByteSource } from "./bytes.ts";
 
 /** Bytes of one element of each dtype of the format. */
 export const STORED_BYTES: Readonly<Record<string, number>> = {

@@ -4,7 +4,8 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists, folderOf, isRecord, readJsonObject } from "./bytes.ts";
+import { isRecord } from "../json.ts";
+import { beside, exists, folderOf, readJsonObject } from "./bytes.ts";
 import type { StoredTensor } from "./safetensors.ts";
 
 /** What an index says: the file of each tensor, and which files there are. */

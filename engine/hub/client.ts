@@ -7,7 +7,7 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 
 /** How long things may take, in milliseconds, and by whose clock. */
 export interface HubTimes {

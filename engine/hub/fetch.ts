@@ -7,7 +7,8 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { exists, isRecord } from "../checkpoint/bytes.ts";
+import { exists } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { HubCache, isCommit, isSafePath } from "./cache.ts";
 import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
 import { readShardIndex } from "../checkpoint/shards.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { withinDeadline } from "./deadline.ts";
 import { formatTime } from "./strftime.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Tokenizer as Library } from "@huggingface/tokenizers";
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { AddedTokens } from "./added_tokens.ts";
 import { ChatTemplate } from "./chat_template.ts";

@@ -3,15 +3,9 @@
  *
  * @module
  */
-import {
-  beside,
-  exists,
-  folderOf,
-  isRecord,
-  readJsonObject,
-  readText,
-} from "../checkpoint/bytes.ts";
+import { beside, exists, folderOf, readJsonObject, readText } from "../checkpoint/bytes.ts";
 import { CheckpointError } from "../errors.ts";
+import { isRecord } from "../json.ts";
 import { charTokenizer } from "./char.ts";
 import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";

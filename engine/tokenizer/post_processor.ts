@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { asList, asStep, asText } from "./rewrite.ts";
 import { type Fail, isId, show, Unread, type Vocabulary } from "./vocabulary.ts";
 

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { type Fail, isId, show, Unread } from "./vocabulary.ts";
 
 type Step = Record<string, unknown>;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 import { type Fail, show } from "./vocabulary.ts";
 
 type Json = Record<string, unknown>;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isRecord } from "../checkpoint/bytes.ts";
+import { isRecord } from "../json.ts";
 
 /** Throws: the file holds something else than what was expected. */
 export type Fail = (expected: string) => never;

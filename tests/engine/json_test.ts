@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { parseJson } from "../../engine/json.ts";
+import { isRecord, parseJson } from "../../engine/json.ts";
 
 /** Objects that begin with these keys and go on with a backslash: V8 remembers their shape. */
 function teachShapes(...keys: readonly string[]): unknown[] {
@@ -57,4 +57,10 @@ Deno.test("parseJson() refuses what JSON.parse() refuses, with its words", () =>
     assert.ok(expected instanceof SyntaxError);
     assert.throws(() => parseJson(text), { name: "SyntaxError", message: expected.message });
   }
+});
+
+Deno.test("isRecord() is true when a parsed value is an object and no list", () => {
+  assert.ok(isRecord({}));
+  assert.ok(isRecord(JSON.parse('{"__proto__": 1}')));
+  for (const value of [null, undefined, [], "a", 1, true]) assert.ok(!isRecord(value));
 });

@@ -7,7 +7,8 @@
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
-import { type ByteSource, define, isNaturals } from "../bytes.ts";
+import { define, isNaturals } from "../../json.ts";
+import type { ByteSource } from "../bytes.ts";
 import { describe, Opaque, PickleGlobal, unpickle } from "./pickle.ts";
 import {
   findGlobal,
