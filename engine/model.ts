@@ -8,7 +8,6 @@ import type { Memory } from "../kernels/memory.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
 import { type Architecture, readArchitecture } from "./architecture/mod.ts";
-import { Breather } from "./breather.ts";
 import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import type { HubOptions } from "./hub/fetch.ts";
@@ -32,6 +31,7 @@ import {
   randomWeights,
   type WeightSource,
 } from "./weights/mod.ts";
+import { Yielder } from "./yielder.ts";
 
 /** How far loading has come, in bytes. */
 export interface LoadProgress {
@@ -464,7 +464,7 @@ function progressOf(
   a: Architecture,
   source: WeightSource,
 ): (count: number) => Promise<void> {
-  const breather = new Breather();
+  const yielder = new Yielder();
   const { classes: { weights: total } } = estimateMemory(a, {
     contextLength: 0,
     chunk: 0,
@@ -474,6 +474,6 @@ function progressOf(
   return async (count) => {
     loaded += count;
     onProgress?.({ stage: "weights", file, loaded, total });
-    await breather.breathe(signal);
+    await yielder.yieldIfDue(signal);
   };
 }

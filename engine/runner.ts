@@ -10,11 +10,11 @@ import type { Backend, KernelTime, Plan, Recorder, Segment } from "../kernels/ba
 import type { Sampling } from "../kernels/ops/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
-import { Breather } from "./breather.ts";
 import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
 import { CheckpointError } from "./errors.ts";
 import type { SamplingOptions } from "./sampler.ts";
 import { countLayerParameters, type Weights } from "./weights/mod.ts";
+import { Yielder } from "./yielder.ts";
 
 /**
  * Rows of a prefill chunk: a fifth of a second of work, so that a run can be stopped and shows progress; a power of two. With half as
@@ -74,7 +74,7 @@ export class Runner {
   readonly #recorded: Plans;
   /** Without kernels that were chosen by measuring. */
   #fixed?: Plans;
-  readonly #breather = new Breather();
+  readonly #yielder = new Yielder();
 
   private constructor(
     readonly backend: Backend,
@@ -175,7 +175,7 @@ export class Runner {
     this.#ready = ids[count - 1];
     const span = Math.floor(TOGETHER_MS / stepMs);
     this.#ahead = Math.max(1, Math.min(2 * this.#ahead, span, ring.length));
-    await this.#breather.breathe(signal);
+    await this.#yielder.yieldIfDue(signal);
     return ids;
   }
 
@@ -279,7 +279,7 @@ export class Runner {
       plan.run(this.#step(chunk.length));
       yield chunk;
       this.#length += chunk.length;
-      await this.#breather.breathe(signal);
+      await this.#yielder.yieldIfDue(signal);
     }
   }
 
