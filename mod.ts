@@ -52,6 +52,7 @@ export type {
   Architecture,
   Biases,
   Family,
+  LayerShape,
   NormKind,
   NormPlaces,
   ParallelNorms,

@@ -7,7 +7,7 @@ import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/tensor.ts";
-import { type Architecture, readArchitecture } from "./architecture/mod.ts";
+import { type Architecture, readArchitecture, readOutline } from "./architecture/mod.ts";
 import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import type { HubOptions } from "./hub/fetch.ts";
@@ -73,9 +73,6 @@ export interface RandomModel {
   readonly seed?: number;
 }
 
-/** More than any model has; what a shape is made of is listed before its bytes can be added up. */
-const MAX_RANDOM_LAYERS = 10_000;
-
 /** What an estimate takes a processor to calculate in a second: two threads of WebAssembly. */
 const CPU_FLOPS = 80e9;
 
@@ -120,12 +117,6 @@ async function loadOnto(
   using opened = random ? null : await openModelFiles(source, options);
   const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
   const id = random ? "random weights" : source;
-  // A file bounds its layers by its tensors; a bare shape has nothing but this.
-  if (random && a.nLayer > MAX_RANDOM_LAYERS) {
-    throw new RangeError(
-      `Cannot make a model: expected at most ${MAX_RANDOM_LAYERS} layers, got ${a.nLayer}`,
-    );
-  }
   const kept = options.dtype as WeightDtype | "auto" | undefined;
   const weightSource = opened
     ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")
@@ -392,19 +383,24 @@ async function openModelFiles(source: string, hub: HubOptions): Promise<OpenMode
   const { weights, folder } = await locate(
     source,
     hub,
-    async (folder) => void await readConfig(folder, source),
+    async (folder) => void readOutline(...await readConfig(folder, source)),
   );
   using opened = new DisposableStack();
   const checkpoint = opened.use(await openWeights(weights));
-  const architecture = checkpoint.config
-    ? readArchitecture(checkpoint.config, weights)
+  const [config, where] = checkpoint.config
+    ? [checkpoint.config, weights]
     : await readConfig(folder, weights);
+  const file = { path: checkpoint.path, tensors: checkpoint.tensors().length };
+  const architecture = readArchitecture(config, where, file);
   const files = opened.move();
   return { folder, architecture, checkpoint, [Symbol.dispose]: () => files.dispose() };
 }
 
-/** The architecture from the files beside the weights. */
-async function readConfig(folder: string, weights: string): Promise<Architecture> {
+/** The configuration in the files beside the weights, and its path. */
+async function readConfig(
+  folder: string,
+  weights: string,
+): Promise<[config: Record<string, unknown>, path: string]> {
   const path = beside(folder, "config.json");
   if (!await exists(path)) {
     throw new CheckpointError(
@@ -415,7 +411,7 @@ async function readConfig(folder: string, weights: string): Promise<Architecture
   const generation = beside(folder, "generation_config.json");
   // Its end-of-text ids are those that the model's makers generate with.
   const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
-  return readArchitecture(eos == null ? config : { ...config, eos_token_id: eos }, path);
+  return [eos == null ? config : { ...config, eos_token_id: eos }, path];
 }
 
 async function pickTokenizer(

@@ -4,10 +4,10 @@
  * @module
  */
 import type { ConfigKeys } from "./keys.ts";
-import { type Architecture, COMMON } from "./record.ts";
+import { COMMON, type Outline } from "./record.ts";
 
 /** LabCore's GPT: nanoGPT's block with learned or rotary positions, exact GELU, tied embedding. */
-export function labcore(keys: ConfigKeys): Architecture {
+export function labcore(keys: ConfigKeys): Outline {
   const headDim = keys.headDim("n_embd", "n_head");
   const [nEmbd, nHead] = [keys.size("n_embd"), keys.size("n_head")];
   const rotary = keys.flag("use_rope", false);
@@ -31,8 +31,7 @@ export function labcore(keys: ConfigKeys): Architecture {
     activation: keys.activation("activation", "gelu"),
     norm: { kind: "layer", eps: 1e-5, offset: 0 },
     rope,
-    ropeOf: () => rope,
-    attentionScale: () => 1 / Math.sqrt(headDim),
+    layerOf: () => ({ rope, attentionScale: 1 / Math.sqrt(headDim), window: null }),
     slides: true,
     tied: true,
     bosId: null,
@@ -41,7 +40,7 @@ export function labcore(keys: ConfigKeys): Architecture {
 }
 
 /** nanoGPT's GPT: LabCore's with learned positions, `bias` for its norms too, and no word on what comes after the context. */
-export function nanogpt(keys: ConfigKeys): Architecture {
+export function nanogpt(keys: ConfigKeys): Outline {
   const base = labcore(keys);
   if (base.rope) keys.fail("use_rope", "false");
   const bias = { ...base.bias, norm: base.bias.qkv };
@@ -49,7 +48,7 @@ export function nanogpt(keys: ConfigKeys): Architecture {
 }
 
 /** GPT-2 as transformers has it. */
-export function gpt2(keys: ConfigKeys): Architecture {
+export function gpt2(keys: ConfigKeys): Outline {
   const headDim = keys.headDim("n_embd", "n_head");
   const [nEmbd, nHead] = [keys.size("n_embd"), keys.size("n_head")];
   const scaled = keys.flag("scale_attn_weights", true);
@@ -71,7 +70,11 @@ export function gpt2(keys: ConfigKeys): Architecture {
       "gelu_new",
     ),
     norm: { kind: "layer", eps: keys.positive("layer_norm_epsilon", 1e-5), offset: 0 },
-    attentionScale: (layer) => (scaled ? 1 / Math.sqrt(headDim) : 1) / (byLayer ? layer + 1 : 1),
+    layerOf: (layer) => ({
+      rope: null,
+      attentionScale: (scaled ? 1 / Math.sqrt(headDim) : 1) / (byLayer ? layer + 1 : 1),
+      window: null,
+    }),
     tied: keys.flag("tie_word_embeddings", true),
     bosId: keys.ids("bos_token_id")[0] ?? null,
     eosIds: keys.ids("eos_token_id"),

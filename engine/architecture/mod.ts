@@ -1,12 +1,12 @@
 /**
- * What a model is, in one record, whatever its config.json calls things.
+ * From a configuration (config.json, or a preset's `[model]`) to the architecture record.
  *
  * @module
  */
 import { FAMILIES } from "./families.ts";
 import { gpt2, labcore, nanogpt } from "./gpt.ts";
 import { ConfigKeys } from "./keys.ts";
-import type { Architecture } from "./record.ts";
+import type { Architecture, Outline } from "./record.ts";
 import { readTransformers } from "./transformers.ts";
 import { CheckpointError } from "../errors.ts";
 
@@ -15,6 +15,7 @@ export type {
   Architecture,
   Biases,
   Family,
+  LayerShape,
   NormKind,
   NormPlaces,
   ParallelNorms,
@@ -22,7 +23,7 @@ export type {
 } from "./record.ts";
 
 /** Families with a reader of their own, by the names that configurations have for them. */
-const GPTS: Readonly<Record<string, (keys: ConfigKeys) => Architecture>> = {
+const GPTS: Readonly<Record<string, (keys: ConfigKeys) => Outline>> = {
   labcore_gpt: labcore,
   labcore,
   nanogpt,
@@ -51,12 +52,62 @@ const REFUSED: Readonly<Record<string, string>> = {
   use_bidirectional_attention: "false: this version runs decoders",
 };
 
+/** Most layers of a configuration without a file; GPT-3 has 96. A file bounds its layers by its tensors. */
+const MAX_LAYERS = 10_000;
+
+/** A file of weights, whose tensors bound the number of layers. */
+export interface LayerBound {
+  /** Names the file in messages. */
+  readonly path: string;
+  /** Number of its tensors. */
+  readonly tensors: number;
+}
+
 /**
  * Reads a config.json, or the `[model]` section of a TOML preset (which has `family` for `model_type`).
- * @param where names the file in messages.
- * @throws {CheckpointError} when a key is missing or has a value that no model can have, or what it asks for is not done here.
+ * @param where names the configuration in messages.
+ * @param file the weights that it belongs to, if there are any.
+ * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something unsupported, or if the file has
+ *   fewer tensors than the configuration has layers.
+ * @throws {RangeError} If a configuration without a file has more than 10,000 layers.
  */
-export function readArchitecture(config: Record<string, unknown>, where: string): Architecture {
+export function readArchitecture(
+  config: Record<string, unknown>,
+  where: string,
+  file?: LayerBound,
+): Architecture {
+  const outline = readOutline(config, where);
+  expectLayers(outline, file);
+  const { layerOf, ...shared } = outline;
+  return { ...shared, layers: Array.from({ length: shared.nLayer }, (_, i) => layerOf(i)) };
+}
+
+/**
+ * Checks the number of layers before they are listed.
+ * @throws {CheckpointError} If the file has fewer tensors than the model has layers.
+ * @throws {RangeError} If there is no file, and more than 10,000 layers.
+ */
+export function expectLayers(
+  { family, nLayer }: Pick<Architecture, "family" | "nLayer">,
+  file?: LayerBound,
+): void {
+  if (!file && nLayer > MAX_LAYERS) {
+    throw new RangeError(
+      `Cannot make a model: expected at most ${MAX_LAYERS} layers, got ${nLayer}`,
+    );
+  }
+  if (file && nLayer > file.tensors) {
+    throw new CheckpointError(
+      `Cannot load "${file.path}" as ${family}: ${nLayer} layers, but ${file.tensors} tensors`,
+    );
+  }
+}
+
+/**
+ * Reads all of a configuration but the list of its layers, whose number nothing bounds yet.
+ * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something unsupported.
+ */
+export function readOutline(config: Record<string, unknown>, where: string): Outline {
   const type = config.model_type ?? config.family;
   const known = typeof type === "string" ? type : "";
   const keys = new ConfigKeys(config, where);

@@ -1,11 +1,10 @@
 /**
- * The record that every config.json becomes: shapes and conventions, as data that the weights and the decoder read.
+ * The architecture record: the shape and the conventions of a decoder as plain data, which survives `structuredClone`.
  *
  * @module
  */
 import type { Activation } from "../../kernels/ops/activation.ts";
 import type { RopeScaling } from "../../kernels/ops/rope.ts";
-import type { WeightDtype } from "../../kernels/tensor.ts";
 
 /** The families that this version knows. */
 export type Family =
@@ -49,6 +48,8 @@ export interface Architecture {
   readonly blockSize: number;
   /** Layers. */
   readonly nLayer: number;
+  /** One for each layer, the first one first. */
+  readonly layers: readonly LayerShape[];
   /** H */
   readonly nHead: number;
   /** G */
@@ -79,20 +80,16 @@ export interface Architecture {
   readonly rope: Rope | null;
   /** The second rotary table of families that have two (Gemma 3's local layers). */
   readonly ropeLocal: Rope | null;
-  /** The rotary positions of each layer; null where it has none. */
-  readonly ropeOf: (layer: number) => Rope | null;
   /** Rows of the file's table of learned positions that stand before the first. */
   readonly positionOffset: number;
-  /** Scale of the attention scores of each layer. */
-  readonly attentionScale: (layer: number) => number;
-  /** Keys that a row of each layer sees, itself among them; null for all. */
-  readonly window: (layer: number) => number | null;
   /** A bound that attention scores approach; null where there is none. */
   readonly attentionSoftCap: number | null;
   /** A bound that logits approach; null where there is none. */
   readonly logitSoftCap: number | null;
-  /** What token embeddings are multiplied by when they are kept in a dtype. */
-  readonly embedScale: (dtype: WeightDtype) => number;
+  /** What token embeddings are multiplied by. */
+  readonly embedScale: number;
+  /** Whether that factor is first rounded to the dtype that the embeddings are kept in, as transformers' Gemma does. */
+  readonly embedScaleRounded: boolean;
   /** What attention and the MLP give is multiplied by this before it is added. */
   readonly residualScale: number;
   /** What logits are multiplied by. */
@@ -106,6 +103,22 @@ export interface Architecture {
   /** The tokens that end a text. */
   readonly eosIds: readonly number[];
 }
+
+/** What may differ from layer to layer. */
+export interface LayerShape {
+  /** Rotary positions: the record's `rope` or `ropeLocal`; null where the layer has none. */
+  readonly rope: Rope | null;
+  /** Scale of the attention scores. */
+  readonly attentionScale: number;
+  /** Keys that a row sees, its own included; null for all. */
+  readonly window: number | null;
+}
+
+/** A record whose layers are not listed yet: a damaged configuration may ask for billions of them. */
+export type Outline = Omit<Architecture, "layers"> & {
+  /** The shape of a layer, counted from 0. */
+  readonly layerOf: (layer: number) => LayerShape;
+};
 
 /** Which parts have biases. */
 export interface Biases {
@@ -152,13 +165,12 @@ export const COMMON = {
   qkNorm: null,
   rope: null,
   ropeLocal: null,
-  ropeOf: () => null,
   positionOffset: 0,
-  window: () => null,
   attentionSoftCap: null,
   logitSoftCap: null,
-  embedScale: () => 1,
+  embedScale: 1,
+  embedScaleRounded: false,
   residualScale: 1,
   logitScale: 1,
   slides: false,
-} satisfies Partial<Architecture>;
+} satisfies Partial<Outline>;

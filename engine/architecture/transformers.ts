@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { narrow, type WeightDtype, widen } from "../../kernels/tensor.ts";
 import type { FamilyFacts, FlagOrKey } from "./families.ts";
 import { ConfigKeys } from "./keys.ts";
-import { type Architecture, COMMON, type Family, type Rope } from "./record.ts";
+import { COMMON, type Family, type NormPlaces, type Outline, type Rope } from "./record.ts";
 import { readRopes } from "./rope.ts";
 
 /** Reads the configuration of a family of `families.ts`. */
@@ -15,7 +14,7 @@ export function readTransformers(
   where: string,
   family: Family,
   facts: FamilyFacts,
-): Architecture {
+): Outline {
   const keys = new ConfigKeys(config, where, facts);
   checkOnly(keys, facts);
   const nHead = keys.size("num_attention_heads");
@@ -50,22 +49,23 @@ export function readTransformers(
     qkNorm: qkNormOf(keys, facts),
     positionOffset: facts.positionOffset ?? 0,
     ...readLayers(keys, facts, headDim),
-    ...readScales(keys, facts, { nEmbd, headDim }),
+    ...readScales(keys, facts, nEmbd),
     tied: keys.flag("tie_word_embeddings"),
     bosId: keys.ids("bos_token_id")[0] ?? null,
     eosIds: keys.ids("eos_token_id"),
   };
 }
 
-/** What differs from layer to layer: rotary positions and windows. */
+/** What differs from layer to layer, and what follows from it. */
 function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
   const nLayer = keys.size("num_hidden_layers");
   const maxPositions = keys.size("max_position_embeddings");
   const { rope, ropeLocal } = facts.rope
     ? readRopes(keys, { facts: facts.rope, headDim, maxPositions })
     : { rope: null, ropeLocal: null };
-  const turns = facts.noRopeLayers ? turnedLayers(keys, nLayer) : () => true;
-  const slides = slidingLayers(keys, facts, nLayer, turns);
+  const rotates = facts.noRopeLayers ? rotaryLayers(keys, nLayer) : () => true;
+  const slides = slidingLayers(keys, facts, nLayer, rotates);
+  const attentionScale = readAttentionScale(keys, facts, headDim);
   const { window } = facts;
   const isOn = window && (!("when" in window) || keys.flag(window.when));
   const width = isOn ? keys.sizeOrNull("sliding_window") : null;
@@ -74,8 +74,11 @@ function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
     blockSize: reach(rope, maxPositions),
     rope,
     ropeLocal,
-    ropeOf: (layer: number) => turns(layer) ? slides(layer) && ropeLocal || rope : null,
-    window: (layer: number) => slides(layer) ? width : null,
+    layerOf: (layer: number) => ({
+      rope: rotates(layer) ? slides(layer) && ropeLocal || rope : null,
+      attentionScale,
+      window: slides(layer) ? width : null,
+    }),
   };
 }
 
@@ -86,14 +89,14 @@ function reach(rope: Rope | null, maxPositions: number): number {
 }
 
 /** Which layers have rotary positions, in families where not all of them do. */
-function turnedLayers(keys: ConfigKeys, nLayer: number): (layer: number) => boolean {
+function rotaryLayers(keys: ConfigKeys, nLayer: number): (layer: number) => boolean {
   if (!keys.has("no_rope_layers")) {
     const interval = keys.size("no_rope_layer_interval");
     return (layer) => (layer + 1) % interval !== 0;
   }
   const list = keys.value("no_rope_layers");
   const isList = Array.isArray(list) && list.length >= nLayer;
-  if (!isList || !list.every((turned) => turned === 0 || turned === 1)) {
+  if (!isList || !list.every((rotary) => rotary === 0 || rotary === 1)) {
     keys.fail("no_rope_layers", `a list of a 0 or a 1 for each of ${nLayer} layers`);
   }
   return (layer) => (list as unknown[])[layer] === 1;
@@ -104,7 +107,7 @@ function slidingLayers(
   keys: ConfigKeys,
   { window }: FamilyFacts,
   nLayer: number,
-  turns: (layer: number) => boolean,
+  rotates: (layer: number) => boolean,
 ): (layer: number) => boolean {
   if (!window) return () => false;
   if (window.kind === "all") return () => true;
@@ -130,49 +133,44 @@ function slidingLayers(
       return (layer) => layer >= from;
     }
     case "unturned":
-      return (layer) => !turns(layer);
+      return (layer) => !rotates(layer);
   }
 }
 
-/** What numbers on the way are multiplied by, and what bounds them. */
-function readScales(
+/** Scale of the attention scores: a factor of the file's, or 1/√D. */
+function readAttentionScale(
   keys: ConfigKeys,
-  { scales = {}, embedRoot }: FamilyFacts,
-  { nEmbd, headDim }: { nEmbd: number; headDim: number },
-) {
+  { scales: { attention, attentionRoot } = {} }: FamilyFacts,
+  headDim: number,
+): number {
+  if (attention) return keys.positive(attention);
+  return 1 / Math.sqrt(attentionRoot ? keys.positive(attentionRoot) : headDim);
+}
+
+/** Factors of the stream and the logits, and the bounds of scores and logits. */
+function readScales(keys: ConfigKeys, { scales = {}, embedRoot }: FamilyFacts, nEmbd: number) {
   const factor = (key?: string) => key ? keys.positive(key) : 1;
   const cap = (key?: string) => key ? keys.positiveOrNull(key) : null;
-  const attention = scales.attention
-    ? keys.positive(scales.attention)
-    : 1 / Math.sqrt(scales.attentionRoot ? keys.positive(scales.attentionRoot) : headDim);
-  const embed = factor(scales.embed);
   return {
-    attentionScale: () => attention,
     attentionSoftCap: cap(scales.attentionSoftCap),
     logitSoftCap: cap(scales.logitSoftCap),
-    embedScale: embedRoot ? (dtype: WeightDtype) => rounded(Math.sqrt(nEmbd), dtype) : () => embed,
+    embedScale: embedRoot ? Math.sqrt(nEmbd) : factor(scales.embed),
+    embedScaleRounded: embedRoot ?? false,
     residualScale: factor(scales.residual),
     logitScale: 1 / factor(scales.logitDivisor),
   };
-}
-
-/** A number as a dtype would store it. */
-function rounded(x: number, dtype: WeightDtype): number {
-  const into = new Float32Array(1);
-  widen(into, narrow(Float32Array.of(x), dtype), dtype, 0, 1);
-  return into[0];
 }
 
 function flag(keys: ConfigKeys, value: FlagOrKey = false): boolean {
   return typeof value === "string" ? keys.flag(value) : value;
 }
 
-function placesOfNorms(keys: ConfigKeys, { norms = "pre" }: FamilyFacts): Architecture["norms"] {
+function placesOfNorms(keys: ConfigKeys, { norms = "pre" }: FamilyFacts): NormPlaces {
   if (typeof norms === "string") return norms;
   return keys.flag(norms.preKey) ? "pre" : "sum";
 }
 
-function qkNormOf(keys: ConfigKeys, { qkNorm }: FamilyFacts): Architecture["qkNorm"] {
+function qkNormOf(keys: ConfigKeys, { qkNorm }: FamilyFacts): Outline["qkNorm"] {
   if (typeof qkNorm !== "object") return qkNorm ?? null;
   return keys.flag(qkNorm.headKey) ? "head" : null;
 }

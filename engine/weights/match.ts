@@ -11,7 +11,7 @@ import {
   type StoredOrder,
   type WeightDtype,
 } from "../../kernels/tensor.ts";
-import type { Architecture } from "../architecture/mod.ts";
+import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";
@@ -98,9 +98,7 @@ async function matchNames(
 ): Promise<Map<string, TensorInfo>> {
   const cannot = `Cannot load "${checkpoint.path}" as ${a.family}`;
   const stored = checkpoint.tensors();
-  if (a.nLayer > stored.length) {
-    throw new CheckpointError(`${cannot}: ${a.nLayer} layers, but ${stored.length} tensors`);
-  }
+  expectLayers(a, { path: checkpoint.path, tensors: stored.length });
   const { prefixes, others } = NAMES[a.family];
   const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
   const prefix = prefixes.find(has) ?? "";

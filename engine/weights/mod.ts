@@ -12,10 +12,12 @@ import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import {
   type FillRows,
+  narrow,
   sizeOf,
   type Tensor,
   type Weight,
   type WeightDtype,
+  widen,
 } from "../../kernels/tensor.ts";
 import type { Architecture, Rope as RopeFacts } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
@@ -133,17 +135,17 @@ export async function putWeights(
   const h: Block[] = [];
   const residualScale = unless1(a.residualScale);
   for (const [i, block] of tree.h.entries()) {
-    const rope = a.ropeOf(i);
+    const { rope, attentionScale, window } = a.layers[i];
     h.push({
       ln1: await norm(block.ln1),
       attn: {
         cAttn: await linear(block.cAttn),
-        rope: rope ? ropes.get(rope) : undefined,
+        rope: rope ? ropes.get(keyOf(rope)) : undefined,
         qNorm: await norm(block.qNorm),
         kNorm: await norm(block.kNorm),
-        scale: a.attentionScale(i),
+        scale: attentionScale,
         softCap: a.attentionSoftCap ?? undefined,
-        window: a.window(i) ?? undefined,
+        window: window ?? undefined,
         cProj: await linear(block.attnProj),
         lnPost: await norm(block.lnAttn),
         lnSum: await norm(block.lnAttnSum),
@@ -164,7 +166,7 @@ export async function putWeights(
   }
   return {
     wte,
-    embedScale: unless1(a.embedScale(wte.dtype)),
+    embedScale: unless1(embedScaleOf(a, wte.dtype)),
     wpe,
     h,
     lnF: await norm(tree.lnF),
@@ -173,6 +175,17 @@ export async function putWeights(
     logitScale: unless1(a.logitScale),
     logitSoftCap: a.logitSoftCap ?? undefined,
   };
+}
+
+/** What token embeddings are multiplied by when they are kept in `dtype`. */
+export function embedScaleOf(
+  { embedScale, embedScaleRounded }: Pick<Architecture, "embedScale" | "embedScaleRounded">,
+  dtype: WeightDtype,
+): number {
+  if (!embedScaleRounded) return embedScale;
+  const into = new Float32Array(1);
+  widen(into, narrow(Float32Array.of(embedScale), dtype), dtype, 0, 1);
+  return into[0];
 }
 
 /** A factor that does something. */
@@ -219,19 +232,24 @@ function putter(
   return { weight, vector, norm, linear };
 }
 
-/** The rotary tables, by what they are made from. */
+/** The rotary tables, by the values that they are computed from. */
 function putRopes(
   backend: Backend,
   { rope, ropeLocal }: Architecture,
   positions: number,
-): Map<RopeFacts, Rope> {
-  const ropes = new Map<RopeFacts, Rope>();
+): Map<string, Rope> {
+  const ropes = new Map<string, Rope>();
   for (const facts of [rope, ropeLocal]) {
     if (!facts) continue;
     const { rotaryDim, interleaved } = facts;
     const table = backend.tensor([positions, rotaryDim], "F32", "weights");
     backend.write(table, ropeTable({ ...facts, positions }));
-    ropes.set(facts, { table, rotaryDim, interleaved });
+    ropes.set(keyOf(facts), { table, rotaryDim, interleaved });
   }
   return ropes;
+}
+
+/** Equal for equal positions: a copy of a record need not share its objects. */
+function keyOf(rope: RopeFacts): string {
+  return JSON.stringify(rope);
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../../engine/architecture/mod.ts";
+import { FAMILIES } from "../../../engine/architecture/families.ts";
+import { readArchitecture, readOutline } from "../../../engine/architecture/mod.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { readJson } from "../../testing.ts";
+import { fixture, readJson } from "../../testing.ts";
 
 type Config = Record<string, unknown>;
 
@@ -15,17 +16,12 @@ const LABCORE: Config = {
 };
 const GPT2: Config = { model_type: "gpt2", vocab_size: 320, n_layer: 3, n_head: 4, n_embd: 64 };
 
-/** The record with its functions asked for some layers. */
+/** The record with the one value that differs between the layers of these families in place of the layers. */
 function plain(config: Config) {
-  const { attentionScale, window, ropeOf, embedScale, ...rest } = readArchitecture(
-    config,
-    "config.json",
-  );
-  const layers = [0, 1, 2];
-  assert.deepEqual(layers.map(window), [null, null, null]);
-  assert.deepEqual(layers.map(ropeOf), layers.map(() => rest.rope));
-  assert.equal(embedScale("BF16"), 1);
-  return { ...rest, scales: layers.map(attentionScale) };
+  const { layers, ...rest } = readArchitecture(config, "config.json");
+  assert.equal(layers.length, rest.nLayer);
+  for (const { window, rope } of layers) assert.deepEqual([window, rope], [null, rest.rope]);
+  return { ...rest, scales: layers.map(({ attentionScale }) => attentionScale) };
 }
 
 function refuses(config: Config, expected: string): void {
@@ -59,13 +55,15 @@ const EXPECTED_LABCORE = {
   positionOffset: 0,
   attentionSoftCap: null,
   logitSoftCap: null,
+  embedScale: 1,
+  embedScaleRounded: false,
   residualScale: 1,
   logitScale: 1,
   slides: true,
   tied: true,
   bosId: null,
   eosIds: [],
-  scales: [0.25, 0.25, 0.25],
+  scales: [0.25, 0.25],
 };
 
 const EXPECTED_GPT2 = {
@@ -91,6 +89,8 @@ const EXPECTED_GPT2 = {
   positionOffset: 0,
   attentionSoftCap: null,
   logitSoftCap: null,
+  embedScale: 1,
+  embedScaleRounded: false,
   residualScale: 1,
   logitScale: 1,
   slides: false,
@@ -247,4 +247,42 @@ Deno.test("readArchitecture() takes no value from a prototype when a file brings
     { ...config, vocab_size: 7 },
     "n_layer to be an integer from 1 to 2147483647, got none",
   );
+});
+
+Deno.test("readArchitecture() bounds the layers by the file's tensors, or by 10,000, before it lists them", () => {
+  const endless = { ...GPT2, n_layer: 2 ** 31 - 1 };
+  assert.throws(
+    () => readArchitecture(endless, "config.json"),
+    new RangeError("Cannot make a model: expected at most 10000 layers, got 2147483647"),
+  );
+  assert.throws(
+    () => readArchitecture(endless, "config.json", { path: "a.safetensors", tensors: 39 }),
+    new CheckpointError('Cannot load "a.safetensors" as gpt2: 2147483647 layers, but 39 tensors'),
+  );
+  assert.equal(readArchitecture({ ...GPT2, n_layer: 10_000 }, "config.json").layers.length, 10_000);
+  // A file may have as many layers as it has tensors for.
+  const deep = { ...GPT2, n_layer: 10_001 };
+  const file = { path: "a.safetensors", tensors: 10_001 };
+  assert.equal(readArchitecture(deep, "config.json", file).layers.length, 10_001);
+  assert.equal(readOutline(endless, "config.json").nLayer, 2 ** 31 - 1);
+});
+
+/** Folders of models, one or more of each family. */
+const FOLDERS = ["labcore", "tiny"].flatMap((parent) =>
+  [...Deno.readDirSync(fixture(parent))].filter(({ isDirectory }) => isDirectory)
+    .map(({ name }) => `${parent}/${name}`)
+);
+
+Deno.test("an architecture record is plain data: it survives structuredClone and JSON", () => {
+  const families = new Set<string>();
+  for (const name of FOLDERS) {
+    const a = readArchitecture(readJson(`${name}/config.json`), name);
+    families.add(a.family);
+    assert.deepEqual(structuredClone(a), a, name);
+    assert.deepEqual(JSON.parse(JSON.stringify(a)), a, name);
+  }
+  const missing = [...Object.keys(FAMILIES), "labcore", "gpt2"].filter((name) =>
+    !families.has(name)
+  );
+  assert.deepEqual(missing, []);
 });

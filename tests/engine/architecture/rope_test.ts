@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readArchitecture } from "../../../engine/architecture/mod.ts";
+import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { ropeTable } from "../../../kernels/ops/rope.ts";
 import { assertClose, readJson, TOLERANCE } from "../../testing.ts";
@@ -18,6 +18,7 @@ const SIZES: Config = {
 const LLAMA: Config = { ...SIZES, model_type: "llama" };
 const GEMMA3: Config = { ...SIZES, model_type: "gemma3_text", head_dim: 8 };
 
+const ropesOf = ({ layers }: Architecture) => layers.map(({ rope }) => rope);
 const ropeOf = (config: Config) => readArchitecture(config, "config.json").rope;
 
 interface TableCase {
@@ -105,16 +106,16 @@ Deno.test("readArchitecture() gives Gemma 3's two tables from both spellings", (
     },
   };
   for (const spelling of [old, today]) {
-    const { rope, ropeLocal, ropeOf } = readArchitecture({ ...GEMMA3, ...spelling }, "config.json");
+    const a = readArchitecture({ ...GEMMA3, ...spelling }, "config.json");
+    const { rope, ropeLocal } = a;
     assert.deepEqual({ rope, ropeLocal }, expected);
-    assert.deepEqual([0, 1, 2].map(ropeOf), [ropeLocal, ropeLocal, ropeLocal]);
+    assert.deepEqual(ropesOf(a), a.layers.map(() => ropeLocal));
   }
-  const { rope, ropeLocal, ropeOf: of } = readArchitecture(
-    { ...GEMMA3, sliding_window_pattern: 3 },
-    "config.json",
-  );
+  const deep = { ...GEMMA3, num_hidden_layers: 3, sliding_window_pattern: 3 };
+  const a = readArchitecture(deep, "config.json");
+  const { rope, ropeLocal } = a;
   assert.deepEqual([rope?.theta, ropeLocal?.theta], [1_000_000, 10_000]);
-  assert.deepEqual([0, 1, 2].map(of), [ropeLocal, ropeLocal, rope]);
+  assert.deepEqual(ropesOf(a), [ropeLocal, ropeLocal, rope]);
 });
 
 Deno.test("readArchitecture() takes YaRN's context to be the first one, stretched", () => {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { FAMILIES } from "../../../engine/architecture/families.ts";
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
+import { embedScaleOf } from "../../../engine/weights/mod.ts";
 
 type Config = Record<string, unknown>;
 
@@ -18,7 +19,7 @@ const read = (config: Config) => readArchitecture(config, "config.json");
 const make = (type: string, keys: Config = {}) =>
   read({ ...sizesOf(type), num_key_value_heads: 2, ...keys });
 
-const windows = (a: Architecture) => [0, 1, 2, 3].map(a.window);
+const windows = (a: Architecture) => a.layers.map(({ window }) => window);
 
 function refuses(config: Config, expected: string): void {
   assert.throws(
@@ -101,20 +102,19 @@ Deno.test("readArchitecture() gives each layer the window that its keys say", ()
 });
 
 Deno.test("readArchitecture() leaves layers of SmolLM3 unturned when the config says so", () => {
-  const turned = (keys: Config) =>
-    [0, 1, 2, 3].map((i) => make("smollm3", keys).ropeOf(i) !== null);
+  const turned = (keys: Config) => make("smollm3", keys).layers.map(({ rope }) => rope !== null);
   assert.deepEqual(turned({}), [true, true, true, false]);
   assert.deepEqual(turned({ no_rope_layer_interval: 2 }), [true, false, true, false]);
   assert.deepEqual(turned({ no_rope_layers: [0, 1, 1, 0] }), [false, true, true, false]);
 });
 
 Deno.test("readArchitecture() multiplies Gemma's embeddings by a root as its dtype would store it", () => {
-  const { embedScale } = make("gemma", { hidden_size: 40, num_attention_heads: 4 });
-  assert.equal(embedScale("F32"), Math.fround(Math.sqrt(40)));
-  assert.equal(embedScale("F16"), Math.f16round(Math.sqrt(40)));
-  assert.equal(embedScale("BF16"), 6.3125);
+  const gemma = make("gemma", { hidden_size: 40, num_attention_heads: 4 });
+  assert.equal(embedScaleOf(gemma, "F32"), Math.fround(Math.sqrt(40)));
+  assert.equal(embedScaleOf(gemma, "F16"), Math.f16round(Math.sqrt(40)));
+  assert.equal(embedScaleOf(gemma, "BF16"), 6.3125);
   const granite = make("granite", { embedding_multiplier: 12.3, logits_scaling: 8 });
-  assert.deepEqual([granite.embedScale("BF16"), granite.logitScale], [12.3, 1 / 8]);
+  assert.deepEqual([embedScaleOf(granite, "BF16"), granite.logitScale], [12.3, 1 / 8]);
 });
 
 Deno.test("readArchitecture() reads the language model within a model of images and text", () => {

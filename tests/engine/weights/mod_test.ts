@@ -251,7 +251,8 @@ Deno.test("putWeights() puts each number in its place when the file holds Conv1D
     const { backend, weights } = await put(a, tensors);
     await using _ = backend;
     const { wte, wpe, h: [, { ln1, attn, ln2, mlp }], lnF } = weights;
-    assert.deepEqual(weights.h.map(({ attn }) => attn.scale), [0, 1].map(a.attentionScale));
+    const scales = a.layers.map(({ attentionScale }) => attentionScale);
+    assert.deepEqual(weights.h.map(({ attn }) => attn.scale), scales);
     const pairs: [Weight, string][] = [
       [wte, "wte"],
       [wpe!, "wpe"],
