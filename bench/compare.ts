@@ -13,7 +13,8 @@ import { readArchitecture } from "../engine/architecture/mod.ts";
 import { messageOf } from "../engine/errors.ts";
 import { weightSpecs } from "../engine/weights/mod.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
-import { BYTES, sizeOf, type WeightDtype } from "../kernels/tensor.ts";
+import { BYTES, type WeightDtype } from "../kernels/formats/mod.ts";
+import { sizeOf } from "../kernels/tensor.ts";
 import {
   type DemoRate,
   type DemoSide,

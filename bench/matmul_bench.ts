@@ -1,5 +1,5 @@
 import { matmulJs, matmulScratch, type Rows } from "../kernels/ops/matmul/mod.ts";
-import type { WeightDtype } from "../kernels/tensor.ts";
+import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import {
   againstReading,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { narrow, type WeightDtype } from "../kernels/tensor.ts";
+import { narrow, type WeightDtype } from "../kernels/formats/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 
 /** The middle of an odd number of values. */

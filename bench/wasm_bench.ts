@@ -5,7 +5,8 @@
  * @module
  */
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
-import { BYTES, narrow, type Tensor, type Weight, type WeightDtype } from "../kernels/tensor.ts";
+import { BYTES, narrow, type Weight, type WeightDtype } from "../kernels/formats/mod.ts";
+import type { Tensor } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";

@@ -18,14 +18,8 @@ import {
   randomWeights,
   weightSpecs,
 } from "../engine/weights/mod.ts";
-import {
-  BYTES,
-  bytesOf,
-  narrow,
-  sizeOf,
-  type StoredOrder,
-  type WeightDtype,
-} from "../kernels/tensor.ts";
+import { BYTES, narrow, type WeightDtype } from "../kernels/formats/mod.ts";
+import { bytesOf, sizeOf, type StoredOrder } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";

@@ -7,7 +7,8 @@
  */
 import type { Backend, Plan, Recorder, Segment } from "../kernels/backend.ts";
 import { matmulJs, matmulScratch } from "../kernels/ops/matmul/mod.ts";
-import type { Tensor, WeightDtype } from "../kernels/tensor.ts";
+import type { WeightDtype } from "../kernels/formats/mod.ts";
+import type { Tensor } from "../kernels/tensor.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
 import { openGpu } from "../kernels/webgpu/device.ts";
 import { LIMIT_FLOPS, multiplyCall, readCall } from "../kernels/webgpu/limits.ts";

@@ -6,7 +6,7 @@
 import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
-import type { WeightDtype } from "../kernels/tensor.ts";
+import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { type Architecture, readArchitecture, readOutline } from "./architecture/mod.ts";
 import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";

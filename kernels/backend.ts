@@ -13,16 +13,8 @@ import type { Memory } from "./memory.ts";
 import type { NormOptions } from "./ops/norm.ts";
 import type { Sampling } from "./ops/sample/mod.ts";
 import type { Segment, Step } from "./step.ts";
-import type {
-  Dtype,
-  FillRows,
-  HostArray,
-  MemoryClass,
-  StoredOrder,
-  Tensor,
-  Weight,
-  WeightDtype,
-} from "./tensor.ts";
+import type { Weight, WeightDtype } from "./formats/mod.ts";
+import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } from "./tensor.ts";
 
 export type { Segment, Step };
 

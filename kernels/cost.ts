@@ -11,7 +11,8 @@
 import type { Recorder } from "./backend.ts";
 import type { Norm } from "./ops/norm.ts";
 import type { Segment } from "./step.ts";
-import { BYTES, type Tensor, type Weight } from "./tensor.ts";
+import { BYTES, type Weight } from "./formats/mod.ts";
+import type { Tensor } from "./tensor.ts";
 
 /** What one call takes in one step. */
 export interface Cost {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { BenchmarkReport } from "../../mod.ts";
-import type { WeightDtype } from "../../kernels/tensor.ts";
+import type { WeightDtype } from "../../kernels/formats/mod.ts";
 
 /** Threads of every side. */
 export const THREADS = 2;

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { bytesOf, widen } from "../../kernels/tensor.ts";
+import { widen } from "../../kernels/formats/mod.ts";
+import { bytesOf } from "../../kernels/tensor.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
 import type { ByteSource } from "./bytes.ts";

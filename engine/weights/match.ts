@@ -3,14 +3,8 @@
  *
  * @module
  */
-import {
-  bytesOf,
-  type FillRows,
-  narrow,
-  sizeOf,
-  type StoredOrder,
-  type WeightDtype,
-} from "../../kernels/tensor.ts";
+import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { bytesOf, type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";

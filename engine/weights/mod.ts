@@ -10,15 +10,8 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
-import {
-  type FillRows,
-  narrow,
-  sizeOf,
-  type Tensor,
-  type Weight,
-  type WeightDtype,
-  widen,
-} from "../../kernels/tensor.ts";
+import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
+import { type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { Architecture, Rope as RopeFacts } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
 import { type LayerSpec, specTree, type WeightSpec } from "./specs.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { narrow, type WeightDtype } from "../../kernels/tensor.ts";
+import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { WeightSource } from "./match.ts";
 import { runsOf } from "./specs.ts";
 

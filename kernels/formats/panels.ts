@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { BYTES, type StoredOrder, type WeightDtype } from "../tensor.ts";
+import { BYTES, type WeightDtype } from "./mod.ts";
+import type { StoredOrder } from "../tensor.ts";
 
 /** Outputs of a panel. */
 export const PANEL_COLUMNS = 16;

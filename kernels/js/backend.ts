@@ -16,18 +16,15 @@ import { Memory } from "../memory.ts";
 import { checkNorm, normJs, type NormOptions } from "../ops/norm.ts";
 import { laps, profileRuns } from "../profile.ts";
 import { checkSample, sampleJs } from "../ops/sample/mod.ts";
+import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
-  BYTES,
   type Dtype,
   type FillRows,
   type HostArray,
-  hostArray,
   type MemoryClass,
   sizeOf,
   type StoredOrder,
   type Tensor,
-  type Weight,
-  type WeightDtype,
 } from "../tensor.ts";
 
 class JsTensor implements Tensor {

@@ -11,7 +11,8 @@
 import { expectTensor } from "../errors.ts";
 import type { Rows } from "./matmul/mod.ts";
 import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
-import { BYTES, type Tensor, type Weight, type WeightDtype, widen } from "../tensor.ts";
+import { BYTES, type Weight, type WeightDtype, widen } from "../formats/mod.ts";
+import type { Tensor } from "../tensor.ts";
 import { f32x4, i32, i32x4, type ModuleBuilder, v128 } from "../asm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";

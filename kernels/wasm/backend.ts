@@ -13,8 +13,8 @@ import { noteCosts, type Part } from "../cost.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { Memory, prodCollector } from "../memory.ts";
 import { laps, profileRuns } from "../profile.ts";
+import { BYTES, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
-  BYTES,
   type Dtype,
   type FillRows,
   type HostArray,
@@ -22,8 +22,6 @@ import {
   sizeOf,
   type StoredOrder,
   type Tensor,
-  type Weight,
-  type WeightDtype,
 } from "../tensor.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";

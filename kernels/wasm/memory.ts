@@ -5,7 +5,8 @@
  */
 import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
-import { BYTES, type Dtype, type HostArray, type MemoryClass } from "../tensor.ts";
+import { BYTES } from "../formats/mod.ts";
+import type { Dtype, HostArray, MemoryClass } from "../tensor.ts";
 import { CONTROL_BYTES } from "./control.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 

@@ -7,7 +7,8 @@
  *
  * @module
  */
-import { BYTES, type FillRows, hostArray, type StoredOrder, type WeightDtype } from "../tensor.ts";
+import { BYTES, hostArray, type WeightDtype } from "../formats/mod.ts";
+import type { FillRows, StoredOrder } from "../tensor.ts";
 import {
   call,
   type Func,

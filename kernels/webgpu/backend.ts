@@ -7,19 +7,16 @@ import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { DeviceError } from "../errors.ts";
 import { type Memory, prodCollector } from "../memory.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
+import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
-  BYTES,
   bytesOf,
   type Dtype,
   type FillRows,
   type HostArray,
-  hostArray,
   type MemoryClass,
   sizeOf,
   type StoredOrder,
   type Tensor,
-  type Weight,
-  type WeightDtype,
 } from "../tensor.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { tryFeatures } from "./features.ts";

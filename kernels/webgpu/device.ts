@@ -5,7 +5,8 @@
  */
 import { DeviceError, messageOf } from "../errors.ts";
 import { Memory } from "../memory.ts";
-import { BYTES, type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
+import { BYTES } from "../formats/mod.ts";
+import { type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
 /** Features that something here has a use for; nothing depends on them. Deno grants "subgroups" and does not list it. */
 const FEATURES = ["subgroups", "timestamp-query"] as const;

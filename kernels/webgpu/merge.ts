@@ -9,7 +9,8 @@ import type { MatmulOptions } from "../ops/matmul/mod.ts";
 import { MAX_NORM_WIDTH } from "../ops/matmul/wgsl.ts";
 import type { NormOptions } from "../ops/norm.ts";
 import type { Sampling } from "../ops/sample/mod.ts";
-import type { Tensor, Weight } from "../tensor.ts";
+import type { Weight } from "../formats/mod.ts";
+import type { Tensor } from "../tensor.ts";
 
 /** A call of the recorder, checked, with what was merged into it. */
 export type Recorded =

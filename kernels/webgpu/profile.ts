@@ -7,7 +7,7 @@ import type { KernelTime } from "../backend.ts";
 import { type Cost, costsFor, mergeCosts, type Part } from "../cost.ts";
 import { addUp, median, profileRuns } from "../profile.ts";
 import type { Segment, Step } from "../step.ts";
-import { BYTES } from "../tensor.ts";
+import { BYTES } from "../formats/mod.ts";
 import type { Gpu } from "./device.ts";
 import type { Recorded } from "./merge.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../ops/matmul/wgsl.ts";
-import type { Weight } from "../tensor.ts";
+import type { Weight } from "../formats/mod.ts";
 import type { Gpu } from "./device.ts";
 import type { Recorded } from "./merge.ts";
 import type { Compiler } from "./pipeline.ts";

@@ -5,15 +5,8 @@
  */
 import { DeviceError } from "../errors.ts";
 import { PANEL } from "../ops/matmul/wgsl.ts";
-import {
-  BYTES,
-  bytesOf,
-  type FillRows,
-  hostArray,
-  type StoredOrder,
-  type Weight,
-  type WeightDtype,
-} from "../tensor.ts";
+import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { bytesOf, type FillRows, type StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
 import type { Call, Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";

@@ -3,13 +3,8 @@ import fc from "fast-check";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
-import {
-  narrow,
-  type StoredOrder,
-  type Tensor,
-  type Weight,
-  type WeightDtype,
-} from "../../kernels/tensor.ts";
+import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
+import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** Legend of the sizes in these tests; no two are equal, so that no wrong shape fits by chance. */

@@ -10,14 +10,8 @@ import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/ops/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/ops/norm.ts";
 import { NOT_FINITE, sampleJs } from "../../kernels/ops/sample/mod.ts";
-import {
-  type Dtype,
-  type HostArray,
-  narrow,
-  type StoredOrder,
-  type Weight,
-  type WeightDtype,
-} from "../../kernels/tensor.ts";
+import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
+import type { Dtype, HostArray, StoredOrder } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** The step of `rows` rows at the start of a text. */

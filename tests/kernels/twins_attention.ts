@@ -15,7 +15,8 @@ import type { Rows } from "../../kernels/ops/matmul/mod.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import { threefry } from "../../kernels/ops/sample/mod.ts";
-import { narrow, type StoredOrder, type WeightDtype } from "../../kernels/tensor.ts";
+import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import type { StoredOrder } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, upload } from "./twins.ts";
 

@@ -8,7 +8,7 @@ import type { Backend, Segment } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { Memory } from "../../kernels/memory.ts";
 import { openBackend } from "../../kernels/mod.ts";
-import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/tensor.ts";
+import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
 import { i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
 import { atomics } from "../../kernels/asm/atomics.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";

@@ -3,7 +3,8 @@ import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/ops/matmul/mod.ts";
 import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
-import { narrow, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
+import { narrow } from "../../kernels/formats/mod.ts";
+import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
 import {
   openWebGpuBackend,
   probeWebGpu,

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { BILLION, type Resident } from "../../bench/resident.ts";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { weightSpecs } from "../../engine/weights/mod.ts";
-import { BYTES, sizeOf } from "../../kernels/tensor.ts";
+import { BYTES } from "../../kernels/formats/mod.ts";
+import { sizeOf } from "../../kernels/tensor.ts";
 import { frame, inTempFolder } from "../safetensors.ts";
 
 /** What memory may be of the weights' bytes, cache and activations apart. */

@@ -11,7 +11,8 @@
  */
 import { type Activation, ACTIVATIONS } from "../activation.ts";
 import { expectTensor, expectThat } from "../../errors.ts";
-import { type HostArray, type Tensor, type Weight, type WeightDtype, widen } from "../../tensor.ts";
+import { type Weight, type WeightDtype, widen } from "../../formats/mod.ts";
+import type { HostArray, Tensor } from "../../tensor.ts";
 
 /** What is done to each sum before it is stored. */
 export interface MatmulOptions<A = Tensor> {

@@ -14,7 +14,7 @@ import {
   v128,
   type ValueType,
 } from "../../asm/assembler.ts";
-import type { WeightDtype } from "../../tensor.ts";
+import type { WeightDtype } from "../../formats/mod.ts";
 import { storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { MatmulOptions } from "./mod.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { BYTES, type WeightDtype } from "../../tensor.ts";
+import { BYTES, type WeightDtype } from "../../formats/mod.ts";
 import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../../asm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";

@@ -5,7 +5,7 @@
  */
 import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
-import type { WeightDtype } from "../../tensor.ts";
+import type { WeightDtype } from "../../formats/mod.ts";
 import type { MatmulOptions } from "./mod.ts";
 import {
   linesWgsl,

@@ -3,7 +3,8 @@ import { type Architecture, readArchitecture } from "../../../engine/architectur
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { checkpointWeights, type WeightSpec, weightSpecs } from "../../../engine/weights/mod.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
-import { sizeOf, type WeightDtype } from "../../../kernels/tensor.ts";
+import type { WeightDtype } from "../../../kernels/formats/mod.ts";
+import { sizeOf } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { randomNumbers } from "../../testing.ts";
 

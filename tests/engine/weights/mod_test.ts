@@ -13,7 +13,8 @@ import {
 } from "../../../engine/weights/mod.ts";
 import type { Backend } from "../../../kernels/backend.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import { sizeOf, type Tensor, type Weight, type WeightDtype } from "../../../kernels/tensor.ts";
+import type { Weight, WeightDtype } from "../../../kernels/formats/mod.ts";
+import { sizeOf, type Tensor } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { fixture, randomNumbers, readJson } from "../../testing.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Backend } from "../../../kernels/backend.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import type { Weight, WeightDtype } from "../../../kernels/tensor.ts";
+import type { Weight, WeightDtype } from "../../../kernels/formats/mod.ts";
 import { assertClose, readJson, TOLERANCE } from "../../testing.ts";
 import type { Numbers } from "../goldens.ts";
 

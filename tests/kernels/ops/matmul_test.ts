@@ -10,7 +10,7 @@ import {
   TILES,
 } from "../../../kernels/ops/matmul/wgsl.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import { BYTES, type Weight, type WeightDtype } from "../../../kernels/tensor.ts";
+import { BYTES, type Weight, type WeightDtype } from "../../../kernels/formats/mod.ts";
 import { ModuleBuilder } from "../../../kernels/asm/assembler.ts";
 import { openWasmBackend } from "../../../kernels/wasm/backend.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";

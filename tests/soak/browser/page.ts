@@ -10,7 +10,7 @@ import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts
 import { Runner } from "../../../engine/runner.ts";
 import { checkpointWeights, putWeights, type WeightSource } from "../../../engine/weights/mod.ts";
 import type { Backend } from "../../../kernels/backend.ts";
-import type { WeightDtype } from "../../../kernels/tensor.ts";
+import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { openWasmBackend, type WasmOptions } from "../../../kernels/wasm/backend.ts";
 import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/backend.ts";
 

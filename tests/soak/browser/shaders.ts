@@ -6,7 +6,7 @@
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { TILES } from "../../../kernels/ops/matmul/wgsl.ts";
 import { measureWebGpu } from "../../../kernels/mod.ts";
-import type { WeightDtype } from "../../../kernels/tensor.ts";
+import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/backend.ts";
 import { Spy } from "../../kernels/spy.ts";
 import { anyWeights, architectureOf, runnerOn } from "./page.ts";
