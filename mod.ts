@@ -76,9 +76,9 @@ export {
   loadModel,
   type LoadOptions,
   type LoadProgress,
-  Model,
   type RandomModel,
-} from "./engine/model.ts";
+} from "./engine/load.ts";
+export { Model } from "./engine/model.ts";
 export { profile, type ProfileOptions } from "./engine/profile.ts";
 export {
   type BenchmarkReport,

@@ -1,6 +1,6 @@
 /** Damaged files as a user meets them: one sentence, exit status 1, and an end in every case. */
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { withChatModel } from "../chat_model.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;

@@ -4,7 +4,7 @@ import {
   type BenchmarkOptions,
   type BenchmarkProgress,
 } from "../../engine/benchmark.ts";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { toJson } from "../../engine/report.ts";
 import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 

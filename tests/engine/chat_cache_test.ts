@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { type GenerateOptions, generateTokens } from "../../engine/generate.ts";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { Runner } from "../../engine/runner.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
 import type { ChatMessage } from "../../engine/tokenizer/tokenizer.ts";

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import type { Device } from "../../kernels/mod.ts";
 import { assertClose, fixture, greedy, readJson, TOLERANCE } from "../testing.ts";
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CheckpointError } from "../../engine/errors.ts";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
-import { loadModel, type Model } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
+import type { Model } from "../../engine/model.ts";
 import { fixture, readJson } from "../testing.ts";
 
 const LEARNED = fixture("labcore/learned");

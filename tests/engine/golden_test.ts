@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { assertClose, greedy, readJson, TOLERANCE } from "../testing.ts";
 import { testGoldens } from "./goldens.ts";
 

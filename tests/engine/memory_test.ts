@@ -11,7 +11,7 @@ import {
   fitBackends,
   type MemoryEstimate,
 } from "../../engine/memory.ts";
-import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/model.ts";
+import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/load.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { type Backend, openBackend } from "../../kernels/mod.ts";
 import { fixture, readJson } from "../testing.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../engine/errors.ts";
-import { describeCheckpoint, loadModel, type LoadOptions } from "../../engine/model.ts";
+import { describeCheckpoint, loadModel, type LoadOptions } from "../../engine/load.ts";
 import type { DeviceError } from "../../kernels/mod.ts";
 import { fixture } from "../testing.ts";
 

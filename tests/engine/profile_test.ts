@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { profile } from "../../engine/profile.ts";
 import type { PassReport } from "../../engine/report.ts";
 import { probeWebGpu } from "../../kernels/mod.ts";

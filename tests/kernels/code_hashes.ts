@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { loadModel } from "../../engine/model.ts";
-import type { LoadOptions, RandomModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
+import type { LoadOptions, RandomModel } from "../../engine/load.ts";
 import { fixture } from "../testing.ts";
 import { FakeGpu } from "./fake_gpu.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { Runner } from "../../engine/runner.ts";
 import { checkpointWeights, putWeights } from "../../engine/weights/mod.ts";
 import type { Backend, Segment } from "../../kernels/backend.ts";

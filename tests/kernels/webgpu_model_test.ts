@@ -2,7 +2,8 @@
 import { assertClose, fixture, randomNumbers, TOLERANCE } from "../testing.ts";
 import assert from "node:assert/strict";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
-import { loadModel, type Model } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
+import type { Model } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
 import { openBackend } from "../../kernels/mod.ts";

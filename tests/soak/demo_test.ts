@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { greedy, readJson } from "../testing.ts";
 
 const DEMO = new URL("../../bench/demo", import.meta.url).pathname;

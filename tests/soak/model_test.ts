@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { fixture } from "../testing.ts";
 
 Deno.test("loadModel() 150 times over leaves nothing tracked and resident memory flat", async () => {

@@ -3,7 +3,8 @@
  * WGSLM_SMOLLM2 names. On the best CPU backend; minutes where that is typed arrays.
  */
 import assert from "node:assert/strict";
-import { loadModel, type Model } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
+import type { Model } from "../../engine/model.ts";
 import type { ChatMessage } from "../../engine/tokenizer/tokenizer.ts";
 import { assertClose, greedy, readJson, TOLERANCE } from "../testing.ts";
 

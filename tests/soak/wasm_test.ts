@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { fixture } from "../testing.ts";
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/model.ts";
+import { loadModel } from "../../engine/load.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy, Spy } from "../kernels/spy.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
-import { loadModel } from "../../../engine/model.ts";
+import { loadModel } from "../../../engine/load.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { fixture, greedy, readJson } from "../../testing.ts";
 

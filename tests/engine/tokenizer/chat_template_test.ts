@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { loadModel } from "../../../engine/model.ts";
+import { loadModel } from "../../../engine/load.ts";
 import { ChatTemplate } from "../../../engine/tokenizer/chat_template.ts";
 import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { formatTime } from "../../../engine/tokenizer/strftime.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
-import { loadModel } from "../../../engine/model.ts";
+import { loadModel } from "../../../engine/load.ts";
 import {
   checkpointWeights,
   countParameters,
