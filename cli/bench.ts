@@ -4,6 +4,7 @@
  * @module
  */
 import { drawPrompt } from "../engine/benchmark.ts";
+import { DEFAULTS } from "../engine/defaults.ts";
 import {
   benchmark,
   type BenchmarkReport,
@@ -36,7 +37,7 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
   const md = mdPath === undefined ? undefined : prepareOutput(mdPath);
   if (given.stream) note("--stream changes nothing here: timing never streams");
 
-  const iters = given.iters ?? 3;
+  const iters = given.iters ?? DEFAULTS.iters;
   using progress = new Progress(iters);
   await using model = await openModel(chosen, given, config, progress, signal);
   signal.throwIfAborted();
@@ -47,16 +48,16 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
     source: chosen.origin,
     id: chosen.id,
     prompt: choosePrompt(model, given, seed ?? 0),
-    genTokens: given["gen-tokens"] ?? 256,
-    warmupTokens: given["warmup-tokens"] ?? 64,
+    genTokens: given["gen-tokens"],
+    warmupTokens: given["warmup-tokens"],
     iters,
-    temperature: generation.temperature ?? 0.9,
-    topK: generation.topK ?? 40,
-    topP: generation.topP ?? 1,
-    repetitionPenalty: generation.repetitionPenalty ?? 1,
+    temperature: generation.temperature,
+    topK: generation.topK,
+    topP: generation.topP,
+    repetitionPenalty: generation.repetitionPenalty,
     seed,
-    deterministic: generation.deterministic ?? false,
-    useKvCache: given["use-kv-cache"] ?? generation.useKvCache ?? true,
+    deterministic: generation.deterministic,
+    useKvCache: given["use-kv-cache"] ?? generation.useKvCache,
     stream: false,
     signal,
     onProgress: progress.measure,

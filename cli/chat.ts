@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DEFAULTS } from "../engine/defaults.ts";
 import type { ChatMessage, GenerateOptions, Model } from "../mod.ts";
 import { UsageError } from "./flags.ts";
 import { plural } from "./format.ts";
@@ -73,7 +74,7 @@ export async function chat(
       }
       if (reason === "length" && !isCutTold) {
         isCutTold = true;
-        const cut = plural(rest.maxNewTokens ?? 0, "token");
+        const cut = plural(rest.maxNewTokens ?? DEFAULTS.maxNewTokens, "token");
         note(`the answer was cut at ${cut}; --max-tokens gives it more`);
       }
     }

@@ -1,8 +1,9 @@
 /**
- * Every flag of the command line: what its value may be, and what it is for. The parser and the help read this table.
+ * Every flag of the command line, its values and its help: the table of the parser and of `--help`.
  *
  * @module
  */
+import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
 /** Bad usage: the sentence goes to the user, with exit status 2. */
 export class UsageError extends Error {
@@ -40,27 +41,21 @@ function anyText(value: string, about: string): ValueFlag<string> {
   return { value, about, parse: (text) => text };
 }
 
-function number(
-  value: string,
-  about: string,
-  expected: string,
-  fits: (n: number) => boolean,
-): ValueFlag<number> {
+function number(value: string, about: string, range: Range): ValueFlag<number> {
   return {
     value,
     about,
     parse: (text) => {
       // Number() alone would take "", " 5 " and "0x10".
       const n = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
-      if (!Number.isFinite(n) || !fits(n)) throw new UsageError(`${expected}, got "${text}"`);
+      if (!range.has(n)) throw new UsageError(`${range.name}, got "${text}"`);
       return n;
     },
   };
 }
 
 function whole(about: string, least: number): ValueFlag<number> {
-  const expected = `a whole number of at least ${least}`;
-  return number("N", about, expected, (n) => Number.isSafeInteger(n) && n >= least);
+  return number("N", about, wholeNumbers(least));
 }
 
 function choice<const T extends string>(about: string, ...choices: T[]): ValueFlag<T> {
@@ -78,22 +73,27 @@ function choice<const T extends string>(about: string, ...choices: T[]): ValueFl
 const on = (about: string): Switch => ({ about, negatable: false });
 const onOff = (about: string): Switch => ({ about, negatable: true });
 
-/** The flags that take a value. */
+const onOrOff = (value: boolean) => value ? "on" : "off";
+
+/** The flags that take a value; a default is in brackets. */
 export const VALUE_FLAGS = {
-  source: choice("where the model is: on this machine, or on the hub [local]", "local", "hf"),
-  checkpoint: text("PATH", "folder in Hugging Face layout, .safetensors, or PyTorch's .pt"),
-  meta: text("PATH", "meta.json with the vocabulary, where it is not beside the model"),
-  "repo-id": text("OWNER/NAME", "model on the hub"),
-  "repo-revision": text("REV", "branch, tag or commit on the hub [main]"),
-  tokenizer: choice("how text becomes ids [detected from the model]", "char", "bpe", "hf"),
-  config: text("FILE.toml", "settings of [generation]; flags beat them"),
-  prompt: anyText("TEXT", 'text to go on from ["ROMEO:"]'),
-  "prompt-tokens": whole("prompt of N random ids instead of text [128 without a tokenizer]", 1),
-  "warmup-tokens": whole("tokens to generate before measuring [64]", 0),
-  "gen-tokens": whole("tokens to generate in each iteration [256]", 1),
-  iters: whole("measured iterations [3]", 1),
+  source: choice(`load from this machine or from the hub [${DEFAULTS.source}]`, "local", "hf"),
+  checkpoint: text("PATH", "load this folder, .safetensors or PyTorch .pt"),
+  meta: text("PATH", "take the vocabulary from this meta.json"),
+  "repo-id": text("OWNER/NAME", "load this model of the hub"),
+  "repo-revision": text("REV", `take this branch, tag or commit of it [${DEFAULTS.revision}]`),
+  tokenizer: choice("use this tokenizer [detected from the model]", "char", "bpe", "hf"),
+  config: text("FILE.toml", "take settings of [generation] from this file"),
+  prompt: anyText("TEXT", `continue this text [${JSON.stringify(DEFAULTS.prompt)}]`),
+  "prompt-tokens": whole(
+    `continue N random ids [${DEFAULTS.promptTokens} without a tokenizer]`,
+    1,
+  ),
+  "warmup-tokens": whole(`generate N tokens before measuring [${DEFAULTS.warmupTokens}]`, 0),
+  "gen-tokens": whole(`generate N tokens in each iteration [${DEFAULTS.genTokens}]`, 1),
+  iters: whole(`measure N iterations [${DEFAULTS.iters}]`, 1),
   device: choice(
-    "what computes; cuda is webgpu [auto: a GPU, else the CPU]",
+    `compute on this; cuda means webgpu [${DEFAULTS.device}: GPU, else CPU]`,
     "auto",
     "webgpu",
     "cuda",
@@ -101,46 +101,59 @@ export const VALUE_FLAGS = {
     "wasm",
     "js",
   ),
-  dtype: choice("how weights are held [auto: as stored]", "auto", "F32", "F16", "BF16", "Q8", "Q4"),
+  dtype: choice(
+    `keep weights as this type [${DEFAULTS.dtype}: as stored]`,
+    "auto",
+    "F32",
+    "F16",
+    "BF16",
+  ),
   threads: number(
     "N",
-    "threads of the CPU [as many as a probe finds worth having, 8 at most]",
-    "a whole number from 1 to 64",
-    (n) => Number.isInteger(n) && n >= 1 && n <= 64,
+    "use N threads of the CPU [measured, 8 at most]",
+    numbers("a whole number from 1 to 64", (n) => Number.isInteger(n) && n >= 1 && n <= 64),
   ),
-  context: whole("longest context in tokens [the model's, at most 4096]", 1),
-  seed: whole("seed of the draws; iteration i draws with seed + i [drawn]", 0),
-  "json-out": text("FILE", "write the report as JSON; folders are made"),
-  "md-out": text("FILE", "write the Markdown table; folders are made"),
-  "max-tokens": whole("tokens to generate at most [256]", 1),
-  temperature: number("X", "0 takes the likeliest token [0.9]", "at least 0", (n) => n >= 0),
-  "top-k": whole("draw from the K likeliest; 0 is off [40]", 0),
+  context: whole(
+    `limit the context to N tokens [the model's, at most ${DEFAULTS.contextLength}]`,
+    1,
+  ),
+  seed: number("N", "draw with this seed, iteration i with seed + i [random]", RANGES.seed),
+  "json-out": text("FILE", "write the report as JSON; make its folders"),
+  "md-out": text("FILE", "write the Markdown table; make its folders"),
+  "max-tokens": whole(`generate at most N tokens [${DEFAULTS.maxNewTokens}]`, 1),
+  temperature: number(
+    "X",
+    `sharpen below 1; 0 takes the likeliest [${DEFAULTS.temperature}]`,
+    RANGES.temperature,
+  ),
+  "top-k": number("N", `draw from the N likeliest; 0 is off [${DEFAULTS.topK}]`, RANGES.topK),
   "top-p": number(
     "X",
-    "draw from the likeliest that make up X; 1 is off [1]",
-    "above 0 and up to 1",
-    (n) => n > 0 && n <= 1,
+    `draw from the likeliest that make up X; 1 is off [${DEFAULTS.topP}]`,
+    RANGES.topP,
   ),
-  "repetition-penalty": number("X", "weaken what was said; 1 is off [1]", "above 0", (n) => n > 0),
-  stop: anyText("TEXT", "end before this text; may be given more than once"),
-  system: anyText("TEXT", "system message for --chat"),
+  "repetition-penalty": number(
+    "X",
+    `weaken repeated tokens; 1 is off [${DEFAULTS.repetitionPenalty}]`,
+    RANGES.repetitionPenalty,
+  ),
+  stop: anyText("TEXT", "end before this text; may be repeated"),
+  system: anyText("TEXT", "set the system message of --chat"),
 } as const;
 
 /** The flags that stand alone. */
 export const SWITCHES = {
-  "use-kv-cache": onOff("keep keys and values of earlier tokens [on]"),
-  stream: onOff("accepted for the sake of scripts; timing never streams [off]"),
-  "random-weights": on("no checkpoint: the shape of --config's [model], random weights"),
-  offline: on("never ask the network"),
-  strict: on("fail where --device is not there, instead of using the CPU"),
-  profile: on("times of each operation"),
+  "use-kv-cache": onOff(`keep keys and values of earlier tokens [${onOrOff(DEFAULTS.useKvCache)}]`),
+  stream: onOff(`accept this flag; timing never streams [${onOrOff(DEFAULTS.stream)}]`),
+  "random-weights": on("use random weights; --config has the shape"),
+  offline: on("make no network requests"),
+  strict: on("fail if --device is missing; do not use the CPU"),
+  profile: on("show the time of each operation"),
   "no-tune": on("do not measure which kernel is fastest"),
-  chat: on(
-    "the prompt is a user's turn of a chat; without --prompt, every line of the input is one",
-  ),
-  verbose: on("say more; errors with their stack"),
-  help: on("this text"),
-  version: on("the version"),
+  chat: on("use the chat template; without --prompt, chat line by line"),
+  verbose: on("say more; show stack traces of errors"),
+  help: on("show this text"),
+  version: on("show the version"),
 } as const;
 
 export type ValueName = keyof typeof VALUE_FLAGS;

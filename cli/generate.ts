@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DEFAULTS } from "../engine/defaults.ts";
 import type { GenerateOptions, Model } from "../mod.ts";
 import { chat } from "./chat.ts";
 import type { Given } from "./flags.ts";
@@ -23,18 +24,17 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
   signal.throwIfAborted();
   clearStatus();
   if (given.verbose) sayModel(model, chosen.id);
-  const seed = given.seed ?? generation.seed;
   const options: GenerateOptions = {
-    maxNewTokens: given["max-tokens"] ?? 256,
-    temperature: given.temperature ?? generation.temperature ?? 0.9,
-    topK: given["top-k"] ?? generation.topK ?? 40,
-    topP: given["top-p"] ?? generation.topP ?? 1,
-    repetitionPenalty: given["repetition-penalty"] ?? generation.repetitionPenalty ?? 1,
-    useKvCache: given["use-kv-cache"] ?? generation.useKvCache ?? true,
-    deterministic: generation.deterministic ?? false,
-    stop: given.stop ?? [],
+    maxNewTokens: given["max-tokens"],
+    temperature: given.temperature ?? generation.temperature,
+    topK: given["top-k"] ?? generation.topK,
+    topP: given["top-p"] ?? generation.topP,
+    repetitionPenalty: given["repetition-penalty"] ?? generation.repetitionPenalty,
+    useKvCache: given["use-kv-cache"] ?? generation.useKvCache,
+    deterministic: generation.deterministic,
+    stop: given.stop,
+    seed: given.seed ?? generation.seed,
     signal,
-    ...seed !== undefined && { seed },
   };
   const isVerbose = given.verbose ?? false;
   if (given.chat && given.prompt === undefined) {
@@ -44,7 +44,7 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
 }
 
 function promptOf(model: Model, given: Given): string | number[] {
-  const prompt = given.prompt ?? "ROMEO:";
+  const prompt = given.prompt ?? DEFAULTS.prompt;
   if (!given.chat) return prompt;
   const text = model.tokenizer.applyChatTemplate([
     ...given.system === undefined ? [] : [{ role: "system", content: given.system }],

@@ -14,8 +14,9 @@ const ABOUT: Readonly<
   >
 > = {
   bench: {
-    summary: "Measures how fast a model generates: tokens per second and peak memory, as a row " +
-      "for the table of community results and as a JSON report.",
+    summary:
+      "Measures how fast a model generates: tokens per second and peak memory, as a Markdown " +
+      "row and a JSON report.",
     usage: "[bench] [MODEL] [flags]",
     examples: [
       ["the bundled demo, 3 × 256 tokens after a warm-up", ""],

@@ -12,6 +12,7 @@ import {
   type Model,
   probeWebGpu,
 } from "../mod.ts";
+import { DEFAULTS } from "../engine/defaults.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { duration, plural } from "./format.ts";
 import type { Invocation } from "./parse.ts";
@@ -93,10 +94,10 @@ export async function openModel(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Model> {
-  const device = given.device === "cuda" ? "webgpu" : given.device ?? "auto";
+  const device = given.device === "cuda" ? "webgpu" : given.device ?? DEFAULTS.device;
   const options: LoadOptions = {
     device,
-    dtype: given.dtype ?? "auto",
+    dtype: given.dtype,
     onProgress: progress.load,
     signal,
     ...given.threads !== undefined && { threads: given.threads },

@@ -7,6 +7,7 @@
  */
 import os from "node:os";
 import { threefry } from "../kernels/ops/sample/mod.ts";
+import { DEFAULTS } from "./defaults.ts";
 import { randomSeed } from "./generate.ts";
 import type { Model } from "./model.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
@@ -86,14 +87,20 @@ export async function benchmark(
 type Checked = ReturnType<typeof checkBenchmark>;
 
 function checkBenchmark(model: Model, options: BenchmarkOptions) {
-  const genTokens = expectCount("genTokens", options.genTokens ?? 256, 1);
-  const warmupTokens = expectCount("warmupTokens", options.warmupTokens ?? 64, 0);
-  const iters = expectCount("iters", options.iters ?? 3, 1);
+  const genTokens = expectCount("genTokens", options.genTokens ?? DEFAULTS.genTokens, 1);
+  const warmupTokens = expectCount(
+    "warmupTokens",
+    options.warmupTokens ?? DEFAULTS.warmupTokens,
+    0,
+  );
+  const iters = expectCount("iters", options.iters ?? DEFAULTS.iters, 1);
   const seed = expectCount("seed", options.seed ?? randomSeed(), 0);
   expectCount("seed + iters - 1", seed + iters - 1, 0);
   const sampling = checkSampling(options);
   const prompt = options.prompt ??
-    (model.hasTokenizer ? "ROMEO:" : drawPrompt(128, model.config.vocabSize, seed));
+    (model.hasTokenizer
+      ? DEFAULTS.prompt
+      : drawPrompt(DEFAULTS.promptTokens, model.config.vocabSize, seed));
   const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
   if (!ids.length) {
     throw new RangeError("Cannot benchmark: expected a prompt of at least 1 token, got none");
@@ -238,7 +245,7 @@ async function makeReport(
       name: onGpu ? backend.description : cpu,
     },
     model: {
-      source: plan.source ?? "local",
+      source: plan.source ?? DEFAULTS.source,
       id: plan.id ?? model.id,
       params_m: model.parameters / 1e6,
       vocab_size: config.vocabSize,
@@ -257,10 +264,10 @@ async function makeReport(
       top_k: sampling.topK,
       top_p: sampling.topP,
       repetition_penalty: sampling.repetitionPenalty,
-      use_kv_cache: plan.useKvCache ?? true,
-      stream: plan.stream ?? false,
+      use_kv_cache: plan.useKvCache ?? DEFAULTS.useKvCache,
+      stream: plan.stream ?? DEFAULTS.stream,
       seed: plan.askedSeed,
-      deterministic: plan.deterministic ?? false,
+      deterministic: plan.deterministic ?? DEFAULTS.deterministic,
       warmup_tokens: plan.warmupTokens,
     },
     results: {

@@ -6,6 +6,7 @@
  */
 import { parse, TomlError, type TomlTable } from "smol-toml";
 import { readText } from "./checkpoint/bytes.ts";
+import { type Range, RANGES } from "./defaults.ts";
 import { CheckpointError, messageOf } from "./errors.ts";
 import { isRecord } from "./json.ts";
 
@@ -37,35 +38,16 @@ export interface Config {
   warnings: string[];
 }
 
-/** A type that a key may have: how it is called in a message, and how it is told. */
-interface Kind {
-  readonly name: string;
-  readonly fits: (value: unknown) => boolean;
-}
+const BOOLEAN: Range = { name: "true or false", has: (v) => typeof v === "boolean" };
 
-const isFinite = (value: unknown): value is number => Number.isFinite(value);
-const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);
-
-const BOOLEAN: Kind = { name: "true or false", fits: (v) => typeof v === "boolean" };
-const NATURAL: Kind = { name: "a whole number of at least 0", fits: (v) => isInteger(v) && v >= 0 };
-const NOT_NEGATIVE: Kind = {
-  name: "a number of at least 0",
-  fits: (v) => isFinite(v) && v >= 0,
-};
-const POSITIVE: Kind = { name: "a number above 0", fits: (v) => isFinite(v) && v > 0 };
-const SHARE: Kind = {
-  name: "a number above 0 and up to 1",
-  fits: (v) => isFinite(v) && v > 0 && v <= 1,
-};
-
-/** Keys of `[generation]` that are read: what they are called here, and what they may be. */
-const GENERATION: Readonly<Record<string, readonly [keyof GenerationConfig, Kind]>> = {
-  seed: ["seed", NATURAL],
+/** Keys of `[generation]` that are read: the option's name in the library, and its range. */
+const GENERATION: Readonly<Record<string, readonly [keyof GenerationConfig, Range]>> = {
+  seed: ["seed", RANGES.seed],
   deterministic: ["deterministic", BOOLEAN],
-  temperature: ["temperature", NOT_NEGATIVE],
-  top_k: ["topK", NATURAL],
-  top_p: ["topP", SHARE],
-  repetition_penalty: ["repetitionPenalty", POSITIVE],
+  temperature: ["temperature", RANGES.temperature],
+  top_k: ["topK", RANGES.topK],
+  top_p: ["topP", RANGES.topP],
+  repetition_penalty: ["repetitionPenalty", RANGES.repetitionPenalty],
   use_kv_cache: ["useKvCache", BOOLEAN],
 };
 
@@ -75,7 +57,7 @@ const IGNORED_GENERATION = ["max_new_tokens", "stream", "system_prompt", "max_hi
 /** Sections that other programs read. */
 const IGNORED_SECTIONS = ["general", "data", "training", "optimizer"];
 
-const SECTION: Kind = { name: "a section", fits: (v) => isRecord(v) && !(v instanceof Date) };
+const SECTION: Range = { name: "a section", has: (v) => isRecord(v) && !(v instanceof Date) };
 
 /**
  * Reads a file of settings.
@@ -83,7 +65,7 @@ const SECTION: Kind = { name: "a section", fits: (v) => isRecord(v) && !(v insta
  */
 export async function loadConfig(path: string): Promise<Config> {
   const table = parseToml(await readText(path, "settings", 1_000_000), path);
-  const fail = (key: string, { name }: Kind, value: unknown): never => {
+  const fail = (key: string, { name }: Range, value: unknown): never => {
     throw new CheckpointError(
       `Cannot read "${path}": expected ${key} to be ${name}, got ${
         typeof value === "number" ? value : JSON.stringify(value)
@@ -94,9 +76,9 @@ export async function loadConfig(path: string): Promise<Config> {
   for (const [name, section] of Object.entries(table)) {
     const known = ["generation", "model", ...IGNORED_SECTIONS].includes(name);
     if (!known) {
-      const what = SECTION.fits(section) ? `section [${name}]` : `key ${name}`;
+      const what = SECTION.has(section) ? `section [${name}]` : `key ${name}`;
       config.warnings.push(`"${path}": the ${what} means nothing here`);
-    } else if (!SECTION.fits(section)) {
+    } else if (!SECTION.has(section)) {
       fail(name, SECTION, section);
     } else if (name === "generation") {
       readGeneration(section as TomlTable, config, path, fail);
@@ -112,19 +94,19 @@ function readGeneration(
   section: TomlTable,
   config: Config,
   path: string,
-  fail: (key: string, kind: Kind, value: unknown) => never,
+  fail: (key: string, range: Range, value: unknown) => never,
 ): void {
   const read: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(section)) {
     if (Object.hasOwn(GENERATION, key)) {
-      const [name, kind] = GENERATION[key];
-      if (!kind.fits(value)) fail(`generation.${key}`, kind, value);
+      const [name, range] = GENERATION[key];
+      if (!range.has(value)) fail(`generation.${key}`, range, value);
       read[name] = value;
     } else if (!IGNORED_GENERATION.includes(key)) {
       config.warnings.push(`"${path}": the key ${key} under [generation] means nothing here`);
     }
   }
-  config.generation = read as GenerationConfig; // every value has passed its kind
+  config.generation = read as GenerationConfig; // every value is in its range
 }
 
 /** Lines of `seed = null` that a file may have, one a section as a rule. */
@@ -159,7 +141,7 @@ function parseToml(text: string, path: string): TomlTable {
 function withoutAbsent(table: TomlTable, absent: string): TomlTable {
   for (const [key, value] of Object.entries(table)) {
     if (value === absent) delete table[key];
-    else if (SECTION.fits(value)) withoutAbsent(value as TomlTable, absent);
+    else if (SECTION.has(value)) withoutAbsent(value as TomlTable, absent);
   }
   return table;
 }

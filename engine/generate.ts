@@ -4,8 +4,9 @@
  * @module
  */
 import { NOT_FINITE } from "../kernels/ops/sample/mod.ts";
+import { DEFAULTS } from "./defaults.ts";
 import type { Runner } from "./runner.ts";
-import { checkSampling, expectOption, isCount, type SamplingOptions } from "./sampler.ts";
+import { checkSampling, expectOption, type SamplingOptions } from "./sampler.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /** What a generation does beside sampling. */
@@ -67,10 +68,10 @@ export function checkGenerate(options: GenerateOptions): {
   seed: number;
   stop: readonly string[];
 } {
-  const maxNewTokens = options.maxNewTokens ?? 256;
-  expectOption("maxNewTokens", maxNewTokens, "an integer of at least 0", isCount);
+  const maxNewTokens = options.maxNewTokens ?? DEFAULTS.maxNewTokens;
+  expectOption("maxNewTokens", maxNewTokens);
   const seed = options.seed ?? randomSeed();
-  expectOption("seed", seed, "an integer from 0 to 2^53 - 1", isCount);
+  expectOption("seed", seed);
   const stop = (options.stop ?? []).filter((text) => text !== "");
   return { sampling: checkSampling(options), maxNewTokens, seed, stop };
 }
@@ -82,7 +83,12 @@ export async function* generateTokens(
   options: GenerateOptions,
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { sampling, maxNewTokens, seed, stop } = checkGenerate(options);
-  const { useKvCache = true, deterministic = false, ignoreEos = false, signal } = options;
+  const {
+    useKvCache = DEFAULTS.useKvCache,
+    deterministic = DEFAULTS.deterministic,
+    ignoreEos = DEFAULTS.ignoreEos,
+    signal,
+  } = options;
   const reuse = useKvCache && !deterministic && (options.reusePrompt ?? true);
   const { runner, tokenizer, eosIds } = model;
   const { slots, architecture: { slides } } = runner;

@@ -10,6 +10,7 @@ import { type Architecture, readArchitecture, readOutline } from "./architecture
 import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import { locate } from "./checkpoint/locate.ts";
+import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import { TILE_STORE } from "./host/tile_cache.ts";
 import type { HubOptions } from "./hub/fetch.ts";
@@ -69,9 +70,6 @@ export interface RandomModel {
 
 /** What an estimate takes a processor to calculate in a second: two threads of WebAssembly. */
 const CPU_FLOPS = 80e9;
-
-/** Longest context that is taken without being asked for, where the window does not slide. */
-const DEFAULT_CONTEXT = 4096;
 
 /**
  * Loads a model: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its config.json, a checkpoint of
@@ -253,7 +251,7 @@ function checkOptions({ dtype, threads, tokenizer: kind }: LoadOptions): void {
 }
 
 function contextOf({ slides, blockSize }: Architecture, asked?: number): number {
-  if (asked === undefined) return slides ? blockSize : Math.min(blockSize, DEFAULT_CONTEXT);
+  if (asked === undefined) return slides ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
   if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
     throw new RangeError(
       `Cannot load: expected a context of 1 to ${blockSize} tokens, got ${asked}`,

@@ -1,9 +1,10 @@
 /**
- * What a generation may be asked for, and the distribution that it draws from.
+ * Sampling options, and the next-token distribution that they define.
  *
  * @module
  */
 import { filterLogits } from "../kernels/ops/sample/mod.ts";
+import { DEFAULTS, RANGES } from "./defaults.ts";
 
 /** How the next token is chosen. */
 export interface SamplingOptions {
@@ -11,51 +12,32 @@ export interface SamplingOptions {
   readonly temperature?: number;
   /** Keep the k largest logits, and all that equal the k-th; 0 is off. Default 40. */
   readonly topK?: number;
-  /** Keep ids while the probability of all greater ones is at most p; 1 is off. Default 1. */
+  /** Keep ids while the probability of all greater ones is at most p; 1 is off, 0 keeps the likeliest. Default 1. */
   readonly topP?: number;
   /** Divides the logit of each id generated so far; 1 is off. Default 1. */
   readonly repetitionPenalty?: number;
 }
 
-/** The defaults of every face. */
-export const SAMPLING_DEFAULTS: Required<SamplingOptions> = {
-  temperature: 0.9,
-  topK: 40,
-  topP: 1,
-  repetitionPenalty: 1,
-};
-
 /** Fills in defaults. @throws {RangeError} naming the option that is out of range. */
 export function checkSampling(options: SamplingOptions): Required<SamplingOptions> {
-  const { temperature, topK, topP, repetitionPenalty } = SAMPLING_DEFAULTS;
   const checked = {
-    temperature: options.temperature ?? temperature,
-    topK: options.topK ?? topK,
-    topP: options.topP ?? topP,
-    repetitionPenalty: options.repetitionPenalty ?? repetitionPenalty,
+    temperature: options.temperature ?? DEFAULTS.temperature,
+    topK: options.topK ?? DEFAULTS.topK,
+    topP: options.topP ?? DEFAULTS.topP,
+    repetitionPenalty: options.repetitionPenalty ?? DEFAULTS.repetitionPenalty,
   };
-  expectOption("temperature", checked.temperature, "a number of at least 0", (n) => n >= 0);
-  expectOption("topK", checked.topK, "an integer of at least 0", isCount);
-  expectOption("topP", checked.topP, "a number from 0 to 1", (n) => n >= 0 && n <= 1);
-  expectOption("repetitionPenalty", checked.repetitionPenalty, "a number above 0", (n) => n > 0);
+  for (const name of ["temperature", "topK", "topP", "repetitionPenalty"] as const) {
+    expectOption(name, checked[name]);
+  }
   return checked;
 }
 
-/** @throws {RangeError} when an option's value does not hold. */
-export function expectOption(
-  name: string,
-  value: number,
-  expected: string,
-  holds: (value: number) => boolean,
-): void {
-  if (!Number.isFinite(value) || !holds(value)) {
-    throw new RangeError(`Cannot generate: expected ${name} to be ${expected}, got ${value}`);
+/** @throws {RangeError} if the value is out of the option's range. */
+export function expectOption(name: keyof typeof RANGES, value: number): void {
+  const range = RANGES[name];
+  if (!range.has(value)) {
+    throw new RangeError(`Cannot generate: expected ${name} to be ${range.name}, got ${value}`);
   }
-}
-
-/** Whether a number counts something. */
-export function isCount(n: number): boolean {
-  return Number.isSafeInteger(n) && n >= 0;
 }
 
 /**

@@ -306,7 +306,7 @@ Deno.test("bad usage is one line and exit status 2", async () => {
 });
 
 Deno.test("what this version does not do is refused in a sentence", async () => {
-  assertFails(await run(...SHORT, LEARNED, "--dtype", "Q4"), 1, /Q4/);
+  assertFails(await run(...SHORT, LEARNED, "--dtype", "Q4"), 2, /Q4/);
   assertFails(await run("generate", LEARNED, "--chat", "--prompt", "a"), 1, /chat template/);
 });
 

@@ -70,9 +70,11 @@ Deno.test("bad values are bad usage, with what was expected and what was got", (
   refuses("--gen-tokens many", /got "many"/);
   refuses("--warmup-tokens -1", /at least 0/);
   refuses("--seed -1", /at least 0/);
-  refuses("--dtype F8", /one of auto F32 F16 BF16 Q8 Q4, got "F8"/);
+  refuses("--dtype F8", /one of auto F32 F16 BF16, got "F8"/);
+  refuses("--dtype Q8", /one of auto F32 F16 BF16, got "Q8"/);
   refuses("--checkpoint=", /something, got an empty text/);
-  refuses("generate --top-p 0", /above 0 and up to 1/);
+  refuses("generate --top-p -0.1", /expected a number from 0 to 1, got "-0.1"/);
+  refuses("generate --top-p 1.1", /from 0 to 1/);
   refuses("generate --temperature NaN", /got "NaN"/);
   refuses("--strict=yes", /takes no value/);
 });

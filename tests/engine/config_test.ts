@@ -100,7 +100,7 @@ Deno.test("a wrong type or a value out of range fails and names the key", async 
     ["temperature = -0.1", /generation\.temperature/],
     ["temperature = inf", /generation\.temperature .*, got Infinity/],
     ["top_k = 0.5", /generation\.top_k/],
-    ["top_p = 0", /generation\.top_p/],
+    ["top_p = -0.1", /generation\.top_p/],
     ["top_p = 1.5", /generation\.top_p/],
     ["repetition_penalty = 0", /generation\.repetition_penalty/],
     ["use_kv_cache = []", /generation\.use_kv_cache/],

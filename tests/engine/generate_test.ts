@@ -29,6 +29,17 @@ Deno.test("generate() yields an item for each id and tells the reason on the las
   assert.equal(textOf(tokens), model.tokenizer.decode(idsOf(tokens)));
 });
 
+Deno.test("generate() is greedy when topP is 0, as nextTokenProbabilities() says", async () => {
+  for (const device of ["js", "wasm"] as const) {
+    await using model = await loadModel(LEARNED, { device });
+    const greedy = idsOf(await items(model, "ROMEO:", GREEDY));
+    for (const topP of [0, 1e-9]) {
+      const options = { topP, topK: 0, temperature: 1.5, seed: 3, maxNewTokens: 20 };
+      assert.deepEqual(idsOf(await items(model, "ROMEO:", options)), greedy, `${device}, ${topP}`);
+    }
+  }
+});
+
 Deno.test("generate() gives the same ids for a seed and others for another", async () => {
   await using model = await open();
   const draw = async (seed: number) =>

@@ -37,3 +37,20 @@ Deno.test("nextTokenProbabilities() is one at the lowest of the largest logits w
   const p = nextTokenProbabilities(new Float32Array([1, 3, 3, 0]), [], { temperature: 0 });
   assert.deepEqual([...p], [0, 1, 0, 0]);
 });
+
+Deno.test("nextTokenProbabilities() keeps the likeliest id alone when topP is 0 or next to it", () => {
+  const logits = new Float32Array([1, 2.5, 3, 2.999, -4]);
+  for (const topP of [0, 1e-46, 1e-9]) {
+    for (const temperature of [0.1, 0.9, 5]) {
+      const p = nextTokenProbabilities(logits, [], { topP, topK: 0, temperature });
+      assert.deepEqual([...p], [0, 0, 1, 0, 0], `topP ${topP}, temperature ${temperature}`);
+    }
+    const penalised = { topP, topK: 0, repetitionPenalty: 2 };
+    assert.deepEqual([...nextTokenProbabilities(logits, [2], penalised)], [0, 0, 0, 1, 0]);
+  }
+  const flat = Float32Array.from({ length: 50257 }, (_, id) => id === 7 ? 1e-3 : 0);
+  for (const topP of [0, 1e-9]) {
+    const p = nextTokenProbabilities(flat, [], { topP, topK: 0 });
+    assert.deepEqual([p[7], p.filter((value) => value > 0).length], [1, 1]);
+  }
+});
