@@ -159,6 +159,28 @@ Deno.test("what is published is what the exports need, and no demo and no test",
   assert.deepEqual(published.filter((path) => /^(bench|tests|configs|\.ci)\//.test(path)), []);
 });
 
+Deno.test("every path of this project that a document names exists", () => {
+  const documents = ["README.md", "CONTRIBUTING.md", ...filesBelow("docs/")]
+    .filter((path) => path.endsWith(".md"));
+  const folders = "kernels|engine|cli|tests|bench|docs|\\.ci";
+  const pattern = new RegExp(`(?<![\\w/.-])((?:${folders})/[\\w./-]*|(?:mod|cli)\\.ts)`, "g");
+  const named = documents.flatMap((document) =>
+    [...read(document).matchAll(pattern)].map(([, path]) => ({
+      document,
+      path: path.replace(/\.$/, ""),
+    }))
+  );
+  assert.ok(named.filter(({ document }) => document === "CONTRIBUTING.md").length > 20);
+  const missing = named.filter(({ path }) => {
+    try {
+      return !Deno.statSync(new URL(path, ROOT));
+    } catch {
+      return true;
+    }
+  });
+  assert.deepEqual(missing, []);
+});
+
 Deno.test("the README names every dependency, with its version, and no other", () => {
   const imported = Object.values(denoJson.imports).filter((target) => target.startsWith("npm:"));
   const section = read("README.md").match(/^## Dependencies$([^]*?)(?=^## |$(?![^]))/m);
