@@ -11,7 +11,7 @@ import os from "node:os";
 import { parseArgs } from "node:util";
 import { readArchitecture } from "../engine/architecture/mod.ts";
 import { messageOf } from "../engine/errors.ts";
-import { weightSpecs } from "../engine/weights/mod.ts";
+import { specTree, weightSpecs } from "../engine/weights/mod.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { BYTES, type WeightDtype } from "../kernels/formats/mod.ts";
 import { sizeOf } from "../kernels/tensor.ts";
@@ -95,7 +95,7 @@ async function rowsOf(
   }
   const config = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
   // A token reads one row of the learned positions.
-  const read = weightSpecs(readArchitecture(config, folder)).filter(({ names }) =>
+  const read = weightSpecs(specTree(readArchitecture(config, folder))).filter(({ names }) =>
     !names[0].includes("wpe")
   );
   const numbers = read.reduce((sum, { shape }) => sum + sizeOf(shape), 0);

@@ -9,11 +9,12 @@ import { type Architecture, readArchitecture } from "../engine/architecture/mod.
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { makeLogits, makeState } from "../engine/decoder.ts";
 import { type GeneratedToken, generateTokens } from "../engine/generate.ts";
-import { chunkRows, Runner } from "../engine/runner.ts";
+import { estimateMemory } from "../engine/memory.ts";
+import { Runner } from "../engine/runner.ts";
 import {
   checkpointWeights,
-  putWeights,
   randomWeights,
+  uploadWeights,
   type WeightSource,
 } from "../engine/weights/mod.ts";
 import { median, type Share } from "./measuring.ts";
@@ -52,7 +53,8 @@ export async function openDemoLoop(): Promise<DecodeLoop> {
 
 /** The loop of GPT-2's shape, in F32 by random weights. */
 export async function openGpt2Loop(): Promise<DecodeLoop> {
-  return await openLoop("GPT-2", readArchitecture(GPT2, "GPT-2"), randomWeights(1, "F32"));
+  const a = readArchitecture(GPT2, "GPT-2");
+  return await openLoop("GPT-2", a, randomWeights(a, 1, "F32"));
 }
 
 async function openLoop(
@@ -61,8 +63,8 @@ async function openLoop(
   source: WeightSource,
 ): Promise<DecodeLoop> {
   const backend = await openBackend("cpu");
-  const weights = await putWeights(backend, a, source, a.blockSize + 1, () => {});
-  const chunk = chunkRows(backend.nominalFlops, a, a.blockSize);
+  const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
+  const { chunk } = estimateMemory(a, source, { contextLength: a.blockSize, backend });
   const runner = await Runner.create(backend, a, weights, { id, slots: a.blockSize, chunk });
   const model = { runner, tokenizer: null, eosIds: [], checkAlive: () => {} };
   const prompt = Array.from({ length: PROMPT }, (_, i) => i % a.vocabSize);

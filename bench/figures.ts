@@ -8,7 +8,7 @@
  */
 import { readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
-import { weightSpecs } from "../engine/weights/mod.ts";
+import { specTree, weightSpecs } from "../engine/weights/mod.ts";
 import { matmulJs, matmulScratch, type Rows } from "../kernels/ops/matmul/mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
@@ -117,7 +117,7 @@ async function tellOpening(name: string, path: string): Promise<void> {
 async function writeGpt2(path: string): Promise<number> {
   const header: Record<string, unknown> = {};
   let end = 0;
-  const specs = weightSpecs(readArchitecture(GPT2, "GPT-2"))
+  const specs = weightSpecs(specTree(readArchitecture(GPT2, "GPT-2")))
     .toSorted((a, b) => a.names[0] < b.names[0] ? -1 : 1);
   for (const { names: [name], shape, stored } of specs) {
     const begin = end;

@@ -5,7 +5,7 @@
  * @module
  */
 import { readArchitecture } from "../engine/architecture/mod.ts";
-import { weightSpecs } from "../engine/weights/mod.ts";
+import { specTree, weightSpecs } from "../engine/weights/mod.ts";
 import { loadModel } from "../mod.ts";
 import { bytesOf, sizeOf } from "../kernels/tensor.ts";
 import { HubServer } from "../tests/hub_server.ts";
@@ -57,7 +57,7 @@ export async function writeBoth(folder: string): Promise<{ checkpoint: string; e
     return tensor(place, shape, shape.map((_, d) => sizeOf(shape.slice(d + 1))));
   };
   const a = readArchitecture({ ...SHAPE, model_type: "labcore_gpt" }, "the shape");
-  for (const [i, { names: [name], shape }] of weightSpecs(a).entries()) {
+  for (const [i, { names: [name], shape }] of weightSpecs(specTree(a)).entries()) {
     const data = numbers(sizeOf(shape));
     exported[name] = { dtype: "F32", shape, data };
     model.set(name, stored(data, shape));

@@ -9,13 +9,15 @@
  */
 import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
-import { chunkRows, Runner } from "../engine/runner.ts";
+import { estimateMemory } from "../engine/memory.ts";
+import { Runner } from "../engine/runner.ts";
 import {
   checkpointWeights,
   countLayerParameters,
   countParameters,
-  putWeights,
   randomWeights,
+  specTree,
+  uploadWeights,
   weightSpecs,
 } from "../engine/weights/mod.ts";
 import { BYTES, narrow, type WeightDtype } from "../kernels/formats/mod.ts";
@@ -94,18 +96,13 @@ async function model(): Promise<void> {
   const reading = await limits.reading();
   const multiplying = await limits.multiplying(true);
   const a = architectureOf("KN");
-  const parameters = countParameters(a);
+  const parameters = countParameters(specTree(a));
   const positions = a.blockSize * a.nEmbd;
   for (const dtype of DTYPES) {
     await using backend = await openWasmBackend({ threads: THREADS });
-    const weights = await putWeights(
-      backend,
-      a,
-      randomWeights(1, dtype),
-      a.blockSize + 1,
-      () => {},
-    );
-    const chunk = chunkRows(backend.nominalFlops, a, a.blockSize);
+    const source = randomWeights(a, 1, dtype);
+    const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
+    const { chunk } = estimateMemory(a, source, { contextLength: a.blockSize, backend });
     const runner = await Runner.create(backend, a, weights, { id: dtype, slots: 1024, chunk });
     const prompt = Array.from({ length: DEPTH + 1 }, (_, i) => i);
     const settings = { temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 };
@@ -146,7 +143,8 @@ async function model(): Promise<void> {
 /** Multiplications and additions of so many tokens: of the layers, and of each token with those before it. */
 function operationsOf(a: Architecture, tokens: number): number {
   const pairs = tokens * (tokens + 1) / 2;
-  return 2 * tokens * countLayerParameters(a) + 4 * pairs * a.nHead * a.headDim * a.nLayer;
+  return 2 * tokens * countLayerParameters(specTree(a)) +
+    4 * pairs * a.nHead * a.headDim * a.nLayer;
 }
 
 /** A step of the demo without a cache: all of its context goes through the layers. */
@@ -159,8 +157,9 @@ async function demo(): Promise<void> {
   const a = readArchitecture(JSON.parse(await Deno.readTextFile(`${DEMO}/config.json`)), "demo");
   await using backend = await openWasmBackend({ threads: THREADS });
   const slots = a.blockSize;
-  const weights = await putWeights(backend, a, randomWeights(1, "F32"), slots + 1, () => {});
-  const chunk = chunkRows(backend.nominalFlops, a, slots);
+  const source = randomWeights(a, 1, "F32");
+  const weights = await uploadWeights(backend, a, source, slots + 1, () => {});
+  const { chunk } = estimateMemory(a, source, { contextLength: slots, backend });
   const runner = await Runner.create(backend, a, weights, { id: "demo", slots, chunk });
   const ids = Array.from({ length: slots + 1 }, (_, i) => i % a.vocabSize);
   const operations = operationsOf(a, slots);
@@ -262,8 +261,8 @@ async function resident(path?: string): Promise<Resident> {
   await using backend = await openWasmBackend({ threads: THREADS });
   using checkpoint = await openCheckpoint(path);
   const source = await checkpointWeights(checkpoint, a, "auto");
-  const weights = await putWeights(backend, a, source, DEPTH + 1, () => {});
-  const chunk = chunkRows(backend.nominalFlops, a, DEPTH);
+  const weights = await uploadWeights(backend, a, source, DEPTH + 1, () => {});
+  const { chunk } = estimateMemory(a, source, { contextLength: DEPTH, backend });
   const runner = await Runner.create(backend, a, weights, { id: path, slots: DEPTH, chunk });
   // All of the cache is written: pages that nothing touched are not resident.
   runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
@@ -324,7 +323,7 @@ async function loadOnce(path: string, order: StoredOrder, how: string): Promise<
   const start = performance.now();
   using checkpoint = await openCheckpoint(path);
   const a = architectureOf(order);
-  await putWeights(backend, a, await checkpointWeights(checkpoint, a, "auto"), 1025, () => {});
+  await uploadWeights(backend, a, await checkpointWeights(checkpoint, a, "auto"), 1025, () => {});
   return { ms: performance.now() - start, openMs: start - begin };
 }
 
@@ -336,7 +335,7 @@ async function writeCheckpoint(
 ): Promise<void> {
   const header: Record<string, unknown> = {};
   let end = 0;
-  for (const { names: [name], shape, stored } of weightSpecs(architectureOf(order))) {
+  for (const { names: [name], shape, stored } of weightSpecs(specTree(architectureOf(order)))) {
     const begin = end;
     end += BYTES[dtype] * sizeOf(shape);
     header[name] = {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type BackendFit, fitBackends, type MissingBackend } from "../engine/memory.ts";
+import { type BackendFit, fitBackends, type MissingBackend } from "../engine/fit.ts";
 import { type CheckpointDescription, describeCheckpoint, type WeightDtype } from "../mod.ts";
 import { bytes, table } from "./format.ts";
 import { prepareOutput } from "./output.ts";
@@ -44,8 +44,7 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
     onProgress: progress.load,
     signal,
   });
-  const { architecture, memory, contextLength } = description;
-  const backends = await fitBackends(architecture, memory, contextLength);
+  const backends = await fitBackends(description);
   signal.throwIfAborted();
   clearStatus();
   const findings = { id, description, backends };

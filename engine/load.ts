@@ -1,5 +1,18 @@
 /**
- * Loading a model: options → files → architecture → memory estimate → upload.
+ * Loading a model: options → files → architecture → memory estimate → upload. A `LoadPlan` is
+ * computed once, before a byte of a weight is read; `loadModel` carries it out,
+ * `describeCheckpoint` and `inspect` show it.
+ *
+ *     source ─locate─▶ config.json ─readArchitecture─▶ Architecture ─specTree─▶ specs
+ *       │                                   ▲                                  │
+ *       │                 bounds its layers │                    names, shapes ▼
+ *       └──▶ weights ─openWeights─▶ Checkpoint ─────────────────────▶ WeightSource
+ *                                                                          │
+ *     options ─contextLength─▶ S ┐                                         │
+ *     backend ─nominalFlops──▶ T ┴──▶ estimateMemory ◀─────────────────────┤
+ *                                          │                               │
+ *     LoadPlan = all of the above          ▼                               ▼
+ *                                      expectFits ───────────────▶ uploadWeights ─▶ Runner, Model
  *
  * @module
  */
@@ -16,14 +29,15 @@ import { TILE_STORE } from "./host/tile_cache.ts";
 import type { HubOptions } from "./hub/fetch.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
 import { Model } from "./model.ts";
-import { chunkRows, Runner } from "./runner.ts";
+import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 import {
   checkpointWeights,
   countParameters,
-  putWeights,
   randomWeights,
+  uploadWeights,
+  weightBytes,
   type WeightSource,
 } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
@@ -42,15 +56,24 @@ export interface LoadProgress {
 
 /** How a model is to be loaded; `revision`, `token`, `cacheDir` and `offline` are for the hub. */
 export interface LoadOptions extends HubOptions {
-  /** `cpu` is the best backend that runs here; `auto`, the default, a real GPU if there is one, else `cpu`. */
+  /**
+   * `cpu` is the best backend that runs here; `auto`, the default, a real GPU if there is one, else
+   * `cpu`.
+   */
   readonly device?: Device;
   /** How weights are kept; "auto", the default, as they are stored. */
   readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
   /** Threads that may compute, on the processor; default as many as are worth having. */
   readonly threads?: number;
-  /** Tokens that the cache holds; default the smaller of the model's context and 4096, LabCore's whole block. */
+  /**
+   * Tokens that the cache holds; default the smaller of the model's context and 4096, LabCore's
+   * whole block.
+   */
   readonly contextLength?: number;
-  /** Whether a GPU's kernels are chosen by measuring them, where that was not done before; default true. */
+  /**
+   * Whether a GPU's kernels are chosen by measuring them, where that was not done before; default
+   * true.
+   */
   readonly tune?: boolean;
   /** The kind of tokenizer; default whatever lies beside the weights. */
   readonly tokenizer?: "char" | "bpe" | "hf";
@@ -60,7 +83,9 @@ export interface LoadOptions extends HubOptions {
   readonly onProgress?: (progress: LoadProgress) => void;
 }
 
-/** A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`. */
+/**
+ * A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`.
+ */
 export interface RandomModel {
   /** The keys of a config.json, or of a preset's `[model]`. */
   readonly config: Record<string, unknown>;
@@ -68,27 +93,66 @@ export interface RandomModel {
   readonly seed?: number;
 }
 
-/** What an estimate takes a processor to calculate in a second: two threads of WebAssembly. */
-const CPU_FLOPS = 80e9;
+/** A model to be loaded, decided before a byte of a weight is read. */
+export interface LoadPlan {
+  /** Names the model in messages. */
+  readonly id: string;
+  readonly architecture: Architecture;
+  /** Every tensor, its dtype on the backend, and its rows. */
+  readonly source: WeightSource;
+  /** Learned numbers, tied ones once. */
+  readonly parameters: number;
+  /** S: tokens that the cache holds. */
+  readonly contextLength: number;
+  /** Rows of a prefill chunk, and bytes by class. */
+  readonly memory: MemoryEstimate;
+}
+
+/** The open files of a model. */
+interface OpenFiles extends Disposable {
+  /** The source that they were found by. */
+  readonly id: string;
+  /** The folder of config.json and the tokenizer. */
+  readonly folder: string;
+  readonly architecture: Architecture;
+  readonly checkpoint: Checkpoint;
+}
+
+/** Every option; an unknown one would be ignored, and give wrong answers without a word. */
+const OPTIONS = {
+  device: true,
+  dtype: true,
+  threads: true,
+  contextLength: true,
+  tune: true,
+  tokenizer: true,
+  meta: true,
+  revision: true,
+  token: true,
+  cacheDir: true,
+  offline: true,
+  onProgress: true,
+  signal: true,
+} satisfies Record<keyof LoadOptions, true>;
 
 /**
- * Loads a model: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its config.json, a checkpoint of
- * PyTorch (`.pt`), or a shape with random weights.
+ * Loads a model: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its
+ * config.json, a checkpoint of PyTorch (`.pt`), or a shape with random weights.
  *
- * @throws {CheckpointError} when a file is missing, damaged, or not of this version's formats and families.
- * @throws {DeviceError} when the device is not there, or is too small.
- * @throws {RangeError} on an option out of range.
+ * @throws {CheckpointError} If a file is missing, damaged, or of an unsupported format or family.
+ * @throws {DeviceError} If the device is missing or too small.
+ * @throws {TypeError} If an option is unknown.
+ * @throws {RangeError} If an option is out of range.
  */
 export async function loadModel(
   source: string | RandomModel,
   options: LoadOptions = {},
 ): Promise<Model> {
   const start = performance.now();
-  const { device = "auto", signal } = options;
   checkOptions(options);
+  const { device = "auto", threads, tune, signal } = options;
   signal?.throwIfAborted();
-  // First of all: a device that is not there should cost no download.
-  const { threads, tune } = options;
+  // First of all: a missing device should cost no download.
   const backend = await openBackend(device, { threads, tune, store: TILE_STORE });
   try {
     return await loadOnto(backend, source, options, start);
@@ -104,39 +168,23 @@ async function loadOnto(
   options: LoadOptions,
   start: number,
 ): Promise<Model> {
-  const { meta } = options;
-  const random = typeof source !== "string";
-  using opened = random ? null : await openModelFiles(source, options);
-  const a = opened?.architecture ?? readArchitecture((source as RandomModel).config, "config");
-  const id = random ? "random weights" : source;
-  const kept = options.dtype as WeightDtype | "auto" | undefined;
-  const weightSource = opened
-    ? await checkpointWeights(opened.checkpoint, a, kept ?? "auto")
-    : randomWeights((source as RandomModel).seed ?? 0, !kept || kept === "auto" ? "F32" : kept);
-  const tokenizer = await pickTokenizer(opened, options);
-  if (typeof tokenizer !== "string" && tokenizer.vocabSize > a.vocabSize) {
-    throw new CheckpointError(
-      `Cannot load "${id}": expected a vocabulary of at most ${a.vocabSize}, got ${tokenizer.vocabSize}${
-        meta ? ` in "${meta}"` : ""
-      }`,
-    );
-  }
-  const slots = contextOf(a, options.contextLength);
-  const chunk = chunkRows(backend.nominalFlops, a, slots);
-  const dtypeOf: WeightSource["dtype"] = (spec) => weightSource.dtype(spec);
-  const estimate = estimateMemory(a, { contextLength: slots, chunk, dtypeOf, backend });
-  await expectFits(backend, id, estimate, slots);
-  const onBytes = progressOf(options, opened?.checkpoint.path, a, weightSource);
-  const weights = await putWeights(backend, a, weightSource, slots + 1, onBytes);
-  const runner = await Runner.create(backend, a, weights, { id, slots, chunk });
-  return new Model(backend, a, runner, tokenizer, {
+  using files = typeof source === "string" ? await openFiles(source, options) : null;
+  const plan = await planLoad(files ?? source as RandomModel, options, backend);
+  const tokenizer = await pickTokenizer(plan, files, options);
+  await expectFits(backend, plan);
+  const { id, architecture, contextLength: slots, memory: { chunk } } = plan;
+  const onBytes = progressOf(plan, files?.checkpoint.path, options);
+  const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
+  const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk });
+  return new Model(backend, architecture, runner, tokenizer, {
     id,
     dtype: weights.wte.dtype,
+    parameters: plan.parameters,
     loadMs: performance.now() - start,
   });
 }
 
-/** What `inspect` tells of a checkpoint without loading it. */
+/** What `inspect` shows of a checkpoint without loading it. */
 export interface CheckpointDescription {
   /** The shape and the conventions of the model. */
   readonly architecture: Architecture;
@@ -158,49 +206,65 @@ export async function describeCheckpoint(
   options: Omit<LoadOptions, "device" | "threads" | "tokenizer" | "meta"> = {},
 ): Promise<CheckpointDescription> {
   checkOptions(options);
-  using opened = await openModelFiles(source, options);
-  const { architecture, checkpoint } = opened;
-  const kept = (options.dtype ?? "auto") as WeightDtype | "auto";
-  const weights = await checkpointWeights(checkpoint, architecture, kept);
-  const contextLength = contextOf(architecture, options.contextLength);
-  const parameters = countParameters(architecture);
-  const chunk = chunkRows(CPU_FLOPS, architecture, contextLength);
+  using files = await openFiles(source, options);
+  const { architecture, parameters, contextLength, memory } = await planLoad(files, options);
+  const { checkpoint } = files;
   return {
     architecture,
     parameters,
     tensors: checkpoint.tensors(),
     metadata: checkpoint.metadata,
     contextLength,
-    memory: estimateMemory(architecture, {
-      contextLength,
-      chunk,
-      dtypeOf: (spec) => weights.dtype(spec),
-    }),
+    memory,
   };
 }
 
-interface OpenModel extends Disposable {
-  readonly folder: string;
-  readonly architecture: Architecture;
-  readonly checkpoint: Checkpoint;
+/**
+ * Decides how a model is loaded.
+ * @param backend what it will run on; without it, a processor that adds nothing of its own.
+ */
+async function planLoad(
+  from: OpenFiles | RandomModel,
+  { dtype, contextLength: asked }: LoadOptions,
+  backend?: Backend,
+): Promise<LoadPlan> {
+  const kept = (dtype ?? "auto") as WeightDtype | "auto";
+  const { id, architecture, source } = "checkpoint" in from
+    ? { ...from, source: await checkpointWeights(from.checkpoint, from.architecture, kept) }
+    : planRandom(from, kept);
+  const contextLength = contextOf(architecture, asked);
+  return {
+    id,
+    architecture,
+    source,
+    parameters: countParameters(source.specs),
+    contextLength,
+    memory: estimateMemory(architecture, source, { contextLength, backend }),
+  };
 }
 
-async function openModelFiles(source: string, hub: HubOptions): Promise<OpenModel> {
-  // A family that is not known costs no download of its weights.
+function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "auto") {
+  const architecture = readArchitecture(config, "config");
+  const source = randomWeights(architecture, seed, dtype === "auto" ? "F32" : dtype);
+  return { id: "random weights", architecture, source };
+}
+
+async function openFiles(id: string, hub: HubOptions): Promise<OpenFiles> {
+  // An unknown family costs no download of its weights.
   const { weights, folder } = await locate(
-    source,
+    id,
     hub,
-    async (folder) => void readOutline(...await readConfig(folder, source)),
+    async (folder) => void readOutline(...await readConfig(folder, id)),
   );
   using opened = new DisposableStack();
   const checkpoint = opened.use(await openWeights(weights));
   const [config, where] = checkpoint.config
     ? [checkpoint.config, weights]
     : await readConfig(folder, weights);
-  const file = { path: checkpoint.path, tensors: checkpoint.tensors().length };
-  const architecture = readArchitecture(config, where, file);
+  const bound = { path: checkpoint.path, tensors: checkpoint.tensors().length };
+  const architecture = readArchitecture(config, where, bound);
   const files = opened.move();
-  return { folder, architecture, checkpoint, [Symbol.dispose]: () => files.dispose() };
+  return { id, folder, architecture, checkpoint, [Symbol.dispose]: () => files.dispose() };
 }
 
 /** The configuration in the files beside the weights, and its path. */
@@ -221,21 +285,44 @@ async function readConfig(
   return [eos == null ? config : { ...config, eos_token_id: eos }, path];
 }
 
+/** The tokenizer, or the sentence that says why there is none. */
 async function pickTokenizer(
-  opened: OpenModel | null,
+  { id, architecture: { vocabSize } }: LoadPlan,
+  files: OpenFiles | null,
   { tokenizer: kind, meta }: LoadOptions,
 ): Promise<Tokenizer | string> {
   const found = await findTokenizer({
-    folder: opened?.folder,
-    record: opened?.checkpoint.tokenizer,
+    folder: files?.folder,
+    record: files?.checkpoint.tokenizer,
     meta,
     kind,
   });
-  if (kind && typeof found === "string") throw new CheckpointError(found);
+  if (typeof found === "string") {
+    if (kind) throw new CheckpointError(found);
+    return found;
+  }
+  if (found.vocabSize > vocabSize) {
+    throw new CheckpointError(
+      `Cannot load "${id}": expected a vocabulary of at most ${vocabSize}, got ${found.vocabSize}${
+        meta ? ` in "${meta}"` : ""
+      }`,
+    );
+  }
   return found;
 }
 
-function checkOptions({ dtype, threads, tokenizer: kind }: LoadOptions): void {
+/**
+ * @throws {TypeError} If an option is unknown.
+ * @throws {RangeError} If an option is out of range.
+ */
+function checkOptions(options: LoadOptions): void {
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(OPTIONS, name));
+  if (unknown !== undefined) {
+    throw new TypeError(
+      `Cannot load: expected options of ${Object.keys(OPTIONS).join(" ")}, got "${unknown}"`,
+    );
+  }
+  const { dtype, threads, tokenizer: kind } = options;
   if (dtype === "Q8" || dtype === "Q4") {
     throw new RangeError(`Cannot load as ${dtype}: this version keeps weights as F32, F16 or BF16`);
   }
@@ -250,6 +337,7 @@ function checkOptions({ dtype, threads, tokenizer: kind }: LoadOptions): void {
   }
 }
 
+/** S: tokens that the cache holds. @throws {RangeError} If it is out of the model's range. */
 function contextOf({ slides, blockSize }: Architecture, asked?: number): number {
   if (asked === undefined) return slides ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
   if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
@@ -260,19 +348,16 @@ function contextOf({ slides, blockSize }: Architecture, asked?: number): number 
   return asked;
 }
 
-/** Tells progress, lets the host have its turns, and gives up when it is told to. */
+/**
+ * Reports progress after each chunk of an upload, yields to the event loop, and stops when aborted.
+ */
 function progressOf(
-  { onProgress, signal }: LoadOptions,
+  { source }: LoadPlan,
   file: string | undefined,
-  a: Architecture,
-  source: WeightSource,
+  { onProgress, signal }: LoadOptions,
 ): (count: number) => Promise<void> {
   const yielder = new Yielder();
-  const { classes: { weights: total } } = estimateMemory(a, {
-    contextLength: 0,
-    chunk: 0,
-    dtypeOf: (spec) => source.dtype(spec),
-  });
+  const total = weightBytes(source);
   let loaded = 0;
   return async (count) => {
     loaded += count;

@@ -16,7 +16,6 @@ import {
 } from "./generate.ts";
 import type { PassTimes, Runner } from "./runner.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
-import { countParameters } from "./weights/mod.ts";
 
 /** A loaded model. Dispose of it to give its memory back. */
 export class Model implements AsyncDisposable {
@@ -43,7 +42,7 @@ export class Model implements AsyncDisposable {
     readonly config: Architecture,
     runner: Runner,
     tokenizer: Tokenizer | string,
-    facts: { id: string; dtype: WeightDtype; loadMs: number },
+    facts: { id: string; dtype: WeightDtype; parameters: number; loadMs: number },
   ) {
     this.#backend = backend;
     this.#runner = runner;
@@ -51,7 +50,7 @@ export class Model implements AsyncDisposable {
     this.id = facts.id;
     this.dtype = facts.dtype;
     this.loadMs = facts.loadMs;
-    this.parameters = countParameters(config);
+    this.parameters = facts.parameters;
     this.weightsBytes = backend.memory.classes.weights.current;
   }
 

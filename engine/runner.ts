@@ -13,18 +13,8 @@ import type { Architecture } from "./architecture/mod.ts";
 import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
 import { CheckpointError } from "./errors.ts";
 import type { SamplingOptions } from "./sampler.ts";
-import { countLayerParameters, type Weights } from "./weights/mod.ts";
+import type { Weights } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
-
-/**
- * Rows of a prefill chunk: a fifth of a second of work, so that a run can be stopped and shows progress; a power of two. With half as
- * many, reading the weights once more is felt.
- */
-export function chunkRows(nominalFlops: number, a: Architecture, contextLength: number): number {
-  const rows = 0.2 * nominalFlops / (2 * countLayerParameters(a));
-  const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
-  return Math.min(Math.max(power, 4), 128, contextLength);
-}
 
 /** Milliseconds that ids which come back together may span, or one step if that is longer. */
 const TOGETHER_MS = 100;

@@ -1,6 +1,7 @@
 /**
- * The families of transformers, each as data: how it spells its keys, what it takes where one is absent, and its conventions.
- * Defaults are those of transformers' configuration_*.py; the sizes that a repository always states have none.
+ * The families of transformers, each as data: how it spells its keys, what it takes where one is
+ * absent, and its conventions. Defaults are those of transformers' configuration_*.py; the sizes
+ * that a repository always states have none.
  *
  * @module
  */
@@ -16,7 +17,9 @@ export interface FamilyFacts {
   readonly spelt?: Readonly<Record<string, string>>;
   /** Values of absent keys. */
   readonly defaults: Readonly<Record<string, unknown>>;
-  /** Whether each query head has keys and values of its own, whatever `num_key_value_heads` says. */
+  /**
+   * Whether each query head has keys and values of its own, whatever `num_key_value_heads` says.
+   */
   readonly ungrouped?: boolean;
   readonly norm: "layer" | "rms";
   /** Added to every weight of a norm; default 0. */
@@ -36,23 +39,28 @@ export interface FamilyFacts {
     readonly mlp?: FlagOrKey;
     readonly lmHead?: boolean;
   };
-  /** Norm of queries and keys: over each head, over the row, or over each head where a key says so. */
+  /**
+   * Norm of queries and keys: over each head, over the row, or over each head where a key says so.
+   */
   readonly qkNorm?: "head" | "row" | { readonly headKey: string };
   /** Absent where positions are learned. */
   readonly rope?: RopeFacts;
   /** Rows before the first learned position. */
   readonly positionOffset?: number;
   /**
-   * Layers that see a window of `sliding_window` keys: all of them; or those that `layer_types` names. Where it names none: all but
-   * every nth (`pattern`), those from a layer on (`from`), or those without rotary positions (`unturned`). `when` is a key that must
-   * be true for any.
+   * Layers that see a window of `sliding_window` keys: all of them; or those that `layer_types`
+   * names. Where it names none: all but every nth (`pattern`), those from a layer on (`from`), or
+   * those without rotary positions (`unturned`). `when` is a key that must be true for any.
    */
   readonly window?:
     | { readonly kind: "all" }
     | { readonly kind: "pattern"; readonly every: number; readonly everyKey?: string }
     | { readonly kind: "from"; readonly fromKey: string; readonly when: string }
     | { readonly kind: "unturned"; readonly when: string };
-  /** Whether token embeddings are multiplied by the root of the width, in the dtype that they are kept in. */
+  /**
+   * Whether token embeddings are multiplied by the root of the width, in the dtype that they are
+   * kept in.
+   */
   readonly embedRoot?: boolean;
   /** Keys of numbers that most families do not have. */
   readonly scales?: {
@@ -69,7 +77,9 @@ export interface FamilyFacts {
     readonly attentionSoftCap?: string;
     readonly logitSoftCap?: string;
   };
-  /** Whether some layers have no rotary positions, by `no_rope_layers` and `no_rope_layer_interval`. */
+  /**
+   * Whether some layers have no rotary positions, by `no_rope_layers` and `no_rope_layer_interval`.
+   */
   readonly noRopeLayers?: boolean;
   /** Activations that the family takes for another. */
   readonly activations?: Readonly<Record<string, string>>;

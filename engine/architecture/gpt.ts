@@ -39,7 +39,10 @@ export function labcore(keys: ConfigKeys): Outline {
   };
 }
 
-/** nanoGPT's GPT: LabCore's with learned positions, `bias` for its norms too, and no word on what comes after the context. */
+/**
+ * nanoGPT's GPT: LabCore's with learned positions, `bias` for its norms too, and no word on what
+ * comes after the context.
+ */
 export function nanogpt(keys: ConfigKeys): Outline {
   const base = labcore(keys);
   if (base.rope) keys.fail("use_rope", "false");

@@ -6,7 +6,9 @@
 import type { Activation } from "../../kernels/ops/activation.ts";
 import { CheckpointError } from "../errors.ts";
 
-/** Largest extent that a configuration may name; a shape beyond it is a damaged file and no model. */
+/**
+ * Largest extent that a configuration may name; a shape beyond it is a damaged file and no model.
+ */
 const MAX_EXTENT = 2 ** 31 - 1;
 
 /** Longest value that a message shows. */
@@ -38,8 +40,8 @@ export interface KeysOptions {
 }
 
 /**
- * Reads one key at a time. `null` counts as absent, as transformers has it, but for the keys that may be `null` and have another
- * default: `sizeOrNull` and its like.
+ * Reads one key at a time. `null` counts as absent, as transformers has it, but for the keys that
+ * may be `null` and have another default: `sizeOrNull` and its like.
  */
 export class ConfigKeys {
   constructor(

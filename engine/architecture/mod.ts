@@ -38,7 +38,10 @@ const MODEL_TYPES: Readonly<Record<string, keyof typeof FAMILIES>> = {
   gemma3_text: "gemma3",
 };
 
-/** Keys of what is not done here; a repository that does without has them absent, null, false, or at 0 or 1. */
+/**
+ * Keys of what is not done here; a repository that does without has them absent, null, false, or at
+ * 0 or 1.
+ */
 const REFUSED: Readonly<Record<string, string>> = {
   quantization_config: "absent: this version reads plain F32, F16 and BF16 weights",
   is_encoder_decoder: "false: this version runs decoders",
@@ -52,7 +55,10 @@ const REFUSED: Readonly<Record<string, string>> = {
   use_bidirectional_attention: "false: this version runs decoders",
 };
 
-/** Most layers of a configuration without a file; GPT-3 has 96. A file bounds its layers by its tensors. */
+/**
+ * Most layers of a configuration without a file; GPT-3 has 96. A file bounds its layers by its
+ * tensors.
+ */
 const MAX_LAYERS = 10_000;
 
 /** A file of weights, whose tensors bound the number of layers. */
@@ -64,11 +70,12 @@ export interface LayerBound {
 }
 
 /**
- * Reads a config.json, or the `[model]` section of a TOML preset (which has `family` for `model_type`).
+ * Reads a config.json, or the `[model]` section of a TOML preset (which has `family` for
+ * `model_type`).
  * @param where names the configuration in messages.
  * @param file the weights that it belongs to, if there are any.
- * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something unsupported, or if the file has
- *   fewer tensors than the configuration has layers.
+ * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something
+ *   unsupported, or if the file has fewer tensors than the configuration has layers.
  * @throws {RangeError} If a configuration without a file has more than 10,000 layers.
  */
 export function readArchitecture(
@@ -105,7 +112,8 @@ export function expectLayers(
 
 /**
  * Reads all of a configuration but the list of its layers, whose number nothing bounds yet.
- * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something unsupported.
+ * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something
+ *   unsupported.
  */
 export function readOutline(config: Record<string, unknown>, where: string): Outline {
   const type = config.model_type ?? config.family;
@@ -125,7 +133,10 @@ export function readOutline(config: Record<string, unknown>, where: string): Out
   return readTransformers(textConfig(keys), where, family, FAMILIES[family]);
 }
 
-/** The keys of the language model within a model of images and text; what stands around them goes first. */
+/**
+ * The keys of the language model within a model of images and text; what stands around them goes
+ * first.
+ */
 function textConfig(keys: ConfigKeys): Record<string, unknown> {
   if (!keys.has("text_config")) return keys.config;
   const text = keys.within("text_config");

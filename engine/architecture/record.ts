@@ -1,5 +1,6 @@
 /**
- * The architecture record: the shape and the conventions of a decoder as plain data, which survives `structuredClone`.
+ * The architecture record: the shape and the conventions of a decoder as plain data, which survives
+ * `structuredClone`.
  *
  * @module
  */
@@ -30,12 +31,16 @@ export type Family =
   | "stablelm";
 
 /**
- * Which norms a layer has: `pre` of what attention and the MLP read (GPT-2); `post` of what they give, before it is added (OLMo 2);
- * `both` of these (Gemma 2); `sum` of the stream after each addition, and none at the end (OPT 350M).
+ * Which norms a layer has: `pre` of what attention and the MLP read (GPT-2); `post` of what they
+ * give, before it is added (OLMo 2); `both` of these (Gemma 2); `sum` of the stream after each
+ * addition, and none at the end (OPT 350M).
  */
 export type NormPlaces = "pre" | "post" | "both" | "sum";
 
-/** How many norms a layer has whose attention and MLP read the same stream: one for both (Phi), or one each (GPT-NeoX). */
+/**
+ * How many norms a layer has whose attention and MLP read the same stream: one for both (Phi), or
+ * one each (GPT-NeoX).
+ */
 export type ParallelNorms = 1 | 2;
 
 /** The shape and the conventions of a decoder. */
@@ -72,7 +77,10 @@ export interface Architecture {
   readonly norms: NormPlaces;
   /** Whether there is a norm before the head. */
   readonly finalNorm: boolean;
-  /** Norms of a layer whose attention and MLP read the same stream; null where the MLP reads what attention added to. */
+  /**
+   * Norms of a layer whose attention and MLP read the same stream; null where the MLP reads what
+   * attention added to.
+   */
   readonly parallel: ParallelNorms | null;
   /** Norm of queries and keys: over each head, or over the whole row; null where there is none. */
   readonly qkNorm: "head" | "row" | null;
@@ -88,7 +96,10 @@ export interface Architecture {
   readonly logitSoftCap: number | null;
   /** What token embeddings are multiplied by. */
   readonly embedScale: number;
-  /** Whether that factor is first rounded to the dtype that the embeddings are kept in, as transformers' Gemma does. */
+  /**
+   * Whether that factor is first rounded to the dtype that the embeddings are kept in, as
+   * transformers' Gemma does.
+   */
   readonly embedScaleRounded: boolean;
   /** What attention and the MLP give is multiplied by this before it is added. */
   readonly residualScale: number;
@@ -114,7 +125,9 @@ export interface LayerShape {
   readonly window: number | null;
 }
 
-/** A record whose layers are not listed yet: a damaged configuration may ask for billions of them. */
+/**
+ * A record whose layers are not listed yet: a damaged configuration may ask for billions of them.
+ */
 export type Outline = Omit<Architecture, "layers"> & {
   /** The shape of a layer, counted from 0. */
   readonly layerOf: (layer: number) => LayerShape;

@@ -1,6 +1,6 @@
 /**
- * Rotary positions in all spellings: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` before it, and the keys
- * that single families have of their own.
+ * Rotary positions in all spellings: `rope_parameters` of transformers 5, `rope_theta` and
+ * `rope_scaling` before it, and the keys that single families have of their own.
  *
  * @module
  */
@@ -10,9 +10,13 @@ import type { Rope } from "./record.ts";
 
 /** What a family has to say of its rotary positions. */
 export interface RopeFacts {
-  /** Part of a head that turns where the file does not say; none where the family turns whole heads. */
+  /**
+   * Part of a head that turns where the file does not say; none where the family turns whole heads.
+   */
   readonly partial?: number;
-  /** Key of the number of a head's numbers that turn, where the family gives it in place of a part. */
+  /**
+   * Key of the number of a head's numbers that turn, where the family gives it in place of a part.
+   */
   readonly rotaryDimKey?: string;
   /** Pairs (2i, 2i+1). */
   readonly interleaved?: boolean;
@@ -31,13 +35,19 @@ export interface RopeContext {
   readonly maxPositions: number;
 }
 
-/** The types that there are; `dynamic` stretches nothing before the longest context, and nothing runs beyond it. */
+/**
+ * The types that there are; `dynamic` stretches nothing before the longest context, and nothing
+ * runs beyond it.
+ */
 const TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
 
 /** Keys of `rope_parameters` that stand for layers of one kind. */
 const LAYER_KINDS = ["full_attention", "sliding_attention"] as const;
 
-/** Reads the one table of most families, or the two of Gemma 3: for layers that see all and for those that see a window. */
+/**
+ * Reads the one table of most families, or the two of Gemma 3: for layers that see all and for
+ * those that see a window.
+ */
 export function readRopes(
   keys: ConfigKeys,
   context: RopeContext,

@@ -82,7 +82,10 @@ function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
   };
 }
 
-/** The longest context: YaRN's configurations keep the first one's length, and say by how much it is stretched. */
+/**
+ * The longest context: YaRN's configurations keep the first one's length, and say by how much it is
+ * stretched.
+ */
 function reach(rope: Rope | null, maxPositions: number): number {
   if (rope?.scaling?.type !== "yarn") return maxPositions;
   return Math.max(maxPositions, Math.floor(rope.scaling.factor * rope.scaling.originalPositions));

@@ -10,10 +10,19 @@ import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";
 import { BUFFERS, NAMES } from "./names.ts";
-import { type Run, runsOf, type WeightSpec, weightSpecs } from "./specs.ts";
+import {
+  type Run,
+  runsOf,
+  type SpecTree,
+  specTree,
+  type WeightSpec,
+  weightSpecs,
+} from "./specs.ts";
 
-/** Where the numbers of a wanted tensor come from: a file, or a generator of random ones. */
+/** The weights of a model before they are uploaded: which tensors, in which dtypes, and the rows of each. */
 export interface WeightSource {
+  /** Every tensor of the model. */
+  readonly specs: SpecTree;
   /** The dtype in which the weight of this spec is to be kept. */
   dtype(spec: WeightSpec): WeightDtype;
   /** Gives rows in that dtype; of a vector, each number is a row. */
@@ -30,9 +39,13 @@ export async function checkpointWeights(
   a: Architecture,
   dtype: WeightDtype | "auto",
 ): Promise<WeightSource> {
-  const found = await matchNames(checkpoint, a);
+  // Listed after the number of layers was checked: it comes from a file.
+  expectLayers(a, { path: checkpoint.path, tensors: checkpoint.tensors().length });
+  const specs = specTree(a);
+  const found = await matchNames(checkpoint, a, specs);
   const infoOf = ({ names: [name] }: Run) => found.get(name)!;
   return {
+    specs,
     dtype: (spec) => {
       if (dtype !== "auto") return dtype;
       // What is put together from tensors of several dtypes is kept in the one that holds all of them.
@@ -88,12 +101,12 @@ function isWeightDtype(dtype: string): dtype is WeightDtype {
 /** Finds each wanted tensor in a file, by the first of its names. */
 async function matchNames(
   checkpoint: Checkpoint,
-  a: Architecture,
+  { family }: Architecture,
+  specs: SpecTree,
 ): Promise<Map<string, TensorInfo>> {
-  const cannot = `Cannot load "${checkpoint.path}" as ${a.family}`;
+  const cannot = `Cannot load "${checkpoint.path}" as ${family}`;
   const stored = checkpoint.tensors();
-  expectLayers(a, { path: checkpoint.path, tensors: stored.length });
-  const { prefixes, others } = NAMES[a.family];
+  const { prefixes, others } = NAMES[family];
   const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
   const prefix = prefixes.find(has) ?? "";
   const byName = new Map(stored.map((t) => [t.name, t]));
@@ -101,7 +114,7 @@ async function matchNames(
   const found = new Map<string, TensorInfo>();
   const missing: string[] = [];
   const wrong: string[] = [];
-  for (const { run: { names, of }, shape, stored: order } of wantedTensors(a)) {
+  for (const { run: { names, of }, shape, stored: order } of wantedTensors(specs)) {
     // The head stands outside the prefix.
     const hits = names.flatMap((n) => byName.get(prefix + n) ?? byName.get(n) ?? []);
     hits.forEach(({ name }) => left.delete(name));
@@ -132,9 +145,9 @@ async function matchNames(
 }
 
 /** Each tensor of a file once, with a spec that takes rows of it. */
-function wantedTensors(a: Architecture) {
+function wantedTensors(specs: SpecTree) {
   const wanted = new Map<string, { run: Run; shape: readonly number[]; stored: StoredOrder }>();
-  for (const spec of weightSpecs(a)) {
+  for (const spec of weightSpecs(specs)) {
     for (const run of runsOf(spec)) {
       const { shape, stored } = spec;
       if (!wanted.has(run.names[0])) wanted.set(run.names[0], { run, shape, stored });

@@ -1,8 +1,8 @@
 /**
  * Everything that was learned, on a backend, in the shape that the decoder reads.
  *
- * Names of files and their order are dealt with in `weights/`: `names.ts` has a table for each family, `specs.ts` the tensors that an
- * architecture wants, `match.ts` finds them in a checkpoint.
+ * Names of files and their order are dealt with in `weights/`: `names.ts` has a table for each
+ * family, `specs.ts` the tensors that an architecture wants, `match.ts` finds them in a checkpoint.
  *
  * @module
  */
@@ -10,15 +10,22 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
-import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
+import { BYTES, narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
 import { type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
-import type { Architecture, Rope as RopeFacts } from "../architecture/mod.ts";
+import type { Architecture, LayerShape, Rope as RopeFacts } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
-import { type LayerSpec, specTree, type WeightSpec } from "./specs.ts";
+import { type LayerSpec, type SpecTree, type WeightSpec, weightSpecs } from "./specs.ts";
 
 export { checkpointWeights, type WeightSource } from "./match.ts";
 export { randomWeights } from "./random.ts";
-export { countLayerParameters, countParameters, type WeightSpec, weightSpecs } from "./specs.ts";
+export {
+  countLayerParameters,
+  countParameters,
+  type SpecTree,
+  specTree,
+  type WeightSpec,
+  weightSpecs,
+} from "./specs.ts";
 
 /** A linear layer: y = x · Wᵀ + bias. */
 export interface Linear {
@@ -28,7 +35,10 @@ export interface Linear {
   readonly bias?: Tensor;
 }
 
-/** How attention and the MLP come back to the stream: x += scale · cProj(y), by way of norms where a family has them. */
+/**
+ * How attention and the MLP come back to the stream: x += scale · cProj(y), by way of norms where a
+ * family has them.
+ */
 export interface Output {
   /** [C, H·D] or [C, F] */
   readonly cProj: Linear;
@@ -72,7 +82,10 @@ export interface Block {
   /** Of what attention reads; none where it reads the stream itself. */
   readonly ln1?: Norm;
   readonly attn: Attention;
-  /** Of what the MLP reads; none where it reads the stream itself or, in a parallel block, what attention reads. */
+  /**
+   * Of what the MLP reads; none where it reads the stream itself or, in a parallel block, what
+   * attention reads.
+   */
   readonly ln2?: Norm;
   readonly mlp: Mlp;
   /** Whether the MLP reads the stream as it was before attention. */
@@ -109,64 +122,84 @@ export interface Weights {
 }
 
 /**
- * Puts every tensor on a backend.
- * @param positions rows of the rotary tables, where there are any: one more than the context.
- * @param onBytes is told, and waited for, after each run of bytes; it may throw to give up.
+ * Bytes of a model's tensors as they are kept: norms and biases in F32, the rest in their dtypes.
  */
-export async function putWeights(
+export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): number {
+  return weightSpecs(source.specs).reduce((bytes, spec) => {
+    const each = spec.shape.length === 1 ? 4 : BYTES[source.dtype(spec)];
+    return bytes + each * sizeOf(spec.shape);
+  }, 0);
+}
+
+/**
+ * Uploads every tensor to a backend.
+ * @param positions rows of the rotary tables: one more than the context.
+ * @param onBytes called after each chunk of bytes, and awaited; it may throw to stop the upload.
+ */
+export async function uploadWeights(
   backend: Backend,
   a: Architecture,
   source: WeightSource,
   positions: number,
   onBytes: (count: number) => void | Promise<void>,
 ): Promise<Weights> {
-  const { weight, vector, norm, linear } = putter(backend, a, source, onBytes);
-  const tree = specTree(a);
-  const ropes = putRopes(backend, a, positions);
-  const wte = await weight(tree.wte);
-  const wpe = tree.wpe && await weight(tree.wpe);
+  const to = uploader(backend, a, source, onBytes);
+  const { specs } = source;
+  const ropes = uploadRopes(backend, a, positions);
+  const wte = await to.weight(specs.wte);
+  const wpe = specs.wpe && await to.weight(specs.wpe);
   const h: Block[] = [];
-  const residualScale = unless1(a.residualScale);
-  for (const [i, block] of tree.h.entries()) {
-    const { rope, attentionScale, window } = a.layers[i];
-    h.push({
-      ln1: await norm(block.ln1),
-      attn: {
-        cAttn: await linear(block.cAttn),
-        rope: rope ? ropes.get(keyOf(rope)) : undefined,
-        qNorm: await norm(block.qNorm),
-        kNorm: await norm(block.kNorm),
-        scale: attentionScale,
-        softCap: a.attentionSoftCap ?? undefined,
-        window: window ?? undefined,
-        cProj: await linear(block.attnProj),
-        lnPost: await norm(block.lnAttn),
-        lnSum: await norm(block.lnAttnSum),
-        residualScale,
-      },
-      ln2: await norm(block.ln2),
-      mlp: {
-        cFc: await linear(block.cFc),
-        cUp: block.cUp && await linear(block.cUp),
-        activation: a.activation,
-        cProj: await linear(block.mlpProj),
-        lnPost: await norm(block.lnMlp),
-        lnSum: await norm(block.lnMlpSum),
-        residualScale,
-      },
-      parallel: a.parallel !== null,
-    });
+  for (const [i, block] of specs.h.entries()) {
+    h.push(await uploadBlock(to, block, a, a.layers[i], ropes));
   }
   return {
     wte,
     embedScale: unless1(embedScaleOf(a, wte.dtype)),
     wpe,
     h,
-    lnF: await norm(tree.lnF),
-    lmHead: tree.lmHead ? await weight(tree.lmHead) : wte,
-    lmHeadBias: tree.lmHeadBias && await vector(tree.lmHeadBias),
+    lnF: await to.norm(specs.lnF),
+    lmHead: specs.lmHead ? await to.weight(specs.lmHead) : wte,
+    lmHeadBias: specs.lmHeadBias && await to.vector(specs.lmHeadBias),
     logitScale: unless1(a.logitScale),
     logitSoftCap: a.logitSoftCap ?? undefined,
+  };
+}
+
+/** Uploads the tensors of a layer. */
+async function uploadBlock(
+  { norm, linear }: Uploader,
+  specs: SpecTree["h"][number],
+  a: Architecture,
+  { rope, attentionScale, window }: LayerShape,
+  ropes: ReadonlyMap<string, Rope>,
+): Promise<Block> {
+  const residualScale = unless1(a.residualScale);
+  return {
+    ln1: await norm(specs.ln1),
+    attn: {
+      cAttn: await linear(specs.cAttn),
+      rope: rope ? ropes.get(keyOf(rope)) : undefined,
+      qNorm: await norm(specs.qNorm),
+      kNorm: await norm(specs.kNorm),
+      scale: attentionScale,
+      softCap: a.attentionSoftCap ?? undefined,
+      window: window ?? undefined,
+      cProj: await linear(specs.attnProj),
+      lnPost: await norm(specs.lnAttn),
+      lnSum: await norm(specs.lnAttnSum),
+      residualScale,
+    },
+    ln2: await norm(specs.ln2),
+    mlp: {
+      cFc: await linear(specs.cFc),
+      cUp: specs.cUp && await linear(specs.cUp),
+      activation: a.activation,
+      cProj: await linear(specs.mlpProj),
+      lnPost: await norm(specs.lnMlp),
+      lnSum: await norm(specs.lnMlpSum),
+      residualScale,
+    },
+    parallel: a.parallel !== null,
   };
 }
 
@@ -186,8 +219,10 @@ function unless1(factor: number): number | undefined {
   return factor === 1 ? undefined : factor;
 }
 
-/** What puts a spec on the backend, one function for each kind. */
-function putter(
+type Uploader = ReturnType<typeof uploader>;
+
+/** Uploads a spec of each kind: a matrix, a vector, a norm, a linear layer. */
+function uploader(
   backend: Backend,
   a: Architecture,
   source: WeightSource,
@@ -226,7 +261,7 @@ function putter(
 }
 
 /** The rotary tables, by the values that they are computed from. */
-function putRopes(
+function uploadRopes(
   backend: Backend,
   { rope, ropeLocal }: Architecture,
   positions: number,

@@ -1,6 +1,6 @@
 /**
- * What each family calls its tensors: the only border where foreign names live. A family is a table; what it has of these and what
- * not is in the architecture's record.
+ * What each family calls its tensors: the only border where foreign names live. A family is a
+ * table; what it has of these and what not is in the architecture's record.
  *
  * @module
  */
@@ -24,7 +24,10 @@ export interface NameTable {
   readonly ln1?: string;
   /** Queries, keys and values: one tensor, or three whose rows follow one another. */
   readonly qkv: readonly [string] | readonly [string, string, string];
-  /** Whether the one tensor has query, key and value of a head side by side, and not all queries first. */
+  /**
+   * Whether the one tensor has query, key and value of a head side by side, and not all queries
+   * first.
+   */
   readonly qkvByHead?: boolean;
   readonly qNorm?: string;
   readonly kNorm?: string;
@@ -35,7 +38,10 @@ export interface NameTable {
   readonly ln2?: string;
   /** The projection that goes through the activation. */
   readonly fc: string;
-  /** The projection that is multiplied in; the same name as `fc` where one tensor has the rows of both, `fc`'s first. */
+  /**
+   * The projection that is multiplied in; the same name as `fc` where one tensor has the rows of
+   * both, `fc`'s first.
+   */
   readonly up?: string;
   readonly mlpProj: string;
   /** Norm of what the MLP gives. */
@@ -162,6 +168,9 @@ export const NAMES: Readonly<Record<Family, NameTable>> = {
   stablelm: LLAMA,
 };
 
-/** Buffers that old checkpoints hold beside the weights: causal masks, their fillers, and rotary frequencies. */
+/**
+ * Buffers that old checkpoints hold beside the weights: causal masks, their fillers, and rotary
+ * frequencies.
+ */
 export const BUFFERS =
   /^((h|layers)\.\d+\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)|rotary_emb\.inv_freq)$/;

@@ -4,12 +4,14 @@
  * @module
  */
 import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import type { Architecture } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
-import { runsOf } from "./specs.ts";
+import { runsOf, specTree } from "./specs.ts";
 
 /** Random weights as GPT-2 is initialised (a deviation of 0.02; norms 1, biases 0), the same for a seed on every machine. */
-export function randomWeights(seed: number, dtype: WeightDtype): WeightSource {
+export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype): WeightSource {
   return {
+    specs: specTree(a),
     dtype: () => dtype,
     fill: (spec, kept) => {
       const { shape, initial = 0 } = spec;

@@ -1,5 +1,6 @@
 /**
- * Every tensor that a model of an architecture is made of: its shape, and where its rows come from in a file.
+ * Every tensor that a model of an architecture is made of: its shape, and where its rows come from
+ * in a file.
  *
  * @module
  */
@@ -52,7 +53,10 @@ export function runsOf({ names, shape: [N, K], stored, runs }: WeightSpec): read
 /** Rows of a layer's or a norm's tensors, `.weight` and `.bias` alike. */
 type Part = Omit<Run, "names"> & { readonly name: string };
 
-/** The specs in the shape of the decoder. */
+/** The specs of a model in the shape of the decoder. */
+export type SpecTree = ReturnType<typeof specTree>;
+
+/** Every tensor that a model of this architecture is made of, in the shape of the decoder. */
 export function specTree(a: Architecture) {
   const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms, norm: { offset } } = a;
   const names = NAMES[a.family];
@@ -136,7 +140,9 @@ function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at
   return [0, 1, 2].map((part) => ({ name, start: part * D, ...pieces }));
 }
 
-/** Learned positions. Rows before the first one are never looked up, and are left in the file (OPT). */
+/**
+ * Learned positions. Rows before the first one are never looked up, and are left in the file (OPT).
+ */
 function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): WeightSpec {
   const names = [`${NAMES[family].wpe}.weight`];
   const of = blockSize + positionOffset;
@@ -144,26 +150,26 @@ function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): 
   return { names, shape: [blockSize, nEmbd], stored: "NK", ...positionOffset && { runs } };
 }
 
-/** Every tensor that a model of this architecture is made of, tied ones once. */
-export function weightSpecs(a: Architecture): WeightSpec[] {
-  const { wte, wpe, lnF, lmHead, lmHeadBias } = specTree(a);
-  const all = [wte, wpe, ...layerSpecs(a), lnF?.weight, lnF?.bias, lmHead, lmHeadBias];
+/** Every spec of a model, tied ones once. */
+export function weightSpecs(tree: SpecTree): WeightSpec[] {
+  const { wte, wpe, lnF, lmHead, lmHeadBias } = tree;
+  const all = [wte, wpe, ...layerSpecs(tree), lnF?.weight, lnF?.bias, lmHead, lmHeadBias];
   return all.filter((spec) => spec !== undefined);
 }
 
-function layerSpecs(a: Architecture): WeightSpec[] {
-  const layers = specTree(a).h.flatMap((block) => Object.values(block));
+function layerSpecs({ h }: SpecTree): WeightSpec[] {
+  const layers = h.flatMap((block) => Object.values(block));
   return layers.flatMap((l) => [l?.weight, l?.bias]).filter((spec) => spec !== undefined);
 }
 
 /** Number of learned numbers, tied ones counted once. */
-export function countParameters(a: Architecture): number {
-  return count(weightSpecs(a));
+export function countParameters(tree: SpecTree): number {
+  return count(weightSpecs(tree));
 }
 
-/** Those of the layers alone: what a row of a prefill is multiplied by, near enough. */
-export function countLayerParameters(a: Architecture): number {
-  return count(layerSpecs(a));
+/** Learned numbers of the layers alone: half the operations of a prefill's row, attention apart. */
+export function countLayerParameters(tree: SpecTree): number {
+  return count(layerSpecs(tree));
 }
 
 function count(specs: readonly WeightSpec[]): number {

@@ -7,7 +7,7 @@ import { loadModel } from "../../engine/load.ts";
 import { Runner } from "../../engine/runner.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
 import type { ChatMessage } from "../../engine/tokenizer/tokenizer.ts";
-import { checkpointWeights, putWeights } from "../../engine/weights/mod.ts";
+import { checkpointWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { CHAT_TOKENIZER, withChatModel } from "../chat_model.ts";
 import { fixture, readJson } from "../testing.ts";
@@ -21,7 +21,7 @@ async function openRunner() {
   const backend = stack.use(openJsBackend());
   const a = readArchitecture(readJson("tiny/llama/config.json"), "tiny/llama");
   using checkpoint = await openCheckpoint(fixture("tiny/llama"));
-  const weights = await putWeights(
+  const weights = await uploadWeights(
     backend,
     a,
     await checkpointWeights(checkpoint, a, "auto"),

@@ -4,7 +4,7 @@ import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { estimateMemory } from "../../engine/memory.ts";
 import { Runner } from "../../engine/runner.ts";
-import { checkpointWeights, putWeights, type WeightSpec } from "../../engine/weights/mod.ts";
+import { checkpointWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { fixture, readJson } from "../testing.ts";
 import { FAMILY_FOLDERS, testFamilies } from "./families.ts";
@@ -29,10 +29,9 @@ Deno.test("estimateMemory() tells what a model takes when it is of any family", 
     using checkpoint = await openCheckpoint(fixture(`tiny/${name}`));
     const source = await checkpointWeights(checkpoint, a, "auto");
     const [slots, chunk] = [24, 8];
-    const weights = await putWeights(backend, a, source, slots + 1, () => {});
+    const weights = await uploadWeights(backend, a, source, slots + 1, () => {});
     await Runner.create(backend, a, weights, { id: name, slots, chunk });
-    const dtypeOf = (spec: WeightSpec) => source.dtype(spec);
-    const { classes } = estimateMemory(a, { contextLength: slots, chunk, dtypeOf });
+    const { classes } = estimateMemory(a, source, { contextLength: slots, chunk });
     for (const kind of ["weights", "kvCache", "activations"] as const) {
       assert.equal(classes[kind], backend.memory.classes[kind].current, `${name}: ${kind}`);
     }

@@ -3,17 +3,13 @@ import assert from "node:assert/strict";
 import { GPT2 } from "../../bench/decode.ts";
 import { totalmem } from "node:os";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
-import {
-  type BackendFit,
-  estimateMemory,
-  expectFits,
-  fitBackend,
-  fitBackends,
-  type MemoryEstimate,
-} from "../../engine/memory.ts";
+import { type BackendFit, fitBackend, fitBackends } from "../../engine/fit.ts";
+import { estimateMemory, expectFits, type MemoryEstimate } from "../../engine/memory.ts";
 import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/load.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { type Backend, openBackend } from "../../kernels/mod.ts";
+import type { WeightDtype } from "../../kernels/mod.ts";
+import { randomWeights } from "../../engine/weights/mod.ts";
 import { fixture, readJson } from "../testing.ts";
 
 const TINY = ["gpt2", "gpt2-f16", "llama", "llama-bf16", "gemma3", "phi", "smollm3"];
@@ -27,10 +23,15 @@ function expectFit(told: Awaited<ReturnType<typeof fitBackends>>, name: string):
   return found;
 }
 
-/** The estimate of a shape's run. */
-function estimateOf(config: Record<string, unknown>, contextLength: number): MemoryEstimate {
+/** A shape's run, sized. */
+function sizedRun(
+  config: Record<string, unknown>,
+  contextLength: number,
+  dtype: WeightDtype,
+): { contextLength: number; memory: MemoryEstimate } {
   const a = readArchitecture(config, "the shape");
-  return estimateMemory(a, { contextLength, chunk: 4, dtypeOf: () => "BF16" });
+  const memory = estimateMemory(a, randomWeights(a, 0, dtype), { contextLength });
+  return { contextLength, memory };
 }
 
 async function peakOf(source: string | RandomModel, device: "js" | "wasm"): Promise<number> {
@@ -48,13 +49,11 @@ for (const device of ["js", "wasm"] as const) {
     await using backend = await openBackend(device);
     for (const name of TINY) {
       const folder = fixture(`tiny/${name}`);
-      const { architecture, memory } = await describeCheckpoint(folder, { contextLength: 64 });
-      const { needs } = await fitBackend(backend, architecture, memory, 64);
+      const description = await describeCheckpoint(folder, { contextLength: 64 });
+      const { needs } = await fitBackend(backend, description);
       assertTold(name, needs.total, await peakOf(folder, device));
     }
-    const a = readArchitecture(GPT2, "GPT-2");
-    const any = { contextLength: 64, chunk: 4, dtypeOf: () => "F32" as const };
-    const { needs } = await fitBackend(backend, a, estimateMemory(a, any), 64);
+    const { needs } = await fitBackend(backend, sizedRun(GPT2, 64, "F32"));
     assertTold("GPT-2's shape", needs.total, await peakOf({ config: GPT2 }, device));
   });
 }
@@ -65,9 +64,8 @@ Deno.test("fitBackends() tells what wasm and js have, and the longest context th
     max_position_embeddings: 2 ** 30,
   };
   const asked = 2 ** 30;
-  const a = readArchitecture(config, "a long context");
-  const estimate = estimateOf(config, asked);
-  const told = await fitBackends(a, estimate, asked);
+  const run = sizedRun(config, asked, "BF16");
+  const told = await fitBackends(run);
   const rooms = { js: totalmem(), wasm: Math.min(2 ** 32, totalmem()) };
   for (const [name, room] of Object.entries(rooms)) {
     const { fits, room: has, needs, instead } = expectFit(told, name);
@@ -77,10 +75,14 @@ Deno.test("fitBackends() tells what wasm and js have, and the longest context th
     await using backend = await openBackend(name as "js" | "wasm");
     const [{ contextLength, dtype }] = instead;
     assert.equal(dtype, undefined);
-    const runOf = async (slots: number) => (await fitBackend(backend, a, estimate, slots)).needs;
-    await expectFits(backend, "x", await runOf(contextLength), contextLength);
-    const longer = contextLength + 1;
-    await assert.rejects(expectFits(backend, "x", await runOf(longer), longer), DeviceError);
+    const expectRun = (contextLength: number) =>
+      expectFits(backend, {
+        id: "x",
+        contextLength,
+        memory: run.memory.with({ contextLength, backend }),
+      });
+    await expectRun(contextLength);
+    await assert.rejects(expectRun(contextLength + 1), DeviceError);
   }
 });
 
@@ -104,14 +106,13 @@ function fakeGpu(bytes: number, binding: number) {
 }
 
 Deno.test("fitBackend() tells what a GPU has by asking for no more than is wanted", async () => {
-  const a = readArchitecture(GPT2, "GPT-2");
-  const estimate = estimateMemory(a, { contextLength: 1024, chunk: 4, dtypeOf: () => "F32" });
-  const whole = await fitBackend(fakeGpu(1e9, 1e8), a, estimate, 1024);
+  const run = sizedRun(GPT2, 1024, "F32");
+  const whole = await fitBackend(fakeGpu(1e9, 1e8), run);
   assert.deepEqual([whole.fits, whole.room, whole.tensorRoom], [true, null, 1e8]);
   assert.deepEqual(whole.instead, []);
 
   const gpu = fakeGpu(5e8, 1e8); // the weights as they are leave no room for a cache of 1024
-  const { fits, needs, room, instead } = await fitBackend(gpu, a, estimate, 1024);
+  const { fits, needs, room, instead } = await fitBackend(gpu, run);
   assert.deepEqual([fits, room], [false, 5e8]);
   assert.equal(gpu.taken, needs.total);
   const [shorter, narrower] = instead;
@@ -119,10 +120,10 @@ Deno.test("fitBackend() tells what a GPU has by asking for no more than is wante
   assert.equal(shorter.dtype, undefined);
   assert.deepEqual(narrower, { contextLength: 1024, dtype: "BF16" });
 
-  const narrow = await fitBackend(fakeGpu(1e9, 1e6), a, estimate, 1024);
+  const narrow = await fitBackend(fakeGpu(1e9, 1e6), run);
   assert.deepEqual([narrow.fits, narrow.room, narrow.tensorRoom], [false, null, 1e6]);
   assert.ok(narrow.needs.largest > 1e6);
-  const none = await fitBackend(fakeGpu(1e6, 1e8), a, estimate, 1024);
+  const none = await fitBackend(fakeGpu(1e6, 1e8), run);
   assert.deepEqual([none.fits, none.room, none.instead], [false, 1e6, []]);
 });
 

@@ -3,7 +3,7 @@ import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel } from "../../engine/load.ts";
 import { Runner } from "../../engine/runner.ts";
-import { checkpointWeights, putWeights } from "../../engine/weights/mod.ts";
+import { checkpointWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import type { Backend, Segment } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { Memory } from "../../kernels/memory.ts";
@@ -445,7 +445,7 @@ Deno.test("a whole model gives equal bits when there are 1 to 4 threads", async 
   let expected: unknown;
   for (const threads of [1, 2, 3, 4]) {
     await using backend = await openWasmBackend({ threads });
-    const weights = await putWeights(backend, a, source, a.blockSize + 1, () => {});
+    const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
     const options = { id: MODEL, slots: a.blockSize, chunk: 16 };
     const runner = await Runner.create(backend, a, weights, options);
     const logits = await runner.logits(ids);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { BILLION, type Resident } from "../../bench/resident.ts";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
-import { weightSpecs } from "../../engine/weights/mod.ts";
+import { specTree, weightSpecs } from "../../engine/weights/mod.ts";
 import { BYTES } from "../../kernels/formats/mod.ts";
 import { sizeOf } from "../../kernels/tensor.ts";
 import { frame, inTempFolder } from "../safetensors.ts";
@@ -30,7 +30,9 @@ async function writeZeros(folder: string): Promise<number> {
     end += BYTES.BF16 * sizeOf(shape);
     header[name] = { dtype: "BF16", shape, data_offsets: [begin, end] };
   };
-  for (const { names, shape, runs } of weightSpecs(readArchitecture(BILLION, "a billion"))) {
+  for (
+    const { names, shape, runs } of weightSpecs(specTree(readArchitecture(BILLION, "a billion")))
+  ) {
     const rows = runs ?? [{ names, of: shape[0] }];
     for (const { names: [name], of } of rows) put(name, [of, ...shape.slice(1)]);
   }

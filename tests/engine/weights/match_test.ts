@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
-import { checkpointWeights, type WeightSpec, weightSpecs } from "../../../engine/weights/mod.ts";
+import {
+  checkpointWeights,
+  specTree,
+  type WeightSpec,
+  weightSpecs,
+} from "../../../engine/weights/mod.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
 import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { sizeOf } from "../../../kernels/tensor.ts";
@@ -20,7 +25,7 @@ function small(model_type: string, keys: Record<string, unknown> = {}): Architec
 /** Every tensor of a file as the family stores it, each with other numbers. */
 function tensorsOf(a: Architecture, prefix: string): Tensors {
   const tensors: Tensors = {};
-  for (const spec of weightSpecs(a)) {
+  for (const spec of weightSpecs(specTree(a))) {
     for (const { names: [name], of } of runsOf(spec)) {
       const full = /^(lm_head|embed_out)/.test(name) ? name : prefix + name;
       const shape = [of, ...spec.shape.slice(1)];
@@ -44,7 +49,7 @@ async function readSpec(
     await writeSafetensors(`${folder}/model.safetensors`, tensors);
     using checkpoint = await openCheckpoint(folder);
     const source = await checkpointWeights(checkpoint, a, dtype);
-    const spec = weightSpecs(a).find(pick);
+    const spec = weightSpecs(specTree(a)).find(pick);
     assert.ok(spec);
     kept = source.dtype(spec);
     const fill = source.fill(spec, kept);

@@ -6,8 +6,9 @@ import { loadModel } from "../../../engine/load.ts";
 import {
   checkpointWeights,
   countParameters,
-  putWeights,
   randomWeights,
+  specTree,
+  uploadWeights,
   type Weights,
   weightSpecs,
 } from "../../../engine/weights/mod.ts";
@@ -126,7 +127,7 @@ const UNTIED: Architecture = { ...TINY, tied: false };
 
 /** Random tensors of every name and shape that a model wants, as its file would hold them. */
 function tensorsOf(a: Architecture, prefix = ""): Tensors {
-  const named = weightSpecs(a).map(({ names: [name], shape, stored }, i) => {
+  const named = weightSpecs(specTree(a)).map(({ names: [name], shape, stored }, i) => {
     const data = randomNumbers(sizeOf(shape), i);
     const order = stored === "KN" ? shape.toReversed() : shape;
     // transformers has the head outside of what it prefixes.
@@ -148,7 +149,7 @@ async function put(
     await writeSafetensors(`${folder}/model.safetensors`, tensors);
     using checkpoint = await openCheckpoint(folder);
     const source = await checkpointWeights(checkpoint, a, dtype);
-    weights.push(await putWeights(backend, a, source, 3, () => {}));
+    weights.push(await uploadWeights(backend, a, source, 3, () => {}));
   });
   return { backend, weights: weights[0] };
 }
@@ -202,7 +203,7 @@ function rowsOf({ shape: [rows, length], data }: WrittenTensor): number[][] {
 /** Bytes of a model of this architecture: linear layers and tables in `bytes` each, vectors in F32. */
 function expectedBytes(a: Architecture, bytes: number, positions: number): number {
   const table = a.rope ? 4 * positions * a.rope.rotaryDim : 0;
-  return weightSpecs(a).reduce(
+  return weightSpecs(specTree(a)).reduce(
     (sum, { shape }) => sum + sizeOf(shape) * (shape.length === 1 ? 4 : bytes),
     table,
   );
@@ -218,14 +219,14 @@ const FIXTURES = [
 ] as const;
 
 for (const [name, bytes] of FIXTURES) {
-  Deno.test(`putWeights() tracks the sum of the bytes and tells of each when given ${name}`, async () => {
+  Deno.test(`uploadWeights() tracks the sum of the bytes and tells of each when given ${name}`, async () => {
     const a = readArchitecture(readJson(`${name}/config.json`), "config.json");
     const backend = openJsBackend();
     let told = 0;
     {
       using checkpoint = await openCheckpoint(fixture(name));
       const source = await checkpointWeights(checkpoint, a, "auto");
-      const weights = await putWeights(backend, a, source, 16, (n) => void (told += n));
+      const weights = await uploadWeights(backend, a, source, 16, (n) => void (told += n));
       assert.equal(weights.h.length, a.nLayer);
       assert.equal(weights.lmHead, weights.wte);
       assert.equal(weights.wpe === undefined, a.rope !== null);
@@ -242,7 +243,7 @@ for (const [name, bytes] of FIXTURES) {
   });
 }
 
-Deno.test("putWeights() puts each number in its place when the file holds Conv1D's order or Linear's", async () => {
+Deno.test("uploadWeights() puts each number in its place when the file holds Conv1D's order or Linear's", async () => {
   const labcore = readArchitecture(
     { family: "labcore", vocab_size: 7, block_size: 5, n_layer: 2, n_head: 2, n_embd: 4 },
     "preset.toml",
@@ -407,7 +408,7 @@ Deno.test("checkpointWeights() refuses before it lists layers when there are mor
   await refusesTiny(tensorsOf(TINY), /: 2147483647 layers, but 28 tensors$/, a);
 });
 
-Deno.test("putWeights() throws CheckpointError when the file shrinks while it is read", async () => {
+Deno.test("uploadWeights() throws CheckpointError when the file shrinks while it is read", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/model.safetensors`;
     await writeSafetensors(path, tensorsOf(TINY));
@@ -415,16 +416,16 @@ Deno.test("putWeights() throws CheckpointError when the file shrinks while it is
     const source = await checkpointWeights(checkpoint, TINY, "auto");
     await Deno.truncate(path, (await Deno.stat(path)).size - 1);
     await using backend = openJsBackend();
-    await assert.rejects(putWeights(backend, TINY, source, 0, () => {}), CheckpointError);
+    await assert.rejects(uploadWeights(backend, TINY, source, 0, () => {}), CheckpointError);
   });
 });
 
-Deno.test("putWeights() gives up when onBytes throws, and the backend is empty after dispose", async () => {
+Deno.test("uploadWeights() gives up when onBytes throws, and the backend is empty after dispose", async () => {
   const backend = openJsBackend();
   const enough = new DOMException("enough", "AbortError");
   let runs = 0;
   await assert.rejects(
-    putWeights(backend, TINY, randomWeights(1, "F32"), 0, () => {
+    uploadWeights(backend, TINY, randomWeights(TINY, 1, "F32"), 0, () => {
       if (++runs === 5) throw enough;
     }),
     enough,
@@ -438,7 +439,13 @@ Deno.test("putWeights() gives up when onBytes throws, and the backend is empty a
 /** Numbers of a random model. */
 async function randomNumbersOf(seed: number, dtype: WeightDtype): Promise<Map<string, unknown>> {
   await using backend = openJsBackend();
-  const weights = await putWeights(backend, UNTIED, randomWeights(seed, dtype), 0, () => {});
+  const weights = await uploadWeights(
+    backend,
+    UNTIED,
+    randomWeights(UNTIED, seed, dtype),
+    0,
+    () => {},
+  );
   assert.equal(backend.memory.current, expectedBytes(UNTIED, dtype === "F32" ? 4 : 2, 0));
   return await everyNumber(backend, weights);
 }
@@ -462,7 +469,7 @@ Deno.test("randomWeights() has GPT-2's deviation and no number out of its range 
   const spec = { names: ["wte.weight"], shape: [1000, 100], stored: "NK" } as const;
   for (const seed of [0, 1, 2 ** 31, 2 ** 53 - 1, 0x811c9dc5]) {
     const values = new Float32Array(100_000);
-    const fill = randomWeights(seed, "F32").fill(spec, "F32");
+    const fill = randomWeights(TINY, seed, "F32").fill(spec, "F32");
     // In two runs, as a backend asks for them: the second goes on where the first ended.
     fill(0, 500, values.subarray(0, 50_000));
     fill(500, 500, values.subarray(50_000));
@@ -488,6 +495,6 @@ Deno.test("countParameters() gives the published counts when the shape is a know
     ],
   ];
   for (const [config, count] of known) {
-    assert.equal(countParameters(readArchitecture(config, "config.json")), count);
+    assert.equal(countParameters(specTree(readArchitecture(config, "config.json"))), count);
   }
 });

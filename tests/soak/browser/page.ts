@@ -8,7 +8,12 @@ import type { Checkpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { decode } from "../../../engine/checkpoint/safetensors.ts";
 import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts";
 import { Runner } from "../../../engine/runner.ts";
-import { checkpointWeights, putWeights, type WeightSource } from "../../../engine/weights/mod.ts";
+import {
+  checkpointWeights,
+  specTree,
+  uploadWeights,
+  type WeightSource,
+} from "../../../engine/weights/mod.ts";
 import type { Backend } from "../../../kernels/backend.ts";
 import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { openWasmBackend, type WasmOptions } from "../../../kernels/wasm/backend.ts";
@@ -80,13 +85,13 @@ export async function runnerOn(
   slots: number,
   chunk = 8,
 ): Promise<Runner> {
-  const weights = await putWeights(backend, a, source, slots + 1, () => {});
+  const weights = await uploadWeights(backend, a, source, slots + 1, () => {});
   return await Runner.create(backend, a, weights, { id: a.family, slots, chunk });
 }
 
 /** Weights whose numbers do not matter. */
-export function anyWeights(dtype: WeightDtype): WeightSource {
-  return { dtype: () => dtype, fill: () => () => {} };
+export function anyWeights(a: Architecture, dtype: WeightDtype): WeightSource {
+  return { specs: specTree(a), dtype: () => dtype, fill: () => () => {} };
 }
 
 async function fetchFixture(path: string): Promise<Response> {

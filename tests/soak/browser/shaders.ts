@@ -85,7 +85,7 @@ async function record(
 ): Promise<void> {
   await using backend = await openWebGpuBackend(options);
   for (const { a, slots, chunk } of shapes) {
-    for (const dtype of dtypes) await runnerOn(backend, a, anyWeights(dtype), slots, chunk);
+    for (const dtype of dtypes) await runnerOn(backend, a, anyWeights(a, dtype), slots, chunk);
   }
 }
 
