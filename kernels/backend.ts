@@ -5,18 +5,13 @@
  *
  * @module
  */
-import type { AttentionOptions } from "./ops/attention/mod.ts";
-import type { EmbedOptions } from "./ops/embed.ts";
-import type { KvCache, WriteKvOptions } from "./ops/kv_cache/mod.ts";
-import type { MatmulOptions } from "./ops/matmul/mod.ts";
+import type { Recorder } from "./calls.ts";
 import type { Memory } from "./memory.ts";
-import type { NormOptions } from "./ops/norm.ts";
-import type { Sampling } from "./ops/sample/mod.ts";
 import type { Segment, Step } from "./step.ts";
 import type { Weight, WeightDtype } from "./formats/mod.ts";
 import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } from "./tensor.ts";
 
-export type { Segment, Step };
+export type { Recorder, Segment, Step };
 
 /** The backends that there are. */
 export type BackendName = "webgpu" | "wasm" | "js";
@@ -105,22 +100,4 @@ export interface Plan extends Disposable {
    * @throws {RangeError} when a step has more than one segment, or one of another sequence than 0.
    */
   run(step: Step | Segment): void;
-}
-
-/** The calls that a forward pass is made of. Each operation's module has its formula, shapes and oracle. */
-export interface Recorder {
-  /** y[t] = scale · table[ids[t]] */
-  embed(y: Tensor, table: Weight, ids: Tensor, options?: EmbedOptions): void;
-  /** x[t] += table[position + t] */
-  addPosition(x: Tensor, table: Weight): void;
-  /** y = norm(x), or y += norm(x); y may be x. */
-  norm(y: Tensor, x: Tensor, options: NormOptions): void;
-  /** y = x · Wᵀ with its epilogue. */
-  matmul(y: Tensor, x: Tensor, weight: Weight, options?: MatmulOptions): void;
-  /** Splits qkv; norms and turns q and k; stores k and v. */
-  writeKv(q: Tensor, cache: KvCache, qkv: Tensor, options?: WriteKvOptions): void;
-  /** y = softmax(q · kᵀ) · v, causal. */
-  attention(y: Tensor, q: Tensor, cache: KvCache, options?: AttentionOptions): void;
-  /** Draws the next id from one row of logits. */
-  sample(ids: Tensor, logits: Tensor, sampling: Sampling): void;
 }

@@ -1,10 +1,27 @@
 /**
- * From the times of a plan's entries to those of its kinds of kernel.
+ * Profile of a pass: times of its kinds of kernel, from the times of a plan's entries, beside the
+ * bytes and operations that its calls take at least.
  *
  * @module
  */
 import type { KernelTime } from "./backend.ts";
-import type { Part } from "./cost.ts";
+import { type Call, costOf } from "./calls.ts";
+import type { Cost } from "./ops/contract.ts";
+import type { Segment } from "./step.ts";
+
+/** A call's cost, and the number of entries or dispatches that a backend made of it. */
+export interface Part extends Cost {
+  readonly entries: number;
+}
+
+/** The parts of a pass, from its calls and what each was lowered to. */
+export function partsOf(
+  calls: readonly Call[],
+  lowered: readonly (readonly unknown[])[],
+  segment: Segment,
+): Part[] {
+  return calls.map((call, i) => ({ ...costOf(call, segment), entries: lowered[i].length }));
+}
 
 /** Runs that go before, for compilers and clocks, and runs that count: at least so many, and for so many milliseconds. */
 const WARM_UP = { runs: 2, ms: 150 };

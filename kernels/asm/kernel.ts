@@ -19,6 +19,13 @@ export interface Items {
   readonly perKeys?: number;
 }
 
+/** A kernel with what it is called with: operands, and addresses in the end. */
+export interface KernelCall<Operand> {
+  readonly kernel: Kernel;
+  readonly operands: readonly Operand[];
+  readonly items: Items;
+}
+
 /** What a kernel is told besides its operands. */
 export interface Share {
   readonly rows: Local<"i32">;

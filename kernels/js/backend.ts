@@ -5,18 +5,19 @@
  *
  * @module
  */
-import { attentionJs, checkAttention } from "../ops/attention/mod.ts";
 import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
-import { onlySegment, type Segment, type Step } from "../step.ts";
-import { noteCosts } from "../cost.ts";
-import { addPositionJs, checkAddPosition, checkEmbed, embedJs } from "../ops/embed.ts";
-import { checkWriteKv, type KvCache, writeKvJs } from "../ops/kv_cache/mod.ts";
-import { checkMatmul, matmulJs, matmulScratch, type Rows } from "../ops/matmul/mod.ts";
-import { Memory } from "../memory.ts";
-import { checkNorm, normJs, type NormOptions } from "../ops/norm.ts";
-import { laps, profileRuns } from "../profile.ts";
-import { checkSample, sampleJs } from "../ops/sample/mod.ts";
+import { type Forms, lower, record } from "../calls.ts";
 import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { Memory } from "../memory.ts";
+import { bindAttention } from "../ops/attention/mod.ts";
+import type { Closure, HostTensor } from "../ops/contract.ts";
+import { bindAddPosition, bindEmbed } from "../ops/embed.ts";
+import { bindWriteKv } from "../ops/kv_cache/mod.ts";
+import { bindMatmul, type Rows } from "../ops/matmul/mod.ts";
+import { bindNorm } from "../ops/norm.ts";
+import { bindSample } from "../ops/sample/mod.ts";
+import { laps, partsOf, profileRuns } from "../profile.ts";
+import { onlySegment, type Segment, type Step } from "../step.ts";
 import {
   type Dtype,
   type FillRows,
@@ -27,7 +28,18 @@ import {
   type Tensor,
 } from "../tensor.ts";
 
-class JsTensor implements Tensor {
+/** Each operation's closure over its operands. */
+const CLOSURES: Forms<void, Closure> = {
+  embed: bindEmbed,
+  addPosition: bindAddPosition,
+  norm: bindNorm,
+  matmul: bindMatmul,
+  writeKv: bindWriteKv,
+  attention: bindAttention,
+  sample: bindSample,
+};
+
+class JsTensor implements HostTensor {
   constructor(
     readonly shape: readonly number[],
     readonly dtype: Dtype,
@@ -112,16 +124,14 @@ class JsBackend implements Backend {
 
   // deno-lint-ignore require-await -- a promise by contract; here nothing is compiled
   async record(build: (k: Recorder) => void): Promise<Plan> {
-    const recorder = new JsRecorder();
-    build(recorder);
-    const calls = recorder.calls;
+    const closures = record(build).map((call) => lower(call, CLOSURES, undefined));
     return {
       run(step: Step | Segment): void {
         const segment = onlySegment(step);
-        for (const call of calls) call(segment);
+        for (const closure of closures) closure(segment);
       },
       [Symbol.dispose](): void {
-        calls.length = 0;
+        closures.length = 0;
       },
     };
   }
@@ -129,14 +139,12 @@ class JsBackend implements Backend {
   /** Looks at the clock after each call. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
     const segment = onlySegment(step);
-    const recorder = new JsRecorder();
-    const { calls } = recorder;
-    const { recorder: noted, parts } = noteCosts(recorder, segment, () => calls.length);
-    build(noted);
-    return await profileRuns(parts, () => {
+    const calls = record(build);
+    const closures = calls.map((call) => lower(call, CLOSURES, undefined));
+    return await profileRuns(partsOf(calls, closures.map((one) => [one]), segment), () => {
       const start = performance.now();
-      const marks = calls.map((call) => {
-        call(segment);
+      const marks = closures.map((closure) => {
+        closure(segment);
         return performance.now();
       });
       return laps(start, marks);
@@ -155,93 +163,4 @@ class JsBackend implements Backend {
     this.#made.push([kind, data.byteLength]);
     return data;
   }
-}
-
-class JsRecorder implements Recorder {
-  readonly calls: ((segment: Segment) => void)[] = [];
-
-  embed: Recorder["embed"] = (y, table, ids, options = {}) => {
-    checkEmbed(y, table, ids);
-    const [to, from] = [f32(y), ids as JsTensor];
-    this.calls.push(({ rows }) =>
-      embedJs(to, table as JsWeight, from.data as Int32Array, options, rows)
-    );
-  };
-
-  addPosition: Recorder["addPosition"] = (x, table) => {
-    checkAddPosition(x, table);
-    const to = f32(x);
-    const row = new Float32Array(table.shape[1]);
-    this.calls.push(({ rows, position }) =>
-      addPositionJs(to, table as JsWeight, position, rows, row)
-    );
-  };
-
-  norm: Recorder["norm"] = (y, x, options) => {
-    checkNorm(y, x, options);
-    const [to, from] = [f32(y), f32(x)];
-    const bound = bindNorm(options);
-    this.calls.push(({ rows }) => normJs(to, from, bound, rows));
-  };
-
-  matmul: Recorder["matmul"] = (y, x, weight, options = {}) => {
-    const { K } = checkMatmul(y, x, weight, options);
-    const [to, from] = [f32(y), f32(x)];
-    const bound = {
-      ...options,
-      bias: options.bias && f32(options.bias),
-      gate: options.gate && f32(options.gate),
-    };
-    const scratch = matmulScratch(weight.dtype, K);
-    this.calls.push(({ rows }) => matmulJs(to, from, weight as JsWeight, bound, rows, scratch));
-  };
-
-  writeKv: Recorder["writeKv"] = (q, cache, qkv, options = {}) => {
-    const shape = checkWriteKv(q, cache, qkv, options);
-    const [to, from, kv] = [f32(q), f32(qkv), bindCache(cache)];
-    const bound = {
-      rotaryDim: options.rotaryDim ?? options.table?.shape[1],
-      interleaved: options.interleaved,
-      table: options.table && f32(options.table),
-      qNorm: options.qNorm && bindNorm(options.qNorm),
-      kNorm: options.kNorm && bindNorm(options.kNorm),
-    };
-    const key = new Float32Array(shape.G * shape.D);
-    this.calls.push((segment) => writeKvJs(to, kv, from, bound, shape, segment, key));
-  };
-
-  attention: Recorder["attention"] = (y, q, cache, options = {}) => {
-    const shape = checkAttention(y, q, cache, options);
-    const [to, from, kv] = [f32(y), f32(q), bindCache(cache)];
-    const scores = new Float64Array(shape.S);
-    const sums = new Float64Array(shape.D);
-    this.calls.push((segment) => attentionJs(to, from, kv, options, shape, segment, scores, sums));
-  };
-
-  sample: Recorder["sample"] = (ids, logits, sampling) => {
-    const { V } = checkSample(ids, logits, sampling);
-    const to = (ids as JsTensor).data as Int32Array;
-    const from = f32(logits);
-    const bound = {
-      settings: f32(sampling.settings),
-      counter: (sampling.counter as JsTensor).data as Uint32Array,
-      seen: (sampling.seen as JsTensor).data as Uint32Array,
-      drawn: (sampling.drawn as JsTensor).data as Int32Array,
-    };
-    const scratch = { kept: new Float32Array(V), sorted: new Float32Array(V) };
-    this.calls.push(() => sampleJs(to, from, bound, scratch));
-  };
-}
-
-/** The numbers of an F32 tensor; its dtype was checked while recording. */
-function f32(t: Tensor): Float32Array {
-  return (t as JsTensor).data as Float32Array;
-}
-
-function bindNorm(norm: NormOptions): NormOptions<Float32Array> {
-  return { ...norm, weight: f32(norm.weight), bias: norm.bias && f32(norm.bias) };
-}
-
-function bindCache({ k, v }: KvCache): KvCache<Float32Array> {
-  return { k: f32(k), v: f32(v) };
 }

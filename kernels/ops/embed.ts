@@ -9,6 +9,23 @@
  * @module
  */
 import { expectTensor } from "../errors.ts";
+import type { Step } from "../step.ts";
+import {
+  type Closure,
+  type Cost,
+  EACH_ROW,
+  f32Of,
+  type GpuDispatch,
+  type GpuTarget,
+  i32Of,
+  mergeCosts,
+  type Operand,
+  reads,
+  updates,
+  type WasmEntry,
+  type WasmTarget,
+  writes,
+} from "./contract.ts";
 import type { Rows } from "./matmul/mod.ts";
 import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
 import { BYTES, type Weight, type WeightDtype, widen } from "../formats/mod.ts";
@@ -27,15 +44,84 @@ export interface EmbedOptions {
   readonly scale?: number;
 }
 
-/** @throws {RangeError} when the shapes of `embed` do not fit each other. */
-export function checkEmbed(y: Tensor, { shape: [, C] }: Weight, ids: Tensor): void {
-  expectTensor("embed", "y", y, [y.shape[0], C]);
-  expectTensor("embed", "ids", ids, [y.shape[0]], "I32");
+/** A checked call of `embed`. */
+export interface EmbedCall {
+  readonly op: "embed";
+  readonly y: Tensor;
+  readonly table: Weight;
+  readonly ids: Tensor;
+  readonly scale: number;
+  /** The table of an `addPosition` that was fused into it. */
+  readonly positions?: Weight;
 }
 
-/** @throws {RangeError} when the shapes of `addPosition` do not fit each other. */
-export function checkAddPosition(x: Tensor, { shape: [, C] }: Weight): void {
-  expectTensor("addPosition", "x", x, [x.shape[0], C]);
+/** A checked call of `addPosition`. */
+export interface AddPositionCall {
+  readonly op: "addPosition";
+  readonly x: Tensor;
+  readonly table: Weight;
+}
+
+/** @throws {RangeError} If the shapes do not fit each other. */
+export function embedCall(
+  y: Tensor,
+  table: Weight,
+  ids: Tensor,
+  { scale = 1 }: EmbedOptions = {},
+): EmbedCall {
+  expectTensor("embed", "y", y, [y.shape[0], table.shape[1]]);
+  expectTensor("embed", "ids", ids, [y.shape[0]], "I32");
+  return { op: "embed", y, table, ids, scale };
+}
+
+/** @throws {RangeError} If the shapes do not fit each other. */
+export function addPositionCall(x: Tensor, table: Weight): AddPositionCall {
+  expectTensor("addPosition", "x", x, [x.shape[0], table.shape[1]]);
+  return { op: "addPosition", x, table };
+}
+
+/** The operands, and how each is accessed. */
+export function embedOperands({ y, table, ids, positions }: EmbedCall) {
+  return { y: writes(y), table: reads(table), ids: reads(ids), positions: reads(positions) };
+}
+
+/** The operands, and how each is accessed. */
+export function addPositionOperands({ x, table }: AddPositionCall) {
+  return { x: updates(x), table: reads(table) };
+}
+
+/** The rows of the table in, y out. */
+export function embedCost(call: EmbedCall, step: Pick<Step, "rows">): Cost {
+  const { y, table, scale, positions } = call;
+  const numbers = step.rows * y.shape[1];
+  const bytes = numbers * (BYTES.F32 + BYTES[table.dtype]);
+  const embed = { name: "embed", bytes, flops: scale === 1 ? 0 : numbers };
+  if (!positions) return embed;
+  const added = addPositionCost({ x: y, table: positions }, step);
+  return mergeCosts([embed, added], 2 * BYTES.F32 * numbers);
+}
+
+/** The rows of the table in, x in and out. */
+export function addPositionCost(
+  { x, table }: Omit<AddPositionCall, "op">,
+  { rows }: Pick<Step, "rows">,
+): Cost {
+  const numbers = rows * x.shape[1];
+  const bytes = numbers * (2 * BYTES.F32 + BYTES[table.dtype]);
+  return { name: "addPosition", bytes, flops: numbers };
+}
+
+/** The call on typed arrays. */
+export function bindEmbed(call: EmbedCall): Closure {
+  const [y, ids, table] = [f32Of(call.y), i32Of(call.ids), call.table as Rows];
+  return ({ rows }) => embedJs(y, table, ids, call, rows);
+}
+
+/** The call on typed arrays. */
+export function bindAddPosition(call: AddPositionCall): Closure {
+  const [x, table] = [f32Of(call.x), call.table as Rows];
+  const row = new Float32Array(table.shape[1]);
+  return ({ rows, position }) => addPositionJs(x, table, position, rows, row);
 }
 
 /** The oracle. */
@@ -92,7 +178,7 @@ export interface EmbedWgsl {
 }
 
 /** Groups of four numbers of all rows of a step. */
-export function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
+function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
   return Math.ceil(rows * Math.ceil(C / 4) / lanes);
 }
 
@@ -150,15 +236,85 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: 0 };
 }
 
+/** The call on a GPU: a dispatch for each part of the table. */
+export function embedDispatches(call: EmbedCall, target: GpuTarget): GpuDispatch[] {
+  const { y, table, ids, positions } = embedOperands(call);
+  const added = positions && target.parts(positions);
+  if (call.positions && added && added.length > 1) {
+    // Positions in several parts are added by dispatches of their own.
+    const add: AddPositionCall = { op: "addPosition", x: call.y, table: call.positions };
+    const embed = embedDispatches({ ...call, positions: undefined }, target);
+    return [...embed, ...addPositionDispatches(add, target)];
+  }
+  const constants = { by: "ids", scale: call.scale, positions: call.positions?.dtype } as const;
+  const operands = (part: Operand) => [y, ids, part, added?.[0].operand];
+  return tableDispatches("embed", table, constants, operands, target);
+}
+
+/** The call on a GPU: a dispatch for each part of the table. */
+export function addPositionDispatches(call: AddPositionCall, target: GpuTarget): GpuDispatch[] {
+  const { x, table } = addPositionOperands(call);
+  const operands = (part: Operand) => [x, undefined, part];
+  return tableDispatches("addPosition", table, { by: "position", scale: 1 }, operands, target);
+}
+
+/** A dispatch for each part of a table, whose operands `operands` puts around the part. */
+function tableDispatches(
+  op: string,
+  table: Operand,
+  of: Pick<EmbedWgsl, "by" | "scale" | "positions">,
+  operands: (part: Operand) => readonly (Operand | undefined)[],
+  target: GpuTarget,
+): GpuDispatch[] {
+  const { shape: [V, C], dtype } = table.of as Weight;
+  const lanes = target.software ? 32 : 64;
+  return target.parts(table).map(({ first, count, operand }) => {
+    const constants: EmbedWgsl = { V, C, lanes, table: { dtype, first, count }, ...of };
+    return {
+      op,
+      ...embedWgsl(constants),
+      operands: operands(operand),
+      groups: ({ rows }) => embedGroups(constants, rows),
+    };
+  });
+}
+
+/** The call on the CPU. */
+export function embedEntries(call: EmbedCall, target: WasmTarget): WasmEntry[] {
+  const { y, table, ids } = embedOperands(call);
+  const constants = { table: tableShape(call.table), scale: call.scale };
+  const kernel = target.once(
+    "embed",
+    constants,
+    ({ table, scale }) => embedWasm(target.module, table, scale),
+  );
+  return [{ kernel, operands: [y, table, ids], items: EACH_ROW }];
+}
+
+/** The call on the CPU. */
+export function addPositionEntries(call: AddPositionCall, target: WasmTarget): WasmEntry[] {
+  const { x, table } = addPositionOperands(call);
+  const kernel = target.once(
+    "addPosition",
+    tableShape(call.table),
+    (table) => addPositionWasm(target.module, table),
+  );
+  return [{ kernel, operands: [x, table], items: EACH_ROW }];
+}
+
+function tableShape({ shape: [V, C], dtype }: Weight): TableWasm {
+  return { V, C, dtype };
+}
+
 /** The constants that the WASM forms are specialised on. */
-export interface TableWasm {
+interface TableWasm {
   readonly V: number;
   readonly C: number;
   readonly dtype: WeightDtype;
 }
 
 /** Addresses of y, table, ids; an item is a row. */
-export function embedWasm(m: ModuleBuilder, shape: TableWasm, scale: number): Kernel {
+function embedWasm(m: ModuleBuilder, shape: TableWasm, scale: number): Kernel {
   const { V, C } = shape;
   return defineKernel(m, 3, (f, [y, table, ids], { begin, end }) => {
     const [t, id, to] = [0, 1, 2].map(() => f.local("i32"));
@@ -179,7 +335,7 @@ export function embedWasm(m: ModuleBuilder, shape: TableWasm, scale: number): Ke
 }
 
 /** Addresses of x, table; an item is a row. */
-export function addPositionWasm(m: ModuleBuilder, shape: TableWasm): Kernel {
+function addPositionWasm(m: ModuleBuilder, shape: TableWasm): Kernel {
   return defineKernel(m, 2, (f, [x, table], { position, begin, end }) => {
     const [t, row, to] = [0, 1, 2].map(() => f.local("i32"));
     f.for(t, begin, end, 1, () => {

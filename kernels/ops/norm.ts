@@ -9,6 +9,8 @@
  * @module
  */
 import { expectTensor } from "../errors.ts";
+import type { Step } from "../step.ts";
+import { BYTES } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
 import {
   f32,
@@ -22,6 +24,19 @@ import type { Local, Value } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "../asm/lanes.ts";
 import { mainWgsl, type Shader, sumOverLanesWgsl } from "../wgsl/shader.ts";
+import {
+  type Closure,
+  type Cost,
+  EACH_ROW,
+  f32Of,
+  type GpuDispatch,
+  type GpuTarget,
+  reads,
+  updates,
+  type WasmEntry,
+  type WasmTarget,
+  writes,
+} from "./contract.ts";
 
 /** What a norm is made of. */
 export interface Norm<A = Tensor> {
@@ -45,14 +60,67 @@ export interface NormOptions<A = Tensor> extends Norm<A> {
   readonly scale?: number;
 }
 
-/** @throws {RangeError} when the shapes of `norm` do not fit each other. */
-export function checkNorm(y: Tensor, x: Tensor, { weight, bias }: NormOptions): { C: number } {
+/** A checked call. */
+export interface NormCall {
+  readonly op: "norm";
+  readonly y: Tensor;
+  readonly x: Tensor;
+  readonly options: NormOptions;
+}
+
+/** @throws {RangeError} If the shapes do not fit each other. */
+export function normCall(y: Tensor, x: Tensor, options: NormOptions): NormCall {
   const [T, C] = x.shape;
+  const { weight, bias } = options;
   expectTensor("norm", "x", x, [T, C]);
   expectTensor("norm", "y", y, [T, C]);
   expectTensor("norm", "weight", weight, [C]);
   if (bias) expectTensor("norm", "bias", bias, [C]);
-  return { C };
+  return { op: "norm", y, x, options };
+}
+
+/** The operands, and how each is accessed. */
+export function normOperands({ y, x, options }: NormCall) {
+  const { weight, bias, residual } = options;
+  return {
+    y: residual ? updates(y) : writes(y),
+    x: reads(x),
+    weight: reads(weight),
+    bias: reads(bias),
+  };
+}
+
+/** x in, y out (and in, to be added to), and the parameters once. */
+export function normCost(
+  { x, options }: Pick<NormCall, "x" | "options">,
+  { rows }: Pick<Step, "rows">,
+): Cost {
+  const C = x.shape[1];
+  const bytes = rows * C * BYTES.F32 * (options.residual ? 3 : 2) + normBytes(options);
+  return { name: "norm", bytes, flops: rows * C * normFlops(options) };
+}
+
+/** Operations per number: mean, deviation, its square, their sum, products; RMS has no mean. */
+export function normFlops({ kind, bias }: Norm): number {
+  return (kind === "layer" ? 7 : 4) + (bias ? 1 : 0);
+}
+
+/** Bytes of a norm's weight and bias. */
+export function normBytes({ weight, bias }: Norm): number {
+  const bytes = (t?: Tensor) => t ? BYTES.F32 * t.shape[0] : 0;
+  return bytes(weight) + bytes(bias);
+}
+
+/** The options with the numbers of their tensors. */
+export function bindNormOptions(norm: NormOptions): NormOptions<Float32Array> {
+  return { ...norm, weight: f32Of(norm.weight), bias: norm.bias && f32Of(norm.bias) };
+}
+
+/** The call on typed arrays. */
+export function bindNorm(call: NormCall): Closure {
+  const [y, x] = [f32Of(call.y), f32Of(call.x)];
+  const options = bindNormOptions(call.options);
+  return ({ rows }) => normJs(y, x, options, rows);
 }
 
 /** The oracle. `y` may be `x`. */
@@ -139,8 +207,35 @@ ${mainWgsl(lanes)} {
   return { ...sum, wgsl };
 }
 
+/** The call on a GPU: one workgroup a row. */
+export function normDispatches(call: NormCall, { software, subgroups }: GpuTarget): GpuDispatch[] {
+  const { options } = call;
+  const { y, x, weight, bias } = normOperands(call);
+  const inPlace = call.y === call.x;
+  const lanes = software ? 32 : 128;
+  return [{
+    op: "norm",
+    ...normWgsl({ C: call.x.shape[1], lanes, inPlace, subgroups, options }),
+    operands: [y, inPlace ? undefined : x, weight, bias],
+    groups: ({ rows }) => rows,
+  }];
+}
+
+/** The call on the CPU. */
+export function normEntries(call: NormCall, target: WasmTarget): WasmEntry[] {
+  const { y, x, weight, bias } = normOperands(call);
+  const options = { ...call.options, weight: true, bias: !!bias };
+  const constants = { C: call.x.shape[1], options };
+  const kernel = target.once(
+    "norm",
+    constants,
+    ({ C, options }) => normWasm(target.module, C, options),
+  );
+  return [{ kernel, operands: [y, x, weight, bias], items: EACH_ROW }];
+}
+
 /** The WASM form: addresses of y, x, weight, bias; an item is a row. */
-export function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
+function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
   return defineKernel(m, 4, (f, [y, x, weight, bias], { begin, end }) => {
     const t = f.local("i32");
     for (const row of [y, x]) f.set(row, i32.add(row, i32.mul(begin, 4 * C)));

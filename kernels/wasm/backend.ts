@@ -9,10 +9,10 @@
  */
 import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
-import { noteCosts, type Part } from "../cost.ts";
+import { type Call, record } from "../calls.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { Memory, prodCollector } from "../memory.ts";
-import { laps, profileRuns } from "../profile.ts";
+import { laps, partsOf, profileRuns } from "../profile.ts";
 import { BYTES, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
   type Dtype,
@@ -30,8 +30,8 @@ import { Packer } from "./packer.ts";
 import { panelsLength, widenPanels } from "../formats/panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { probeThreads, threadsToTry } from "./probe.ts";
-import { defineRun } from "./program.ts";
-import { WasmRecorder } from "./recorder.ts";
+import { defineRun, type Entry } from "./program.ts";
+import { WasmLowering } from "./lowering.ts";
 
 /** What may be forced; left out, the machine decides. */
 export interface WasmOptions {
@@ -210,38 +210,35 @@ class WasmBackend implements Backend {
   }
 
   async record(build: (k: Recorder) => void): Promise<Plan> {
-    return await this.#record(build);
+    return (await this.#record(build)).plan;
   }
 
-  /** Has the plan's program tell when each of its entries is done. */
+  /** Has the plan's program call back when each of its entries is done. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
+    const segment = onlySegment(step);
     const marks: number[] = [];
-    let parts: readonly Part[] = [];
-    using plan = await this.#record((recorder) => {
-      const noted = noteCosts(recorder, onlySegment(step), () => recorder.length);
-      parts = noted.parts;
-      build(noted.recorder);
-    }, () => void marks.push(performance.now()));
-    return await profileRuns(parts, async () => {
+    const recorded = await this.#record(build, () => void marks.push(performance.now()));
+    using plan = recorded.plan;
+    return await profileRuns(partsOf(recorded.calls, recorded.lowered, segment), async () => {
       marks.length = 0;
       const start = performance.now();
-      plan.run(step);
+      plan.run(segment);
       if (this.#failure || this.#pool?.failed) throw await this.#failed();
       return laps(start, marks);
     });
   }
 
   /** `mark` is called after each entry of a run, on this thread. */
-  async #record(build: (k: WasmRecorder) => void, mark?: () => void): Promise<WasmPlan> {
+  async #record(build: (k: Recorder) => void, mark?: () => void): Promise<Recorded> {
     if (this.#failure || this.#pool?.failed) throw await this.#failed();
     const linear = this.#alive();
-    const pool = this.#pool;
+    const calls = record(build);
     const scratch: Block[] = [];
     const free = () => {
       for (const block of scratch.splice(0)) this.#free(block);
     };
     try {
-      const recorder = new WasmRecorder({
+      const target = new WasmLowering({
         relaxed: this.#relaxed,
         shared: linear.shared,
         threads: this.threads,
@@ -252,33 +249,40 @@ class WasmBackend implements Backend {
           return block;
         },
       });
-      const imported = mark && recorder.module.import("mark", [], "void");
-      build(recorder);
-      defineRun(recorder.module, recorder.finish(), {
+      const imported = mark && target.module.import("mark", [], "void");
+      const lowered = target.lower(calls);
+      defineRun(target.module, lowered.flat(), {
         threads: this.threads,
         callerSleeps: this.#callerSleeps,
         mark: imported,
       });
-      const module = await WebAssembly.compile(recorder.module.toBytes());
-      const env = { memory: linear.wasm, mark: () => mark?.() };
-      const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
-      const number = pool ? await pool.load(module) : 0;
-      this.#alive();
-      const plan = new WasmPlan(
-        pool ? (step) => pool.run(number, run, step) : runAlone(run),
-        (error) => this.#failure ??= failedHere(error),
-        () => {
-          pool?.drop(number);
-          this.#plans.delete(plan);
-          free();
-        },
-      );
-      this.#plans.add(plan);
-      return plan;
+      const plan = await this.#compile(target.module, free, mark);
+      return { plan, calls, lowered };
     } catch (error) {
       free();
       throw error;
     }
+  }
+
+  /** The plan of a module's program. */
+  async #compile(builder: ModuleBuilder, free: () => void, mark?: () => void): Promise<WasmPlan> {
+    const pool = this.#pool;
+    const module = await WebAssembly.compile(builder.toBytes());
+    const env = { memory: this.#alive().wasm, mark: () => mark?.() };
+    const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+    const number = pool ? await pool.load(module) : 0;
+    this.#alive();
+    const plan = new WasmPlan(
+      pool ? (step) => pool.run(number, run, step) : runAlone(run),
+      (error) => this.#failure ??= failedHere(error),
+      () => {
+        pool?.drop(number);
+        this.#plans.delete(plan);
+        free();
+      },
+    );
+    this.#plans.add(plan);
+    return plan;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -337,6 +341,13 @@ class WasmBackend implements Backend {
   async #failed(): Promise<DeviceError> {
     return this.#failure ??= await this.#pool!.failure();
   }
+}
+
+/** A plan, with the calls that it was made of and the entries of each. */
+interface Recorded {
+  readonly plan: WasmPlan;
+  readonly calls: readonly Call[];
+  readonly lowered: readonly (readonly Entry[])[];
 }
 
 /** A recorded pass. It lets go of its program, and so of the memory, when it is disposed of. */

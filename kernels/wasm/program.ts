@@ -14,14 +14,10 @@ import { atomics, drop, leave } from "../asm/atomics.ts";
 import { call, type FunctionBuilder, i32, type ModuleBuilder } from "../asm/assembler.ts";
 import type { Func, Local, Value } from "../asm/assembler.ts";
 import { CONTROL } from "./control.ts";
-import type { Items, Kernel } from "../asm/kernel.ts";
+import type { KernelCall } from "../asm/kernel.ts";
 
-/** One call of a plan: a kernel, the addresses that it is called with, and how many work items it has. */
-export interface Entry {
-  readonly kernel: Kernel;
-  readonly operands: readonly number[];
-  readonly items: Items;
-}
+/** One call of a plan: a kernel, the addresses of its operands, and its work items. */
+export type Entry = KernelCall<number>;
 
 /** Looks at the counter before a thread that waits for others goes to sleep: about 0.2 ms, longer than most items take. */
 const SPINS = 1 << 17;

@@ -4,8 +4,11 @@
  * @module
  */
 import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
+import { record } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
+import { fuse } from "../fuse.ts";
 import { type Memory, prodCollector } from "../memory.ts";
+import { partsOf } from "../profile.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
 import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
@@ -20,10 +23,10 @@ import {
 } from "../tensor.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { tryFeatures } from "./features.ts";
+import { WebGpuLowering } from "./lowering.ts";
 import { Compiler } from "./pipeline.ts";
-import { costOf, fitsClock, profileByClock, profileByDifference } from "./profile.ts";
+import { fitsClock, profileByClock, profileByDifference } from "./profile.ts";
 import { StepQueue } from "./queue.ts";
-import { WebGpuRecorder } from "./recorder.ts";
 import { Tiles, type TileStore } from "./tuner.ts";
 import { Uploader } from "./weights.ts";
 
@@ -177,42 +180,40 @@ class WebGpuBackend implements Backend {
   }
 
   async #record(build: (k: Recorder) => void, tiles: Tiles): Promise<Plan> {
-    const { scratch, lowered } = await this.#lower(build, tiles);
-    return await this.#compiler.plan(lowered.flatMap(({ calls }) => calls), scratch);
+    const { buffers, lowered } = await this.#lower(build, tiles);
+    return await this.#compiler.plan(lowered.flat(), buffers);
   }
 
-  async profile(build: (k: Recorder) => void, asked: Step | Segment): Promise<KernelTime[]> {
-    const step = onlySegment(asked);
-    const { scratch, lowered } = await this.#lower(build, this.#tiles);
-    if (!lowered.length) return [];
+  async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
+    const segment = onlySegment(step);
+    const { calls, buffers, lowered } = await this.#lower(build, this.#tiles);
+    const shaders = lowered.flat();
+    if (!shaders.length) return [];
     try {
-      const calls = lowered.flatMap(({ calls }) => calls);
-      const dispatches = await Promise.all(calls.map((call) => this.#compiler.prepare(call)));
-      const parts = lowered.map(({ call, calls }) => ({
-        ...costOf(call, step),
-        entries: calls.length,
-      }));
-      const profiled = { parts, dispatches };
+      const dispatches = await Promise.all(shaders.map((call) => this.#compiler.prepare(call)));
+      const profiled = { parts: partsOf(calls, lowered, segment), dispatches };
       if (this.#clock && fitsClock(this.#gpu, dispatches)) {
-        return await profileByClock(this.#gpu, this.#queue, profiled, step);
+        return await profileByClock(this.#gpu, this.#queue, profiled, segment);
       }
-      const settle = () => this.read(lowered[0].call.y, 0, 1);
-      return await profileByDifference(this.#queue, settle, profiled, step);
+      const written = shaders[0].operands.find((operand) => operand?.written)!;
+      const settle = () => this.#queue.read(written.buffer, 0, 4);
+      return await profileByDifference(this.#queue, settle, profiled, segment);
     } finally {
-      for (const buffer of scratch) this.#gpu.free(buffer);
+      for (const buffer of buffers) this.#gpu.free(buffer);
     }
   }
 
+  /** The calls of a pass, fused, and what each was lowered to. */
   async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
-    const recorder = new WebGpuRecorder(this.#gpu, tiles);
-    const { scratch } = recorder;
+    const calls = fuse(record(build));
+    await tiles.tune(calls);
+    const target = new WebGpuLowering(this.#gpu, tiles);
+    const { buffers } = target;
     try {
-      build(recorder);
-      await tiles.tune(recorder.recorded);
-      return { scratch, lowered: recorder.lowered() };
+      return { calls, buffers, lowered: calls.map((call) => target.lower(call)) };
     } catch (error) {
-      for (const buffer of scratch) this.#gpu.free(buffer);
+      for (const buffer of buffers) this.#gpu.free(buffer);
       throw error;
     }
   }

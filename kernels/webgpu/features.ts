@@ -5,7 +5,7 @@
  */
 import { DeviceError } from "../errors.ts";
 import type { Feature, Gpu } from "./device.ts";
-import type { Call, Compiler } from "./pipeline.ts";
+import type { Compiler, ShaderCall } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
 import { mainWgsl, sumOverLanesWgsl } from "../wgsl/shader.ts";
 
@@ -43,7 +43,7 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
 }
 
 /** Two sums over a workgroup, one after the other, as kernels make them: exact, and the same in every lane. */
-function sumsCall(out: GPUBuffer, subgroups: boolean): Call {
+function sumsCall(out: GPUBuffer, subgroups: boolean): ShaderCall {
   const sum = sumOverLanesWgsl(LANES, { subgroups });
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> out: array<f32>;

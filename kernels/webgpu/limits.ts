@@ -5,7 +5,7 @@
  */
 import { openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
-import { type Call, Compiler } from "./pipeline.ts";
+import { Compiler, type ShaderCall } from "./pipeline.ts";
 import { StepQueue } from "./queue.ts";
 import { mainWgsl } from "../wgsl/shader.ts";
 
@@ -28,7 +28,7 @@ const MAIN = /* wgsl */ `
 ${mainWgsl(LANES)}`;
 
 /** Reads every byte of a buffer once; `out` is written if their sum is one number that it never is. */
-export function readCall(from: GPUBuffer, out: GPUBuffer): Call {
+export function readCall(from: GPUBuffer, out: GPUBuffer): ShaderCall {
   const vectors = Math.floor(from.size / 16);
   const perLane = 16;
   const lanes = Math.ceil(vectors / perLane);
@@ -52,7 +52,7 @@ ${MAIN} {
 }
 
 /** Multiplies and adds in registers, `LIMIT_FLOPS` in all. */
-export function multiplyCall(out: GPUBuffer): Call {
+export function multiplyCall(out: GPUBuffer): ShaderCall {
   const each = (line: (i: number) => string) => Array.from({ length: CHAINS }, (_, i) => line(i));
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> out: array<f32>;
@@ -99,7 +99,7 @@ export async function measureWebGpu(): Promise<WebGpuLimits> {
       "staging",
     );
     const out = gpu.storage(4, "staging");
-    const best = async (call: Call, work: number) => {
+    const best = async (call: ShaderCall, work: number) => {
       const dispatch = await compiler.prepare(call);
       let perSec = 0;
       for (let i = 0; i < 5; i++) {

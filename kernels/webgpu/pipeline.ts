@@ -10,13 +10,17 @@ import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
-/** An operand at the binding of its place; absent ones leave a gap. */
-export type Operand = { readonly buffer: GPUBuffer; readonly written: boolean } | undefined;
+/** A buffer that a shader reads, or reads and writes. */
+export interface Binding {
+  readonly buffer: GPUBuffer;
+  readonly written: boolean;
+}
 
-/** A shader, what it works on, and its workgroups for a step. */
-export interface Call extends Shader {
+/** A shader, the buffers at its bindings, and its workgroups in a step. */
+export interface ShaderCall extends Shader {
   readonly op: string;
-  readonly operands: readonly Operand[];
+  /** In order of their bindings; an absent one leaves a gap. */
+  readonly operands: readonly (Binding | undefined)[];
   readonly groups: (step: Segment) => number;
 }
 
@@ -33,7 +37,7 @@ export class Compiler {
   }
 
   /** A plan of calls, compiled together; `scratch` is freed with it. @throws {DeviceError} naming the operation that the device refuses. */
-  async plan(calls: readonly Call[], scratch: readonly GPUBuffer[]): Promise<Plan> {
+  async plan(calls: readonly ShaderCall[], scratch: readonly GPUBuffer[]): Promise<Plan> {
     try {
       const dispatches = await Promise.all(calls.map((call) => this.prepare(call)));
       return new WebGpuPlan(this.#gpu, this.#queue, dispatches, scratch);
@@ -44,7 +48,7 @@ export class Compiler {
   }
 
   /** @throws {DeviceError} naming the operation that the device refuses. */
-  async prepare({ op, wgsl, workgroupBytes, operands, groups }: Call): Promise<Dispatch> {
+  async prepare({ op, wgsl, workgroupBytes, operands, groups }: ShaderCall): Promise<Dispatch> {
     const { device } = this.#gpu;
     const most = device.limits.maxStorageBuffersPerShaderStage;
     const count = operands.filter((operand) => operand).length;
@@ -73,7 +77,7 @@ export class Compiler {
   }
 
   /** One layout for each pattern of operands, so that equal shaders share a pipeline. */
-  #layoutOf(operands: readonly Operand[]): GPUBindGroupLayout {
+  #layoutOf(operands: ShaderCall["operands"]): GPUBindGroupLayout {
     const key = operands.map((operand) => operand ? (operand.written ? "w" : "r") : "-").join("");
     let layout = this.#layouts.get(key);
     if (!layout) {

@@ -4,12 +4,9 @@
  * @module
  */
 import type { KernelTime } from "../backend.ts";
-import { type Cost, costsFor, mergeCosts, type Part } from "../cost.ts";
-import { addUp, median, profileRuns } from "../profile.ts";
-import type { Segment, Step } from "../step.ts";
-import { BYTES } from "../formats/mod.ts";
+import { addUp, median, type Part, profileRuns } from "../profile.ts";
+import type { Segment } from "../step.ts";
 import type { Gpu } from "./device.ts";
-import type { Recorded } from "./merge.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
 /** Queries of a set, on every device. */
@@ -22,39 +19,6 @@ const [RUN_MS, TURNS, MOST_REPEATS] = [20, 5, 512];
 export interface Profiled {
   readonly parts: readonly Part[];
   readonly dispatches: readonly Dispatch[];
-}
-
-/** What a call takes, with all that was merged into it: what the parts would hand on stays within the kernel. */
-export function costOf(call: Recorded, step: Segment): Cost {
-  const costs = costsFor(step);
-  switch (call.op) {
-    case "embed": {
-      const { y, table, ids, scale, positions } = call;
-      const embed = costs.embed(y, table, ids, { scale });
-      if (!positions) return embed;
-      return mergeCosts([embed, costs.addPosition(y, positions)], 2 * rowBytes(y.shape[1], step));
-    }
-    case "addPosition":
-      return costs.addPosition(call.y, call.table);
-    case "norm":
-      return costs.norm(call.y, call.x, call.options);
-    case "matmul": {
-      const { y, x, weight, options, norm } = call;
-      const product = costs.matmul(y, x, weight, options);
-      if (!norm) return product;
-      return mergeCosts([costs.norm(x, x, norm), product], 2 * rowBytes(x.shape[1], step));
-    }
-    case "writeKv":
-      return costs.writeKv(call.y, call.cache, call.qkv, call.options);
-    case "attention":
-      return costs.attention(call.y, call.q, call.cache, call.options);
-    case "sample":
-      return costs.sample(call.y, call.logits, call.sampling);
-  }
-}
-
-function rowBytes(width: number, { rows }: Pick<Step, "rows">): number {
-  return BYTES.F32 * rows * width;
 }
 
 /** Times by the clock of the device, each dispatch in a pass of its own. */

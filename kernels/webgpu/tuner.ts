@@ -5,8 +5,8 @@
  */
 import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../ops/matmul/wgsl.ts";
 import type { Weight } from "../formats/mod.ts";
+import type { Call } from "../calls.ts";
 import type { Gpu } from "./device.ts";
-import type { Recorded } from "./merge.ts";
 import type { Compiler } from "./pipeline.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 import { GpuWeight } from "./weights.ts";
@@ -66,7 +66,7 @@ export class Tiles {
   }
 
   /** Measures the shapes of these calls that were not measured yet. */
-  async tune(calls: readonly Recorded[]): Promise<void> {
+  async tune(calls: readonly Call[]): Promise<void> {
     if (!this.measured) return;
     const choices = this.#choices ??= await this.#load();
     let changed = false;

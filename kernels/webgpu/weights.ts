@@ -8,7 +8,7 @@ import { PANEL } from "../ops/matmul/wgsl.ts";
 import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
 import { bytesOf, type FillRows, type StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
-import type { Call, Compiler } from "./pipeline.ts";
+import type { Compiler, ShaderCall } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
 import { mainWgsl } from "../wgsl/shader.ts";
 
@@ -173,7 +173,7 @@ function packCall(
   stored: StoredOrder,
   { first, count, buffer }: WeightPart,
   source: GPUBuffer,
-): Call {
+): ShaderCall {
   const lanes = 64;
   const groups = Math.ceil(K / 4);
   const wide = dtype === "F32";

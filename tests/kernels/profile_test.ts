@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import type { Backend, Recorder, Segment } from "../../kernels/backend.ts";
-import { costsFor, mergeCosts } from "../../kernels/cost.ts";
+import { costOf, record } from "../../kernels/calls.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
-import { openBackend } from "../../kernels/mod.ts";
+import { type AttentionOptions, openBackend } from "../../kernels/mod.ts";
+import { mergeCosts } from "../../kernels/ops/contract.ts";
 import { addUp, laps, profileRuns } from "../../kernels/profile.ts";
 import { measureWasm } from "../../kernels/wasm/limits.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
@@ -85,31 +86,34 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   });
 }
 
-Deno.test("costsFor() counts what a step looks at when there are a window and many rows", async () => {
+Deno.test("costOf() counts the keys that a step sees when there are a window and many rows", async () => {
   await using backend = await openBackend("js");
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const [y, q, cache] = [f32(4, 8), f32(4, 8), { k: f32(1, 16, 4), v: f32(1, 16, 4) }];
-  const costs = costsFor({ rows: 4, position: 6, slot: 6, length: 10 });
+  const costOfAttention = (options?: AttentionOptions) => {
+    const [call] = record((k) => k.attention(y, q, cache, options));
+    return costOf(call, { rows: 4, position: 6, slot: 6, length: 10 });
+  };
   // Rows see 7, 8, 9 and 10 keys; within a window of 3 each sees three, of six that they see together.
-  assert.deepEqual(costs.attention(y, q, cache), {
+  assert.deepEqual(costOfAttention(), {
     name: "attention",
     bytes: 4 * (2 * 4 * 10 + 2 * 4 * 8),
     flops: 4 * 8 * 34,
   });
-  assert.deepEqual(costs.attention(y, q, cache, { window: 3 }), {
+  assert.deepEqual(costOfAttention({ window: 3 }), {
     name: "attention",
     bytes: 4 * (2 * 4 * 6 + 2 * 4 * 8),
     flops: 4 * 8 * 12,
   });
 });
 
-Deno.test("costsFor() counts a weight as it is stored when it is narrow", async () => {
+Deno.test("costOf() counts a weight as it is stored when it is narrow", async () => {
   await using backend = await openBackend("js");
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const weight = await backend.weight([6, 8], "BF16", () => {}, { stored: "NK" });
-  const costs = costsFor({ rows: 2, position: 0, slot: 0, length: 2 });
   const [y, x, bias] = [f32(2, 6), f32(2, 8), f32(6)];
-  const cost = costs.matmul(y, x, weight, { bias, residual: true });
+  const [call] = record((k) => k.matmul(y, x, weight, { bias, residual: true }));
+  const cost = costOf(call, { rows: 2, position: 0, slot: 0, length: 2 });
   const bytes = 2 * 48 + 4 * (2 * (8 + 6 + 6) + 6); // W; x, y twice; bias
   assert.deepEqual(cost, { name: "matmul 8→6", bytes, flops: 2 * 2 * 48 });
 });

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
+import { record } from "../../kernels/calls.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
-import { WasmRecorder } from "../../kernels/wasm/recorder.ts";
+import { WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
@@ -195,37 +196,39 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
   const block = { address: 1024, bytes: 0, kind: "activations" } as const;
   const tensor = (shape: number[], dtype: Dtype = "F32") => ({ shape, dtype, block });
   const options = { relaxed: false, shared: true, threads: 2, pages: 1 };
-  const k = new WasmRecorder({ ...options, allocate: () => block });
+  const target = new WasmLowering({ ...options, allocate: () => block });
   const [T, H, G, D, V] = [8, 4, 2, 66, 100];
   const C = H * D;
   const [x, y, q] = [tensor([T, C]), tensor([T, C]), tensor([T, C])];
   const qkv = tensor([T, C + 2 * G * D]);
   const cache = { k: tensor([G, 9, D]), v: tensor([G, 9, D]) };
   const norm = { kind: "layer", weight: tensor([D]), eps: 1e-5 } as const;
-  for (const dtype of ["F32", "F16", "BF16"] as const) {
-    const weight = { shape: [V, C] as const, dtype, block };
-    k.embed(x, weight, tensor([T], "I32"), { scale: 2 });
-    k.addPosition(x, weight);
-    for (const activation of ["relu", "gelu", "geluTanh", "silu"] as const) {
-      k.matmul(tensor([T, V]), x, weight, { activation, softCap: 3, residual: true });
+  const calls = record((k) => {
+    for (const dtype of ["F32", "F16", "BF16"] as const) {
+      const weight = { shape: [V, C] as const, dtype, block };
+      k.embed(x, weight, tensor([T], "I32"), { scale: 2 });
+      k.addPosition(x, weight);
+      for (const activation of ["relu", "gelu", "geluTanh", "silu"] as const) {
+        k.matmul(tensor([T, V]), x, weight, { activation, softCap: 3, residual: true });
+      }
     }
-  }
-  k.norm(y, x, { ...norm, weight: tensor([C]) });
-  for (const interleaved of [false, true]) {
-    k.writeKv(q, cache, qkv, { table: tensor([9, D]), interleaved, qNorm: norm, kNorm: norm });
-  }
-  for (const rows of [1, T]) {
-    k.attention(tensor([rows, C]), tensor([rows, C]), cache, { window: 3 });
-  }
-  k.sample(tensor([1], "I32"), tensor([1, V]), {
-    settings: tensor([4]),
-    counter: tensor([3], "U32"),
-    seen: tensor([V], "U32"),
-    drawn: tensor([2], "I32"),
+    k.norm(y, x, { ...norm, weight: tensor([C]) });
+    for (const interleaved of [false, true]) {
+      k.writeKv(q, cache, qkv, { table: tensor([9, D]), interleaved, qNorm: norm, kNorm: norm });
+    }
+    for (const rows of [1, T]) {
+      k.attention(tensor([rows, C]), tensor([rows, C]), cache, { window: 3 });
+    }
+    k.sample(tensor([1], "I32"), tensor([1, V]), {
+      settings: tensor([4]),
+      counter: tensor([3], "U32"),
+      seen: tensor([V], "U32"),
+      drawn: tensor([2], "I32"),
+    });
   });
-  defineRun(k.module, k.finish(), { threads: 2, callerSleeps: true });
-  assert.ok(WebAssembly.validate(k.module.toBytes()));
-  const text = k.module.toText();
+  defineRun(target.module, target.lower(calls).flat(), { threads: 2, callerSleeps: true });
+  assert.ok(WebAssembly.validate(target.module.toBytes()));
+  const text = target.module.toText();
   assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
   assert.doesNotMatch(text, /undefined|NaN/);
 });

@@ -6,7 +6,7 @@ import { sampleWgsl } from "../../kernels/ops/sample/wgsl.ts";
 import { measureWebGpu, openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { type Feature, openGpu } from "../../kernels/webgpu/device.ts";
 import { tryFeatures } from "../../kernels/webgpu/features.ts";
-import { type Call, Compiler } from "../../kernels/webgpu/pipeline.ts";
+import { Compiler, type ShaderCall } from "../../kernels/webgpu/pipeline.ts";
 import { StepQueue } from "../../kernels/webgpu/queue.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 import { BufferSpy } from "./spy.ts";
@@ -159,7 +159,7 @@ Deno.test({
   async fn() {
     const { gpu, compiler } = await tried();
     const buffers = Array.from({ length: 9 }, () => gpu.storage(16, "staging"));
-    const call = (count: number, workgroupBytes: number): Call => ({
+    const call = (count: number, workgroupBytes: number): ShaderCall => ({
       op: "greedy",
       workgroupBytes,
       wgsl: `

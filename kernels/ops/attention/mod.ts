@@ -10,7 +10,10 @@
  * @module
  */
 import { expectTensor, expectThat } from "../../errors.ts";
-import type { KvCache } from "../kv_cache/mod.ts";
+import { type Closure, type Cost, f32Of, reads, writes } from "../contract.ts";
+import { bindCache, type KvCache } from "../kv_cache/mod.ts";
+import type { Segment } from "../../step.ts";
+import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
 /** What makes one family's attention another's. */
@@ -25,6 +28,16 @@ export interface AttentionOptions {
   readonly nKvHead?: number;
 }
 
+/** A checked call. */
+export interface AttentionCall {
+  readonly op: "attention";
+  readonly y: Tensor;
+  readonly q: Tensor;
+  readonly cache: KvCache;
+  readonly options: AttentionOptions;
+  readonly shape: AttentionShape;
+}
+
 /** The sizes that `attention` works with. */
 export interface AttentionShape {
   readonly H: number;
@@ -33,13 +46,14 @@ export interface AttentionShape {
   readonly S: number;
 }
 
-/** @throws {RangeError} when the shapes of `attention` do not fit each other. */
-export function checkAttention(
+/** @throws {RangeError} If the shapes do not fit each other, or `y` is `q`. */
+export function attentionCall(
   y: Tensor,
   q: Tensor,
   cache: KvCache,
-  { nKvHead }: AttentionOptions,
-): AttentionShape {
+  options: AttentionOptions = {},
+): AttentionCall {
+  const { nKvHead } = options;
   const [G, S, D] = cache.k.shape;
   const [T, width] = q.shape;
   const H = width / D;
@@ -50,7 +64,30 @@ export function checkAttention(
   expectTensor("attention", "k", cache.k, [G, S, D]);
   expectTensor("attention", "v", cache.v, [G, S, D]);
   expectThat("attention", y !== q, "y to be another tensor than q");
-  return { H, G, D, S };
+  return { op: "attention", y, q, cache, options, shape: { H, G, D, S } };
+}
+
+/** The operands, and how each is accessed. */
+export function attentionOperands({ y, q, cache }: AttentionCall) {
+  return { y: writes(y), q: reads(q), k: reads(cache.k), v: reads(cache.v) };
+}
+
+/** q in, y out, and the keys and values that any row sees. */
+export function attentionCost(call: AttentionCall, { rows, length }: Segment): Cost {
+  const { options: { window = Infinity }, shape: { H, G, D } } = call;
+  let seen = 0; // by all rows together
+  for (let row = 0; row < rows; row++) seen += Math.min(length - row, window);
+  const keys = Math.min(length, window + rows - 1);
+  const bytes = BYTES.F32 * (2 * G * D * keys + 2 * rows * H * D);
+  return { name: "attention", bytes, flops: 4 * H * D * seen };
+}
+
+/** The call on typed arrays. */
+export function bindAttention({ options, shape, ...call }: AttentionCall): Closure {
+  const [y, q, cache] = [f32Of(call.y), f32Of(call.q), bindCache(call.cache)];
+  const scores = new Float64Array(shape.S);
+  const sums = new Float64Array(shape.D);
+  return (step) => attentionJs(y, q, cache, options, shape, step, scores, sums);
 }
 
 /** The oracle. `scores` is scratch of S numbers, `sums` of D. */

@@ -11,6 +11,8 @@ import { call, f32x4, i32, type ModuleBuilder, v128 } from "../../asm/assembler.
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
+import type { WasmEntry, WasmTarget } from "../contract.ts";
+import { type AttentionCall, attentionOperands } from "./mod.ts";
 import { blockRows, manyScratch, manyWasm } from "./wasm_many.ts";
 import {
   type AttentionWasm,
@@ -24,8 +26,25 @@ import {
   TOTAL,
 } from "./wasm_tile.ts";
 
+/** The call on the CPU. Layers of one shape follow each other, and so can share their scratch. */
+export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmEntry[] {
+  const { options, shape } = call;
+  const constants = { ...shape, T: call.q.shape[0], options };
+  const { kernels, scratch } = target.once("attention", constants, (constants) => {
+    const { kernels, scratch } = attentionWasm(target.module, target.math, constants);
+    const queries = target.scratch(scratch.queries);
+    const spans = target.scratch(scratch.spans);
+    return { kernels, scratch: { queries, spans, own: target.threadScratch(scratch.own) } };
+  });
+  const all = { ...attentionOperands(call), ...scratch };
+  return kernels.map(({ operands, ...entry }) => ({
+    ...entry,
+    operands: operands.map((name) => all[name]),
+  }));
+}
+
 /** Kernels in order: with their operands' names, their items, and the bytes of the scratch that they share or that each thread needs. */
-export interface AttentionPlan {
+interface AttentionPlan {
   readonly kernels: readonly {
     readonly kernel: Kernel;
     readonly operands: readonly ("y" | "q" | "k" | "v" | "queries" | "spans" | "own")[];
@@ -35,7 +54,7 @@ export interface AttentionPlan {
 }
 
 /** The WASM form: what is to be called. */
-export function attentionWasm(
+function attentionWasm(
   m: ModuleBuilder,
   math: VectorMath,
   shape: AttentionWasm,

@@ -9,7 +9,14 @@
  *
  * @module
  */
-import type { AttentionOptions, AttentionShape } from "./mod.ts";
+import type { Segment } from "../../step.ts";
+import type { GpuDispatch, GpuTarget } from "../contract.ts";
+import {
+  type AttentionCall,
+  attentionOperands,
+  type AttentionOptions,
+  type AttentionShape,
+} from "./mod.ts";
 import {
   linesWgsl,
   mainWgsl,
@@ -76,13 +83,13 @@ ${firstWgsl(window)}`;
 }
 
 /** The constants of the form for many rows. */
-export interface AttentionManyWgsl extends AttentionWgsl {
+interface AttentionManyWgsl extends AttentionWgsl {
   /** Rows that a lane has: each key and value that it reads serves all of them. */
   readonly queries: number;
 }
 
 /** Workgroups of `attentionManyWgsl`. */
-export function attentionManyGroups(
+function attentionManyGroups(
   { H, lanes, queries }: AttentionManyWgsl,
   rows: number,
 ): number {
@@ -217,7 +224,7 @@ export function keysAtOnce(constants: AttentionWgsl): number {
 }
 
 /** Places of `attentionOneWgsl` among `visible` keys. */
-export function splitsOf(constants: AttentionWgsl, visible: number): number {
+function splitsOf(constants: AttentionWgsl, visible: number): number {
   return Math.ceil(visible / keysAtOnce(constants));
 }
 
@@ -383,4 +390,46 @@ ${mainWgsl(lanes)} {
 }
 `;
   return { wgsl, workgroupBytes: 0 };
+}
+
+/** The call on a GPU: one dispatch; for one row over a long context, split and reduce. */
+export function attentionDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
+  return call.q.shape[0] > 1 ? manyDispatches(call, target) : oneDispatches(call, target);
+}
+
+function manyDispatches(call: AttentionCall, { software }: GpuTarget): GpuDispatch[] {
+  const { y, q, k, v } = attentionOperands(call);
+  const { options, shape } = call;
+  const [lanes, queries] = software ? [8, shape.D > 64 ? 1 : 2] : [32, 1];
+  const constants = { ...shape, lanes, queries, options };
+  return [{
+    op: "attention",
+    ...attentionManyWgsl(constants),
+    operands: [y, q, k, v],
+    groups: ({ rows }) => attentionManyGroups(constants, rows),
+  }];
+}
+
+function oneDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
+  const { y, q, k, v } = attentionOperands(call);
+  const { options, shape } = call;
+  const { H, G, D, S } = shape;
+  const constants = { ...shape, lanes: target.software ? 32 : 128, options };
+  const splits = (length: number) =>
+    splitsOf(constants, Math.min(length, options.window ?? Infinity));
+  const groups = ({ rows, length }: Segment) => rows * G * splits(length);
+  const op = "attention";
+  if (splits(S) === 1) {
+    return [{ op, ...attentionOneWgsl(constants, false), operands: [y, q, k, v], groups }];
+  }
+  const table = target.scratch(4 * splits(S) * H * (D + 2));
+  return [
+    { op, ...attentionOneWgsl(constants, true), operands: [table, q, k, v], groups },
+    {
+      op,
+      ...attentionReduceWgsl(constants),
+      operands: [y, { ...table, access: "read" }],
+      groups: ({ rows }) => rows * H,
+    },
+  ];
 }

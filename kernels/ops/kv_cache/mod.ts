@@ -10,8 +10,11 @@
  * @module
  */
 import { expectTensor, expectThat } from "../../errors.ts";
-import { type Norm, normJs } from "../norm.ts";
+import { type Closure, type Cost, f32Of, reads, updates, writes } from "../contract.ts";
+import { bindNormOptions, type Norm, normBytes, normFlops, normJs } from "../norm.ts";
 import { rotateJs } from "../rope.ts";
+import type { Segment } from "../../step.ts";
+import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
 /** Keys and values of one layer. */
@@ -36,6 +39,16 @@ export interface WriteKvOptions<A = Tensor> {
   readonly kNorm?: Norm<A>;
 }
 
+/** A checked call. */
+export interface WriteKvCall {
+  readonly op: "writeKv";
+  readonly q: Tensor;
+  readonly cache: KvCache;
+  readonly qkv: Tensor;
+  readonly options: WriteKvOptions;
+  readonly shape: WriteKvShape;
+}
+
 /** The sizes that `writeKv` works with. */
 export interface WriteKvShape {
   readonly H: number;
@@ -44,13 +57,14 @@ export interface WriteKvShape {
   readonly S: number;
 }
 
-/** @throws {RangeError} when the shapes of `writeKv` do not fit each other. */
-export function checkWriteKv(
+/** @throws {RangeError} If the shapes do not fit each other. */
+export function writeKvCall(
   q: Tensor,
   cache: KvCache,
   qkv: Tensor,
-  { table, rotaryDim, qNorm, kNorm }: WriteKvOptions,
-): WriteKvShape {
+  options: WriteKvOptions = {},
+): WriteKvCall {
+  const { table, rotaryDim, qNorm, kNorm } = options;
   const [G, S, D] = cache.k.shape;
   const [T, width] = q.shape;
   const H = width / D;
@@ -66,7 +80,63 @@ export function checkWriteKv(
   }
   if (qNorm) expectNorm("qNorm", qNorm, D, H * D);
   if (kNorm) expectNorm("kNorm", kNorm, D, G * D);
-  return { H, G, D, S };
+  return { op: "writeKv", q, cache, qkv, options, shape: { H, G, D, S } };
+}
+
+/** The operands, and how each is accessed: of the cache, the slots of the rows alone. */
+export function writeKvOperands({ q, cache, qkv, options }: WriteKvCall) {
+  const { table, qNorm, kNorm } = options;
+  return {
+    q: writes(q),
+    k: updates(cache.k),
+    v: updates(cache.v),
+    qkv: reads(qkv),
+    table: reads(table),
+    qWeight: reads(qNorm?.weight),
+    qBias: reads(qNorm?.bias),
+    kWeight: reads(kNorm?.weight),
+    kBias: reads(kNorm?.bias),
+  };
+}
+
+/** R: numbers of a head that are rotated; 0 without a table. */
+export function rotaryDimOf({ table, rotaryDim }: WriteKvOptions): number {
+  return table ? rotaryDim ?? table.shape[1] : 0;
+}
+
+/** qkv in, q, k and v out, and the rows of the table. */
+export function writeKvCost({ qkv, options, shape }: WriteKvCall, { rows }: Segment): Cost {
+  const { H, G, D } = shape;
+  const { qNorm, kNorm } = options;
+  const rotary = rotaryDimOf(options);
+  const normed = (qNorm ? H * D * normFlops(qNorm) : 0) + (kNorm ? G * D * normFlops(kNorm) : 0);
+  const parameters = (qNorm ? normBytes(qNorm) : 0) + (kNorm ? normBytes(kNorm) : 0);
+  return {
+    name: "writeKv",
+    bytes: BYTES.F32 * rows * (2 * qkv.shape[1] + rotary) + parameters,
+    // A rotated pair takes four products and two sums.
+    flops: rows * (3 * (H + G) * rotary + normed),
+  };
+}
+
+/** The call on typed arrays. */
+export function bindWriteKv({ shape, ...call }: WriteKvCall): Closure {
+  const [q, qkv, cache] = [f32Of(call.q), f32Of(call.qkv), bindCache(call.cache)];
+  const { interleaved, table, qNorm, kNorm } = call.options;
+  const options = {
+    rotaryDim: rotaryDimOf(call.options),
+    interleaved,
+    table: table && f32Of(table),
+    qNorm: qNorm && bindNormOptions(qNorm),
+    kNorm: kNorm && bindNormOptions(kNorm),
+  };
+  const key = new Float32Array(shape.G * shape.D);
+  return (step) => writeKvJs(q, cache, qkv, options, shape, step, key);
+}
+
+/** The numbers of a cache of the typed-array backend. */
+export function bindCache({ k, v }: KvCache): KvCache<Float32Array> {
+  return { k: f32Of(k), v: f32Of(v) };
 }
 
 /** A norm over each head of D numbers, or over the whole row. */

@@ -8,17 +8,24 @@ import { f32x4, type FunctionBuilder, i32, type ModuleBuilder, v128 } from "../.
 import type { Local, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
-import type { WriteKvOptions, WriteKvShape } from "./mod.ts";
+import { EACH_ROW, type WasmEntry, type WasmTarget } from "../contract.ts";
+import {
+  rotaryDimOf,
+  type WriteKvCall,
+  writeKvOperands,
+  type WriteKvOptions,
+  type WriteKvShape,
+} from "./mod.ts";
 
 /** A norm of heads as a kernel is specialised on it. */
-export interface HeadNorm {
+interface HeadNorm {
   readonly norm: Norm<unknown>;
   /** Over all heads together, or over each. */
   readonly wholeRow: boolean;
 }
 
 /** The constants that the WASM form is specialised on. */
-export interface WriteKvWasm extends WriteKvShape {
+interface WriteKvWasm extends WriteKvShape {
   /** R: numbers of a head that turn; 0 without a table. */
   readonly rotaryDim: number;
   readonly interleaved: boolean;
@@ -27,18 +34,37 @@ export interface WriteKvWasm extends WriteKvShape {
 }
 
 /** A norm of heads as it is given to `writeKv`, in that form. */
-export function headNorm(
-  norm: WriteKvOptions["qNorm"],
-  { D }: WriteKvShape,
-): HeadNorm | undefined {
-  return norm && { norm, wholeRow: norm.weight.shape[0] !== D };
+function headNorm(norm: WriteKvOptions["qNorm"], { D }: WriteKvShape): HeadNorm | undefined {
+  if (!norm) return undefined;
+  const { weight, bias } = norm;
+  return { norm: { ...norm, weight: true, bias: !!bias }, wholeRow: weight.shape[0] !== D };
+}
+
+/** The call on the CPU. */
+export function writeKvEntries(call: WriteKvCall, target: WasmTarget): WasmEntry[] {
+  const { q, k, v, qkv, table, qWeight, qBias, kWeight, kBias } = writeKvOperands(call);
+  const { options, shape } = call;
+  const constants = {
+    ...shape,
+    rotaryDim: rotaryDimOf(options),
+    interleaved: options.interleaved ?? false,
+    qNorm: headNorm(options.qNorm, shape),
+    kNorm: headNorm(options.kNorm, shape),
+  };
+  const kernel = target.once(
+    "writeKv",
+    constants,
+    (constants) => writeKvWasm(target.module, constants),
+  );
+  const operands = [q, k, v, qkv, table, qWeight, qBias, kWeight, kBias];
+  return [{ kernel, operands, items: EACH_ROW }];
 }
 
 /**
  * The WASM form: addresses of q, k, v, qkv, table, and of weight and bias of the queries' norm and of the keys'. An item is a row: what
  * is done to it is little, and a row of one token is not worth sharing.
  */
-export function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
+function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
   const { H, G, D, S, rotaryDim, interleaved, qNorm, kNorm } = shape;
   const width = 4 * D;
   return defineKernel(

@@ -4,7 +4,14 @@
  * @module
  */
 import type { Norm } from "../norm.ts";
-import type { WriteKvOptions, WriteKvShape } from "./mod.ts";
+import type { GpuDispatch, GpuTarget } from "../contract.ts";
+import {
+  rotaryDimOf,
+  type WriteKvCall,
+  writeKvOperands,
+  type WriteKvOptions,
+  type WriteKvShape,
+} from "./mod.ts";
 import { mainWgsl, type Shader, sumOverLanesWgsl } from "../../wgsl/shader.ts";
 
 /** The constants that the shader is specialised on. */
@@ -27,12 +34,12 @@ export type WriteKvPart = "q" | "kv" | "qkv";
  * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table, which would be nine operands. Eight are
  * what every device can bind.
  */
-export function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
+function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
   return table && qNorm?.bias && kNorm?.bias ? ["q", "kv"] : ["qkv"];
 }
 
 /** Workgroups of a part. */
-export function writeKvGroups({ H, G }: WriteKvShape, part: WriteKvPart, rows: number): number {
+function writeKvGroups({ H, G }: WriteKvShape, part: WriteKvPart, rows: number): number {
   return rows * headsOf(part, H, G);
 }
 
@@ -205,4 +212,39 @@ ${mainWgsl(lanes)} {
 function normOf(norm: Norm<unknown> | undefined, D: number, heads: number): HeadNorm {
   const shape = (norm?.weight as { shape?: readonly number[] } | undefined)?.shape;
   return { norm, wholeRow: shape !== undefined && shape[0] !== D, heads };
+}
+
+/** The call on a GPU: a dispatch for each of `writeKvParts`. */
+export function writeKvDispatches(
+  call: WriteKvCall,
+  { software, subgroups }: GpuTarget,
+): GpuDispatch[] {
+  const all = writeKvOperands(call);
+  const { options, shape } = call;
+  const constants = {
+    ...shape,
+    lanes: software ? 16 : 64,
+    rotaryDim: rotaryDimOf(options),
+    subgroups,
+    options,
+  };
+  return writeKvParts(options).map((part) => {
+    const [queries, keys] = [part !== "kv", part !== "q"];
+    return {
+      op: "writeKv",
+      ...writeKvWgsl({ ...constants, part }),
+      operands: [
+        queries ? all.q : undefined,
+        keys ? all.k : undefined,
+        keys ? all.v : undefined,
+        all.qkv,
+        all.table,
+        queries ? all.qWeight : undefined,
+        queries ? all.qBias : undefined,
+        keys ? all.kWeight : undefined,
+        keys ? all.kBias : undefined,
+      ],
+      groups: ({ rows }) => writeKvGroups(shape, part, rows),
+    };
+  });
 }

@@ -10,8 +10,11 @@
  * @module
  */
 import { type Activation, ACTIVATIONS } from "../activation.ts";
+import { type Closure, type Cost, f32Of, mergeCosts, reads, updates, writes } from "../contract.ts";
+import { normCost, type NormOptions } from "../norm.ts";
 import { expectTensor, expectThat } from "../../errors.ts";
-import { type Weight, type WeightDtype, widen } from "../../formats/mod.ts";
+import { BYTES, type Weight, type WeightDtype, widen } from "../../formats/mod.ts";
+import type { Step } from "../../step.ts";
 import type { HostArray, Tensor } from "../../tensor.ts";
 
 /** What is done to each sum before it is stored. */
@@ -30,13 +33,25 @@ export interface MatmulOptions<A = Tensor> {
   readonly residual?: boolean;
 }
 
-/** @throws {RangeError} when the shapes of `matmul` do not fit each other, or `y` is one of its inputs. */
-export function checkMatmul(
+/** A checked call. */
+export interface MatmulCall {
+  readonly op: "matmul";
+  readonly y: Tensor;
+  readonly x: Tensor;
+  readonly weight: Weight;
+  readonly options: MatmulOptions;
+  /** A norm of x that was fused into it. */
+  readonly norm?: NormOptions;
+}
+
+/** @throws {RangeError} If the shapes do not fit each other, or `y` is one of the inputs. */
+export function matmulCall(
   y: Tensor,
   x: Tensor,
   weight: Weight,
-  { bias, gate }: MatmulOptions,
-): { N: number; K: number } {
+  options: MatmulOptions = {},
+): MatmulCall {
+  const { bias, gate } = options;
   const [N, K] = weight.shape;
   const T = x.shape[0];
   expectTensor("matmul", "x", x, [T, K]);
@@ -44,7 +59,42 @@ export function checkMatmul(
   if (bias) expectTensor("matmul", "bias", bias, [N]);
   if (gate) expectTensor("matmul", "gate", gate, [T, N]);
   expectThat("matmul", y !== x && y !== gate, "y to be another tensor than its inputs");
-  return { N, K };
+  return { op: "matmul", y, x, weight, options };
+}
+
+/** The operands, and how each is accessed. */
+export function matmulOperands({ y, x, weight, options, norm }: MatmulCall) {
+  const { bias, gate, residual } = options;
+  return {
+    y: residual ? updates(y) : writes(y),
+    x: reads(x),
+    weight: reads(weight),
+    bias: reads(bias),
+    gate: reads(gate),
+    normWeight: reads(norm?.weight),
+    normBias: reads(norm?.bias),
+  };
+}
+
+/** The weight as it is stored, x and gate in, y out (and in, to be added to). */
+export function matmulCost(call: MatmulCall, step: Pick<Step, "rows">): Cost {
+  const { x, weight, options: { bias, gate, residual }, norm } = call;
+  const { rows } = step;
+  const [N, K] = weight.shape;
+  const perRow = K + N * (1 + (gate ? 1 : 0) + (residual ? 1 : 0));
+  const bytes = N * K * BYTES[weight.dtype] + BYTES.F32 * (rows * perRow + (bias ? N : 0));
+  const product = { name: `matmul ${K}→${N}`, bytes, flops: 2 * rows * N * K };
+  if (!norm) return product;
+  return mergeCosts([normCost({ x, options: norm }, step), product], 2 * BYTES.F32 * rows * K);
+}
+
+/** The call on typed arrays. */
+export function bindMatmul(call: MatmulCall): Closure {
+  const [y, x, weight] = [f32Of(call.y), f32Of(call.x), call.weight as Rows];
+  const { bias, gate } = call.options;
+  const options = { ...call.options, bias: bias && f32Of(bias), gate: gate && f32Of(gate) };
+  const scratch = matmulScratch(weight.dtype, weight.shape[1]);
+  return ({ rows }) => matmulJs(y, x, weight, options, rows, scratch);
 }
 
 /** A weight in plain rows [N, K], as the typed-array form reads it. */

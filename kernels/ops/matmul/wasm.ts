@@ -11,6 +11,8 @@ import { call, i32, type Local, type ModuleBuilder } from "../../asm/assembler.t
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { PANEL_COLUMNS, panelLayout } from "../../formats/panels.ts";
+import type { WasmEntry, WasmTarget } from "../contract.ts";
+import { type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
 import { MANY, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
@@ -19,17 +21,29 @@ import { MANY, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 const LINE = 4 * PANEL_COLUMNS;
 
 /** Items of `matmulWasm`: panels, or under one row pairs of them. */
-export function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
+function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
   return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
 /** Bytes of scratch that each thread needs. */
-export function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
+function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
   return shape.T < MANY ? 0 : rowsScratch(shape);
 }
 
+/** The call on the CPU. */
+export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[] {
+  const { module, math } = target;
+  const { y, x, weight, bias, gate } = matmulOperands(call);
+  const { shape: [N, K], dtype } = call.weight;
+  const options = { ...call.options, bias: !!bias, gate: !!gate };
+  const shape = { T: call.x.shape[0], N, K, dtype, relaxed: math.relaxed, options };
+  const kernel = target.once("matmul", shape, (shape) => matmulWasm(module, math, shape));
+  const scratch = target.threadScratch(matmulScratch(shape));
+  return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
+}
+
 /** The WASM form: addresses of y, x, weight, bias, gate and the threads' scratch. */
-export function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
+function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);

@@ -6,7 +6,8 @@
 import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
 import type { WeightDtype } from "../../formats/mod.ts";
-import type { MatmulOptions } from "./mod.ts";
+import type { GpuDispatch, GpuTarget } from "../contract.ts";
+import { type MatmulCall, matmulOperands, type MatmulOptions } from "./mod.ts";
 import {
   linesWgsl,
   mainWgsl,
@@ -396,4 +397,16 @@ ${mainWgsl(lanes)} {
 }
 `;
   return { wgsl, workgroupBytes: workgroupBytes([load, ...memory]) };
+}
+
+/** The call on a GPU: a dispatch for each part of the weight. */
+export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile): GpuDispatch[] {
+  const { y, x, weight, bias, gate, normWeight, normBias } = matmulOperands(call);
+  const { weight: { shape: [N, K], dtype }, options, norm } = call;
+  return target.parts(weight).map(({ first, count, operand }) => ({
+    op: "matmul",
+    ...matmulWgsl({ N, K, dtype, tile, options, norm, part: { first, count } }),
+    operands: [y, x, operand, bias, gate, normWeight, normBias],
+    groups: ({ rows }) => matmulGroups(tile, count, rows),
+  }));
 }

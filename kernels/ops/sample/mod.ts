@@ -12,6 +12,8 @@
  * @module
  */
 import { expectTensor, expectThat } from "../../errors.ts";
+import { type Closure, type Cost, f32Of, i32Of, reads, u32Of, updates } from "../contract.ts";
+import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
 /** The id that stands for "the logits were not finite". */
@@ -29,12 +31,19 @@ export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
   readonly drawn: I;
 }
 
-/** @throws {RangeError} when the shapes of `sample` do not fit each other. */
-export function checkSample(
-  ids: Tensor,
-  logits: Tensor,
-  { settings, counter, seen, drawn }: Sampling,
-): { V: number; R: number } {
+/** A checked call. */
+export interface SampleCall {
+  readonly op: "sample";
+  readonly ids: Tensor;
+  readonly logits: Tensor;
+  readonly sampling: Sampling;
+  readonly V: number;
+  readonly R: number;
+}
+
+/** @throws {RangeError} If the shapes do not fit each other. */
+export function sampleCall(ids: Tensor, logits: Tensor, sampling: Sampling): SampleCall {
+  const { settings, counter, seen, drawn } = sampling;
   const V = logits.shape[1];
   const R = drawn.shape[0];
   expectTensor("sample", "logits", logits, [1, V]);
@@ -45,7 +54,38 @@ export function checkSample(
   expectTensor("sample", "drawn", drawn, [R], "I32");
   expectThat("sample", ids.shape[0] >= 1 && R >= 1, "room for one id");
   expectThat("sample", ids !== drawn, "ids to be another tensor than drawn");
-  return { V, R };
+  return { op: "sample", ids, logits, sampling, V, R };
+}
+
+/** The operands, and how each is accessed: of `ids`, `seen` and `drawn`, one element each. */
+export function sampleOperands({ ids, logits, sampling }: SampleCall) {
+  const { settings, counter, seen, drawn } = sampling;
+  return {
+    ids: updates(ids),
+    logits: reads(logits),
+    settings: reads(settings),
+    counter: updates(counter),
+    seen: updates(seen),
+    drawn: updates(drawn),
+  };
+}
+
+/** Logits and the ids seen; each logit is scaled, penalised, noised and compared. */
+export function sampleCost({ V }: SampleCall): Cost {
+  return { name: "sample", bytes: V * (BYTES.F32 + BYTES.U32), flops: 4 * V };
+}
+
+/** The call on typed arrays. */
+export function bindSample({ V, sampling, ...call }: SampleCall): Closure {
+  const [ids, logits] = [i32Of(call.ids), f32Of(call.logits)];
+  const bound = {
+    settings: f32Of(sampling.settings),
+    counter: u32Of(sampling.counter),
+    seen: u32Of(sampling.seen),
+    drawn: i32Of(sampling.drawn),
+  };
+  const scratch = { kept: new Float32Array(V), sorted: new Float32Array(V) };
+  return () => sampleJs(ids, logits, bound, scratch);
 }
 
 /** The distribution's shape; see the module for what each does. */

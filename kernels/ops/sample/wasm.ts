@@ -7,7 +7,8 @@
  *
  * @module
  */
-import { NOT_FINITE, ROTATIONS } from "./mod.ts";
+import type { Operand, WasmEntry, WasmTarget } from "../contract.ts";
+import { NOT_FINITE, ROTATIONS, type SampleCall, sampleOperands } from "./mod.ts";
 import { call, f32, f32x4, f64, f64x2, type Func, i32, i32x4, v128 } from "../../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
@@ -29,8 +30,26 @@ import { massWasm, searchWasm, topKWasm, topPWasm } from "./wasm_thresholds.ts";
 
 type ScratchName = keyof ReturnType<typeof sampleWasmScratch>;
 
+/** The call on the CPU. */
+export function sampleEntries(call: SampleCall, target: WasmTarget): WasmEntry[] {
+  const { V, R } = call;
+  const scratch = Object.fromEntries(
+    Object.entries(sampleWasmScratch(V)).map(([name, bytes]) => [name, target.scratch(bytes)]),
+  ) as Record<ScratchName, Operand>;
+  const all = { ...sampleOperands(call), ...scratch };
+  const kernels = target.once(
+    "sample",
+    { V, R },
+    ({ V, R }) => sampleWasm(target.module, target.math, V, R),
+  );
+  return kernels.map(({ operands, ...entry }) => ({
+    ...entry,
+    operands: operands.map((name) => all[name]),
+  }));
+}
+
 /** One kernel of `sample`, with the names of its operands in their order. */
-export interface SampleKernel {
+interface SampleKernel {
   readonly kernel: Kernel;
   readonly operands:
     readonly ("ids" | "logits" | "settings" | "counter" | "seen" | "drawn" | ScratchName)[];
@@ -38,7 +57,7 @@ export interface SampleKernel {
 }
 
 /** The WASM form: what is to be called, in order. */
-export function sampleWasm(
+function sampleWasm(
   m: ModuleBuilder,
   math: VectorMath,
   V: number,

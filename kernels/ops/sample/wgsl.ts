@@ -9,7 +9,8 @@ import {
   workgroupArray,
   workgroupBytes,
 } from "../../wgsl/shader.ts";
-import { NOT_FINITE, ROTATIONS } from "./mod.ts";
+import type { GpuDispatch, GpuTarget } from "../contract.ts";
+import { NOT_FINITE, ROTATIONS, type SampleCall, sampleOperands } from "./mod.ts";
 
 /** The constants that the sampling shader is specialised on. */
 export interface SampleWgsl {
@@ -205,4 +206,20 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 }
 `;
   return { wgsl, workgroupBytes: workgroupBytes([thresholds, candidates]) };
+}
+
+/** The call on a GPU. */
+export function sampleDispatches(call: SampleCall, target: GpuTarget): GpuDispatch[] {
+  const { ids, logits, settings, counter, seen, drawn } = sampleOperands(call);
+  const { V, R } = call;
+  // A small vocabulary keeps few lanes busy. lavapipe ends a shader's loops after 65,535 iterations
+  // in all, and each id takes about 40.
+  const lanes = V <= 2048 ? 64 : 256;
+  const keys = target.scratch(4 * V);
+  return [{
+    op: "sample",
+    ...sampleWgsl({ V, R, lanes, subgroups: target.subgroups }),
+    operands: [ids, logits, settings, counter, seen, drawn, keys],
+    groups: () => 1,
+  }];
 }

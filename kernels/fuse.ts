@@ -1,0 +1,64 @@
+/**
+ * Fusion of neighbouring calls: an embedding with its positions, a norm with its products.
+ *
+ *     embed(x, wte), addPosition(x, wpe)  ─▶  embed(x, wte, positions: wpe)
+ *     norm(n, x), matmul(y, n, W)         ─▶  matmul(y, x, W, norm)
+ *
+ * The second holds for one row, and if nothing but the products reads n.
+ *
+ * @module
+ */
+import { type Call, overwrites, reads } from "./calls.ts";
+import type { MatmulCall } from "./ops/matmul/mod.ts";
+import { MAX_NORM_WIDTH } from "./ops/matmul/wgsl.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** Outputs of a head: beyond them too many workgroups would norm the row again. */
+const MAX_NORMED_OUTPUTS = 32768;
+
+/** Fuses neighbouring calls where no observable tensor changes. */
+export function fuse(calls: readonly Call[]): Call[] {
+  const fused: Call[] = [];
+  for (let i = 0; i < calls.length; i++) {
+    const call = calls[i];
+    const next = calls[i + 1];
+    if (call.op === "embed" && next?.op === "addPosition" && next.x === call.y) {
+      fused.push({ ...call, positions: next.table });
+      i++;
+    } else if (call.op === "norm") {
+      const products = productsOf(calls, i);
+      if (!products.length) fused.push(call);
+      for (const product of products) fused.push({ ...product, x: call.x, norm: call.options });
+      i += products.length;
+    } else fused.push(call);
+  }
+  return fused;
+}
+
+/** The products behind a norm that can compute it: of one row, and alone in reading its output. */
+function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
+  const norm = calls[at];
+  if (norm.op !== "norm" || norm.options.residual || norm.x === norm.y) return [];
+  if (norm.x.shape[0] !== 1 || norm.x.shape[1] > MAX_NORM_WIDTH) return [];
+  const products: MatmulCall[] = [];
+  let i = at + 1;
+  for (; i < calls.length; i++) {
+    const call = calls[i];
+    if (call.op !== "matmul" || call.x !== norm.y) break;
+    const { y, weight, options } = call;
+    // A product must not write what another workgroup has yet to norm.
+    if (y === norm.x || y === norm.y || weight.shape[0] > MAX_NORMED_OUTPUTS) return [];
+    if (options.gate === norm.y || options.gate === norm.x) return [];
+    products.push(call);
+  }
+  return isOverwritten(calls.slice(i), norm.y) ? products : [];
+}
+
+/** Whether calls overwrite `tensor` before any reads it; if none does, the host may read it. */
+function isOverwritten(calls: readonly Call[], tensor: Tensor): boolean {
+  for (const call of calls) {
+    if (reads(call, tensor)) return false;
+    if (overwrites(call, tensor)) return true;
+  }
+  return false;
+}

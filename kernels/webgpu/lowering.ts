@@ -1,0 +1,102 @@
+/**
+ * Lowering to WebGPU: from the calls of a pass to shaders and the buffers at their bindings.
+ *
+ * @module
+ */
+import { type Call, type Forms, lower } from "../calls.ts";
+import { expectThat } from "../errors.ts";
+import type { Weight } from "../formats/mod.ts";
+import { attentionDispatches } from "../ops/attention/wgsl.ts";
+import {
+  type GpuDispatch,
+  type GpuPart,
+  type GpuTarget,
+  type Operand,
+  updates,
+} from "../ops/contract.ts";
+import { addPositionDispatches, embedDispatches } from "../ops/embed.ts";
+import { writeKvDispatches } from "../ops/kv_cache/wgsl.ts";
+import { matmulDispatches } from "../ops/matmul/wgsl.ts";
+import { normDispatches } from "../ops/norm.ts";
+import { sampleDispatches } from "../ops/sample/wgsl.ts";
+import { type Gpu, GpuTensor } from "./device.ts";
+import type { Binding, ShaderCall } from "./pipeline.ts";
+import type { Tiles } from "./tuner.ts";
+import { GpuWeight } from "./weights.ts";
+
+/** Each operation's dispatches. */
+const DISPATCHES: Forms<WebGpuLowering, readonly GpuDispatch[]> = {
+  embed: embedDispatches,
+  addPosition: addPositionDispatches,
+  norm: normDispatches,
+  matmul: (call, target) =>
+    matmulDispatches(call, target, target.tiles.of(call.weight, call.x.shape[0], !!call.norm)),
+  writeKv: writeKvDispatches,
+  attention: attentionDispatches,
+  sample: sampleDispatches,
+};
+
+/** The device that a pass is lowered to, and the scratch that the pass takes there. */
+export class WebGpuLowering implements GpuTarget {
+  readonly software: boolean;
+  readonly subgroups: boolean;
+  /** Buffers of the plan's own. */
+  readonly buffers: GPUBuffer[] = [];
+  readonly #gpu: Gpu;
+
+  constructor(gpu: Gpu, readonly tiles: Tiles) {
+    this.#gpu = gpu;
+    this.software = gpu.software;
+    this.subgroups = gpu.features.has("subgroups");
+  }
+
+  /** The dispatches of a call. @throws {RangeError} If WebGPU cannot bind its operands together. */
+  lower(call: Call): ShaderCall[] {
+    return lower(call, DISPATCHES, this).map((dispatch) => {
+      const bindings = dispatch.operands.map(bindingOf);
+      expectThat(
+        dispatch.op,
+        areAlone(bindings),
+        "what is written to be another tensor than the other operands",
+      );
+      return { ...dispatch, operands: bindings };
+    });
+  }
+
+  parts(weight: Operand): GpuPart[] {
+    const { shape: [, K], dtype, parts } = weightOf(weight.of as Weight);
+    return parts.map(({ first, count, buffer }) => ({
+      first,
+      count,
+      operand: { ...weight, of: new GpuTensor([count, K], dtype, buffer) },
+    }));
+  }
+
+  scratch(bytes: number): Operand {
+    const buffer = this.#gpu.storage(bytes, "activations");
+    this.buffers.push(buffer);
+    return updates(new GpuTensor([bytes / 4], "U32", buffer));
+  }
+}
+
+function bindingOf(operand: Operand | undefined): Binding | undefined {
+  if (!operand) return undefined;
+  const { of, access } = operand;
+  if (!(of instanceof GpuTensor)) throw foreign();
+  return { buffer: of.buffer, written: access !== "read" };
+}
+
+/** Whether no buffer is bound twice in a dispatch that writes to it, which WebGPU refuses. */
+function areAlone(bindings: readonly (Binding | undefined)[]): boolean {
+  const present = bindings.filter((binding) => binding !== undefined);
+  return present.every((a) => !a.written || present.every((b) => a === b || a.buffer !== b.buffer));
+}
+
+function weightOf(weight: Weight): GpuWeight {
+  if (weight instanceof GpuWeight) return weight;
+  throw foreign();
+}
+
+function foreign(): TypeError {
+  return new TypeError("Cannot record on webgpu: expected a tensor of this backend, got another's");
+}
