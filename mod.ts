@@ -18,6 +18,7 @@ export {
   type AttentionOptions,
   type Backend,
   type BackendName,
+  type ComputeHost,
   type Device,
   DeviceError,
   type Dtype,

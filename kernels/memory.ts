@@ -38,18 +38,21 @@ export class Memory {
   }
 }
 
-/** Bytes that make the collector look for garbage, and how often they are asked for. */
-const [PROD_BYTES, PRODS] = [2 ** 29, 2];
+/** Bytes of an array that makes the collector run, and how many such arrays it takes. */
+const [NUDGE_BYTES, NUDGES] = [2 ** 29, 2];
 
 /**
- * Has the memories that nothing holds any more given back soon. A linear memory cannot shrink and goes with its last holder, but a
- * collector that sees little garbage waits for long, and a process that loads one model after another would hold a dozen. What it
- * counts are the bytes of arrays, so it is asked for some: pages that are never touched cost the system nothing.
+ * Nudges the GC, so that unreferenced WebAssembly memories are released soon.
+ *
+ * Trick: allocates 2 × 512 MiB and drops them. A linear memory cannot shrink and goes with its last
+ * reference, but the GC waits long while it sees little garbage: a process that loads one model after
+ * another would hold a dozen memories. It counts the bytes of arrays, so it gets some; they take no
+ * RAM, since their pages are never touched. It may go when JavaScript can free a linear memory.
  */
-export function prodCollector(): void {
+export function nudgeGc(): void {
   try {
-    for (let i = 0; i < PRODS; i++) new ArrayBuffer(PROD_BYTES);
+    for (let i = 0; i < NUDGES; i++) new ArrayBuffer(NUDGE_BYTES);
   } catch {
-    // A system that does not even promise so much will have collected on the way.
+    // An allocation that fails has made the collector run as well.
   }
 }

@@ -18,6 +18,7 @@
  * @module
  */
 import type { Backend, BackendName } from "./backend.ts";
+import type { ComputeHost } from "./host.ts";
 import { openJsBackend } from "./js/backend.ts";
 import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
 import { openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
@@ -33,6 +34,8 @@ export interface BackendOptions {
   readonly tune?: boolean;
   /** Where those choices are kept; default nowhere. */
   readonly store?: TileStore;
+  /** The platform that GPU, processors and threads are taken from; default by web standards. */
+  readonly host?: ComputeHost;
 }
 
 /**
@@ -55,7 +58,7 @@ export async function openBackend(
     case "cpu":
       return await openCpu(options);
     default:
-      return (await probeWebGpu())?.software === false
+      return (await probeWebGpu(options.host))?.software === false
         ? await openWebGpuBackend(options)
         : await openCpu(options);
   }
@@ -70,6 +73,7 @@ export type { AttentionOptions } from "./ops/attention/mod.ts";
 export type { Backend, BackendName, KernelTime, Plan, Recorder, Segment, Step } from "./backend.ts";
 export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";
+export type { ComputeHost } from "./host.ts";
 export type { KvCache, WriteKvOptions } from "./ops/kv_cache/mod.ts";
 export type { MatmulOptions } from "./ops/matmul/mod.ts";
 export { Memory, type MemoryFigure } from "./memory.ts";

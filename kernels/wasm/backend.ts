@@ -11,7 +11,8 @@ import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
 import { type Call, record } from "../calls.ts";
 import { DeviceError, messageOf } from "../errors.ts";
-import { Memory, prodCollector } from "../memory.ts";
+import { type ComputeHost, WEB_HOST } from "../host.ts";
+import { Memory, nudgeGc } from "../memory.ts";
 import { laps, partsOf, profileRuns } from "../profile.ts";
 import { BYTES, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
@@ -43,6 +44,8 @@ export interface WasmOptions {
   readonly shared?: boolean;
   /** Whether the calling thread may sleep while it waits for others. */
   readonly callerSleeps?: boolean;
+  /** The platform; default by web standards. */
+  readonly host?: ComputeHost;
 }
 
 /** Threads that can be asked for. */
@@ -72,7 +75,7 @@ export function wasmFuses(): boolean {
  * @throws {RangeError} on a number of threads that cannot be.
  */
 export async function openWasmBackend(options: WasmOptions = {}): Promise<Backend> {
-  const { threads } = options;
+  const { threads, host = WEB_HOST } = options;
   if (
     threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)
   ) {
@@ -85,12 +88,12 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   if (relaxed && !wasmFuses()) throw missing("relaxed SIMD");
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
-  const wanted = canShare ? threads ?? threadsToTry() : 1;
+  const wanted = canShare ? threads ?? threadsToTry(host.cores) : 1;
   if (wanted === 1) {
     return new WasmBackend(memory, new LinearMemory(memory, false), null, { ...options, relaxed });
   }
   const linear = new LinearMemory(memory, true);
-  const pool = await Pool.start(linear.wasm, wanted);
+  const pool = await Pool.start(linear.wasm, wanted, host);
   try {
     if (threads === undefined) await pool.dismiss(await probeThreads(pool, linear));
   } catch (error) {
@@ -292,7 +295,7 @@ class WasmBackend implements Backend {
     this.#linear = null;
     this.#packer = null;
     await this.#pool?.close();
-    prodCollector();
+    nudgeGc();
   }
 
   /** The kernels widen F16 by arithmetic, which knows no infinity: a weight that has one, or is large, is kept wide. */

@@ -5,7 +5,8 @@
  * @module
  */
 import type { Segment } from "../step.ts";
-import { Memory, prodCollector } from "../memory.ts";
+import { type ComputeHost, WEB_HOST } from "../host.ts";
+import { Memory, nudgeGc } from "../memory.ts";
 import { call, f32x4, i32, ModuleBuilder, v128 } from "../asm/assembler.ts";
 import { wasmFuses } from "./backend.ts";
 import type { Run } from "./control.ts";
@@ -41,8 +42,8 @@ export interface WasmLimits {
 const [MEASURED_BYTES, TURNS] = [256 * 2 ** 20, 9];
 
 /** Measures the threads of a backend, in about half a second. @throws {DeviceError} when they do not start. */
-export async function measureWasm(threads: number): Promise<WasmLimits> {
-  await using limits = await Limits.open(threads);
+export async function measureWasm(threads: number, host?: ComputeHost): Promise<WasmLimits> {
+  await using limits = await Limits.open(threads, host);
   const best = ({ run }: LimitPlan, work: number) => {
     let perSec = 0;
     for (let turn = 0; turn < TURNS; turn++) {
@@ -66,9 +67,9 @@ export async function measureWasm(threads: number): Promise<WasmLimits> {
 export class Limits implements AsyncDisposable {
   private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
 
-  static async open(threads: number): Promise<Limits> {
+  static async open(threads: number, host = WEB_HOST): Promise<Limits> {
     const linear = new LinearMemory(new Memory(), canShareMemory());
-    return new Limits(linear, await Pool.start(linear.wasm, linear.shared ? threads : 1));
+    return new Limits(linear, await Pool.start(linear.wasm, linear.shared ? threads : 1, host));
   }
 
   /** Reads some bytes, a multiple of `ITEM_BYTES`; a run's are told. */
@@ -112,7 +113,7 @@ export class Limits implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool.close();
-    prodCollector();
+    nudgeGc();
   }
 }
 

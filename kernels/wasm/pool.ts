@@ -9,6 +9,7 @@
  */
 import type { Segment } from "../step.ts";
 import { DeviceError } from "../errors.ts";
+import type { ComputeHost } from "../host.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 
 const [GENERATION, PLAN, ROWS, POSITION, SLOT, LENGTH, BASE, THREADS] = [
@@ -58,8 +59,12 @@ export class Pool {
    * Starts `threads` − 1 workers.
    * @throws {DeviceError} when one does not start.
    */
-  static async start(memory: WebAssembly.Memory, threads: number): Promise<Pool> {
-    const workers = Array.from({ length: threads - 1 }, (_, i) => new PoolWorker(i + 1));
+  static async start(
+    memory: WebAssembly.Memory,
+    threads: number,
+    host: ComputeHost,
+  ): Promise<Pool> {
+    const workers = Array.from({ length: threads - 1 }, (_, i) => new PoolWorker(host, i + 1));
     const pool = new Pool(controlWords(memory), workers);
     pool.#words[THREADS] = threads;
     try {
@@ -212,8 +217,8 @@ class PoolWorker {
   #answers: { resolve: () => void; reject: (error: DeviceError) => void }[] = [];
   #dead = false;
 
-  constructor(readonly number: number) {
-    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  constructor(readonly host: ComputeHost, readonly number: number) {
+    this.#worker = host.startWorker();
     this.#worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
       if ("failed" in data) this.#fail(data.failed);
       else this.#answers.shift()?.resolve();
@@ -223,7 +228,7 @@ class PoolWorker {
       this.#dead = true;
       this.#fail(event.message);
     });
-    keepAlive(this.#worker, false);
+    this.#keepAlive(false);
   }
 
   /** Posts a message and waits until the worker has dealt with it. */
@@ -231,25 +236,30 @@ class PoolWorker {
     if (this.#dead) throw await this.failure();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#answers.push({ resolve, reject });
-    keepAlive(this.#worker, true);
+    this.#keepAlive(true);
     try {
       this.#worker.postMessage(message);
       await promise;
     } finally {
-      keepAlive(this.#worker, false);
+      this.#keepAlive(false);
     }
   }
 
   /** What the worker failed of; it has failed, but its message may be on its way. */
   async failure(): Promise<DeviceError> {
-    keepAlive(this.#worker, true);
+    this.#keepAlive(true);
     const error = await this.#failed.promise;
-    keepAlive(this.#worker, false);
+    this.#keepAlive(false);
     return error;
   }
 
   end(): void {
     this.#worker.terminate();
+  }
+
+  /** A worker that waits for work keeps no process alive; one that is asked does, until it answers. */
+  #keepAlive(alive: boolean): void {
+    this.host.keepAlive(this.#worker, alive);
   }
 
   #fail(message: string): void {
@@ -259,15 +269,4 @@ class PoolWorker {
     this.#failed.resolve(error);
     for (const { reject } of this.#answers.splice(0)) reject(error);
   }
-}
-
-/**
- * Whether a worker that nobody ended keeps the process alive. Deno lets none but `node:worker_threads` tell it, by a method that
- * has a symbol for its name and counts; elsewhere this does nothing, and pages end by themselves.
- */
-function keepAlive(worker: Worker, alive: boolean): void {
-  const prototype = Object.getPrototypeOf(worker);
-  const name = Object.getOwnPropertySymbols(prototype).find((s) => !s.description);
-  const method = name && (worker as unknown as Record<symbol, unknown>)[name];
-  if (typeof method === "function") method.call(worker, alive);
 }

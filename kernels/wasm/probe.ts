@@ -28,9 +28,9 @@ const AS_GOOD = 1.1;
 /** What was found out is true of the process. */
 let known: number | undefined;
 
-/** Threads to start before `probeThreads` says how many are to stay. */
-export function threadsToTry(): number {
-  return known ?? Math.min(globalThis.navigator?.hardwareConcurrency ?? 1, MOST_THREADS);
+/** Threads to start on so many processors, before `probeThreads` says how many are to stay. */
+export function threadsToTry(cores: number): number {
+  return known ?? Math.min(cores, MOST_THREADS);
 }
 
 /** Tries the threads of a pool; the result is how many are worth having. */

@@ -7,7 +7,8 @@ import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { record } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
-import { type Memory, prodCollector } from "../memory.ts";
+import type { ComputeHost } from "../host.ts";
+import { type Memory, nudgeGc } from "../memory.ts";
 import { partsOf } from "../profile.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
 import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
@@ -49,6 +50,8 @@ export interface WebGpuOptions {
   readonly tune?: boolean;
   /** Where the choices are kept; default nowhere. */
   readonly store?: TileStore;
+  /** The platform; default by web standards. */
+  readonly host?: ComputeHost;
 }
 
 /**
@@ -56,7 +59,7 @@ export interface WebGpuOptions {
  * @throws {DeviceError} when there is no WebGPU or no adapter.
  */
 export async function openWebGpuBackend(options: WebGpuOptions = {}): Promise<Backend> {
-  const gpu = await openGpu(options.software);
+  const gpu = await openGpu(options);
   const queue = new StepQueue(gpu);
   const compiler = new Compiler(gpu, queue);
   await tryFeatures(gpu, queue, compiler);
@@ -221,7 +224,7 @@ class WebGpuBackend implements Backend {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#gpu.close();
     await this.#queue.settle();
-    prodCollector(); // a device's own host memory goes with its object
+    nudgeGc(); // a device's own host memory goes with its object
   }
 }
 

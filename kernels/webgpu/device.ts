@@ -4,6 +4,7 @@
  * @module
  */
 import { DeviceError, messageOf } from "../errors.ts";
+import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory } from "../memory.ts";
 import { BYTES } from "../formats/mod.ts";
 import { type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
@@ -189,17 +190,15 @@ export interface WebGpuAdapter {
 }
 
 /** The adapter that `openWebGpuBackend` would open; null when there is no WebGPU or no adapter. */
-export async function probeWebGpu(): Promise<WebGpuAdapter | null> {
-  const adapter = await requestAdapter();
+export async function probeWebGpu(host: ComputeHost = WEB_HOST): Promise<WebGpuAdapter | null> {
+  const adapter = await requestAdapter(host);
   return adapter && describe(adapter);
 }
 
 /** The adapter that the platform prefers. Whatever it throws instead of giving one means that there is none. */
-async function requestAdapter(): Promise<GPUAdapter | null> {
+async function requestAdapter({ gpu }: ComputeHost): Promise<GPUAdapter | null> {
   try {
-    return await globalThis.navigator?.gpu?.requestAdapter({
-      powerPreference: "high-performance",
-    }) ?? null;
+    return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
   } catch {
     return null;
   }
@@ -215,11 +214,13 @@ function describe({ info }: GPUAdapter): WebGpuAdapter {
 
 /**
  * Opens the adapter that the platform prefers, with all that it can hold. A software adapter counts: it was asked for by name.
- * Kernels are chosen for a GPU or for a processor as `asSoftware` says, or as the adapter is.
+ * Kernels are chosen for a GPU or for a processor as `software` says, or as the adapter is.
  * @throws {DeviceError} when there is none.
  */
-export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
-  if (!globalThis.navigator?.gpu) {
+export async function openGpu(
+  { software: asSoftware, host = WEB_HOST }: { software?: boolean; host?: ComputeHost } = {},
+): Promise<Gpu> {
+  if (!host.gpu) {
     throw new DeviceError(
       'Cannot open "webgpu": expected navigator.gpu, got none; use Deno 2.9 or a browser that has WebGPU, or choose "cpu"',
     );
@@ -228,7 +229,7 @@ export async function openGpu(asSoftware?: boolean): Promise<Gpu> {
   // All features, then without each, then none. An adapter that refused is spent.
   const without = FEATURES.map((left) => FEATURES.filter((name) => name !== left));
   for (const features of [FEATURES, ...without, []]) {
-    const adapter = await requestAdapter();
+    const adapter = await requestAdapter(host);
     if (!adapter) {
       throw new DeviceError(
         'Cannot open "webgpu": expected an adapter, got none; install a Vulkan driver (mesa-vulkan-drivers has one in ' +

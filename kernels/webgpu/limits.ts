@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ComputeHost } from "../host.ts";
 import { openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { Compiler, type ShaderCall } from "./pipeline.ts";
@@ -88,8 +89,8 @@ export interface WebGpuLimits {
 }
 
 /** Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU. @throws {DeviceError} when there is none. */
-export async function measureWebGpu(): Promise<WebGpuLimits> {
-  const gpu = await openGpu();
+export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
+  const gpu = await openGpu({ host });
   const queue = new StepQueue(gpu);
   try {
     const compiler = new Compiler(gpu, queue);

@@ -6,6 +6,7 @@ import { Runner } from "../../engine/runner.ts";
 import { checkpointWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import type { Backend, Segment } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
+import { WEB_HOST } from "../../kernels/host.ts";
 import { Memory } from "../../kernels/memory.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
@@ -28,7 +29,7 @@ class Bench implements AsyncDisposable {
 
   static async open(threads: number): Promise<Bench> {
     const linear = new LinearMemory(new Memory(), true);
-    return new Bench(linear, await Pool.start(linear.wasm, threads));
+    return new Bench(linear, await Pool.start(linear.wasm, threads, WEB_HOST));
   }
 
   /** So many I32. */
