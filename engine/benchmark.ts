@@ -5,10 +5,11 @@
  *
  * @module
  */
-import os from "node:os";
 import { threefry } from "../kernels/ops/sample/mod.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { randomSeed } from "./generate.ts";
+import { hostFor } from "./host/choose.ts";
+import type { Host } from "./host/mod.ts";
 import type { Model } from "./model.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
 import { checkSampling, type SamplingOptions } from "./sampler.ts";
@@ -71,6 +72,7 @@ export async function benchmark(
   const plan = checkBenchmark(model, options);
   const { ids, genTokens, warmupTokens, iters, seed, signal } = plan;
   signal?.throwIfAborted();
+  const host = await hostFor("benchmark");
 
   if (warmupTokens) await measure(model, plan, "warmup", warmupTokens, seed);
   model.memory.resetPeak();
@@ -80,7 +82,7 @@ export async function benchmark(
   for (let i = 0; i < iters; i++) {
     iterations.push(await measure(model, plan, "iteration", genTokens, seed + i, i));
   }
-  return makeReport(model, plan, prefill, iterations);
+  return makeReport(host, model, plan, prefill, iterations);
 }
 
 /** The options with their defaults, checked, and the prompt as ids. */
@@ -207,6 +209,7 @@ async function measurePrefill(
 }
 
 async function makeReport(
+  host: Host,
   model: Model,
   plan: Checked,
   prefill: BenchmarkReport["results"]["prefill"],
@@ -216,21 +219,19 @@ async function makeReport(
   const { sampling, prompt } = plan;
   const peakMiB = toMiB(model.memory.peak); // before anything else is made
   const onGpu = backend.name === "webgpu";
-  const cpu = cpuModel();
+  const { os, cpu, versions, commit } = await host.platform();
   const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
   const laterMs = (p: number) => later.length ? quantile(later, p) : null;
   return {
     schema_version: 1,
     timestamp: new Date().toISOString(),
-    commit: await checkoutCommit(),
+    commit,
     platform: {
-      os: osName(),
+      os,
       python: null,
-      deno: Deno.version.deno,
-      v8: Deno.version.v8,
-      typescript: Deno.version.typescript,
+      ...versions,
       cpu,
-      cores: navigator.hardwareConcurrency,
+      cores: host.compute.cores,
     },
     torch: { version: null, cuda: null },
     engine: {
@@ -308,41 +309,4 @@ function quantile(values: readonly number[], p: number): number {
   const at = p * (sorted.length - 1);
   const below = sorted[Math.floor(at)];
   return below + (sorted[Math.ceil(at)] - below) * (at % 1);
-}
-
-/** The system's name and release; without permission to ask, what Deno was built for. */
-function osName(): string {
-  try {
-    return `${os.type()} ${os.release()} ${os.arch()}`;
-  } catch {
-    return Deno.build.target;
-  }
-}
-
-function cpuModel(): string {
-  try {
-    return os.cpus()[0]?.model.trim() || Deno.build.arch;
-  } catch {
-    return Deno.build.arch;
-  }
-}
-
-/** HEAD of the project's own checkout; null where the package lies anywhere else, there is no git, or it may not be run. */
-async function checkoutCommit(): Promise<string | null> {
-  const root = new URL("../", import.meta.url);
-  if (root.protocol !== "file:") return null;
-  try {
-    const git = new Deno.Command("git", {
-      args: ["rev-parse", "--show-prefix", "HEAD"],
-      cwd: root,
-      stdout: "piped",
-      stderr: "null",
-    });
-    const { success, stdout } = await git.output();
-    // The prefix is empty at the root of a checkout alone: a copy within somebody's project has another commit than ours.
-    const [prefix, commit] = new TextDecoder().decode(stdout).split("\n");
-    return success && prefix === "" && /^[0-9a-f]{40}$/.test(commit) ? commit : null;
-  } catch {
-    return null;
-  }
 }

@@ -5,9 +5,9 @@
  * @module
  */
 import { parse, TomlError, type TomlTable } from "smol-toml";
-import { readText } from "./checkpoint/bytes.ts";
 import { type Range, RANGES } from "./defaults.ts";
 import { CheckpointError, messageOf } from "./errors.ts";
+import { readText } from "./host/files.ts";
 import { isRecord } from "./json.ts";
 
 /** How tokens are drawn; what the file does not say is absent. */

@@ -8,6 +8,7 @@ import type { Backend, BackendName } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { openBackend } from "../kernels/mod.ts";
+import { findHost } from "./host/choose.ts";
 import type { LoadPlan } from "./load.ts";
 import { expectFits, type MemoryEstimate } from "./memory.ts";
 
@@ -57,10 +58,11 @@ const SMALLEST: WeightDtype = "BF16";
 
 /** Whether and how a run fits each backend, by the check of `loadModel`. */
 export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBackend)[]> {
+  const host = (await findHost())?.compute;
   const fits: (BackendFit | MissingBackend)[] = [];
   for (const name of ["webgpu", "wasm", "js"] as const) {
     try {
-      await using backend = await openBackend(name);
+      await using backend = await openBackend(name, { host });
       fits.push(await fitBackend(backend, run));
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;

@@ -20,12 +20,12 @@ import type { Backend } from "../kernels/backend.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { type Architecture, readArchitecture, readOutline } from "./architecture/mod.ts";
-import { beside, exists, readJsonObject } from "./checkpoint/bytes.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import { locate } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
-import { TILE_STORE } from "./host/tile_cache.ts";
+import { findHost } from "./host/choose.ts";
+import { beside, exists, readJsonObject } from "./host/files.ts";
 import type { HubOptions } from "./hub/fetch.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
 import { Model } from "./model.ts";
@@ -153,7 +153,13 @@ export async function loadModel(
   const { device = "auto", threads, tune, signal } = options;
   signal?.throwIfAborted();
   // First of all: a missing device should cost no download.
-  const backend = await openBackend(device, { threads, tune, store: TILE_STORE });
+  const host = await findHost();
+  const backend = await openBackend(device, {
+    threads,
+    tune,
+    store: host?.tiles,
+    host: host?.compute,
+  });
   try {
     return await loadOnto(backend, source, options, start);
   } catch (error) {

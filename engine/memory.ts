@@ -4,13 +4,13 @@
  *
  * @module
  */
-import { totalmem } from "node:os";
 import type { Backend } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { type MemoryClass, sizeOf } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { stateShapes } from "./decoder.ts";
+import { findHost } from "./host/choose.ts";
 import { countLayerParameters, weightBytes, type WeightSource } from "./weights/mod.ts";
 
 /** Bytes by class, as `Model.memory` counts them after loading. */
@@ -129,15 +129,6 @@ function countBytes(
   };
 }
 
-/** Bytes of this machine's memory; endless where the permission to ask is denied. */
-function hostMemory(): number {
-  try {
-    return totalmem();
-  } catch {
-    return Infinity;
-  }
-}
-
 /** A run whose bytes are known. */
 export interface SizedRun {
   /** Names the model in messages. */
@@ -148,8 +139,9 @@ export interface SizedRun {
 }
 
 /** @throws {DeviceError} If a model cannot fit this machine's memory. */
-function expectHostFits({ id, contextLength, memory: { total, classes } }: SizedRun): void {
-  const room = hostMemory();
+async function expectHostFits(run: SizedRun): Promise<void> {
+  const { id, contextLength, memory: { total, classes } } = run;
+  const room = (await findHost())?.totalMemory() ?? Infinity;
   if (total <= room) return;
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
   throw new DeviceError(
@@ -171,6 +163,6 @@ export async function expectFits(
 ): Promise<void> {
   const { id, memory: { total, largest } } = run;
   // A GPU has memory of its own, unless it is a software adapter.
-  if (backend.name !== "webgpu" || backend.software) expectHostFits(run);
+  if (backend.name !== "webgpu" || backend.software) await expectHostFits(run);
   await backend.expectFree?.(id, total, largest);
 }

@@ -8,6 +8,7 @@ import { probeLimits } from "../kernels/js/limits.ts";
 import { measureWasm } from "../kernels/wasm/limits.ts";
 import { measureWebGpu } from "../kernels/webgpu/limits.ts";
 import { drawPrompt } from "./benchmark.ts";
+import { findHost } from "./host/choose.ts";
 import type { Model } from "./model.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
 import type { PassTimes } from "./runner.ts";
@@ -52,9 +53,10 @@ async function measureLimits({ name, threads }: Model["backend"]): Promise<Limit
     const { readGBs, flopsGFs } = probeLimits();
     return { gb_per_sec: readGBs, gflops_per_sec: flopsGFs };
   }
+  const host = (await findHost())?.compute;
   const { readBytesPerSec, flopsPerSec } = name === "wasm"
-    ? await measureWasm(threads)
-    : await measureWebGpu();
+    ? await measureWasm(threads, host)
+    : await measureWebGpu(host);
   return { gb_per_sec: readBytesPerSec / 1e9, gflops_per_sec: flopsPerSec / 1e9 };
 }
 

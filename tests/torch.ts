@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ByteSource } from "../engine/checkpoint/bytes.ts";
+import type { ByteSource } from "../engine/host/mod.ts";
 import { crc32 } from "../engine/checkpoint/torch/zip.ts";
 import { CheckpointError } from "../engine/errors.ts";
 

@@ -4,7 +4,8 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { type ByteSource, openFile } from "./bytes.ts";
+import { openFile } from "../host/files.ts";
+import type { ByteSource } from "../host/mod.ts";
 import type { HubOptions } from "../hub/fetch.ts";
 import { locate } from "./locate.ts";
 import {
@@ -78,7 +79,8 @@ export async function openWeights(path: string): Promise<Checkpoint> {
   };
   let contents: Contents;
   if (path.endsWith(".index.json")) {
-    const index = await readShardIndex(path);
+    using file = await openFile(path);
+    const index = await readShardIndex(file);
     const shards: Contents[] = [];
     for (const shard of await shardPaths(index)) shards.push(await open(shard));
     const metadata = Object.assign({}, ...shards.map((shard) => shard.metadata));

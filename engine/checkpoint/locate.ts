@@ -4,7 +4,7 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists, folderOf } from "./bytes.ts";
+import { beside, exists, folderOf, kindOf } from "../host/files.ts";
 import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
 
 /** The files of a model on disk. */
@@ -41,8 +41,9 @@ export async function locate(
   const fail = (expected: string): never => {
     throw new CheckpointError(`Cannot open "${source}": ${expected}`);
   };
-  if (!await exists(path)) return fail("there is no such file or folder");
-  if ((await Deno.stat(path)).isDirectory) {
+  const kind = await kindOf(path);
+  if (kind === null) return fail("there is no such file or folder");
+  if (kind === "folder") {
     for (const name of WEIGHTS) {
       const weights = beside(path, name);
       if (await exists(weights)) return { weights, folder: path };

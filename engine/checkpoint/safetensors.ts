@@ -10,7 +10,7 @@ import { widen } from "../../kernels/formats/mod.ts";
 import { bytesOf } from "../../kernels/tensor.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
-import type { ByteSource } from "./bytes.ts";
+import type { ByteSource } from "../host/mod.ts";
 
 /** Bytes of one element of each dtype of the format. */
 export const STORED_BYTES: Readonly<Record<string, number>> = {

@@ -4,8 +4,9 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
+import { beside, exists, folderOf, jsonObjectOf } from "../host/files.ts";
+import type { ByteSource } from "../host/mod.ts";
 import { isRecord } from "../json.ts";
-import { beside, exists, folderOf, readJsonObject } from "./bytes.ts";
 import type { StoredTensor } from "./safetensors.ts";
 
 /** What an index says: the file of each tensor, and which files there are. */
@@ -22,8 +23,9 @@ export interface ShardIndex {
  * Reads an index. Its files must lie beside it.
  * @throws {CheckpointError} when it is damaged, or names a file elsewhere.
  */
-export async function readShardIndex(path: string): Promise<ShardIndex> {
-  const { weight_map: map } = await readJsonObject(path);
+export async function readShardIndex(source: ByteSource): Promise<ShardIndex> {
+  const path = source.name;
+  const { weight_map: map } = await jsonObjectOf(source);
   const entries = isRecord(map) ? Object.entries(map) : [];
   if (!entries.length) {
     throw new CheckpointError(`Cannot read "${path}": expected a weight_map with a file a tensor`);

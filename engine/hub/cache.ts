@@ -9,9 +9,13 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
-import { exists } from "../checkpoint/bytes.ts";
+import { CheckpointError } from "../errors.ts";
+import { builtin } from "../host/builtin.ts";
+import { exists } from "../host/files.ts";
 import { type HubFile, type HubTimes, type Sink, WrongContent } from "./client.ts";
+import { isCommit } from "./names.ts";
+
+const { createHash } = builtin("node:crypto")!; // Deno has it
 
 /** As https://bford.info/cachedir/ has it; backups leave such a folder out. */
 const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
@@ -22,18 +26,6 @@ const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
 
 /** Bytes that are read at once when a part of a file is hashed. */
 const CHUNK_BYTES = 1 << 20;
-
-/** Whether a revision is a whole commit, which never moves and has no ref. */
-export function isCommit(revision: string): boolean {
-  return /^[0-9a-f]{40}$/.test(revision);
-}
-
-/** Whether a name from the network can be a path below a folder, on every system, and no way out of it. */
-export function isSafePath(name: string): boolean {
-  // deno-lint-ignore no-control-regex -- no name that is meant has a control character
-  if (name.length > 1000 || /[\\:\u0000-\u001f\u007f-\u009f]/.test(name)) return false;
-  return name.split("/").every((part) => part !== "" && part !== "." && part !== "..");
-}
 
 /** The part of the cache that belongs to one repository. */
 export class HubCache {
@@ -256,6 +248,25 @@ class Partial implements Sink, Disposable {
   [Symbol.dispose](): void {
     this.disk.close();
   }
+}
+
+/**
+ * The token that Python has kept in a file; "" if there is no such file.
+ * @throws what the system refuses it with.
+ */
+export async function readToken(path: string): Promise<string> {
+  try {
+    return (await Deno.readTextFile(path)).trim();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  }
+}
+
+/** Whether the system refused a file operation, in contrast to what a network refused. */
+export function isSystemError(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof CheckpointError) return false;
+  return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
 }
 
 /** Bytes of a file, links followed; undefined where there is none. */

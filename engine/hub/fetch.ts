@@ -7,11 +7,13 @@
  * @module
  */
 import { CheckpointError, messageOf } from "../errors.ts";
-import { exists } from "../checkpoint/bytes.ts";
-import { isRecord } from "../json.ts";
-import { HubCache, isCommit, isSafePath } from "./cache.ts";
-import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
 import { readShardIndex } from "../checkpoint/shards.ts";
+import { hostFor } from "../host/choose.ts";
+import { exists, openFile } from "../host/files.ts";
+import { isRecord } from "../json.ts";
+import type { HubCache } from "./cache.ts";
+import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
+import { checkNames, isCommit, isSafePath } from "./names.ts";
 
 /** How a repository is fetched. */
 export interface HubOptions {
@@ -49,8 +51,7 @@ export interface HubSurroundings extends HubTimes {
   readonly beforeWeights: (folder: string) => void | Promise<void>;
 }
 
-const SURROUNDINGS: HubSurroundings = {
-  env: (name) => Deno.env.get(name),
+const SURROUNDINGS: Omit<HubSurroundings, "env"> = {
   beforeWeights: () => {},
   retryMs: 500,
   maxWaitMs: 120_000,
@@ -101,10 +102,12 @@ export async function fetchRepository(
   options: HubOptions = {},
   surroundings: Partial<HubSurroundings> = {},
 ): Promise<string> {
-  const around = { ...SURROUNDINGS, ...surroundings };
   const { revision = "main", signal } = options;
   signal?.throwIfAborted();
   checkNames(repo, revision);
+  const { env } = await hostFor(`open "hf:${repo}"`);
+  const { HubCache, isSystemError, readToken } = await import("./cache.ts"); // for a host with files
+  const around = { ...SURROUNDINGS, env, ...surroundings };
   const folder = cacheFolder(options, around.env);
   const links = !isOn(around.env("HF_HUB_DISABLE_SYMLINKS"));
   const cache = new HubCache(folder, repo, links, around);
@@ -113,7 +116,7 @@ export async function fetchRepository(
       return await findOffline(cache, repo, revision);
     }
     const endpoint = endpointOf(repo, around.env);
-    const token = await tokenOf(repo, options, around.env);
+    const token = await tokenOf(repo, options, around.env, readToken);
     const client = new HubClient({ endpoint, token, repo, revision }, around);
     return await new Fetch(cache, client, options, around.beforeWeights).run();
   } catch (error) {
@@ -162,7 +165,7 @@ class Fetch {
   async #weights(listing: Listing, file: HubFile): Promise<HubFile[]> {
     if (!file.path.endsWith(".json")) return [file];
     await this.#bring(listing.commit, [file]);
-    const { files } = await readShardIndex(`${this.cache.snapshot(listing.commit)}/${file.path}`);
+    const files = await shardsOf(`${this.cache.snapshot(listing.commit)}/${file.path}`);
     return [file, ...files.map((name) => listing.shard(name, file.path))];
   }
 
@@ -300,6 +303,12 @@ class Listing {
   }
 }
 
+/** Names of the files that an index of weights on disk leads to. */
+async function shardsOf(path: string): Promise<readonly string[]> {
+  using index = await openFile(path);
+  return (await readShardIndex(index)).files;
+}
+
 /** The snapshot in the cache, if it has all that makes a model. */
 async function findOffline(cache: HubCache, repo: string, revision: string): Promise<string> {
   const commit = isCommit(revision) ? revision : await cache.readRef(revision);
@@ -321,28 +330,12 @@ async function findMissing(folder: string): Promise<string | undefined> {
   for (const name of WEIGHTS) {
     if (!await isThere(name)) continue;
     if (!name.endsWith(".json")) return undefined;
-    for (const file of (await readShardIndex(`${folder}/${name}`)).files) {
+    for (const file of await shardsOf(`${folder}/${name}`)) {
       if (!await isThere(file)) return file;
     }
     return undefined;
   }
   return WEIGHTS[0];
-}
-
-/** Names become parts of URLs and of paths. */
-function checkNames(repo: string, revision: string): void {
-  const fail = (expected: string): never => {
-    throw new CheckpointError(`Cannot open "hf:${repo}": expected ${expected}`);
-  };
-  const isName = /^(?:\w[\w.-]{0,95}\/)?\w[\w.-]{0,95}$/.test(repo);
-  if (!isName || /--|\.\.|[.-](?:\/|$)|\.git$/.test(repo)) {
-    fail(
-      "hf:owner/name, or hf:name, of letters, digits, ., _ and - (no -- and .., and neither . nor - at the ends), at most 96 each",
-    );
-  }
-  if (!isSafePath(revision) || /[ ~^?*[]/.test(revision)) {
-    fail(`a branch, a tag or a commit as the revision, got ${JSON.stringify(revision)}`);
-  }
 }
 
 function isOn(value: string | undefined): boolean {
@@ -382,6 +375,7 @@ async function tokenOf(
   repo: string,
   { token: given }: HubOptions,
   env: HubSurroundings["env"],
+  readToken: (path: string) => Promise<string>,
 ): Promise<string | undefined> {
   const fail = (expected: string): never => {
     throw new CheckpointError(`Cannot open "hf:${repo}": ${expected}`);
@@ -391,11 +385,9 @@ async function tokenOf(
     const named = env("HF_TOKEN_PATH");
     const path = named ? pathOf(named, env) : `${hubHome(env)}/token`;
     try {
-      token = (await Deno.readTextFile(path)).trim();
+      token = await readToken(path);
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) {
-        return fail(`the token at "${path}" cannot be read (${messageOf(error)}); set HF_TOKEN`);
-      }
+      return fail(`the token at "${path}" cannot be read (${messageOf(error)}); set HF_TOKEN`);
     }
   }
   // Anything else could not be sent, and the error would show it.
@@ -403,10 +395,4 @@ async function tokenOf(
     return fail("the token has characters that no token has; set HF_TOKEN to it and nothing else");
   }
   return token || undefined;
-}
-
-/** Whether the system refused something to do with files; what a network refused is told apart by then. */
-function isSystemError(error: unknown): boolean {
-  if (!(error instanceof Error) || error instanceof CheckpointError) return false;
-  return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
 }

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { beside, exists, folderOf, readJsonObject, readText } from "../checkpoint/bytes.ts";
 import { CheckpointError } from "../errors.ts";
+import { beside, exists, folderOf, kindOf, readJsonObject, readText } from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import { charTokenizer } from "./char.ts";
 import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
@@ -39,7 +39,7 @@ export interface TokenizerPlaces {
 export async function loadTokenizer(source: string | Record<string, unknown>): Promise<Tokenizer> {
   const found = typeof source !== "string"
     ? await fromRecord(source, {}, "the tokenizer that was given")
-    : await isFolder(source)
+    : await kindOf(source) === "folder"
     ? await findTokenizer({ folder: source })
     : await fromFile(source);
   if (typeof found === "string") throw new CheckpointError(found);
@@ -141,8 +141,4 @@ async function fromRecord(
 
 function show(value: unknown): string {
   return JSON.stringify(value) ?? "none";
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return await exists(path) && (await Deno.stat(path)).isDirectory;
 }

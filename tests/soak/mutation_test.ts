@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
-import type { ByteSource } from "../../engine/checkpoint/bytes.ts";
+import type { ByteSource } from "../../engine/host/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../../engine/checkpoint/safetensors.ts";
 import { readTorch } from "../../engine/checkpoint/torch/mod.ts";

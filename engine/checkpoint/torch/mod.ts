@@ -8,7 +8,7 @@
  */
 import { CheckpointError } from "../../errors.ts";
 import { define, isNaturals } from "../../json.ts";
-import type { ByteSource } from "../bytes.ts";
+import type { ByteSource } from "../../host/mod.ts";
 import { describe, Opaque, PickleGlobal, unpickle } from "./pickle.ts";
 import {
   findGlobal,

@@ -4,7 +4,7 @@
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
-import type { ByteSource } from "../bytes.ts";
+import type { ByteSource } from "../../host/mod.ts";
 
 /** Where the elements of a tensor lie in a file. Nothing of it is checked here. */
 export interface Layout {

@@ -8,7 +8,7 @@
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
-import type { ByteSource } from "../bytes.ts";
+import type { ByteSource } from "../../host/mod.ts";
 
 /** A member, as the directory tells of it. */
 export interface ZipMember {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { exists, openFile, readJsonObject } from "../../../engine/checkpoint/bytes.ts";
+import { exists, openFile, readJsonObject } from "../../../engine/host/files.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture } from "../../testing.ts";
@@ -91,7 +91,7 @@ Deno.test({
 
 const mayReadAll = Deno.build.os === "windows" || Deno.uid() === 0;
 if (mayReadAll) {
-  console.warn("bytes_test.ts: SKIPPED, a file without permission, since root may read everything");
+  console.warn("files_test.ts: SKIPPED, a file without permission, since root may read everything");
 }
 
 Deno.test({

@@ -1,0 +1,29 @@
+/**
+ * The choice of the host, by the runtime's globals.
+ *
+ * @module
+ */
+import { CheckpointError } from "../errors.ts";
+import type { Host } from "./mod.ts";
+
+let found: Promise<Host | null> | undefined;
+
+/** The host of this runtime, loaded by the first call; null in a page, which has none yet. */
+export function findHost(): Promise<Host | null> {
+  return found ??= "Deno" in globalThis
+    ? import("./deno.ts").then(({ DENO_HOST }) => DENO_HOST)
+    : Promise.resolve(null);
+}
+
+/**
+ * The host of this runtime, for a task that needs one.
+ * @param task what cannot be done without a host, for the message: `open "model.pt"`.
+ * @throws {CheckpointError} If there is no host.
+ */
+export async function hostFor(task: string): Promise<Host> {
+  const host = await findHost();
+  if (host) return host;
+  throw new CheckpointError(
+    `Cannot ${task}: expected a runtime with files, got one without; run it on Deno`,
+  );
+}

@@ -1,0 +1,76 @@
+/**
+ * The host on Deno.
+ *
+ * @module
+ */
+import { WEB_HOST } from "../../kernels/host.ts";
+import { CheckpointError, messageOf } from "../errors.ts";
+import type { ByteSource, Host, PathKind } from "./mod.ts";
+import { readPlatform, totalMemory } from "./platform.ts";
+import { TILE_STORE } from "./tile_cache.ts";
+
+/** Deno's files, environment and machine. */
+export const DENO_HOST: Host = {
+  open: openFile,
+  kindOf,
+  env: (name) => Deno.env.get(name),
+  tiles: TILE_STORE,
+  totalMemory,
+  platform: readPlatform,
+  compute: WEB_HOST,
+};
+
+async function openFile(path: string): Promise<ByteSource> {
+  try {
+    // open() would block on a pipe, so the kind is looked up first.
+    const { isFile, size } = await Deno.stat(path);
+    if (!isFile) throw new CheckpointError(`Cannot open "${path}": expected a regular file`);
+    return new FileSource(path, size, await Deno.open(path));
+  } catch (error) {
+    throw asCheckpointError(error, path);
+  }
+}
+
+async function kindOf(path: string): Promise<PathKind> {
+  try {
+    return (await Deno.stat(path)).isDirectory ? "folder" : "file";
+  } catch (error) {
+    const { NotFound, NotADirectory } = Deno.errors;
+    if (error instanceof NotFound || error instanceof NotADirectory) return null;
+    throw asCheckpointError(error, path);
+  }
+}
+
+class FileSource implements ByteSource {
+  constructor(readonly name: string, readonly size: number, readonly file: Deno.FsFile) {}
+
+  // deno-lint-ignore require-await -- a promise by contract; a synchronous read is 2 to 3 times as fast
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    try {
+      this.file.seekSync(offset, Deno.SeekMode.Start);
+      for (let done = 0; done < into.length;) {
+        const count = this.file.readSync(into.subarray(done));
+        if (count === null) {
+          throw new CheckpointError(
+            `Cannot read "${this.name}": expected ${into.length} bytes at ${offset}, got ${done}`,
+          );
+        }
+        done += count;
+      }
+    } catch (error) {
+      throw asCheckpointError(error, this.name);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.file.close();
+  }
+}
+
+function asCheckpointError(error: unknown, path: string): CheckpointError {
+  if (error instanceof CheckpointError) return error;
+  if (error instanceof Deno.errors.NotFound) {
+    return new CheckpointError(`Cannot open "${path}": there is no such file`);
+  }
+  return new CheckpointError(`Cannot open "${path}": ${messageOf(error)}`);
+}

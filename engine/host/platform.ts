@@ -1,0 +1,67 @@
+/**
+ * Facts about the machine and the runtime: system, processor, memory, versions, checkout.
+ *
+ * @module
+ */
+import { builtin } from "./builtin.ts";
+import type { Platform } from "./mod.ts";
+
+const os = builtin("node:os")!; // Deno has it
+
+/** Facts for a report. */
+export async function readPlatform(): Promise<Platform> {
+  const { deno, v8, typescript } = Deno.version;
+  return {
+    os: osName(),
+    cpu: cpuModel(),
+    versions: { deno, v8, typescript },
+    commit: await checkoutCommit(),
+  };
+}
+
+/** Bytes of the machine's memory; Infinity without permission to ask. */
+export function totalMemory(): number {
+  try {
+    return os.totalmem();
+  } catch {
+    return Infinity;
+  }
+}
+
+/** The system's name and release; without permission to ask, what Deno was built for. */
+function osName(): string {
+  try {
+    return `${os.type()} ${os.release()} ${os.arch()}`;
+  } catch {
+    return Deno.build.target;
+  }
+}
+
+function cpuModel(): string {
+  try {
+    return os.cpus()[0]?.model.trim() || Deno.build.arch;
+  } catch {
+    return Deno.build.arch;
+  }
+}
+
+/** HEAD of the checkout that this file is in; null outside of one, without git, or without permission to run it. */
+async function checkoutCommit(): Promise<string | null> {
+  const root = new URL("../../", import.meta.url);
+  if (root.protocol !== "file:") return null;
+  try {
+    const git = new Deno.Command("git", {
+      args: ["rev-parse", "--show-prefix", "HEAD"],
+      cwd: root,
+      stdout: "piped",
+      stderr: "null",
+    });
+    const { success, stdout } = await git.output();
+    // The prefix is empty only at the root of a checkout: a copy inside another project has that
+    // project's commit, not ours.
+    const [prefix, commit] = new TextDecoder().decode(stdout).split("\n");
+    return success && prefix === "" && /^[0-9a-f]{40}$/.test(commit) ? commit : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,76 @@
+/** The library on a runtime that has no host: a process in which neither Deno nor Node can be found. */
+import assert from "node:assert/strict";
+import { findHost, hostFor } from "../../../engine/host/choose.ts";
+
+const MOD = new URL("../../../mod.ts", import.meta.url).href;
+const CONFIG = new URL("../../../deno.json", import.meta.url).pathname;
+
+/** What a script prints that finds the library in `wgslm` and no runtime. */
+async function withoutRuntime(script: string): Promise<string[]> {
+  const code = `
+    const { log } = console;
+    for (const name of ["Deno", "process"]) {
+      if (!Reflect.deleteProperty(globalThis, name) || name in globalThis) throw new Error(name);
+    }
+    const wgslm = await import(${JSON.stringify(MOD)});
+    ${script}`;
+  const { code: status, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--config", CONFIG, code],
+    env: { NO_COLOR: "1" },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  assert.equal(status, 0, err);
+  return out.trimEnd().split("\n");
+}
+
+Deno.test("findHost() gives one host, with the machine's facts, when this is Deno", async () => {
+  const host = await findHost();
+  assert.ok(host);
+  assert.equal(await hostFor("do this"), host);
+  assert.ok(host.totalMemory() > 2 ** 20);
+  const { versions, commit } = await host.platform();
+  assert.equal(versions.deno, Deno.version.deno);
+  assert.ok(commit === null || /^[0-9a-f]{40}$/.test(commit));
+});
+
+Deno.test("a model runs and tokenizers encode when there is no host", async () => {
+  const lines = await withoutRuntime(`
+    const chars = await wgslm.loadTokenizer({ type: "char", vocab: ["a", "b"] });
+    log(chars.encode("ba").join());
+    const gpt2 = await wgslm.loadTokenizer({ type: "bpe", encoding_name: "gpt2" });
+    log(gpt2.encode("Hello world").join());
+    const config = {
+      model_type: "gpt2", vocab_size: 50, n_embd: 8, n_head: 2, n_layer: 1, n_positions: 16,
+    };
+    for (const device of ["js", "wasm"]) {
+      await using model = await wgslm.loadModel({ config }, { device, threads: 2 });
+      log(model.backend.threads, (await model.logits([1, 2])).length);
+    }`);
+  assert.deepEqual(lines, ["1,0", "15496,995", "1 100", "2 100"]);
+});
+
+Deno.test("what needs a file is refused in one sentence when there is no host", async () => {
+  const lines = await withoutRuntime(`
+    const told = (work) => work.then(() => log("done"), ({ name, message }) => log(name, message));
+    const config = {
+      model_type: "gpt2", vocab_size: 50, n_embd: 8, n_head: 2, n_layer: 1, n_positions: 16,
+    };
+    await told(wgslm.openCheckpoint("model.pt"));
+    await told(wgslm.loadTokenizer("folder"));
+    await told(wgslm.loadConfig("bench.toml"));
+    await told(wgslm.loadModel("hf:owner/name", { device: "js" }));
+    await using model = await wgslm.loadModel({ config }, { device: "js" });
+    await told(wgslm.benchmark(model, { prompt: [1], genTokens: 1, warmupTokens: 1 }));`);
+  const refusals = [
+    'open "model.pt"',
+    'open "folder"',
+    'open "bench.toml"',
+    'open "hf:owner/name"',
+  ];
+  assert.deepEqual(
+    lines,
+    [...refusals, "benchmark"].map((task) =>
+      `CheckpointError Cannot ${task}: expected a runtime with files, got one without; run it on Deno`
+    ),
+  );
+});
