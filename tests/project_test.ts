@@ -40,6 +40,7 @@ interface ModuleInfo {
   readonly dependencies?: readonly {
     readonly code?: { readonly specifier?: string };
     readonly type?: { readonly specifier?: string };
+    readonly isDynamic?: boolean;
   }[];
 }
 
@@ -51,6 +52,24 @@ function workers(): string[] {
   );
 }
 
+/** The modules that a file leads to, those that it may load later too. */
+function modulesOf(root: string): readonly ModuleInfo[] {
+  const { modules } = JSON.parse(deno("info", "--json", root).out) as { modules: ModuleInfo[] };
+  return modules;
+}
+
+/** The specifiers of what a file loads before it runs. */
+function loadedAtOnce(root: string, modules: readonly ModuleInfo[]): string[] {
+  const dependencies = new Map(modules.map((module) => [module.specifier, module.dependencies]));
+  const loaded = new Set([new URL(root, ROOT).href]);
+  for (const specifier of loaded) {
+    for (const { code, isDynamic } of dependencies.get(specifier) ?? []) {
+      if (code?.specifier !== undefined && !isDynamic) loaded.add(code.specifier);
+    }
+  }
+  return [...loaded];
+}
+
 /** What each file imports, types too; all paths from the root on. */
 function importGraph(): ReadonlyMap<string, readonly string[]> {
   const graph = new Map<string, string[]>();
@@ -58,8 +77,7 @@ function importGraph(): ReadonlyMap<string, readonly string[]> {
   const isOurs = (specifier?: string) => specifier !== undefined && specifier.startsWith(ROOT.href);
   // A worker is a root of its own: nothing imports it, and `deno info` does not follow its URL.
   for (const root of [...Object.values(denoJson.exports), ...workers()]) {
-    const { modules } = JSON.parse(deno("info", "--json", root).out) as { modules: ModuleInfo[] };
-    for (const { specifier, error, dependencies = [] } of modules) {
+    for (const { specifier, error, dependencies = [] } of modulesOf(root)) {
       if (!isOurs(specifier)) continue;
       assert.equal(error, undefined, specifier);
       const targets = dependencies.flatMap(({ code, type }) => [code?.specifier, type?.specifier]);
@@ -124,14 +142,32 @@ Deno.test("findCircle() finds the way round when there is one", () => {
   assert.deepEqual(findCircle(graph), ["c", "d", "c"]);
 });
 
-Deno.test("kernels/ and the decoder use web standards alone", () => {
+/** A use of the runtime: a member of `Deno` or `process`, or a built-in module. */
+const RUNTIME = /\bDeno\.|\bprocess\??\.|["'`]node:/;
+
+Deno.test("only the host, the hub's cache and the command line use the runtime", () => {
   const portable = SOURCES.filter((path) =>
-    /^kernels\/|^engine\/(decoder|runner|generate)\.ts$/.test(path)
+    !/^engine\/(host\/|hub\/cache\.ts$)|^cli(\/|\.ts$)/.test(path)
   );
-  assert.ok(portable.length > 20);
-  const strays = portable.filter((path) => /\bDeno\.|["']node:/.test(withoutComments(read(path))));
-  assert.deepEqual(strays, []);
+  assert.ok(portable.length > 120, `${portable.length} files`);
+  assert.deepEqual(portable.filter((path) => RUNTIME.test(withoutComments(read(path)))), []);
 });
+
+for (const root of Object.values(denoJson.exports).filter((path) => path !== "./cli.ts")) {
+  Deno.test(`${root} loads in a page, and bundles for one`, () => {
+    const modules = modulesOf(root);
+    const ours = loadedAtOnce(root, modules).filter((specifier) => specifier.startsWith(ROOT.href))
+      .map((specifier) => specifier.slice(ROOT.href.length));
+    assert.ok(ours.length > 50, `${ours.length} files`);
+    assert.deepEqual(ours.filter((path) => /\bDeno\./.test(withoutComments(read(path)))), []);
+    // Even an import that is never reached in a page makes bundlers fail.
+    const builtins = modules.flatMap(({ specifier, dependencies = [] }) =>
+      dependencies.filter(({ code }) => code?.specifier?.startsWith("node:"))
+        .map(({ code }) => `${specifier} imports ${code?.specifier}`)
+    );
+    assert.deepEqual(builtins, []);
+  });
+}
 
 Deno.test("files have at most 500 lines", () => {
   const paths = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")];
