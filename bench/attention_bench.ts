@@ -12,7 +12,7 @@ const SHAPES: readonly [H: number, D: number, length: number][] = [
 
 const cases = SHAPES.map(([H, D, length]) => {
   const [k, v] = [stored(H * length * D, "F32"), stored(H * length * D, "F32")];
-  const cache = { k: k.data as Float32Array, v: v.data as Float32Array };
+  const cache = { k: k.words, v: v.words };
   const [q, y] = [randomNumbers(H * D, 5), new Float32Array(H * D)];
   const shape = { H, G: H, D, S: length };
   const [scores, sums] = [new Float64Array(length), new Float64Array(D)];

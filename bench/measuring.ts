@@ -4,6 +4,7 @@
  * @module
  */
 import { narrow, type WeightDtype } from "../kernels/formats/mod.ts";
+import { bytesOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 
 /** The middle of an odd number of values. */
@@ -138,7 +139,7 @@ export function stored(count: number, dtype: WeightDtype) {
   for (let at = 0; at < count; at += page.length) {
     values.set(page.subarray(0, Math.min(page.length, count - at)), at);
   }
-  const data = narrow(values, dtype);
+  const data = bytesOf(narrow(values, dtype));
   return { data, words: new Float32Array(data.buffer, 0, data.byteLength >> 2) };
 }
 

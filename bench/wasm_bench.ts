@@ -6,7 +6,7 @@
  */
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
 import { BYTES, narrow, type Weight, type WeightDtype } from "../kernels/formats/mod.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import { bytesOf, type Tensor } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
@@ -43,7 +43,7 @@ function filled(backend: Backend, shape: readonly number[], seed: number): Tenso
 
 /** A weight of numbers such as models have; small ones among them are below F16's least normal one. */
 function weight(backend: Backend, N: number, K: number, dtype: WeightDtype) {
-  const small = narrow(randomNumbers(1 << 16, 3).map((v) => 0.04 * v), dtype);
+  const small = bytesOf(narrow(randomNumbers(1 << 16, 3).map((v) => 0.04 * v), dtype));
   return backend.weight([N, K], dtype, (_row, _count, into) => {
     for (let at = 0; at < into.length; at += small.length) {
       into.set(small.subarray(0, Math.min(small.length, into.length - at)), at);

@@ -14,7 +14,7 @@ import { openGpu } from "../kernels/webgpu/device.ts";
 import { LIMIT_FLOPS, multiplyCall, readCall } from "../kernels/webgpu/limits.ts";
 import { Compiler } from "../kernels/webgpu/pipeline.ts";
 import { StepQueue } from "../kernels/webgpu/queue.ts";
-import { randomNumbers } from "../tests/testing.ts";
+import { fillFrom, randomNumbers } from "../tests/testing.ts";
 import { median, type Share, sharesAfter, stored } from "./measuring.ts";
 
 interface Shape {
@@ -222,9 +222,7 @@ async function printAgainstTypedArrays(): Promise<void> {
       const x = backend.tensor([T, K], "F32", "activations");
       const out = backend.tensor([T, N], "F32", "activations");
       backend.write(x, xs);
-      const weight = await backend.weight([N, K], dtype, (row, count, into) => {
-        into.set(data.subarray(row * K, (row + count) * K));
-      }, { stored: "NK" });
+      const weight = await backend.weight([N, K], dtype, fillFrom(data), { stored: "NK" });
       const build = (k: Recorder) => k.matmul(out, x, weight);
       const step = { rows: T, position: 0, slot: 0, length: T };
       const webgpu = planWork(backend, await backend.record(build), { name: "", step, out, build });

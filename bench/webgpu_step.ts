@@ -7,6 +7,7 @@
  */
 import type { Recorder } from "../kernels/backend.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
+import { bytesOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { median, percent } from "./measuring.ts";
 
@@ -16,7 +17,7 @@ const ROUNDS = 9;
 
 await using backend = await openWebGpuBackend();
 const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
-const page = randomNumbers(1 << 18, 1);
+const page = bytesOf(randomNumbers(1 << 18, 1));
 const weight = (N: number, K: number) =>
   backend.weight([N, K], "F32", (_row, _count, into) => {
     for (let at = 0; at < into.length; at += page.length) {

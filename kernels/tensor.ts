@@ -26,12 +26,12 @@ export interface Tensor {
   readonly dtype: Dtype;
 }
 
-/** Gives rows `row` … `row + count` of a weight as they are stored, in the weight's dtype (F16 and BF16 as bits). */
-export type FillRows = (
-  row: number,
-  count: number,
-  into: Float32Array | Uint16Array,
-) => void | Promise<void>;
+/**
+ * Gives rows `row` … `row + count` of a weight as they are stored: whole blocks of the weight's dtype,
+ * little-endian, that fill `into`. `into` starts at a multiple of four bytes, so that arrays of numbers may
+ * view it.
+ */
+export type FillRows = (row: number, count: number, into: Uint8Array) => void | Promise<void>;
 
 /** The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or inputs (GPT-2's Conv1D). */
 export type StoredOrder = "NK" | "KN";
@@ -42,6 +42,6 @@ export function sizeOf(shape: readonly number[]): number {
 }
 
 /** The bytes of a typed array, shared and not copied. Every platform of Deno is little-endian, as the files are. */
-export function bytesOf(data: HostArray): Uint8Array<ArrayBuffer> {
+export function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
   return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }

@@ -7,6 +7,7 @@ import { AssertionError } from "node:assert";
 import type { GenerateOptions } from "../engine/generate.ts";
 import type { Model } from "../engine/model.ts";
 import { threefry } from "../kernels/ops/sample/mod.ts";
+import { bytesOf, type FillRows, type HostArray } from "../kernels/tensor.ts";
 
 /** |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and carries no number of its own. */
 export const TOLERANCE = {
@@ -67,6 +68,14 @@ export function randomNumbers(count: number, seed: number): Float32Array {
     { length: count },
     (_, i) => threefry(seed, 0, i, 0) / 2 ** 31 - 1,
   );
+}
+
+/** A weight's rows out of an array that holds all of them, as they are stored. */
+export function fillFrom(data: HostArray | Uint8Array): FillRows {
+  return (row, count, into) => {
+    const rowBytes = into.length / count;
+    into.set(bytesOf(data).subarray(row * rowBytes, (row + count) * rowBytes));
+  };
 }
 
 /** Path of a file below tests/fixtures. */

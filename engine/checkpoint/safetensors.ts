@@ -6,28 +6,57 @@
  *
  * @module
  */
-import { widen } from "../../kernels/formats/mod.ts";
-import { bytesOf } from "../../kernels/tensor.ts";
+import { BF16, F16, F32 } from "../../kernels/formats/float.ts";
+import type { Format } from "../../kernels/formats/mod.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
 import type { ByteSource } from "../host/mod.ts";
 
-/** Bytes of one element of each dtype of the format. */
-export const STORED_BYTES: Readonly<Record<string, number>> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U64: 8,
-  U32: 4,
-  U16: 2,
-  U8: 1,
-  BOOL: 1,
+/** A dtype of the format: bytes of an element, and how stored elements become F32. */
+type StoredDtype = Pick<Format, "bytes" | "decode">;
+
+/** Every dtype of the format. Weights may be kept in those that have a record; the others are widened to F32. */
+export const STORED: Readonly<Record<string, StoredDtype>> = {
+  F64: numbers(Float64Array),
+  F32,
+  F16,
+  BF16,
+  I64: integers64(BigInt64Array),
+  I32: numbers(Int32Array),
+  I16: numbers(Int16Array),
+  I8: numbers(Int8Array),
+  U64: integers64(BigUint64Array),
+  U32: numbers(Uint32Array),
+  U16: numbers(Uint16Array),
+  U8: numbers(Uint8Array),
+  BOOL: numbers(Uint8Array),
 };
+
+interface ArrayType<A> {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBufferLike, byteOffset: number, count: number): A;
+}
+
+/** Elements that a typed array reads as numbers. */
+function numbers(Elements: ArrayType<ArrayLike<number>>): StoredDtype {
+  return {
+    bytes: Elements.BYTES_PER_ELEMENT,
+    decode(into, { buffer, byteOffset }) {
+      into.set(new Elements(buffer, byteOffset, into.length));
+    },
+  };
+}
+
+/** 64-bit integers, rounded to F32 by way of F64. */
+function integers64(Elements: ArrayType<BigInt64Array | BigUint64Array>): StoredDtype {
+  return {
+    bytes: Elements.BYTES_PER_ELEMENT,
+    decode(into, { buffer, byteOffset }) {
+      const integers = new Elements(buffer, byteOffset, into.length);
+      for (let i = 0; i < into.length; i++) into[i] = Number(integers[i]);
+    },
+  };
+}
 
 /** The format's own bound. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -133,11 +162,9 @@ function checkEntry(
   fail: (expected: string) => never,
 ): StoredTensor {
   const of = `tensor "${name}"`;
-  if (typeof dtype !== "string" || !Object.hasOwn(STORED_BYTES, dtype)) {
+  if (typeof dtype !== "string" || !Object.hasOwn(STORED, dtype)) {
     return fail(
-      `${of} to have a dtype of ${Object.keys(STORED_BYTES).join(" ")}, got ${
-        JSON.stringify(dtype)
-      }`,
+      `${of} to have a dtype of ${Object.keys(STORED).join(" ")}, got ${JSON.stringify(dtype)}`,
     );
   }
   if (!isNaturals(shape)) return fail(`${of} to have a shape, got ${JSON.stringify(shape)}`);
@@ -150,7 +177,7 @@ function checkEntry(
     fail(`${of} within the file's ${dataBytes} bytes of data, got [${begin}, ${end}]`);
   }
   // Past the file's size the product need not be exact, so that it cannot overflow into a right answer.
-  let byteLength = STORED_BYTES[dtype];
+  let byteLength = STORED[dtype].bytes;
   for (const extent of shape) byteLength *= extent;
   if (byteLength !== end - begin) {
     fail(`${of} ${dtype} [${shape}] to have ${byteLength} bytes, got ${end - begin}`);
@@ -199,44 +226,9 @@ function isColonNext(text: string, at: number): boolean {
 }
 
 /** Widens stored bytes of any dtype of the table to F32. */
-export function decode(bytes: Uint8Array<ArrayBuffer>, dtype: string): Float32Array {
-  const { buffer, byteOffset } = bytes;
-  const count = bytes.length / STORED_BYTES[dtype];
-  const out = new Float32Array(count);
-  switch (dtype) {
-    case "F32":
-      bytesOf(out).set(bytes);
-      break;
-    case "F16":
-    case "BF16":
-      widen(out, new Uint16Array(buffer, byteOffset, count), dtype, 0, count);
-      break;
-    case "F64":
-      out.set(new Float64Array(buffer, byteOffset, count));
-      break;
-    case "I64":
-      new BigInt64Array(buffer, byteOffset, count).forEach((n, i) => out[i] = Number(n));
-      break;
-    case "U64":
-      new BigUint64Array(buffer, byteOffset, count).forEach((n, i) => out[i] = Number(n));
-      break;
-    case "I32":
-      out.set(new Int32Array(buffer, byteOffset, count));
-      break;
-    case "U32":
-      out.set(new Uint32Array(buffer, byteOffset, count));
-      break;
-    case "I16":
-      out.set(new Int16Array(buffer, byteOffset, count));
-      break;
-    case "U16":
-      out.set(new Uint16Array(buffer, byteOffset, count));
-      break;
-    case "I8":
-      out.set(new Int8Array(buffer, byteOffset, count));
-      break;
-    default: // U8, BOOL
-      out.set(bytes);
-  }
+export function decode(bytes: Uint8Array, dtype: string): Float32Array {
+  const stored = STORED[dtype];
+  const out = new Float32Array(bytes.length / stored.bytes);
+  stored.decode(out, bytes);
   return out;
 }

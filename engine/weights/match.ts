@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
-import { bytesOf, type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
+import { FORMATS, isWeightDtype, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
-import { decode, STORED_BYTES } from "../checkpoint/safetensors.ts";
+import { STORED } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";
 import { BUFFERS, NAMES } from "./names.ts";
 import {
@@ -53,10 +53,10 @@ export async function checkpointWeights(
       return isWeightDtype(first) && !others.length ? first : "F32";
     },
     fill: (spec, kept) => async (row, count, into) => {
-      const rowLength = into.length / count;
+      const rowBytes = into.length / count;
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {
-        const part = into.subarray((from - row) * rowLength, (to - row) * rowLength);
-        await readNumbers(checkpoint, infoOf(run), start * rowLength, part, kept);
+        const part = into.subarray((from - row) * rowBytes, (to - row) * rowBytes);
+        await readRows(checkpoint, infoOf(run), start, { into: part, rowBytes, kept });
       }
     },
   };
@@ -78,24 +78,25 @@ function* piecesOf(spec: WeightSpec, begin: number, end: number) {
   }
 }
 
-/** Fills `into` with a tensor's numbers from `start` on, in the dtype that they are to be kept in. */
-async function readNumbers(
+/** Fills `into` with a tensor's rows from row `start` on, `rowBytes` each, in the dtype that they are kept in. */
+async function readRows(
   checkpoint: Checkpoint,
   { name, dtype }: TensorInfo,
   start: number,
-  into: Float32Array | Uint16Array,
-  kept: WeightDtype,
+  { into, rowBytes, kept }: {
+    readonly into: Uint8Array;
+    readonly rowBytes: number;
+    readonly kept: WeightDtype;
+  },
 ): Promise<void> {
-  const size = STORED_BYTES[dtype];
-  if (dtype === kept) return await checkpoint.readBytes(name, start * size, bytesOf(into));
-  const bytes = new Uint8Array(into.length * size);
-  await checkpoint.readBytes(name, start * size, bytes);
-  into.set(narrow(decode(bytes, dtype), kept));
-}
-
-/** The dtypes that a weight keeps as it is stored. */
-function isWeightDtype(dtype: string): dtype is WeightDtype {
-  return dtype === "F32" || dtype === "F16" || dtype === "BF16";
+  if (dtype === kept) return await checkpoint.readBytes(name, start * rowBytes, into);
+  const stored = STORED[dtype];
+  const bytes = new Uint8Array(numbersIn(kept, into.length) * stored.bytes);
+  await checkpoint.readBytes(name, start * numbersIn(kept, rowBytes) * stored.bytes, bytes);
+  const { view, encode } = FORMATS[kept];
+  const numbers = view ? view(into) : new Float32Array(numbersIn(kept, into.length));
+  stored.decode(numbers, bytes);
+  if (!view) encode(into, numbers);
 }
 
 /** Finds each wanted tensor in a file, by the first of its names. */
@@ -167,7 +168,7 @@ function list(what: string, items: readonly string[]): string[] {
 async function sameBytes(checkpoint: Checkpoint, a: TensorInfo, b: TensorInfo): Promise<boolean> {
   if (checkpoint.sharesBytes(a.name, b.name)) return true;
   if (a.dtype !== b.dtype || `${a.shape}` !== `${b.shape}`) return false;
-  const size = sizeOf(a.shape) * STORED_BYTES[a.dtype];
+  const size = sizeOf(a.shape) * STORED[a.dtype].bytes;
   const [left, right] = [new Uint8Array(1 << 20), new Uint8Array(1 << 20)];
   for (let at = 0; at < size; at += left.length) {
     const count = Math.min(left.length, size - at);

@@ -10,8 +10,14 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
-import { BYTES, narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
-import { type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
+import {
+  narrow,
+  storedBytes,
+  type Weight,
+  type WeightDtype,
+  widen,
+} from "../../kernels/formats/mod.ts";
+import { bytesOf, type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { Architecture, LayerShape, Rope as RopeFacts } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
 import { type LayerSpec, type SpecTree, type WeightSpec, weightSpecs } from "./specs.ts";
@@ -126,8 +132,8 @@ export interface Weights {
  */
 export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): number {
   return weightSpecs(source.specs).reduce((bytes, spec) => {
-    const each = spec.shape.length === 1 ? 4 : BYTES[source.dtype(spec)];
-    return bytes + each * sizeOf(spec.shape);
+    const dtype = spec.shape.length === 1 ? "F32" : source.dtype(spec);
+    return bytes + storedBytes(dtype, sizeOf(spec.shape));
   }, 0);
 }
 
@@ -243,7 +249,7 @@ function uploader(
   const vector = async (spec: WeightSpec): Promise<Tensor> => {
     const tensor = backend.tensor(spec.shape, "F32", "weights");
     const values = new Float32Array(sizeOf(spec.shape));
-    await fill(spec, "F32")(0, values.length, values);
+    await fill(spec, "F32")(0, values.length, bytesOf(values));
     backend.write(tensor, values);
     return tensor;
   };

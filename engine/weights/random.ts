@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { Architecture } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
 import { runsOf, specTree } from "./specs.ts";
@@ -15,13 +15,17 @@ export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype)
     dtype: () => dtype,
     fill: (spec, kept) => {
       const { shape, initial = 0 } = spec;
-      if (shape.length === 1) return (_row, _count, into) => void into.fill(initial);
+      const { view, encode } = FORMATS[kept];
+      if (shape.length === 1) {
+        return (_row, count, into) => encode(into, new Float32Array(count).fill(initial));
+      }
       const [{ names: [name], start }] = runsOf(spec);
       let state = hash(seed, start ? `${name} ${start}` : name);
       let scratch = new Float32Array(0); // one for all runs of rows, so that nothing waits for the collector
       return (_row, _count, into) => {
-        if (kept !== "F32" && scratch.length < into.length) scratch = new Float32Array(into.length);
-        const values = kept === "F32" ? into as Float32Array : scratch.subarray(0, into.length);
+        const count = numbersIn(kept, into.length);
+        if (!view && scratch.length < count) scratch = new Float32Array(count);
+        const values = view ? view(into) : scratch.subarray(0, count);
         // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003), the cheapest that will do.
         for (let i = 0; i < values.length; i++) {
           state ^= state << 13;
@@ -29,7 +33,7 @@ export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype)
           state ^= state << 5;
           values[i] = state * (0.02 * Math.sqrt(3) / 2 ** 31);
         }
-        if (kept !== "F32") into.set(narrow(values, kept));
+        if (!view) encode(into, values);
       };
     },
   };

@@ -1,15 +1,23 @@
 /**
- * Formats of weights: the number types that a weight is stored in, and what the kernels know of each.
+ * Formats of weights: the table, and what is computed from a row of it.
+ *
+ * A new format is one file beside this one and one row of `FORMATS`.
  *
  * @module
  */
-import type { Dtype, HostArray } from "../tensor.ts";
+import { bytesOf, type HostArray } from "../tensor.ts";
+import { hostArray } from "./elements.ts";
+import { BF16, F16, F32 } from "./float.ts";
+import type { Format } from "./format.ts";
+
+export { BYTES, hostArray, hostView } from "./elements.ts";
+export type { Format } from "./format.ts";
+
+/** Every format, by the name that files give it. */
+export const FORMATS = { F32, F16, BF16 } satisfies Record<string, Format>;
 
 /** The dtypes that a weight may be stored in. */
-export type WeightDtype = "F32" | "F16" | "BF16";
-
-/** Bytes of one element. */
-export const BYTES: Readonly<Record<Dtype, number>> = { F32: 4, F16: 2, BF16: 2, I32: 4, U32: 4 };
+export type WeightDtype = keyof typeof FORMATS;
 
 /**
  * A matrix [N, K] in the layout that its backend likes best; y = x · Wᵀ gives N numbers for K.
@@ -22,18 +30,41 @@ export interface Weight {
   readonly dtype: WeightDtype;
 }
 
-/** A zeroed host array for `count` elements of `dtype`. */
-export function hostArray(dtype: Dtype, count: number): HostArray {
-  switch (dtype) {
-    case "F32":
-      return new Float32Array(count);
-    case "I32":
-      return new Int32Array(count);
-    case "U32":
-      return new Uint32Array(count);
-    default:
-      return new Uint16Array(count);
+/** Whether a dtype's name is that of a weight format. */
+export function isWeightDtype(dtype: string): dtype is WeightDtype {
+  return Object.hasOwn(FORMATS, dtype);
+}
+
+/** Bytes of `count` stored numbers, a multiple of the format's block. */
+export function storedBytes(dtype: WeightDtype, count: number): number {
+  const { block, bytes } = FORMATS[dtype];
+  return count / block * bytes;
+}
+
+/** Numbers that so many stored bytes hold. */
+export function numbersIn(dtype: WeightDtype, byteLength: number): number {
+  const { block, bytes } = FORMATS[dtype];
+  return byteLength / bytes * block;
+}
+
+/**
+ * Stored numbers as one array element each, to move them bit for bit.
+ * @throws {RangeError} when the format's blocks hold several numbers.
+ */
+export function wordsOf(
+  dtype: WeightDtype,
+  { buffer, byteOffset, byteLength }: Uint8Array,
+): Uint16Array | Uint32Array {
+  const { block, bytes } = FORMATS[dtype];
+  if (block !== 1) {
+    throw new RangeError(
+      `Cannot transpose "${dtype}": expected a block of one number, got ${block}; store it as NK`,
+    );
   }
+  const count = byteLength / bytes;
+  return bytes === 2
+    ? new Uint16Array(buffer, byteOffset, count)
+    : new Uint32Array(buffer, byteOffset, count);
 }
 
 /**
@@ -47,16 +78,11 @@ export function widen(
   start: number,
   count: number,
 ): void {
-  if (dtype === "F32") {
-    into.set((data as Float32Array).subarray(start, start + count));
-  } else if (dtype === "F16") {
-    const f16 = new Float16Array(data.buffer, data.byteOffset + 2 * start, count);
-    for (let i = 0; i < count; i++) into[i] = f16[i];
-  } else {
-    // A BF16 is the upper half of an F32.
-    const bits = new Uint32Array(into.buffer, into.byteOffset, count);
-    for (let i = 0; i < count; i++) bits[i] = data[start + i] << 16;
-  }
+  const stored = bytesOf(data).subarray(
+    storedBytes(dtype, start),
+    storedBytes(dtype, start + count),
+  );
+  FORMATS[dtype].decode(into.subarray(0, count), stored);
 }
 
 /**
@@ -64,15 +90,9 @@ export function widen(
  * For F16 and BF16 the result holds bits.
  */
 export function narrow(values: Float32Array, dtype: WeightDtype): Float32Array | Uint16Array {
-  if (dtype === "F32") return values;
-  if (dtype === "F16") return new Uint16Array(new Float16Array(values).buffer);
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const out = new Uint16Array(values.length);
-  for (let i = 0; i < out.length; i++) {
-    const b = bits[i];
-    // A NaN must stay one: rounding could carry it over to infinity.
-    const isNan = (b & 0x7fffffff) > 0x7f800000;
-    out[i] = isNan ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
-  }
-  return out;
+  const { view, encode } = FORMATS[dtype];
+  if (view) return values;
+  const stored = hostArray(dtype, values.length) as Uint16Array;
+  encode(bytesOf(stored), values);
+  return stored;
 }

@@ -7,7 +7,7 @@
  */
 import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
 import { type Forms, lower, record } from "../calls.ts";
-import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { hostArray, storedBytes, type Weight, type WeightDtype, wordsOf } from "../formats/mod.ts";
 import { Memory } from "../memory.ts";
 import { bindAttention } from "../ops/attention/mod.ts";
 import type { Closure, HostTensor } from "../ops/contract.ts";
@@ -51,7 +51,7 @@ class JsWeight implements Weight, Rows {
   constructor(
     readonly shape: readonly [N: number, K: number],
     readonly dtype: WeightDtype,
-    readonly data: Float32Array | Uint16Array,
+    readonly data: Uint8Array,
   ) {}
 }
 
@@ -73,7 +73,7 @@ class JsBackend implements Backend {
   constructor(readonly description: string) {}
 
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
-    return new JsTensor(shape, dtype, this.#allocate(sizeOf(shape), dtype, kind));
+    return new JsTensor(shape, dtype, this.#track(hostArray(dtype, sizeOf(shape)), kind));
   }
 
   async weight(
@@ -83,30 +83,41 @@ class JsBackend implements Backend {
     { stored }: { stored: StoredOrder },
   ): Promise<Weight> {
     const [N, K] = shape;
-    const data = this.#allocate(N * K, dtype, "weights") as Float32Array | Uint16Array;
-    const rowBytes = (stored === "NK" ? K : N) * BYTES[dtype];
+    const data = this.#track(new Uint8Array(storedBytes(dtype, N * K)), "weights");
+    const rowBytes = storedBytes(dtype, stored === "NK" ? K : N);
     const chunk = Math.max(1, Math.floor(SCRATCH_BYTES / rowBytes));
-    if (stored === "NK") {
+    if (stored === "KN") await this.#transpose(data, shape, dtype, fill, chunk);
+    else {
       for (let n = 0; n < N; n += chunk) {
         const count = Math.min(chunk, N - n);
-        await fill(n, count, data.subarray(n * K, (n + count) * K));
-      }
-    } else {
-      const scratch = hostArray(dtype, Math.min(chunk, K) * N) as typeof data;
-      this.memory.add("staging", scratch.byteLength);
-      try {
-        for (let k = 0; k < K; k += chunk) {
-          const count = Math.min(chunk, K - k);
-          await fill(k, count, scratch.subarray(0, count * N));
-          for (let n = 0; n < N; n++) {
-            for (let i = 0; i < count; i++) data[n * K + k + i] = scratch[i * N + n];
-          }
-        }
-      } finally {
-        this.memory.add("staging", -scratch.byteLength);
+        await fill(n, count, data.subarray(n * rowBytes, (n + count) * rowBytes));
       }
     }
     return new JsWeight(shape, dtype, data);
+  }
+
+  /** Fills `data` [N, K] from rows of N, `chunk` of them at a time. */
+  async #transpose(
+    data: Uint8Array,
+    [N, K]: readonly [N: number, K: number],
+    dtype: WeightDtype,
+    fill: FillRows,
+    chunk: number,
+  ): Promise<void> {
+    const scratch = new Uint8Array(storedBytes(dtype, Math.min(chunk, K) * N));
+    const [to, from] = [wordsOf(dtype, data), wordsOf(dtype, scratch)];
+    this.memory.add("staging", scratch.byteLength);
+    try {
+      for (let k = 0; k < K; k += chunk) {
+        const count = Math.min(chunk, K - k);
+        await fill(k, count, scratch.subarray(0, storedBytes(dtype, count * N)));
+        for (let n = 0; n < N; n++) {
+          for (let i = 0; i < count; i++) to[n * K + k + i] = from[i * N + n];
+        }
+      }
+    } finally {
+      this.memory.add("staging", -scratch.byteLength);
+    }
   }
 
   write(t: Tensor, data: HostArray, offset = 0): void {
@@ -157,8 +168,7 @@ class JsBackend implements Backend {
     this.#made = [];
   }
 
-  #allocate(count: number, dtype: Dtype, kind: MemoryClass): HostArray {
-    const data = hostArray(dtype, count);
+  #track<A extends HostArray | Uint8Array>(data: A, kind: MemoryClass): A {
     this.memory.add(kind, data.byteLength);
     this.#made.push([kind, data.byteLength]);
     return data;

@@ -28,7 +28,7 @@ import {
 } from "./contract.ts";
 import type { Rows } from "./matmul/mod.ts";
 import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
-import { BYTES, type Weight, type WeightDtype, widen } from "../formats/mod.ts";
+import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
 import { f32x4, i32, i32x4, type ModuleBuilder, v128 } from "../asm/assembler.ts";
 import type { FunctionBuilder, Local, Value } from "../asm/assembler.ts";
@@ -94,7 +94,7 @@ export function addPositionOperands({ x, table }: AddPositionCall) {
 export function embedCost(call: EmbedCall, step: Pick<Step, "rows">): Cost {
   const { y, table, scale, positions } = call;
   const numbers = step.rows * y.shape[1];
-  const bytes = numbers * (BYTES.F32 + BYTES[table.dtype]);
+  const bytes = numbers * BYTES.F32 + storedBytes(table.dtype, numbers);
   const embed = { name: "embed", bytes, flops: scale === 1 ? 0 : numbers };
   if (!positions) return embed;
   const added = addPositionCost({ x: y, table: positions }, step);
@@ -107,7 +107,7 @@ export function addPositionCost(
   { rows }: Pick<Step, "rows">,
 ): Cost {
   const numbers = rows * x.shape[1];
-  const bytes = numbers * (2 * BYTES.F32 + BYTES[table.dtype]);
+  const bytes = numbers * 2 * BYTES.F32 + storedBytes(table.dtype, numbers);
   return { name: "addPosition", bytes, flops: numbers };
 }
 
@@ -132,11 +132,13 @@ export function embedJs(
   { scale = 1 }: EmbedOptions,
   T: number,
 ): void {
+  const { decode } = FORMATS[dtype];
+  const rowBytes = storedBytes(dtype, C);
   for (let t = 0; t < T; t++) {
     const row = y.subarray(t * C, t * C + C);
     // What ran ahead of a failed sample embeds its sentinel; the host drops those steps.
     if (ids[t] < 0 || ids[t] >= V) row.fill(0);
-    else widen(row, data, dtype, ids[t] * C, C);
+    else decode(row, data.subarray(ids[t] * rowBytes, (ids[t] + 1) * rowBytes));
     if (scale !== 1) { for (let c = 0; c < C; c++) row[c] *= scale; }
   }
 }
@@ -149,8 +151,11 @@ export function addPositionJs(
   T: number,
   row: Float32Array = new Float32Array(C),
 ): void {
+  const { decode } = FORMATS[dtype];
+  const rowBytes = storedBytes(dtype, C);
   for (let t = 0; t < T; t++) {
-    widen(row, data, dtype, (position + t) * C, C);
+    const at = (position + t) * rowBytes;
+    decode(row, data.subarray(at, at + rowBytes));
     for (let c = 0; c < C; c++) x[t * C + c] += row[c];
   }
 }

@@ -5,7 +5,7 @@
  */
 import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
-import { BYTES } from "../formats/mod.ts";
+import { BYTES, hostView } from "../formats/mod.ts";
 import type { Dtype, HostArray, MemoryClass } from "../tensor.ts";
 import { CONTROL_BYTES } from "./control.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
@@ -100,18 +100,12 @@ export class LinearMemory {
 
   /** Elements of a block as they are now; the array is good until the memory grows. */
   view(block: Block, dtype: Dtype, start: number, count: number): HostArray {
-    const at = block.address + start * BYTES[dtype];
-    const { buffer } = this.wasm;
-    switch (dtype) {
-      case "F32":
-        return new Float32Array(buffer, at, count);
-      case "I32":
-        return new Int32Array(buffer, at, count);
-      case "U32":
-        return new Uint32Array(buffer, at, count);
-      default:
-        return new Uint16Array(buffer, at, count);
-    }
+    return hostView(dtype, this.wasm.buffer, block.address + start * BYTES[dtype], count);
+  }
+
+  /** Bytes of a block as they are now; the array is good until the memory grows. */
+  bytes(block: Block, start: number, count: number): Uint8Array {
+    return new Uint8Array(this.wasm.buffer, block.address + start, count);
   }
 
   #take(bytes: number): { address: number; isNew: boolean } {

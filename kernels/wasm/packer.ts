@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { BYTES, hostArray, type WeightDtype } from "../formats/mod.ts";
+import { BYTES, storedBytes, type WeightDtype } from "../formats/mod.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import {
   call,
@@ -66,8 +66,6 @@ export interface Packing {
   readonly plain?: boolean;
 }
 
-type Rows = Float32Array | Uint16Array;
-
 /** Milliseconds of waiting for other threads that tell of a busy machine: a piece is packed in a third of one. */
 const STALL_MS = 2;
 /** The most pieces that are then packed alone before the others are asked again. */
@@ -109,10 +107,10 @@ export class Packer {
     const { linear } = this;
     if (linear.shared) return await this.#packPieces(packing, scratch, fill);
     // Memory that is not shared may grow, and its arrays be lost, while rows are waited for: they come by way of another.
-    const host = hostArray(packing.dtype, scratch.bytes / BYTES[packing.dtype]);
+    const host = new Uint8Array(scratch.bytes);
     linear.track("staging", host.byteLength);
     try {
-      return await this.#packPieces(packing, scratch, fill, host as Rows);
+      return await this.#packPieces(packing, scratch, fill, host);
     } finally {
       linear.track("staging", -host.byteLength);
     }
@@ -122,13 +120,14 @@ export class Packer {
     packing: Packing,
     scratch: Block,
     fill: FillRows,
-    host?: Rows,
+    host?: Uint8Array,
   ): Promise<boolean> {
     const { shape: [N, K], dtype, stored } = packing;
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
+    const rowBytes = storedBytes(dtype, width);
     const most = rowsAtATime(packing.shape, dtype, stored);
     const pieces = host ? 1 : 2;
-    const length = scratch.bytes / BYTES[dtype] / pieces;
+    const pieceBytes = scratch.bytes / pieces;
     const state = { fits: true };
     // Inputs of one part of a panel go together, in pieces of equal length.
     const { inputs } = panelLayout(packing.shape, dtype);
@@ -136,13 +135,13 @@ export class Packer {
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);
-      const view = () => this.linear.view(scratch, dtype, piece * length, count * width) as Rows;
-      const into = host?.subarray(0, count * width) ?? view();
+      const view = () => this.linear.bytes(scratch, piece * pieceBytes, count * rowBytes);
+      const into = host?.subarray(0, count * rowBytes) ?? view();
       await fill(row, count, into);
       if (host) view().set(into);
       this.#settle();
       this.#current = state;
-      this.#announce(packing, scratch.address + piece * length * BYTES[dtype], row, count);
+      this.#announce(packing, scratch.address + piece * pieceBytes, row, count);
       row += count;
     }
     this.#settle();

@@ -5,8 +5,8 @@
  */
 import { DeviceError } from "../errors.ts";
 import { PANEL } from "../ops/matmul/wgsl.ts";
-import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
-import { bytesOf, type FillRows, type StoredOrder } from "../tensor.ts";
+import { storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
+import type { FillRows, StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
 import type { Compiler, ShaderCall } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
@@ -66,7 +66,7 @@ export class Uploader {
   /** Zeroed buffers of whole panels. */
   async #allocate([N, K]: readonly [number, number], dtype: WeightDtype): Promise<WeightPart[]> {
     const what = `weight ${dtype} [${N},${K}]`;
-    const panelBytes = PANEL * 4 * Math.ceil(K / 4) * BYTES[dtype];
+    const panelBytes = storedBytes(dtype, PANEL * 4 * Math.ceil(K / 4));
     const panels = Math.ceil(N / PANEL);
     const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
     if (fit < 1) {
@@ -102,9 +102,9 @@ export class Uploader {
     stored: StoredOrder,
   ): Promise<void> {
     const [N, K] = shape;
-    const width = stored === "NK" ? K : N;
-    const atOnce = rowsAtOnce(shape, dtype, stored);
-    const rows = hostArray(dtype, atOnce * width) as Float32Array | Uint16Array;
+    const rowBytes = storedBytes(dtype, stored === "NK" ? K : N);
+    const atOnce = rowsAtOnce(shape, rowBytes, stored);
+    const rows = new Uint8Array(atOnce * rowBytes);
     const { COPY_DST, STORAGE } = GPUBufferUsage;
     const source = this.#gpu.buffer(
       Math.ceil(rows.byteLength / 4) * 4,
@@ -123,11 +123,11 @@ export class Uploader {
         const part = parts.find(({ first, count }) => row < first + count) ?? parts[0];
         const limit = stored === "NK" ? part.first + part.count : end;
         const count = Math.min(atOnce, limit - row);
-        const piece = rows.subarray(0, count * width);
+        const piece = rows.subarray(0, count * rowBytes);
         await fill(row, count, piece);
         this.#gpu.expectOpen();
         this.#queue.flush();
-        queue.writeBuffer(source, 0, wholeWords(rows, piece.length));
+        queue.writeBuffer(source, 0, wholeWords(piece));
         for (const { part: { first }, dispatch } of dispatches) {
           if (stored === "NK" && first !== part.first) continue;
           const position = stored === "NK" ? row - first : row;
@@ -146,19 +146,17 @@ export class Uploader {
 /** Rows of a chunk; whole groups of four where they are inputs. */
 function rowsAtOnce(
   [N, K]: readonly [number, number],
-  dtype: WeightDtype,
+  rowBytes: number,
   stored: StoredOrder,
 ): number {
-  const rowBytes = (stored === "NK" ? K : N) * BYTES[dtype];
   const most = Math.max(4, Math.floor(CHUNK_BYTES / rowBytes / 4) * 4);
   return Math.min(most, stored === "NK" ? N : K);
 }
 
-/** The first `count` elements of a chunk as bytes, up to a multiple of four. */
-function wholeWords(rows: Float32Array | Uint16Array, count: number): Uint8Array<ArrayBuffer> {
-  const bytes = bytesOf(rows).subarray(0, count * rows.BYTES_PER_ELEMENT);
+/** A chunk's bytes, filled up to a multiple of four. */
+function wholeWords(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   if (bytes.length % 4 === 0) return bytes;
-  const padded = new Uint8Array(bytes.length + 2);
+  const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
   padded.set(bytes);
   return padded;
 }

@@ -4,7 +4,9 @@
  * @module
  */
 import type { Backend } from "../../kernels/backend.ts";
+import { hostArray, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { fillFrom } from "../testing.ts";
 
 /** A tensor of F32 numbers. */
 export interface Numbers {
@@ -17,4 +19,22 @@ export function put(backend: Backend, { shape, data }: Numbers): Tensor {
   const t = backend.tensor(shape, "F32", "activations");
   backend.write(t, Float32Array.from(data));
   return t;
+}
+
+/** A weight, stored NK. */
+export interface Matrix {
+  readonly shape: readonly [N: number, K: number];
+  /** Default F32; the data of a 16-bit weight are bits. */
+  readonly dtype?: WeightDtype;
+  readonly data: readonly number[];
+}
+
+/** The same on a backend. */
+export function putWeight(
+  backend: Backend,
+  { shape, dtype = "F32", data }: Matrix,
+): Promise<Weight> {
+  const stored = hostArray(dtype, data.length);
+  stored.set(data);
+  return backend.weight(shape, dtype, fillFrom(stored), { stored: "NK" });
 }

@@ -5,7 +5,7 @@ import { openJsBackend } from "../../kernels/js/backend.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
-import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** Legend of the sizes in these tests; no two are equal, so that no wrong shape fits by chance. */
 const [T, C, N, V, H, G, D, S, P, R] = [3, 10, 11, 13, 4, 2, 6, 7, 8, 4];
@@ -251,12 +251,7 @@ async function openBlock(
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const random = (N: number, K: number, at: number) => {
     const rows = randomNumbers(N * K, seed + at);
-    return backend.weight(
-      [N, K],
-      "F32",
-      (row, count, into) => into.set(rows.subarray(row * K, (row + count) * K)),
-      { stored: "NK" },
-    );
+    return backend.weight([N, K], "F32", fillFrom(rows), { stored: "NK" });
   };
   const wte = await random(N, C, 1);
   const wpe = await random(slots, C, 2);
@@ -292,9 +287,8 @@ async function openBlock(
 
 Deno.test("Plan.run() reads what was written last when it is replayed", async () => {
   await using backend = openJsBackend();
-  const weight = await backend.weight([1, 2], "F32", (_, __, into) => into.set([1, 10]), {
-    stored: "NK",
-  });
+  const ten = fillFrom(Float32Array.of(1, 10));
+  const weight = await backend.weight([1, 2], "F32", ten, { stored: "NK" });
   const x = backend.tensor([1, 2], "F32", "activations");
   const y = backend.tensor([1, 1], "F32", "activations");
   using plan = await backend.record((k) => k.matmul(y, x, weight, { residual: true }));
@@ -368,10 +362,11 @@ for (const stored of ["NK", "KN"] as const) {
     const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
       await Promise.resolve();
       assert.equal(row, next);
-      assert.equal(into.length, count * width);
+      assert.equal(into.length, 4 * count * width);
       next += count;
       largest = Math.max(largest, into.byteLength);
-      for (let i = 0; i < into.length; i++) into[i] = row + Math.floor(i / width);
+      const numbers = new Float32Array(into.buffer, into.byteOffset, count * width);
+      for (let i = 0; i < numbers.length; i++) numbers[i] = row + Math.floor(i / width);
     }, { stored });
     assert.equal(next, rows);
     assert.ok(largest <= MIB, `${largest} bytes at once`);
@@ -443,13 +438,7 @@ function fromRows(
   data: Float32Array | Uint16Array,
   stored: StoredOrder,
 ): Promise<Weight> {
-  const width = stored === "NK" ? shape[1] : shape[0];
-  return backend.weight(
-    shape,
-    dtype,
-    (row, count, into) => into.set(data.subarray(row * width, (row + count) * width)),
-    { stored },
-  );
+  return backend.weight(shape, dtype, fillFrom(data), { stored });
 }
 
 async function refuses(

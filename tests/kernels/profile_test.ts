@@ -8,7 +8,7 @@ import { addUp, laps, profileRuns } from "../../kernels/profile.ts";
 import { measureWasm } from "../../kernels/wasm/limits.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
-import { randomNumbers } from "../testing.ts";
+import { fillFrom, randomNumbers } from "../testing.ts";
 
 const webgpu = { ignore: await probeWebGpu() === null };
 
@@ -17,7 +17,7 @@ async function block(backend: Backend, T: number) {
   const [C, H, D, S, V] = [8, 2, 4, 16, 12];
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const weight = (N: number, K: number) =>
-    backend.weight([N, K], "F32", (_row, _count, into) => void into.fill(0.5), { stored: "NK" });
+    backend.weight([N, K], "F32", fillFrom(new Float32Array(N * K).fill(0.5)), { stored: "NK" });
   const [x, n, q, y, qkv] = [f32(T, C), f32(T, C), f32(T, C), f32(T, C), f32(T, 3 * C)];
   const cache = { k: f32(H, S, D), v: f32(H, S, D) };
   const ids = backend.tensor([T], "I32", "activations");

@@ -10,9 +10,15 @@ import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/ops/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/ops/norm.ts";
 import { NOT_FINITE, sampleJs } from "../../kernels/ops/sample/mod.ts";
-import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
-import type { Dtype, HostArray, StoredOrder } from "../../kernels/tensor.ts";
-import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+import { narrow, type Weight, type WeightDtype, wordsOf } from "../../kernels/formats/mod.ts";
+import {
+  bytesOf,
+  type Dtype,
+  type FillRows,
+  type HostArray,
+  type StoredOrder,
+} from "../../kernels/tensor.ts";
+import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** The step of `rows` rows at the start of a text. */
 export const stepOf = (rows: number) => ({ rows, position: 0, slot: 0, length: rows });
@@ -85,15 +91,17 @@ interface MatmulCase extends Omit<MatmulOptions, "bias" | "gate"> {
 /** A weight with the numbers of `rows`, handed over as they would stand in a file. */
 export function upload(
   backend: Backend,
-  { data, dtype, shape: [N, K] }: Rows,
+  { data, dtype, shape: [N, K] }: Omit<Rows, "data"> & { readonly data: HostArray | Uint8Array },
   stored: StoredOrder,
 ): Promise<Weight> {
-  const fill = (row: number, count: number, into: Float32Array | Uint16Array) => {
+  const from = wordsOf(dtype, bytesOf(data));
+  const fill: FillRows = (row, count, into) => {
     const length = stored === "NK" ? K : N;
-    assert.equal(into.length, count * length);
-    for (let i = 0; i < into.length; i++) {
+    const to = wordsOf(dtype, into);
+    assert.equal(to.length, count * length);
+    for (let i = 0; i < to.length; i++) {
       const [r, c] = [row + Math.floor(i / length), i % length];
-      into[i] = stored === "NK" ? data[r * K + c] : data[c * K + r];
+      to[i] = stored === "NK" ? from[r * K + c] : from[c * K + r];
     }
   };
   return backend.weight([N, K], dtype, fill, { stored });
@@ -103,7 +111,8 @@ export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promi
   const { T, N, K, dtype = "F32", stored = "NK", bias, gate, rows = T, ...options } = test;
   const xs = randomNumbers(T * K, 1);
   const expected = randomNumbers(T * N, 2);
-  const matrix: Rows = { data: narrow(randomNumbers(N * K, 3), dtype), dtype, shape: [N, K] };
+  const data = bytesOf(narrow(randomNumbers(N * K, 3), dtype));
+  const matrix: Rows = { data, dtype, shape: [N, K] };
   const biases = bias ? randomNumbers(N, 4) : undefined;
   const gates = gate ? randomNumbers(T * N, 5) : undefined;
   const [x, y] = [put(backend, xs, [T, K]), put(backend, expected, [T, N])];
@@ -241,7 +250,7 @@ export function twinTests(
       const xs = Float32Array.from({ length: T }, (_, i) => (i - 512) / 32);
       xs[0] = -1000;
       xs[T - 1] = 1000;
-      const one: Rows = { data: new Float32Array([1]), dtype: "F32", shape: [1, 1] };
+      const one: Rows = { data: bytesOf(new Float32Array([1])), dtype: "F32", shape: [1, 1] };
       const x = put(backend, xs, [T, 1]);
       const y = backend.tensor([T, 1], "F32", "activations");
       const weight = await upload(backend, one, "NK");
@@ -255,7 +264,8 @@ export function twinTests(
   );
 
   test("matmul() keeps subnormal weights when they are F16", async (backend) => {
-    const matrix: Rows = { data: new Uint16Array([1, 0x83ff, 512]), dtype: "F16", shape: [1, 3] };
+    const data = bytesOf(new Uint16Array([1, 0x83ff, 512]));
+    const matrix: Rows = { data, dtype: "F16", shape: [1, 3] };
     const xs = new Float32Array([2 ** 24, 2 ** 12, 2 ** 15]);
     const expected = new Float32Array(1);
     const [x, y] = [put(backend, xs, [1, 3]), put(backend, expected, [1, 1])];
@@ -271,7 +281,8 @@ export function twinTests(
       const [T, N, K] = [3, 2, 3];
       const xs = new Float32Array(T * K).fill(1);
       new Uint32Array(xs.buffer)[K] = 0x7fc00000;
-      const matrix: Rows = { data: new Float32Array(N * K).fill(1), dtype: "F32", shape: [N, K] };
+      const data = bytesOf(new Float32Array(N * K).fill(1));
+      const matrix: Rows = { data, dtype: "F32", shape: [N, K] };
       const x = put(backend, xs, [T, K]);
       const y = backend.tensor([T, N], "F32", "activations");
       const weight = await upload(backend, matrix, "NK");
@@ -286,7 +297,7 @@ export function twinTests(
     const data = randomNumbers(N * K, 3);
     const xs = randomNumbers(K, 1);
     const expected = new Float32Array(N);
-    matmulJs(expected, xs, { data, dtype: "F32", shape: [N, K] }, {}, 1);
+    matmulJs(expected, xs, { data: bytesOf(data), dtype: "F32", shape: [N, K] }, {}, 1);
     const [x, y] = [put(backend, xs, [1, K]), backend.tensor([1, N], "F32", "activations")];
     for (const stored of ["NK", "KN"] as const) {
       let [next, calls] = [0, 0];
@@ -295,11 +306,10 @@ export function twinTests(
         next += count;
         calls++;
         await Promise.resolve();
-        if (stored === "NK") into.set(data.subarray(row * K, (row + count) * K));
+        if (stored === "NK") fillFrom(data)(row, count, into);
         else {
-          for (let i = 0; i < into.length; i++) {
-            into[i] = data[(i % N) * K + row + Math.floor(i / N)];
-          }
+          const to = new Float32Array(into.buffer, into.byteOffset, count * N);
+          for (let i = 0; i < to.length; i++) to[i] = data[(i % N) * K + row + Math.floor(i / N)];
         }
       }, { stored });
       assert.equal(next, stored === "NK" ? N : K);

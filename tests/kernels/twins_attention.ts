@@ -16,7 +16,7 @@ import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import { threefry } from "../../kernels/ops/sample/mod.ts";
 import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
-import type { StoredOrder } from "../../kernels/tensor.ts";
+import { bytesOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, upload } from "./twins.ts";
 
@@ -36,7 +36,7 @@ interface EmbedCase {
 function seededTable(N: number, K: number, dtype: WeightDtype): Rows {
   const page = randomNumbers(Math.min(N * K, 65521), 3);
   const values = Float32Array.from({ length: N * K }, (_, i) => page[i % page.length]);
-  return { data: narrow(values, dtype), dtype, shape: [N, K] };
+  return { data: bytesOf(narrow(values, dtype)), dtype, shape: [N, K] };
 }
 
 export async function checkEmbedCase(backend: Backend, test: EmbedCase): Promise<void> {

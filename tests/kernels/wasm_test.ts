@@ -131,7 +131,8 @@ wasmTest("weight() packs into its own place when memory grows while it waits", a
   const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
     await Promise.resolve();
     backend.tensor([1 << 20], "F32", "activations");
-    for (let i = 0; i < count; i++) into.fill(row + i, i * K, (i + 1) * K);
+    const numbers = new Float32Array(into.buffer, into.byteOffset, count * K);
+    for (let i = 0; i < count; i++) numbers.fill(row + i, i * K, (i + 1) * K);
   }, { stored: "NK" });
   const x = put(backend, new Float32Array(K).fill(1), [1, K]);
   const y = backend.tensor([1, N], "F32", "activations");

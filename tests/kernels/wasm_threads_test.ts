@@ -394,8 +394,9 @@ Deno.test("weight() keeps rows and what was odd about them apart when several ar
       (_, number) =>
         backend.weight([N, K], "F16", async (row, count, into) => {
           await new Promise((resolve) => setTimeout(resolve, (number * 7 + row) % 3));
-          for (let i = 0; i < count; i++) into.fill(0x3c00 + number, i * K, (i + 1) * K);
-          if (number === 1) into[0] = 0x7c00;
+          const bits = new Uint16Array(into.buffer, into.byteOffset, count * K);
+          bits.fill(0x3c00 + number);
+          if (number === 1) bits[0] = 0x7c00;
         }, { stored: "NK" }),
     );
     const weights = await Promise.all(made);

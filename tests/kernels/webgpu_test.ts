@@ -4,7 +4,7 @@ import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/ops/matmul/mod.ts";
 import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
 import { narrow } from "../../kernels/formats/mod.ts";
-import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
+import { bytesOf, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
 import {
   openWebGpuBackend,
   probeWebGpu,
@@ -64,7 +64,7 @@ async function headPlan(backend: Backend): Promise<{ plan: Plan; ids: Tensor }> 
   const x = put(backend, randomNumbers(C, 1), [1, C]);
   const weight = put(backend, new Float32Array(C).fill(1), [C]);
   const matrix: Rows = {
-    data: narrow(randomNumbers(V * C, 2), "BF16"),
+    data: bytesOf(narrow(randomNumbers(V * C, 2), "BF16")),
     dtype: "BF16",
     shape: [V, C],
   };

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
+import { bytesOf } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { fixture } from "../testing.ts";
 
@@ -12,7 +13,7 @@ for (const threads of [1, 2]) {
     for (let i = 0; i < 50; i++) {
       const backend = await openWasmBackend({ threads });
       await backend.weight([4096, 4096], "F32", (_row, count, into) => {
-        for (let at = 0; at < count; at++) into.set(row, at * row.length);
+        for (let at = 0; at < count; at++) into.set(bytesOf(row), at * row.byteLength);
       }, { stored: "NK" });
       await backend[Symbol.asyncDispose]();
       assert.equal(backend.memory.current, 0);

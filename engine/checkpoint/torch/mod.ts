@@ -18,7 +18,7 @@ import {
   TorchStorage,
   TorchTensor,
 } from "./pickle_globals.ts";
-import { STORED_BYTES, type StoredTensor } from "../safetensors.ts";
+import { STORED, type StoredTensor } from "../safetensors.ts";
 import { isContiguous, spanOf, type ViewCache, ViewSource } from "./strided.ts";
 import { isZip, locateMember, readMember, readZip, type ZipMember } from "./zip.ts";
 
@@ -252,18 +252,18 @@ class Placing {
     const dtype = type instanceof PickleGlobal ? spellingOf(type) : undefined;
     if (dtype === undefined) {
       return fail(
-        `to have a dtype of ${Object.keys(STORED_BYTES).join(" ")}, got ${describe(type)}`,
+        `to have a dtype of ${Object.keys(STORED).join(" ")}, got ${describe(type)}`,
       );
     }
     if (tensor.marks instanceof Map && [...tensor.marks.values()].includes(true)) {
       return fail("to be as it is stored, got one to be negated or conjugated");
     }
 
-    const elementBytes = STORED_BYTES[dtype];
+    const elementBytes = STORED[dtype].bytes;
     const member = this.archive.members.get(`${this.archive.root}data/${storage.key}`);
     if (!member) return fail(`to have its bytes in data/${storage.key}, which is not there`);
     // A storage with no dtype of its own counts bytes.
-    const unit = STORED_BYTES[spellingOf(storage.type) ?? "U8"];
+    const unit = STORED[spellingOf(storage.type) ?? "U8"].bytes;
     if (storage.count * unit !== member.size) {
       return fail(
         `to have a storage of ${storage.count} times ${unit} bytes, got ${member.size} in data/${storage.key}`,

@@ -13,9 +13,9 @@ import { type Activation, ACTIVATIONS } from "../activation.ts";
 import { type Closure, type Cost, f32Of, mergeCosts, reads, updates, writes } from "../contract.ts";
 import { normCost, type NormOptions } from "../norm.ts";
 import { expectTensor, expectThat } from "../../errors.ts";
-import { BYTES, type Weight, type WeightDtype, widen } from "../../formats/mod.ts";
+import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../../formats/mod.ts";
 import type { Step } from "../../step.ts";
-import type { HostArray, Tensor } from "../../tensor.ts";
+import type { Tensor } from "../../tensor.ts";
 
 /** What is done to each sum before it is stored. */
 export interface MatmulOptions<A = Tensor> {
@@ -82,7 +82,7 @@ export function matmulCost(call: MatmulCall, step: Pick<Step, "rows">): Cost {
   const { rows } = step;
   const [N, K] = weight.shape;
   const perRow = K + N * (1 + (gate ? 1 : 0) + (residual ? 1 : 0));
-  const bytes = N * K * BYTES[weight.dtype] + BYTES.F32 * (rows * perRow + (bias ? N : 0));
+  const bytes = storedBytes(weight.dtype, N * K) + BYTES.F32 * (rows * perRow + (bias ? N : 0));
   const product = { name: `matmul ${K}→${N}`, bytes, flops: 2 * rows * N * K };
   if (!norm) return product;
   return mergeCosts([normCost({ x, options: norm }, step), product], 2 * BYTES.F32 * rows * K);
@@ -99,7 +99,8 @@ export function bindMatmul(call: MatmulCall): Closure {
 
 /** A weight in plain rows [N, K], as the typed-array form reads it. */
 export interface Rows {
-  readonly data: HostArray;
+  /** Whole blocks of the dtype, row after row. */
+  readonly data: Uint8Array;
   readonly dtype: WeightDtype;
   readonly shape: readonly [N: number, K: number];
 }
@@ -113,12 +114,13 @@ export interface MatmulScratch {
   readonly sums: Float64Array;
 }
 
-/** Scratch for a weight of K inputs; F32 weights are read where they stand. */
+/** Scratch for a weight of K inputs; F32 weights are read where they are stored. */
 export function matmulScratch(dtype: WeightDtype, K: number): MatmulScratch {
-  return { rows: new Float32Array(dtype === "F32" ? 0 : BLOCK * K), sums: new Float64Array(BLOCK) };
+  const decoded = FORMATS[dtype].view ? 0 : BLOCK * K;
+  return { rows: new Float32Array(decoded), sums: new Float64Array(BLOCK) };
 }
 
-/** The oracle. 16-bit rows are widened a block at a time while they are read. */
+/** The oracle. Rows of other formats than F32 are decoded a block at a time while they are read. */
 export function matmulJs(
   y: Float32Array,
   x: Float32Array,
@@ -128,11 +130,15 @@ export function matmulJs(
   { rows, sums }: MatmulScratch = matmulScratch(weight.dtype, weight.shape[1]),
 ): void {
   const { data, dtype, shape: [N, K] } = weight;
+  const { view, decode } = FORMATS[dtype];
+  const whole = view && view(data);
+  const rowBytes = storedBytes(dtype, K);
   for (let n = 0; n < N; n += BLOCK) {
     const count = Math.min(BLOCK, N - n);
-    if (dtype !== "F32") widen(rows, data, dtype, n * K, count * K);
-    const w = dtype === "F32" ? data as Float32Array : rows;
-    const first = dtype === "F32" ? n * K : 0;
+    if (!whole) {
+      decode(rows.subarray(0, count * K), data.subarray(n * rowBytes, (n + count) * rowBytes));
+    }
+    const [w, first] = whole ? [whole, n * K] : [rows, 0];
     for (let t = 0; t < T; t++) {
       if (count === BLOCK) dot8(sums, x, t * K, w, first, K);
       else for (let i = 0; i < count; i++) sums[i] = dot(x, t * K, w, first + i * K, K);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { locate } from "../../../engine/checkpoint/locate.ts";
-import { decode, STORED_BYTES } from "../../../engine/checkpoint/safetensors.ts";
+import { decode, STORED } from "../../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import {
   frame,
@@ -67,7 +67,7 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
     U8: { data: Uint8Array.of(0, 255), values: [0, 255] },
     BOOL: { data: Uint8Array.of(0, 1, 1), values: [0, 1, 1] },
   };
-  assert.deepEqual(Object.keys(cases).sort(), Object.keys(STORED_BYTES).sort());
+  assert.deepEqual(Object.keys(cases).sort(), Object.keys(STORED).sort());
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     const tensors = Object.entries(cases).map(([dtype, { data, values }]) => {
@@ -95,11 +95,11 @@ Deno.test("Checkpoint.read() gives the bits that were written when tensors are a
     fc.constantFrom("__proto__", "0", "10", "a.b", "toString", "", " ", "é"),
   ).filter((n) => n !== "__metadata__" && isPlain(n));
   const tensor = fc.record({
-    dtype: fc.constantFrom(...Object.keys(STORED_BYTES)),
+    dtype: fc.constantFrom(...Object.keys(STORED)),
     shape: fc.array(fc.nat({ max: 4 }), { maxLength: 3 }),
     seed: fc.integer(),
   }).map(({ dtype, shape, seed }): WrittenTensor => {
-    const size = shape.reduce((n, extent) => n * extent, STORED_BYTES[dtype]);
+    const size = shape.reduce((n, extent) => n * extent, STORED[dtype].bytes);
     const byte = (i: number): number => Math.imul(seed ^ i, 0x9e3779b1) >>> 24;
     return { dtype, shape, data: Uint8Array.from({ length: size }, (_, i) => byte(i)) };
   });

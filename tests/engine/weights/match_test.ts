@@ -8,8 +8,8 @@ import {
   weightSpecs,
 } from "../../../engine/weights/mod.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
-import type { WeightDtype } from "../../../kernels/formats/mod.ts";
-import { sizeOf } from "../../../kernels/tensor.ts";
+import { hostArray, type WeightDtype } from "../../../kernels/formats/mod.ts";
+import { bytesOf, sizeOf } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { randomNumbers } from "../../testing.ts";
 
@@ -56,8 +56,8 @@ async function readSpec(
     const [N, K = 1] = spec.shape;
     for (let row = 0; row < N; row += rows) {
       const count = Math.min(rows, N - row);
-      const into = kept === "F32" ? new Float32Array(count * K) : new Uint16Array(count * K);
-      await fill(row, count, into);
+      const into = hostArray(kept, count * K);
+      await fill(row, count, bytesOf(into));
       numbers.push(...into);
     }
   });

@@ -15,7 +15,7 @@ import {
 import type { Backend } from "../../../kernels/backend.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
 import type { Weight, WeightDtype } from "../../../kernels/formats/mod.ts";
-import { sizeOf, type Tensor } from "../../../kernels/tensor.ts";
+import { bytesOf, sizeOf, type Tensor } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { fixture, randomNumbers, readJson } from "../../testing.ts";
 
@@ -471,8 +471,8 @@ Deno.test("randomWeights() has GPT-2's deviation and no number out of its range 
     const values = new Float32Array(100_000);
     const fill = randomWeights(TINY, seed, "F32").fill(spec, "F32");
     // In two runs, as a backend asks for them: the second goes on where the first ended.
-    fill(0, 500, values.subarray(0, 50_000));
-    fill(500, 500, values.subarray(50_000));
+    fill(0, 500, bytesOf(values.subarray(0, 50_000)));
+    fill(500, 500, bytesOf(values.subarray(50_000)));
     const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
     const square = values.reduce((sum, v) => sum + v * v, 0) / values.length;
     // Within five standard errors; the fourth moment of a uniform distribution is 9/5 of its variance squared.

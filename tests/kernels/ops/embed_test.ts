@@ -1,22 +1,13 @@
 import assert from "node:assert/strict";
-import type { Backend } from "../../../kernels/backend.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import type { Weight, WeightDtype } from "../../../kernels/formats/mod.ts";
 import { assertClose, readJson, TOLERANCE } from "../../testing.ts";
-import type { Numbers } from "../goldens.ts";
-
-interface Table {
-  readonly shape: readonly [V: number, C: number];
-  /** Default F32; the data of a 16-bit table are bits. */
-  readonly dtype?: WeightDtype;
-  readonly data: readonly number[];
-}
+import { type Matrix, type Numbers, putWeight } from "../goldens.ts";
 
 interface EmbedCase {
   readonly op: "embed";
   readonly name: string;
   readonly scale?: number;
-  readonly table: Table;
+  readonly table: Matrix;
   readonly ids: Numbers;
   readonly expected: Numbers;
 }
@@ -25,7 +16,7 @@ interface AddPositionCase {
   readonly op: "addPosition";
   readonly name: string;
   readonly position: number;
-  readonly table: Table;
+  readonly table: Matrix;
   readonly x: Numbers;
   readonly expected: Numbers;
 }
@@ -35,7 +26,7 @@ for (const golden of readJson<(EmbedCase | AddPositionCase)[]>("kernels/embed.js
     await using backend = openJsBackend();
     const { expected } = golden;
     const rows = expected.shape[0];
-    const table = await putTable(backend, golden.table);
+    const table = await putWeight(backend, golden.table);
     const y = backend.tensor(expected.shape, "F32", "activations");
     if (golden.op === "embed") {
       backend.write(y, new Float32Array(expected.data.length).fill(NaN));
@@ -55,7 +46,7 @@ for (const golden of readJson<(EmbedCase | AddPositionCase)[]>("kernels/embed.js
 Deno.test("embed() gives the stored numbers themselves when there is no scale", async () => {
   await using backend = openJsBackend();
   const data = [0.1, -0.2, 0.3, 1e-40, 3.4e38, -0];
-  const table = await putTable(backend, { shape: [2, 3], data });
+  const table = await putWeight(backend, { shape: [2, 3], data });
   const y = backend.tensor([1, 3], "F32", "activations");
   const ids = backend.tensor([1], "I32", "activations");
   backend.write(ids, new Int32Array([1]));
@@ -66,7 +57,7 @@ Deno.test("embed() gives the stored numbers themselves when there is no scale", 
 
 Deno.test("embed() and addPosition() leave the other rows alone when the step is short", async () => {
   await using backend = openJsBackend();
-  const table = await putTable(backend, { shape: [3, 2], data: [1, 2, 3, 4, 5, 6] });
+  const table = await putWeight(backend, { shape: [3, 2], data: [1, 2, 3, 4, 5, 6] });
   const y = backend.tensor([3, 2], "F32", "activations");
   backend.write(y, new Float32Array([-1, -2, -3, -4, -5, -6]));
   const ids = backend.tensor([3], "I32", "activations");
@@ -78,13 +69,3 @@ Deno.test("embed() and addPosition() leave the other rows alone when the step is
   plan.run({ rows: 2, position: 1, slot: 0, length: 2 });
   assert.deepEqual(await backend.read(y), new Float32Array([8, 10, 6, 8, -5, -6]));
 });
-
-function putTable(backend: Backend, { shape, dtype = "F32", data }: Table): Promise<Weight> {
-  const C = shape[1];
-  return backend.weight(
-    shape,
-    dtype,
-    (row, count, into) => into.set(data.slice(row * C, (row + count) * C)),
-    { stored: "NK" },
-  );
-}

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Activation } from "../../../kernels/ops/activation.ts";
-import type { Backend } from "../../../kernels/backend.ts";
 import { aheadOf, packWasm, rowsScratch } from "../../../kernels/ops/matmul/wasm_rows.ts";
 import {
   matmulWgsl,
@@ -10,19 +9,12 @@ import {
   TILES,
 } from "../../../kernels/ops/matmul/wgsl.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import { BYTES, type Weight, type WeightDtype } from "../../../kernels/formats/mod.ts";
+import { BYTES, type WeightDtype } from "../../../kernels/formats/mod.ts";
 import { ModuleBuilder } from "../../../kernels/asm/assembler.ts";
 import { openWasmBackend } from "../../../kernels/wasm/backend.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";
-import { type Numbers, put } from "../goldens.ts";
+import { type Matrix, type Numbers, put, putWeight } from "../goldens.ts";
 import { WORKGROUP_LIMIT } from "../twins.ts";
-
-interface Matrix {
-  readonly shape: readonly [N: number, K: number];
-  /** Default F32; the data of a 16-bit weight are bits. */
-  readonly dtype?: WeightDtype;
-  readonly data: readonly number[];
-}
 
 interface MatmulCase {
   readonly name: string;
@@ -126,16 +118,6 @@ Deno.test("matmul() stays within every device's workgroup memory when any tile i
     assert.ok(bytes > 4 * MAX_NORM_WIDTH && bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
   }
 });
-
-function putWeight(backend: Backend, { shape, dtype = "F32", data }: Matrix): Promise<Weight> {
-  const K = shape[1];
-  return backend.weight(
-    shape,
-    dtype,
-    (row, count, into) => into.set(data.slice(row * K, (row + count) * K)),
-    { stored: "NK" },
-  );
-}
 
 Deno.test("matmul() gives a row the same bits when any many rows go with it (wasm)", async () => {
   const [T, N, K] = [24, 40, 67];

@@ -1,0 +1,40 @@
+/**
+ * Elements of tensors: the host array that holds each dtype, and bytes per element.
+ *
+ * @module
+ */
+import type { Dtype, HostArray } from "../tensor.ts";
+
+interface HostArrayType {
+  readonly BYTES_PER_ELEMENT: number;
+  new (count: number): HostArray;
+  new (buffer: ArrayBufferLike, byteOffset: number, count: number): HostArray;
+}
+
+const ARRAYS: Readonly<Record<Dtype, HostArrayType>> = {
+  F32: Float32Array,
+  F16: Uint16Array,
+  BF16: Uint16Array,
+  I32: Int32Array,
+  U32: Uint32Array,
+};
+
+/** Bytes of one element. */
+export const BYTES = Object.fromEntries(
+  Object.entries(ARRAYS).map(([dtype, { BYTES_PER_ELEMENT }]) => [dtype, BYTES_PER_ELEMENT]),
+) as Readonly<Record<Dtype, number>>;
+
+/** A zeroed host array for `count` elements of `dtype`. */
+export function hostArray(dtype: Dtype, count: number): HostArray {
+  return new ARRAYS[dtype](count);
+}
+
+/** `count` elements of `dtype` from a byte of `buffer` on, shared and not copied. */
+export function hostView(
+  dtype: Dtype,
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+  count: number,
+): HostArray {
+  return new ARRAYS[dtype](buffer, byteOffset, count);
+}

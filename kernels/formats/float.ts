@@ -1,0 +1,64 @@
+/**
+ * F32, F16 and BF16: formats whose block is one number.
+ *
+ *     F32    s eeeeeeee mmmmmmmmmmmmmmmmmmmmmmm    4 bytes, exponent bias 127
+ *     BF16   s eeeeeeee mmmmmmm                    2 bytes: the upper half of an F32
+ *     F16    s eeeee mmmmmmmmmm                    2 bytes, exponent bias 15
+ *
+ * Little-endian, as in files and on every platform that Deno runs on.
+ *
+ * @module
+ */
+import { bytesOf } from "../tensor.ts";
+import { BYTES } from "./elements.ts";
+import type { Format } from "./format.ts";
+
+/** 32-bit floats: kernels read them where they are stored. */
+export const F32: Format = {
+  block: 1,
+  bytes: BYTES.F32,
+  view: ({ buffer, byteOffset, byteLength }) =>
+    new Float32Array(buffer, byteOffset, byteLength / BYTES.F32),
+  decode(into, stored) {
+    bytesOf(into).set(stored);
+  },
+  encode(into, values) {
+    into.set(bytesOf(values));
+  },
+};
+
+/** IEEE 754 half precision. */
+export const F16: Format = {
+  block: 1,
+  bytes: BYTES.F16,
+  view: null,
+  decode(into, { buffer, byteOffset }) {
+    const numbers = new Float16Array(buffer, byteOffset, into.length);
+    for (let i = 0; i < into.length; i++) into[i] = numbers[i];
+  },
+  encode(into, values) {
+    new Float16Array(into.buffer, into.byteOffset, values.length).set(values);
+  },
+};
+
+/** The upper half of an F32. */
+export const BF16: Format = {
+  block: 1,
+  bytes: BYTES.BF16,
+  view: null,
+  decode(into, { buffer, byteOffset }) {
+    const upper = new Uint16Array(buffer, byteOffset, into.length);
+    const bits = new Uint32Array(into.buffer, into.byteOffset, into.length);
+    for (let i = 0; i < bits.length; i++) bits[i] = upper[i] << 16;
+  },
+  encode(into, values) {
+    const upper = new Uint16Array(into.buffer, into.byteOffset, values.length);
+    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+    for (let i = 0; i < bits.length; i++) {
+      const b = bits[i];
+      // A NaN must stay one: rounding could carry it over to infinity.
+      const isNan = (b & 0x7fffffff) > 0x7f800000;
+      upper[i] = isNan ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+    }
+  },
+};
