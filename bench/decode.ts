@@ -110,7 +110,7 @@ interface Kind {
  * the caches when their turn comes, as they do in the loop.
  */
 async function recordKernels(backend: Backend, a: Architecture, runner: Runner): Promise<Kind[]> {
-  const { weights: w, one: { cache } } = runner;
+  const { weights: w, buffers: { decode: { cache } } } = runner;
   // Operands of its own, for the loop's would be spoilt. The cache's next slot is written anew before it is read.
   const s = { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) };
   const sampling = {

@@ -267,7 +267,7 @@ async function resident(path?: string): Promise<Resident> {
   // All of the cache is written: pages that nothing touched are not resident.
   runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
   await runner.prefill(Array.from({ length: DEPTH - 8 }, (_, i) => i));
-  while (!runner.full) await runner.draw(1);
+  while (!runner.sequence.full) await runner.draw(1);
   const { weights: { current: learned }, kvCache } = backend.memory.classes;
   return { rss: Deno.memoryUsage().rss, kept: learned + kvCache.current };
 }

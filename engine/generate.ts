@@ -1,10 +1,12 @@
 /**
- * From a prompt to text, an id at a time: drawing, stopping, and holding back text that is not certain.
+ * From a prompt to text, an id at a time: drawing, stopping, and holding back text that is not
+ * certain.
  *
  * @module
  */
 import { NOT_FINITE } from "../kernels/ops/sample/mod.ts";
 import { DEFAULTS } from "./defaults.ts";
+import { findNotFinite } from "./diagnose.ts";
 import type { Runner } from "./runner.ts";
 import { checkSampling, expectOption, type SamplingOptions } from "./sampler.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -24,8 +26,9 @@ export interface GenerateOptions extends SamplingOptions {
   /** Go on after an end-of-text id. Default false. */
   readonly ignoreEos?: boolean;
   /**
-   * Keep the cache entries of a beginning that is the last prompt's too; "all": of the answer to it as well, as a chat does, though
-   * reruns may then differ in rounding. Default true, but false under `deterministic`.
+   * Keep the cache entries of a beginning that is the last prompt's too; "all": of the answer to it
+   * as well, as a chat does, though reruns may then differ in rounding. Default true, but false
+   * under `deterministic`.
    */
   readonly reusePrompt?: boolean | "all";
   /** Ends the generation with "aborted". */
@@ -43,7 +46,10 @@ export interface GeneratedToken {
   readonly text: string;
   /** On the last item. */
   readonly finishReason?: FinishReason;
-  /** Ids that came from the device in the same piece and follow at once; missing when this was the last of them. */
+  /**
+   * Ids that came from the device in the same piece and follow at once; missing when this was the
+   * last of them.
+   */
   readonly ahead?: number;
 }
 
@@ -61,7 +67,10 @@ export function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
-/** Checks every option, so that a mistake is told before anything runs. @throws {RangeError} naming the option. */
+/**
+ * Checks every option, so that a mistake is told before anything runs.
+ * @throws {RangeError} naming the option.
+ */
 export function checkGenerate(options: GenerateOptions): {
   sampling: Required<SamplingOptions>;
   maxNewTokens: number;
@@ -76,7 +85,7 @@ export function checkGenerate(options: GenerateOptions): {
   return { sampling: checkSampling(options), maxNewTokens, seed, stop };
 }
 
-/** Draws tokens after `prompt`. The caller holds the model for itself until the iteration ends. */
+/** Draws tokens after `prompt`. The caller has the model to itself until the iteration ends. */
 export async function* generateTokens(
   model: GenerationModel,
   prompt: readonly number[],
@@ -108,7 +117,7 @@ export async function* generateTokens(
         drawn.reverse();
       }
       const id = drawn.pop() as number;
-      if (id === NOT_FINITE) throw await runner.notFinite(ids);
+      if (id === NOT_FINITE) throw await findNotFinite(runner, ids);
       ids.push(id);
       let finishReason: FinishReason | undefined;
       let piece = "";
@@ -129,7 +138,9 @@ export async function* generateTokens(
   yield { text: text.flush(), finishReason: "aborted" };
 }
 
-/** Text that is let go only when it is certain: whole characters, and no beginning of a stop string. */
+/**
+ * Text that is let go only when it is certain: whole characters, and no beginning of a stop string.
+ */
 class TextOut {
   stopped = false;
   #held = "";

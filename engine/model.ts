@@ -7,6 +7,7 @@ import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
+import { findNotFinite, type PassTimes, timePasses } from "./diagnose.ts";
 import { CheckpointError } from "./errors.ts";
 import {
   checkGenerate,
@@ -14,7 +15,7 @@ import {
   type GenerateOptions,
   generateTokens,
 } from "./generate.ts";
-import type { PassTimes, Runner } from "./runner.ts";
+import type { Runner } from "./runner.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /** A loaded model. Dispose of it to give its memory back. */
@@ -119,20 +120,21 @@ export class Model implements AsyncDisposable {
    * @throws {CheckpointError} when a logit is not finite; it names the layer.
    */
   logits(ids: readonly number[]): Promise<Float32Array> {
-    return this.#run(ids, (runner) => runner.logits(ids));
+    return this.#run(ids, async (runner) => {
+      const logits = await runner.logits(ids);
+      if (!logits.every(Number.isFinite)) throw await findNotFinite(runner, ids);
+      return logits;
+    });
   }
 
   /** Feeds `ids` to an empty cache, up to the logits [vocabSize] of the last one: what a benchmark times as prefill. */
   prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    return this.#run(ids, async (runner) => {
-      await runner.prefill(ids, { signal });
-      return runner.decode();
-    });
+    return this.#run(ids, (runner) => runner.lastLogits(ids, signal));
   }
 
   /** Times the kernels of its passes, that of a token with `ids` in the cache: what `profile` tells. */
   profile(ids: readonly number[]): Promise<{ prefill: PassTimes; decode: PassTimes }> {
-    return this.#run(ids, (runner) => runner.profile(ids));
+    return this.#run(ids, (runner) => timePasses(runner, ids));
   }
 
   /** Frees every buffer. A generation that is under way ends with an error. */

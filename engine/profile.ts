@@ -1,5 +1,6 @@
 /**
- * Where the time of a token goes: each kind of kernel of a pass, beside the limits of the machine that runs it.
+ * Where the time of a token goes: each kind of kernel of a pass, beside the limits of the machine
+ * that runs it.
  *
  * @module
  */
@@ -9,9 +10,9 @@ import { measureWasm } from "../kernels/wasm/limits.ts";
 import { measureWebGpu } from "../kernels/webgpu/limits.ts";
 import { drawPrompt } from "./benchmark.ts";
 import { findHost } from "./host/choose.ts";
+import type { PassTimes } from "./diagnose.ts";
 import type { Model } from "./model.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
-import type { PassTimes } from "./runner.ts";
 
 /** What is profiled. */
 export interface ProfileOptions {
@@ -22,8 +23,8 @@ export interface ProfileOptions {
 }
 
 /**
- * Times the kernels of a step of decode and of a prefill chunk, and the limits of the device. Ids are drawn by the settings of the
- * last generation. A cache is empty after it.
+ * Times the kernels of a step of decode and of a prefill chunk, and the limits of the device. Ids
+ * are drawn by the settings of the last generation. A cache is empty after it.
  * @throws {RangeError} when the length is no integer of at least 1.
  * @throws the signal's reason, when it is aborted.
  */

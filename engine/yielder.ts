@@ -12,7 +12,10 @@ const YIELD_MS = 50;
 export class Yielder {
   #last = performance.now();
 
-  /** Yields when the last yield is 50 ms ago. @throws the signal's reason, when it was aborted meanwhile. */
+  /**
+   * Yields when the last yield is 50 ms ago.
+   * @throws the signal's reason, when it was aborted meanwhile.
+   */
   async yieldIfDue(signal?: AbortSignal): Promise<void> {
     if (performance.now() - this.#last < YIELD_MS) return;
     await nextTask();

@@ -46,11 +46,9 @@ export function onlySegment(step: Step | Segment): Segment {
   const segments = "segments" in step ? step.segments : null;
   const segment = segments ? segments[0] : step as Segment;
   if (segments && (segments.length !== 1 || segment.rows !== step.rows)) {
-    const rows = segments.map((each) => each.rows).join(" + ");
+    const got = segments.map((each) => `${each.rows} rows`).join(" and ") || "none";
     throw new RangeError(
-      `Cannot run a step: expected one segment of all ${step.rows} rows, got ${segments.length} of ${
-        rows || "no"
-      } rows`,
+      `Cannot run a step: expected one segment of all ${step.rows} rows, got ${got}`,
     );
   }
   if (segment.sequence) {

@@ -1,0 +1,110 @@
+/**
+ * Diagnosis of a model's passes: the first layer whose numbers are not finite, and the time of each
+ * kernel.
+ *
+ * @module
+ */
+import type { KernelTime, Plan, Recorder, Segment } from "../kernels/backend.ts";
+import { median } from "../kernels/profile.ts";
+import { forward } from "./decoder.ts";
+import { CheckpointError } from "./errors.ts";
+import { forwardAndSample, READ_MS, type Runner } from "./runner.ts";
+
+/** A pass, as a whole and by its kernels. */
+export interface PassTimes {
+  /** What it was run for. */
+  readonly step: Segment;
+  /** Milliseconds of the plan as it is: the median of several runs. */
+  readonly ms: number;
+  /** Of the same pass, each timed within it. */
+  readonly kernels: readonly KernelTime[];
+}
+
+/** Runs of a whole pass at the least, and milliseconds for all of them. */
+const [PASS_RUNS, PASS_MS] = [5, 300];
+
+/**
+ * An error that names the layer whose output is the first to be NaN or infinite for these ids. Runs
+ * the passes of 0, 1, 2, … layers one after the other, each from an empty cache.
+ */
+export async function findNotFinite(
+  runner: Runner,
+  ids: readonly number[],
+): Promise<CheckpointError> {
+  const { id, architecture: { nLayer }, slots } = runner;
+  const place = await firstNotFinite(runner, ids.slice(-slots));
+  const after = place === null
+    ? "the final norm or the head"
+    : place === 0
+    ? "the embedding"
+    : `layer h.${place - 1} of ${nLayer}`;
+  return new CheckpointError(
+    `Cannot run "${id}": expected finite logits, got NaN or infinity, first after ${after}`,
+  );
+}
+
+/**
+ * The least number of layers after which the residual stream is not finite; null when it is finite
+ * after all of them.
+ */
+async function firstNotFinite(runner: Runner, ids: readonly number[]): Promise<number | null> {
+  const { backend, architecture: { nLayer, nEmbd }, weights, sequence } = runner;
+  const { prefill } = runner.buffers;
+  for (let layers = 0; layers <= nLayer; layers++) {
+    const first = { ...weights, h: weights.h.slice(0, layers) };
+    using plan = await backend.record((k) => forward(k, first, prefill));
+    sequence.clear();
+    for await (const { length: rows } of runner.feed(ids, plan)) {
+      const x = await backend.read(prefill.x, 0, rows * nEmbd) as Float32Array; // x [rows, C]
+      if (!x.every(Number.isFinite)) return layers;
+    }
+  }
+  return null;
+}
+
+/**
+ * Times the step that takes the last of `ids` (at most S) and draws, and a whole prefill chunk from
+ * an empty cache. Draws by the settings of the last `startSampling`; empties the cache.
+ */
+export async function timePasses(
+  runner: Runner,
+  ids: readonly number[],
+): Promise<{ prefill: PassTimes; decode: PassTimes }> {
+  const { weights, buffers, plans, chunk, sequence } = runner;
+  await runner.prefill(ids); // so that the pass works on real numbers
+  const decode = await timePass(
+    runner,
+    sequence.step(1),
+    plans.draw,
+    (k) => forwardAndSample(k, weights, buffers),
+  );
+  await runner.prefill(ids.slice(0, 1)); // the draws overwrote the cache's last entry
+  const prefill = await timePass(
+    runner,
+    sequence.step(chunk),
+    plans.prefill,
+    (k) => forward(k, weights, buffers.prefill),
+  );
+  return { prefill, decode };
+}
+
+async function timePass(
+  { backend, buffers }: Runner,
+  step: Segment,
+  plan: Plan,
+  build: (k: Recorder) => void,
+): Promise<PassTimes> {
+  const time = async (count: number) => {
+    const start = performance.now();
+    for (let i = 0; i < count; i++) plan.run(step);
+    await backend.read(buffers.decode.ids);
+    return (performance.now() - start) / count;
+  };
+  await time(1);
+  // As many together as a generation queues at most; one where each is done when `run` returns.
+  const count = Math.min(backend.readAhead ?? 1, Math.ceil(READ_MS / await time(1)));
+  const times: number[] = [];
+  const end = performance.now() + PASS_MS;
+  while (times.length < PASS_RUNS || performance.now() < end) times.push(await time(count));
+  return { step, ms: median(times), kernels: await backend.profile(build, step) };
+}
