@@ -9,7 +9,8 @@
 import { CheckpointError } from "../../errors.ts";
 import { define, isNaturals } from "../../json.ts";
 import type { ByteSource } from "../../host/mod.ts";
-import { describe, Opaque, PickleGlobal, unpickle } from "./pickle.ts";
+import { unpickle } from "./pickle.ts";
+import { describe, Opaque, PickledObject, PickleGlobal } from "./pickle_values.ts";
 import {
   findGlobal,
   isNatural,
@@ -32,6 +33,10 @@ export interface TorchContents {
   readonly config?: TorchConfig;
   /** LabCore's record of the tokenizer, where there is one. */
   readonly tokenizer?: Record<string, unknown>;
+  /** The name of the data set in nanoGPT's training configuration, under which its vocabulary is kept. */
+  readonly dataset?: string;
+  /** What was left out, a sentence each. */
+  readonly notes: readonly string[];
 }
 
 /** A trainer's configuration of the model. */
@@ -40,6 +45,8 @@ export interface TorchConfig {
   readonly kind: "labcore" | "nanogpt";
   /** Plain values alone. */
   readonly record: Record<string, unknown>;
+  /** Found by its keys in an object that a trainer named freely: a config.json beside the file knows better. */
+  readonly guessed?: true;
 }
 
 /** Where trainers keep the state dict, in the order in which they are tried. */
@@ -47,13 +54,25 @@ const STATES = [
   "model_state_dict", // LabCore
   "model", // nanoGPT
   "state_dict", // Lightning
+  "module", // DeepSpeed
 ] as const;
 
-/** Where trainers keep the configuration. */
+/** Where trainers keep the configuration of the model. */
 const CONFIGS = [
   { key: "model_config", kind: "labcore" },
   { key: "model_args", kind: "nanogpt" },
 ] as const;
+
+/** What nanoGPT's GPTConfig always has: an object with these keys is one, whatever its trainer calls it. */
+const GPT_KEYS = ["n_layer", "n_head", "n_embd", "block_size", "vocab_size"] as const;
+
+/** Components that wrappers of modules put into a tensor's name: torch.compile, FSDP, activation checkpoints. */
+const WRAPPERS = new Set([
+  "_orig_mod",
+  "_fsdp_wrapped_module",
+  "_fpw_module",
+  "_checkpoint_wrapped_module",
+]);
 
 /** Largest data.pkl that is read, in bytes. It has no tensors' bytes in it: some 100 bytes a tensor. */
 const MAX_PICKLE_BYTES = 2 ** 28;
@@ -89,23 +108,47 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
     find: findGlobal,
     persistent: persistentStorage,
   });
-  const { key, state } = findState(root, fail);
+  const { key, state } = findState(root, source.name, fail);
+  const notes: string[] = [];
+  const named = namedTensors(state, fail);
+  const isLightning = root instanceof Map && root.has("pytorch-lightning_version");
+  const model = key === "state_dict" ? withoutAttribute(named, isLightning, notes) : named;
   const tensors = new Map<string, StoredTensor>();
   const place = new Placing(source, archive, fail);
-  for (const [name, value] of namedTensors(state, key, fail)) {
+  for (const [name, value] of withoutAverage(byName(model, fail), notes)) {
     tensors.set(name, await place.tensor(name, value));
   }
-  if (!(root instanceof Map) || root === state) return { tensors, metadata: {} };
+  if (!(root instanceof Map) || root === state) return { tensors, metadata: {}, notes };
 
-  const found = CONFIGS.find(({ key }) => root.get(key) instanceof Map);
-  const record = found && toRecord(root.get(found.key), fail);
+  const config = findConfig(root, fail);
   const tokenizer = root.get("tokenizer");
+  const dataset = plainDict(root.get("config"))?.get("dataset");
   return {
     tensors,
     metadata: readMetadata(root),
-    ...(found && record && { config: { kind: found.kind, record } }),
+    notes,
+    ...(config && { config }),
     ...(tokenizer instanceof Map && { tokenizer: toRecord(tokenizer, fail) }),
+    ...(typeof dataset === "string" && { dataset }),
   };
+}
+
+/** The configuration under a trainer's key for it, or an object anywhere at the root that has GPTConfig's keys. */
+function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfig | undefined {
+  for (const { key, kind } of CONFIGS) {
+    const dict = plainDict(root.get(key));
+    if (dict) return { kind, record: toRecord(dict, fail) };
+  }
+  const near = [...root.values()].flatMap((value) => plainDict(value) ?? []);
+  const far = near.flatMap((dict) => [...dict.values()].flatMap((value) => plainDict(value) ?? []));
+  const dict = [...near, ...far].find((dict) => GPT_KEYS.every((key) => dict.has(key)));
+  return dict && { kind: "nanogpt", record: toRecord(dict, fail), guessed: true };
+}
+
+/** A dict, or the attributes of an object; undefined for anything else. */
+function plainDict(value: unknown): ReadonlyMap<unknown, unknown> | undefined {
+  if (value instanceof PickledObject) return value.attributes;
+  return value instanceof Map ? value : undefined;
 }
 
 /** The members that matter. */
@@ -168,14 +211,28 @@ function refuseOther(name: string, head: Uint8Array, fail: Fail): never {
 /** Finds the dict of tensors, and under which key of the root it is. */
 function findState(
   root: unknown,
+  name: string,
   fail: Fail,
 ): { key?: string; state: ReadonlyMap<unknown, unknown> } {
   if (!(root instanceof Map)) {
+    if (root instanceof PickledObject) {
+      throw new CheckpointError(
+        `Cannot open "${name}": it holds ${
+          describe(root)
+        }, a whole module with its code; save the state dict: torch.save(model.state_dict(), path)`,
+      );
+    }
     return fail(`a dict, got ${root instanceof TorchTensor ? "a tensor" : describe(root)}`);
   }
   const key = STATES.find((key) => hasTensors(root.get(key)));
   if (key !== undefined) return { key, state: root.get(key) as ReadonlyMap<unknown, unknown> };
   if (hasTensors(root)) return { state: root };
+  // A trainer's own name for it, if no other dict at the root has tensors.
+  const states = [...root].filter(([, value]) => hasTensors(value));
+  if (states.length === 1) {
+    const [[key, state]] = states;
+    return { key: String(key), state: state as ReadonlyMap<unknown, unknown> };
+  }
   const keys = [...root.keys()].slice(0, 8).map(describe).join(", ");
   return fail(`a state dict, or one as ${STATES.join(", ")}, got a dict with ${keys || "nothing"}`);
 }
@@ -190,13 +247,11 @@ function isTensor(value: unknown): value is TorchTensor | Opaque {
     (value instanceof Opaque && value.name.startsWith("torch._utils."));
 }
 
+type Named = readonly [name: string, tensor: TorchTensor];
+
 /** The tensors of a state dict by their plain names. Other values, such as the extra state of modules, are passed over. */
-function namedTensors(
-  state: ReadonlyMap<unknown, unknown>,
-  key: string | undefined,
-  fail: Fail,
-): Map<string, TorchTensor> {
-  let named: [name: string, tensor: TorchTensor][] = [];
+function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[] {
+  const named: Named[] = [];
   for (const [name, value] of state) {
     if (!isTensor(value)) continue;
     if (typeof name !== "string") return fail(`names of tensors to be text, got ${describe(name)}`);
@@ -205,10 +260,55 @@ function namedTensors(
     }
     named.push([withoutWrappers(name), value]);
   }
-  const lightning = "model."; // the attribute that a Lightning module keeps its model in
-  if (key === "state_dict" && named.every(([name]) => name.startsWith(lightning))) {
-    named = named.map(([name, tensor]) => [name.slice(lightning.length), tensor]);
+  return named;
+}
+
+/**
+ * The tensors of the model that a LightningModule holds as an attribute, `model` as a rule: those under the attribute with the
+ * most tensors. Others, such as the state of metrics, are no part of the model.
+ */
+function withoutAttribute(named: readonly Named[], isLightning: boolean, notes: string[]): Named[] {
+  const counts = new Map<string, number>();
+  for (const [name] of named) {
+    const [attribute] = name.split(".", 1);
+    if (name.length > attribute.length) counts.set(attribute, (counts.get(attribute) ?? 0) + 1);
   }
+  const [attribute] = [...counts].toSorted(([, a], [, b]) => b - a)[0] ?? ["model"];
+  const prefix = isLightning ? `${attribute}.` : "model.";
+  const inside = named.filter(([name]) => name.startsWith(prefix));
+  const all = inside.length === named.length;
+  // A model's own names may begin alike: only Lightning's mark makes a part of the tensors the model.
+  if (!inside.length || (!all && !isLightning) || (isLightning && isModel(named))) {
+    return [...named];
+  }
+  if (!all) {
+    const others = named.filter(([name]) => !name.startsWith(prefix)).map(([name]) => name);
+    notes.push(leftOut(others, `are not of the LightningModule's "${attribute}"`));
+  }
+  return inside.map(([name, tensor]) => [name.slice(prefix.length), tensor]);
+}
+
+/** Whether the state dict is a model's own: its embedding or its layers are not behind an attribute. */
+function isModel(named: readonly Named[]): boolean {
+  return named.some(([name]) => /^(transformer\.)?(wte\.weight$|h\.\d+\.)/.test(name));
+}
+
+/** Without the count of averaged models that torch.optim.swa_utils.AveragedModel keeps beside the average. */
+function withoutAverage(
+  tensors: ReadonlyMap<string, TorchTensor>,
+  notes: string[],
+): ReadonlyMap<string, TorchTensor> {
+  if (!tensors.has("n_averaged")) return tensors;
+  notes.push("the weights are those of an averaged model");
+  return new Map([...tensors].filter(([name]) => name !== "n_averaged"));
+}
+
+function leftOut(names: readonly string[], why: string): string {
+  const more = names.length > 3 ? ` and ${names.length - 3} more` : "";
+  return `left out, for they ${why}: ${names.slice(0, 3).map(describe).join(", ")}${more}`;
+}
+
+function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
   const tensors = new Map(named);
   if (tensors.size === named.length) return tensors;
   const seen = new Set<string>();
@@ -221,9 +321,9 @@ function namedTensors(
   return tensors;
 }
 
-/** A name as the model itself has it: without the marks of torch.compile (anywhere) and DataParallel (in front). */
+/** A name as the model itself has it: without the components that wrappers add, and without DataParallel's in front. */
 function withoutWrappers(name: string): string {
-  const parts = name.split(".").filter((part) => part !== "_orig_mod");
+  const parts = name.split(".").filter((part) => !WRAPPERS.has(part));
   let first = 0;
   while (parts[first] === "module" && first < parts.length - 1) first++;
   return parts.slice(first).join(".");
@@ -325,6 +425,13 @@ function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<strin
     if (value instanceof PickleGlobal) return value.name;
     if (Array.isArray(value) || value instanceof Set) {
       return Array.from(value, (item) => plain(item, depth + 1) ?? null);
+    }
+    if (value instanceof PickledObject) {
+      const { attributes, items, args } = value;
+      if (attributes.size) return record(attributes, depth + 1);
+      if (items.length) return plain(items, depth);
+      // A member of an Enum is made by its value.
+      return args.length === 1 ? plain(args[0], depth + 1) : undefined;
     }
     return value instanceof Map ? record(value, depth + 1) : undefined;
   };

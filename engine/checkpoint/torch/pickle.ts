@@ -2,7 +2,8 @@
  * Python's pickle, read as data: the machine of https://docs.python.org/3/library/pickletools.html without the powers.
  *
  * A pickle is a program for a small stack machine, which may name any function of Python and call it. Here a name is looked up in
- * a table of constructors that make plain values, and nowhere else; whatever is not in the table is refused by its name.
+ * a table of constructors that make plain values, and nowhere else. An object of a class that a trainer wrote is kept as its
+ * attributes; any other name is refused.
  *
  * dict → Map, list → array, tuple → frozen array, set → Set, int → number (bigint past 2^53), bytes → Uint8Array, None → null.
  * Time and memory grow with the pickle's length and no faster: values that are named twice are shared.
@@ -10,45 +11,15 @@
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
-
-/** What a constructor may ask of the machine. */
-export interface Machine {
-  /**
-   * Counts what a constructor copies. Two lines of a pickle could copy one list for ever, and a sound pickle copies each once.
-   * @throws {CheckpointError} when more was copied than the pickle has bytes.
-   */
-  spend(count: number): void;
-  /** @throws {CheckpointError} naming the file and the byte. */
-  fail(expected: string): never;
-}
-
-/** What a name of the table can do; one without `make` is only a name. */
-export interface Constructor {
-  /** Makes the value of a call. */
-  make?(args: readonly unknown[], machine: Machine): unknown;
-  /** Takes the attributes of a value that `make` made. */
-  build?(made: unknown, state: unknown, machine: Machine): void;
-}
-
-/** A name of Python that the pickle asked for and may have. */
-export class PickleGlobal {
-  /** Makes the value of a call, where it can be called. */
-  readonly make?: Constructor["make"];
-  /** Takes the attributes of a value that it made. */
-  readonly build?: Constructor["build"];
-
-  /** Pairs a name with what it can do. */
-  constructor(readonly name: string, { make, build }: Constructor = {}) {
-    this.make = make;
-    this.build = build;
-  }
-}
-
-/** A value of which nothing is kept but what it is. */
-export class Opaque {
-  /** Keeps the name of the constructor. */
-  constructor(readonly name: string) {}
-}
+import {
+  describe,
+  isList,
+  isTuple,
+  type Machine,
+  PickledObject,
+  PickleGlobal,
+  shorten,
+} from "./pickle_values.ts";
 
 /** How a pickle is to be read. */
 export interface PickleOptions {
@@ -75,15 +46,6 @@ const MAX_PROTOCOL = 5;
  */
 export function unpickle(bytes: Uint8Array, options: PickleOptions): unknown {
   return new Unpickler(bytes, options).load();
-}
-
-/** Whether a value is a tuple of Python. */
-export function isTuple(value: unknown): value is readonly unknown[] {
-  return Array.isArray(value) && Object.isFrozen(value);
-}
-
-function isList(value: unknown): value is unknown[] {
-  return Array.isArray(value) && !Object.isFrozen(value);
 }
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -324,13 +286,15 @@ class Unpickler implements Machine {
   }
 
   #append(items: unknown[]): void {
-    const list = this.#top();
+    const top = this.#top();
+    const list = top instanceof PickledObject ? top.items : top;
     if (!isList(list)) return this.fail("a list to append to");
     for (const item of items) list.push(item);
   }
 
   #setItems(items: unknown[]): void {
-    const dict = this.#top();
+    const top = this.#top();
+    const dict = top instanceof PickledObject ? top.attributes : top;
     if (!(dict instanceof Map)) return this.fail("a dict to set items of");
     if (items.length % 2) return this.fail("a value for every key");
     for (let i = 0; i < items.length; i += 2) {
@@ -366,7 +330,9 @@ class Unpickler implements Machine {
       return this.fail(`a constructor to call, got ${describe(callee)}`);
     }
     const { make, build } = callee;
-    if (!make) return this.#refuse(`its pickle calls ${callee.name}, which makes no data`);
+    if (!make) {
+      return this.#refuse(`its pickle calls ${shorten(callee.name)}, which makes no data`);
+    }
     if (!isTuple(args)) return this.fail(`the arguments of ${callee.name} to be a tuple`);
     const made = make(args, this);
     if (build) this.#makers.set(made, callee);
@@ -463,22 +429,4 @@ class Unpickler implements Machine {
 function toInteger(value: bigint): number | bigint {
   const number = Number(value);
   return Number.isSafeInteger(number) ? number : value;
-}
-
-/** A value in a message: what it is, and a short text itself. */
-export function describe(value: unknown): string {
-  if (value === null) return "None";
-  if (typeof value === "string") return JSON.stringify(shorten(value));
-  if (typeof value !== "object") return shorten(String(value));
-  if (value instanceof PickleGlobal || value instanceof Opaque) return value.name;
-  if (value instanceof Map) return "a dict";
-  if (value instanceof Set) return "a set";
-  if (value instanceof Uint8Array) return "bytes";
-  if (Array.isArray(value)) return isTuple(value) ? "a tuple" : "a list";
-  return "another value";
-}
-
-/** What a file names can be of any length. */
-function shorten(text: string): string {
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

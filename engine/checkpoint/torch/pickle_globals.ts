@@ -4,7 +4,14 @@
  *
  * @module
  */
-import { type Constructor, isTuple, type Machine, Opaque, PickleGlobal } from "./pickle.ts";
+import {
+  type Constructor,
+  isTuple,
+  type Machine,
+  Opaque,
+  PickledObject,
+  PickleGlobal,
+} from "./pickle_values.ts";
 
 /** PyTorch's dtypes, as safetensors spells them. */
 const DTYPES: Readonly<Record<string, string>> = {
@@ -76,7 +83,7 @@ export function spellingOf({ name }: PickleGlobal): string | undefined {
 
 /** The name that a pickle asks for, under whichever of its names: modules have moved over the years. */
 export function findGlobal(name: string): PickleGlobal | undefined {
-  return globals.get(
+  const known = globals.get(
     name
       .replace(/^__builtin__\./, "builtins.")
       .replace(/^builtins\.xrange$/, "builtins.range")
@@ -86,6 +93,60 @@ export function findGlobal(name: string): PickleGlobal | undefined {
       .replace(/^pathlib\._local\./, "pathlib.")
       .replace(/^torch\.cuda\.(\w+Storage)$/, "torch.$1"),
   );
+  return known ?? foreignName(name);
+}
+
+/**
+ * Packages whose names are data only if the table has them: PyTorch, NumPy and Python's standard library
+ * (`sys.stdlib_module_names` of Python 3.14 and what earlier versions had beside it).
+ */
+const CLOSED_PACKAGES = new Set(
+  ("torch numpy pip setuptools pkg_resources " +
+    "abc aifc annotationlib antigravity argparse array ast asynchat asyncio asyncore " +
+    "atexit audioop base64 bdb binascii bisect builtins bz2 calendar cgi cgitb chunk cmath cmd code codecs codeop " +
+    "collections colorsys compileall compression concurrent configparser contextlib contextvars copy copyreg crypt csv " +
+    "ctypes curses cPickle dataclasses datetime dbm decimal difflib dis distutils doctest email encodings ensurepip enum " +
+    "errno faulthandler fcntl filecmp fileinput fnmatch formatter fractions ftplib functools gc genericpath getopt getpass " +
+    "gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr imp importlib inspect io ipaddress " +
+    "itertools json keyword lib2to3 linecache locale logging lzma mailbox mailcap marshal math mimetypes mmap modulefinder " +
+    "msilib msvcrt multiprocessing netrc nis nntplib nt ntpath nturl2path numbers opcode operator optparse os ossaudiodev " +
+    "pathlib pdb pickle pickletools pipes pkgutil platform plistlib poplib posix posixpath pprint profile pstats pty pwd " +
+    "py_compile pyclbr pydoc pydoc_data pyexpat queue quopri random re readline reprlib resource rlcompleter runpy sched " +
+    "secrets select selectors shelve shlex shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 " +
+    "sre_compile sre_constants sre_parse ssl stat statistics string stringprep struct subprocess sunau symtable sys " +
+    "sysconfig syslog tabnanny tarfile telnetlib tempfile termios test textwrap this threading time timeit tkinter token " +
+    "tokenize tomllib trace traceback tracemalloc tty turtle turtledemo types typing unicodedata unittest urllib urllib2 uu " +
+    "uuid venv warnings wave weakref webbrowser winreg winsound wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport zlib " +
+    "zoneinfo").split(" "),
+);
+
+/**
+ * A class of a trainer's own code or library, which makes an object whose state is kept as data. Python spells classes with a
+ * capital letter; a function, which a pickle would call, is refused.
+ */
+function foreignName(name: string): PickleGlobal | undefined {
+  const [, root] = /^(\w+)[\w.]*\._*[A-Z]\w*$/.exec(name) ?? [];
+  const isPrivate = root?.startsWith("_") && root !== "__main__" && root !== "__mp_main__";
+  if (root === undefined || isPrivate || CLOSED_PACKAGES.has(root)) return undefined;
+  return new PickleGlobal(name, foreignClass(name));
+}
+
+function foreignClass(name: string): Constructor {
+  return {
+    make(args, machine) {
+      machine.spend(args.length);
+      return new PickledObject(name, args);
+    },
+    build(made, state, machine) {
+      const { attributes } = made as PickledObject;
+      // With __slots__ the state is a pair: of the attributes, and of those in slots.
+      for (const part of isTuple(state) ? state : [state]) {
+        if (!(part instanceof Map)) continue;
+        machine.spend(part.size);
+        for (const [key, value] of part) attributes.set(key, value);
+      }
+    },
+  };
 }
 
 /** Makes the storage that a persistent id points to: ("storage", class, key, location, number of elements). */

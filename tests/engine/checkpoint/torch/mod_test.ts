@@ -20,6 +20,7 @@ import {
   torchBytes,
   torchMembers,
   type TorchOptions,
+  Tuple,
   zipPieces,
 } from "../../../torch.ts";
 
@@ -175,8 +176,8 @@ Deno.test("readTorch() tells what is wrong with a file of another form", async (
     [[plain], /a dict, got a list/],
     [{}, /got a dict with nothing/],
     [
-      { step: 1, net: { w: plain } },
-      /or one as model_state_dict, model, state_dict, got a dict with "step", "net"/,
+      { step: 1, net: { w: plain }, other: { w: plain } },
+      /or one as model_state_dict, model, state_dict, module, got a dict with "step", "net", "other"/,
     ],
     [new Map<unknown, unknown>([[1, plain]]), /names of tensors to be text, got 1/],
   ];
@@ -312,6 +313,72 @@ Deno.test("readTorch() takes the prefixes of wrappers off, and no others", async
   const mixed = { model: new Built(attributes, { _metadata: { "": { version: 1 } } }), note: null };
   assert.deepEqual(await names(mixed), ["w"]);
   assert.deepEqual(await names({ w: plain, _extra_state: null, version: 2 }), ["w"]);
+});
+
+Deno.test("readTorch() takes the names of more wrappers off: FSDP, activation checkpoints, averages, DeepSpeed", async () => {
+  const state = (...names: string[]) => new Map(names.map((name) => [name, plain]));
+  const names = async (root: unknown) => {
+    const { tensors, notes } = await open(root, { storages });
+    return [[...tensors.keys()], notes.length];
+  };
+  const wrapped = state(
+    "_fsdp_wrapped_module.h.0._checkpoint_wrapped_module.w",
+    "module._orig_mod.h.1._fpw_module.w",
+  );
+  assert.deepEqual(await names(wrapped), [["h.0.w", "h.1.w"], 0]);
+  assert.deepEqual(await names(state("n_averaged", "module.a", "module.b")), [["a", "b"], 1]);
+  assert.deepEqual(await names({ module: state("a"), ds_version: "0.1" }), [["a"], 0]);
+  assert.deepEqual(await names({ net: state("a"), step: 3 }), [["a"], 0]);
+  assert.deepEqual(await names({ model: state("a"), ema: state("b") }), [["a"], 0]);
+});
+
+Deno.test("readTorch() finds the model within a LightningModule, whatever its attribute is called", async () => {
+  const state = (...names: string[]) => new Map(names.map((name) => [name, plain]));
+  const marked = (...names: string[]) => ({
+    "pytorch-lightning_version": "2.6.6",
+    state_dict: state(...names),
+  });
+  const open1 = async (root: unknown) => await open(root, { storages });
+  const one = await open1(marked("model.h.0.w", "model.wte.weight", "val_acc.total"));
+  assert.deepEqual([...one.tensors.keys()], ["h.0.w", "wte.weight"]);
+  assert.match(one.notes.join(), /not of the LightningModule's "model": "val_acc\.total"$/);
+  const two = await open1(marked("gpt.h.0.w", "gpt.h.1.w", "loss.weight", "temperature"));
+  assert.deepEqual([...two.tensors.keys()], ["h.0.w", "h.1.w"]);
+  // A module that is the model itself has no attribute in front.
+  const three = await open1(
+    marked("transformer.wte.weight", "transformer.h.0.w", "lm_head.weight"),
+  );
+  assert.equal(three.tensors.size, 3);
+  assert.deepEqual(three.notes, []);
+});
+
+Deno.test("readTorch() finds a configuration in a dataclass, a Namespace or a dict of any name", async () => {
+  const shape = { n_layer: 1, n_head: 2, n_embd: 4, block_size: 8, vocab_size: 16 };
+  const made = (module: string, own: string, ...args: unknown[]) =>
+    new Call(name(module, own), ...args);
+  const configOf = async (extra: Record<string, unknown>) =>
+    (await open({ model: { w: plain }, ...extra }, { storages })).config;
+  const kind = made("__main__", "Kind", "gpt");
+  const objects = [
+    new Built(made("__main__", "GPTConfig"), { ...shape, kind }),
+    new Built(made("train.config", "_Config"), new Tuple(null, { ...shape, kind })),
+    new Built(made("argparse", "Namespace"), { ...shape, kind: "gpt" }),
+  ];
+  for (const object of objects) {
+    for (const extra of [{ cfg: object }, { hyper_parameters: { lr: 1, config: object } }]) {
+      const record = { ...shape, kind: "gpt" };
+      assert.deepEqual(await configOf(extra), { kind: "nanogpt", record, guessed: true });
+    }
+  }
+  const record = { ...shape, kind: "gpt" };
+  assert.deepEqual(await configOf({ model_args: objects[0] }), { kind: "nanogpt", record });
+  assert.equal(await configOf({ cfg: { n_layer: 1, lr: 2 } }), undefined);
+  await refuses(open(objects[0], { storages }), /an object of __main__\.GPTConfig, a whole module/);
+  const { dataset } = await open(
+    { model: { w: plain }, config: { dataset: "shakespeare" } },
+    { storages },
+  );
+  assert.equal(dataset, "shakespeare");
 });
 
 Deno.test("readTorch() reads nothing of an optimizer but its lines in the pickle", async () => {

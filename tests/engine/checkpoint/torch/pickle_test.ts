@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
-import { Opaque, type PickleGlobal, unpickle } from "../../../../engine/checkpoint/torch/pickle.ts";
+import { unpickle } from "../../../../engine/checkpoint/torch/pickle.ts";
 import {
   findGlobal,
   persistentStorage,
   TorchStorage,
   TorchTensor,
 } from "../../../../engine/checkpoint/torch/pickle_globals.ts";
+import {
+  Opaque,
+  PickledObject,
+  type PickleGlobal,
+} from "../../../../engine/checkpoint/torch/pickle_values.ts";
 import { readMember, readZip } from "../../../../engine/checkpoint/torch/zip.ts";
 import { CheckpointError } from "../../../../engine/errors.ts";
 import { threefry } from "../../../../kernels/ops/sample/mod.ts";
@@ -19,6 +24,7 @@ import {
   name,
   pickleBytes,
   Raw,
+  text,
   Tuple,
 } from "../../../torch.ts";
 
@@ -36,6 +42,11 @@ function refuses(pickle: Uint8Array | string, message: RegExp): void {
     assert.match(error.message, message);
     return true;
   });
+}
+
+/** A pickle's instructions alone. */
+function textOf(pickle: Uint8Array): string {
+  return text(pickle.subarray(2, -1));
 }
 
 async function pickleOf(file: string): Promise<Uint8Array> {
@@ -172,7 +183,12 @@ Deno.test("unpickle() refuses what is not data by its name, called or not", () =
     "copyreg._reconstructor",
     "collections.namedtuple",
     "types.FunctionType",
-    "__main__.GPT",
+    "__main__.make_gpt",
+    "trainer.config.load",
+    "_private.Config",
+    "subprocess.CompletedProcess",
+    "numpy.Config",
+    "torch.nn.modules.linear.Linear",
     "ctypes.CDLL",
     "_codecs.decode",
     "codecs.encode",
@@ -195,6 +211,36 @@ Deno.test("unpickle() refuses what is not data by its name, called or not", () =
     const short = (text: string) => `\x8c${String.fromCharCode(text.length)}${text}`;
     refuses(`\x80\x04${short(module)}${short(own)}\x93)R.`, asked);
   }
+});
+
+Deno.test("unpickle() keeps an object of a trainer's class as its attributes, and runs nothing", () => {
+  const object = (value: unknown) => load(pickleBytes(value)) as PickledObject;
+  const make = (full: string, ...args: unknown[]) => {
+    const at = full.lastIndexOf(".");
+    return new Call(name(full.slice(0, at), full.slice(at + 1)), ...args);
+  };
+  const plain = object(new Built(make("__main__.GPTConfig"), { n_layer: 2, __proto__x: 1 }));
+  assert.ok(plain instanceof PickledObject);
+  assert.equal(plain.name, "__main__.GPTConfig");
+  assert.deepEqual(plain.attributes, new Map([["n_layer", 2], ["__proto__x", 1]]));
+  const slots = object(new Built(make("a.b._Slots"), new Tuple(null, { n: 1 })));
+  assert.deepEqual(slots.attributes, new Map([["n", 1]]));
+  const pair = object(new Built(make("a.Both"), new Tuple({ a: 1 }, { b: 2 })));
+  assert.deepEqual([...pair.attributes.keys()], ["a", "b"]);
+  assert.deepEqual(object(make("model.Kind", "gpt")).args, ["gpt"]);
+  // Subclasses of dict and list, and __new__ in place of a call.
+  assert.deepEqual(
+    object(new Raw("clib\nAttributeDict\n)\x81X\x01\0\0\0aK\x07s")).attributes.get("a"),
+    7,
+  );
+  assert.deepEqual(object(new Raw("clib\nListConfig\n)\x81(K\x01K\x02e")).items, [1, 2]);
+  // Its state is counted, however often it is given.
+  const state = new Map(Array.from({ length: 50 }, (_, i) => [i, i]));
+  const repeated = `q\x02${"h\x02b".repeat(400)}`;
+  refuses(
+    pickleBytes(new Raw(`${textOf(pickleBytes(state))}q\x020clib\nA\n)\x81${repeated.slice(2)}`)),
+    /copied over and over/,
+  );
 });
 
 Deno.test("unpickle() calls nothing but its constructors, and those with their own arguments", () => {
