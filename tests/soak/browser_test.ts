@@ -1,12 +1,16 @@
 /**
- * The engine in a browser: Chromium, whose executable WGSLM_CHROMIUM names, with the WebGPU that it plays in software. Its compiler
- * takes every shader, and models give PyTorch's numbers in a page, in a worker, and where memory cannot be shared.
+ * The engine in a browser: Chromium, whose executable WGSLM_CHROMIUM names, with its software WebGPU.
+ * Its compiler takes every shader; models give PyTorch's numbers in a page, in a worker, and where
+ * memory cannot be shared; and a bundle of `mod.ts` loads in a page.
  */
 import assert from "node:assert/strict";
 import type { Browser } from "playwright-core";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
+import { loadModel, loadTokenizer } from "../../mod.ts";
 import { FAMILY_FOLDERS } from "../engine/families.ts";
 import { assertClose, fixture, TOLERANCE } from "../testing.ts";
+import { bundleLibrary } from "./browser/bundle.ts";
+import type { Encoding } from "./browser/bundled.ts";
 import type { Answers, Opening, Question } from "./browser/page.ts";
 import { serveProject } from "./browser/server.ts";
 import type { Compiled } from "./browser/shaders.ts";
@@ -29,13 +33,18 @@ type Call = <T>(module: string, name: string, ...args: unknown[]) => Promise<T>;
 type Place = "isolated page" | "plain page" | "worker";
 
 /** Runs a test with what calls into a place of a browser. */
-function inBrowser(name: string, place: Place, test: (call: Call) => Promise<void>): void {
+function inBrowser(
+  name: string,
+  place: Place,
+  test: (call: Call) => Promise<void>,
+  bundle?: () => Promise<ReadonlyMap<string, string>>,
+): void {
   Deno.test({
     name: `in a browser, ${place}: ${name}`,
     ignore: CHROMIUM === "",
     fn: async () => {
       const { chromium } = await import("playwright-core"); // nobody else has to have it
-      await using server = serveProject();
+      await using server = serveProject(await bundle?.());
       const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
       const timer = setTimeout(() => void browser.close(), PATIENCE_MS); // ends what the page is asked for
       try {
@@ -139,3 +148,52 @@ inBrowser("wasm gives PyTorch's numbers on two threads", "worker", async (call) 
 inBrowser("wasm has one thread, since memory cannot be shared", "plain page", async (call) => {
   assert.equal(await checkModels(call, { name: "wasm", options: { threads: 2 } }, FEW), 1);
 });
+
+Deno.test("a bundle of mod.ts for pages imports no built-in module, at once or later", async () => {
+  const bundle = await bundleLibrary();
+  assert.ok(bundle.has("mod.js"));
+  const builtin = /\b(?:from|import|require)\s*\(?\s*["'`]node:[^"'`]*/g;
+  assert.deepEqual([...bundle.values()].flatMap((text) => text.match(builtin) ?? []), []);
+});
+
+/** Records that tokenizers are made of without a file. */
+const RECORDS = [
+  { type: "char", vocab: [..." ,!Hdelorw"] },
+  { type: "bpe", encoding_name: "gpt2" },
+];
+
+inBrowser(
+  "the bundle of mod.ts encodes, runs a model, and says what it cannot",
+  "plain page",
+  async (call) => {
+    const text = "Hello, world!";
+    for (const record of RECORDS) {
+      const expected = await loadTokenizer(record);
+      const { vocabSize, ids } = { vocabSize: expected.vocabSize, ids: expected.encode(text) };
+      assert.deepEqual(await call<Encoding>("bundled.ts", "encode", record, text), {
+        vocabSize,
+        ids,
+        text,
+      });
+    }
+    const config = {
+      model_type: "gpt2",
+      vocab_size: 100,
+      n_embd: 16,
+      n_head: 2,
+      n_layer: 2,
+      n_positions: 32,
+    };
+    await using model = await loadModel({ config }, { device: "js" });
+    const expected = await model.logits([1, 2, 3]);
+    for (const device of ["js", "wasm"]) {
+      const logits = await call<number[]>("bundled.ts", "logits", config, device, [1, 2, 3]);
+      assertClose(Float32Array.from(logits), expected, TOLERANCE.logits, device);
+    }
+    assert.equal(
+      await call<string>("bundled.ts", "refusal", "model.pt"),
+      'CheckpointError: Cannot open "model.pt": expected a runtime with files, got one without; run it on Deno',
+    );
+  },
+  bundleLibrary,
+);

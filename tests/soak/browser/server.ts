@@ -21,9 +21,19 @@ export interface ProjectServer extends AsyncDisposable {
   readonly plain: string;
 }
 
-/** Serves the project; `localhost` counts as secure, without which there is no WebGPU. */
-export function serveProject(): ProjectServer {
-  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, respond);
+/**
+ * Serves the project; `localhost` counts as secure, without which there is no WebGPU.
+ * @param bundle scripts to serve below `/bundle/`, by their names.
+ */
+export function serveProject(bundle: ReadonlyMap<string, string> = new Map()): ProjectServer {
+  const server = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    (request) => {
+      const [, name] = /^\/bundle\/(.*)$/.exec(new URL(request.url).pathname) ?? [];
+      const text = bundle.get(name);
+      return text === undefined ? respond(request) : script(text);
+    },
+  );
   const url = (name: string) => `http://127.0.0.1:${server.addr.port}/${name}`;
   return {
     isolated: url("isolated.html"),
