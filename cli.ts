@@ -5,6 +5,7 @@
  * deno run -A cli.ts                 # the benchmark, on the bundled demo
  * deno run -A cli.ts generate        # text
  * deno run -A cli.ts inspect         # what a checkpoint holds
+ * deno run -A cli.ts kernels         # the generated code
  * deno run -A cli.ts devices         # what can run here
  * deno run -A cli.ts --help          # every flag
  * ```
@@ -20,6 +21,7 @@ import { UsageError } from "./cli/flags.ts";
 import { generate } from "./cli/generate.ts";
 import { helpText } from "./cli/help.ts";
 import { inspect } from "./cli/inspect.ts";
+import { kernels } from "./cli/kernels.ts";
 import { type Invocation, nearestCommand, parseArguments } from "./cli/parse.ts";
 import { clearStatus, interruptTaken, print, say, sayError } from "./cli/terminal.ts";
 import { VERSION } from "./mod.ts";
@@ -69,6 +71,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
       return await generate(invocation, signal);
     case "inspect":
       return await inspect(invocation, signal);
+    case "kernels":
+      return await kernels(invocation, signal);
     case "devices":
       return await devices();
   }

@@ -25,6 +25,7 @@ export {
   type EmbedOptions,
   type FillRows,
   type HostArray,
+  type KernelText,
   type KernelTime,
   type KvCache,
   type MatmulOptions,

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { OPERATIONS } from "../kernels/calls.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
 /** Bad usage: the sentence goes to the user, with exit status 2. */
@@ -139,6 +140,8 @@ export const VALUE_FLAGS = {
   ),
   stop: anyText("TEXT", "end before this text; may be repeated"),
   system: anyText("TEXT", "set the system message of --chat"),
+  op: choice("show this operation only [all]", ...OPERATIONS, "program"),
+  dump: text("DIR", "write each kernel to a file in this folder"),
 } as const;
 
 /** The flags that stand alone. */
@@ -166,7 +169,7 @@ export type Given =
   & { [K in SwitchName]?: boolean }
   & { stop?: string[] };
 
-export type Command = "bench" | "generate" | "inspect" | "devices";
+export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices";
 
 /** Where a command's flags stand in its help, in order. */
 export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
@@ -223,6 +226,12 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
     ),
     "The run to estimate": ["context", "dtype"],
     "What comes out": ["json-out"],
+    "Other": OTHER,
+  },
+  kernels: {
+    "The model (the bundled demo if none is named)": [...MODEL, "random-weights", "config"],
+    "The kernels": ["op", "dump"],
+    "The machine": MACHINE,
     "Other": OTHER,
   },
   devices: { "Other": OTHER },

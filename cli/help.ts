@@ -58,6 +58,19 @@ const ABOUT: Readonly<
       ["the same for a program", "inspect exports/mine --json-out fits.json"],
     ],
   },
+  kernels: {
+    summary:
+      "Lists the generated code that a model runs on: WGSL on a GPU, WebAssembly on the CPU.",
+    usage: "kernels [MODEL] [flags]",
+    examples: [
+      ["the bundled demo", "kernels"],
+      ["its products, as files to read", "kernels --op matmul --dump outputs/kernels"],
+      [
+        "the shaders of GPT-2's shape",
+        "kernels --random-weights --config configs/gpt2.toml --device webgpu",
+      ],
+    ],
+  },
   devices: {
     summary: "Tells what can run here, and how fast this machine reads memory and calculates.",
     usage: "devices",
@@ -69,6 +82,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   bench: "measure tokens per second (what runs when no command is named)",
   generate: "stream text",
   inspect: "what a checkpoint holds, the memory it takes, and where it fits",
+  kernels: "the generated WGSL and WebAssembly of a model's passes",
   devices: "what can run here, and its limits",
 };
 

@@ -56,7 +56,7 @@ export class Model implements AsyncDisposable {
   }
 
   /** What the model runs on. */
-  get backend(): Pick<Backend, "name" | "threads" | "description"> {
+  get backend(): Pick<Backend, "name" | "threads" | "description" | "shaders"> {
     return this.#backend;
   }
 

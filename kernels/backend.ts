@@ -76,6 +76,23 @@ export interface Backend extends AsyncDisposable {
    * @throws what `record` and `read` throw.
    */
   profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]>;
+  /** The generated code of the plans in use; missing where plans are not generated code. */
+  shaders?(): KernelText[];
+}
+
+/** A generated kernel of the plans in use; calls that differ only in their operands share one. */
+export interface KernelText {
+  /** The operation; "program" for a whole WebAssembly module, which calls its kernels in order. */
+  readonly op: string;
+  /** The kind of kernel as a profile names it: the operation, a product with its shape. */
+  readonly name: string;
+  /** WGSL, or WebAssembly's text format with flat instructions. */
+  readonly language: "wgsl" | "wat";
+  /** Calls in one run of each plan in use. */
+  readonly calls: number;
+  /** Bytes that were compiled: of the shader's text, or of the functions' binary code. */
+  readonly bytes: number;
+  readonly text: string;
 }
 
 /** What one kind of kernel takes in one run of a pass. */

@@ -137,6 +137,9 @@ const COSTS: Forms<Segment, Cost> = {
   sample: sampleCost,
 };
 
+/** The operations, by the names of their calls. */
+export const OPERATIONS = Object.keys(OPERANDS) as readonly Call["op"][];
+
 /** Tensors and weights of a call, each with its access. */
 export function operandsOf(call: Call): Operand[] {
   const operands = Object.values(lower(call, OPERANDS, undefined));

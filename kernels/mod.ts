@@ -70,7 +70,16 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
 
 export type { Activation } from "./ops/activation.ts";
 export type { AttentionOptions } from "./ops/attention/mod.ts";
-export type { Backend, BackendName, KernelTime, Plan, Recorder, Segment, Step } from "./backend.ts";
+export type {
+  Backend,
+  BackendName,
+  KernelText,
+  KernelTime,
+  Plan,
+  Recorder,
+  Segment,
+  Step,
+} from "./backend.ts";
 export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";
 export type { ComputeHost } from "./host.ts";

@@ -189,18 +189,66 @@ class Reader {
   }
 }
 
+/** A function as text, with its bytes of code and the functions that it calls. */
+export interface FunctionText {
+  readonly lines: readonly string[];
+  readonly bytes: number;
+  readonly callees: readonly number[];
+}
+
+/** A module as text, in parts. */
+export interface ModuleText {
+  /** Imports and globals. */
+  readonly head: readonly string[];
+  readonly exports: readonly string[];
+  /** By index; imported functions are in the head. */
+  readonly functions: ReadonlyMap<number, FunctionText>;
+}
+
 /**
  * The text of a module.
- * @throws {TypeError} on an operation that no kernel uses.
+ * @throws {TypeError} If it has an operation that no kernel uses.
  */
 export function moduleText(bytes: Uint8Array): string {
+  const { head, exports, functions } = readModule(bytes);
+  const bodies = [...functions.values()].flatMap(({ lines }) => lines);
+  return ["(module", ...head, ...exports, ...bodies, ")", ""].join("\n");
+}
+
+/**
+ * A function and the functions that it calls, directly or not. They are numbered anew, so that a
+ * kernel has one text in every module.
+ */
+export function functionText(
+  { functions }: ModuleText,
+  index: number,
+): { readonly text: string; readonly bytes: number } {
+  const reached = new Set([index]);
+  for (const next of reached) functions.get(next)?.callees.forEach((callee) => reached.add(callee));
+  const parts = [...functions].filter(([i]) => reached.has(i));
+  const [first] = functions.keys(); // behind the imported ones, which keep their numbers
+  const numbers = new Map(parts.map(([i], place) => [`${i}`, `${first + place}`]));
+  const renumber = (line: string) =>
+    line.replace(/^( *(?:call |\(func \$))(\d+)/, (_, before, i) => before + (numbers.get(i) ?? i));
+  const lines = parts.flatMap(([, part]) => part.lines.map(renumber));
+  const bytes = parts.reduce((sum, [, part]) => sum + part.bytes, 0);
+  return { text: [...lines, ""].join("\n"), bytes };
+}
+
+/**
+ * Reads the parts of a module.
+ * @throws {TypeError} If it has an operation that no kernel uses.
+ */
+export function readModule(bytes: Uint8Array): ModuleText {
   const reader = new Reader(bytes);
   reader.take(8); // magic and version
-  const lines: string[] = ["(module"];
+  const head: string[] = [];
+  const exports: string[] = [];
+  const functions = new Map<number, FunctionText>();
   let signatures: string[] = [];
   let types: number[] = [];
   /** Functions so far; imported ones come first. */
-  let functions = 0;
+  let imported = 0;
   const signatureOf = (params: readonly string[], results: readonly string[]) =>
     (params.length > 0 ? ` (param ${params.join(" ")})` : "") +
     (results.length > 0 ? ` (result ${results.join(" ")})` : "");
@@ -221,8 +269,8 @@ export function moduleText(bytes: Uint8Array): string {
         const field = `"${reader.name()}" "${reader.name()}"`;
         const what = reader.byte() === 2
           ? `(memory ${limits()})`
-          : `(func $${functions++}${signatures[reader.unsigned()]})`;
-        lines.push(`  (import ${field} ${what})`);
+          : `(func $${imported++}${signatures[reader.unsigned()]})`;
+        head.push(`  (import ${field} ${what})`);
       });
     },
     3: () => types = reader.list(() => reader.unsigned()),
@@ -230,7 +278,7 @@ export function moduleText(bytes: Uint8Array): string {
       reader.list(() => {
         const type = TYPES[reader.byte()];
         const changes = reader.byte() === 1;
-        lines.push(`  (global ${changes ? `(mut ${type})` : type} (${instruction(reader)}))`);
+        head.push(`  (global ${changes ? `(mut ${type})` : type} (${instruction(reader)}))`);
         reader.byte(); // end
       });
     },
@@ -238,13 +286,17 @@ export function moduleText(bytes: Uint8Array): string {
       reader.list(() => {
         const field = reader.name();
         reader.byte(); // a function
-        lines.push(`  (export "${field}" (func $${reader.unsigned()}))`);
+        exports.push(`  (export "${field}" (func $${reader.unsigned()}))`);
       });
     },
     10: () => {
       const bodies = reader.list(() => reader.take(reader.unsigned()));
       for (const [i, body] of bodies.entries()) {
-        lines.push(`  (func $${functions + i}${signatures[types[i]]}`, ...bodyText(body), "  )");
+        const index = imported + i;
+        const lines = [`  (func $${index}${signatures[types[i]]}`, ...bodyText(body), "  )"];
+        const callees = lines.map((line) => /^ *call (\d+)$/.exec(line)?.[1])
+          .filter((callee) => callee !== undefined).map(Number);
+        functions.set(index, { lines, bytes: body.length, callees });
       }
     },
   };
@@ -254,7 +306,7 @@ export function moduleText(bytes: Uint8Array): string {
     sections[id]?.();
     reader.at = end;
   }
-  return [...lines, ")", ""].join("\n");
+  return { head, exports, functions };
 }
 
 /** The lines of a function's body, its variables first. */

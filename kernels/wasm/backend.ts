@@ -7,12 +7,13 @@
  *
  * @module
  */
-import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
+import type { Backend, KernelText, KernelTime, Plan, Recorder } from "../backend.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
 import { type Call, record } from "../calls.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
+import { addUpTexts, type Code, kernelTexts } from "../kernel_text.ts";
 import { laps, partsOf, profileRuns } from "../profile.ts";
 import { BYTES, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
@@ -24,6 +25,7 @@ import {
   type StoredOrder,
   type Tensor,
 } from "../tensor.ts";
+import { functionText, moduleText, readModule } from "../asm/text.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
@@ -128,7 +130,8 @@ class WasmBackend implements Backend {
   #linear: LinearMemory | null;
   #packer: Promise<Packer> | null = null;
   readonly #blocks = new Set<Block>();
-  readonly #plans = new Set<WasmPlan>();
+  /** The plans in use, each with its code as text. */
+  readonly #plans = new Map<WasmPlan, () => KernelText[]>();
   /** What ended the work of this backend. */
   #failure: DeviceError | null = null;
 
@@ -259,7 +262,9 @@ class WasmBackend implements Backend {
         callerSleeps: this.#callerSleeps,
         mark: imported,
       });
-      const plan = await this.#compile(target.module, free, mark);
+      const bytes = target.module.toBytes();
+      const texts = () => programTexts(bytes, calls, lowered);
+      const plan = await this.#compile(bytes, { texts, free, mark });
       return { plan, calls, lowered };
     } catch (error) {
       free();
@@ -268,9 +273,12 @@ class WasmBackend implements Backend {
   }
 
   /** The plan of a module's program. */
-  async #compile(builder: ModuleBuilder, free: () => void, mark?: () => void): Promise<WasmPlan> {
+  async #compile(
+    bytes: Uint8Array<ArrayBuffer>,
+    { texts, free, mark }: { texts: () => KernelText[]; free: () => void; mark?: () => void },
+  ): Promise<WasmPlan> {
     const pool = this.#pool;
-    const module = await WebAssembly.compile(builder.toBytes());
+    const module = await WebAssembly.compile(bytes);
     const env = { memory: this.#alive().wasm, mark: () => mark?.() };
     const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
     const number = pool ? await pool.load(module) : 0;
@@ -284,12 +292,16 @@ class WasmBackend implements Backend {
         free();
       },
     );
-    this.#plans.add(plan);
+    this.#plans.set(plan, texts);
     return plan;
   }
 
+  shaders(): KernelText[] {
+    return addUpTexts([...this.#plans.values()].flatMap((texts) => texts()));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const plan of this.#plans) plan[Symbol.dispose]();
+    for (const plan of this.#plans.keys()) plan[Symbol.dispose]();
     for (const block of this.#blocks) this.#free(block);
     if (!this.#linear) return;
     this.#linear = null;
@@ -344,6 +356,26 @@ class WasmBackend implements Backend {
   async #failed(): Promise<DeviceError> {
     return this.#failure ??= await this.#pool!.failure();
   }
+}
+
+/** The kernels of a module, each with the functions that it calls, and the module as a whole. */
+function programTexts(
+  bytes: Uint8Array,
+  calls: readonly Call[],
+  lowered: readonly (readonly Entry[])[],
+): KernelText[] {
+  const module = readModule(bytes);
+  const codes = new Map<number, Code>();
+  const codeOf = ({ kernel: { index } }: Entry): Code => {
+    const code = codes.get(index) ?? functionText(module, index);
+    codes.set(index, code);
+    return code;
+  };
+  const program = { op: "program", name: "program", language: "wat", calls: 1 } as const;
+  return [
+    ...kernelTexts(calls, lowered, "wat", codeOf),
+    { ...program, bytes: bytes.length, text: moduleText(bytes) },
+  ];
 }
 
 /** A plan, with the calls that it was made of and the entries of each. */

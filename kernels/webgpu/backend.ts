@@ -3,12 +3,13 @@
  *
  * @module
  */
-import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
+import type { Backend, KernelText, KernelTime, Plan, Recorder } from "../backend.ts";
 import { record } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
 import type { ComputeHost } from "../host.ts";
 import { type Memory, nudgeGc } from "../memory.ts";
+import { addUpTexts, kernelTexts } from "../kernel_text.ts";
 import { partsOf } from "../profile.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
 import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
@@ -25,7 +26,7 @@ import {
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { WebGpuLowering } from "./lowering.ts";
-import { Compiler } from "./pipeline.ts";
+import { Compiler, type ShaderCall } from "./pipeline.ts";
 import { fitsClock, profileByClock, profileByDifference } from "./profile.ts";
 import { StepQueue } from "./queue.ts";
 import { Tiles, type TileStore } from "./tuner.ts";
@@ -85,6 +86,8 @@ class WebGpuBackend implements Backend {
   readonly #compiler: Compiler;
   readonly #uploader: Uploader;
   readonly #tiles: Tiles;
+  /** The code of the plans in use as text, by what frees a plan. */
+  readonly #plans = new Map<() => void, () => KernelText[]>();
   readonly #clock: boolean;
 
   constructor(gpu: Gpu, queue: StepQueue, compiler: Compiler, options: WebGpuOptions) {
@@ -183,8 +186,22 @@ class WebGpuBackend implements Backend {
   }
 
   async #record(build: (k: Recorder) => void, tiles: Tiles): Promise<Plan> {
-    const { buffers, lowered } = await this.#lower(build, tiles);
-    return await this.#compiler.plan(lowered.flat(), buffers);
+    const { calls, buffers, lowered } = await this.#lower(build, tiles);
+    const free = () => {
+      this.#plans.delete(free);
+      for (const buffer of buffers) this.#gpu.free(buffer);
+    };
+    const plan = await this.#compiler.plan(lowered.flat(), free);
+    const codeOf = (shader: ShaderCall) => {
+      const text = this.#compiler.textOf(shader);
+      return { text, bytes: new TextEncoder().encode(text).length };
+    };
+    this.#plans.set(free, () => kernelTexts(calls, lowered, "wgsl", codeOf));
+    return plan;
+  }
+
+  shaders(): KernelText[] {
+    return addUpTexts([...this.#plans.values()].flatMap((texts) => texts()));
   }
 
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {

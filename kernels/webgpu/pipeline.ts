@@ -36,19 +36,20 @@ export class Compiler {
     this.#queue = queue;
   }
 
-  /** A plan of calls, compiled together; `scratch` is freed with it. @throws {DeviceError} naming the operation that the device refuses. */
-  async plan(calls: readonly ShaderCall[], scratch: readonly GPUBuffer[]): Promise<Plan> {
+  /** A plan of calls, compiled together; `free` is called with its disposal. @throws {DeviceError} naming the operation that the device refuses. */
+  async plan(calls: readonly ShaderCall[], free: () => void): Promise<Plan> {
     try {
       const dispatches = await Promise.all(calls.map((call) => this.prepare(call)));
-      return new WebGpuPlan(this.#gpu, this.#queue, dispatches, scratch);
+      return new WebGpuPlan(this.#gpu, this.#queue, dispatches, free);
     } catch (error) {
-      for (const buffer of scratch) this.#gpu.free(buffer);
+      free();
       throw error;
     }
   }
 
   /** @throws {DeviceError} naming the operation that the device refuses. */
-  async prepare({ op, wgsl, workgroupBytes, operands, groups }: ShaderCall): Promise<Dispatch> {
+  async prepare(call: ShaderCall): Promise<Dispatch> {
+    const { op, workgroupBytes, operands, groups } = call;
     const { device } = this.#gpu;
     const most = device.limits.maxStorageBuffersPerShaderStage;
     const count = operands.filter((operand) => operand).length;
@@ -58,7 +59,7 @@ export class Compiler {
       );
     }
     const layout = this.#layoutOf(operands);
-    const code = this.#gpu.directives + PRELUDE + wgsl;
+    const code = this.textOf(call);
     let compiling = this.#pipelines.get(code);
     if (!compiling) {
       expectWorkgroupRoom(op, workgroupBytes, device.limits.maxComputeWorkgroupStorageSize);
@@ -74,6 +75,11 @@ export class Compiler {
     const error = await device.popErrorScope();
     if (error) throw new DeviceError(`Cannot bind "${op}" on webgpu: ${error.message}`);
     return { pipeline, operands: bound, groups };
+  }
+
+  /** A shader's text as it is compiled. */
+  textOf({ wgsl }: Shader): string {
+    return this.#gpu.directives + PRELUDE + wgsl;
   }
 
   /** One layout for each pattern of operands, so that equal shaders share a pipeline. */
@@ -131,13 +137,13 @@ class WebGpuPlan implements Plan {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #dispatches: Dispatch[];
-  readonly #scratch: readonly GPUBuffer[];
+  readonly #free: () => void;
 
-  constructor(gpu: Gpu, queue: StepQueue, dispatches: Dispatch[], scratch: readonly GPUBuffer[]) {
+  constructor(gpu: Gpu, queue: StepQueue, dispatches: Dispatch[], free: () => void) {
     this.#gpu = gpu;
     this.#queue = queue;
     this.#dispatches = dispatches;
-    this.#scratch = scratch;
+    this.#free = free;
   }
 
   run(step: Step | Segment): void {
@@ -147,6 +153,6 @@ class WebGpuPlan implements Plan {
 
   [Symbol.dispose](): void {
     this.#dispatches.length = 0;
-    for (const buffer of this.#scratch) this.#gpu.free(buffer);
+    this.#free();
   }
 }

@@ -34,6 +34,7 @@ const WITHOUT_VALUE: Readonly<Record<string, string>> = {
   tokenizer: "detected from the model",
   threads: "measured, 8 at most",
   seed: "random",
+  op: "all",
 };
 
 /** A value of the table as help shows it. */

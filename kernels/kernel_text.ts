@@ -1,0 +1,37 @@
+/**
+ * Generated code as text: the kernels of a plan, each with the number of its calls.
+ *
+ * @module
+ */
+import type { KernelText } from "./backend.ts";
+import { type Call, costOf } from "./calls.ts";
+
+/** A kernel's text, and the size of what was compiled. */
+export type Code = Pick<KernelText, "text" | "bytes">;
+
+/** Names of kernels depend on no step. */
+const ANY_STEP = { rows: 1, position: 0, slot: 0, length: 1 };
+
+/** The kernels of a pass, from its calls and the entries that each was lowered to. */
+export function kernelTexts<Entry>(
+  calls: readonly Call[],
+  lowered: readonly (readonly Entry[])[],
+  language: KernelText["language"],
+  codeOf: (entry: Entry) => Code,
+): KernelText[] {
+  return addUpTexts(calls.flatMap((call, i) => {
+    const { name } = costOf(call, ANY_STEP);
+    return lowered[i].map((entry) => ({ op: call.op, name, language, calls: 1, ...codeOf(entry) }));
+  }));
+}
+
+/** Equal kernels as one, with the sum of their calls. */
+export function addUpTexts(texts: readonly KernelText[]): KernelText[] {
+  const kernels = new Map<string, KernelText>();
+  for (const text of texts) {
+    const key = `${text.name}\n${text.text}`;
+    const calls = text.calls + (kernels.get(key)?.calls ?? 0);
+    kernels.set(key, { ...text, calls });
+  }
+  return [...kernels.values()];
+}

@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { fixture } from "../testing.ts";
+
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+const MODEL = fixture("tiny/llama");
+
+async function run(...args: string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", CLI, "kernels", ...args],
+    env: { NO_COLOR: "1" },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, out, err };
+}
+
+async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("kernels lists each kind with its variants, calls and size", async () => {
+  const { code, out } = await run(MODEL, "--device", "wasm");
+  assert.equal(code, 0);
+  assert.match(out, /^ {2}kernel +code +variants +calls +size$/m);
+  for (const op of ["embed", "norm", "matmul \\d+→\\d+", "writeKv", "attention", "sample"]) {
+    assert.match(out, new RegExp(`^  ${op} +wat +\\d+ +\\d+ +[\\d.]+ (B|KiB)$`, "m"));
+  }
+  assert.match(out, /^ {2}program +wat +4 +4 /m);
+});
+
+Deno.test("kernels --dump writes a file for each kernel, whole modules among them", () =>
+  inFolder(async (folder) => {
+    const target = `${folder}/a/b`;
+    const { code, err } = await run(MODEL, "--device", "wasm", "--dump", target);
+    assert.equal(code, 0);
+    const files = [...Deno.readDirSync(target)].map(({ name }) => name).sort();
+    assert.match(err, new RegExp(`wrote ${files.length} files to `));
+    assert.ok(files.every((name) => /^[a-zA-Z]+-\d+\.wat$/.test(name)), files.join());
+    for (const name of files) {
+      const [title, ...text] = (await Deno.readTextFile(`${target}/${name}`)).split("\n");
+      assert.match(title, new RegExp(`^;; ${name.split("-")[0]}.*: \\d+ calls?, wasm, wgslm \\d`));
+      const first = name.startsWith("program") ? /^\(module$/ : /^ {2}\(func \$0 /;
+      assert.match(text[0], first, name);
+    }
+    const programs = files.filter((name) => name.startsWith("program"));
+    assert.equal(programs.length, 4);
+  }));
+
+Deno.test("kernels --op shows one operation, and says which there are", () =>
+  inFolder(async (folder) => {
+    const { code, out } = await run(MODEL, "--device", "wasm", "--op", "norm", "--dump", folder);
+    assert.equal(code, 0);
+    assert.doesNotMatch(out, /matmul/);
+    const files = [...Deno.readDirSync(folder)].map(({ name }) => name);
+    assert.ok(files.length > 0 && files.every((name) => name.startsWith("norm-")));
+    const unknown = await run(MODEL, "--op", "softmax");
+    assert.equal(unknown.code, 2);
+    assert.match(
+      unknown.err,
+      /^error: --op: expected one of embed .*sample program, got "softmax"/,
+    );
+    const absent = await run(MODEL, "--device", "wasm", "--op", "addPosition");
+    assert.equal(absent.code, 1);
+    assert.match(absent.err, /^error: Cannot show "addPosition": expected .*has: embed, norm, /m);
+  }));
+
+Deno.test("kernels fails in a sentence where nothing is generated, or a file is in the way", () =>
+  inFolder(async (folder) => {
+    const js = await run(MODEL, "--device", "js");
+    assert.equal(js.code, 1);
+    assert.match(js.err, /^error: Cannot show kernels of "js": .*--device wasm or webgpu$/m);
+    const path = `${folder}/file`;
+    await Deno.writeTextFile(path, "mine");
+    const blocked = await run(MODEL, "--device", "wasm", "--op", "norm", "--dump", path);
+    assert.equal(blocked.code, 1);
+    assert.match(blocked.err, /^error: Cannot write ".*file\/norm-1\.wat": /m);
+    assert.equal(blocked.out, "");
+    assert.equal(await Deno.readTextFile(path), "mine");
+  }));

@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import type { KernelText } from "../../kernels/backend.ts";
+import { functionText, readModule } from "../../kernels/asm/text.ts";
+import { call, i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
+import { openJsBackend } from "../../kernels/js/backend.ts";
+import { loadModel } from "../../engine/load.ts";
+import type { Model } from "../../engine/model.ts";
+import { fixture } from "../testing.ts";
+import { FakeGpu } from "./fake_gpu.ts";
+
+const SOURCE = fixture("tiny/gpt2");
+
+function textsOf({ backend }: Model): KernelText[] {
+  assert.ok(backend.shaders, `${backend.name} generates code`);
+  return backend.shaders();
+}
+
+Deno.test("shaders() has every shader of a model's plans, as it was compiled (webgpu)", async () => {
+  using gpu = new FakeGpu({ software: true, subgroups: true });
+  await using model = await loadModel(SOURCE, { device: "webgpu" });
+  const kernels = textsOf(model);
+  const compiled = [...gpu.shaders].filter(([, op]) => op !== "weight" && op !== "trial");
+  assert.deepEqual(
+    kernels.map(({ text }) => text).sort(),
+    compiled.map(([text]) => text).sort(),
+  );
+  for (const { op, text, language, bytes, calls } of kernels) {
+    assert.equal(gpu.shaders.get(text), op);
+    assert.deepEqual([language, bytes], ["wgsl", new TextEncoder().encode(text).length]);
+    assert.ok(calls > 0);
+  }
+});
+
+Deno.test("shaders() has each module of a model's plans and its kernels (wasm)", async () => {
+  const modules: number[] = [];
+  const compile = WebAssembly.compile;
+  WebAssembly.compile = (bytes) => {
+    modules.push((bytes as Uint8Array).length);
+    return compile.call(WebAssembly, bytes);
+  };
+  try {
+    await using model = await loadModel(SOURCE, { device: "wasm", threads: 1 });
+    const kernels = textsOf(model);
+    const programs = kernels.filter(({ op }) => op === "program");
+    // The first module packs weights.
+    assert.deepEqual(programs.map(({ bytes }) => bytes), modules.slice(1));
+    for (const { text } of programs) assert.match(text, /\(export "run" \(func \$\d+\)\)/);
+    const ops = new Set(kernels.map(({ op }) => op));
+    assert.deepEqual(
+      [...ops].sort(),
+      ["addPosition", "attention", "embed", "matmul", "norm", "program", "sample", "writeKv"],
+    );
+    // Two layers have two norms each, and a third follows them; three passes, one without a head.
+    const norms = kernels.filter(({ op }) => op === "norm");
+    assert.deepEqual(norms.map(({ calls }) => calls), [3 * 2 * model.config.nLayer + 2]);
+  } finally {
+    WebAssembly.compile = compile;
+  }
+});
+
+Deno.test("shaders() forgets a plan that is disposed of, and is missing on js", async () => {
+  await using model = await loadModel(SOURCE, { device: "wasm", threads: 1 });
+  const before = textsOf(model).length;
+  await model.logits([0]); // records one more plan
+  assert.ok(textsOf(model).length > before);
+  await model[Symbol.asyncDispose]();
+  assert.deepEqual(textsOf(model), []);
+  await using js = openJsBackend();
+  assert.equal("shaders" in js, false);
+});
+
+Deno.test("functionText() has a function and what it calls, numbered alike in every module", () => {
+  const textIn = (others: number) => {
+    const m = new ModuleBuilder();
+    for (let i = 0; i < others; i++) m.define([], "i32", () => i32.const(i));
+    const twice = m.define(["i32"], "i32", (_, x) => i32.add(x, x));
+    m.define([], "i32", () => i32.const(7));
+    const func = m.define(["i32"], "i32", (_, x) => call(twice, call(twice, x)));
+    return functionText(readModule(m.toBytes()), func.index);
+  };
+  const { text, bytes } = textIn(0);
+  assert.deepEqual(textIn(12), { text, bytes });
+  assert.equal(
+    text,
+    `  (func $0 (param i32) (result i32)
+    local.get 0
+    local.get 0
+    i32.add
+  )
+  (func $1 (param i32) (result i32)
+    local.get 0
+    call 0
+    call 0
+  )
+`,
+  );
+});
