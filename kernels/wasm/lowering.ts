@@ -84,7 +84,7 @@ export class WasmLowering implements WasmTarget {
   }
 
   once<C, D>(op: string, constants: C, define: (constants: C) => D): D {
-    const key = JSON.stringify([op, constants]);
+    const key = keyOf([op, constants]);
     const defined = this.#defined.get(key) as D ?? define(constants);
     this.#defined.set(key, defined);
     return defined;
@@ -104,4 +104,15 @@ export class WasmLowering implements WasmTarget {
 
 function blockOf({ of }: Operand): Block {
   return (of as unknown as Placed).block;
+}
+
+/**
+ * A text that is equal for equal constants alone. JSON writes −0 as 0, and NaN and infinities as
+ * null, so numbers are written as strings, and strings with a quote in front of them.
+ */
+export function keyOf(constants: unknown): string {
+  return JSON.stringify(constants, (_, value) => {
+    if (typeof value === "number") return Object.is(value, -0) ? "-0" : `${value}`;
+    return typeof value === "string" ? `"${value}` : value;
+  });
 }

@@ -5,7 +5,7 @@ import { DeviceError } from "../../kernels/errors.ts";
 import type { Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
-import { WasmLowering } from "../../kernels/wasm/lowering.ts";
+import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
@@ -233,6 +233,30 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
   assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
   assert.doesNotMatch(text, /undefined|NaN/);
 });
+
+Deno.test("keyOf() is equal for equal constants alone", () => {
+  const constants = [0, -0, 1, NaN, Infinity, -Infinity, null, "0", "NaN", '"0', true, [1], ["1"]];
+  const nested = [{ eps: 0 }, { eps: NaN }, { eps: Infinity }, { scale: 0 }, { eps: { scale: 0 } }];
+  const keys = [...constants, ...nested].map(keyOf);
+  assert.equal(new Set(keys).size, keys.length, keys.join(" "));
+  assert.equal(keyOf({ eps: 1e-5, bias: undefined }), keyOf({ eps: 1e-5 }));
+});
+
+wasmTest(
+  "matmul() keeps kernels apart when their scales differ by a sign alone",
+  async (backend) => {
+    const x = put(backend, new Float32Array([1]), [1, 1]);
+    const one = { data: new Float32Array([1]), dtype: "F32", shape: [1, 1] } as const;
+    const weight = await upload(backend, one, "NK");
+    const [plus, minus] = [0, 1].map(() => backend.tensor([1, 1], "F32", "activations"));
+    using plan = await backend.record((k) => {
+      k.matmul(plus, x, weight, { scale: 0 });
+      k.matmul(minus, x, weight, { scale: -0 });
+    });
+    plan.run(stepOf(1));
+    assert.deepEqual([...await backend.read(plus), ...await backend.read(minus)], [0, -0]);
+  },
+);
 
 wasmTest(
   "embed() gives every F16 back when it is below 64, and keeps others wide",
