@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { type Call, record, type Recorder } from "../../kernels/calls.ts";
+import type { Weight } from "../../kernels/formats/mod.ts";
+import { fuse } from "../../kernels/fuse.ts";
+import { MAX_NORM_WIDTH } from "../../kernels/ops/matmul/wgsl.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+
+const [C, H, D] = [8, 2, 4];
+
+const tensor = (...shape: number[]): Tensor => ({ shape, dtype: "F32" });
+const weight = (N: number, K = C): Weight => ({ shape: [N, K], dtype: "F32" });
+const normOf = (width: number) => ({ kind: "rms", weight: tensor(width), eps: 1e-5 }) as const;
+
+/** What a pass becomes: the operations, a fused one with what went into it. */
+function fused(build: (k: Recorder) => void): string[] {
+  return fuse(record(build)).map(nameOf);
+}
+
+function nameOf(call: Call): string {
+  if (call.op === "embed" && call.positions) return "embed+addPosition";
+  return call.op === "matmul" && call.norm ? "norm+matmul" : call.op;
+}
+
+/** A stream of one row, its normed copy, and outputs of two products. */
+function state(width = C) {
+  return {
+    x: tensor(1, width),
+    n: tensor(1, width),
+    y: tensor(1, C),
+    z: tensor(1, C),
+    norm: normOf(width),
+    w: weight(C, width),
+  };
+}
+
+Deno.test("fuse() puts positions into the embedding of the same rows, and no other", () => {
+  const ids: Tensor = { shape: [3], dtype: "I32" };
+  const [x, other, wte, wpe] = [tensor(3, C), tensor(3, C), weight(16), weight(32)];
+  const embed = (k: Recorder) => k.embed(x, wte, ids, { scale: 2 });
+  const [call, ...rest] = fuse(record((k) => {
+    embed(k);
+    k.addPosition(x, wpe);
+  }));
+  assert.deepEqual(rest, []);
+  assert.deepEqual(call, { op: "embed", y: x, table: wte, ids, scale: 2, positions: wpe });
+  assert.deepEqual(
+    fused((k) => {
+      embed(k);
+      k.addPosition(other, wpe);
+    }),
+    ["embed", "addPosition"],
+  );
+});
+
+Deno.test("fuse() puts a norm into all products behind it when its output is overwritten", () => {
+  const { x, n, y, z, norm, w } = state();
+  const calls = fuse(record((k) => {
+    k.norm(n, x, norm);
+    k.matmul(y, n, w);
+    k.matmul(z, n, w, { gate: y });
+    k.norm(n, x, norm);
+  }));
+  assert.deepEqual(calls.map(nameOf), ["norm+matmul", "norm+matmul", "norm"]);
+  assert.deepEqual(calls.slice(0, 2).map((call) => call.op === "matmul" && call.x), [x, x]);
+});
+
+Deno.test("fuse() keeps a norm whose output the host may read", () => {
+  const { x, n, y, norm, w } = state();
+  const pass = (k: Recorder) => {
+    k.norm(n, x, norm);
+    k.matmul(y, n, w);
+  };
+  assert.deepEqual(fused(pass), ["norm", "matmul"]);
+});
+
+/** What makes a norm stay where its output is overwritten at last: calls between the two norms. */
+const KEEPING: Record<string, (k: Recorder, s: ReturnType<typeof state>) => void> = {
+  "another call reads its output": (k, { n, x, y, w }) => {
+    k.matmul(y, n, w);
+    k.norm(x, n, normOf(C));
+  },
+  "attention reads its output": (k, { n, y, w }) => {
+    k.matmul(y, n, w);
+    k.attention(y, n, { k: tensor(H, 16, D), v: tensor(H, 16, D) });
+  },
+  "its output is added to": (k, { n, x, y, w }) => {
+    k.matmul(y, n, w);
+    k.matmul(n, x, w, { residual: true });
+  },
+  "a product writes its input": (k, { n, x, y, w }) => {
+    k.matmul(y, n, w);
+    k.matmul(x, n, w, { residual: true });
+  },
+  "a product is gated by its output": (k, { n, x, y, w }) => {
+    k.matmul(y, n, w, { gate: x });
+  },
+  "a product has more outputs than is worth it": (k, { n }) => {
+    k.matmul(tensor(1, 50257), n, weight(50257));
+  },
+  "no product reads its output": () => {},
+};
+
+for (const [what, between] of Object.entries(KEEPING)) {
+  Deno.test(`fuse() keeps a norm when ${what}`, () => {
+    const s = state();
+    const build = (k: Recorder) => {
+      k.norm(s.n, s.x, s.norm);
+      between(k, s);
+      k.norm(s.n, s.x, s.norm);
+    };
+    assert.deepEqual(fused(build), record(build).map(nameOf));
+  });
+}
+
+Deno.test("fuse() keeps a norm that is in place, added, of many rows or too wide", () => {
+  const twice = (x: Tensor, n: Tensor, options: { residual?: boolean } = {}) => {
+    const [T, width] = x.shape;
+    return (k: Recorder) => {
+      for (let i = 0; i < 2; i++) {
+        k.norm(n, x, { ...normOf(width), ...options });
+        k.matmul(tensor(T, C), n, weight(C, width));
+      }
+    };
+  };
+  const [x, n] = [tensor(1, C), tensor(1, C)];
+  const kept = ["norm", "matmul", "norm", "matmul"];
+  assert.deepEqual(fused(twice(x, n)), ["norm+matmul", "norm", "matmul"]);
+  assert.deepEqual(fused(twice(x, x)), kept);
+  assert.deepEqual(fused(twice(x, n, { residual: true })), kept);
+  assert.deepEqual(fused(twice(tensor(2, C), tensor(2, C))), kept);
+  const [wide, tooWide] = [MAX_NORM_WIDTH, MAX_NORM_WIDTH + 1];
+  assert.equal(fused(twice(tensor(1, wide), tensor(1, wide)))[0], "norm+matmul");
+  assert.deepEqual(fused(twice(tensor(1, tooWide), tensor(1, tooWide))), kept);
+});
