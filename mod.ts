@@ -95,6 +95,7 @@ export {
   toMarkdown,
   VERSION,
 } from "./engine/report.ts";
+
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
 export { loadTokenizer } from "./engine/tokenizer/load.ts";
 export type {

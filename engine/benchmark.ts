@@ -1,5 +1,6 @@
 /**
- * The benchmark: a warm-up, one pass over the prompt, then generations of one length, each measured whole and id by id.
+ * The benchmark: a warm-up, one pass over the prompt, then generations of one length, each measured
+ * whole and id by id.
  *
  * Nothing here draws on a terminal or formats; `report.ts` has the record that comes out.
  *
@@ -10,7 +11,7 @@ import { DEFAULTS } from "./defaults.ts";
 import { randomSeed } from "./generate.ts";
 import { hostFor } from "./host/choose.ts";
 import type { Host } from "./host/mod.ts";
-import type { Model } from "./model.ts";
+import { instrumentsOf, type Model } from "./model.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
 import { checkSampling, type SamplingOptions } from "./sampler.ts";
 
@@ -34,7 +35,10 @@ export interface BenchmarkOptions extends SamplingOptions {
   readonly source?: "local" | "hf";
   /** What the report calls the model. Default what it was loaded from. */
   readonly id?: string;
-  /** Text, or ids. Default "ROMEO:", and 128 ids drawn from the seed for a model without a tokenizer. */
+  /**
+   * Text, or ids. Default "ROMEO:", and 128 ids drawn from the seed for a model without a
+   * tokenizer.
+   */
   readonly prompt?: string | readonly number[];
   /** Tokens of each measured generation. Default 256. */
   readonly genTokens?: number;
@@ -59,10 +63,12 @@ export interface BenchmarkOptions extends SamplingOptions {
 /**
  * Measures a model.
  *
- * Rates of the iterations are generated tokens by whole wall time, prompt included; `stddev` is the population's. A decode time is
- * that from one id to the next, and percentiles are interpolated linearly, as numpy.percentile does. `decode.tokens` are those of
- * one iteration, as `gen_tokens` are; its rate and percentiles are over all iterations.
- * @throws {RangeError} before anything runs: an option out of range, or a prompt that leaves no room for its tokens.
+ * Rates of the iterations are generated tokens by whole wall time, prompt included; `stddev` is the
+ * population's. A decode time is that from one id to the next, and percentiles are interpolated
+ * linearly, as numpy.percentile does. `decode.tokens` are those of one iteration, as `gen_tokens`
+ * are; its rate and percentiles are over all iterations.
+ * @throws {RangeError} before anything runs: an option out of range, or a prompt that leaves no
+ *   room for its tokens.
  * @throws the signal's reason, when it is aborted.
  */
 export async function benchmark(
@@ -130,7 +136,8 @@ export function drawPrompt(count: number, vocabSize: number, seed: number): numb
   const [low, high] = [seed >>> 0, Math.floor(seed / 2 ** 32)];
   return Array.from(
     { length: count },
-    // A counter word that no draw of sampling has keeps the prompt apart from what is drawn after it.
+    // A counter word that no draw of sampling has keeps the prompt apart from what is drawn after
+    // it.
     (_, i) => threefry(low, high, i, 0xffffffff) % vocabSize,
   );
 }
@@ -158,7 +165,14 @@ async function measure(
     onProgress?.({ stage, iteration, tokens, total, tokensPerSec });
   };
   show();
-  const tokens = model.generate(ids, {
+  const onRead = (count: number) => {
+    const now = performance.now();
+    const share = (now - last) / count; // ids that are read together share their time
+    for (let i = 0; i < count; i++) token_ms.push(share);
+    last = now;
+    if (now - shown >= PROGRESS_MS) show();
+  };
+  const tokens = instrumentsOf(model).generate(ids, {
     ...sampling,
     maxNewTokens: total,
     seed,
@@ -167,26 +181,18 @@ async function measure(
     ignoreEos: true, // every run equally long
     reusePrompt: false,
     signal,
-  });
-  let together = 0;
-  for await (const { id, ahead = 0 } of tokens) {
-    if (id === undefined) continue;
-    together++;
-    if (ahead) continue;
-    // Ids that came back together share their time.
-    const now = performance.now();
-    const share = (now - last) / together;
-    for (; together > 0; together--) token_ms.push(share);
-    last = now;
-    if (now - shown >= PROGRESS_MS) show();
-  }
+  }, onRead);
+  for await (const _ of tokens);
   const seconds = (performance.now() - start) / 1000;
   signal?.throwIfAborted();
   show();
   return { seconds, tokens_per_sec: total / seconds, seed, token_ms };
 }
 
-/** Milliseconds of a pass over the prompt: the median of three, or of one that takes a second or more. */
+/**
+ * Milliseconds of a pass over the prompt: the median of three, or of one that takes a second or
+ * more.
+ */
 async function measurePrefill(
   model: Model,
   { signal, onProgress }: Checked,
@@ -198,7 +204,7 @@ async function measurePrefill(
   do {
     signal?.throwIfAborted();
     const start = performance.now();
-    await model.prefill(ids, signal);
+    await instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids, signal));
     times.push(performance.now() - start);
   } while (times[0] < 1000 && times.length < 3);
   signal?.throwIfAborted();

@@ -46,11 +46,6 @@ export interface GeneratedToken {
   readonly text: string;
   /** On the last item. */
   readonly finishReason?: FinishReason;
-  /**
-   * Ids that came from the device in the same piece and follow at once; missing when this was the
-   * last of them.
-   */
-  readonly ahead?: number;
 }
 
 /** A model as a generation sees it. */
@@ -85,11 +80,15 @@ export function checkGenerate(options: GenerateOptions): {
   return { sampling: checkSampling(options), maxNewTokens, seed, stop };
 }
 
-/** Draws tokens after `prompt`. The caller has the model to itself until the iteration ends. */
+/**
+ * Draws tokens after `prompt`. The caller has the model to itself until the iteration ends.
+ * @param onRead called with the number of ids that each read from the device brings.
+ */
 export async function* generateTokens(
   model: GenerationModel,
   prompt: readonly number[],
   options: GenerateOptions,
+  onRead?: (count: number) => void,
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { sampling, maxNewTokens, seed, stop } = checkGenerate(options);
   const {
@@ -114,6 +113,7 @@ export async function* generateTokens(
       if (!drawn.length) {
         if (!useKvCache && count > 1) await runner.prefill(ids.slice(-slots), { signal });
         drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);
+        onRead?.(drawn.length);
         drawn.reverse();
       }
       const id = drawn.pop() as number;
@@ -129,7 +129,7 @@ export async function* generateTokens(
         else if (!slides && ids.length > slots) finishReason = "context";
       }
       if (finishReason) return yield { id, text: piece + text.flush(), finishReason };
-      yield drawn.length ? { id, text: piece, ahead: drawn.length } : { id, text: piece };
+      yield { id, text: piece };
       if (signal?.aborted) break;
     }
   } catch (error) {

@@ -7,7 +7,7 @@ import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
-import { findNotFinite, type PassTimes, timePasses } from "./diagnose.ts";
+import { findNotFinite } from "./diagnose.ts";
 import { CheckpointError } from "./errors.ts";
 import {
   checkGenerate,
@@ -18,11 +18,42 @@ import {
 import type { Runner } from "./runner.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 
+/** What the benchmark and the profile use of a model beside its public members. */
+export interface Instruments {
+  /**
+   * Runs `work` over `ids` while nothing else runs on the model.
+   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context
+   *   holds.
+   */
+  run<T>(ids: readonly number[], work: (runner: Runner) => Promise<T>): Promise<T>;
+  /**
+   * As `Model.generate`; `onRead` is called with the number of ids that each read from the device
+   * brings.
+   */
+  generate(
+    ids: readonly number[],
+    options: GenerateOptions,
+    onRead: (count: number) => void,
+  ): AsyncIterableIterator<GeneratedToken>;
+}
+
+/** The instruments of a model; not exported by `mod.ts`. */
+export let instrumentsOf: (model: Model) => Instruments;
+
 /** A loaded model. Dispose of it to give its memory back. */
 export class Model implements AsyncDisposable {
+  static {
+    // Trick: only code inside the class reaches private members, so the function for other modules
+    // is made here.
+    instrumentsOf = (model) => ({
+      run: (ids, work) => model.#run(ids, work),
+      generate: (ids, options, onRead) => model.#start(ids, options, onRead),
+    });
+  }
+
   #runner: Runner | null;
-  /** Whoever used the model last; the next one waits for it. */
-  #turn: Promise<void> = Promise.resolve();
+  /** Settles when the model is free; the next use waits for it. */
+  #free: Promise<void> = Promise.resolve();
   readonly #tokenizer: Tokenizer | string;
   readonly #backend: Backend;
   /** What the model was loaded from. */
@@ -90,33 +121,25 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Draws tokens after a prompt, one item for each id. The last item has the reason for the end. Leaving the loop early leaves the
-   * model usable; a second generation waits for the first.
+   * Draws tokens after a prompt, one item for each id. The last item has the reason for the end.
+   * Leaving the loop early leaves the model usable; a second generation waits for the first.
    *
-   * @throws {RangeError} on an option out of range, an empty prompt, an id outside the vocabulary, or a prompt beyond the context
-   *   (LabCore's models crop it).
-   * @throws {CheckpointError} on text without a tokenizer, and when logits are not finite; it names the layer.
+   * @throws {RangeError} on an option out of range, an empty prompt, an id outside the vocabulary,
+   *   or a prompt beyond the context (LabCore's models crop it).
+   * @throws {CheckpointError} on text without a tokenizer, and when logits are not finite; it names
+   *   the layer.
    */
   generate(
     prompt: string | readonly number[],
     options: GenerateOptions = {},
   ): AsyncIterableIterator<GeneratedToken> {
-    const { slots } = this.#alive();
-    const { stop } = checkGenerate(options);
-    if (stop.length && !this.hasTokenizer) this.tokenizer; // says why a stop string cannot work
-    const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
-    this.#checkIds(ids);
-    if (!this.slides && ids.length > slots) {
-      throw new RangeError(
-        `Cannot generate: expected a prompt of at most ${slots} tokens (the context), got ${ids.length}`,
-      );
-    }
-    return this.#generate(ids, options);
+    return this.#start(prompt, options);
   }
 
   /**
    * Logits of every position: Float32Array [ids.length, vocabSize].
-   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context holds.
+   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context
+   *   holds.
    * @throws {CheckpointError} when a logit is not finite; it names the layer.
    */
   logits(ids: readonly number[]): Promise<Float32Array> {
@@ -127,16 +150,6 @@ export class Model implements AsyncDisposable {
     });
   }
 
-  /** Feeds `ids` to an empty cache, up to the logits [vocabSize] of the last one: what a benchmark times as prefill. */
-  prefill(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    return this.#run(ids, (runner) => runner.lastLogits(ids, signal));
-  }
-
-  /** Times the kernels of its passes, that of a token with `ids` in the cache: what `profile` tells. */
-  profile(ids: readonly number[]): Promise<{ prefill: PassTimes; decode: PassTimes }> {
-    return this.#run(ids, (runner) => timePasses(runner, ids));
-  }
-
   /** Frees every buffer. A generation that is under way ends with an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#runner) return;
@@ -144,21 +157,43 @@ export class Model implements AsyncDisposable {
     await this.#backend[Symbol.asyncDispose]();
   }
 
+  /** Checks everything before the first token is asked for. */
+  #start(
+    prompt: string | readonly number[],
+    options: GenerateOptions,
+    onRead?: (count: number) => void,
+  ): AsyncGenerator<GeneratedToken, void, undefined> {
+    const { slots } = this.#alive();
+    const { stop } = checkGenerate(options);
+    if (stop.length && !this.hasTokenizer) this.tokenizer; // throws: a stop string needs one
+    const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
+    this.#checkIds(ids);
+    const count = ids.length;
+    if (!this.slides && count > slots) {
+      throw new RangeError(
+        `Cannot generate: expected a prompt of at most ${slots} tokens (the context), got ${count}`,
+      );
+    }
+    return this.#generate(ids, options, onRead);
+  }
+
   async *#generate(
     ids: readonly number[],
     options: GenerateOptions,
+    onRead?: (count: number) => void,
   ): AsyncGenerator<GeneratedToken, void, undefined> {
-    const done = await this.#takeTurn();
+    const release = await this.#acquire();
     try {
       const runner = this.#alive();
       await runner.useFixed(options.deterministic ?? false);
       const tokenizer = this.hasTokenizer ? this.tokenizer : null;
-      // A chat model's configuration may know the end of a text alone, and not the mark that ends an answer.
+      // A chat model's configuration may name the end of a text alone; the tokenizer has the id
+      // that ends an answer.
       const eosIds = [...this.config.eosIds, ...tokenizer?.eosIds ?? []];
       const checkAlive = () => void this.#alive();
-      yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, options);
+      yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, options, onRead);
     } finally {
-      done();
+      release();
     }
   }
 
@@ -170,19 +205,19 @@ export class Model implements AsyncDisposable {
         `Cannot give logits: expected at most ${slots} ids (the context), got ${ids.length}`,
       );
     }
-    const done = await this.#takeTurn();
+    const release = await this.#acquire();
     try {
       return await work(this.#alive());
     } finally {
-      done();
+      release();
     }
   }
 
-  /** Waits for whoever has the model; the result gives it on. */
-  async #takeTurn(): Promise<() => void> {
-    const before = this.#turn;
+  /** Waits until the model is free and takes it; the result frees it. */
+  async #acquire(): Promise<() => void> {
+    const before = this.#free;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#turn = promise;
+    this.#free = promise;
     await before;
     return resolve;
   }

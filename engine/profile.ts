@@ -10,8 +10,8 @@ import { measureWasm } from "../kernels/wasm/limits.ts";
 import { measureWebGpu } from "../kernels/webgpu/limits.ts";
 import { drawPrompt } from "./benchmark.ts";
 import { findHost } from "./host/choose.ts";
-import type { PassTimes } from "./diagnose.ts";
-import type { Model } from "./model.ts";
+import { type PassTimes, timePasses } from "./diagnose.ts";
+import { instrumentsOf, type Model } from "./model.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
 
 /** What is profiled. */
@@ -39,7 +39,10 @@ export async function profile(
   }
   signal?.throwIfAborted();
   const ids = drawPrompt(Math.min(length, model.contextLength), model.config.vocabSize, 0);
-  const { decode, prefill } = await model.profile(ids);
+  const { decode, prefill } = await instrumentsOf(model).run(
+    ids,
+    (runner) => timePasses(runner, ids),
+  );
   signal?.throwIfAborted();
   const limits = await measureLimits(model.backend);
   signal?.throwIfAborted();

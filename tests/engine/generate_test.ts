@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { CheckpointError } from "../../engine/errors.ts";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/load.ts";
-import type { Model } from "../../engine/model.ts";
+import { instrumentsOf, type Model } from "../../engine/model.ts";
 import { fixture, readJson } from "../testing.ts";
 
 const LEARNED = fixture("labcore/learned");
@@ -20,6 +20,10 @@ async function items(
 const idsOf = (tokens: GeneratedToken[]) => tokens.flatMap(({ id }) => id ?? []);
 const textOf = (tokens: GeneratedToken[]) => tokens.map(({ text }) => text).join("");
 const GREEDY = { temperature: 0, maxNewTokens: 20 };
+
+/** Logits of the last of `ids`, from an empty cache. */
+const lastLogits = (model: Model, ids: readonly number[]) =>
+  instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids));
 
 Deno.test("generate() yields an item for each id and tells the reason on the last alone", async () => {
   await using model = await open();
@@ -186,12 +190,12 @@ Deno.test("generate() with the cache equals generate() without it, within the wi
   );
 });
 
-Deno.test("prefill() of any beginning gives that row of logits(), bit for bit", async () => {
+Deno.test("a prefill of any beginning gives that row of logits(), bit for bit", async () => {
   await using model = await open(fixture("labcore/rope66"));
   const golden = readJson<{ prompt_ids: number[] }>("labcore/rope66/golden.json");
   const ids = [...golden.prompt_ids, ...golden.prompt_ids, ...golden.prompt_ids];
   const rows = await model.logits(ids);
   for (let n = 1; n <= ids.length; n++) {
-    assert.deepEqual(await model.prefill(ids.slice(0, n)), rows.slice((n - 1) * 65, n * 65));
+    assert.deepEqual(await lastLogits(model, ids.slice(0, n)), rows.slice((n - 1) * 65, n * 65));
   }
 });

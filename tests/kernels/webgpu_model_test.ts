@@ -3,7 +3,7 @@ import { assertClose, fixture, randomNumbers, TOLERANCE } from "../testing.ts";
 import assert from "node:assert/strict";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/load.ts";
-import type { Model } from "../../engine/model.ts";
+import { instrumentsOf, type Model } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
 import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
 import { openBackend } from "../../kernels/mod.ts";
@@ -14,6 +14,10 @@ import { ignoreWithoutAdapter } from "./adapter.ts";
 import { CacheFolder } from "./cache_folder.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_model_test.ts");
+
+/** Logits of the last of `ids`, from an empty cache. */
+const lastLogits = (model: Model, ids: readonly number[]) =>
+  instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids));
 
 for (const software of [false, true]) {
   Deno.test({
@@ -117,7 +121,7 @@ Deno.test({
       return await Array.fromAsync(drawn, ({ id }) => id);
     };
     await using fixed = await open(false);
-    const expected = await fixed.prefill(ids);
+    const expected = await lastLogits(fixed, ids);
     await (await open(true))[Symbol.asyncDispose]();
     const [file, ...others] = await caches.tiles();
     assert.deepEqual(others, []);
@@ -129,15 +133,15 @@ Deno.test({
     }
     await Deno.writeTextFile(file, JSON.stringify(kept));
     await using model = await open(true);
-    const tuned = await model.prefill(ids);
+    const tuned = await lastLogits(model, ids);
     assert.notDeepEqual(tuned, expected, "other sums, other bits");
     assertClose(tuned, expected, TOLERANCE.logits);
     const drawn = await draw(model, true);
     assert.deepEqual(drawn, await draw(fixed, true));
-    assert.deepEqual(await model.prefill(ids), expected);
+    assert.deepEqual(await lastLogits(model, ids), expected);
     const { current } = model.memory;
     await draw(model, false);
-    assert.deepEqual(await model.prefill(ids), tuned);
+    assert.deepEqual(await lastLogits(model, ids), tuned);
     await draw(model, true);
     assert.equal(model.memory.current, current, "its plans are made once");
   },
