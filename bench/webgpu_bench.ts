@@ -12,7 +12,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
 import { openGpu } from "../kernels/webgpu/device.ts";
 import { LIMIT_FLOPS, multiplyCall, readCall } from "../kernels/webgpu/limits.ts";
-import { Compiler } from "../kernels/webgpu/pipeline.ts";
+import { Compiler, type ShaderCall } from "../kernels/webgpu/pipeline.ts";
 import { StepQueue } from "../kernels/webgpu/queue.ts";
 import { fillFrom, randomNumbers } from "../tests/testing.ts";
 import { median, type Share, sharesAfter, stored } from "./measuring.ts";
@@ -136,7 +136,7 @@ async function openLimits() {
   const compiler = new Compiler(gpu, queue);
   const out = gpu.storage(4, "staging");
   const [near, far] = [NEAR_BYTES, FAR_BYTES].map((bytes) => gpu.storage(bytes, "staging"));
-  const work = async (call: Parameters<Compiler["prepare"]>[0]): Promise<Work> => {
+  const work = async (call: ShaderCall): Promise<Work> => {
     const dispatch = await compiler.prepare(call);
     return async (count) => {
       const start = performance.now();

@@ -12,6 +12,7 @@
 import { bytesOf } from "../tensor.ts";
 import { BYTES } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { packElements } from "./wgsl.ts";
 
 /** 32-bit floats: kernels read them where they are stored. */
 export const F32: Format = {
@@ -24,6 +25,13 @@ export const F32: Format = {
   },
   encode(into, values) {
     into.set(bytesOf(values));
+  },
+  wgsl: {
+    group: "vec4f",
+    load: (array, at) =>
+      `let g = ${array}[${at}];
+  return g;`,
+    pack: (packing) => packElements(4, packing),
   },
 };
 
@@ -38,6 +46,13 @@ export const F16: Format = {
   },
   encode(into, values) {
     new Float16Array(into.buffer, into.byteOffset, values.length).set(values);
+  },
+  wgsl: {
+    group: "vec2u",
+    load: (array, at) =>
+      `let g = ${array}[${at}];
+  return vec4f(unpack2x16float(g.x), unpack2x16float(g.y));`,
+    pack: (packing) => packElements(2, packing),
   },
 };
 
@@ -60,5 +75,12 @@ export const BF16: Format = {
       const isNan = (b & 0x7fffffff) > 0x7f800000;
       upper[i] = isNan ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
     }
+  },
+  wgsl: {
+    group: "vec2u",
+    load: (array, at) =>
+      `let g = ${array}[${at}];
+  return bitcast<vec4f>(vec4u(g.x << 16u, g.x & 0xffff0000u, g.y << 16u, g.y & 0xffff0000u));`,
+    pack: (packing) => packElements(2, packing),
   },
 };

@@ -7,6 +7,8 @@
  *
  * @module
  */
+import type { StoredOrder } from "../tensor.ts";
+import type { Shader } from "../wgsl/shader.ts";
 
 /** A weight format. */
 export interface Format {
@@ -20,4 +22,36 @@ export interface Format {
   decode(into: Float32Array, stored: Uint8Array): void;
   /** Rounds numbers to whole blocks: to the nearest, ties to even, as PyTorch's `.to(dtype)` does. */
   encode(into: Uint8Array, values: Float32Array): void;
+  readonly wgsl: WgslFormat;
+}
+
+/** A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. */
+export interface WgslFormat {
+  /** WGSL type of a group, four neighbouring inputs of one output: the element of a binding's array. */
+  readonly group: string;
+  /** The body of a function that returns group `at` of `array` as a vec4f. */
+  load(array: string, at: string): string;
+  /** The shader that moves a chunk of a file's rows into panels. */
+  pack(packing: GpuPacking): PackShader;
+}
+
+/** A weight on its way into one buffer of a GPU. */
+export interface GpuPacking {
+  readonly shape: readonly [N: number, K: number];
+  readonly stored: StoredOrder;
+  /** Outputs first … first + count, which the buffer holds. */
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Rows of a file that are packed at once: what the shader that packs reads, as other shaders read a step. */
+export interface Chunk {
+  /** Place of the first row among the buffer's outputs, or among all inputs where rows are inputs. */
+  readonly row: number;
+  readonly rows: number;
+}
+
+/** A shader that packs, and its workgroups for a chunk. */
+export interface PackShader extends Shader {
+  readonly groups: (chunk: Chunk) => number;
 }

@@ -11,7 +11,7 @@ import { BF16, F16, F32 } from "./float.ts";
 import type { Format } from "./format.ts";
 
 export { BYTES, hostArray, hostView } from "./elements.ts";
-export type { Format } from "./format.ts";
+export type { Chunk, Format } from "./format.ts";
 
 /** Every format, by the name that files give it. */
 export const FORMATS = { F32, F16, BF16 } satisfies Record<string, Format>;

@@ -27,7 +27,7 @@ import {
   writes,
 } from "./contract.ts";
 import type { Rows } from "./matmul/mod.ts";
-import { GROUP_WGSL, PANEL } from "./matmul/wgsl.ts";
+import { PANEL } from "../formats/wgsl.ts";
 import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
 import { f32x4, i32, i32x4, type ModuleBuilder, v128 } from "../asm/assembler.ts";
@@ -193,30 +193,28 @@ function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
-  const group = GROUP_WGSL[dtype];
-  const added = positions && GROUP_WGSL[positions];
+  const { group, load } = FORMATS[dtype].wgsl;
+  const added = positions && FORMATS[positions].wgsl;
   const assign = by === "ids" ? "=" : "+=";
   // An id outside the table is the first part's: somebody has to write its zeros.
   const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
   const declareAdded = added
-    ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.type}>;
+    ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.group}>;
 fn position_of(row: u32, k: u32) -> vec4f {
-  let g = positions[at_of(row, k)];
-  return ${added.widen};
+  ${added.load("positions", "at_of(row, k)")}
 }`
     : "";
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
-@group(1) @binding(2) var<storage, read> table: array<${group.type}>;
+@group(1) @binding(2) var<storage, read> table: array<${group}>;
 
 const C = ${C}u;
 const GROUPS = ${Math.ceil(C / 4)}u;
 const PANEL = ${PANEL}u;
 fn at_of(row: u32, k: u32) -> u32 { return ((row / PANEL) * GROUPS + k) * PANEL + row % PANEL; }
 fn row_of(row: u32, k: u32) -> vec4f {
-  let g = table[at_of(row, k)];
-  return ${group.widen};
+  ${load("table", "at_of(row, k)")}
 }
 ${declareAdded}
 

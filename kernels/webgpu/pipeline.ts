@@ -16,12 +16,12 @@ export interface Binding {
   readonly written: boolean;
 }
 
-/** A shader, the buffers at its bindings, and its workgroups in a step. */
-export interface ShaderCall extends Shader {
+/** A shader, the buffers at its bindings, and its workgroups in a step, or for a chunk of a weight. */
+export interface ShaderCall<Run = Segment> extends Shader {
   readonly op: string;
   /** In order of their bindings; an absent one leaves a gap. */
   readonly operands: readonly (Binding | undefined)[];
-  readonly groups: (step: Segment) => number;
+  readonly groups: (run: Run) => number;
 }
 
 /** Compiles shaders, once each. */
@@ -48,7 +48,7 @@ export class Compiler {
   }
 
   /** @throws {DeviceError} naming the operation that the device refuses. */
-  async prepare(call: ShaderCall): Promise<Dispatch> {
+  async prepare<Run>(call: ShaderCall<Run>): Promise<Dispatch<Run>> {
     const { op, workgroupBytes, operands, groups } = call;
     const { device } = this.#gpu;
     const most = device.limits.maxStorageBuffersPerShaderStage;

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { Chunk } from "../formats/mod.ts";
 import type { Segment } from "../step.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { nextTask } from "../next_task.ts";
@@ -20,11 +21,11 @@ const SLOT_BYTES = 256;
 /** Staging buffers of at most so many bytes are kept for the next read. */
 const KEPT_BYTES = 1 << 20;
 
-/** A call that is ready to be replayed. */
-export interface Dispatch {
+/** A call that is ready to be replayed: with a step, or with a chunk of a weight. */
+export interface Dispatch<Run = Segment> {
   readonly pipeline: GPUComputePipeline;
   readonly operands: GPUBindGroup;
-  readonly groups: (step: Segment) => number;
+  readonly groups: (run: Run) => number;
 }
 
 /** The device's queue, with the steps that were not sent yet. */
@@ -65,11 +66,18 @@ export class StepQueue {
 
   /** Queues a step; it is sent with those beside it as soon as the caller awaits anything. */
   run(step: Segment, dispatches: readonly Dispatch[]): void {
-    if (this.#count === SLOTS) this.flush();
-    const pass = this.#pass ??= this.#begin();
-    this.#place(step);
+    const pass = this.#open();
+    this.#placeStep(step);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-    for (const dispatch of dispatches) this.#encode(pass, step, dispatch);
+    for (const dispatch of dispatches) this.#encode(pass, dispatch, dispatch.groups(step));
+  }
+
+  /** Queues the packing of a chunk, as `run` queues a step. */
+  pack(chunk: Chunk, dispatch: Dispatch<Chunk>): void {
+    const pass = this.#open();
+    this.#place(chunk.row, chunk.rows, 0, 0);
+    pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
+    this.#encode(pass, dispatch, dispatch.groups(chunk));
   }
 
   /**
@@ -84,7 +92,7 @@ export class StepQueue {
   ): void {
     this.flush();
     const encoder = this.#encoder = this.#gpu.device.createCommandEncoder();
-    this.#place(step);
+    this.#placeStep(step);
     for (const [i, dispatch] of dispatches.entries()) {
       const pass = encoder.beginComputePass({
         timestampWrites: {
@@ -94,7 +102,7 @@ export class StepQueue {
         },
       });
       pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-      this.#encode(pass, step, dispatch);
+      this.#encode(pass, dispatch, dispatch.groups(step));
       pass.end();
     }
     encoder.resolveQuerySet(queries, 0, 2 * dispatches.length, clocks, 0);
@@ -143,25 +151,37 @@ export class StepQueue {
     await Promise.allSettled([...this.#maps]);
   }
 
-  /** Puts a step's numbers where its dispatches read them; `#offset` tells them where. */
-  #place(step: Segment): void {
+  #placeStep({ rows, position, slot, length }: Segment): void {
+    this.#place(rows, position, slot, length);
+  }
+
+  /** Puts four numbers where the next dispatches read them, in their shaders' own terms; `#offset` tells them where. */
+  #place(a: number, b: number, c: number, d: number): void {
     const at = this.#count++ * SLOT_BYTES;
     const numbers = this.#steps;
-    numbers[at / 4] = step.rows;
-    numbers[at / 4 + 1] = step.position;
-    numbers[at / 4 + 2] = step.slot;
-    numbers[at / 4 + 3] = step.length;
+    numbers[at / 4] = a;
+    numbers[at / 4 + 1] = b;
+    numbers[at / 4 + 2] = c;
+    numbers[at / 4 + 3] = d;
     this.#offset[0] = at;
   }
 
-  #encode(pass: GPUComputePassEncoder, step: Segment, dispatch: Dispatch): void {
-    const { pipeline, operands, groups } = dispatch;
-    const count = groups(step);
+  #encode(
+    pass: GPUComputePassEncoder,
+    { pipeline, operands }: Pick<Dispatch, "pipeline" | "operands">,
+    count: number,
+  ): void {
     if (count === 0) return;
     const height = Math.ceil(count / this.#widest);
     pass.setPipeline(pipeline);
     pass.setBindGroup(1, operands);
     pass.dispatchWorkgroups(Math.ceil(count / height), height);
+  }
+
+  /** The pass that is queued, with room for four more numbers. */
+  #open(): GPUComputePassEncoder {
+    if (this.#count === SLOTS) this.flush();
+    return this.#pass ??= this.#begin();
   }
 
   #begin(): GPUComputePassEncoder {

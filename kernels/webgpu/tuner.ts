@@ -6,6 +6,7 @@
 import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../ops/matmul/wgsl.ts";
 import type { Weight } from "../formats/mod.ts";
 import type { Call } from "../calls.ts";
+import type { Segment } from "../step.ts";
 import type { Gpu } from "./device.ts";
 import type { Compiler } from "./pipeline.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
@@ -104,7 +105,7 @@ export class Tiles {
             part: { first, count },
           }),
           operands,
-          groups: ({ rows }) => matmulGroups(tile, count, rows),
+          groups: ({ rows }: Segment) => matmulGroups(tile, count, rows),
         })
       ));
       await this.#time(dispatches[0], T, y, 1); // the device wakes up

@@ -4,13 +4,12 @@
  * @module
  */
 import { DeviceError } from "../errors.ts";
-import { PANEL } from "../ops/matmul/wgsl.ts";
-import { storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { GROUP, PANEL } from "../formats/wgsl.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
-import type { Compiler, ShaderCall } from "./pipeline.ts";
+import type { Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
-import { mainWgsl } from "../wgsl/shader.ts";
 
 /** Bytes of a file's rows that go up at a time; 4 MiB were the fastest. */
 const CHUNK_BYTES = 4 << 20;
@@ -66,7 +65,7 @@ export class Uploader {
   /** Zeroed buffers of whole panels. */
   async #allocate([N, K]: readonly [number, number], dtype: WeightDtype): Promise<WeightPart[]> {
     const what = `weight ${dtype} [${N},${K}]`;
-    const panelBytes = storedBytes(dtype, PANEL * 4 * Math.ceil(K / 4));
+    const panelBytes = storedBytes(dtype, PANEL * GROUP * Math.ceil(K / GROUP));
     const panels = Math.ceil(N / PANEL);
     const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
     if (fit < 1) {
@@ -112,9 +111,13 @@ export class Uploader {
       "staging",
     );
     try {
-      const dispatches = await Promise.all(parts.map(async (part) => ({
-        part,
-        dispatch: await this.#compiler.prepare(packCall(shape, dtype, stored, part, source)),
+      const dispatches = await Promise.all(parts.map(async ({ first, count, buffer }) => ({
+        first,
+        dispatch: await this.#compiler.prepare({
+          op: "weight",
+          ...FORMATS[dtype].wgsl.pack({ shape, stored, first, count }),
+          operands: [{ buffer, written: true }, { buffer: source, written: false }],
+        }),
       })));
       const { queue } = this.#gpu.device;
       const end = stored === "NK" ? N : K;
@@ -128,10 +131,9 @@ export class Uploader {
         this.#gpu.expectOpen();
         this.#queue.flush();
         queue.writeBuffer(source, 0, wholeWords(piece));
-        for (const { part: { first }, dispatch } of dispatches) {
+        for (const { first, dispatch } of dispatches) {
           if (stored === "NK" && first !== part.first) continue;
-          const position = stored === "NK" ? row - first : row;
-          this.#queue.run({ rows: count, position, slot: 0, length: count }, [dispatch]);
+          this.#queue.pack({ row: stored === "NK" ? row - first : row, rows: count }, dispatch);
         }
         this.#queue.flush();
         row += count;
@@ -149,7 +151,7 @@ function rowsAtOnce(
   rowBytes: number,
   stored: StoredOrder,
 ): number {
-  const most = Math.max(4, Math.floor(CHUNK_BYTES / rowBytes / 4) * 4);
+  const most = Math.max(GROUP, Math.floor(CHUNK_BYTES / rowBytes / GROUP) * GROUP);
   return Math.min(most, stored === "NK" ? N : K);
 }
 
@@ -159,79 +161,4 @@ function wholeWords(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
   padded.set(bytes);
   return padded;
-}
-
-/**
- * Rows into panels, bit for bit: a lane has four inputs of one output. Of a step, `rows` is the number of rows in the chunk and
- * `position` the first one's place among the part's outputs, or among all inputs.
- */
-function packCall(
-  [N, K]: readonly [number, number],
-  dtype: WeightDtype,
-  stored: StoredOrder,
-  { first, count, buffer }: WeightPart,
-  source: GPUBuffer,
-): ShaderCall {
-  const lanes = 64;
-  const groups = Math.ceil(K / 4);
-  const wide = dtype === "F32";
-  const group = wide ? "vec4u" : "vec2u";
-  const nk = stored === "NK";
-  // Panels that the chunk touches, and groups of inputs that it has.
-  const extent = nk
-    ? `let panel = run.position / ${PANEL}u + i / ${PANEL * groups}u;
-  let k = (i / ${PANEL}u) % ${groups}u;`
-    : `let deep = (run.rows + 3u) / 4u;
-  let panel = i / (${PANEL}u * deep);
-  let k = run.position / 4u + (i / ${PANEL}u) % deep;`;
-  const here = nk
-    ? `n >= run.position && n < run.position + run.rows`
-    : `n < ${count}u && k < ${groups}u`;
-  const at = nk
-    ? `(n - run.position) * ${K}u + input`
-    : `(input - run.position) * ${N}u + ${first}u + n`;
-  const element = (j: number) => {
-    const take = `{ let input = 4u * k + ${j}u; v[${j}] = bits_at(${at}); }`;
-    return K % 4 === 0 ? take : `if (4u * k + ${j}u < ${K}u) ${take}`;
-  };
-  // Rows that are groups of four inputs already are moved whole.
-  const whole = nk && K % 4 === 0;
-  const read = whole ? `let v = source[(n - run.position) * ${groups}u + k];` : `var v = vec4u(0u);
-  ${[0, 1, 2, 3].map(element).join("\n  ")}`;
-  const pack = whole || wide ? "v" : "vec2u(v.x | (v.y << 16u), v.z | (v.w << 16u))";
-  const bits = whole
-    ? ""
-    : `fn bits_at(i: u32) -> u32 { ${
-      wide ? "return source[i];" : "return (source[i / 2u] >> (16u * (i % 2u))) & 0xffffu;"
-    } }`;
-  const wgsl = /* wgsl */ `
-@group(1) @binding(0) var<storage, read_write> panels: array<${group}>;
-@group(1) @binding(1) var<storage, read> source: array<${whole ? group : "u32"}>;
-${bits}
-
-${mainWgsl(lanes)} {
-  let i = index_of(group, grid) * ${lanes}u + lane;
-  ${extent}
-  let n = panel * ${PANEL}u + i % ${PANEL}u;
-  if (!(${here})) { return; }
-  ${read}
-  panels[(panel * ${groups}u + k) * ${PANEL}u + i % ${PANEL}u] = ${pack};
-}
-`;
-  const panelsOf = (from: number, rows: number) =>
-    Math.ceil((from + rows) / PANEL) - Math.floor(from / PANEL);
-  return {
-    op: "weight",
-    wgsl,
-    workgroupBytes: 0,
-    operands: [{ buffer, written: true }, { buffer: source, written: false }],
-    groups: ({ position, rows }) =>
-      Math.ceil(
-        PANEL *
-          (nk
-            ? groups * panelsOf(position, rows)
-            : Math.ceil(rows / 4) * Math.ceil(count / PANEL)) /
-          lanes,
-      ),
-  };
 }

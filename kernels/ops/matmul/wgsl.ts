@@ -5,7 +5,8 @@
  */
 import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
-import type { WeightDtype } from "../../formats/mod.ts";
+import { FORMATS, type WeightDtype } from "../../formats/mod.ts";
+import { PANEL } from "../../formats/wgsl.ts";
 import type { GpuDispatch, GpuTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands, type MatmulOptions } from "./mod.ts";
 import {
@@ -51,9 +52,6 @@ export interface MatmulWgsl {
   readonly norm?: NormOptions<unknown>;
 }
 
-/** Rows of a weight that stand together on a GPU: neighbouring lanes read neighbouring groups of four inputs. */
-export const PANEL = 32;
-
 /** A normed row must fit workgroup memory beside the sums; 16 KiB is what every device has. */
 export const MAX_NORM_WIDTH = 3072;
 
@@ -96,16 +94,6 @@ export function matmulGroups(tile: Tile, count: number, rows: number): number {
       return Math.ceil(count / tile.tileN) * Math.ceil(rows / tile.tileT);
   }
 }
-
-/** A weight element group on the GPU, and how its four numbers are widened. 16-bit ones stay two words. */
-export const GROUP_WGSL: Readonly<Record<WeightDtype, { type: string; widen: string }>> = {
-  F32: { type: "vec4f", widen: "g" },
-  F16: { type: "vec2u", widen: "vec4f(unpack2x16float(g.x), unpack2x16float(g.y))" },
-  BF16: {
-    type: "vec2u",
-    widen: "bitcast<vec4f>(vec4u(g.x << 16u, g.x & 0xffff0000u, g.y << 16u, g.y & 0xffff0000u))",
-  },
-};
 
 /** Each takes and gives a number `v`. Arguments of exp and tanh are bounded: a device may assume no infinity. */
 const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
@@ -345,7 +333,7 @@ function bodyOf(
  */
 export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): Shader {
   const { first, count } = part ?? { first: 0, count: N };
-  const group = GROUP_WGSL[dtype];
+  const weights = FORMATS[dtype].wgsl;
   const { lanes, block, memory, body } = bodyOf(tile, K, norm !== undefined);
   const declareBias = options.bias
     ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;"
@@ -358,7 +346,7 @@ export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgs
   const load = norm ? normedWgsl(lanes, K, norm) : { wgsl: loadXWgsl(K), workgroupBytes: 0 };
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
-@group(1) @binding(2) var<storage, read> weight: array<${group.type}>;
+@group(1) @binding(2) var<storage, read> weight: array<${weights.group}>;
 ${declareBias}
 ${declareGate}
 
@@ -373,8 +361,7 @@ ${load.wgsl}
 ${memory.map((array) => array.wgsl).join("\n")}
 
 fn load_weight(i: u32) -> vec4f {
-  let g = weight[i];
-  return ${group.widen};
+  ${weights.load("weight", "i")}
 }
 // Where an output's first group of inputs stands; beyond the last output, the last one's.
 fn start_of(n: u32) -> u32 {
