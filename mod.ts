@@ -44,6 +44,7 @@ export {
   type Step,
   type StoredOrder,
   type Tensor,
+  type TensorSizes,
   type WebGpuAdapter,
   type WebGpuLimits,
   type Weight,

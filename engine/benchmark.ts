@@ -222,9 +222,9 @@ async function makeReport(
   iterations: IterationReport[],
 ): Promise<BenchmarkReport> {
   const { config, backend, dtype } = model;
+  const { onGpu } = backend;
   const { sampling, prompt } = plan;
   const peakMiB = toMiB(model.memory.peak); // before anything else is made
-  const onGpu = backend.name === "webgpu";
   const { os, cpu, versions, commit } = await host.platform();
   const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
   const laterMs = (p: number) => later.length ? quantile(later, p) : null;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Backend, BackendName } from "../kernels/backend.ts";
+import { type Backend, BACKEND_NAMES, type BackendName } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { openBackend } from "../kernels/mod.ts";
@@ -48,7 +48,10 @@ export interface Instead {
 }
 
 /** What `fitBackend` asks of a backend. */
-type FitTarget = Pick<Backend, "name" | "threads" | "nominalFlops" | "expectFree">;
+type FitTarget = Pick<
+  Backend,
+  "name" | "onGpu" | "software" | "nominalFlops" | "scratchBytes" | "expectFree"
+>;
 
 /** Bytes that the check of a fit compares. */
 type Needs = Pick<MemoryEstimate, "total" | "classes" | "largest">;
@@ -60,7 +63,7 @@ const SMALLEST: WeightDtype = "BF16";
 export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBackend)[]> {
   const host = (await findHost())?.compute;
   const fits: (BackendFit | MissingBackend)[] = [];
-  for (const name of ["webgpu", "wasm", "js"] as const) {
+  for (const name of BACKEND_NAMES) {
     try {
       await using backend = await openBackend(name, { host });
       fits.push(await fitBackend(backend, run));
@@ -77,7 +80,7 @@ export async function fitBackend(
   backend: FitTarget,
   { contextLength, memory }: FitRun,
 ): Promise<BackendFit> {
-  const { name } = backend;
+  const { name, onGpu } = backend;
   const needs = memory.with({ contextLength, backend });
   const { classes } = needs;
   const accepts = (asked: Needs) => isAccepted(backend, asked, contextLength);
@@ -87,9 +90,7 @@ export async function fitBackend(
     const room = await largest(most, (total) => accepts({ classes, total, largest: 0 }));
     return room < most ? room : null;
   };
-  const room = name === "webgpu" && fits
-    ? null
-    : await roomUpTo(name === "webgpu" ? needs.total : Number.MAX_SAFE_INTEGER);
+  const room = onGpu && fits ? null : await roomUpTo(onGpu ? needs.total : Number.MAX_SAFE_INTEGER);
   const tensorRoom = await largest(
     Number.MAX_SAFE_INTEGER,
     (bytes) => accepts({ classes, total: 0, largest: bytes }),

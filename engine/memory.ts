@@ -46,7 +46,7 @@ export interface RunSize {
   /** T: rows of a prefill chunk; default 0.2 s of the backend's work. */
   readonly chunk?: number;
   /** What the model runs on; without it, a processor and nothing that a backend adds of its own. */
-  readonly backend?: Pick<Backend, "name" | "threads" | "nominalFlops">;
+  readonly backend?: Pick<Backend, "nominalFlops" | "scratchBytes">;
 }
 
 /** Multiply-adds ×2 per second of a processor that is not known yet: two threads of WebAssembly. */
@@ -66,13 +66,6 @@ function chunkRows(
   const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
   return Math.min(Math.max(power, 4), 128, contextLength);
 }
-
-/**
- * What `wasm` adds at most, beside the rows that each thread packs, and counts as activations: its
- * plans' other scratch, panels that are filled up, whole lines of its memory. GPT-2's shape and
- * Llama's were 1 to 7 MiB below it, on 1, 2 and 8 threads.
- */
-const wasmOwn = (bytes: number) => 3 * 2 ** 18 + Math.ceil(bytes / 128);
 
 /** The bytes of a model's buffers after loading, before the first `logits()` call adds its rows. */
 export function estimateMemory(
@@ -118,13 +111,10 @@ function countBytes(
   const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
   const computed = sum(rows(chunk)) + sum(rows(1)) + logits + sampling;
   const widest = Math.max(...rows(chunk));
-  const panel = 16 * widest / chunk;
-  // Each thread packs the rows of one product at a time, and may make a panel wide.
-  const own = backend?.name === "wasm"
-    ? wasmOwn(weights + kvCache + computed) + backend.threads * (widest + panel)
-    : 0;
+  const total = weights + kvCache + computed;
+  const scratch = backend?.scratchBytes?.({ total, rows: chunk, widest }) ?? 0;
   return {
-    classes: { weights, kvCache, activations: computed + own, staging: 0 },
+    classes: { weights, kvCache, activations: computed + scratch, staging: 0 },
     largest: Math.max(layerCache, logits, widest),
   };
 }
@@ -158,11 +148,11 @@ async function expectHostFits(run: SizedRun): Promise<void> {
  * @throws {DeviceError} If it cannot fit.
  */
 export async function expectFits(
-  backend: Pick<Backend, "name" | "software" | "expectFree">,
+  backend: Pick<Backend, "onGpu" | "software" | "expectFree">,
   run: SizedRun,
 ): Promise<void> {
   const { id, memory: { total, largest } } = run;
   // A GPU has memory of its own, unless it is a software adapter.
-  if (backend.name !== "webgpu" || backend.software) await expectHostFits(run);
+  if (!backend.onGpu || backend.software) await expectHostFits(run);
   await backend.expectFree?.(id, total, largest);
 }

@@ -87,7 +87,7 @@ export class Model implements AsyncDisposable {
   }
 
   /** What the model runs on. */
-  get backend(): Pick<Backend, "name" | "threads" | "description" | "shaders"> {
+  get backend(): Pick<Backend, "name" | "threads" | "description" | "onGpu" | "shaders"> {
     return this.#backend;
   }
 

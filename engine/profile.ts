@@ -5,9 +5,7 @@
  * @module
  */
 import type { KernelTime } from "../kernels/backend.ts";
-import { probeLimits } from "../kernels/js/limits.ts";
-import { measureWasm } from "../kernels/wasm/limits.ts";
-import { measureWebGpu } from "../kernels/webgpu/limits.ts";
+import { measureLimits } from "../kernels/mod.ts";
 import { drawPrompt } from "./benchmark.ts";
 import { findHost } from "./host/choose.ts";
 import { type PassTimes, timePasses } from "./diagnose.ts";
@@ -44,25 +42,14 @@ export async function profile(
     (runner) => timePasses(runner, ids),
   );
   signal?.throwIfAborted();
-  const limits = await measureLimits(model.backend);
+  const host = (await findHost())?.compute;
+  const { readBytesPerSec, flopsPerSec } = await measureLimits(model.backend, host);
+  const limits = { gb_per_sec: readBytesPerSec / 1e9, gflops_per_sec: flopsPerSec / 1e9 };
   signal?.throwIfAborted();
   return { limits, decode: passReport(decode, limits), prefill: passReport(prefill, limits) };
 }
 
 type Limits = ProfileReport["limits"];
-
-/** What the device of a backend can do at most, measured with as many threads. */
-async function measureLimits({ name, threads }: Model["backend"]): Promise<Limits> {
-  if (name === "js") {
-    const { readGBs, flopsGFs } = probeLimits();
-    return { gb_per_sec: readGBs, gflops_per_sec: flopsGFs };
-  }
-  const host = (await findHost())?.compute;
-  const { readBytesPerSec, flopsPerSec } = name === "wasm"
-    ? await measureWasm(threads, host)
-    : await measureWebGpu(host);
-  return { gb_per_sec: readBytesPerSec / 1e9, gflops_per_sec: flopsPerSec / 1e9 };
-}
 
 function passReport(
   { step: { rows, length }, ms, kernels }: PassTimes,

@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { BackendName } from "../kernels/backend.ts";
+
 /** The version of the package, as in deno.json. */
 export const VERSION = "0.1.0";
 
@@ -104,7 +106,7 @@ export interface BenchmarkReport {
   engine: {
     name: "wgslm";
     version: string;
-    backend: "webgpu" | "wasm" | "js";
+    backend: BackendName;
     threads: number;
     dtype: string;
   };

@@ -13,8 +13,21 @@ import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } fro
 
 export type { Recorder, Segment, Step };
 
-/** The backends that there are. */
-export type BackendName = "webgpu" | "wasm" | "js";
+/** Names of the backends, the fastest on most machines first. */
+export const BACKEND_NAMES = ["webgpu", "wasm", "js"] as const;
+
+/** Name of a backend. */
+export type BackendName = typeof BACKEND_NAMES[number];
+
+/** Sizes of a model's tensors, from which the scratch of its passes follows. */
+export interface TensorSizes {
+  /** Bytes of all weights and tensors together. */
+  readonly total: number;
+  /** T: rows of the largest pass. */
+  readonly rows: number;
+  /** Bytes of the widest tensor [T, K] of that pass. */
+  readonly widest: number;
+}
 
 /** Something that can hold tensors and run recorded passes over them. */
 export interface Backend extends AsyncDisposable {
@@ -24,7 +37,9 @@ export interface Backend extends AsyncDisposable {
   readonly threads: number;
   /** The adapter's or the processor's name, as far as it is known. */
   readonly description: string;
-  /** Whether it is a GPU that the processor plays, whose tensors lie in the host's memory. */
+  /** Whether its device is a GPU: free memory shows only when it is allocated. */
+  readonly onGpu: boolean;
+  /** Whether that GPU is emulated by the processor: its tensors are in the host's memory. */
   readonly software?: boolean;
   /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
   readonly nominalFlops: number;
@@ -33,6 +48,11 @@ export interface Backend extends AsyncDisposable {
   /** Tracked bytes of every buffer; all zero after dispose. */
   readonly memory: Memory;
 
+  /**
+   * Bytes that the passes of a model take at most beside its tensors (scratch of plans and threads,
+   * padding), counted as activations; missing where they take none.
+   */
+  scratchBytes?(sizes: TensorSizes): number;
   /**
    * Tries whether there is room for `bytes` more, before anything is loaded; missing where the host's memory is all that counts.
    * @param largest bytes of the largest tensor among them, weights apart.

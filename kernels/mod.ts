@@ -20,8 +20,10 @@
 import type { Backend, BackendName } from "./backend.ts";
 import type { ComputeHost } from "./host.ts";
 import { openJsBackend } from "./js/backend.ts";
+import { probeLimits } from "./js/limits.ts";
 import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
-import { openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
+import { measureWasm } from "./wasm/limits.ts";
+import { measureWebGpu, openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
 
 /** What `openBackend` takes: a backend, `cpu` for the best that runs on the processor, or `auto` for the best of all. */
 export type Device = "auto" | "cpu" | BackendName;
@@ -68,6 +70,43 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
   return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
 }
 
+/** What a device can do at most. */
+export interface DeviceLimits {
+  /** Bytes that it reads from memory per second. */
+  readonly readBytesPerSec: number;
+  /** Multiply-adds ×2 per second, in F32. */
+  readonly flopsPerSec: number;
+}
+
+/**
+ * Measures the device of a backend, with as many threads, in about half a second.
+ * @param backend what is measured; an opened backend, or the name and the threads of one.
+ * @param host the platform that GPU and threads are taken from; default by web standards.
+ * @throws {DeviceError} If the device or the threads cannot be opened once more.
+ * @example
+ * ```ts
+ * import { measureLimits } from "@wgslm/wgslm/kernels";
+ *
+ * const { readBytesPerSec } = await measureLimits({ name: "js", threads: 1 });
+ * console.log(`${(readBytesPerSec / 1e9).toFixed(1)} GB/s`);
+ * ```
+ */
+export async function measureLimits(
+  { name, threads }: Pick<Backend, "name" | "threads">,
+  host?: ComputeHost,
+): Promise<DeviceLimits> {
+  switch (name) {
+    case "webgpu":
+      return await measureWebGpu(host);
+    case "wasm":
+      return await measureWasm(threads, host);
+    case "js": {
+      const { readGBs, flopsGFs } = probeLimits();
+      return { readBytesPerSec: 1e9 * readGBs, flopsPerSec: 1e9 * flopsGFs };
+    }
+  }
+}
+
 export type { Activation } from "./ops/activation.ts";
 export type { AttentionOptions } from "./ops/attention/mod.ts";
 export type {
@@ -79,6 +118,7 @@ export type {
   Recorder,
   Segment,
   Step,
+  TensorSizes,
 } from "./backend.ts";
 export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";

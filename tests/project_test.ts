@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import denoJson from "../deno.json" with { type: "json" };
+import { BACKEND_NAMES } from "../kernels/backend.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -168,6 +169,54 @@ for (const root of Object.values(denoJson.exports).filter((path) => path !== "./
     assert.deepEqual(builtins, []);
   });
 }
+
+/** Comparisons with a backend's name: by an operator, in a switch, in a list, or by what it begins with. */
+function backendComparisons(code: string): string[] {
+  const name = `["'\`](?:${[...BACKEND_NAMES, "cpu"].join("|")})["'\`]`;
+  const forms = [
+    `[=!]==?\\s*\\(?${name}`,
+    `${name}\\)?\\s*[=!]==?`,
+    `\\bcase\\s+${name}\\s*:`,
+    `${name}[^\\[\\]]*\\]\\s*(?:as const\\s*\\)?\\s*)?\\.(?:includes|indexOf|some|find)\\(`,
+    `\\.(?:startsWith|endsWith|includes|match|test)\\(\\s*${name}`,
+  ];
+  return withoutComments(code).match(new RegExp(forms.join("|"), "g")) ?? [];
+}
+
+Deno.test("a backend's name is compared in kernels/mod.ts and cli/ alone", () => {
+  const paths = SOURCES.filter((path) => !/^cli(\/|\.ts$)|^kernels\/mod\.ts$/.test(path));
+  assert.ok(paths.length > 80);
+  const found = paths.flatMap((path) =>
+    backendComparisons(read(path)).map((text) => `${path}: ${text}`)
+  );
+  assert.deepEqual(found, []);
+});
+
+Deno.test("backendComparisons() finds every form of a comparison, and no other use of a name", () => {
+  const compared = [
+    `if (backend.name === "wasm") {}`,
+    `const own = "js" !== name ? 1 : 0;`,
+    `if ((device as string) == 'webgpu') {}`,
+    `switch (name) { case "cpu": break; }`,
+    `["webgpu", "wasm"].includes(name)`,
+    `(["js", "wasm"] as const).includes(name)`,
+    `name.startsWith("web" + "gpu") || name.startsWith("wasm")`,
+    `const is = name ===\n  "js";`,
+  ];
+  for (const code of compared) assert.equal(backendComparisons(code).length, 1, code);
+  const others = [
+    `readonly name = "wasm";`,
+    `const names = ["webgpu", "wasm", "js"] as const;`,
+    `type Device = "cpu" | "wasm";`,
+    `const type = onGpu ? "webgpu" : "cpu";`,
+    `// name === "wasm"`,
+    `/** name === "wasm" */`,
+    `throw new Error('Cannot use "wasm": it was closed');`,
+    `if (kind === "wasm32") {}`,
+  ];
+  for (const code of others) assert.deepEqual(backendComparisons(code), [], code);
+  assert.notEqual(backendComparisons(read("kernels/mod.ts")).length, 0);
+});
 
 Deno.test("files have at most 500 lines", () => {
   const paths = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")];

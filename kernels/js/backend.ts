@@ -65,6 +65,7 @@ export function openJsBackend(description = "typed arrays"): Backend {
 
 class JsBackend implements Backend {
   readonly name = "js";
+  readonly onGpu = false;
   readonly threads = 1;
   readonly nominalFlops = 4e9;
   readonly memory = new Memory();

@@ -70,6 +70,7 @@ export async function openWebGpuBackend(options: WebGpuOptions = {}): Promise<Ba
 
 class WebGpuBackend implements Backend {
   readonly name = "webgpu";
+  readonly onGpu = true;
   readonly threads = 1;
   readonly description: string;
   readonly software: boolean;

@@ -91,7 +91,7 @@ function fakeGpu(bytes: number, binding: number) {
   let taken = 0;
   return {
     name: "webgpu" as const,
-    threads: 1,
+    onGpu: true,
     nominalFlops: 1e12,
     get taken() {
       return taken;
