@@ -4,6 +4,7 @@
  * @module
  */
 import { OPERATIONS } from "../kernels/calls.ts";
+import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
 /** Bad usage: the sentence goes to the user, with exit status 2. */
@@ -105,9 +106,7 @@ export const VALUE_FLAGS = {
   dtype: choice(
     `keep weights as this type [${DEFAULTS.dtype}: as stored]`,
     "auto",
-    "F32",
-    "F16",
-    "BF16",
+    ...Object.keys(FORMATS) as WeightDtype[],
   ),
   threads: number(
     "N",

@@ -3,8 +3,9 @@
  *
  * @module
  */
+import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
 import { type BackendFit, fitBackends, type MissingBackend } from "../engine/fit.ts";
-import { type CheckpointDescription, describeCheckpoint, type WeightDtype } from "../mod.ts";
+import { type CheckpointDescription, describeCheckpoint } from "../mod.ts";
 import { bytes, table } from "./format.ts";
 import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
@@ -19,9 +20,6 @@ const CLASSES: Readonly<Record<string, string>> = {
   activations: "activations",
   staging: "staging",
 };
-
-/** The dtypes that weights can be kept in. */
-const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
 /** A checkpoint, and what was found out about it. */
 interface Findings {
@@ -94,7 +92,9 @@ function asText({ id, description, backends }: Findings): string {
 /** Bytes of the weights, by the dtype that they could be kept in. */
 function weightsByDtype({ memory }: CheckpointDescription): Record<string, number> {
   return Object.fromEntries(
-    DTYPES.map((dtype) => [dtype, memory.with({ dtype }).classes.weights]),
+    (Object.keys(FORMATS) as WeightDtype[]).map((
+      dtype,
+    ) => [dtype, memory.with({ dtype }).classes.weights]),
   );
 }
 

@@ -18,7 +18,7 @@
  */
 import type { Backend } from "../kernels/backend.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
-import type { WeightDtype } from "../kernels/formats/mod.ts";
+import { FORMATS, isWeightDtype, type WeightDtype } from "../kernels/formats/mod.ts";
 import { type Architecture, readArchitecture, readOutline } from "./architecture/mod.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import { locate } from "./checkpoint/locate.ts";
@@ -329,11 +329,9 @@ function checkOptions(options: LoadOptions): void {
     );
   }
   const { dtype, threads, tokenizer: kind } = options;
-  if (dtype === "Q8" || dtype === "Q4") {
-    throw new RangeError(`Cannot load as ${dtype}: this version keeps weights as F32, F16 or BF16`);
-  }
-  if (dtype !== undefined && !["auto", "F32", "F16", "BF16"].includes(dtype)) {
-    throw new RangeError(`Cannot load as ${dtype}: expected auto, F32, F16 or BF16`);
+  if (dtype !== undefined && dtype !== "auto" && !isWeightDtype(dtype)) {
+    const known = ["auto", ...Object.keys(FORMATS)].join(" ");
+    throw new RangeError(`Cannot load: expected a dtype of ${known}, got "${dtype}"`);
   }
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);
