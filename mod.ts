@@ -70,6 +70,7 @@ export {
 } from "./engine/checkpoint/checkpoint.ts";
 export type { HubOptions, HubProgress } from "./engine/hub/fetch.ts";
 export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
+export { encodeChat } from "./engine/conversation.ts";
 export type { PassTimes } from "./engine/diagnose.ts";
 export { CheckpointError } from "./engine/errors.ts";
 export type { FinishReason, GeneratedToken, GenerateOptions } from "./engine/generate.ts";
@@ -96,7 +97,6 @@ export {
   toMarkdown,
   VERSION,
 } from "./engine/report.ts";
-
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
 export { loadTokenizer } from "./engine/tokenizer/load.ts";
 export type {

@@ -4,7 +4,7 @@
  * @module
  */
 import { DEFAULTS } from "../engine/defaults.ts";
-import type { ChatMessage, GenerateOptions, Model } from "../mod.ts";
+import { type ChatMessage, encodeChat, type GenerateOptions, type Model } from "../mod.ts";
 import { UsageError } from "./flags.ts";
 import { plural } from "./format.ts";
 import { ask, note, takeInterrupts } from "./terminal.ts";
@@ -12,34 +12,34 @@ import { write } from "./write.ts";
 
 /** How the conversation is led. */
 interface ChatSettings {
-  readonly system?: string;
+  /** How it begins: with a system message, or none. */
+  readonly messages: readonly ChatMessage[];
   readonly isVerbose: boolean;
   /** How answers are generated; turn i draws with seed + i. */
   readonly options: GenerateOptions;
 }
 
 /**
- * Answers the lines of standard input until it ends, a line is "/exit", or the conversation fills the context. What an interrupt
- * finds is stopped: an answer, or at the prompt the command.
+ * Answers the lines of standard input until it ends, a line is "/exit", or the conversation fills
+ * the context. What an interrupt finds is stopped: an answer, or at the prompt the command.
  *
- * The model's cache holds the conversation, and each turn computes what the cache has not: the mark that ended the last answer, the new
- * message. A template that writes earlier turns anew, such as without their thoughts, is computed from there on.
+ * The cache keeps the conversation, and each turn feeds only what is new (`engine/conversation.ts`
+ * has the picture).
  *
  * @throws {UsageError} when there is no line at all and nobody was asked for one.
  * @throws the signal's reason, when the command is to end.
  */
 export async function chat(
   model: Model,
-  { system, isVerbose, options }: ChatSettings,
+  { messages: begin, isVerbose, options }: ChatSettings,
 ): Promise<void> {
   const isAsked = Deno.stdin.isTerminal();
-  const { tokenizer, contextLength } = model;
+  const { contextLength } = model;
   const { signal, seed, ...rest } = options;
-  const messages: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
+  const messages = [...begin];
   const idsAfter = (content: string) => {
     messages.push({ role: "user", content });
-    // A template writes the special tokens itself.
-    return tokenizer.encode(tokenizer.applyChatTemplate(messages), { addSpecialTokens: false });
+    return encodeChat(model.tokenizer, messages);
   };
   idsAfter("Hi"); // a model that cannot chat says so before anybody has typed
   messages.pop();
@@ -60,7 +60,7 @@ export async function chat(
       using answer = stoppable(signal);
       const { text, reason } = await write(model, ids, {
         ...rest,
-        reusePrompt: "all",
+        reusePrompt: "all", // answers too
         signal: answer.signal,
         ...seed != null && { seed: seed + turns },
       }, isVerbose);
@@ -84,7 +84,9 @@ export async function chat(
   else if (!turns) throw new UsageError("--chat needs a --prompt, or lines on standard input");
 }
 
-/** A signal for an answer: aborted with the command, and at an interrupt, until it is disposed of. */
+/**
+ * A signal for an answer: aborted with the command, and at an interrupt, until it is disposed of.
+ */
 function stoppable(command?: AbortSignal): Disposable & { readonly signal: AbortSignal } {
   const answer = new AbortController();
   const handler = takeInterrupts(() => {

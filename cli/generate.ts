@@ -4,7 +4,7 @@
  * @module
  */
 import { DEFAULTS } from "../engine/defaults.ts";
-import type { GenerateOptions, Model } from "../mod.ts";
+import { type ChatMessage, encodeChat, type GenerateOptions, type Model } from "../mod.ts";
 import { chat } from "./chat.ts";
 import type { Given } from "./flags.ts";
 import type { Invocation } from "./parse.ts";
@@ -38,7 +38,7 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
   };
   const isVerbose = given.verbose ?? false;
   if (given.chat && given.prompt === undefined) {
-    return await chat(model, { system: given.system, isVerbose, options });
+    return await chat(model, { messages: systemMessage(given), isVerbose, options });
   }
   await write(model, promptOf(model, given), options, isVerbose);
 }
@@ -46,10 +46,11 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
 function promptOf(model: Model, given: Given): string | number[] {
   const prompt = given.prompt ?? DEFAULTS.prompt;
   if (!given.chat) return prompt;
-  const text = model.tokenizer.applyChatTemplate([
-    ...given.system === undefined ? [] : [{ role: "system", content: given.system }],
-    { role: "user", content: prompt },
-  ]);
-  // A template writes the special tokens itself.
-  return model.tokenizer.encode(text, { addSpecialTokens: false });
+  const messages = [...systemMessage(given), { role: "user", content: prompt }];
+  return encodeChat(model.tokenizer, messages);
+}
+
+/** How a conversation begins. */
+function systemMessage({ system }: Given): ChatMessage[] {
+  return system === undefined ? [] : [{ role: "system", content: system }];
 }

@@ -7,6 +7,7 @@ import type { Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
+import { encodeChat } from "./conversation.ts";
 import { findNotFinite } from "./diagnose.ts";
 import { CheckpointError } from "./errors.ts";
 import {
@@ -16,7 +17,7 @@ import {
   generateTokens,
 } from "./generate.ts";
 import type { Runner } from "./runner.ts";
-import type { Tokenizer } from "./tokenizer/tokenizer.ts";
+import type { ChatMessage, Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /** What the benchmark and the profile use of a model beside its public members. */
 export interface Instruments {
@@ -134,6 +135,30 @@ export class Model implements AsyncDisposable {
     options: GenerateOptions = {},
   ): AsyncIterableIterator<GeneratedToken> {
     return this.#start(prompt, options);
+  }
+
+  /**
+   * Draws the assistant's answer to a conversation: the tokenizer's chat template, then `generate`.
+   *
+   * `reusePrompt: "all"` keeps the cache from one answer to the next, so that a conversation that
+   * goes on feeds only what is new.
+   * @param messages the conversation, the oldest message first.
+   * @throws {CheckpointError} when there is no tokenizer, or it has no chat template or refuses the
+   *   conversation.
+   * @throws {TypeError} when a message has no role or no content.
+   * @throws {RangeError} as `generate` does.
+   *
+   * @example
+   * ```ts ignore
+   * const messages = [{ role: "user", content: "What is the capital of France?" }];
+   * for await (const { text } of model.chat(messages, { temperature: 0 })) console.log(text);
+   * ```
+   */
+  chat(
+    messages: readonly ChatMessage[],
+    options: GenerateOptions = {},
+  ): AsyncIterableIterator<GeneratedToken> {
+    return this.#start(encodeChat(this.tokenizer, messages), options);
   }
 
   /**

@@ -105,10 +105,8 @@ Deno.test("a conversation with the cache kept has the answers of one that is enc
       const messages: ChatMessage[] = [];
       for (const content of ["Hi", "Who?", "你"]) {
         messages.push({ role: "user", content });
-        const text = model.tokenizer.applyChatTemplate(messages);
-        const prompt = model.tokenizer.encode(text, { addSpecialTokens: false });
         const options = { temperature: 0, maxNewTokens: 8, reusePrompt };
-        const tokens = await Array.fromAsync(model.generate(prompt, options));
+        const tokens = await Array.fromAsync(model.chat(messages, options));
         messages.push({ role: "assistant", content: tokens.map(({ text }) => text).join("") });
       }
       return messages.filter(({ role }) => role === "assistant").map(({ content }) => content);
