@@ -125,6 +125,48 @@ Deno.test("kernels/ imports nothing of the project but kernels/", () => {
   assert.deepEqual(strayImports(/^kernels\//, /^(?!kernels\/)/), []);
 });
 
+/** The floors of kernels/, from the ground up: a file imports its own floor and those below. */
+const FLOORS: readonly RegExp[] = [
+  /^kernels\/((asm|wgsl)\/|(tensor|step|errors|memory|next_task|host)\.ts$)/,
+  /^kernels\/formats\//,
+  /^kernels\/ops\//,
+  /^kernels\/(calls|fuse)\.ts$/,
+  /^kernels\/(backend|profile|kernel_text)\.ts$/,
+  /^kernels\/(js|wasm|webgpu)\//,
+  /^kernels\/mod\.ts$/,
+];
+
+/** Rooms of one floor that know nothing of each other. */
+const ROOMS = [/^kernels\/(asm|wgsl)\//, /^kernels\/(js|wasm|webgpu)\//];
+
+/** Imports that go against the floors for now. */
+const AGAINST_FLOORS = ["kernels/asm/math.ts imports kernels/ops/activation.ts"];
+
+Deno.test("every file of kernels/ is on one floor, and imports none above", () => {
+  const floorOf = (path: string) => FLOORS.findIndex((floor) => floor.test(path));
+  const files = [...GRAPH].filter(([path]) => path.startsWith("kernels/"));
+  for (const [path] of files) {
+    assert.equal(FLOORS.filter((floor) => floor.test(path)).length, 1, path);
+  }
+  const upward = files.flatMap(([path, targets]) =>
+    targets.filter((target) => floorOf(target) > floorOf(path))
+      .map((target) => `${path} imports ${target}`)
+  );
+  assert.deepEqual(upward.sort(), AGAINST_FLOORS);
+});
+
+Deno.test("no backend imports another, and no language of kernels another", () => {
+  const sideways = ROOMS.flatMap((rooms) =>
+    [...GRAPH].flatMap(([path, targets]) => {
+      const room = rooms.exec(path)?.[1];
+      if (!room) return [];
+      return targets.filter((target) => (rooms.exec(target)?.[1] ?? room) !== room)
+        .map((target) => `${path} imports ${target}`);
+    })
+  );
+  assert.deepEqual(sideways, []);
+});
+
 Deno.test("engine/ imports neither the command line nor mod.ts", () => {
   assert.deepEqual(strayImports(/^engine\//, /^(?!kernels\/|engine\/)/), []);
 });
