@@ -146,8 +146,8 @@ export function operandsOf(call: Call): Operand[] {
   return operands.filter((operand) => operand !== undefined);
 }
 
-/** Whether a call depends on what `tensor` held before, or keeps a part of it. */
-export function reads(call: Call, tensor: Tensor): boolean {
+/** Whether a call reads `tensor`, or keeps a part of what it held. */
+export function dependsOn(call: Call, tensor: Tensor): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access !== "write");
 }
 

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { type Call, overwrites, reads } from "./calls.ts";
+import { type Call, dependsOn, overwrites } from "./calls.ts";
 import type { MatmulCall } from "./ops/matmul/mod.ts";
 import { MAX_NORM_WIDTH } from "./ops/matmul/wgsl.ts";
 import type { Tensor } from "./tensor.ts";
@@ -57,7 +57,7 @@ function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
 /** Whether calls overwrite `tensor` before any reads it; if none does, the host may read it. */
 function isOverwritten(calls: readonly Call[], tensor: Tensor): boolean {
   for (const call of calls) {
-    if (reads(call, tensor)) return false;
+    if (dependsOn(call, tensor)) return false;
     if (overwrites(call, tensor)) return true;
   }
   return false;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import denoJson from "../deno.json" with { type: "json" };
 import { BACKEND_NAMES } from "../kernels/backend.ts";
+import { OPERATIONS } from "../kernels/calls.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -165,6 +166,18 @@ Deno.test("no backend imports another, and no language of kernels another", () =
     })
   );
   assert.deepEqual(sideways, []);
+});
+
+Deno.test("the operands of a call are listed once, by its operation", () => {
+  const code = SOURCES.filter((path) => path.startsWith("kernels/"))
+    .map((path) => ({ path, text: withoutComments(read(path)) }));
+  const list = /^export function (\w+)Operands\([^]*?^}$/gm;
+  const listed = code.flatMap(({ text }) => [...text.matchAll(list)].map(([, op]) => op));
+  assert.deepEqual(listed.sort(), [...OPERATIONS].sort());
+  // An operand's access is said in such a list, and by what the contract offers for scratch.
+  const elsewhere = code.filter(({ path }) => path !== "kernels/ops/contract.ts")
+    .filter(({ text }) => /\b(reads|writes|updates)\(|\baccess:/.test(text.replace(list, "")));
+  assert.deepEqual(elsewhere.map(({ path }) => path), []);
 });
 
 Deno.test("engine/ imports neither the command line nor mod.ts", () => {

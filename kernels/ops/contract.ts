@@ -48,6 +48,16 @@ export function updates(of: Tensor): Operand {
   return { of, access: "update" };
 }
 
+/** A tensor of a plan's own, which its kernels pass on to each other. */
+export function scratchOf(of: Tensor): Operand {
+  return updates(of);
+}
+
+/** Scratch for a kernel that reads it alone. */
+export function readOnly({ of }: Operand): Operand {
+  return reads(of);
+}
+
 /** Bytes and operations of one call in one step, at least. */
 export interface Cost {
   /** The kind of kernel: calls of one name are added up. */

@@ -11,7 +11,7 @@ import { ModuleBuilder } from "../asm/assembler.ts";
 import { VectorMath } from "../asm/math.ts";
 import { type Call, type Forms, lower } from "../calls.ts";
 import { attentionEntries } from "../ops/attention/wasm.ts";
-import { type Operand, updates, type WasmEntry, type WasmTarget } from "../ops/contract.ts";
+import { type Operand, scratchOf, type WasmEntry, type WasmTarget } from "../ops/contract.ts";
 import { addPositionEntries, embedEntries } from "../ops/embed.ts";
 import { writeKvEntries } from "../ops/kv_cache/wasm.ts";
 import { matmulEntries } from "../ops/matmul/wasm.ts";
@@ -52,7 +52,7 @@ const ENTRIES: Forms<WasmTarget, readonly WasmEntry[]> = {
 };
 
 /** Thread-local scratch, before it is known how much the kernels of a pass need. */
-const THREAD_SCRATCH: Operand = updates({ shape: [], dtype: "U32" });
+const THREAD_SCRATCH: Operand = scratchOf({ shape: [], dtype: "U32" });
 
 /** A module and the entries that are lowered into it. */
 export class WasmLowering implements WasmTarget {
@@ -93,7 +93,7 @@ export class WasmLowering implements WasmTarget {
   scratch(bytes: number): Operand {
     const block = this.#options.allocate(bytes);
     const tensor: Tensor & Placed = { shape: [bytes / 4], dtype: "U32", block };
-    return updates(tensor);
+    return scratchOf(tensor);
   }
 
   threadScratch(bytes: number): Operand {

@@ -12,7 +12,7 @@ import {
   type GpuPart,
   type GpuTarget,
   type Operand,
-  updates,
+  scratchOf,
 } from "../ops/contract.ts";
 import { addPositionDispatches, embedDispatches } from "../ops/embed.ts";
 import { writeKvDispatches } from "../ops/kv_cache/wgsl.ts";
@@ -75,7 +75,7 @@ export class WebGpuLowering implements GpuTarget {
   scratch(bytes: number): Operand {
     const buffer = this.#gpu.storage(bytes, "activations");
     this.buffers.push(buffer);
-    return updates(new GpuTensor([bytes / 4], "U32", buffer));
+    return scratchOf(new GpuTensor([bytes / 4], "U32", buffer));
   }
 }
 

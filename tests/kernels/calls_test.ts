@@ -1,11 +1,18 @@
 import assert from "node:assert/strict";
-import { type Call, costOf, operandsOf, overwrites, reads, record } from "../../kernels/calls.ts";
+import {
+  type Call,
+  costOf,
+  dependsOn,
+  operandsOf,
+  overwrites,
+  record,
+} from "../../kernels/calls.ts";
 import type { Weight } from "../../kernels/formats/mod.ts";
 import { fuse } from "../../kernels/fuse.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import type { Backend, Recorder } from "../../kernels/mod.ts";
 import type { HostTensor } from "../../kernels/ops/contract.ts";
-import type { Dtype, Tensor } from "../../kernels/tensor.ts";
+import { bytesOf, type Dtype, type Tensor } from "../../kernels/tensor.ts";
 import { WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { type Gpu, GpuTensor, openGpu } from "../../kernels/webgpu/device.ts";
 import { WebGpuLowering } from "../../kernels/webgpu/lowering.ts";
@@ -99,8 +106,10 @@ class Pool implements Maker {
   /** Fills the operands, one of them with other numbers. */
   fill(other?: number): void {
     for (const [i, of] of this.made.entries()) {
-      const { data } = of as unknown as HostTensor;
-      data.set([...numbersOf(of, 2 * i + (i === other ? 1 : 0))]);
+      const { data } = of as unknown as { data: Float32Array | Uint8Array };
+      const numbers = [...numbersOf(of, 2 * i + (i === other ? 1 : 0))];
+      // A weight is held as the bytes of its numbers.
+      data.set(data instanceof Uint8Array ? bytesOf(new Float32Array(numbers)) : numbers);
     }
   }
 }
@@ -146,7 +155,7 @@ for (const name of NAMES) {
       const really = accessOf(i, result, await run(pool, build, i));
       const listed = operands.find((operand) => operand.of === of)?.access;
       assert.equal(listed, really, `operand ${i}, ${of.dtype} [${of.shape}]`);
-      assert.equal(reads(call, of), really !== "write");
+      assert.equal(dependsOn(call, of), really !== "write");
       assert.equal(overwrites(call, of), really === "write");
     }
   });

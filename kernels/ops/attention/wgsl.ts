@@ -10,7 +10,7 @@
  * @module
  */
 import type { Segment } from "../../step.ts";
-import type { GpuDispatch, GpuTarget } from "../contract.ts";
+import { type GpuDispatch, type GpuTarget, readOnly } from "../contract.ts";
 import {
   type AttentionCall,
   attentionOperands,
@@ -428,7 +428,7 @@ function oneDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
     {
       op,
       ...attentionReduceWgsl(constants),
-      operands: [y, { ...table, access: "read" }],
+      operands: [y, readOnly(table)],
       groups: ({ rows }) => rows * H,
     },
   ];
