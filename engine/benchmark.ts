@@ -117,7 +117,8 @@ function checkBenchmark(model: Model, options: BenchmarkOptions) {
   const longest = Math.max(genTokens, warmupTokens);
   if (!model.slides && ids.length + longest > room) {
     throw new RangeError(
-      `Cannot benchmark: expected the prompt's ${ids.length} tokens and ${longest} more to fit the context of ${room}`,
+      `Cannot benchmark: expected the prompt's ${ids.length} tokens and ${longest} more to fit ` +
+        `the context of ${room}`,
     );
   }
   const askedSeed = options.seed ?? null;

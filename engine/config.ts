@@ -1,6 +1,6 @@
 /**
- * The TOML file of settings that `--config` names. What it may hold is a table below: the project's users have such files from
- * elsewhere, so that keys of theirs which mean nothing here are known and passed over, and only a key that nobody knows warns.
+ * Settings in TOML, the file of `--config`. The tables below list its keys. Such files are shared
+ * with other programs, so their keys are accepted and ignored; only an unknown key warns.
  *
  * @module
  */
@@ -61,7 +61,8 @@ const SECTION: Range = { name: "a section", has: (v) => isRecord(v) && !(v insta
 
 /**
  * Reads a file of settings.
- * @throws {CheckpointError} when it is missing, is no TOML (the message has line and column), or a key has a value of the wrong type.
+ * @throws {CheckpointError} If it is missing, is no TOML (the message has line and column), or a
+ *   key has a value of the wrong type.
  */
 export async function loadConfig(path: string): Promise<Config> {
   const table = parseToml(await readText(path, "settings", 1_000_000), path);
@@ -114,7 +115,7 @@ const MAX_NULLS = 16;
 
 function parseToml(text: string, path: string): TomlTable {
   const lines = text.split("\n");
-  // Stands for null until the file is parsed, so that a second seed, or one in a wrong place, is the slip that it is.
+  // A placeholder for null while the file is parsed: a second or misplaced seed stays an error.
   const absent = crypto.randomUUID();
   for (let nulls = 0;; nulls++) {
     try {
@@ -131,7 +132,8 @@ function parseToml(text: string, path: string): TomlTable {
       // The library's message goes on with the lines of the file.
       const reason = messageOf(error).split("\n")[0].replace(/^Invalid TOML document: /, "");
       throw new CheckpointError(
-        `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ${reason}`,
+        `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ` +
+          reason,
       );
     }
   }

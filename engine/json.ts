@@ -24,7 +24,7 @@ export function parseJson(text: string): unknown {
   return withoutFirstKeys(guarded, mark);
 }
 
-/** Begins every object with a key that no object had before, so that V8 takes no earlier object for its model. */
+/** Begins every object with a new key, so that V8 reuses no earlier object's shape. */
 function withFirstKeys(text: string, mark: string): string {
   const pieces: string[] = [];
   let from = 0;

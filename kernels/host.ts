@@ -33,10 +33,10 @@ export const WEB_HOST: ComputeHost = {
 };
 
 /**
- * Trick: calls the method of Deno's Worker that has an unnamed symbol for its name, which Deno keeps
- * for `node:worker_threads`. Without it a program on Deno that never disposes of its backend does not
- * end. Elsewhere it finds no such method, and workers end with their page. It may go when Deno gives
- * Worker an `unref()`.
+ * Trick: calls the method of Deno's Worker that has an unnamed symbol for its name, which Deno
+ * keeps for `node:worker_threads`. Without it a program on Deno that never disposes of its backend
+ * does not end. Elsewhere it finds no such method, and workers end with their page. It may go when
+ * Deno gives Worker an `unref()`.
  */
 function keepAlive(worker: Worker, alive: boolean): void {
   const prototype = Object.getPrototypeOf(worker);

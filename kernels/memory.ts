@@ -8,9 +8,15 @@ export interface MemoryFigure {
   peak: number;
 }
 
-/** Counts the bytes of a backend's buffers by class. Every buffer is added when made and removed when freed. */
+/**
+ * Counts the bytes of a backend's buffers by class. Every buffer is added when made and removed
+ * when freed.
+ */
 export class Memory {
-  /** Bytes of all classes together. The peak is of the sum, so it may be less than the sum of the peaks. */
+  /**
+   * Bytes of all classes together. The peak is of the sum, so it may be less than the sum of the
+   * peaks.
+   */
   current = 0;
   /** The most that were in use at once since the last `resetPeak()`. */
   peak = 0;
@@ -45,9 +51,10 @@ const [NUDGE_BYTES, NUDGES] = [2 ** 29, 2];
  * Nudges the GC, so that unreferenced WebAssembly memories are released soon.
  *
  * Trick: allocates 2 × 512 MiB and drops them. A linear memory cannot shrink and goes with its last
- * reference, but the GC waits long while it sees little garbage: a process that loads one model after
- * another would hold a dozen memories. It counts the bytes of arrays, so it gets some; they take no
- * RAM, since their pages are never touched. It may go when JavaScript can free a linear memory.
+ * reference, but the GC waits long while it sees little garbage: a process that loads one model
+ * after another would hold a dozen memories. It counts the bytes of arrays, so it gets some; they
+ * take no RAM, since their pages are never touched. It may go when JavaScript can free a linear
+ * memory.
  */
 export function nudgeGc(): void {
   try {

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { pause } from "../engine/hub/client.ts";
-import { fetchRepository, type HubOptions, type HubSurroundings } from "../engine/hub/fetch.ts";
+import { fetchRepository, type HubEnvironment, type HubOptions } from "../engine/hub/fetch.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import { inTempFolder } from "./safetensors.ts";
 
@@ -305,7 +305,7 @@ export class HubVisit {
   /** Waits that were asked for between tries, in milliseconds; none of them is really taken. */
   readonly waits: number[] = [];
   /** Overrides of what is around a fetch. */
-  around: Partial<HubSurroundings> = {};
+  around: Partial<HubEnvironment> = {};
 
   constructor(readonly server: HubServer, readonly cacheDir: string) {
     this.env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: cacheDir, HF_HOME: `${cacheDir}-home` };

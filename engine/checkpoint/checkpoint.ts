@@ -57,8 +57,9 @@ export interface Checkpoint extends Disposable {
 }
 
 /**
- * Opens a `.safetensors` file, a checkpoint of PyTorch, the index of their shards, or what `locate` finds behind another source.
- * @throws {CheckpointError} when it is missing or breaks a rule of its format.
+ * Opens a `.safetensors` file, a PyTorch checkpoint, the index of their shards, or the weights that
+ * `locate` finds in another source.
+ * @throws {CheckpointError} If it is missing or breaks a rule of its format.
  */
 export async function openCheckpoint(source: string, hub?: HubOptions): Promise<Checkpoint> {
   return await openWeights((await locate(source, hub)).weights);
@@ -91,14 +92,15 @@ export async function openWeights(path: string): Promise<Checkpoint> {
   return new OpenCheckpoint(path, contents, opened.move());
 }
 
-/** A clone without Git's extension for large files has a note in the place of each of them. */
+/** A clone without Git LFS has a pointer, a few lines of text, in place of each large file. */
 async function refusePointer(file: ByteSource): Promise<void> {
   const sign = "version https://git-lfs.github.com/";
   const head = new Uint8Array(Math.min(file.size, sign.length));
   await file.read(0, head);
   if (new TextDecoder().decode(head) === sign) {
     throw new CheckpointError(
-      `Cannot open "${file.name}": it is a pointer of Git LFS, and the file itself is elsewhere; fetch it with git lfs pull`,
+      `Cannot open "${file.name}": it is a pointer of Git LFS, and the file itself is elsewhere; ` +
+        "fetch it with git lfs pull",
     );
   }
 }
@@ -144,7 +146,8 @@ class OpenCheckpoint implements Checkpoint {
     const end = byteOffset + into.length;
     if (!(byteOffset >= 0 && end <= byteLength)) {
       throw new CheckpointError(
-        `Cannot read "${name}" of "${this.path}": expected a range of its ${byteLength} bytes, got ${byteOffset} to ${end}`,
+        `Cannot read "${name}" of "${this.path}": expected a range of its ${byteLength} bytes, ` +
+          `got ${byteOffset} to ${end}`,
       );
     }
     await source.read(offset + byteOffset, into);

@@ -24,10 +24,11 @@ export function repositoryOf(source: string): string | undefined {
 }
 
 /**
- * Finds the files that a source names: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file or the index of its
- * shards, or a checkpoint of PyTorch. A repository on the hub is brought to this machine, where it is not there yet.
+ * Finds the files that a source names: `hf:owner/name`, a folder in Hugging Face layout, a
+ * `.safetensors` file, the index of its shards, or a PyTorch checkpoint. A repository on the hub is
+ * downloaded, unless the cache has it.
  * @param beforeWeights may refuse a repository by its small files, before its weights are fetched.
- * @throws {CheckpointError} when there is nothing, or a form that this version does not read.
+ * @throws {CheckpointError} If there is no such file, or its format is not supported.
  */
 export async function locate(
   source: string,

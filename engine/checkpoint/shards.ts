@@ -1,5 +1,5 @@
 /**
- * A model in several files, with an index that tells which tensor is in which: Hugging Face's `*.index.json`.
+ * Sharded checkpoints: Hugging Face's `*.index.json`, which maps each tensor to its file.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { ByteSource } from "../host/mod.ts";
 import { isRecord } from "../json.ts";
 import type { StoredTensor } from "./safetensors.ts";
 
-/** What an index says: the file of each tensor, and which files there are. */
+/** A parsed index: the file of each tensor, and the list of files. */
 export interface ShardIndex {
   /** Path of the index. */
   readonly path: string;
@@ -20,8 +20,8 @@ export interface ShardIndex {
 }
 
 /**
- * Reads an index. Its files must lie beside it.
- * @throws {CheckpointError} when it is damaged, or names a file elsewhere.
+ * Reads an index, whose files must be in the same folder.
+ * @throws {CheckpointError} If it is damaged, or names a file elsewhere.
  */
 export async function readShardIndex(source: ByteSource): Promise<ShardIndex> {
   const path = source.name;
@@ -73,7 +73,8 @@ export async function shardPaths({ path, files }: ShardIndex): Promise<string[]>
 /**
  * The tensors of all shards as one, held against the index.
  * @param shards the tensors of each file, in the order of `index.files`.
- * @throws {CheckpointError} when a tensor is in two shards, in another than the index says, or in none.
+ * @throws {CheckpointError} If a tensor is in two shards, in another than the index says, or in
+ *   none.
  */
 export function joinShards(
   { path, fileOf, files }: ShardIndex,

@@ -1,11 +1,11 @@
 /**
  * The host: files, environment, caches and machine facts, behind one interface.
  *
- * Think of it as what the engine would import from a runtime if it ran on one runtime only. It has no
- * policy: which files make a model, what an option defaults to and where a download goes are the
+ * Think of it as what the engine would import from a runtime if it ran on one runtime only. It has
+ * no policy: which files make a model, what an option defaults to and where a download goes are the
  * engine's. It has nothing that web standards cover (`fetch`, `performance`, `crypto`), and no hub
- * cache, whose locks and links belong to `engine/hub/cache.ts`. A host lives as long as the process;
- * who opens a `ByteSource` disposes of it.
+ * cache, whose locks and links belong to `engine/hub/cache.ts`. A host lives as long as the
+ * process; who opens a `ByteSource` disposes of it.
  *
  *     engine ──▶ files.ts, choose.ts ──▶ Host ◀── deno.ts ──▶ platform.ts, tile_cache.ts
  *                (loads in a page)                (loaded by choose.ts, on Deno only)

@@ -45,7 +45,10 @@ function cpuModel(): string {
   }
 }
 
-/** HEAD of the checkout that this file is in; null outside of one, without git, or without permission to run it. */
+/**
+ * HEAD of the checkout that this file is in; null outside of one, without git, or without
+ * permission to run it.
+ */
 async function checkoutCommit(): Promise<string | null> {
   const root = new URL("../../", import.meta.url);
   if (root.protocol !== "file:") return null;

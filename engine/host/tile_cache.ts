@@ -1,20 +1,20 @@
 /**
- * Keeps which kernels were the fastest on a GPU, from one run to the next: a file in the user's folder of caches.
+ * Cache of a GPU's fastest matmul tiles between runs: files in the user's cache folder.
  *
  * @module
  */
 import type { TileStore } from "../../kernels/mod.ts";
 
 /**
- * A file for each key, so that no adapter and no version takes another's place. A run that cannot read or write its file measures again,
- * which costs it two seconds at most.
+ * One file for each key, which is an adapter and a version. A run that cannot read or write its
+ * file measures again, which costs two seconds at most.
  */
 export const TILE_STORE: TileStore = {
   load: async (key) => {
     try {
       return await Deno.readTextFile(pathOf(key));
     } catch {
-      return null; // no such file yet, or no permission: a cache is no condition
+      return null; // no such file yet, or no permission: the cache is optional
     }
   },
   save: async (key, text) => {
@@ -23,19 +23,19 @@ export const TILE_STORE: TileStore = {
       await Deno.mkdir(path.replace(/[^/\\]*$/, ""), { recursive: true });
       const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
       await Deno.writeTextFile(temporary, text);
-      await Deno.rename(temporary, path); // nobody finds half of it
+      await Deno.rename(temporary, path); // no process finds half of it
     } catch {
       // as above
     }
   },
 };
 
-/** Keys have an adapter's name in them, with whatever its maker put there. */
+/** Keys hold an adapter's name, which may have any characters. */
 function pathOf(key: string): string {
   return `${cacheFolder()}/wgslm/tiles/${key.replace(/[^\w.]+/g, "-").slice(0, 200)}.json`;
 }
 
-/** The user's folder of caches, by the system's custom. */
+/** The user's cache folder, by the system's convention. */
 function cacheFolder(): string {
   const env = (name: string) => Deno.env.get(name);
   const home = env("HOME") ?? env("USERPROFILE");

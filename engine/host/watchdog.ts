@@ -5,7 +5,10 @@
  */
 import { builtin } from "./builtin.ts";
 
-/** Milliseconds between the limit and the watchdog, in which work that is a little late ends by itself. */
+/**
+ * Milliseconds between the limit and the watchdog, in which work that is a little late ends by
+ * itself.
+ */
 const GRACE_MS = 500;
 
 /** Milliseconds after the limit by which the watchdog has come. */
@@ -14,7 +17,10 @@ const LATEST_MS = 4 * GRACE_MS;
 /** The work under way, under the name by which a watched script calls it. */
 const shared: { work?: () => unknown } = {};
 
-/** Calls `shared.work()`, and ends it after so many milliseconds; null in a page, which has no watchdog. */
+/**
+ * Calls `shared.work()`, and ends it after so many milliseconds; null in a page, which has no
+ * watchdog.
+ */
 let callWatched: ((timeoutMs: number) => unknown) | null | undefined;
 
 function startWatchdog(): typeof callWatched {
@@ -56,10 +62,10 @@ export function runWithin<T>(limitMs: number, work: () => T): T {
 /**
  * Refuses work that has ended too late.
  *
- * Trick: spins until the watchdog ends it. The watchdog comes late if a step could not be interrupted,
- * such as a join; if the script has returned by then, Deno 2.9 ends whatever runs next instead, and the
- * process with it ("execution terminated", which cannot be caught). The spin may go when Deno cancels
- * the termination of a script that has returned, as Node does.
+ * Trick: spins until the watchdog ends it. The watchdog comes late if a step could not be
+ * interrupted, such as a join; if the script has returned by then, Deno 2.9 ends whatever runs next
+ * instead, and the process with it ("execution terminated", which cannot be caught). The spin may
+ * go when Deno cancels the termination of a script that has returned, as Node does.
  * @throws {Error} If `end` has passed.
  */
 function expectInTime(end: number, limitMs: number): void {

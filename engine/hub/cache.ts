@@ -1,11 +1,14 @@
 /**
- * The cache that Python's huggingface_hub keeps, shared with it: blobs by their hash, snapshots of commits that link to them, refs
- * that say which commit a branch was last seen at.
+ * The hub's cache on disk, shared with Python's huggingface_hub.
  *
- *     models--{owner}--{name}/blobs/{etag}   snapshots/{commit}/{path} → ../../blobs/{etag}   refs/{revision}
+ *     models--{owner}--{name}/
+ *       blobs/{etag}                                       files by their hash
+ *       snapshots/{commit}/{path} ──▶ ../../blobs/{etag}   links, one folder a commit
+ *       refs/{revision}                                    commit a branch was last seen at
  *     .locks/models--{owner}--{name}/{etag}.lock
  *
- * A file gets its name only when it is whole and its hash is right, so that whatever has a name can be used.
+ * A file gets its name only when it is complete and its hash is right: a file with a name can be
+ * used.
  *
  * @module
  */
@@ -24,7 +27,7 @@ const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
 #\thttps://bford.info/cachedir/
 `;
 
-/** Bytes that are read at once when a part of a file is hashed. */
+/** Bytes that are read at once to hash a part of a file. */
 const CHUNK_BYTES = 1 << 20;
 
 /** The part of the cache that belongs to one repository. */
@@ -33,7 +36,7 @@ export class HubCache {
 
   /**
    * @param folder of the whole cache, which other repositories share.
-   * @param links false where symbolic links are not wanted.
+   * @param links whether a snapshot links to its blobs; if not, it copies them.
    */
   constructor(
     readonly folder: string,
@@ -61,7 +64,10 @@ export class HubCache {
     return isCommit(commit) ? commit : undefined;
   }
 
-  /** Notes the commit of a branch or a tag, as Python does: without a newline, which Python would take for a part of it. */
+  /**
+   * Writes the commit of a branch or a tag, as Python does: without a newline, which Python would
+   * take for a part of it.
+   */
   async writeRef(revision: string, commit: string): Promise<void> {
     const path = `${this.folder}/${this.#repo}/refs/${revision}`;
     try {
@@ -69,22 +75,24 @@ export class HubCache {
       await makeFolderOf(path);
       await replace(path, (temporary) => Deno.writeTextFile(temporary, commit));
     } catch {
-      // The files are there and can be used, be it that the cache is for reading alone. Only --offline would miss the ref.
+      // The cache may be read-only. The files can be used all the same; only --offline needs the
+      // ref.
     }
   }
 
-  /** Whether a snapshot has a file, of the size that it should have. */
+  /** Whether a snapshot has a file of the right size. */
   async has(commit: string, { path, size }: HubFile): Promise<boolean> {
     return await sizeOf(`${this.snapshot(commit)}/${path}`) === size;
   }
 
   /**
-   * Puts a file into a snapshot. One process at a time downloads a blob; others wait for it and find it there.
-   * @param download fills what is there of the blob up to its end.
-   * @param onBytes is told of bytes that are there, and of such that were thrown away.
-   * @throws {WrongContent} when the blob's hash is not its name.
+   * Puts a file into a snapshot. One process at a time downloads a blob; others wait and then find
+   * it.
+   * @param download continues a partial blob up to its end.
+   * @param onBytes called with the number of bytes that were added; negative for discarded ones.
+   * @throws {WrongContent} If the blob's hash is not its name.
    */
-  async bring(
+  async ensure(
     commit: string,
     file: HubFile,
     download: (partial: Sink) => Promise<void>,
@@ -106,14 +114,16 @@ export class HubCache {
     await Deno.writeTextFile(`${this.folder}/CACHEDIR.TAG`, CACHEDIR_TAG);
   }
 
-  /** The lock that Python takes too. The system lets go of it when the process ends, however it ends. */
+  /**
+   * The lock that Python takes too. The system releases it when the process ends, however it ends.
+   */
   async #lock(etag: string, signal?: AbortSignal): Promise<Disposable> {
     const path = `${this.folder}/.locks/${this.#repo}/${etag}.lock`;
     await makeFolderOf(path);
     while (true) {
       signal?.throwIfAborted();
       const file = await openLock(path);
-      // Where a file system knows no locks, each goes its own way: both would write the same bytes to the same places.
+      // Without locks in the file system, processes write the same bytes to the same places.
       const held = await file.tryLock(true).catch(() => true);
       if (held && await isStillAt(file, path)) return file;
       file.close();
@@ -131,7 +141,7 @@ export class HubCache {
         try {
           return await Deno.symlink(target, temporary, { type: "file" });
         } catch {
-          // Windows without the right to, or a file system without links
+          // Windows without the right to link, or a file system without links
         }
       }
       await Deno.copyFile(blob, temporary);
@@ -139,7 +149,10 @@ export class HubCache {
   }
 }
 
-/** Downloads a blob under another name, and gives it its own when it is right. Wrong bytes are asked for once more, from the first. */
+/**
+ * Downloads a blob under a temporary name, and renames it once its hash is right. Wrong bytes are
+ * downloaded once more, from the first.
+ */
 async function fill(
   blob: string,
   file: HubFile,
@@ -167,12 +180,12 @@ async function fill(
   try {
     await Deno.rename(path, blob);
   } catch (error) {
-    // Without locks another process may have done it, with the same bytes.
+    // Without locks another process may have renamed it, with the same bytes.
     if (await sizeOf(blob) !== file.size) throw error;
   }
 }
 
-/** What has come of a blob. It stays on the disk when its process is killed, and the next one goes on from there. */
+/** A partial blob. It stays on disk if its process is killed, and the next one continues it. */
 class Partial implements Sink, Disposable {
   #hash = createHash("sha256");
   #position = 0;
@@ -222,7 +235,7 @@ class Partial implements Sink, Disposable {
     this.#startHash();
   }
 
-  /** @throws {WrongContent} when it is not what its name says. */
+  /** @throws {WrongContent} If its size or its hash is wrong. */
   check(): void {
     const { size, etag } = this.file;
     const got = this.#hash.digest("hex");
@@ -251,8 +264,8 @@ class Partial implements Sink, Disposable {
 }
 
 /**
- * The token that Python has kept in a file; "" if there is no such file.
- * @throws what the system refuses it with.
+ * The token that Python keeps in a file; "" if there is no such file.
+ * @throws the error of the system, if the file cannot be read.
  */
 export async function readToken(path: string): Promise<string> {
   try {
@@ -269,7 +282,7 @@ export function isSystemError(error: unknown): boolean {
   return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
 }
 
-/** Bytes of a file, links followed; undefined where there is none. */
+/** Bytes of a file, links followed; undefined if there is no file. */
 async function sizeOf(path: string): Promise<number | undefined> {
   try {
     const { isFile, size } = await Deno.stat(path);
@@ -285,7 +298,7 @@ async function makeFolderOf(path: string): Promise<void> {
   await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
 }
 
-/** Puts something in the place of whatever has a path, so that nobody ever finds half of it. */
+/** Replaces what has a path in one step, so that no process finds half of it. */
 async function replace(path: string, make: (temporary: string) => Promise<void>): Promise<void> {
   const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
   try {
@@ -309,7 +322,10 @@ async function openLock(path: string): Promise<Deno.FsFile> {
   }
 }
 
-/** Whether a file is still the one of that path: some versions of Python's filelock remove it, and a lock on that guards nothing. */
+/**
+ * Whether an open file is still the one at its path. Some versions of Python's filelock remove the
+ * file, and a lock on a removed file guards nothing.
+ */
 async function isStillAt(file: Deno.FsFile, path: string): Promise<boolean> {
   const there = await Deno.stat(path).catch(() => null);
   return there !== null && there.ino === (await file.stat()).ino;

@@ -1,8 +1,8 @@
 /**
- * Speaks HTTP with the Hugging Face hub: who may see the token, what is tried again and for how long, and what is said when the
- * hub refuses.
+ * HTTP client for the Hugging Face hub: listing, download, retries, and the sentence for each
+ * refusal.
  *
- * Redirects are followed by hand: large files lie on other hosts, and the token must not reach those.
+ * Redirects are followed by hand: large files are on other hosts, which must not get the token.
  *
  * @module
  */
@@ -75,7 +75,7 @@ const MAX_LISTING_BYTES = 100_000_000;
 /** An answer and the connection that its body still comes over. */
 interface Answer {
   readonly response: Response;
-  readonly patience: Patience;
+  readonly stall: StallTimeout;
   /** Whether the endpoint itself gave it, and no other host before it. */
   readonly own: boolean;
 }
@@ -212,14 +212,17 @@ export class HubClient {
     }
   }
 
-  /** One GET with its redirects. The token goes to the endpoint's origin, and no more once a redirect has left that. */
+  /**
+   * One GET with its redirects. Only the endpoint's origin gets the token, until a redirect leaves
+   * it.
+   */
   async #get(
     url: string,
     headers: Readonly<Record<string, string>>,
     signal?: AbortSignal,
   ): Promise<Answer> {
     const { token } = this.target;
-    const patience = new Patience(this.times.stallMs, signal);
+    const stall = new StallTimeout(this.times.stallMs, signal);
     let at = new URL(url);
     let own = true;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
@@ -228,14 +231,14 @@ export class HubClient {
       if (token && own) sent.set("authorization", `Bearer ${token}`);
       let response: Response;
       try {
-        response = await patience.for(fetch(at, {
+        response = await stall.for(fetch(at, {
           headers: sent,
           redirect: "manual",
-          signal: patience.signal,
+          signal: stall.signal,
         }));
       } catch (error) {
-        patience.throwIfAborted();
-        const why = patience.isOver ? "no answer" : reasonOf(error);
+        stall.throwIfAborted();
+        const why = stall.isOver ? "no answer" : reasonOf(error);
         const { endpoint } = this.target;
         throw new Transient(
           `cannot reach ${
@@ -244,7 +247,7 @@ export class HubClient {
           "check the connection; --offline uses what is in the cache",
         );
       }
-      if (!REDIRECTS.includes(response.status)) return { response, patience, own };
+      if (!REDIRECTS.includes(response.status)) return { response, stall, own };
       await response.body?.cancel();
       at = this.#follow(at, response.headers.get("location"));
     }
@@ -263,19 +266,19 @@ export class HubClient {
     );
   }
 
-  async *#body({ response, patience, own }: Answer): AsyncGenerator<Uint8Array> {
+  async *#body({ response, stall, own }: Answer): AsyncGenerator<Uint8Array> {
     const reader = response.body?.getReader();
     if (!reader) return;
     try {
       while (true) {
         let next: ReadableStreamReadResult<Uint8Array>;
         try {
-          next = await patience.for(reader.read());
+          next = await stall.for(reader.read());
         } catch (error) {
-          patience.throwIfAborted();
+          stall.throwIfAborted();
           const host = own ? this.target.endpoint : "the host of the files";
           throw new Transient(
-            patience.isOver
+            stall.isOver
               ? `${host} fell silent for ${this.times.stallMs / 1000} s`
               : `the connection to ${host} broke (${reasonOf(error)})`,
             RESUME,
@@ -295,7 +298,7 @@ export class HubClient {
     const { status, headers } = response;
     const { endpoint, repo, revision, token } = this.target;
     const code = headers.get("x-error-code");
-    // What another host says may hold the signature of the URL that was asked for.
+    // The message of another host may hold the signature of the requested URL.
     const said = own ? headers.get("x-error-message")?.slice(0, 300) : undefined;
     const host = own ? endpoint : `the host of the files of ${endpoint}`;
     if (status === 408 || status === 429 || status >= 500) {
@@ -315,7 +318,8 @@ export class HubClient {
     }
     if (own && status === 401 && !token) {
       return this.fail(
-        `it is private, or there is no such repository at ${endpoint}; check the name, or set HF_TOKEN`,
+        `it is private, or there is no such repository at ${endpoint}; ` +
+          "check the name, or set HF_TOKEN",
       );
     }
     if (own && (status === 401 || status === 403)) {
@@ -333,7 +337,8 @@ export class HubClient {
     if (code === "RepoNotFound" || own && status === 404 && path === undefined) {
       return this.fail(
         token
-          ? `there is no such repository at ${endpoint}, or the token has no access to it; check the name and HF_TOKEN`
+          ? `there is no such repository at ${endpoint}, or the token has no access to it; ` +
+            "check the name and HF_TOKEN"
           : `there is no such repository at ${endpoint}; check the name`,
       );
     }
@@ -347,8 +352,8 @@ export class HubClient {
   }
 }
 
-/** Ends a connection that is silent for too long, and waits for nothing else. */
-class Patience {
+/** A timeout for each piece of an answer: ends a connection that is silent for too long. */
+class StallTimeout {
   readonly #silence = new AbortController();
   readonly signal: AbortSignal;
 
@@ -360,7 +365,7 @@ class Patience {
     return this.#silence.signal.aborted;
   }
 
-  /** @throws the caller's reason, where it was the caller who stopped. */
+  /** @throws the caller's reason, if the caller has aborted. */
   throwIfAborted(): void {
     this.caller?.throwIfAborted();
   }
@@ -375,7 +380,7 @@ class Patience {
   }
 }
 
-/** The pause of `HubTimes` by the real clock. */
+/** `HubTimes.pause` by the real clock. */
 export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
@@ -397,7 +402,10 @@ function continues(headers: Headers, from: number, size: number): boolean {
   return Number(start) === from && (total === "*" || Number(total) === size);
 }
 
-/** Milliseconds to wait that an answer asks for: `Retry-After` in seconds or as a date, else the hub's `RateLimit`. */
+/**
+ * Milliseconds to wait that an answer asks for: `Retry-After` in seconds or as a date, else the
+ * hub's `RateLimit`.
+ */
 function waitOf(headers: Headers): number {
   const after = headers.get("retry-after")?.trim();
   if (after) {

@@ -1,8 +1,8 @@
 /**
- * Models from the Hugging Face hub, by way of the cache that Python's huggingface_hub uses too.
+ * Models from the Hugging Face hub, through the cache that Python's huggingface_hub uses too.
  *
- * One request tells everything: the commit, the files, their sizes and hashes. When the cache has all that is needed, it stays at
- * that one; offline there is none.
+ * One request lists the commit, the files, their sizes and hashes. A complete cache costs that one
+ * request; offline there is none.
  *
  * @module
  */
@@ -19,23 +19,26 @@ import { checkNames, isCommit, isSafePath } from "./names.ts";
 export interface HubOptions {
   /** Branch, tag or commit; default "main". */
   readonly revision?: string;
-  /** Default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in `HF_HOME`; "" is none. */
+  /**
+   * Default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in `HF_HOME`; "" is
+   * none.
+   */
   readonly token?: string;
   /** Default `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`. */
   readonly cacheDir?: string;
-  /** Takes what is in the cache and never asks the network; default `HF_HUB_OFFLINE`. */
+  /** Uses the cache and makes no network requests; default `HF_HUB_OFFLINE`. */
   readonly offline?: boolean;
-  /** Called as bytes come; a total counts all files that are fetched, and is known once it is known which those are. */
+  /** Called as bytes arrive. A total counts all files to fetch, and comes once those are known. */
   readonly onProgress?: (progress: HubProgress) => void;
-  /** Stops it; what has come of a file is kept. */
+  /** Stops the download; partial files are kept. */
   readonly signal?: AbortSignal;
 }
 
-/** How far a download has come. */
+/** Progress of a download. */
 export interface HubProgress {
   /** Always this. */
   readonly stage: "download";
-  /** The file that came on. */
+  /** The file that the new bytes belong to. */
   readonly file?: string;
   /** Bytes of all files so far. */
   readonly loaded: number;
@@ -43,15 +46,15 @@ export interface HubProgress {
   readonly total?: number;
 }
 
-/** What is around a fetch; tests bring their own. */
-export interface HubSurroundings extends HubTimes {
-  /** The environment's variables. */
+/** Environment, clock and hooks of a fetch; tests replace them. */
+export interface HubEnvironment extends HubTimes {
+  /** An environment variable. */
   readonly env: (name: string) => string | undefined;
-  /** Looks at the small files of a snapshot before the weights are asked for, which are most of the bytes; it may refuse. */
+  /** Checks the small files of a snapshot before the weights are requested; it may refuse. */
   readonly beforeWeights: (folder: string) => void | Promise<void>;
 }
 
-const SURROUNDINGS: Omit<HubSurroundings, "env"> = {
+const DEFAULTS: Omit<HubEnvironment, "env"> = {
   beforeWeights: () => {},
   retryMs: 500,
   maxWaitMs: 120_000,
@@ -62,7 +65,7 @@ const SURROUNDINGS: Omit<HubSurroundings, "env"> = {
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 
-/** What is fetched beside the weights, where a repository has it. */
+/** Files that are fetched beside the weights, if a repository has them. */
 const SMALL_FILES = [
   "config.json",
   "generation_config.json",
@@ -73,10 +76,15 @@ const SMALL_FILES = [
   "meta.json",
 ];
 
-/** The older forms of a tokenizer.json; the last is not read, but told apart from no tokenizer at all. */
+/**
+ * The older forms of a tokenizer.json. The last is not read, but a message names it: such a
+ * repository has a tokenizer.
+ */
 const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
 
-/** What holds weights, the first that is there: the safe format before the other, one file before many. */
+/**
+ * Files of weights in order of preference: the safe format before pickles, one file before shards.
+ */
 export const WEIGHTS: readonly string[] = [
   "model.safetensors",
   "model.safetensors.index.json",
@@ -84,30 +92,33 @@ export const WEIGHTS: readonly string[] = [
   "pytorch_model.bin.index.json",
 ];
 
-/** How files of weights end, also such as are not read. */
+/** Endings of files of weights, unsupported ones among them. */
 const ENDINGS = /\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|tflite)$/i;
 
-/** Files that are fetched at once. */
+/** Number of files that are fetched at once. */
 const PARALLEL = 4;
 
 /**
- * Brings the files of a model into the cache: its configuration, tokenizer and weights, and nothing else of the repository.
+ * Loads the files of a model into the cache: its configuration, tokenizer and weights, and no other
+ * file of the repository.
  * @param repo `owner/name`, or `name` alone for the oldest ones.
  * @returns the folder of the snapshot: `{cacheDir}/models--{owner}--{name}/snapshots/{commit}`.
- * @throws {CheckpointError} when the hub refuses or cannot be reached, a file is damaged, or the cache has not all that is needed.
- * @throws the signal's reason, when it is aborted.
+ * @throws {CheckpointError} If the hub refuses or cannot be reached, a file is damaged, or the
+ *   cache is incomplete and `offline` is set.
+ * @throws the signal's reason, if it is aborted.
  */
 export async function fetchRepository(
   repo: string,
   options: HubOptions = {},
-  surroundings: Partial<HubSurroundings> = {},
+  environment: Partial<HubEnvironment> = {},
 ): Promise<string> {
   const { revision = "main", signal } = options;
   signal?.throwIfAborted();
   checkNames(repo, revision);
   const { env } = await hostFor(`open "hf:${repo}"`);
-  const { HubCache, isSystemError, readToken } = await import("./cache.ts"); // for a host with files
-  const around = { ...SURROUNDINGS, env, ...surroundings };
+  // The cache uses the runtime's files, so it is imported only where there is a host.
+  const { HubCache, isSystemError, readToken } = await import("./cache.ts");
+  const around = { ...DEFAULTS, env, ...environment };
   const folder = cacheFolder(options, around.env);
   const links = !isOn(around.env("HF_HUB_DISABLE_SYMLINKS"));
   const cache = new HubCache(folder, repo, links, around);
@@ -130,7 +141,7 @@ export async function fetchRepository(
   }
 }
 
-/** One fetch of a repository that the network is asked about. */
+/** One fetch of a repository, by the network. */
 class Fetch {
   #loaded = 0;
   #total: number | undefined;
@@ -139,7 +150,7 @@ class Fetch {
     readonly cache: HubCache,
     readonly client: HubClient,
     readonly options: HubOptions,
-    readonly beforeWeights: HubSurroundings["beforeWeights"],
+    readonly beforeWeights: HubEnvironment["beforeWeights"],
   ) {}
 
   async run(): Promise<string> {
@@ -151,20 +162,20 @@ class Fetch {
     const known = listing.weights(); // refuses a repository without any
     const whole = known.path.endsWith(".json") ? undefined : [...small, known];
     if (whole) this.#total = await this.#missingBytes(commit, whole);
-    // The small ones first: where the weights are, the rest is too.
-    await this.#bring(commit, small);
+    // The small files first: a cache that has the weights has them too.
+    await this.#ensure(commit, small);
     await this.beforeWeights(cache.snapshot(commit));
     const weights = await this.#weights(listing, known);
     this.#total ??= this.#loaded + await this.#missingBytes(commit, weights);
-    await this.#bring(commit, weights);
+    await this.#ensure(commit, weights);
     if (!isCommit(revision)) await cache.writeRef(revision, commit);
     return cache.snapshot(commit);
   }
 
-  /** The files of the weights. An index of them has to be fetched first, so that the total is not known until then. */
+  /** The files of the weights. An index is fetched first: before that the total is not known. */
   async #weights(listing: Listing, file: HubFile): Promise<HubFile[]> {
     if (!file.path.endsWith(".json")) return [file];
-    await this.#bring(listing.commit, [file]);
+    await this.#ensure(listing.commit, [file]);
     const files = await shardsOf(`${this.cache.snapshot(listing.commit)}/${file.path}`);
     return [file, ...files.map((name) => listing.shard(name, file.path))];
   }
@@ -179,8 +190,8 @@ class Fetch {
     return (await this.#missing(commit, files)).reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Brings what is missing of some files, a few at a time. The first that fails stops the others. */
-  async #bring(commit: string, files: readonly HubFile[]): Promise<void> {
+  /** Loads the files that are missing, a few at a time. The first that fails stops the others. */
+  async #ensure(commit: string, files: readonly HubFile[]): Promise<void> {
     const { signal: caller } = this.options;
     const stop = new AbortController();
     const signal = caller ? AbortSignal.any([caller, stop.signal]) : stop.signal;
@@ -190,7 +201,7 @@ class Fetch {
       for (const file of queue) {
         if (signal.aborted) return;
         try {
-          await this.#bringFile(commit, file, signal);
+          await this.#ensureFile(commit, file, signal);
         } catch (error) {
           failures.push(error);
           stop.abort();
@@ -202,7 +213,7 @@ class Fetch {
     caller?.throwIfAborted(); // before any file was begun
   }
 
-  async #bringFile(commit: string, file: HubFile, signal: AbortSignal): Promise<void> {
+  async #ensureFile(commit: string, file: HubFile, signal: AbortSignal): Promise<void> {
     const { cache, client, options } = this;
     const onBytes = (count: number) => {
       this.#loaded += count;
@@ -215,7 +226,7 @@ class Fetch {
       });
     };
     try {
-      await cache.bring(
+      await cache.ensure(
         commit,
         file,
         (partial) => client.download(file, commit, partial, signal),
@@ -225,13 +236,14 @@ class Fetch {
     } catch (error) {
       if (!(error instanceof WrongContent)) throw error;
       throw client.fail(
-        `"${file.path}" came damaged twice: ${error.message}; what was wrong is not kept, try again`,
+        `"${file.path}" came damaged twice: ${error.message}; ` +
+          "what was wrong is not kept, try again",
       );
     }
   }
 }
 
-/** What the hub told of a revision, and which of it is needed. Nothing in it is believed before it is looked at. */
+/** The hub's listing of a revision, and which of its files are needed. Every field is checked. */
 class Listing {
   readonly commit: string;
   readonly #files = new Map<string, Record<string, unknown>>();
@@ -252,7 +264,7 @@ class Listing {
     }
   }
 
-  /** What is needed beside the weights. */
+  /** The files that are needed beside the weights. */
   small(): HubFile[] {
     if (!this.#files.has("config.json")) {
       throw this.client.fail("it has no config.json, which tells what the model is");
@@ -309,7 +321,7 @@ async function shardsOf(path: string): Promise<readonly string[]> {
   return (await readShardIndex(index)).files;
 }
 
-/** The snapshot in the cache, if it has all that makes a model. */
+/** The snapshot in the cache, if it has all files of a model. */
 async function findOffline(cache: HubCache, repo: string, revision: string): Promise<string> {
   const commit = isCommit(revision) ? revision : await cache.readRef(revision);
   const missing = commit === undefined
@@ -318,12 +330,13 @@ async function findOffline(cache: HubCache, repo: string, revision: string): Pro
   if (commit !== undefined && missing === undefined) return cache.snapshot(commit);
   const flag = revision === "main" ? "" : ` --repo-revision ${revision}`;
   throw new CheckpointError(
-    `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; fetch it, with HF_HUB_OFFLINE not set, by: ` +
+    `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; ` +
+      "fetch it, with HF_HUB_OFFLINE not set, by: " +
       `deno run -A cli.ts inspect hf:${repo}${flag}`,
   );
 }
 
-/** What a snapshot lacks, by the rules that files are fetched by. */
+/** The first file that a snapshot lacks, by the rules of a fetch. */
 async function findMissing(folder: string): Promise<string | undefined> {
   const isThere = (name: string) => exists(`${folder}/${name}`);
   if (!await isThere("config.json")) return "config.json";
@@ -343,38 +356,39 @@ function isOn(value: string | undefined): boolean {
 }
 
 /** A path from the environment, as Python reads it: with `~` and `$NAME`. */
-function pathOf(value: string, env: HubSurroundings["env"]): string {
+function pathOf(value: string, env: HubEnvironment["env"]): string {
   const home = env("HOME") ?? env("USERPROFILE") ?? "";
   return value.replace(/^~(?=[/\\]|$)/, home)
     .replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, plain, braced) => env(plain ?? braced) ?? all);
 }
 
-/** Where Python keeps what it has of the hub, the token too. */
-function hubHome(env: HubSurroundings["env"]): string {
+/** The folder of Python's hub cache and token. */
+function hubHome(env: HubEnvironment["env"]): string {
   const home = env("HF_HOME") || `${env("XDG_CACHE_HOME") || "~/.cache"}/huggingface`;
   return pathOf(home, env);
 }
 
-function cacheFolder({ cacheDir }: HubOptions, env: HubSurroundings["env"]): string {
+function cacheFolder({ cacheDir }: HubOptions, env: HubEnvironment["env"]): string {
   const named = env("HF_HUB_CACHE");
   const folder = cacheDir || (named ? pathOf(named, env) : `${hubHome(env)}/hub`);
   return folder.replace(/(?<=[^/\\])[/\\]+$/, "");
 }
 
-function endpointOf(repo: string, env: HubSurroundings["env"]): string {
+function endpointOf(repo: string, env: HubEnvironment["env"]): string {
   const endpoint = (env("HF_ENDPOINT") || DEFAULT_ENDPOINT).trim().replace(/\/+$/, "");
   const url = URL.parse(endpoint);
   const isPlain = url && !url.username && !url.password && !/[?#]/.test(endpoint);
   if (isPlain && (url.protocol === "https:" || url.protocol === "http:")) return endpoint;
   throw new CheckpointError(
-    `Cannot open "hf:${repo}": expected HF_ENDPOINT to be an http or https URL without a user, a query or a fragment`,
+    `Cannot open "hf:${repo}": expected HF_ENDPOINT to be an http or https URL ` +
+      "without a user, a query or a fragment",
   );
 }
 
 async function tokenOf(
   repo: string,
   { token: given }: HubOptions,
-  env: HubSurroundings["env"],
+  env: HubEnvironment["env"],
   readToken: (path: string) => Promise<string>,
 ): Promise<string | undefined> {
   const fail = (expected: string): never => {
@@ -390,7 +404,7 @@ async function tokenOf(
       return fail(`the token at "${path}" cannot be read (${messageOf(error)}); set HF_TOKEN`);
     }
   }
-  // Anything else could not be sent, and the error would show it.
+  // Other characters cannot be sent, and the error of fetch() would show the token.
   if (!/^[\x21-\x7e]*$/.test(token)) {
     return fail("the token has characters that no token has; set HF_TOKEN to it and nothing else");
   }

@@ -1,9 +1,10 @@
 /**
- * The threads of a backend: this one and its workers, which all walk the same plans over the same memory.
+ * Thread pool of a backend: the calling thread and its workers run the same plans over shared
+ * memory.
  *
- * A run is announced in shared memory and not by messages: workers look at it for a while after each run, and then sleep. Only
- * what happens once (a new plan, the end) is a message; a worker that is called for goes back to its event loop to read it, and
- * the runs of that time do without its help.
+ * A run is announced in shared memory, without a message: workers poll for a while after each run,
+ * and then sleep. Only rare events (a new plan, the end) are messages. A worker returns to its
+ * event loop to read one, and takes no part in the runs of that time.
  *
  * @module
  */
@@ -24,7 +25,9 @@ const [GENERATION, PLAN, ROWS, POSITION, SLOT, LENGTH, BASE, THREADS] = [
 ];
 const [OPEN, FAILED, MAIL, IDLE] = [at("open"), at("failed"), at("mail"), at("idle")];
 
-/** Whether threads can share memory here: a browser must have been told so by its page's headers. */
+/**
+ * Whether threads can share memory here: a page needs headers that make it cross-origin isolated.
+ */
 export function canShareMemory(): boolean {
   return typeof SharedArrayBuffer === "function" && typeof Worker === "function" &&
     (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
@@ -111,7 +114,10 @@ export class Pool {
     void this.#post(() => ({ drop: plan })).catch(() => {}); // whoever failed has told it, or will
   }
 
-  /** Runs a plan on all threads; `program` is the plan as this one has it. What fails ends the pool's work for good. */
+  /**
+   * Runs a plan on all threads; `program` is this thread's instance of it. A failure ends the pool
+   * for good.
+   */
   run(plan: number, program: Run, step: Segment): void {
     this.announce(plan, program, step);
     this.settle();
@@ -257,14 +263,15 @@ class PoolWorker {
     this.#worker.terminate();
   }
 
-  /** A worker that waits for work keeps no process alive; one that is asked does, until it answers. */
+  /** Only a worker that has to answer a message keeps the process alive. */
   #keepAlive(alive: boolean): void {
     this.host.keepAlive(this.#worker, alive);
   }
 
   #fail(message: string): void {
     const error = new DeviceError(
-      `Cannot go on with "wasm": thread ${this.number} failed (${message}); open the backend again, with one thread if it recurs`,
+      `Cannot go on with "wasm": thread ${this.number} failed (${message}); ` +
+        "open the backend again, with one thread if it recurs",
     );
     this.#failed.resolve(error);
     for (const { reject } of this.#answers.splice(0)) reject(error);

@@ -1,9 +1,10 @@
 /**
- * How many threads are worth having: what the system says, checked by trying.
+ * Probe for the number of threads: the system's count of processors, checked by measuring.
  *
- * Two processors may be one core's, a container may give less than it says, and other programs may be busy. So the same arithmetic
- * is shared out among one thread, two, four … and all that there are, five turns each, in about 20 ms. The most threads stay that
- * come within a tenth of the best: a thread without a processor costs nothing but its help, and a busy moment passes.
+ * Two logical processors may share a core, a container may grant fewer than it reports, and other
+ * programs may be busy. So one arithmetic task is split among 1, 2, 4 … and all threads, five times
+ * each, in about 20 ms. The largest number within a tenth of the best time is kept: a thread
+ * without a processor of its own costs little, and a busy moment passes.
  *
  * @module
  */
@@ -13,27 +14,27 @@ import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
-/** Threads that are tried without being asked for: more bring no more bytes from memory, and each takes 11 MiB. */
+/** Most threads to try by default: more read memory no faster, and each takes 11 MiB. */
 const MOST_THREADS = 8;
 
-/** Work items of a turn, and rounds of each: about 10 µs. */
+/** Work items of a timing, and rounds of each: about 10 µs. */
 const [ITEMS, ROUNDS] = [64, 1500];
 
-/** Turns of each number of threads; the best one counts, for whatever disturbs it makes it slower. */
-const TURNS = 5;
+/** Timings of each number of threads; the fastest counts, since disturbances only slow down. */
+const TIMINGS = 5;
 
-/** What comes so near to the best is as good. */
+/** Ratio to the best time that counts as equal. */
 const AS_GOOD = 1.1;
 
-/** What was found out is true of the process. */
+/** The result, which holds for the whole process. */
 let known: number | undefined;
 
-/** Threads to start on so many processors, before `probeThreads` says how many are to stay. */
+/** Threads to start, of which `probeThreads` keeps some. */
 export function threadsToTry(cores: number): number {
   return known ?? Math.min(cores, MOST_THREADS);
 }
 
-/** Tries the threads of a pool; the result is how many are worth having. */
+/** Measures the threads of a pool, and returns how many to keep. */
 export async function probeThreads(pool: Pool, linear: LinearMemory): Promise<number> {
   if (known !== undefined) return known;
   const result = linear.allocate(16 * ITEMS, "staging");
@@ -46,14 +47,14 @@ export async function probeThreads(pool: Pool, linear: LinearMemory): Promise<nu
   const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
   const plan = await pool.load(module);
   const best = new Map<number, number>();
-  for (let turn = 0; turn <= TURNS; turn++) {
+  for (let timing = 0; timing <= TIMINGS; timing++) {
     for (const threads of steps(pool.threads)) {
       pool.limit(threads);
       const start = performance.now();
       pool.run(plan, run, { rows: 1, position: 0, slot: 0, length: 1 });
       const ms = performance.now() - start;
-      // The first turn is the compiler's.
-      if (turn > 0) best.set(threads, Math.min(best.get(threads) ?? Infinity, ms));
+      // The first timing includes compilation.
+      if (timing > 0) best.set(threads, Math.min(best.get(threads) ?? Infinity, ms));
     }
   }
   pool.drop(plan);

@@ -1,7 +1,7 @@
 /**
- * The engine in a browser: Chromium, whose executable WGSLM_CHROMIUM names, with its software WebGPU.
- * Its compiler takes every shader; models give PyTorch's numbers in a page, in a worker, and where
- * memory cannot be shared; and a bundle of `mod.ts` loads in a page.
+ * The engine in a browser: Chromium, whose executable WGSLM_CHROMIUM names, with its software
+ * WebGPU. Its compiler takes every shader; models give PyTorch's numbers in a page, in a worker,
+ * and where memory cannot be shared; and a bundle of `mod.ts` loads in a page.
  */
 import assert from "node:assert/strict";
 import type { Browser } from "playwright-core";
@@ -46,7 +46,8 @@ function inBrowser(
       const { chromium } = await import("playwright-core"); // nobody else has to have it
       await using server = serveProject(await bundle?.());
       const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
-      const timer = setTimeout(() => void browser.close(), PATIENCE_MS); // ends what the page is asked for
+      // Closing the browser ends what the page is asked for.
+      const timer = setTimeout(() => void browser.close(), PATIENCE_MS);
       try {
         await test(
           await callInto(browser, server[place === "plain page" ? "plain" : "isolated"], place),
@@ -77,7 +78,9 @@ function pathOf(module: string): string {
   return `/tests/soak/browser/${module}`;
 }
 
-/** Asks models of the fixtures and holds what they say to PyTorch's; the threads that there were. */
+/**
+ * Asks models of the fixtures and holds what they say to PyTorch's; the threads that there were.
+ */
 async function checkModels(call: Call, opening: Opening, names: readonly string[]) {
   const questions: Question[] = [];
   const expected: { logits: Float32Array; greedy: number[] }[] = [];
@@ -104,7 +107,10 @@ const MODELS = FAMILY_FOLDERS.filter((name) =>
   [...Deno.readDirSync(fixture(`tiny/${name}`))].some((file) => file.name === "model.safetensors")
 );
 
-/** Few of them, for WebGPU in software: norms of both kinds, gates, windows, caps, norms of heads, 16 bits. */
+/**
+ * Few of them, for WebGPU in software: norms of both kinds, gates, windows, caps, norms of heads,
+ * 16 bits.
+ */
 const FEW = ["gemma2.capped", "qwen3-bf16", "opt.post"];
 
 for (const software of [true, false]) {
@@ -192,7 +198,8 @@ inBrowser(
     }
     assert.equal(
       await call<string>("bundled.ts", "refusal", "model.pt"),
-      'CheckpointError: Cannot open "model.pt": expected a runtime with files, got one without; run it on Deno',
+      'CheckpointError: Cannot open "model.pt": ' +
+        "expected a runtime with files, got one without; run it on Deno",
     );
   },
   bundleLibrary,

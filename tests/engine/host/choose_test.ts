@@ -1,4 +1,6 @@
-/** The library on a runtime that has no host: a process in which neither Deno nor Node can be found. */
+/**
+ * The library on a runtime that has no host: a process in which neither Deno nor Node can be found.
+ */
 import assert from "node:assert/strict";
 import { findHost, hostFor } from "../../../engine/host/choose.ts";
 
@@ -70,7 +72,8 @@ Deno.test("what needs a file is refused in one sentence when there is no host", 
   assert.deepEqual(
     lines,
     [...refusals, "benchmark"].map((task) =>
-      `CheckpointError Cannot ${task}: expected a runtime with files, got one without; run it on Deno`
+      `CheckpointError Cannot ${task}: ` +
+      "expected a runtime with files, got one without; run it on Deno"
     ),
   );
 });

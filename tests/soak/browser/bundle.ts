@@ -1,6 +1,7 @@
 /**
- * The library as a bundle for pages, made by Deno's own bundler: esbuild, which Deno gets from npm by
- * itself, so that the project needs no further dependency, and which reads the project's import map.
+ * The library as a bundle for pages, made by Deno's own bundler: esbuild, which Deno gets from npm
+ * by itself, so that the project needs no further dependency, and which reads the project's import
+ * map.
  *
  * @module
  */
@@ -8,7 +9,10 @@ import assert from "node:assert/strict";
 
 const ROOT = new URL("../../../", import.meta.url);
 
-/** The files of a bundle of `mod.ts`: their names and texts; what is imported later has a file of its own. */
+/**
+ * The files of a bundle of `mod.ts`: their names and texts; what is imported later has a file of
+ * its own.
+ */
 export async function bundleLibrary(): Promise<ReadonlyMap<string, string>> {
   const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
   try {

@@ -1,5 +1,6 @@
 /**
- * What `browser_test.ts` asks of the library's bundle in a page: nothing of the project but `/bundle/`.
+ * What `browser_test.ts` asks of the library's bundle in a page: nothing of the project but
+ * `/bundle/`.
  *
  * @module
  */

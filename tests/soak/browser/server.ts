@@ -1,5 +1,6 @@
 /**
- * The project as a page's server gives it: every module at its own path, as JavaScript, from this machine alone.
+ * The project as a page's server gives it: every module at its own path, as JavaScript, from this
+ * machine alone.
  *
  * @module
  */
