@@ -112,6 +112,7 @@ export interface KernelText {
   readonly calls: number;
   /** Bytes that were compiled: of the shader's text, or of the functions' binary code. */
   readonly bytes: number;
+  /** The code, a kernel's with the functions that it calls. */
   readonly text: string;
 }
 
