@@ -15,7 +15,7 @@ export class Progress implements Disposable {
   #drawnAt = -Infinity;
   #said = "";
 
-  constructor(readonly iters = 1) {}
+  constructor(readonly iterations = 1) {}
 
   /** For `LoadOptions.onProgress`; only a terminal sees it, since what is loaded is told in a line when it is there. */
   readonly load = ({ stage, file, loaded, total }: LoadProgress): void => {
@@ -31,7 +31,7 @@ export class Progress implements Disposable {
     const names = {
       warmup: "warm-up",
       prefill: "prefill",
-      iteration: `iteration ${iteration + 1} of ${this.iters}`,
+      iteration: `iteration ${iteration + 1} of ${this.iterations}`,
     };
     const speed = tokensPerSec === undefined ? "" : `, ${rate(tokensPerSec)}`;
     const done = tokens >= total;

@@ -150,7 +150,7 @@ export async function loadModel(
 ): Promise<Model> {
   const start = performance.now();
   checkOptions(options);
-  const { device = "auto", threads, tune, signal } = options;
+  const { device = DEFAULTS.device, threads, tune, signal } = options;
   signal?.throwIfAborted();
   // First of all: a missing device should cost no download.
   const host = await findHost();
@@ -234,7 +234,7 @@ async function planLoad(
   { dtype, contextLength: asked }: LoadOptions,
   backend?: Backend,
 ): Promise<LoadPlan> {
-  const kept = (dtype ?? "auto") as WeightDtype | "auto";
+  const kept = (dtype ?? DEFAULTS.dtype) as WeightDtype | "auto";
   const { id, architecture, source } = "checkpoint" in from
     ? { ...from, source: await checkpointWeights(from.checkpoint, from.architecture, kept) }
     : planRandom(from, kept);

@@ -8,6 +8,7 @@ import type { Memory } from "../kernels/memory.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { encodeChat } from "./conversation.ts";
+import { DEFAULTS } from "./defaults.ts";
 import { findNotFinite } from "./diagnose.ts";
 import { CheckpointError } from "./errors.ts";
 import {
@@ -210,7 +211,7 @@ export class Model implements AsyncDisposable {
     const release = await this.#acquire();
     try {
       const runner = this.#alive();
-      await runner.useFixed(options.deterministic ?? false);
+      await runner.useFixed(options.deterministic ?? DEFAULTS.deterministic);
       const tokenizer = this.hasTokenizer ? this.tokenizer : null;
       // A chat model's configuration may name the end of a text alone; the tokenizer has the id
       // that ends an answer.

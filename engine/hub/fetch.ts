@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { DEFAULTS } from "../defaults.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { readShardIndex } from "../checkpoint/shards.ts";
 import { hostFor } from "../host/choose.ts";
@@ -54,7 +55,7 @@ export interface HubEnvironment extends HubTimes {
   readonly beforeWeights: (folder: string) => void | Promise<void>;
 }
 
-const DEFAULTS: Omit<HubEnvironment, "env"> = {
+const ENVIRONMENT: Omit<HubEnvironment, "env"> = {
   beforeWeights: () => {},
   retryMs: 500,
   maxWaitMs: 120_000,
@@ -112,13 +113,13 @@ export async function fetchRepository(
   options: HubOptions = {},
   environment: Partial<HubEnvironment> = {},
 ): Promise<string> {
-  const { revision = "main", signal } = options;
+  const { revision = DEFAULTS.revision, signal } = options;
   signal?.throwIfAborted();
   checkNames(repo, revision);
   const { env } = await hostFor(`open "hf:${repo}"`);
   // The cache uses the runtime's files, so it is imported only where there is a host.
   const { HubCache, isSystemError, readToken } = await import("./cache.ts");
-  const around = { ...DEFAULTS, env, ...environment };
+  const around = { ...ENVIRONMENT, env, ...environment };
   const folder = cacheFolder(options, around.env);
   const links = !isOn(around.env("HF_HUB_DISABLE_SYMLINKS"));
   const cache = new HubCache(folder, repo, links, around);

@@ -7,6 +7,7 @@ import { loadConfig } from "../../engine/config.ts";
 import { loadModel, type LoadOptions } from "../../engine/load.ts";
 import { fixture } from "../testing.ts";
 
+const ROOT = new URL("../../", import.meta.url);
 const FLAGS = Object.entries({ ...VALUE_FLAGS, ...SWITCHES });
 const VALUES = Object.entries(VALUE_FLAGS) as [ValueName, { value: string; about: string }][];
 
@@ -96,7 +97,7 @@ Deno.test("every dtype, device and tokenizer that help offers is accepted by loa
 Deno.test("every default that an option's comment states is the table's", () => {
   let stated = 0;
   for (const file of ["sampler", "generate", "benchmark"]) {
-    const code = Deno.readTextFileSync(new URL(`../../engine/${file}.ts`, import.meta.url));
+    const code = Deno.readTextFileSync(new URL(`engine/${file}.ts`, ROOT));
     const comments = code.matchAll(
       /[Dd]efault "?([\w.:]*[\w:])"?[.,][^]*?\*\/\n\s*readonly (\w+)\?:/g,
     );
@@ -107,6 +108,32 @@ Deno.test("every default that an option's comment states is the table's", () => 
     }
   }
   assert.ok(stated >= 10, `${stated} comments state a default`);
+});
+
+/** Paths of the files below a folder, from the root on. */
+function filesBelow(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) =>
+    isDirectory ? filesBelow(`${folder}${name}/`) : [`${folder}${name}`]
+  );
+}
+
+/** A fallback of an option that is spelt out: `topK ?? 40`, or `topK = 40` in a destructuring. */
+const SPELT_OUT = new RegExp(
+  Object.entries(DEFAULTS).map(([name, value]) =>
+    `\\b${name}\\b(?:"\\])? (?:\\?\\?|=) ${JSON.stringify(value)}(?![\\w.])`
+  ).join("|"),
+);
+
+Deno.test("no default of the table is spelt out anywhere else", () => {
+  assert.match("const { topK = 40 } = options;", SPELT_OUT);
+  assert.match('given["iters"] ?? 3,', SPELT_OUT);
+  const found = ["engine/", "cli/"].flatMap(filesBelow)
+    .filter((path) => path.endsWith(".ts") && path !== "engine/defaults.ts")
+    .flatMap((path) =>
+      Deno.readTextFileSync(new URL(path, ROOT)).split("\n")
+        .filter((line) => SPELT_OUT.test(line)).map((line) => `${path}: ${line.trim()}`)
+    );
+  assert.deepEqual(found, []);
 });
 
 Deno.test("top-p takes the same values on the command line and in a settings file", async () => {
