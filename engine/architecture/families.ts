@@ -50,13 +50,13 @@ export interface FamilyFacts {
   /**
    * Layers that see a window of `sliding_window` keys: all of them; or those that `layer_types`
    * names. Where it names none: all but every nth (`pattern`), those from a layer on (`from`), or
-   * those without rotary positions (`unturned`). `when` is a key that must be true for any.
+   * those without rotary positions (`noRope`). `when` is a key that must be true for any.
    */
   readonly window?:
     | { readonly kind: "all" }
     | { readonly kind: "pattern"; readonly every: number; readonly everyKey?: string }
     | { readonly kind: "from"; readonly fromKey: string; readonly when: string }
-    | { readonly kind: "unturned"; readonly when: string };
+    | { readonly kind: "noRope"; readonly when: string };
   /**
    * Whether token embeddings are multiplied by the root of the width, in the dtype that they are
    * kept in.
@@ -326,7 +326,7 @@ export const FAMILIES = {
       no_rope_layer_interval: 4,
       use_sliding_window: false,
     },
-    window: { kind: "unturned", when: "use_sliding_window" },
+    window: { kind: "noRope", when: "use_sliding_window" },
     noRopeLayers: true,
   },
   granite: {

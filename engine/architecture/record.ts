@@ -31,29 +31,26 @@ export type Family =
   | "stablelm";
 
 /**
- * Which norms a layer has: `pre` of what attention and the MLP read (GPT-2); `post` of what they
- * give, before it is added (OLMo 2); `both` of these (Gemma 2); `sum` of the stream after each
- * addition, and none at the end (OPT 350M).
+ * Norms of a layer: `pre` before attention and before the MLP (GPT-2); `post` after each, before
+ * the addition (OLMo 2); `both` of these (Gemma 2); `sum` of the stream after each addition, and
+ * none before the head (OPT 350M).
  */
 export type NormPlaces = "pre" | "post" | "both" | "sum";
 
-/**
- * How many norms a layer has whose attention and MLP read the same stream: one for both (Phi), or
- * one each (GPT-NeoX).
- */
+/** Norms of a parallel layer: one for attention and MLP (Phi), or one each (GPT-NeoX). */
 export type ParallelNorms = 1 | 2;
 
 /** The shape and the conventions of a decoder. */
 export interface Architecture {
-  /** Whose conventions the model follows. */
+  /** The family whose conventions the model follows. */
   readonly family: Family;
   /** V */
   readonly vocabSize: number;
   /** The longest context that the model was made for, in tokens. */
   readonly blockSize: number;
-  /** Layers. */
+  /** Number of layers. */
   readonly nLayer: number;
-  /** One for each layer, the first one first. */
+  /** [nLayer], the first layer first. */
   readonly layers: readonly LayerShape[];
   /** H */
   readonly nHead: number;
@@ -67,43 +64,42 @@ export interface Architecture {
   readonly nInner: number;
   /** Which linear layers and norms have biases. */
   readonly bias: Biases;
-  /** The MLP's function. */
+  /** Activation of the MLP. */
   readonly activation: Activation;
-  /** Whether the MLP multiplies what the function gives by a second projection. */
+  /** Whether the MLP multiplies the activation by a second projection. */
   readonly gated: boolean;
-  /** What all norms have in common. */
+  /** Kind of all norms. */
   readonly norm: NormKind;
-  /** Where a layer's norms stand. */
+  /** Places of a layer's norms. */
   readonly norms: NormPlaces;
   /** Whether there is a norm before the head. */
   readonly finalNorm: boolean;
   /**
-   * Norms of a layer whose attention and MLP read the same stream; null where the MLP reads what
-   * attention added to.
+   * Norms of a layer whose MLP reads the stream as attention does; null where it follows attention.
    */
   readonly parallel: ParallelNorms | null;
-  /** Norm of queries and keys: over each head, or over the whole row; null where there is none. */
+  /** Norm of queries and keys: over each head, or over the whole row; null for none. */
   readonly qkNorm: "head" | "row" | null;
   /** Rotary positions; null where positions are learned. */
   readonly rope: Rope | null;
   /** The second rotary table of families that have two (Gemma 3's local layers). */
   readonly ropeLocal: Rope | null;
-  /** Rows of the file's table of learned positions that stand before the first. */
+  /** Rows before the first position in the file's table of learned positions. */
   readonly positionOffset: number;
-  /** A bound that attention scores approach; null where there is none. */
+  /** Bound of attention scores: softCap · tanh(score / softCap); null for none. */
   readonly attentionSoftCap: number | null;
-  /** A bound that logits approach; null where there is none. */
+  /** Bound of logits, in the same way; null for none. */
   readonly logitSoftCap: number | null;
-  /** What token embeddings are multiplied by. */
+  /** Factor of token embeddings. */
   readonly embedScale: number;
   /**
    * Whether that factor is first rounded to the dtype that the embeddings are kept in, as
    * transformers' Gemma does.
    */
   readonly embedScaleRounded: boolean;
-  /** What attention and the MLP give is multiplied by this before it is added. */
+  /** Factor of what attention and the MLP add to the stream. */
   readonly residualScale: number;
-  /** What logits are multiplied by. */
+  /** Factor of the logits. */
   readonly logitScale: number;
   /** Whether past the context the window slides (LabCore) or the generation ends. */
   readonly slides: boolean;
@@ -137,7 +133,7 @@ export type Outline = Omit<Architecture, "layers"> & {
 export interface Biases {
   /** The projection to queries, keys and values. */
   readonly qkv: boolean;
-  /** The projection of what attention gives. */
+  /** The output projection of attention. */
   readonly attnProj: boolean;
   /** The MLP's projections. */
   readonly mlp: boolean;
@@ -147,11 +143,11 @@ export interface Biases {
   readonly lmHead: boolean;
 }
 
-/** What all norms of a model have in common; see `kernels/ops/norm.ts`. */
+/** Kind of all norms of a model; see `kernels/ops/norm.ts`. */
 export interface NormKind {
-  /** With the mean taken off, or not. */
+  /** `layer` subtracts the mean, `rms` does not. */
   readonly kind: "layer" | "rms";
-  /** Added to the variance, or to the mean square. */
+  /** Added to the variance (`layer`) or the mean square (`rms`). */
   readonly eps: number;
   /** Added to every weight. */
   readonly offset: number;
@@ -161,15 +157,15 @@ export interface NormKind {
 export interface Rope {
   /** Base of the series of frequencies. */
   readonly theta: number;
-  /** Numbers of a head that turn. */
+  /** R: numbers of a head that are rotated. */
   readonly rotaryDim: number;
-  /** Pairs (2i, 2i+1) in place of (i, i + R/2). */
+  /** Rotates pairs (2i, 2i+1) instead of (i, i + R/2). */
   readonly interleaved: boolean;
-  /** How the frequencies are stretched; none where they are not. */
+  /** How the frequencies are stretched; default not at all. */
   readonly scaling?: RopeScaling;
 }
 
-/** What most families have in common with GPT-2; a family states what it has otherwise. */
+/** Conventions that most families share with GPT-2; a family states only what differs. */
 export const COMMON = {
   gated: false,
   norms: "pre",

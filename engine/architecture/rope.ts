@@ -10,13 +10,9 @@ import type { Rope } from "./record.ts";
 
 /** What a family has to say of its rotary positions. */
 export interface RopeFacts {
-  /**
-   * Part of a head that turns where the file does not say; none where the family turns whole heads.
-   */
+  /** Part of a head that is rotated unless the file says otherwise; default whole heads. */
   readonly partial?: number;
-  /**
-   * Key of the number of a head's numbers that turn, where the family gives it in place of a part.
-   */
+  /** Key of R, the rotated numbers of a head, in families that give it instead of a part. */
   readonly rotaryDimKey?: string;
   /** Pairs (2i, 2i+1). */
   readonly interleaved?: boolean;
@@ -35,13 +31,10 @@ export interface RopeContext {
   readonly maxPositions: number;
 }
 
-/**
- * The types that there are; `dynamic` stretches nothing before the longest context, and nothing
- * runs beyond it.
- */
+/** Types of scaling; `dynamic` changes nothing up to the longest context, where every run ends. */
 const TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
 
-/** Keys of `rope_parameters` that stand for layers of one kind. */
+/** Keys of `rope_parameters` for layers of one kind. */
 const LAYER_KINDS = ["full_attention", "sliding_attention"] as const;
 
 /**

@@ -135,7 +135,7 @@ function slidingLayers(
       }
       return (layer) => layer >= from;
     }
-    case "unturned":
+    case "noRope":
       return (layer) => !rotates(layer);
   }
 }

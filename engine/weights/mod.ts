@@ -1,8 +1,8 @@
 /**
- * Everything that was learned, on a backend, in the shape that the decoder reads.
+ * Weights of a model on a backend, in the shape that the decoder reads, and their upload.
  *
- * Names of files and their order are dealt with in `weights/`: `names.ts` has a table for each
- * family, `specs.ts` the tensors that an architecture wants, `match.ts` finds them in a checkpoint.
+ * `names.ts` has the names of each family's tensors, `specs.ts` the tensors of an architecture,
+ * `match.ts` finds them in a checkpoint.
  *
  * @module
  */
@@ -41,18 +41,15 @@ export interface Linear {
   readonly bias?: Tensor;
 }
 
-/**
- * How attention and the MLP come back to the stream: x += scale · cProj(y), by way of norms where a
- * family has them.
- */
+/** The end of attention and of the MLP: x += scale · cProj(y), with a norm in some families. */
 export interface Output {
   /** [C, H·D] or [C, F] */
   readonly cProj: Linear;
-  /** Of what is added (Gemma 2, OLMo 2). */
+  /** Norm of the summand (Gemma 2, OLMo 2). */
   readonly lnPost?: Norm;
-  /** Of the sum (OPT 350M). */
+  /** Norm of the sum (OPT 350M). */
   readonly lnSum?: Norm;
-  /** What is added is multiplied by it first (Granite). */
+  /** Factor of the summand (Granite). */
   readonly residualScale?: number;
 }
 
@@ -60,7 +57,7 @@ export interface Output {
 export interface Attention extends Output {
   /** [(H + 2G)·D, C] */
   readonly cAttn: Linear;
-  /** None where positions are learned, or the layer has none. */
+  /** Absent where positions are learned, or the layer has none. */
   readonly rope?: Rope;
   /** Norm of queries: [D] for each head, or [H·D]. */
   readonly qNorm?: Norm;
@@ -68,9 +65,9 @@ export interface Attention extends Output {
   readonly kNorm?: Norm;
   /** Scale of the scores. */
   readonly scale: number;
-  /** A bound on the scores. */
+  /** Bound of the scores: softCap · tanh(score / softCap). */
   readonly softCap?: number;
-  /** Keys that a row sees; all where there is none. */
+  /** Keys that a row sees; default all. */
   readonly window?: number;
 }
 
@@ -78,20 +75,17 @@ export interface Attention extends Output {
 export interface Mlp extends Output {
   /** [F, C] */
   readonly cFc: Linear;
-  /** [F, C]; what a gated MLP multiplies the activation of `cFc` by. */
+  /** [F, C]; its output multiplies the activation of `cFc` in a gated MLP. */
   readonly cUp?: Linear;
   readonly activation: Activation;
 }
 
 /** One layer of the decoder. */
 export interface Block {
-  /** Of what attention reads; none where it reads the stream itself. */
+  /** Norm before attention; absent where attention reads the stream itself. */
   readonly ln1?: Norm;
   readonly attn: Attention;
-  /**
-   * Of what the MLP reads; none where it reads the stream itself or, in a parallel block, what
-   * attention reads.
-   */
+  /** Norm before the MLP; absent where it reads the stream itself, or what attention reads. */
   readonly ln2?: Norm;
   readonly mlp: Mlp;
   /** Whether the MLP reads the stream as it was before attention. */
@@ -106,24 +100,24 @@ export interface Rope {
   readonly interleaved: boolean;
 }
 
-/** Everything that was learned, on a backend. */
+/** All weights of a model on a backend. */
 export interface Weights {
   /** [V, C] */
   readonly wte: Weight;
-  /** What token embeddings are multiplied by (Gemma, Granite). */
+  /** Factor of the token embeddings (Gemma, Granite). */
   readonly embedScale?: number;
-  /** [P, C]; none where positions are rotary. */
+  /** [P, C]; absent where positions are rotary. */
   readonly wpe?: Weight;
   readonly h: readonly Block[];
-  /** Before the head. */
+  /** Norm before the head. */
   readonly lnF?: Norm;
   /** [V, C]; the same as `wte` where they are tied. */
   readonly lmHead: Weight;
   /** [V] */
   readonly lmHeadBias?: Tensor;
-  /** What logits are multiplied by (Granite). */
+  /** Factor of the logits (Granite). */
   readonly logitScale?: number;
-  /** A bound on the logits (Gemma 2). */
+  /** Bound of the logits (Gemma 2): softCap · tanh(logit / softCap). */
   readonly logitSoftCap?: number;
 }
 
@@ -209,7 +203,7 @@ async function uploadBlock(
   };
 }
 
-/** What token embeddings are multiplied by when they are kept in `dtype`. */
+/** Factor of token embeddings that are kept in `dtype`. */
 export function embedScaleOf(
   { embedScale, embedScaleRounded }: Pick<Architecture, "embedScale" | "embedScaleRounded">,
   dtype: WeightDtype,
@@ -220,7 +214,7 @@ export function embedScaleOf(
   return into[0];
 }
 
-/** A factor that does something. */
+/** A factor, or undefined for 1, which needs no multiplication. */
 function unless1(factor: number): number | undefined {
   return factor === 1 ? undefined : factor;
 }

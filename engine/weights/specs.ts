@@ -1,44 +1,43 @@
 /**
- * Every tensor that a model of an architecture is made of: its shape, and where its rows come from
- * in a file.
+ * Tensors of a model by its architecture: the shape of each, and where its rows are in a file.
  *
  * @module
  */
 import { sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
-import type { Architecture } from "../architecture/mod.ts";
+import type { Architecture, NormPlaces } from "../architecture/mod.ts";
 import { NAMES } from "./names.ts";
 
 /** Rows of one tensor of a file. */
 export interface Run {
-  /** Names that the tensor may have in a file, without prefix; the first that is there is taken. */
+  /** Possible names of the tensor, without prefix; the first one in the file is taken. */
   readonly names: readonly string[];
-  /** Rows that the tensor has in all, as it is stored; of a vector, its numbers. */
+  /** Rows of the whole tensor as it is stored; of a vector, its numbers. */
   readonly of: number;
-  /** The first row that is taken … */
+  /** The first row taken. */
   readonly start: number;
-  /** … and how many are. */
+  /** Number of rows taken. */
   readonly count: number;
-  /** Where they do not all follow one another: so many do … */
+  /** Rows of a piece, where rows are taken with gaps between pieces; default all of them. */
   readonly piece?: number;
-  /** … and the next piece begins so many rows after this one. */
+  /** Rows from the start of a piece to the start of the next. */
   readonly stride?: number;
 }
 
-/** One tensor that the decoder wants. */
+/** One tensor of a model. */
 export interface WeightSpec {
-  /** Names that it may have in a file, without prefix; the first that is there is taken. */
+  /** Possible names in a file, without prefix; the first one found is taken. */
   readonly names: readonly string[];
   /** [N, K] for a weight, [N] for a norm or a bias. */
   readonly shape: readonly number[];
   /** KN: the file holds the transpose. */
   readonly stored: StoredOrder;
-  /** Where the rows come from, in order, if not from a tensor of their own. */
+  /** Where the rows come from, in order; default a tensor of their own. */
   readonly runs?: readonly Run[];
-  /** What the numbers of a vector are before training; default 0. */
+  /** The numbers of a vector before training; default 0. */
   readonly initial?: number;
 }
 
-/** A layer's tensors: a weight and, where it has one, a bias. */
+/** The tensors of a linear layer or a norm. */
 export interface LayerSpec {
   readonly weight: WeightSpec;
   readonly bias?: WeightSpec;
@@ -50,7 +49,7 @@ export function runsOf({ names, shape: [N, K], stored, runs }: WeightSpec): read
   return runs ?? [{ names, of: rows, start: 0, count: rows }];
 }
 
-/** Rows of a layer's or a norm's tensors, `.weight` and `.bias` alike. */
+/** Rows of the tensors of a linear layer or a norm, `.weight` and `.bias` alike. */
 type Part = Omit<Run, "names"> & { readonly name: string };
 
 /** The specs of a model in the shape of the decoder. */
@@ -58,71 +57,84 @@ export type SpecTree = ReturnType<typeof specTree>;
 
 /** Every tensor that a model of this architecture is made of, in the shape of the decoder. */
 export function specTree(a: Architecture) {
-  const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms, norm: { offset } } = a;
+  const { wte, lnF, lmHead } = NAMES[a.family];
+  const [embedding, head] = [`${wte}.weight`, lmHead.map((name) => `${name}.weight`)];
+  const make = specMaker(a);
+  return {
+    wte: make.table(a.tied ? [embedding, ...head] : [embedding]),
+    wpe: a.rope ? undefined : positions(a),
+    h: Array.from({ length: a.nLayer }, (_, i) => blockSpecs(a, i, make)),
+    lnF: a.finalNorm ? make.norm(lnF) : undefined,
+    lmHead: a.tied ? undefined : make.table(head),
+    lmHeadBias: a.bias.lmHead ? make.vector(`${lmHead[0]}.bias`, a.vocabSize) : undefined,
+  };
+}
+
+/** The tensors of layer `i`. */
+function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMaker) {
+  const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms } = a;
   const names = NAMES[a.family];
+  const at = `${names.layers}.${i}.`;
+  /** A norm of the families whose norms are in one of these places. */
+  const normAt = (places: readonly NormPlaces[], name?: string) =>
+    name && places.includes(norms) ? norm(at + name) : undefined;
+  const qkNorm = (heads: number, name?: string) =>
+    a.qkNorm && name ? norm(at + name, a.qkNorm === "row" ? heads * D : D) : undefined;
+  const fc = { name: at + names.fc, of: names.up === names.fc ? 2 * F : F, start: 0, count: F };
+  const up = { ...fc, name: at + names.up, start: fc.of - F };
+  return {
+    ln1: normAt(["pre", "both"], names.ln1),
+    cAttn: layer(qkvParts(a, at), (H + 2 * G) * D, C, a.bias.qkv),
+    qNorm: qkNorm(H, names.qNorm),
+    kNorm: qkNorm(G, names.kNorm),
+    attnProj: linear(at + names.attnProj, C, H * D, a.bias.attnProj),
+    lnAttn: normAt(["post", "both"], names.lnAttn),
+    lnAttnSum: normAt(["sum"], names.ln1),
+    ln2: a.parallel === 1 ? undefined : normAt(["pre", "both"], names.ln2),
+    cFc: layer([fc], F, C, a.bias.mlp),
+    cUp: a.gated ? layer([up], F, C, a.bias.mlp) : undefined,
+    mlpProj: linear(at + names.mlpProj, C, F, a.bias.mlp),
+    lnMlp: normAt(["post", "both"], names.lnMlp),
+    lnMlpSum: normAt(["sum"], names.ln2),
+  };
+}
+
+type SpecMaker = ReturnType<typeof specMaker>;
+
+/**
+ * Makes specs of each kind: a table, a vector, a norm, a linear layer of one tensor or of parts.
+ */
+function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Architecture) {
+  const { transposed } = NAMES[family];
   const tensor = (parts: readonly Part[], suffix: string, N: number, K?: number): WeightSpec => {
     const runs = parts.map(({ name, ...rows }) => ({ names: [name + suffix], ...rows }));
     const isWhole = runs.length === 1 && runs[0].of === N;
     return {
       names: runs[0].names,
       shape: K ? [N, K] : [N],
-      stored: K && names.transposed ? "KN" : "NK",
+      stored: K && transposed ? "KN" : "NK",
       ...!isWhole && { runs },
     };
   };
-  const layer = (parts: readonly Part[], N: number, K: number, bias: boolean): LayerSpec => ({
-    weight: tensor(parts, ".weight", N, K),
-    bias: bias ? tensor(parts, ".bias", N) : undefined,
-  });
   const whole = (name: string, N: number): Part[] => [{ name, of: N, start: 0, count: N }];
-  const linear = (name: string, N: number, K: number, bias: boolean) =>
-    layer(whole(name, N), N, K, bias);
-  const norm = (name: string, N = C): LayerSpec => ({
-    weight: { ...tensor(whole(name, N), ".weight", N), initial: 1 - offset },
-    bias: a.bias.norm ? tensor(whole(name, N), ".bias", N) : undefined,
+  const layer = (parts: readonly Part[], N: number, K: number, hasBias: boolean): LayerSpec => ({
+    weight: tensor(parts, ".weight", N, K),
+    bias: hasBias ? tensor(parts, ".bias", N) : undefined,
   });
-  const embedding = `${names.wte}.weight`;
-  const head = names.lmHead.map((name) => `${name}.weight`);
-  const table = (names: readonly string[]): WeightSpec => ({
-    names,
-    shape: [a.vocabSize, C],
-    stored: "NK",
-  });
-  const block = (i: number) => {
-    const at = `${names.layers}.${i}.`;
-    /** A norm that stands in one of these places. */
-    const normAt = (places: string, name?: string) =>
-      name && places.split(" ").includes(norms) ? norm(at + name) : undefined;
-    const qkNorm = (heads: number, name?: string) =>
-      a.qkNorm && name ? norm(at + name, a.qkNorm === "row" ? heads * D : D) : undefined;
-    const fc = { name: at + names.fc, of: names.up === names.fc ? 2 * F : F, start: 0, count: F };
-    return {
-      ln1: normAt("pre both", names.ln1),
-      cAttn: layer(qkvParts(a, at), (H + 2 * G) * D, C, a.bias.qkv),
-      qNorm: qkNorm(H, names.qNorm),
-      kNorm: qkNorm(G, names.kNorm),
-      attnProj: linear(at + names.attnProj, C, H * D, a.bias.attnProj),
-      lnAttn: normAt("post both", names.lnAttn),
-      lnAttnSum: normAt("sum", names.ln1),
-      ln2: a.parallel === 1 ? undefined : normAt("pre both", names.ln2),
-      cFc: layer([fc], F, C, a.bias.mlp),
-      cUp: a.gated
-        ? layer([{ ...fc, name: at + names.up, start: fc.of - F }], F, C, a.bias.mlp)
-        : undefined,
-      mlpProj: linear(at + names.mlpProj, C, F, a.bias.mlp),
-      lnMlp: normAt("post both", names.lnMlp),
-      lnMlpSum: normAt("sum", names.ln2),
-    };
-  };
   return {
-    wte: table(a.tied ? [embedding, ...head] : [embedding]),
-    wpe: a.rope ? undefined : positions(a),
-    h: Array.from({ length: a.nLayer }, (_, i) => block(i)),
-    lnF: a.finalNorm ? norm(names.lnF) : undefined,
-    lmHead: a.tied ? undefined : table(head),
-    lmHeadBias: a.bias.lmHead
-      ? tensor(whole(names.lmHead[0], a.vocabSize), ".bias", a.vocabSize)
-      : undefined,
+    layer,
+    linear: (name: string, N: number, K: number, hasBias: boolean) =>
+      layer(whole(name, N), N, K, hasBias),
+    vector: (name: string, N: number) => tensor(whole(name, N), "", N),
+    norm: (name: string, N = C): LayerSpec => ({
+      weight: { ...tensor(whole(name, N), ".weight", N), initial: 1 - offset },
+      bias: bias.norm ? tensor(whole(name, N), ".bias", N) : undefined,
+    }),
+    table: (names: readonly string[]): WeightSpec => ({
+      names,
+      shape: [vocabSize, C],
+      stored: "NK",
+    }),
   };
 }
 
@@ -140,9 +152,7 @@ function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at
   return [0, 1, 2].map((part) => ({ name, start: part * D, ...pieces }));
 }
 
-/**
- * Learned positions. Rows before the first one are never looked up, and are left in the file (OPT).
- */
+/** Learned positions; OPT's two rows before the first are never looked up, and not read. */
 function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): WeightSpec {
   const names = [`${NAMES[family].wpe}.weight`];
   const of = blockSize + positionOffset;
