@@ -35,7 +35,7 @@ export interface MemoryEstimate {
     /** The dtype that every weight is kept in. */
     readonly dtype?: WeightDtype;
     /** What the model is to run on. */
-    readonly backend?: RunSize["backend"];
+    readonly backend?: Pick<Backend, "nominalFlops" | "scratchBytes">;
   }): MemoryEstimate;
 }
 

@@ -13,11 +13,11 @@ import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } fro
 
 export type { Recorder, Segment, Step };
 
-/** Names of the backends, the fastest on most machines first. */
-export const BACKEND_NAMES = ["webgpu", "wasm", "js"] as const;
-
 /** Name of a backend. */
-export type BackendName = typeof BACKEND_NAMES[number];
+export type BackendName = "webgpu" | "wasm" | "js";
+
+/** Names of the backends, the fastest on most machines first. */
+export const BACKEND_NAMES: readonly BackendName[] = ["webgpu", "wasm", "js"];
 
 /** Sizes of a model's tensors, from which the scratch of its passes follows. */
 export interface TensorSizes {

@@ -13,11 +13,11 @@ import type { Format } from "./format.ts";
 export { BYTES, hostArray, hostView } from "./elements.ts";
 export type { Chunk, Format } from "./format.ts";
 
-/** Every format, by the name that files give it. */
-export const FORMATS = { F32, F16, BF16 } satisfies Record<string, Format>;
-
 /** The dtypes that a weight may be stored in. */
-export type WeightDtype = keyof typeof FORMATS;
+export type WeightDtype = "F32" | "F16" | "BF16";
+
+/** Every format, by the name that files give it. */
+export const FORMATS = { F32, F16, BF16 } satisfies Record<WeightDtype, Format>;
 
 /**
  * A matrix [N, K] in the layout that its backend likes best; y = x · Wᵀ gives N numbers for K.
