@@ -1,6 +1,7 @@
 /**
- * WebAssembly put together in TypeScript, so that a kernel reads like the loop that it is: functions with variables, loops and
- * conditions, and a module of them. Their operations are in `instructions.ts`.
+ * WebAssembly put together in TypeScript, so that a kernel reads like the loop that it is:
+ * functions with variables, loops and conditions, and a module of them. Their operations are in
+ * `instructions.ts`.
  *
  * The encodings are those of the WebAssembly specification, core 2.0.
  *
@@ -8,23 +9,31 @@
  */
 import {
   codeOf,
+  type Effect,
   type Func,
-  i32,
-  type Local,
+  Local,
   memoryArgument,
   type Operand,
   type Result,
   simd,
-  TYPE_CODE,
+  type Types,
   unsignedLeb,
-  type Value,
+  Value,
   type ValueType,
 } from "./instructions.ts";
-import { moduleText } from "./text.ts";
+import { type LocalNames, moduleText } from "./text.ts";
 
 export * from "./instructions.ts";
 
-type Locals<P extends readonly ValueType[]> = { [I in keyof P]: Local<P[I]> };
+type Locals<P> = { readonly [I in keyof P]: P[I] extends ValueType ? Local<P[I]> : never };
+
+/** How the binary format spells a type. */
+const TYPE_CODE: Readonly<Record<ValueType, number>> = {
+  i32: 0x7f,
+  f32: 0x7d,
+  f64: 0x7c,
+  v128: 0x7b,
+};
 
 const STORE_CODE: Readonly<Record<ValueType, readonly number[]>> = {
   i32: [0x36],
@@ -36,7 +45,10 @@ const [BLOCK_VOID, END] = [0x40, 0x0b];
 /** Pages of 64 KiB that a 32-bit address reaches. */
 const MAX_PAGES = 65536;
 
-/** Bytes that are written one behind the other: as arrays of numbers, a plan's code would take ten times the place. */
+/**
+ * Bytes that are written one behind the other: as arrays of numbers, a plan's code would take ten
+ * times the place.
+ */
 class Bytes {
   #bytes = new Uint8Array(64);
   #length = 0;
@@ -63,26 +75,51 @@ class Bytes {
 
 /** The body of a function while it is written. */
 export class FunctionBuilder {
-  readonly #types: ValueType[];
+  readonly #locals: Local<ValueType>[] = [];
+  readonly #names: string[] = [];
   readonly #params: number;
   readonly #code = new Bytes();
 
-  constructor(params: readonly ValueType[]) {
-    this.#types = [...params];
+  /** @param params names and types of the parameters, in order. */
+  constructor(params: readonly (readonly [name: string, type: ValueType])[]) {
+    for (const [name, type] of params) this.local(type, name);
     this.#params = params.length;
   }
 
-  /** A new variable, which starts at zero. */
-  local<T extends ValueType>(type: T): Local<T> {
-    return variable(type, this.#types.push(type) - 1);
+  /** A new variable, which starts at zero. Its name is for the module's text alone. */
+  local<T extends ValueType>(type: T, name = `_${this.#locals.length}`): Local<T> {
+    const local = new Local(type, this.#locals.length, (code) => this.#emit(code));
+    this.#locals.push(local);
+    this.#names.push(name);
+    return local;
+  }
+
+  /** New variables by name: `const { row, end } = f.locals(ints("row", "end"))`. */
+  locals<P extends Types>(types: P): Locals<P> {
+    const entries = Object.entries(types);
+    return Object.fromEntries(entries.map(([n, type]) => [n, this.local(type, n)])) as Locals<P>;
+  }
+
+  /** New variables by number. */
+  array<T extends ValueType>(type: T, name: string, length: number): Local<T>[] {
+    return Array.from({ length }, (_, i) => this.local(type, `${name}${i}`));
+  }
+
+  /** The parameters and variables so far, in order. */
+  get all(): readonly Local<ValueType>[] {
+    return this.#locals;
+  }
+
+  get names(): readonly string[] {
+    return this.#names;
   }
 
   set<T extends ValueType>(local: Local<T>, value: Operand<T>): void {
-    this.#emit(codeOf(local.type, value), [0x21, ...unsignedLeb(local.index)]);
+    local.set(value);
   }
 
   /** Calls for the effect alone. */
-  do(code: Value<"void">): void {
+  do(code: Effect): void {
     this.#emit(code.code);
   }
 
@@ -123,18 +160,18 @@ export class FunctionBuilder {
     step: number,
     body: () => void,
   ): void {
-    this.set(i, from);
-    this.while(i32.ltU(i, to), () => {
+    i.set(from);
+    this.while(i.lt(to), () => {
       body();
-      this.set(i, i32.add(i, step));
+      i.advance(step);
     });
   }
 
   /** The function's entry of the code section. */
-  toBytes(result: Value<Result> | void): Uint8Array {
+  toBytes(result: Value<ValueType> | void): Uint8Array {
     this.#emit(result?.code ?? [], [END]);
-    const types = this.#types.slice(this.#params);
-    const locals = [...unsignedLeb(types.length), ...types.flatMap((type) => [1, TYPE_CODE[type]])];
+    const types = this.#locals.slice(this.#params).map(({ type }) => TYPE_CODE[type]);
+    const locals = [...unsignedLeb(types.length), ...types.flatMap((type) => [1, type])];
     const code = this.#code.written;
     return new Bytes().push(unsignedLeb(locals.length + code.length), locals, code).written.slice();
   }
@@ -144,28 +181,33 @@ export class FunctionBuilder {
   }
 }
 
-function variable<T extends ValueType>(type: T, index: number): Local<T> {
-  return { type, index, code: [0x20, ...unsignedLeb(index)] };
-}
-
 /** A variable of a module. */
 export interface Global {
   readonly get: Value<"i32">;
-  readonly set: (value: Operand<"i32">) => Value<"void">;
+  readonly set: (value: Operand<"i32">) => Effect;
 }
 
-/** A module over one memory, which it imports as `env.memory`; one that threads share is of another type, and has a maximum. */
+type Build<R extends Result, P extends readonly unknown[]> = (
+  f: FunctionBuilder,
+  ...params: P
+) => R extends ValueType ? Value<R> : void;
+
+/**
+ * A module over one memory, which it imports as `env.memory`; one that threads share is of another
+ * type, and has a maximum.
+ */
 export class ModuleBuilder {
   readonly #signatures: number[][] = [];
   readonly #imports: number[][];
   readonly #globals: number[][] = [];
   readonly #exports: number[][] = [];
   readonly #bodies: (Uint8Array | null)[] = [];
+  readonly #names: (readonly string[])[] = [];
 
   /**
    * @param shared whether threads share the memory.
-   * @param pages that the memory has at least. Where an engine tests every access (Deno's does), it tests the offset too if that
-   * is beyond them.
+   * @param pages that the memory has at least. Where an engine tests every access (Deno's does), it
+   * tests the offset too if that is beyond them.
    */
   constructor(readonly shared = false, pages = 0) {
     const least = unsignedLeb(pages);
@@ -174,7 +216,7 @@ export class ModuleBuilder {
   }
 
   /** A function of the host, as `env.<field>`. Imports come before all definitions. */
-  import<const P extends readonly ValueType[], R extends Result>(
+  import<const P extends Types | readonly ValueType[], R extends Result>(
     field: string,
     params: P,
     result: R,
@@ -187,24 +229,40 @@ export class ModuleBuilder {
     return func;
   }
 
-  /** `build` writes the body and gives back the result, if there is one. */
+  /**
+   * A function of named parameters, in their order. `build` writes the body and returns the result,
+   * if there is one: `m.define(ints("a", "b"), "i32", (f, { a, b }) => a.plus(b))`.
+   */
+  define<const P extends Types, R extends Result>(
+    params: P,
+    result: R,
+    build: Build<R, [params: Locals<P>]>,
+  ): Func<P, R>;
   define<const P extends readonly ValueType[], R extends Result>(
     params: P,
     result: R,
-    build: (
-      f: FunctionBuilder,
-      ...params: Locals<P>
-    ) => R extends ValueType ? Value<R> : void,
+    build: Build<R, Locals<P>>,
+  ): Func<P, R>;
+  define<P extends Types | readonly ValueType[], R extends Result>(
+    params: P,
+    result: R,
+    build: unknown,
   ): Func<P, R> {
     const func = this.#declare(params, result);
     const place = this.#bodies.push(null) - 1; // it may define others
-    const f = new FunctionBuilder(params);
-    const locals = params.map((type, index) => variable(type, index)) as unknown as Locals<P>;
-    this.#bodies[place] = f.toBytes(build(f, ...locals));
+    const positional = Array.isArray(params);
+    const f = new FunctionBuilder(
+      positional ? params.map((type, i) => [`_${i}`, type]) : Object.entries(params),
+    );
+    const all = f.all.map((local, i) => [f.names[i], local] as const);
+    const args = positional ? all.map(([, local]) => local) : [Object.fromEntries(all)];
+    const written = build as (f: FunctionBuilder, ...args: unknown[]) => Value<ValueType> | void;
+    this.#bodies[place] = f.toBytes(written(f, ...args));
+    this.#names[func.index] = f.names;
     return func;
   }
 
-  export(field: string, func: Func<readonly ValueType[], Result>): void {
+  export(field: string, func: Func<Types | readonly ValueType[], Result>): void {
     this.#exports.push([...name(field), 0, ...unsignedLeb(func.index)]);
   }
 
@@ -217,7 +275,10 @@ export class ModuleBuilder {
 
   #unprepared: Global | undefined;
 
-  /** Not zero while a thread has done nothing of an entry yet; a kernel that prepares something for all of its items clears it. */
+  /**
+   * Not zero while a thread has done nothing of an entry yet; a kernel that prepares something for
+   * all of its items clears it.
+   */
   get unprepared(): Global {
     return this.#unprepared ??= this.global();
   }
@@ -226,9 +287,14 @@ export class ModuleBuilder {
   global(): Global {
     const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);
     return {
-      get: { type: "i32", code: [0x23, ...index] },
+      get: new Value("i32", [0x23, ...index]),
       set: (value) => ({ type: "void", code: [...codeOf("i32", value), 0x24, ...index] }),
     };
+  }
+
+  /** Names of the parameters and variables of each function, by index; none of imported ones. */
+  get names(): LocalNames {
+    return this.#names;
   }
 
   toBytes(): Uint8Array<ArrayBuffer> {
@@ -250,12 +316,15 @@ export class ModuleBuilder {
 
   /** The same as text, for people who debug. */
   toText(): string {
-    return moduleText(this.toBytes());
+    return moduleText(this.toBytes(), this.names);
   }
 
   /** Function i has type i: equal types are few bytes, and this way there is nothing to look up. */
-  #declare<P extends readonly ValueType[], R extends Result>(params: P, result: R): Func<P, R> {
-    const from = params.map((type) => TYPE_CODE[type]);
+  #declare<P extends Types | readonly ValueType[], R extends Result>(
+    params: P,
+    result: R,
+  ): Func<P, R> {
+    const from = Object.values<ValueType>(params).map((type) => TYPE_CODE[type]);
     const to = result === "void" ? [] : [TYPE_CODE[result as ValueType]];
     const index = this.#signatures.push([0x60, from.length, ...from, to.length, ...to]) - 1;
     return { index, params, result };

@@ -1,9 +1,11 @@
 /**
- * The operations of the threads proposal, in the manner of `instructions.ts`: on I32 in shared memory, sequentially consistent.
+ * The operations of the threads proposal, in the manner of `instructions.ts`: on I32 in shared
+ * memory, sequentially consistent.
  *
  * @module
  */
-import { codeOf, memoryArgument, type Operand, signedLeb, type Value } from "./instructions.ts";
+import { codeOf, type Effect, memoryArgument, signedLeb, Value } from "./instructions.ts";
+import type { Operand } from "./instructions.ts";
 
 const atomic = (op: number, ...operands: Operand<"i32">[]) => [
   ...operands.flatMap((operand) => codeOf("i32", operand)),
@@ -12,8 +14,8 @@ const atomic = (op: number, ...operands: Operand<"i32">[]) => [
   ...memoryArgument(0),
 ];
 
-const value = (code: number[]): Value<"i32"> => ({ type: "i32", code });
-const effect = (code: number[]): Value<"void"> => ({ type: "void", code });
+const value = (code: number[]) => new Value("i32", code);
+const effect = (code: readonly number[]): Effect => ({ type: "void", code });
 
 export const atomics = {
   load: (address: Operand<"i32">) => value(atomic(0x10, address)),
@@ -25,7 +27,10 @@ export const atomics = {
     value(atomic(0x48, address, from, to)),
   /** Wakes all that sleep at an address. */
   wakeAll: (address: Operand<"i32">) => drop(value(atomic(0x00, address, -1))),
-  /** Sleeps while the word is `expected`, until woken or for so many nanoseconds. Only in memory that is shared. */
+  /**
+   * Sleeps while the word is `expected`, until woken or for so many nanoseconds. Only in memory
+   * that is shared.
+   */
   sleep: (address: Operand<"i32">, expected: Operand<"i32">, ns: number) =>
     drop(value([
       ...codeOf("i32", address),
@@ -39,11 +44,11 @@ export const atomics = {
 } as const;
 
 /** Computes for the effect alone. */
-export function drop({ code }: Value<"i32">): Value<"void"> {
-  return { type: "void", code: [...code, 0x1a] };
+export function drop({ code }: Value<"i32">): Effect {
+  return effect([...code, 0x1a]);
 }
 
 /** Leaves the function with a result. */
-export function leave({ code }: Value<"i32">): Value<"void"> {
-  return { type: "void", code: [...code, 0x0f] };
+export function leave({ code }: Value<"i32">): Effect {
+  return effect([...code, 0x0f]);
 }

@@ -1,16 +1,17 @@
 /**
- * What every kernel of this backend is: a function of addresses, of the step, and of the work items that it is to do.
+ * The signature of all kernels: a function of addresses, of the step, and of a range of work items.
  *
  * @module
  */
-import type { Func, FunctionBuilder, Local, ModuleBuilder } from "./assembler.ts";
+import { type FunctionBuilder, ints, type Local, type ModuleBuilder } from "./assembler.ts";
+import type { Func } from "./assembler.ts";
 
 /** Addresses of the operands, then rows, position, slot, length, begin, end: all I32. */
-export type Kernel = Func<readonly "i32"[], "void">;
+export type Kernel = Func<readonly "i32"[]>;
 
 /**
- * Work items of a run: so many, or so many for each of its rows, or for each so many keys. What an item gives does not depend on
- * who does it.
+ * Number of work items: `count`, or `count` per row, or `count` per `perKeys` cached keys. An
+ * item's result does not depend on the thread that computes it.
  */
 export interface Items {
   readonly count: number;
@@ -19,34 +20,41 @@ export interface Items {
   readonly perKeys?: number;
 }
 
-/** A kernel with what it is called with: operands, and addresses in the end. */
+/** A call of a kernel: its operands, which become addresses, and its work items. */
 export interface KernelCall<Operand> {
   readonly kernel: Kernel;
   readonly operands: readonly Operand[];
   readonly items: Items;
 }
 
-/** What a kernel is told besides its operands. */
-export interface Share {
-  readonly rows: Local<"i32">;
-  readonly position: Local<"i32">;
-  readonly slot: Local<"i32">;
-  readonly length: Local<"i32">;
-  /** The first work item … */
-  readonly begin: Local<"i32">;
-  /** … and the one behind the last. */
-  readonly end: Local<"i32">;
-}
+/** Parameters of a kernel after its operands: the step, and the work items begin … end − 1. */
+const STEP = ["rows", "position", "slot", "length", "begin", "end"] as const;
 
-/** A kernel of so many operands; one that is left out has address 0. */
+/** A kernel of named operands; one that is left out has address 0. */
+export function defineKernel<const N extends string>(
+  m: ModuleBuilder,
+  operands: readonly N[],
+  build: (
+    f: FunctionBuilder,
+    params: Readonly<Record<N | typeof STEP[number], Local<"i32">>>,
+  ) => void,
+): Kernel;
 export function defineKernel(
   m: ModuleBuilder,
   operands: number,
   build: (f: FunctionBuilder, operands: readonly Local<"i32">[], share: Share) => void,
+): Kernel;
+export function defineKernel(
+  m: ModuleBuilder,
+  operands: number | readonly string[],
+  build: (f: FunctionBuilder, ...args: never[]) => void,
 ): Kernel {
-  const params = Array.from({ length: operands + 6 }, () => "i32" as const);
-  return m.define(params, "void", (f, ...all) => {
-    const [rows, position, slot, length, begin, end] = all.slice(operands);
-    build(f, all.slice(0, operands), { rows, position, slot, length, begin, end });
+  const named = typeof operands !== "number";
+  const names = named ? operands : Array.from({ length: operands }, (_, i) => `operand${i}`);
+  const func = m.define(ints(...names, ...STEP), "void", (f, params) => {
+    const args = named ? [params] : [names.map((name) => params[name]), params];
+    build(f, ...args as never[]);
   });
+  return { ...func, params: Object.values(func.params) };
 }
+type Share = Readonly<Record<typeof STEP[number], Local<"i32">>>;

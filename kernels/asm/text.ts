@@ -1,13 +1,25 @@
 /**
- * A module's bytes as text, for people who debug: the instructions in the flat form of WebAssembly's text format, one a line.
+ * A module's bytes as text, for people who debug: the instructions in the flat form of
+ * WebAssembly's text format, one a line.
  *
- * It reads what `assembler.ts` writes: sections of types, imports, functions, globals, exports and code, and the operations that kernels use.
+ * It reads what `assembler.ts` writes: sections of types, imports, functions, globals, exports and
+ * code, and the operations that kernels use.
  *
  * @module
  */
 
 /** What stands behind an operation's code. */
-type Immediate = "index" | "memory" | "i32" | "i64" | "f32" | "f64" | "block" | "lane" | "bytes";
+type Immediate =
+  | "index"
+  | "local"
+  | "memory"
+  | "i32"
+  | "i64"
+  | "f32"
+  | "f64"
+  | "block"
+  | "lane"
+  | "bytes";
 
 /** Name, code behind the prefix if there is one, immediates. */
 type Row = readonly [name: string, code: number, ...immediates: Immediate[]];
@@ -23,9 +35,9 @@ const PLAIN: readonly Row[] = [
   ["call", 0x10, "index"],
   ["drop", 0x1a],
   ["select", 0x1b],
-  ["local.get", 0x20, "index"],
-  ["local.set", 0x21, "index"],
-  ["local.tee", 0x22, "index"],
+  ["local.get", 0x20, "local"],
+  ["local.set", 0x21, "local"],
+  ["local.tee", 0x22, "local"],
   ["global.get", 0x23, "index"],
   ["global.set", 0x24, "index"],
   ["i32.load", 0x28, "memory"],
@@ -205,12 +217,15 @@ export interface ModuleText {
   readonly functions: ReadonlyMap<number, FunctionText>;
 }
 
+/** Names of the parameters and variables of each function of a module, by index. */
+export type LocalNames = readonly (readonly string[])[];
+
 /**
  * The text of a module.
  * @throws {TypeError} If it has an operation that no kernel uses.
  */
-export function moduleText(bytes: Uint8Array): string {
-  const { head, exports, functions } = readModule(bytes);
+export function moduleText(bytes: Uint8Array, names: LocalNames): string {
+  const { head, exports, functions } = readModule(bytes, names);
   const bodies = [...functions.values()].flatMap(({ lines }) => lines);
   return ["(module", ...head, ...exports, ...bodies, ")", ""].join("\n");
 }
@@ -239,19 +254,16 @@ export function functionText(
  * Reads the parts of a module.
  * @throws {TypeError} If it has an operation that no kernel uses.
  */
-export function readModule(bytes: Uint8Array): ModuleText {
+export function readModule(bytes: Uint8Array, names: LocalNames): ModuleText {
   const reader = new Reader(bytes);
   reader.take(8); // magic and version
   const head: string[] = [];
   const exports: string[] = [];
   const functions = new Map<number, FunctionText>();
-  let signatures: string[] = [];
+  let signatures: Signature[] = [];
   let types: number[] = [];
   /** Functions so far; imported ones come first. */
   let imported = 0;
-  const signatureOf = (params: readonly string[], results: readonly string[]) =>
-    (params.length > 0 ? ` (param ${params.join(" ")})` : "") +
-    (results.length > 0 ? ` (result ${results.join(" ")})` : "");
   const limits = () => {
     const flags = reader.byte();
     const least = reader.unsigned();
@@ -261,7 +273,7 @@ export function readModule(bytes: Uint8Array): ModuleText {
     1: () => {
       signatures = reader.list(() => {
         reader.byte(); // a function's type
-        return signatureOf(reader.types(), reader.types());
+        return { params: reader.types(), results: reader.types() };
       });
     },
     2: () => {
@@ -269,7 +281,7 @@ export function readModule(bytes: Uint8Array): ModuleText {
         const field = `"${reader.name()}" "${reader.name()}"`;
         const what = reader.byte() === 2
           ? `(memory ${limits()})`
-          : `(func $${imported++}${signatures[reader.unsigned()]})`;
+          : `(func $${imported++}${signatureText(signatures[reader.unsigned()])})`;
         head.push(`  (import ${field} ${what})`);
       });
     },
@@ -293,7 +305,13 @@ export function readModule(bytes: Uint8Array): ModuleText {
       const bodies = reader.list(() => reader.take(reader.unsigned()));
       for (const [i, body] of bodies.entries()) {
         const index = imported + i;
-        const lines = [`  (func $${index}${signatures[types[i]]}`, ...bodyText(body), "  )"];
+        const signature = signatures[types[i]];
+        const named = unique(names[index]);
+        const lines = [
+          `  (func $${index}${signatureText(signature, named)}`,
+          ...bodyText(body, named, signature.params.length),
+          "  )",
+        ];
         const callees = lines.map((line) => /^ *call (\d+)$/.exec(line)?.[1])
           .filter((callee) => callee !== undefined).map(Number);
         functions.set(index, { lines, bytes: body.length, callees });
@@ -309,14 +327,30 @@ export function readModule(bytes: Uint8Array): ModuleText {
   return { head, exports, functions };
 }
 
+interface Signature {
+  readonly params: readonly string[];
+  readonly results: readonly string[];
+}
+
+/** A function's parameters and results; imported functions have no names of parameters. */
+function signatureText({ params, results }: Signature, names?: readonly string[]): string {
+  return params.map((type, i) => ` (param ${names ? `$${names[i]} ` : ""}${type})`).join("") +
+    results.map((type) => ` (result ${type})`).join("");
+}
+
+/** Names of a function's variables: one that is used already gets the variable's number. */
+function unique(names: readonly string[]): string[] {
+  return names.map((name, i) => names.indexOf(name) < i ? `${name}_${i}` : name);
+}
+
 /** The lines of a function's body, its variables first. */
-function bodyText(body: Uint8Array): string[] {
+function bodyText(body: Uint8Array, names: readonly string[], params: number): string[] {
   const reader = new Reader(body);
   const locals = reader.list(() => Array(reader.unsigned()).fill(TYPES[reader.byte()])).flat();
-  const lines = locals.length > 0 ? [`    (local ${locals.join(" ")})`] : [];
+  const lines = locals.map((type, i) => `    (local $${names[params + i]} ${type})`);
   let depth = 2;
   while (reader.at < body.length - 1) { // the last one ends the function
-    const text = instruction(reader);
+    const text = instruction(reader, names);
     if (text === "end" || text === "else") depth--;
     lines.push("  ".repeat(depth) + text);
     if (text === "loop" || text === "if" || text === "else") depth++;
@@ -324,7 +358,7 @@ function bodyText(body: Uint8Array): string[] {
   return lines;
 }
 
-function instruction(reader: Reader): string {
+function instruction(reader: Reader, names: readonly string[] = []): string {
   const first = reader.byte();
   const kind = first === 0xfd ? "simd" : first === 0xfe ? "atomic" : "plain";
   const code = kind === "plain" ? first : reader.unsigned();
@@ -335,14 +369,20 @@ function instruction(reader: Reader): string {
     );
   }
   const [name, , ...immediates] = row;
-  return [name, ...immediates.map((immediate) => immediateText(reader, immediate))]
+  return [name, ...immediates.map((immediate) => immediateText(reader, immediate, names))]
     .filter((part) => part !== "").join(" ");
 }
 
-function immediateText(reader: Reader, immediate: Immediate): string {
+function immediateText(
+  reader: Reader,
+  immediate: Immediate,
+  names: readonly string[],
+): string {
   switch (immediate) {
     case "index":
       return `${reader.unsigned()}`;
+    case "local":
+      return `$${names[reader.unsigned()]}`;
     case "memory": {
       reader.unsigned(); // alignment
       const offset = reader.unsigned();

@@ -25,7 +25,7 @@ import {
   type StoredOrder,
   type Tensor,
 } from "../tensor.ts";
-import { functionText, moduleText, readModule } from "../asm/text.ts";
+import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
 import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
@@ -274,7 +274,8 @@ class WasmBackend implements Backend {
         mark: imported,
       });
       const bytes = target.module.toBytes();
-      const texts = () => programTexts(bytes, calls, lowered);
+      const { names } = target.module;
+      const texts = () => programTexts({ bytes, names }, calls, lowered);
       const plan = await this.#compile(bytes, { texts, free, mark });
       return { plan, calls, lowered };
     } catch (error) {
@@ -371,11 +372,11 @@ class WasmBackend implements Backend {
 
 /** The kernels of a module, each with the functions that it calls, and the module as a whole. */
 function programTexts(
-  bytes: Uint8Array,
+  { bytes, names }: { readonly bytes: Uint8Array; readonly names: LocalNames },
   calls: readonly Call[],
   lowered: readonly (readonly Entry[])[],
 ): KernelText[] {
-  const module = readModule(bytes);
+  const module = readModule(bytes, names);
   const codes = new Map<number, Code>();
   const codeOf = ({ kernel: { index } }: Entry): Code => {
     const code = codes.get(index) ?? functionText(module, index);
@@ -385,7 +386,7 @@ function programTexts(
   const program = { op: "program", name: "program", language: "wat", calls: 1 } as const;
   return [
     ...kernelTexts(calls, lowered, "wat", codeOf),
-    { ...program, bytes: bytes.length, text: moduleText(bytes) },
+    { ...program, bytes: bytes.length, text: moduleText(bytes, names) },
   ];
 }
 

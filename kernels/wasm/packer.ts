@@ -17,8 +17,9 @@ import {
   ModuleBuilder,
   simd,
   v128,
+  Value,
 } from "../asm/assembler.ts";
-import type { Local, Value } from "../asm/assembler.ts";
+import type { Local } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import type { Kernel } from "../asm/kernel.ts";
 import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
@@ -386,7 +387,7 @@ function zip(a: Value<"v128">, b: Value<"v128">, size: number, half: 0 | 1): Val
 
 /** Lanes of two vectors, by their bytes: those of the second count from 16. */
 function shuffle(a: Value<"v128">, b: Value<"v128">, bytes: readonly number[]): Value<"v128"> {
-  return { type: "v128", code: [...a.code, ...b.code, ...simd(13), ...bytes] };
+  return new Value("v128", [...a.code, ...b.code, ...simd(13), ...bytes]);
 }
 
 /** Bytes of lanes of `size` bytes. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { KernelText } from "../../kernels/backend.ts";
 import { functionText, readModule } from "../../kernels/asm/text.ts";
-import { call, i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
+import { call, i32, ints, ModuleBuilder } from "../../kernels/asm/assembler.ts";
 import { openJsBackend } from "../../kernels/js/backend.ts";
 import { loadModel } from "../../engine/load.ts";
 import type { Model } from "../../engine/model.ts";
@@ -72,23 +72,27 @@ Deno.test("shaders() forgets a plan that is disposed of, and is missing on js", 
 Deno.test("functionText() has a function and what it calls, numbered alike in every module", () => {
   const textIn = (others: number) => {
     const m = new ModuleBuilder();
-    for (let i = 0; i < others; i++) m.define([], "i32", () => i32.const(i));
-    const twice = m.define(["i32"], "i32", (_, x) => i32.add(x, x));
-    m.define([], "i32", () => i32.const(7));
-    const func = m.define(["i32"], "i32", (_, x) => call(twice, call(twice, x)));
-    return functionText(readModule(m.toBytes()), func.index);
+    for (let i = 0; i < others; i++) m.define({}, "i32", () => i32.const(i));
+    const twice = m.define(ints("x"), "i32", (_, { x }) => x.plus(x));
+    m.define({}, "i32", () => i32.const(7));
+    const func = m.define(
+      ints("y"),
+      "i32",
+      (_, { y }) => call(twice, { x: call(twice, { x: y }) }),
+    );
+    return functionText(readModule(m.toBytes(), m.names), func.index);
   };
   const { text, bytes } = textIn(0);
   assert.deepEqual(textIn(12), { text, bytes });
   assert.equal(
     text,
-    `  (func $0 (param i32) (result i32)
-    local.get 0
-    local.get 0
+    `  (func $0 (param $x i32) (result i32)
+    local.get $x
+    local.get $x
     i32.add
   )
-  (func $1 (param i32) (result i32)
-    local.get 0
+  (func $1 (param $y i32) (result i32)
+    local.get $y
     call 0
     call 0
   )

@@ -4,6 +4,7 @@ import {
   f32,
   f32x4,
   i32,
+  ints,
   ModuleBuilder,
   signedLeb,
   unsignedLeb,
@@ -52,7 +53,7 @@ Deno.test("signedLeb() keeps the sign when the last byte's bit 6 would lie", () 
 
 Deno.test("toBytes() gives the known bytes when a module adds two numbers", () => {
   const m = new ModuleBuilder();
-  m.export("add", m.define(["i32", "i32"], "i32", (_, a, b) => i32.add(a, b)));
+  m.export("add", m.define(ints("a", "b"), "i32", (_, { a, b }) => a.plus(b)));
   assert.deepEqual([...m.toBytes()], [
     ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
     ...[0x01, 0x07, 0x01, 0x60, 0x02, 0x7f, 0x7f, 0x01, 0x7f], // type: (i32, i32) → i32
@@ -60,29 +61,30 @@ Deno.test("toBytes() gives the known bytes when a module adds two numbers", () =
     ...[0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 0x02, 0x00, 0x00], // memory, of 0 pages or more
     ...[0x03, 0x02, 0x01, 0x00], // function: of type 0
     ...[0x07, 0x07, 0x01, 0x03, 0x61, 0x64, 0x64, 0x00, 0x00], // export: add
-    ...[0x0a, 0x09, 0x01, 0x07, 0x00, 0x20, 0x00, 0x20, 0x01, 0x6a, 0x0b], // local.get 0, 1, i32.add
+    ...[0x0a, 0x09, 0x01, 0x07, 0x00], // code: one function, without variables
+    ...[0x20, 0x00, 0x20, 0x01, 0x6a, 0x0b], // local.get 0, local.get 1, i32.add, end
   ]);
   assert.equal(exportsOf(m).add(40, 2), 42);
 });
 
 Deno.test("for() does not enter the body when there is nothing to walk", () => {
   const m = new ModuleBuilder();
-  const turns = m.define(["i32", "i32"], "i32", (f, from, to) => {
-    const [i, count] = [f.local("i32"), f.local("i32")];
-    f.for(i, from, to, 3, () => f.set(count, i32.add(count, 1)));
+  const iterations = m.define(ints("from", "to"), "i32", (f, { from, to }) => {
+    const { i, count } = f.locals(ints("i", "count"));
+    f.for(i, from, to, 3, () => count.advance(1));
     return count;
   });
-  m.export("turns", turns);
-  const { turns: run } = exportsOf(m);
+  m.export("iterations", iterations);
+  const { iterations: run } = exportsOf(m);
   assert.deepEqual([run(5, 5), run(5, 6), run(5, 8), run(5, 9)], [0, 1, 1, 2]);
   assert.equal(run(2 ** 31 - 1, 2 ** 31 + 1), 1, "addresses go beyond 2 GiB");
 });
 
 Deno.test("if() runs the other branch when its condition is zero", () => {
   const m = new ModuleBuilder();
-  const sign = m.define(["f32"], "i32", (f, x) => {
-    const result = f.local("i32");
-    f.if(f32.gt(x, 0), () => f.set(result, 1), () => f.set(result, -1));
+  const sign = m.define({ x: "f32" }, "i32", (f, { x }) => {
+    const result = f.local("i32", "result");
+    f.if(x.gt(0), () => result.set(1), () => result.set(-1));
     return result;
   });
   m.export("sign", sign);
@@ -92,25 +94,26 @@ Deno.test("if() runs the other branch when its condition is zero", () => {
 
 Deno.test("call() reaches the host and the module's own functions", () => {
   const m = new ModuleBuilder();
-  const half = m.import("half", ["f64"], "f64");
-  const quarter = m.define(["f64"], "f64", (_, x) => call(half, call(half, x)));
-  m.export("quarter", m.define(["f64"], "f64", (_, x) => call(quarter, x)));
+  const half = m.import("half", { x: "f64" }, "f64");
+  const ofX = { x: "f64" } as const;
+  const quarter = m.define(ofX, "f64", (_, { x }) => call(half, { x: call(half, { x }) }));
+  m.export("quarter", m.define(ofX, "f64", (_, { x }) => call(quarter, { x })));
   assert.equal(exportsOf(m).quarter(6), 1.5);
 });
 
 Deno.test("import() throws when a function is defined already", () => {
   const m = new ModuleBuilder();
-  m.define([], "void", () => {});
+  m.define({}, "void", () => {});
   assert.throws(
-    () => m.import("late", [], "void"),
+    () => m.import("late", {}, "void"),
     /Cannot import "late": expected imports before/,
   );
 });
 
 Deno.test("store() and load() move vectors when the address is odd", () => {
   const m = new ModuleBuilder();
-  const double = m.define(["i32"], "void", (f, at) => {
-    f.store(at, f32x4.add(v128.load(at), v128.load(at)));
+  const double = m.define(ints("at"), "void", (f, { at }) => {
+    f.store(at, v128.load(at).plus(v128.load(at)));
     f.storeLane(at, f32x4.splat(7), 2, 8);
   });
   m.export("double", double);
@@ -126,9 +129,9 @@ Deno.test("store() and load() move vectors when the address is odd", () => {
 
 Deno.test("local() counts on when a function has more variables than a byte can number", () => {
   const m = new ModuleBuilder();
-  const sum = m.define(["i32"], "i32", (f, x) => {
-    const locals = Array.from({ length: 300 }, () => f.local("i32"));
-    for (const [i, local] of locals.entries()) f.set(local, i32.add(i > 0 ? locals[i - 1] : x, 1));
+  const sum = m.define(ints("x"), "i32", (f, { x }) => {
+    const locals = f.array("i32", "sum", 300);
+    for (const [i, local] of locals.entries()) local.set((i > 0 ? locals[i - 1] : x).plus(1));
     return locals[299];
   });
   m.export("sum", sum);
@@ -141,8 +144,8 @@ Deno.test("global() keeps its value from call to call", () => {
   const count = m.global();
   m.export(
     "next",
-    m.define([], "i32", (f) => {
-      f.do(count.set(i32.add(count.get, 5)));
+    m.define({}, "i32", (f) => {
+      f.do(count.set(count.get.plus(5)));
       return count.get;
     }),
   );
@@ -152,12 +155,12 @@ Deno.test("global() keeps its value from call to call", () => {
 
 Deno.test("toText() tells what a module does when it has each kind of part", () => {
   const m = new ModuleBuilder(true, 3);
-  const half = m.import("half", ["f64"], "f64");
-  const func = m.define(["i32"], "i32", (f, x) => {
-    const v = f.local("v128");
-    f.for(x, x, -8, 4, () => f.set(v, f32x4.relaxedMadd(v, v128.load(x, 300), f32x4.splat(0.5))));
-    f.if(i32.eqz(x), () => f.storeLane(x, v, 3, 12), () => f.do(m.thread.set(7)));
-    return i32.truncF32U(f32.demoteF64(call(half, 2 ** 70)));
+  const half = m.import("half", { x: "f64" }, "f64");
+  const func = m.define(ints("x"), "i32", (f, { x }) => {
+    const sum = f.local("v128", "sum");
+    f.for(x, x, -8, 4, () => sum.set(f32x4.relaxedMadd(sum, v128.load(x, 300), 0.5)));
+    f.if(x.eqz(), () => f.storeLane(x, sum, 3, 12), () => f.do(m.thread.set(7)));
+    return i32.truncF32U(f32.demoteF64(call(half, { x: 2 ** 70 })));
   });
   m.export("func", func);
   assert.equal(
@@ -167,37 +170,37 @@ Deno.test("toText() tells what a module does when it has each kind of part", () 
   (import "env" "half" (func $0 (param f64) (result f64)))
   (global (mut i32) (i32.const 0))
   (export "func" (func $1))
-  (func $1 (param i32) (result i32)
-    (local v128)
-    local.get 0
-    local.set 0
-    local.get 0
+  (func $1 (param $x i32) (result i32)
+    (local $sum v128)
+    local.get $x
+    local.set $x
+    local.get $x
     i32.const -8
     i32.lt_u
     if
       loop
-        local.get 1
-        local.get 0
+        local.get $sum
+        local.get $x
         v128.load offset=300
         f32.const 0.5
         f32x4.splat
         f32x4.relaxed_madd
-        local.set 1
-        local.get 0
+        local.set $sum
+        local.get $x
         i32.const 4
         i32.add
-        local.set 0
-        local.get 0
+        local.set $x
+        local.get $x
         i32.const -8
         i32.lt_u
         br_if 0
       end
     end
-    local.get 0
+    local.get $x
     i32.eqz
     if
-      local.get 0
-      local.get 1
+      local.get $x
+      local.get $sum
       v128.store32_lane offset=12 3
     else
       i32.const 7
@@ -211,4 +214,25 @@ Deno.test("toText() tells what a module does when it has each kind of part", () 
 )
 `,
   );
+});
+
+Deno.test("toText() numbers a name when a function has it twice", () => {
+  const m = new ModuleBuilder();
+  m.define(ints("i"), "i32", (f, { i }) => {
+    const again = f.local("i32", "i");
+    const [first, second] = f.array("i32", "row", 2);
+    again.set(i);
+    second.set(first.plus(again));
+    return second;
+  });
+  const lines = m.toText().split("\n").map((line) => line.trim());
+  assert.deepEqual(lines.slice(2, -3), [
+    "(func $0 (param $i i32) (result i32)",
+    "(local $i_1 i32)",
+    "(local $row0 i32)",
+    "(local $row1 i32)",
+    ...["local.get $i", "local.set $i_1"],
+    ...["local.get $row0", "local.get $i_1", "i32.add", "local.set $row1"],
+    "local.get $row1",
+  ]);
 });
