@@ -1,6 +1,17 @@
 /**
- * What the threads of a backend tell each other, at the beginning of the memory that they share: where the program stands, which
- * run is on, and who sleeps. `program.ts` has the half that is walked in WebAssembly, `pool.ts` and `worker.ts` the other.
+ * Control words of the threads, at the beginning of their shared memory: progress of the program,
+ * the current run, who sleeps. `program.ts` reads and writes the first half in WebAssembly,
+ * `pool.ts` and `worker.ts` the second.
+ *
+ *     byte 128 │ open                         written by the thread that ends an entry
+ *          256 │ taken                        by every thread, when it takes items
+ *          384 │ done                         by every thread, when its items are done
+ *          512 │ sleepers, failed             by threads that wait; by one that traps
+ *          640 │ generation, plan … threads   by the calling thread, for each run
+ *          768 │ mail, idle                   by the calling thread; by workers between runs
+ *
+ *     items of all runs:  entries that are over │ the open entry        │ entries to come
+ *                                             open    ≤ done ≤ taken ≤  open + its items
  *
  * @module
  */
@@ -8,19 +19,28 @@
 /** Bytes of the words below. */
 export const CONTROL_BYTES = 1024;
 
-/** Byte addresses. What different threads write lies 128 bytes apart: processors fetch lines of 64 bytes by twos. */
+/**
+ * Byte addresses. Words of different writers are 128 bytes apart: processors fetch lines of 64
+ * bytes in pairs.
+ */
 export const CONTROL = {
-  /** Items of all runs before the entry that is open now; the entry's number, so to speak. Whoever waits for its end waits here. */
+  /**
+   * Items of all runs before the open entry, which it identifies. Threads wait here for the end of
+   * the entry.
+   */
   open: 128,
-  /** Items that somebody has taken. */
+  /** Items of all runs that a thread has taken. */
   taken: 256,
-  /** Items that are done. */
+  /** Items of all runs that are done. */
   done: 384,
   /** Threads that sleep until the entry ends. */
   sleepers: 512,
   /** The thread whose program failed, plus one. */
   failed: 516,
-  /** Even: the run below stands; odd: it is being written. It changes with every run and every call for a worker's attention. */
+  /**
+   * Even: the run below is valid; odd: it is being written. Changes with every run and with every
+   * call to read messages.
+   */
   generation: 640,
   /** The plan that runs, or −1 for none. */
   plan: 644,
@@ -51,7 +71,10 @@ export function at(word: ControlWord): number {
   return CONTROL[word] >> 2;
 }
 
-/** A plan's program, as each thread runs it: 0 when it went through, 1 when a thread failed meanwhile. */
+/**
+ * A plan's program, as each thread runs it: 0 when it went through, 1 when a thread failed
+ * meanwhile.
+ */
 export type Run = (
   worker: number,
   base: number,

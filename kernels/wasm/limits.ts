@@ -1,16 +1,18 @@
 /**
- * What the threads of the WebAssembly backend can do at most on this machine: read memory, multiply and add. Kernels are held against
- * it. Measured by the backend's own threads, with code that does nothing else.
+ * What the threads of the WebAssembly backend can do at most on this machine: read memory, multiply
+ * and add. Kernels are held against it. Measured by the backend's own threads, with code that does
+ * nothing else.
  *
  * @module
  */
 import type { Segment } from "../step.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
-import { call, f32x4, i32, ModuleBuilder, v128 } from "../asm/assembler.ts";
+import { call, ints, ModuleBuilder, v128, vectors } from "../asm/assembler.ts";
 import { wasmFuses } from "./backend.ts";
 import type { Run } from "./control.ts";
 import { defineKernel, type Items, type Kernel } from "../asm/kernel.ts";
+import { multiplyAdd } from "../asm/math.ts";
 import { LinearMemory } from "./memory.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
@@ -38,10 +40,16 @@ export interface WasmLimits {
   readonly flopsPerSec: number;
 }
 
-/** Bytes that `measureWasm` reads, and its turns; the best one counts, for whatever disturbs it makes it slower. */
+/**
+ * Bytes that `measureWasm` reads, and its turns; the best one counts, for whatever disturbs it
+ * makes it slower.
+ */
 const [MEASURED_BYTES, TURNS] = [256 * 2 ** 20, 9];
 
-/** Measures the threads of a backend, in about half a second. @throws {DeviceError} when they do not start. */
+/**
+ * Measures the threads of a backend, in about half a second.
+ * @throws {DeviceError} If they do not start.
+ */
 export async function measureWasm(threads: number, host?: ComputeHost): Promise<WasmLimits> {
   await using limits = await Limits.open(threads, host);
   const best = ({ run }: LimitPlan, work: number) => {
@@ -76,7 +84,8 @@ export class Limits implements AsyncDisposable {
   async reading(bytes = READ_BYTES): Promise<LimitPlan & { bytes: number }> {
     const block = this.linear.allocate(bytes, "staging");
     const sums = this.linear.allocate(16 * bytes / ITEM_BYTES, "staging");
-    this.linear.view(block, "F32", 0, bytes / 4).fill(1); // untouched pages would all be the one page of zeros
+    // Untouched pages would all be the one page of zeros.
+    this.linear.view(block, "F32", 0, bytes / 4).fill(1);
     const items = { count: bytes / ITEM_BYTES, perRow: false };
     const run = await this.plan(
       [items],
@@ -117,50 +126,54 @@ export class Limits implements AsyncDisposable {
   }
 }
 
-/** Parts of all bytes that are read side by side: memory answers several streams faster than one, and long ones faster than short ones. */
+/**
+ * Parts of all bytes that are read side by side: memory answers several streams faster than one,
+ * and long ones faster than short ones.
+ */
 const STREAMS = 8;
 
-/** Adds up the vectors of an item, which has a piece of each stream; the next one goes on where it ends. */
+/**
+ * Adds up the vectors of an item, which has a piece of each stream; the next item's pieces follow.
+ */
 function defineReading(m: ModuleBuilder, bytes: number): Kernel {
   const piece = ITEM_BYTES / STREAMS;
-  const sumItem = m.define(["i32", "i32"], "void", (f, from, to) => {
-    const end = f.local("i32");
-    const sums = Array.from({ length: STREAMS }, () => f.local("v128"));
-    f.set(end, i32.add(from, piece));
+  const sumItem = m.define(ints("from", "to"), "void", (f, { from, to }) => {
+    const end = f.local("i32", "end");
+    const sums = f.array("v128", "sum", STREAMS);
+    end.set(from.plus(piece));
     f.for(from, from, end, 64, () => {
       for (const [stream, sum] of sums.entries()) {
         for (let at = stream * bytes / STREAMS, i = 0; i < 64; i += 16) {
-          f.set(sum, f32x4.add(sum, v128.load(from, at + i)));
+          sum.set(sum.plus(v128.load(from, at + i)));
         }
       }
     });
-    for (const sum of sums.slice(1)) f.set(sums[0], f32x4.add(sums[0], sum));
-    f.store(to, sums[0]);
+    const [total, ...others] = sums;
+    for (const sum of others) total.set(total.plus(sum));
+    f.store(to, total);
   });
-  return defineKernel(m, 2, (f, [block, to], { begin, end }) => {
+  return defineKernel(m, ["block", "to"], (f, { block, to, begin, end }) => {
     f.for(begin, begin, end, 1, () => {
-      const from = i32.add(block, i32.mul(begin, piece));
-      f.do(call(sumItem, from, i32.add(to, i32.shl(begin, 4))));
+      const from = block.plus(begin.times(piece));
+      f.do(call(sumItem, { from, to: to.plus(begin.shl(4)) }));
     });
   });
 }
 
 /** Twelve chains of multiply-adds. */
 function defineMultiplying(m: ModuleBuilder, relaxed: boolean): Kernel {
-  return defineKernel(m, 1, (f, [to], { begin, end }) => {
-    const round = f.local("i32");
-    const [a, b] = [f.local("v128"), f.local("v128")];
-    const sums = Array.from({ length: 12 }, () => f.local("v128"));
-    f.set(a, f32x4.splat(0.999));
-    f.set(b, f32x4.splat(0.001));
+  const madd = multiplyAdd(relaxed);
+  return defineKernel(m, ["to"], (f, { to, begin, end }) => {
+    const round = f.local("i32", "round");
+    const { a, b } = f.locals(vectors("a", "b"));
+    const sums = f.array("v128", "sum", 12);
+    a.set(0.999);
+    b.set(0.001);
     f.for(begin, begin, end, 1, () => {
       f.for(round, 0, MADD_ROUNDS, 1, () => {
-        for (const sum of sums) {
-          const next = relaxed ? f32x4.relaxedMadd(a, b, sum) : f32x4.add(f32x4.mul(a, b), sum);
-          f.set(sum, next);
-        }
+        for (const sum of sums) sum.set(madd(a, b, sum));
       });
-      for (const sum of sums) f.store(i32.add(to, i32.shl(begin, 4)), sum);
+      for (const sum of sums) f.store(to.plus(begin.shl(4)), sum);
     });
   });
 }

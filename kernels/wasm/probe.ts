@@ -8,7 +8,8 @@
  *
  * @module
  */
-import { f32x4, i32, ModuleBuilder } from "../asm/assembler.ts";
+import { ints, ModuleBuilder } from "../asm/assembler.ts";
+import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import type { Run } from "./control.ts";
 import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";
@@ -70,20 +71,17 @@ function steps(threads: number): number[] {
   return [...powers, threads];
 }
 
-/** Sums and products in registers, in eight chains that do not wait for each other. */
-function defineArithmetic(m: ModuleBuilder) {
-  const params = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
-  return m.define(params, "void", (f, to, _rows, _position, _slot, _length, begin, end) => {
-    const [item, round] = [f.local("i32"), f.local("i32")];
-    const sums = Array.from({ length: 8 }, () => f.local("v128"));
+/** Sums and products in registers, in eight independent chains. */
+function defineArithmetic(m: ModuleBuilder): Kernel {
+  return defineKernel(m, ["to"], (f, { to, begin, end }) => {
+    const { item, round } = f.locals(ints("item", "round"));
+    const sums = f.array("v128", "sum", 8);
     f.for(item, begin, end, 1, () => {
-      for (const sum of sums) f.set(sum, f32x4.splat(1));
+      for (const sum of sums) sum.set(1);
       f.for(round, 0, ROUNDS, 1, () => {
-        for (const sum of sums) {
-          f.set(sum, f32x4.add(f32x4.mul(sum, f32x4.splat(0.999)), f32x4.splat(0.001)));
-        }
+        for (const sum of sums) sum.set(sum.times(0.999).plus(0.001));
       });
-      for (const sum of sums) f.store(i32.add(to, i32.shl(item, 4)), sum);
+      for (const sum of sums) f.store(to.plus(item.shl(4)), sum);
     });
   });
 }

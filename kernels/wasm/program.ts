@@ -1,86 +1,67 @@
 /**
- * A plan as one program that every thread walks: entry after entry, each a kernel and the work items that it is made of.
+ * A plan as one program that every thread walks: entry after entry, each a kernel and its work
+ * items.
  *
- * Threads take items from a common counter, at first many at a time and at last single ones, so that they end together also where
- * one is held up. Nobody is waited for but who has taken items: a thread that comes late, or not at all, costs nothing but its
- * help. An entry ends when its items are done; who finds that opens the next. All counters count on from run to run, so that
- * nothing has to be set back, and a thread that slept through a run finds its own entries over.
+ * Threads take items from a common counter, many at a time at first and single ones at last, so
+ * that they finish together even if one is held up. The barrier waits only for threads that took
+ * items: a thread that comes late, or not at all, costs nothing but its help. An entry ends when
+ * its items are done; the thread that does the last one opens the next. Counters run on from run to
+ * run, so that none is reset, and a thread that slept through a run finds its own entries over.
  *
- * An item's arithmetic does not depend on who does it, so that any number of threads gives equal bits.
+ * An item's arithmetic does not depend on the thread, so that any number of threads gives equal
+ * bits.
  *
  * @module
  */
 import { atomics, drop, leave } from "../asm/atomics.ts";
-import { call, type FunctionBuilder, i32, type ModuleBuilder } from "../asm/assembler.ts";
-import type { Func, Local, Value } from "../asm/assembler.ts";
+import { call, i32, ints } from "../asm/assembler.ts";
+import type {
+  Effect,
+  Func,
+  FunctionBuilder,
+  Local,
+  ModuleBuilder,
+  Operand,
+  Value,
+} from "../asm/assembler.ts";
 import { CONTROL } from "./control.ts";
-import type { KernelCall } from "../asm/kernel.ts";
+import type { Items, KernelCall } from "../asm/kernel.ts";
 
 /** One call of a plan: a kernel, the addresses of its operands, and its work items. */
 export type Entry = KernelCall<number>;
 
-/** Looks at the counter before a thread that waits for others goes to sleep: about 0.2 ms, longer than most items take. */
+/** Spins of a waiting thread before it sleeps: about 0.2 ms, longer than most items take. */
 const SPINS = 1 << 17;
 
-/** Nanoseconds of such a sleep, which the end of the entry cuts short. */
+/** Nanoseconds of that sleep, which the end of the entry cuts short. */
 const NAP_NS = 1_000_000;
 
-/** What a program is made for. */
+/** How many threads a program is for, and how they wait. */
 export interface Threading {
-  /** The most threads that walk it; for one alone there is nothing to share. */
+  /** The most threads that walk it; a program for one shares nothing. */
   readonly threads: number;
   /** Whether the calling thread may sleep: a browser's main thread must not. */
   readonly callerSleeps: boolean;
-  /** What the calling thread calls after each entry, when it is done: a profile looks at the clock. */
-  readonly mark?: Func<readonly [], "void">;
+  /** Called by the calling thread at the end of each entry: a profile reads the clock. */
+  readonly mark?: Func<readonly []>;
 }
 
-/** Defines and exports `run`, of type `Run`. */
-export function defineRun(
-  m: ModuleBuilder,
-  entries: readonly Entry[],
-  { threads, callerSleeps, mark }: Threading,
-): void {
-  // Half of what is left, shared out evenly.
-  const shift = Math.ceil(Math.log2(2 * threads));
-  const helpers = threads > 1
-    ? { take: defineTake(m, shift), finish: defineFinish(m, callerSleeps) }
-    : null;
+/** Defines and exports `run`, of type `Run`: all entries in order, on one thread or shared out. */
+export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading: Threading): void {
+  const runEntry = threading.threads > 1 ? sharedEntry(m, threading) : wholeEntry;
+  const { mark } = threading;
   const run = m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32"],
+    ints("worker", "base", "rows", "position", "slot", "length"),
     "i32",
-    (f, worker, base, rows, position, slot, length) => {
-      const [items, first, end, mine] = [0, 1, 2, 3].map(() => f.local("i32"));
-      const step = [rows, position, slot, length];
+    (f, { worker, base, ...step }) => {
+      const counters = f.locals(ints("items", "first", "end", "mine"));
+      const { items } = counters;
       f.do(m.thread.set(worker));
-      const markEnd = () => mark && f.if(i32.eqz(worker), () => f.do(call(mark)));
-      for (const { kernel, operands, items: { count, perRow, perKeys } } of entries) {
-        const spans = perKeys && i32.divU(i32.add(length, perKeys - 1), perKeys);
-        const times = spans || perRow && rows;
-        f.set(items, times ? i32.mul(times, count) : count);
+      for (const entry of entries) {
+        items.set(itemsOf(entry.items, step));
         f.do(m.unprepared.set(1));
-        if (!helpers) {
-          f.do(call(kernel, ...operands, ...step, i32.const(0), items));
-          markEnd();
-          continue;
-        }
-        const { take, finish } = helpers;
-        const next = () => {
-          f.set(first, call(take, base, items));
-          f.set(end, i32.add(first, share(i32.sub(items, first), shift)));
-        };
-        f.if(isOpen(base, items), () => {
-          f.set(mine, 0);
-          next();
-          f.while(i32.ltU(first, items), () => {
-            f.do(call(kernel, ...operands, ...step, first, end));
-            f.set(mine, i32.add(mine, i32.sub(end, first)));
-            next();
-          });
-          f.if(call(finish, worker, base, items, mine), () => f.do(leave(i32.const(1))));
-        });
-        f.set(base, i32.add(base, items));
-        markEnd();
+        runEntry(f, entry, { worker, base, step, ...counters });
+        if (mark) f.if(worker.eqz(), () => f.do(call(mark)));
       }
       return i32.const(0);
     },
@@ -88,57 +69,135 @@ export function defineRun(
   m.export("run", run);
 }
 
-/** Whether the entry from `base` on is the one that all are at; one without items never is. */
+/** The step's numbers, in the order of a kernel's parameters. */
+type StepLocals = Readonly<Record<"rows" | "position" | "slot" | "length", Local<"i32">>>;
+
+/** Variables of `run` that an entry's code uses. */
+interface RunLocals {
+  readonly worker: Local<"i32">;
+  /** Items of all entries so far. */
+  readonly base: Local<"i32">;
+  readonly step: StepLocals;
+  /** Work items of the entry. */
+  readonly items: Local<"i32">;
+  /** The items first … end − 1 that this thread has taken. */
+  readonly first: Local<"i32">;
+  readonly end: Local<"i32">;
+  /** Items of the entry that this thread has done. */
+  readonly mine: Local<"i32">;
+}
+
+/** Work items of an entry under a step. */
+function itemsOf({ count, perRow, perKeys }: Items, { rows, length }: StepLocals) {
+  if (perKeys) return length.plus(perKeys - 1).div(perKeys).times(count);
+  return perRow ? rows.times(count) : count;
+}
+
+/** Calls a kernel for the items first … end − 1. */
+function callKernel(
+  { kernel, operands }: Entry,
+  { rows, position, slot, length }: StepLocals,
+  first: Operand<"i32">,
+  end: Operand<"i32">,
+): Effect {
+  return call(kernel, ...operands, rows, position, slot, length, first, end);
+}
+
+/** An entry on one thread. */
+function wholeEntry(f: FunctionBuilder, entry: Entry, { step, items }: RunLocals): void {
+  f.do(callKernel(entry, step, 0, items));
+}
+
+/** The emitter of an entry that threads share: take items, run them, until none are left. */
+function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
+  // Half of the items that are left, shared out evenly.
+  const shift = Math.ceil(Math.log2(2 * threads));
+  const take = defineTake(m, shift);
+  const finish = defineFinish(m, callerSleeps);
+  return (f: FunctionBuilder, entry: Entry, locals: RunLocals): void => {
+    const { worker, base, step, items, first, end, mine } = locals;
+    const takeNext = () => {
+      first.set(call(take, { base, items }));
+      end.set(first.plus(share(items.minus(first), shift)));
+    };
+    f.if(isOpen(base, items), () => {
+      mine.set(0);
+      takeNext();
+      f.while(first.lt(items), () => {
+        f.do(callKernel(entry, step, first, end));
+        mine.advance(end.minus(first));
+        takeNext();
+      });
+      f.if(call(finish, { worker, base, items, mine }), () => f.do(leave(i32.const(1))));
+    });
+    base.advance(items);
+  };
+}
+
+/** Whether the entry that begins at `base` is open; one without items never is. */
 function isOpen(base: Local<"i32">, items: Local<"i32">): Value<"i32"> {
-  return i32.ltU(i32.sub(atomics.load(CONTROL.open), base), items);
+  return atomics.load(CONTROL.open).minus(base).lt(items);
 }
 
-/** Items that are taken at once when `left` of them are. */
+/** Items to take at once when `left` are left. */
 function share(left: Value<"i32">, shift: number): Value<"i32"> {
-  return i32.shrU(i32.add(left, 2 ** shift - 1), shift);
+  return left.plus(2 ** shift - 1).shr(shift);
 }
 
-/** Takes items of the entry from `base` on; gives the first, or `items` when none are left. */
+/**
+ * Takes items of the entry that begins at `base`; the result is the first, or `items` when none are
+ * left.
+ */
 function defineTake(m: ModuleBuilder, shift: number) {
-  return m.define(["i32", "i32"], "i32", (f, base, items) => {
-    const [seen, found, first] = [0, 1, 2].map(() => f.local("i32"));
-    f.set(seen, atomics.load(CONTROL.taken));
-    f.while(i32.ltU(i32.sub(seen, base), items), () => {
-      f.set(first, i32.sub(seen, base));
-      const after = i32.add(seen, share(i32.sub(items, first), shift));
-      f.set(found, atomics.exchangeIf(CONTROL.taken, seen, after));
-      f.if(i32.eq(found, seen), () => f.do(leave(first)));
-      f.set(seen, found);
+  return m.define(ints("base", "items"), "i32", (f, { base, items }) => {
+    const { seen, found, first } = f.locals(ints("seen", "found", "first"));
+    seen.set(atomics.load(CONTROL.taken));
+    f.while(seen.minus(base).lt(items), () => {
+      first.set(seen.minus(base));
+      const after = seen.plus(share(items.minus(first), shift));
+      found.set(atomics.exchangeIf(CONTROL.taken, seen, after));
+      f.if(found.eq(seen), () => f.do(leave(first)));
+      seen.set(found);
     });
     return items;
   });
 }
 
-/** Reports `mine` items as done, and opens the next entry or waits until another does; 1 when a thread failed. */
+/**
+ * Reports `mine` items as done, and opens the next entry or waits until another thread does; 1 when
+ * a thread failed.
+ */
 function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
-  return m.define(["i32", "i32", "i32", "i32"], "i32", (f, worker, base, items, mine) => {
-    const [end, spins] = [0, 1].map(() => f.local("i32"));
-    f.set(end, i32.add(base, items));
-    // Whoever did nothing must not look whether it was the last: others may be far ahead.
-    f.if(mine, () => {
-      const done = i32.add(atomics.add(CONTROL.done, mine), mine);
-      f.if(i32.eq(done, end), () => {
-        f.do(atomics.store(CONTROL.open, end));
-        f.if(atomics.load(CONTROL.sleepers), () => f.do(atomics.wakeAll(CONTROL.open)));
-        f.do(leave(i32.const(0)));
-      });
-    });
+  const params = ints("worker", "base", "items", "mine");
+  return m.define(params, "i32", (f, { worker, base, items, mine }) => {
+    const { end, spins } = f.locals(ints("end", "spins"));
+    end.set(base.plus(items));
+    // A thread that did nothing must not test whether it was the last: others may be far ahead.
+    f.if(mine, () => openNextIfLast(f, mine, end));
     f.while(isOpen(base, items), () => {
-      f.set(spins, i32.add(spins, 1));
-      f.if(i32.eqz(i32.and(spins, SPINS - 1)), () => {
+      spins.advance(1);
+      f.if(spins.and(SPINS - 1).eqz(), () => {
         f.if(atomics.load(CONTROL.failed), () => f.do(leave(i32.const(1))));
         const nap = () => sleepWhileOpen(f, base);
         if (callerSleeps) nap();
         else f.if(worker, nap);
-        f.set(spins, SPINS - 64); // a short look, and again
+        spins.set(SPINS - 64); // 64 more looks before the next sleep
       });
     });
     return i32.const(0);
+  });
+}
+
+/**
+ * Adds to the items that are done; the thread that does the last one opens the next entry and
+ * returns.
+ */
+function openNextIfLast(f: FunctionBuilder, mine: Local<"i32">, end: Local<"i32">): void {
+  const done = atomics.add(CONTROL.done, mine).plus(mine);
+  f.if(done.eq(end), () => {
+    f.do(atomics.store(CONTROL.open, end));
+    f.if(atomics.load(CONTROL.sleepers), () => f.do(atomics.wakeAll(CONTROL.open)));
+    f.do(leave(i32.const(0)));
   });
 }
 
