@@ -4,7 +4,8 @@
  *     layer:  y = (x − mean) / sqrt(var + eps) · (weight + offset) + bias      (biased variance)
  *     rms:    y = x / sqrt(mean(x²) + eps) · (weight + offset) + bias
  *
- * y, x [T, C]; weight, bias [C]. As torch.nn.LayerNorm and torch.nn.RMSNorm; `offset` 1 is Gemma's (1 + weight).
+ * y, x [T, C]; weight, bias [C]. As torch.nn.LayerNorm and torch.nn.RMSNorm; `offset` 1 is Gemma's
+ * (1 + weight).
  *
  * @module
  */
@@ -12,15 +13,8 @@ import { expectTensor } from "../errors.ts";
 import type { Step } from "../step.ts";
 import { BYTES } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
-import {
-  f32,
-  f32x4,
-  type FunctionBuilder,
-  i32,
-  type ModuleBuilder,
-  v128,
-} from "../asm/assembler.ts";
-import type { Local, Value } from "../asm/assembler.ts";
+import { f32, f32x4, v128, vectors } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "../asm/lanes.ts";
 import { mainWgsl, type Shader, sumOverLanesWgsl } from "../wgsl/shader.ts";
@@ -153,7 +147,9 @@ export interface NormWgsl {
   readonly C: number;
   /** Lanes of a workgroup, a power of two. */
   readonly lanes: number;
-  /** Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written. */
+  /**
+   * Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written.
+   */
   readonly inPlace: boolean;
   /** Whether the device has subgroups; default false. */
   readonly subgroups?: boolean;
@@ -161,8 +157,8 @@ export interface NormWgsl {
 }
 
 /**
- * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias (absent without one).
- * `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias
+ * (absent without one). `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
  */
 export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): Shader {
   const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
@@ -234,15 +230,15 @@ export function normEntries(call: NormCall, target: WasmTarget): WasmEntry[] {
   return [{ kernel, operands: [y, x, weight, bias], items: EACH_ROW }];
 }
 
-/** The WASM form: addresses of y, x, weight, bias; an item is a row. */
+/** The WASM form; an item is a row. */
 function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
-  return defineKernel(m, 4, (f, [y, x, weight, bias], { begin, end }) => {
-    const t = f.local("i32");
-    for (const row of [y, x]) f.set(row, i32.add(row, i32.mul(begin, 4 * C)));
+  return defineKernel(m, ["y", "x", "weight", "bias"], (f, { y, x, weight, bias, begin, end }) => {
+    const t = f.local("i32", "t");
+    for (const row of [y, x]) row.advance(begin.times(4 * C));
     f.for(t, begin, end, 1, () => {
       applyNorm(f, { y, x, weight, bias }, C, options, normStats(f, x, C, options));
-      f.set(x, i32.add(x, 4 * C));
-      f.set(y, i32.add(y, 4 * C));
+      x.advance(4 * C);
+      y.advance(4 * C);
     });
   });
 }
@@ -253,37 +249,37 @@ export interface NormStats {
   readonly inverse: Local<"v128">;
 }
 
-/** The C numbers at `x` without their mean, if it is taken off. */
+/** Four numbers at `x`, without the mean if the norm is a LayerNorm. */
 function centred(x: Value<"i32">, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
-  return kind === "layer" ? f32x4.sub(v128.load(x), mean) : v128.load(x);
+  return kind === "layer" ? v128.load(x).minus(mean) : v128.load(x);
 }
 
-/** Writes the code that takes the measure of C numbers at `x`. */
+/** Emits the mean and the inverse deviation of C numbers at `x`. */
 export function normStats(
   f: FunctionBuilder,
   x: Local<"i32">,
   C: number,
   norm: Norm<unknown>,
 ): NormStats {
-  const c = f.local("i32");
-  const [sum, mean, inverse, v] = [0, 1, 2, 3].map(() => f.local("v128"));
-  const at = i32.add(x, c);
+  const c = f.local("i32", "c");
+  const { sum, mean, inverse, v } = f.locals(vectors("sum", "mean", "inverse", "v"));
+  const at = x.plus(c);
   if (norm.kind === "layer") {
-    f.set(sum, f32x4.splat(0));
-    eachFour(f, c, C, (lanes) => f.set(sum, f32x4.add(sum, firstLanes(v128.load(at), lanes))));
-    f.set(mean, f32x4.splat(f32.div(sumF32(sum), C)));
+    sum.set(0);
+    eachFour(f, c, C, (lanes) => sum.set(sum.plus(firstLanes(v128.load(at), lanes))));
+    mean.set(f32x4.splat(sumF32(sum).div(C)));
   }
-  f.set(sum, f32x4.splat(0));
+  sum.set(0);
   eachFour(f, c, C, (lanes) => {
-    f.set(v, firstLanes(centred(at, { mean, inverse }, norm), lanes));
-    f.set(sum, f32x4.add(sum, f32x4.mul(v, v)));
+    v.set(firstLanes(centred(at, { mean, inverse }, norm), lanes));
+    sum.set(sum.plus(v.times(v)));
   });
-  const variance = f32.div(sumF32(sum), C);
-  f.set(inverse, f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, norm.eps)))));
+  const variance = sumF32(sum).div(C);
+  inverse.set(f32x4.splat(f32.const(1).div(f32.sqrt(variance.plus(norm.eps)))));
   return { mean, inverse };
 }
 
-/** Writes the code that makes C numbers at `y` of those at `x`. */
+/** Emits y = norm(x) for C numbers, with the options' residual and scale. */
 export function applyNorm(
   f: FunctionBuilder,
   { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<"i32">>>,
@@ -292,16 +288,16 @@ export function applyNorm(
   stats: NormStats,
 ): void {
   const { offset = 0, residual = false, scale = 1 } = norm;
-  const c = f.local("i32");
-  const v = f.local("v128");
-  const at = (row: Value<"i32">) => i32.add(row, c);
+  const c = f.local("i32", "c");
+  const v = f.local("v128", "v");
+  const at = (row: Value<"i32">) => row.plus(c);
   eachFour(f, c, C, (lanes) => {
     const w = v128.load(at(weight));
-    const factor = offset === 0 ? w : f32x4.add(w, f32x4.splat(offset));
-    f.set(v, f32x4.mul(f32x4.mul(centred(at(x), stats, norm), stats.inverse), factor));
-    if (norm.bias) f.set(v, f32x4.add(v, v128.load(at(bias))));
-    if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
-    if (residual) f.set(v, f32x4.add(v128.load(at(y)), v));
+    const factor = offset === 0 ? w : w.plus(offset);
+    v.set(centred(at(x), stats, norm).times(stats.inverse).times(factor));
+    if (norm.bias) v.set(v.plus(v128.load(at(bias))));
+    if (scale !== 1) v.set(v.times(scale));
+    if (residual) v.set(v128.load(at(y)).plus(v));
     storeLanes(f, at(y), v, lanes);
   });
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import { applyNorm, type Norm, normStats } from "../norm.ts";
-import { f32x4, type FunctionBuilder, i32, type ModuleBuilder, v128 } from "../../asm/assembler.ts";
-import type { Local, Value } from "../../asm/assembler.ts";
+import { ints, v128, vectors } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import { EACH_ROW, type WasmEntry, type WasmTarget } from "../contract.ts";
@@ -17,23 +17,23 @@ import {
   type WriteKvShape,
 } from "./mod.ts";
 
-/** A norm of heads as a kernel is specialised on it. */
+/** The norm of the heads of q or k that a kernel is specialised on. */
 interface HeadNorm {
   readonly norm: Norm<unknown>;
-  /** Over all heads together, or over each. */
+  /** Over all heads of a row together, or over each head. */
   readonly wholeRow: boolean;
 }
 
 /** The constants that the WASM form is specialised on. */
 interface WriteKvWasm extends WriteKvShape {
-  /** R: numbers of a head that turn; 0 without a table. */
+  /** R: numbers of a head that are rotated; 0 without a table. */
   readonly rotaryDim: number;
   readonly interleaved: boolean;
   readonly qNorm?: HeadNorm;
   readonly kNorm?: HeadNorm;
 }
 
-/** A norm of heads as it is given to `writeKv`, in that form. */
+/** The norm that `writeKv` was given for q or k, as a kernel's constant. */
 function headNorm(norm: WriteKvOptions["qNorm"], { D }: WriteKvShape): HeadNorm | undefined {
   if (!norm) return undefined;
   const { weight, bias } = norm;
@@ -60,101 +60,118 @@ export function writeKvEntries(call: WriteKvCall, target: WasmTarget): WasmEntry
   return [{ kernel, operands, items: EACH_ROW }];
 }
 
+const OPERANDS = ["q", "k", "v", "qkv", "table", "qWeight", "qBias", "kWeight", "kBias"] as const;
+
 /**
- * The WASM form: addresses of q, k, v, qkv, table, and of weight and bias of the queries' norm and of the keys'. An item is a row: what
- * is done to it is little, and a row of one token is not worth sharing.
+ * The WASM form; weight and bias are the norms'. An item is a row: one row is too little work to
+ * share.
  */
 function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
-  const { H, G, D, S, rotaryDim, interleaved, qNorm, kNorm } = shape;
+  const { H, G, D, S, rotaryDim, qNorm, kNorm } = shape;
   const width = 4 * D;
-  return defineKernel(
-    m,
-    9,
-    (f, [q, k, v, qkv, table, qWeight, qBias, kWeight, kBias], { position, slot, begin, end }) => {
-      const [t, angles, from, to] = [0, 1, 2, 3].map(() => f.local("i32"));
-      /** Heads of one kind, from where `from` is to where `to` is, which are left behind the last one. */
-      const heads = (
-        count: number,
-        pitch: number,
-        norm: HeadNorm | undefined,
-        [weight, bias]: readonly Local<"i32">[],
-        turns: boolean,
-      ) => {
-        const [head, w, b] = [0, 1, 2].map(() => f.local("i32"));
-        f.set(w, weight);
-        f.set(b, bias);
-        const ofRow = norm?.wholeRow ? normStats(f, from, count * D, norm.norm) : undefined;
-        f.for(head, 0, count, 1, () => {
-          if (norm) {
-            const stats = ofRow ?? normStats(f, from, D, norm.norm);
-            applyNorm(f, { y: to, x: from, weight: w, bias: b }, D, norm.norm, stats);
-            if (norm.wholeRow) { for (const at of [w, b]) f.set(at, i32.add(at, width)); }
-          } else {
-            copy(f, to, from, D);
-          }
-          if (turns && rotaryDim > 0) {
-            const turn = interleaved ? turnPairs : turnHalves;
-            turn(f, to, angles, rotaryDim);
-          }
-          f.set(from, i32.add(from, width));
-          f.set(to, i32.add(to, pitch));
-        });
-      };
+  return defineKernel(m, OPERANDS, (f, params) => {
+    const { q, k, v, qkv, table, qWeight, qBias, kWeight, kBias } = params;
+    const { position, slot, begin, end } = params;
+    const { t, angles, from, to } = f.locals(ints("t", "angles", "from", "to"));
+    const rotate = rotaryDim > 0
+      ? () => (shape.interleaved ? rotatePairs : rotateHalves)(f, to, angles, rotaryDim)
+      : undefined;
+    const heads = { from, to, D };
+    const ofQ = { ...heads, count: H, pitch: width, norm: qNorm, weight: qWeight, bias: qBias };
+    const ofK = { ...heads, count: G, pitch: S * width, norm: kNorm, weight: kWeight, bias: kBias };
+    const ofV = { ...heads, count: G, pitch: S * width, weight: table, bias: table };
 
-      f.for(t, begin, end, 1, () => {
-        f.set(angles, i32.add(table, i32.mul(i32.add(position, t), 4 * rotaryDim)));
-        f.set(from, i32.add(qkv, i32.mul(t, (H + 2 * G) * width)));
-        f.set(to, i32.add(q, i32.mul(t, H * width)));
-        heads(H, width, qNorm, [qWeight, qBias], true);
-        f.set(to, i32.add(k, i32.mul(i32.add(slot, t), width)));
-        heads(G, S * width, kNorm, [kWeight, kBias], true);
-        f.set(to, i32.add(v, i32.mul(i32.add(slot, t), width)));
-        heads(G, S * width, undefined, [table, table], false);
-      });
-    },
-  );
+    f.for(t, begin, end, 1, () => {
+      angles.set(table.plus(position.plus(t).times(4 * rotaryDim)));
+      from.set(qkv.plus(t.times((H + 2 * G) * width)));
+      to.set(q.plus(t.times(H * width)));
+      writeHeads(f, { ...ofQ, rotate });
+      to.set(k.plus(slot.plus(t).times(width)));
+      writeHeads(f, { ...ofK, rotate });
+      to.set(v.plus(slot.plus(t).times(width)));
+      writeHeads(f, ofV);
+    });
+  });
+}
+
+/** Heads of one kind in a row: q, k or v. */
+interface Heads {
+  readonly count: number;
+  readonly D: number;
+  /** Where they are, one after the other; left behind the last one. */
+  readonly from: Local<"i32">;
+  /** Where they go, `pitch` bytes apart; left behind the last one. */
+  readonly to: Local<"i32">;
+  readonly pitch: number;
+  readonly norm?: HeadNorm;
+  /** The norm's weight and bias, of D numbers or of all heads'. */
+  readonly weight: Local<"i32">;
+  readonly bias: Local<"i32">;
+  /** Emits the rotation of the head at `to`. */
+  readonly rotate?: () => void;
+}
+
+/** Norms or copies each head to its place, and rotates it there. */
+function writeHeads(f: FunctionBuilder, heads: Heads): void {
+  const { count, D, from, to, pitch, norm, weight, bias, rotate } = heads;
+  const { head, w, b } = f.locals(ints("head", "w", "b"));
+  w.set(weight);
+  b.set(bias);
+  const ofRow = norm?.wholeRow ? normStats(f, from, count * D, norm.norm) : undefined;
+  f.for(head, 0, count, 1, () => {
+    if (norm) {
+      const stats = ofRow ?? normStats(f, from, D, norm.norm);
+      applyNorm(f, { y: to, x: from, weight: w, bias: b }, D, norm.norm, stats);
+      if (norm.wholeRow) { for (const at of [w, b]) at.advance(4 * D); }
+    } else {
+      copy(f, to, from, D);
+    }
+    rotate?.();
+    from.advance(4 * D);
+    to.advance(pitch);
+  });
 }
 
 function copy(f: FunctionBuilder, to: Local<"i32">, from: Local<"i32">, D: number): void {
-  const d = f.local("i32");
-  eachFour(f, d, D, (lanes) => {
-    storeLanes(f, i32.add(to, d), v128.load(i32.add(from, d)), lanes);
-  });
+  const d = f.local("i32", "d");
+  eachFour(f, d, D, (lanes) => storeLanes(f, to.plus(d), v128.load(from.plus(d)), lanes));
 }
 
-/** Turns the pairs (i, i + R/2) of the head at `x`, in place. */
-function turnHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
-  const i = f.local("i32");
-  const [a, b, cos, sin] = [0, 1, 2, 3].map(() => f.local("v128"));
+/** Rotates the pairs (i, i + R/2) of the head at `x`, in place. */
+function rotateHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
+  const i = f.local("i32", "i");
+  const { a, b, cos, sin } = f.locals(vectors("a", "b", "cos", "sin"));
   const half = 4 * R / 2;
-  const at = (row: Value<"i32">) => i32.add(row, i);
+  const at = (row: Value<"i32">) => row.plus(i);
   eachFour(f, i, R / 2, (lanes) => {
-    f.set(a, v128.load(at(x)));
-    f.set(b, v128.load(at(x), half));
-    f.set(cos, v128.load(at(angles)));
-    f.set(sin, v128.load(at(angles), half));
-    storeLanes(f, at(x), f32x4.sub(f32x4.mul(a, cos), f32x4.mul(b, sin)), lanes);
-    const second = f32x4.add(f32x4.mul(b, cos), f32x4.mul(a, sin));
-    storeLanes(f, i32.add(at(x), half), second, lanes);
+    a.set(v128.load(at(x)));
+    b.set(v128.load(at(x), half));
+    cos.set(v128.load(at(angles)));
+    sin.set(v128.load(at(angles), half));
+    storeLanes(f, at(x), a.times(cos).minus(b.times(sin)), lanes);
+    storeLanes(f, at(x).plus(half), b.times(cos).plus(a.times(sin)), lanes);
   });
 }
 
-/** Turns the pairs (2i, 2i + 1) of the head at `x`, in place: two at a time, for each of which there is one angle. */
-function turnPairs(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
-  const [i, angle] = [f.local("i32"), f.local("i32")];
-  const [pairs, cos, sin] = [0, 1, 2].map(() => f.local("v128"));
+/**
+ * Rotates the pairs (2i, 2i + 1) of the head at `x`, in place: two pairs a vector, with one angle
+ * each.
+ */
+function rotatePairs(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
+  const { i, angle } = f.locals(ints("i", "angle"));
+  const { pairs, cos, sin } = f.locals(vectors("pairs", "cos", "sin"));
   const twice = [0, 0, 1, 1];
   eachFour(f, i, R, (lanes) => {
-    const at = i32.add(x, i);
-    f.set(angle, i32.add(angles, i32.shrU(i, 1)));
-    f.set(pairs, v128.load(at));
-    f.set(cos, v128.load64Zero(angle));
-    f.set(cos, v128.shuffle(cos, cos, twice));
-    f.set(sin, v128.load64Zero(angle, 4 * R / 2));
-    f.set(sin, v128.shuffle(sin, sin, twice));
-    const firstOnes = v128.const([1, 0, 1, 0].map((one) => one * 0x80000000));
+    const at = x.plus(i);
+    angle.set(angles.plus(i.shr(1)));
+    pairs.set(v128.load(at));
+    cos.set(v128.load64Zero(angle));
+    cos.set(v128.shuffle(cos, cos, twice));
+    sin.set(v128.load64Zero(angle, 4 * R / 2));
+    sin.set(v128.shuffle(sin, sin, twice));
+    const minusFirst = v128.const([1, 0, 1, 0].map((sign) => sign * 0x80000000));
     const partners = v128.shuffle(pairs, pairs, [1, 0, 3, 2]);
-    const turned = f32x4.mul(partners, v128.xor(sin, firstOnes));
-    storeLanes(f, at, f32x4.add(f32x4.mul(pairs, cos), turned), lanes);
+    const crossed = partners.times(sin.xor(minusFirst));
+    storeLanes(f, at, pairs.times(cos).plus(crossed), lanes);
   });
 }
