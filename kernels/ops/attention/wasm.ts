@@ -1,29 +1,41 @@
 /**
- * The WASM form of attention; `mod.ts` has the formula and the shapes.
+ * Attention in WASM; `mod.ts` has the formula and the shapes.
  *
- * Of many rows, an item is a block of rows of one head, which walks over the keys that they see, a tile of 64 at a time, with a running
- * maximum and sum for each row (Dao, FlashAttention-2, 2023). Of one row, it is the query heads that share keys, over one tile of them:
- * so keys and values come from memory once, and threads share any context; what tiles leave is then put together.
+ * Prefill (many rows): an item is a block of rows of one head, which walks the keys that they see
+ * in tiles of 64, with a running max and sum for each row (Dao, FlashAttention-2, 2023):
+ * `wasm_prefill.ts`.
+ *
+ * Decode (one row): split over the keys, then reduce. Keys and values come from memory once for the
+ * R = H/G query heads that share them, and threads share a context of any length.
+ *
+ *     keys of kv head g     0          64         128       length
+ *                           │  tile 0  │  tile 1  │  tile 2  │   split: item = tile · G + g,
+ *                           └────┬─────┴────┬─────┴────┬─────┘   heads g·R … g·R + R − 1
+ *     state  [tiles, H]       max, sum   max, sum   max, sum      and the scores of the tile
+ *     splits [tiles, H, D]    Σ w · v    Σ w · v    Σ w · v       w = 2^(score − max)
+ *                                └──────────┼──────────┘          reduce: item = head
+ *     y      [H, D]           Σₜ 2^(maxₜ − max) · splitₜ / Σₜ 2^(maxₜ − max) · sumₜ
  *
  * @module
  */
-import { call, f32x4, i32, type ModuleBuilder, v128 } from "../../asm/assembler.ts";
+import { call, f32x4, ints, v128, vectors } from "../../asm/assembler.ts";
+import type { Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type AttentionCall, attentionOperands } from "./mod.ts";
-import { blockRows, manyScratch, manyWasm } from "./wasm_many.ts";
+import { blockRows, prefillScratch, prefillWasm } from "./wasm_prefill.ts";
 import {
   type AttentionWasm,
-  fetchWasm,
   firstKey,
   LOWEST,
-  QUERY_BYTES,
+  MAX,
+  prefetchWasm,
+  STATE_BYTES,
+  SUM,
   TILE,
   tileWasm,
-  TOP,
-  TOTAL,
 } from "./wasm_tile.ts";
 
 /** The call on the CPU. Layers of one shape follow each other, and so can share their scratch. */
@@ -43,7 +55,10 @@ export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmE
   }));
 }
 
-/** Kernels in order: with their operands' names, their items, and the bytes of the scratch that they share or that each thread needs. */
+/**
+ * Kernels in order with their operands and items, and the bytes of the scratch that they share or
+ * that each thread needs.
+ */
 interface AttentionPlan {
   readonly kernels: readonly {
     readonly kernel: Kernel;
@@ -53,7 +68,7 @@ interface AttentionPlan {
   readonly scratch: { readonly queries: number; readonly spans: number; readonly own: number };
 }
 
-/** The WASM form: what is to be called. */
+/** The WASM form: the kernels to call. */
 function attentionWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -64,106 +79,106 @@ function attentionWasm(
   if (T > 1) {
     return {
       kernels: [{
-        kernel: manyWasm(m, math, shape),
+        kernel: prefillWasm(m, math, shape),
         operands: ["y", "q", "k", "v", "own"],
         items: item(Math.ceil(T / blockRows(T)) * H),
       }],
-      scratch: { queries: 0, spans: 0, own: manyScratch(shape) },
+      scratch: { queries: 0, spans: 0, own: prefillScratch(shape) },
     };
   }
-  const spans = Math.ceil(S / TILE);
-  const one = {
-    kernel: oneWasm(m, math, shape),
+  const tiles = Math.ceil(S / TILE);
+  const split = {
+    kernel: splitWasm(m, math, shape),
     operands: ["spans", "q", "k", "v", "queries"] as const,
     items: { count: G, perRow: false, perKeys: TILE },
   };
-  const together = {
-    kernel: togetherWasm(m, math, shape, spans),
+  const reduce = {
+    kernel: reduceWasm(m, math, shape, tiles),
     operands: ["y", "spans", "queries"] as const,
     items: item(H),
   };
   return {
-    kernels: [one, together],
-    scratch: { queries: spans * H * QUERY_BYTES, spans: 4 * spans * H * D, own: 0 },
+    kernels: [split, reduce],
+    scratch: { queries: tiles * H * STATE_BYTES, spans: 4 * tiles * H * D, own: 0 },
   };
 }
 
-/** One row: the query heads of a key/value head, over a tile of keys, are an item. */
-function oneWasm(
-  m: ModuleBuilder,
-  math: VectorMath,
-  shape: AttentionWasm,
-): Kernel {
+/** Decode over one tile of keys: the query heads of a key/value head are an item. */
+function splitWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { H, G, D, S, options: { window } } = shape;
   const R = H / G;
   const tile = tileWasm(m, math, shape);
-  const fetch = fetchWasm(m, D);
-  return defineKernel(m, 5, (f, [sums, q, k, v, queries], { rows, length, begin, end }) => {
-    const [item, head, kv, state, first] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-    const [to, from, last, start] = [0, 1, 2, 3].map(() => f.local("i32"));
+  const prefetch = prefetchWasm(m, D);
+  return defineKernel(m, ["splits", "q", "k", "v", "states"], (f, params) => {
+    const { splits, q, k, v, states, rows, length, begin, end } = params;
+    const { item, head, kv, state, first, split, query, last, start } = f.locals(
+      ints("item", "head", "kv", "state", "first", "split", "query", "last", "start"),
+    );
     f.if(rows, () => {
-      f.set(start, firstKey(length, window));
+      start.set(firstKey(length, window));
       f.for(item, begin, end, 1, () => {
-        f.set(first, i32.mul(i32.divU(item, G), TILE));
-        f.set(last, i32.add(first, TILE));
-        f.set(last, i32.select(last, length, i32.ltU(last, length)));
-        f.set(first, i32.select(first, start, i32.gtU(first, start)));
-        f.if(i32.ltU(first, last), () => {
-          f.set(head, i32.mul(i32.remU(item, G), R));
-          f.set(kv, i32.mul(i32.remU(item, G), 4 * S * D));
-          f.set(from, i32.add(q, i32.mul(head, 4 * D)));
-          f.set(state, i32.add(i32.mul(i32.divU(item, G), H), head));
-          f.set(to, i32.add(sums, i32.mul(state, 4 * D)));
-          f.set(state, i32.add(queries, i32.mul(state, QUERY_BYTES)));
-          const [keys, values] = [i32.add(k, kv), i32.add(v, kv)];
-          f.do(call(fetch, state, keys, values, first, last));
-          f.do(call(tile, to, from, keys, values, state, first, last));
+        first.set(item.div(G).times(TILE));
+        last.set(first.plus(TILE));
+        last.atMost(length);
+        first.atLeast(start);
+        f.if(first.lt(last), () => {
+          head.set(item.rem(G).times(R));
+          kv.set(item.rem(G).times(4 * S * D));
+          query.set(q.plus(head.times(4 * D)));
+          state.set(item.div(G).times(H).plus(head));
+          split.set(splits.plus(state.times(4 * D)));
+          state.set(states.plus(state.times(STATE_BYTES)));
+          const keys = { k: k.plus(kv), v: v.plus(kv), first, last };
+          f.do(call(prefetch, { state, ...keys }));
+          f.do(call(tile, { sums: split, q: query, state, ...keys }));
         });
       });
     });
   });
 }
 
-/** Puts the spans of one row together; a head is an item. */
-function togetherWasm(
+/** Joins the splits of one row; a head is an item. */
+function reduceWasm(
   m: ModuleBuilder,
   math: VectorMath,
   { H, D, options: { window } }: AttentionWasm,
-  spans: number,
+  tiles: number,
 ): Kernel {
-  return defineKernel(m, 3, (f, [y, sums, queries], { rows, length, begin, end }) => {
-    const [head, span, state, from, to, at] = [0, 1, 2, 3, 4, 5].map(() => f.local("i32"));
-    const [first, last] = [f.local("i32"), f.local("i32")];
-    const [top, total, part] = [0, 1, 2].map(() => f.local("v128"));
-    const each = (body: () => void) => {
-      f.for(span, first, last, 1, () => {
-        f.set(from, i32.add(i32.mul(span, H), head));
-        f.set(state, i32.add(queries, i32.mul(from, QUERY_BYTES)));
-        f.set(from, i32.add(sums, i32.mul(from, 4 * D)));
+  return defineKernel(m, ["y", "splits", "states"], (f, params) => {
+    const { y, splits, states, rows, length, begin, end } = params;
+    const { head, tile, state, split, to, at } = f.locals(
+      ints("head", "tile", "state", "split", "to", "at"),
+    );
+    const { first, last } = f.locals(ints("first", "last"));
+    const { max, sum, factor } = f.locals(vectors("max", "sum", "factor"));
+    const eachTile = (body: () => void) => {
+      f.for(tile, first, last, 1, () => {
+        split.set(tile.times(H).plus(head));
+        state.set(states.plus(split.times(STATE_BYTES)));
+        split.set(splits.plus(split.times(4 * D)));
         body();
       });
     };
+    const load = (row: Local<"i32">) => v128.load(row.plus(at));
+    const store = (value: ReturnType<typeof load>, lanes: number) =>
+      storeLanes(f, to.plus(at), value, lanes);
+    const rescaleAndAdd = () => {
+      factor.set(math.exp2(f, v128.load32Splat(state, MAX).minus(max)));
+      sum.set(math.madd(v128.load32Splat(state, SUM), factor, sum));
+      eachFour(f, at, D, (lanes) => store(math.madd(factor, load(split), load(to)), lanes));
+    };
     f.if(rows, () => {
-      f.set(first, i32.divU(firstKey(length, window), TILE));
-      f.set(last, i32.divU(i32.add(length, TILE - 1), TILE));
-      f.set(last, i32.select(last, spans, i32.ltU(last, spans)));
+      first.set(firstKey(length, window).div(TILE));
+      last.set(length.plus(TILE - 1).div(TILE));
+      last.atMost(tiles);
       f.for(head, begin, end, 1, () => {
-        f.set(to, i32.add(y, i32.mul(head, 4 * D)));
-        eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
-        f.set(top, f32x4.splat(LOWEST));
-        f.set(total, f32x4.splat(0));
-        each(() => f.set(top, f32x4.pmax(v128.load32Splat(state, TOP), top)));
-        each(() => {
-          f.set(part, math.exp2(f, f32x4.sub(v128.load32Splat(state, TOP), top)));
-          f.set(total, math.madd(v128.load32Splat(state, TOTAL), part, total));
-          eachFour(f, at, D, (lanes) => {
-            const sum = math.madd(part, v128.load(i32.add(from, at)), v128.load(i32.add(to, at)));
-            storeLanes(f, i32.add(to, at), sum, lanes);
-          });
-        });
-        eachFour(f, at, D, (lanes) => {
-          storeLanes(f, i32.add(to, at), f32x4.div(v128.load(i32.add(to, at)), total), lanes);
-        });
+        to.set(y.plus(head.times(4 * D)));
+        eachFour(f, at, D, (lanes) => store(f32x4.splat(0), lanes));
+        max.set(LOWEST);
+        sum.set(0);
+        eachTile(() => max.set(v128.load32Splat(state, MAX).pmax(max)));
+        eachTile(rescaleAndAdd);
+        eachFour(f, at, D, (lanes) => store(load(to).div(sum), lanes));
       });
     });
   });

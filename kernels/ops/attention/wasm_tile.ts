@@ -1,15 +1,17 @@
 /**
- * What attention of one row does with a tile of keys in WASM; `wasm.ts` has who calls it.
+ * Attention of one row over a tile of keys in WASM; `wasm.ts` calls it for each tile.
  *
- * The queries are those of the heads that share the keys. Scores are sums along a head, two queries by four keys at a time; weights come of
- * them query by query; values are added by the weights four queries by eight columns at a time, as a matrix product is done.
+ * The queries are those of the heads that share the keys. Phases: scores (dot products, two queries
+ * by four keys at a time), weights (softmax, query by query), accumulate (weighted values, four
+ * queries by eight columns at a time, as a matrix product).
  *
  * @module
  */
-import { call, f32x4, type Func, i32, i32x4, v128 } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
-import { eachFour, firstLanes, storeLanes, sumF32 } from "../../asm/lanes.ts";
-import type { VectorMath } from "../../asm/math.ts";
+import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/assembler.ts";
+import { v128, type Value, vectors } from "../../asm/assembler.ts";
+import type { Effect, FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import { eachFour, firstLanes, spread, storeLanes, sumF32 } from "../../asm/lanes.ts";
+import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
 import type { AttentionOptions, AttentionShape } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
@@ -19,290 +21,315 @@ export interface AttentionWasm extends AttentionShape {
   readonly options: AttentionOptions;
 }
 
-/** Keys whose scores stand side by side: with them, keys and values of a tile stay in the first cache. */
+/** Keys of a tile: as many as let its keys and values stay in the first cache. */
 export const TILE = 64;
-/** Bytes of what an item keeps of each query: the scores of a tile, the greatest of them, and the total. */
-export const QUERY_BYTES = 4 * TILE + 16;
-export const [TOP, TOTAL] = [4 * TILE, 4 * TILE + 4];
+/**
+ * State of a query: scores of the tile [64], their max, the sum of the weights, and an unused word.
+ */
+export const STATE_BYTES = 4 * TILE + 16;
+export const [MAX, SUM] = [4 * TILE, 4 * TILE + 4];
 const UNUSED = 4 * TILE + 8;
 /** Less than any score. */
 export const LOWEST = -3e38;
 
-/** The first key that a query sees, of those before `seen`. */
+/** The first key that a query sees, of those before `seen`: max(0, seen − window). */
 export function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
   if (window === undefined) return i32.const(0);
-  return i32.select(i32.sub(seen, window), 0, i32.gtU(seen, window));
+  return i32.select(seen.minus(window), 0, seen.gt(window));
 }
 
-/** A tile of keys for the queries that share them: sums, q, k, v, state, the tile's first key, and the end of its keys. */
+type TileParams = Ints<"sums" | "q" | "k" | "v" | "state" | "first" | "last">;
+
+/**
+ * Keys first … last − 1 for the R queries that share them, from q [R, D] to sums [R, D] and state
+ * [R]; k, v [S, D].
+ */
 export function tileWasm(
   m: ModuleBuilder,
   math: VectorMath,
   shape: AttentionWasm,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
+): Func<TileParams> {
   const { H, G, D } = shape;
   const R = H / G;
-  const [scoreTwo, scoreOne] = [2, 1].map((height) => scoresWasm(m, math, D, height));
+  const [scoreTwo, scoreOne] = [2, 1].map((queries) => scoresWasm(m, math, D, queries));
   const weigh = weighWasm(m, math, shape);
-  const addSome = addSomeWasm(m, math, D);
+  const addFour = addFourWasm(m, math, D);
   const addOne = addOneWasm(m, math, D);
-  return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
-    "void",
-    (f, sums, q, k, v, state, first, last) => {
-      const [query, at, keys] = [0, 1, 2].map(() => f.local("i32"));
-      f.set(keys, i32.sub(last, first));
-      for (const place of [k, v]) f.set(place, i32.add(place, i32.mul(first, 4 * D)));
-
-      f.set(at, state);
-      const score = (height: number, scores: typeof scoreOne) => {
-        f.while(i32.leU(i32.add(query, height), R), () => {
-          f.do(call(scores, q, k, at, keys));
-          f.set(query, i32.add(query, height));
-          f.set(q, i32.add(q, height * 4 * D));
-          f.set(at, i32.add(at, height * QUERY_BYTES));
-        });
-      };
-      score(2, scoreTwo);
-      score(1, scoreOne);
-
-      f.set(at, state);
-      f.for(query, 0, R, 1, () => {
-        f.do(call(weigh, at, keys));
-        f.set(at, i32.add(at, QUERY_BYTES));
+  const params = ints("sums", "q", "k", "v", "state", "first", "last");
+  return m.define(params, "void", (f, { sums, q, k, v, state, first, last }) => {
+    const { query, at, keys } = f.locals(ints("query", "at", "keys"));
+    /**
+     * Does `code` for `count` queries at a time while so many are left, and advances pointers by
+     * bytes per query.
+     */
+    const each = (count: number, code: Effect, pointers: readonly [Local<"i32">, number][]) => {
+      f.while(query.plus(count).le(R), () => {
+        f.do(code);
+        query.advance(count);
+        for (const [pointer, bytes] of pointers) pointer.advance(count * bytes);
       });
+    };
+    keys.set(last.minus(first));
+    for (const row of [k, v]) row.advance(first.times(4 * D));
 
-      f.set(query, 0);
-      const add = (height: number, adds: typeof addOne) => {
-        f.while(i32.leU(i32.add(query, height), R), () => {
-          f.do(call(adds, sums, state, v, keys));
-          f.set(query, i32.add(query, height));
-          f.set(sums, i32.add(sums, height * 4 * D));
-          f.set(state, i32.add(state, height * QUERY_BYTES));
-        });
-      };
-      add(QUERIES, addSome);
-      add(1, addOne);
-    },
-  );
+    // Scores.
+    at.set(state);
+    each(2, call(scoreTwo, { q, k, state: at, keys }), [[q, 4 * D], [at, STATE_BYTES]]);
+    each(1, call(scoreOne, { q, k, state: at, keys }), [[q, 4 * D], [at, STATE_BYTES]]);
+
+    // Weights.
+    at.set(state);
+    f.for(query, 0, R, 1, () => {
+      f.do(call(weigh, { state: at, keys }));
+      at.advance(STATE_BYTES);
+    });
+
+    // Accumulate.
+    query.set(0);
+    const rows = { sums, state, v, keys };
+    each(QUERIES, call(addFour, rows), [[sums, 4 * D], [state, STATE_BYTES]]);
+    each(1, call(addOne, rows), [[sums, 4 * D], [state, STATE_BYTES]]);
+  });
 }
 
-/** Products of some queries and the keys of a tile: q, k, state, how many keys. What stands behind the last of them means nothing. */
+/** Keys whose scores are computed at once. */
+const KEYS = 4;
+
+/**
+ * Dot products of some queries with the keys of a tile. Scores after the last key are of no use.
+ */
 function scoresWasm(
   m: ModuleBuilder,
-  math: VectorMath,
+  { madd }: VectorMath,
   D: number,
-  height: number,
-): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
-  const KEYS = 4;
-  return m.define(["i32", "i32", "i32", "i32"], "void", (f, q, k, state, keys) => {
-    const [key, end] = [f.local("i32"), f.local("i32")];
-    const places = [0, 1, 2, 3].map(() => f.local("i32"));
-    const query = Array.from({ length: height }, () => f.local("v128"));
-    const each = f.local("v128");
-    const sums = query.map(() => places.map(() => f.local("v128")));
-    f.set(end, i32.add(k, i32.mul(i32.sub(keys, 1), 4 * D)));
+  queries: number,
+): Func<Ints<"q" | "k" | "state" | "keys">> {
+  return m.define(ints("q", "k", "state", "keys"), "void", (f, { q, k, state, keys }) => {
+    const { key, lastKey } = f.locals(ints("key", "lastKey"));
+    const rows = f.array("i32", "row", KEYS);
+    const query = f.array("v128", "query", queries);
+    const four = f.local("v128", "four");
+    const sums = query.map((_, i) => f.array("v128", `sum${i}_`, KEYS));
+    lastKey.set(k.plus(keys.minus(1).times(4 * D)));
     f.for(key, 0, keys, KEYS, () => {
-      // Behind the last key it is read again.
-      for (const place of places) {
-        f.set(place, i32.select(k, end, i32.ltU(k, end)));
-        f.set(k, i32.add(k, 4 * D));
+      // After the last key, it is read again.
+      for (const row of rows) {
+        row.set(k.min(lastKey));
+        k.advance(4 * D);
       }
-      for (const sum of sums.flat()) f.set(sum, f32x4.splat(0));
-      // Written out: a place and its offset cost less than a sum.
+      for (const sum of sums.flat()) sum.set(0);
+      // Unrolled: an address with an offset costs less than an addition.
       for (let d = 0; d < D; d += 4) {
         const lanes = Math.min(4, D - d);
         for (const [i, numbers] of query.entries()) {
-          f.set(numbers, firstLanes(v128.load(q, 4 * (i * D + d)), lanes));
+          numbers.set(firstLanes(v128.load(q, 4 * (i * D + d)), lanes));
         }
-        for (const [j, place] of places.entries()) {
-          f.set(each, firstLanes(v128.load(place, 4 * d), lanes));
+        for (const [j, row] of rows.entries()) {
+          four.set(firstLanes(v128.load(row, 4 * d), lanes));
           for (const [i, numbers] of query.entries()) {
-            f.set(sums[i][j], math.madd(numbers, each, sums[i][j]));
+            sums[i][j].set(madd(numbers, four, sums[i][j]));
           }
         }
       }
       for (const [i, sum] of sums.entries()) {
-        f.store(i32.add(state, i32.shl(key, 2)), sumEach(f, sum), i * QUERY_BYTES);
+        f.store(state.plus(key.shl(2)), sumEach(f, sum), i * STATE_BYTES);
       }
     });
   });
 }
-
-/** Vectors of scores that are done between two tests of the loop. */
-const UNROLL = 4;
 
 /** The sums of four vectors, as one. */
 function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
-  const [ab, cd] = [f.local("v128"), f.local("v128")];
+  const { ab, cd } = f.locals(vectors("ab", "cd"));
   const zipped = (x: Local<"v128">, y: Local<"v128">) =>
-    f32x4.add(v128.shuffle(x, y, [0, 4, 1, 5]), v128.shuffle(x, y, [2, 6, 3, 7]));
-  f.set(ab, zipped(a, b));
-  f.set(cd, zipped(c, d));
-  return f32x4.add(v128.shuffle(ab, cd, [0, 1, 4, 5]), v128.shuffle(ab, cd, [2, 3, 6, 7]));
+    v128.shuffle(x, y, [0, 4, 1, 5]).plus(v128.shuffle(x, y, [2, 6, 3, 7]));
+  ab.set(zipped(a, b));
+  cd.set(zipped(c, d));
+  return v128.shuffle(ab, cd, [0, 1, 4, 5]).plus(v128.shuffle(ab, cd, [2, 3, 6, 7]));
 }
 
-/** Makes weights of one query's scores: state, and how many keys. A NaN among the scores does not count as the greatest; it stays one. */
+/** Vectors of scores between two tests of the loop. */
+const UNROLL = 4;
+
+/**
+ * Softmax of one query's scores but for the division: weights in place, max and sum. A NaN score is
+ * never the max; its weight is NaN.
+ */
 function weighWasm(
   m: ModuleBuilder,
   math: VectorMath,
-  { D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
-): Func<readonly ["i32", "i32"], "void"> {
-  return m.define(["i32", "i32"], "void", (f, state, keys) => {
-    const [at, end] = [f.local("i32"), f.local("i32")];
-    const [top, index] = [f.local("v128"), f.local("v128")];
-    const vectors = Array.from({ length: UNROLL }, () => f.local("v128"));
-    const totals = vectors.map(() => f.local("v128"));
-    // Whole turns: there is room behind the last key, and what is there weighs nothing.
-    const each = (body: (s: Local<"v128">, offset: number, i: number) => void) => {
-      f.set(end, i32.add(state, i32.shl(keys, 2)));
+  shape: AttentionWasm,
+): Func<Ints<"state" | "keys">> {
+  return m.define(ints("state", "keys"), "void", (f, { state, keys }) => {
+    const { at, end } = f.locals(ints("at", "end"));
+    const { max, index } = f.locals(vectors("max", "index"));
+    const scores = f.array("v128", "score", UNROLL);
+    const sums = f.array("v128", "sum", UNROLL);
+    // Whole iterations: there is room after the last key, and scores there have no weight.
+    const each = (body: (score: Local<"v128">, offset: number, i: number) => void) => {
+      end.set(state.plus(keys.shl(2)));
       f.for(at, state, end, 16 * UNROLL, () => {
-        for (const [i, s] of vectors.entries()) body(s, 16 * i, i);
+        for (const [i, score] of scores.entries()) body(score, 16 * i, i);
       });
     };
-    // Scores as exponents of 2.
-    const scores = (masked: boolean) => {
-      each((s, offset) => {
-        f.set(s, v128.load(at, offset));
-        if (softCap) {
-          f.set(s, call(math.tanh(), f32x4.mul(s, f32x4.splat(scale / softCap))));
-          f.set(s, f32x4.mul(s, f32x4.splat(softCap * Math.LOG2E)));
-        } else {
-          f.set(s, f32x4.mul(s, f32x4.splat(scale * Math.LOG2E)));
-        }
+    const rescale = (masked: boolean) => {
+      each((score, offset) => {
+        score.set(v128.load(at, offset));
+        scaleScore(score, math, shape);
         if (masked) {
-          const there = i32x4.gtS(i32x4.splat(keys), index);
-          f.set(s, v128.select(s, f32x4.splat(-Infinity), there));
-          f.set(index, i32x4.add(index, i32x4.splat(4)));
+          const inside = i32x4.gtS(i32x4.splat(keys), index);
+          score.set(v128.select(score, f32x4.splat(-Infinity), inside));
+          index.set(i32x4.add(index, i32x4.splat(4)));
         }
-        f.store(at, s, offset);
-        f.set(top, f32x4.pmax(top, s));
+        f.store(at, score, offset);
+        max.set(max.pmax(score));
       });
     };
-    f.set(top, f32x4.splat(LOWEST));
-    f.set(index, v128.const([0, 1, 2, 3]));
-    f.if(i32.eq(keys, TILE), () => scores(false), () => scores(true));
-    f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [2, 3, 0, 1])));
-    f.set(top, f32x4.pmax(top, v128.shuffle(top, top, [1, 0, 3, 2])));
-    f.store(state, f32x4.extractLane(top, 0), TOP);
-    each((s, offset, i) => {
-      f.set(s, math.exp2(f, f32x4.sub(v128.load(at, offset), top)));
-      f.store(at, s, offset);
-      f.set(totals[i], f32x4.add(totals[i], s));
+    // Scale, mask, max.
+    max.set(LOWEST);
+    index.set(v128.const([0, 1, 2, 3]));
+    f.if(keys.eq(TILE), () => rescale(false), () => rescale(true));
+    max.set(max.pmax(v128.shuffle(max, max, [2, 3, 0, 1])));
+    max.set(max.pmax(v128.shuffle(max, max, [1, 0, 3, 2])));
+    f.store(state, f32x4.extractLane(max, 0), MAX);
+    // Exponentials and their sum.
+    each((score, offset, i) => {
+      score.set(math.exp2(f, v128.load(at, offset).minus(max)));
+      f.store(at, score, offset);
+      sums[i].set(sums[i].plus(score));
     });
-    const [total, ...others] = totals;
-    for (const other of others) f.set(total, f32x4.add(total, other));
-    f.store(state, sumF32(total), TOTAL);
+    const [sum, ...others] = sums;
+    for (const other of others) sum.set(sum.plus(other));
+    f.store(state, sumF32(sum), SUM);
   });
+}
+
+/** Scales and caps dot products, to exponents of 2. */
+function scaleScore(
+  score: Local<"v128">,
+  math: VectorMath,
+  { D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
+): void {
+  if (softCap) {
+    score.set(math.tanh(score.times(scale / softCap)));
+    score.set(score.times(softCap * Math.LOG2E));
+  } else {
+    score.set(score.times(scale * Math.LOG2E));
+  }
 }
 
 /**
- * Has the keys and values of a tile come into the cache, in four streams side by side, which memory answers faster than the one after
- * the other that they are worked with: state, k, v, the first key, and the end of the keys.
+ * Loads a word of each 64 bytes, in four streams side by side: memory serves them faster than the
+ * one after the other of `tileWasm`.
  */
-export function fetchWasm(
+export function prefetchWasm(
   m: ModuleBuilder,
   D: number,
-): Func<readonly ["i32", "i32", "i32", "i32", "i32"], "void"> {
+): Func<Ints<"state" | "k" | "v" | "first" | "last">> {
   const LINE = 64;
-  return m.define(["i32", "i32", "i32", "i32", "i32"], "void", (f, state, k, v, first, last) => {
-    const [half, at, seen] = [0, 1, 2].map(() => f.local("i32"));
-    f.set(half, i32.mul(i32.sub(last, first), 2 * D));
-    for (const from of [k, v]) f.set(from, i32.add(from, i32.mul(first, 4 * D)));
+  const params = ints("state", "k", "v", "first", "last");
+  return m.define(params, "void", (f, { state, k, v, first, last }) => {
+    const { half, at, seen } = f.locals(ints("half", "at", "seen"));
+    half.set(last.minus(first).times(2 * D));
+    for (const from of [k, v]) from.advance(first.times(4 * D));
     f.for(at, 0, half, LINE, () => {
       for (const from of [k, v]) {
-        const place = i32.add(from, at);
-        f.set(seen, i32.or(seen, i32.or(i32.load(place), i32.load(i32.add(place, half)))));
+        const line = from.plus(at);
+        seen.set(seen.or(i32.load(line).or(i32.load(line.plus(half)))));
       }
     });
-    f.store(state, seen, UNUSED); // else nobody would have to read it
+    // Trick: keeps the loads alive; without a use the compiler drops them.
+    f.store(state, seen, UNUSED);
   });
 }
 
-/** Queries that values are added up for at once. */
+/** Queries whose values are accumulated at once. */
 const QUERIES = 4;
 
-/** Adds values by their weights for some queries, eight columns at a time: sums, state, v, how many keys. */
-function addSomeWasm(
-  m: ModuleBuilder,
-  { madd }: VectorMath,
-  D: number,
-): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
-  /** Some vectors of columns; the last may have fewer lanes. */
-  const columns = (vectors: number, lanes: number) =>
-    m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
-      const end = f.local("i32");
-      const weights = Array.from({ length: QUERIES }, () => f.local("v128"));
-      const weight = f.local("v128");
-      const values = Array.from({ length: vectors }, () => f.local("v128"));
-      const sums = weights.map(() => values.map(() => f.local("v128")));
-      const places = sums.flatMap((sum, q) =>
-        sum.map((s, j) => ({ s, offset: 4 * q * D + 16 * j, j }))
-      );
-      const add = (key: number, weightOf: (query: number) => Value<"v128">) => {
-        for (const [j, each] of values.entries()) f.set(each, v128.load(v, 4 * key * D + 16 * j));
-        for (const [q, sum] of sums.entries()) {
-          f.set(weight, weightOf(q));
-          for (const [j, s] of sum.entries()) f.set(s, madd(weight, values[j], s));
-        }
-      };
-      f.set(end, i32.add(state, i32.shl(i32.and(keys, -4), 2)));
-      f.for(state, state, end, 16, () => {
-        for (const [q, w] of weights.entries()) f.set(w, v128.load(state, q * QUERY_BYTES));
-        for (let key = 0; key < 4; key++) {
-          add(key, (q) => v128.shuffle(weights[q], weights[q], [key, key, key, key]));
-        }
-        f.set(v, i32.add(v, 4 * 4 * D));
-      });
-      f.set(end, i32.add(state, i32.shl(i32.and(keys, 3), 2)));
-      f.for(state, state, end, 4, () => {
-        add(0, (q) => v128.load32Splat(state, q * QUERY_BYTES));
-        f.set(v, i32.add(v, 4 * D));
-      });
-      for (const { s, offset, j } of places) {
-        storeLanes(f, i32.add(y, offset), s, j < vectors - 1 ? 4 : lanes);
-      }
-    });
-  const eight = columns(2, 4);
-  const rest = D % 8 > 0 ? columns(Math.ceil((D % 8) / 4), D % 4 || 4) : null;
-  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
-    const at = f.local("i32");
-    f.for(at, 0, 4 * (D - D % 8), 32, () => {
-      f.do(call(eight, i32.add(y, at), state, i32.add(v, at), keys));
-    });
-    if (rest) f.do(call(rest, i32.add(y, at), state, i32.add(v, at), keys));
+type AddParams = Ints<"sums" | "state" | "v" | "keys">;
+const ADD_PARAMS = ints("sums", "state", "v", "keys");
+
+/**
+ * sums = weights · v for four queries: sums [4, D], weights [4, keys] in the state, v [keys, D];
+ * eight columns at a time.
+ */
+function addFourWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<AddParams> {
+  const eight = addColumnsWasm(m, madd, D, 2, 4);
+  const rest = D % 8 > 0 ? addColumnsWasm(m, madd, D, Math.ceil((D % 8) / 4), D % 4 || 4) : null;
+  return m.define(ADD_PARAMS, "void", (f, { sums, state, v, keys }) => {
+    const at = f.local("i32", "at");
+    const columns = { sums: sums.plus(at), state, v: v.plus(at), keys };
+    f.for(at, 0, 4 * (D - D % 8), 32, () => f.do(call(eight, columns)));
+    if (rest) f.do(call(rest, columns));
   });
 }
 
-/** The same for one query, row after row of values: from memory they come best in their order. */
-function addOneWasm(
+/** The same for a few vectors of columns, of which the last one has so many lanes. */
+function addColumnsWasm(
   m: ModuleBuilder,
-  math: VectorMath,
+  madd: MultiplyAdd,
   D: number,
-): Func<readonly ["i32", "i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32", "i32"], "void", (f, y, state, v, keys) => {
-    const [key, at] = [f.local("i32"), f.local("i32")];
-    const sum = f.local("v128");
-    eachFour(f, at, D, (lanes) => storeLanes(f, i32.add(y, at), f32x4.splat(0), lanes));
-    const weights = Array.from({ length: 8 }, () => f.local("v128"));
-    const some = (count: number) => {
-      f.while(i32.leU(i32.add(key, count), keys), () => {
-        for (const [i, w] of weights.slice(0, count).entries()) {
-          f.set(w, v128.load32Splat(state, 4 * i));
-        }
+  columns: number,
+  lanes: number,
+): Func<AddParams> {
+  return m.define(ADD_PARAMS, "void", (f, { sums: to, state, v, keys }) => {
+    const end = f.local("i32", "end");
+    const weights = f.array("v128", "weights", QUERIES);
+    const weight = f.local("v128", "weight");
+    const values = f.array("v128", "value", columns);
+    const sums = weights.map((_, q) => f.array("v128", `sum${q}_`, columns));
+    const add = (key: number, weightOf: (query: number) => Value<"v128">) => {
+      for (const [j, value] of values.entries()) value.set(v128.load(v, 4 * key * D + 16 * j));
+      for (const [q, sum] of sums.entries()) {
+        weight.set(weightOf(q));
+        for (const [j, s] of sum.entries()) s.set(madd(weight, values[j], s));
+      }
+    };
+    // Four keys at a time, then one.
+    end.set(state.plus(keys.and(-4).shl(2)));
+    f.for(state, state, end, 16, () => {
+      for (const [q, four] of weights.entries()) four.set(v128.load(state, q * STATE_BYTES));
+      for (let key = 0; key < 4; key++) add(key, (q) => spread(weights[q], key));
+      v.advance(4 * 4 * D);
+    });
+    end.set(state.plus(keys.and(3).shl(2)));
+    f.for(state, state, end, 4, () => {
+      add(0, (q) => v128.load32Splat(state, q * STATE_BYTES));
+      v.advance(4 * D);
+    });
+    // Store.
+    for (const [q, sum] of sums.entries()) {
+      for (const [j, s] of sum.entries()) {
+        storeLanes(f, to.plus(4 * q * D + 16 * j), s, j < columns - 1 ? 4 : lanes);
+      }
+    }
+  });
+}
+
+/** The same for one query, in the order of the rows of v, in which memory serves them best. */
+function addOneWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<AddParams> {
+  return m.define(ADD_PARAMS, "void", (f, { sums, state, v, keys }) => {
+    const { key, at } = f.locals(ints("key", "at"));
+    const sum = f.local("v128", "sum");
+    eachFour(f, at, D, (lanes) => storeLanes(f, sums.plus(at), f32x4.splat(0), lanes));
+    const weights = f.array("v128", "weight", 8);
+    const each = (count: number) => {
+      const some = weights.slice(0, count);
+      f.while(key.plus(count).le(keys), () => {
+        for (const [i, weight] of some.entries()) weight.set(v128.load32Splat(state, 4 * i));
         eachFour(f, at, D, (lanes) => {
-          f.set(sum, v128.load(i32.add(y, at)));
-          for (const [i, w] of weights.slice(0, count).entries()) {
-            f.set(sum, math.madd(w, v128.load(i32.add(v, at), i * 4 * D), sum));
+          sum.set(v128.load(sums.plus(at)));
+          for (const [i, weight] of some.entries()) {
+            sum.set(madd(weight, v128.load(v.plus(at), i * 4 * D), sum));
           }
-          storeLanes(f, i32.add(y, at), sum, lanes);
+          storeLanes(f, sums.plus(at), sum, lanes);
         });
-        f.set(key, i32.add(key, count));
-        f.set(state, i32.add(state, 4 * count));
-        f.set(v, i32.add(v, count * 4 * D));
+        key.advance(count);
+        state.advance(4 * count);
+        v.advance(count * 4 * D);
       });
     };
-    some(8);
-    some(1);
+    each(8);
+    each(1);
   });
 }

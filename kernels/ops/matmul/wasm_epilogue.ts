@@ -4,7 +4,6 @@
  * @module
  */
 import {
-  call,
   f32x4,
   type Func,
   type FunctionBuilder,
@@ -17,6 +16,7 @@ import {
 import type { WeightDtype } from "../../formats/mod.ts";
 import { storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
+import { activateWasm } from "../activation.ts";
 import type { MatmulOptions } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
@@ -88,12 +88,12 @@ function finish(
 ): void {
   const { activation, scale = 1, softCap, residual = false } = options;
   if (options.bias) f.set(v, f32x4.add(v, v128.load(bias, 4 * column)));
-  if (activation) f.set(v, math.activate(f, activation, v));
+  if (activation) f.set(v, activateWasm(f, math, activation, v));
   if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate, ofRow)));
   if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
   if (softCap) {
     f.set(v, f32x4.div(v, f32x4.splat(softCap)));
-    f.set(v, call(math.tanh(), v));
+    f.set(v, math.tanh(v));
     f.set(v, f32x4.mul(v, f32x4.splat(softCap)));
   }
   if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));

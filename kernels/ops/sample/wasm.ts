@@ -1,16 +1,35 @@
 /**
  * The WASM form of `sample`: six kernels, of which those over all ids are split into parts.
  *
- * A number's key is an integer that orders as the number does. Both thresholds are found by halving ranges of keys, over those that
- * can matter alone: `scale` leaves the greatest keys of small groups, which bound the k-th key from below. Noise is looked at
- * only where it may win: −log(−log u) < −log(1 − u) is cheap to test, and few ids pass.
+ * A number's key is an integer that orders as the number does. Both thresholds are found by halving
+ * ranges of keys, over the keys that can matter alone: `scale` keeps the greatest keys of small
+ * groups, which bound the k-th key from below. Noise is computed only where it may win: −log(−log
+ * u) < −log(1 − u) is cheap to test, and few ids pass.
  *
  * @module
  */
 import type { Operand, WasmEntry, WasmTarget } from "../contract.ts";
 import { NOT_FINITE, ROTATIONS, type SampleCall, sampleOperands } from "./mod.ts";
-import { call, f32, f32x4, f64, f64x2, type Func, i32, i32x4, v128 } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
+import {
+  call,
+  f32,
+  f32x4,
+  f64,
+  f64x2,
+  i32,
+  i32x4,
+  ints,
+  v128,
+  vectors,
+} from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Value,
+} from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import {
@@ -18,7 +37,6 @@ import {
   GREEDY,
   GROUP,
   keysOf,
-  minimum,
   PART,
   PART_BYTES,
   sampleWasmScratch,
@@ -56,7 +74,7 @@ interface SampleKernel {
   readonly items: Items;
 }
 
-/** The WASM form: what is to be called, in order. */
+/** The WASM form: the kernels to call, in order. */
 function sampleWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -89,215 +107,235 @@ function sampleWasm(
     },
     { kernel: drawWasm(m, math, V), operands: ["counter", "keys", "parts", "state"], items: parts },
     {
-      kernel: leaveWasm(m, V, R),
+      kernel: chooseWasm(m, V, R),
       operands: ["ids", "counter", "seen", "drawn", "parts", "state"],
       items: once,
     },
   ];
 }
 
-/** Walks the ids of parts begin … end − 1 by groups: the first of each, and the end of the ids that there are. */
+/** Walks the ids of parts begin … end − 1 by groups first … last − 1. */
 function eachGroup(
   f: FunctionBuilder,
   V: number,
-  { begin, end }: { begin: Local<"i32">; end: Local<"i32"> },
+  { begin, end }: Readonly<Record<"begin" | "end", Local<"i32">>>,
   body: (first: Local<"i32">, last: Local<"i32">) => void,
 ): void {
-  const [first, last, until] = [0, 1, 2].map(() => f.local("i32"));
-  f.set(until, i32.mul(end, PART));
-  f.set(until, minimum(until, V));
-  f.for(first, i32.mul(begin, PART), until, GROUP, () => {
-    f.set(last, i32.add(first, GROUP));
-    f.set(last, minimum(last, V));
+  const { first, last, until } = f.locals(ints("first", "last", "until"));
+  until.set(end.times(PART));
+  until.atMost(V);
+  f.for(first, begin.times(PART), until, GROUP, () => {
+    last.set(first.plus(GROUP));
+    last.atMost(V);
     body(first, last);
   });
 }
 
-/** Scaled logits as keys, and the greatest of each group. */
+/** Scaled logits as keys, and the greatest of each group: penalty, temperature, key, max. */
 function scaleWasm(m: ModuleBuilder, V: number): Kernel {
-  return defineKernel(m, 5, (f, [logits, settings, seen, keys, maxima], share) => {
-    const id = f.local("i32");
-    const divisor = f.local("f64");
-    const [v, low, penalty, odd, most, divisors] = [0, 1, 2, 3, 4, 5].map(() => f.local("v128"));
+  return defineKernel(m, ["logits", "settings", "seen", "keys", "maxima"], (f, params) => {
+    const { logits, settings, seen, keys, maxima } = params;
+    const id = f.local("i32", "id");
+    const divisor = f.local("f64", "divisor");
+    const { v, low, penalty, overflow, max, divisors } = f.locals(
+      vectors("v", "low", "penalty", "overflow", "max", "divisors"),
+    );
     const temperature = f32.load(settings, 0);
-    f.set(divisor, f64.max(f64.promoteF32(temperature), 1e-6));
-    f.if(f32.eq(temperature, 0), () => f.set(divisor, 1));
-    f.set(divisors, f64x2.splat(divisor));
-    f.set(penalty, f32x4.splat(f32.load(settings, 12)));
+    divisor.set(f64.max(f64.promoteF32(temperature), 1e-6));
+    f.if(temperature.eq(0), () => divisor.set(1));
+    divisors.set(f64x2.splat(divisor));
+    penalty.set(f32x4.splat(f32.load(settings, 12)));
     const divided = (pair: Value<"v128">) =>
       f32x4.demoteF64x2(f64x2.div(f64x2.promoteLowF32x4(pair), divisors));
 
-    eachGroup(f, V, share, (first, last) => {
-      f.set(most, i32x4.splat(0));
+    eachGroup(f, V, params, (first, last) => {
+      max.set(i32x4.splat(0));
       f.for(id, first, last, 4, () => {
-        f.set(v, v128.load(entry(logits, id)));
+        v.set(v128.load(entry(logits, id)));
         const exponent = i32x4.splat(0x7f800000);
-        f.set(odd, i32x4.eq(v128.and(v, exponent), exponent));
-        f.set(low, divided(v)); // in F64, as JavaScript divides
-        f.set(v, divided(v128.shuffle(v, v, [2, 3, 2, 3])));
-        f.set(v, v128.shuffle(low, v, [0, 1, 4, 5]));
+        overflow.set(i32x4.eq(v.and(exponent), exponent));
+        low.set(divided(v)); // in F64, as JavaScript divides
+        v.set(divided(v128.shuffle(v, v, [2, 3, 2, 3])));
+        v.set(v128.shuffle(low, v, [0, 1, 4, 5]));
         const unseen = i32x4.eq(v128.load(entry(seen, id)), i32x4.splat(0));
-        f.set(v, v128.select(v, f32x4.div(v, penalty), unseen));
-        f.set(v, f32x4.add(v, f32x4.splat(0))); // one key for both zeros
-        f.set(v, v128.or(keysOf(v), odd));
-        const missing = i32x4.splat(i32.sub(V, id));
-        const inside = i32x4.gtS(missing, v128.const([0, 1, 2, 3]));
-        if (V % 4 > 0) f.set(v, v128.and(v, inside));
+        v.set(v128.select(v, v.div(penalty), unseen));
+        v.set(v.plus(0)); // one key for both zeros
+        v.set(keysOf(v).or(overflow));
+        const left = i32x4.splat(i32.const(V).minus(id));
+        const inside = i32x4.gtS(left, v128.const([0, 1, 2, 3]));
+        if (V % 4 > 0) v.set(v.and(inside));
         f.store(entry(keys, id), v);
-        f.set(most, i32x4.maxU(most, v));
+        max.set(i32x4.maxU(max, v));
       });
-      f.store(i32.add(maxima, i32.shrU(first, 2)), most); // 16 bytes for 64 ids
+      f.store(maxima.plus(first.shr(2)), max); // 16 bytes for 64 ids
     });
   });
 }
 
-/** What each part would draw. */
+/** The id that each part would draw, and its value: those that may win get their noise. */
 function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
   const gumbel = gumbelWasm(m);
-  return defineKernel(m, 4, (f, [counter, keys, parts, state], { begin, end }) => {
-    const [part, id, last, threshold] = [0, 1, 2, 3].map(() => f.local("i32"));
-    const [best, greedy, passes, bestKey] = [0, 1, 2, 3].map(() => f.local("i32"));
-    const [value, bestValue, floor, loose] = [0, 1, 2, 3].map(() => f.local("f32"));
-    const [key, mask, s, bits, bound] = [0, 1, 2, 3, 4].map(() => f.local("v128"));
+  return defineKernel(m, ["counter", "keys", "parts", "state"], (f, params) => {
+    const { counter, keys, parts, state, begin, end } = params;
+    const { part, id, last, threshold } = f.locals(ints("part", "id", "last", "threshold"));
+    const { best, greedy, passes, bestKey } = f.locals(
+      ints("best", "greedy", "passes", "bestKey"),
+    );
+    const { value, bestValue, floor, loose } = f.locals({
+      value: "f32",
+      bestValue: "f32",
+      floor: "f32",
+      loose: "f32",
+    });
+    const { key, mask, s, bits, bound } = f.locals(vectors("key", "mask", "s", "bits", "bound"));
     const seeds = [0, 4, 8].map((at) => i32.load(counter, at));
-    /** What a value must reach before it was rounded, to be as great as this one. */
-    const raise = (to: Value<"f32">) => {
-      f.set(loose, f32.sub(to, f32.mul(f32.abs(to), 2 ** -21)));
-      f.if(f32.gt(loose, floor), () => f.set(floor, loose));
+    /** The floor is less than any value that rounds to the best so far. */
+    const raiseFloor = (to: Value<"f32">) => {
+      loose.set(to.minus(f32.abs(to).times(2 ** -21)));
+      f.if(loose.gt(floor), () => floor.set(loose));
     };
-    const take = (lane: number) => {
-      f.if(i32.or(f32.gt(value, bestValue), i32.eq(best, NOT_FINITE)), () => {
-        f.set(bestValue, value);
-        f.set(best, i32.add(id, lane));
-        raise(value);
+    const keepBest = (lane: number) => {
+      f.if(value.gt(bestValue).or(best.eq(NOT_FINITE)), () => {
+        bestValue.set(value);
+        best.set(id.plus(lane));
+        raiseFloor(value);
+      });
+    };
+    /** Of four ids, those whose noise may lift them above the floor: −log(−log u) < −log(1 − u). */
+    const boundNoise = () => {
+      threefryWasm(f, bits, seeds, id);
+      bits.set(i32x4.shrU(bits, 9));
+      bound.set(math.exp(s.minus(f32x4.splat(floor))));
+      // 1 − u = (2²⁴ − 1 − 2 · bits) / 2²⁴; the bound is rounded up by more than its error.
+      const rest = i32x4.sub(i32x4.splat(0xffffff), i32x4.shl(bits, 1));
+      bound.set(bound.times(2 ** 24 * 1.0001));
+      mask.set(mask.and(f32x4.convertI32x4U(rest).lt(bound)));
+      passes.set(i32x4.bitmask(mask));
+    };
+    const drawLane = (lane: number) => {
+      value.set(f32x4.extractLane(s, lane));
+      f.if(greedy.eqz(), () => {
+        const noise = call(gumbel, { bits: i32x4.extractLane(bits, lane) });
+        value.set(f32.demoteF64(f64.promoteF32(value).plus(noise)));
+      });
+      keepBest(lane);
+    };
+    const drawFour = () => {
+      s.set(valuesOf(key));
+      f.if(greedy, () => passes.set(i32x4.bitmask(mask)), boundNoise);
+      f.if(passes, () => {
+        for (let lane = 0; lane < 4; lane++) f.if(passes.and(1 << lane), () => drawLane(lane));
       });
     };
 
-    f.set(threshold, i32.load(state, STATE.threshold));
-    f.set(bestKey, i32.load(state, STATE.bestKey));
-    f.set(greedy, i32.eq(i32.load(state, STATE.draws), GREEDY));
+    threshold.set(i32.load(state, STATE.threshold));
+    bestKey.set(i32.load(state, STATE.bestKey));
+    greedy.set(i32.load(state, STATE.draws).eq(GREEDY));
     f.for(part, begin, end, 1, () => {
-      f.set(best, NOT_FINITE);
+      best.set(NOT_FINITE);
       // The least noise is −log(24 log 2) > −2.9, also of the greatest number.
-      f.set(floor, f32.const(-Infinity));
-      raise(f32.sub(valueOf(bestKey), 2.9));
-      f.set(last, i32.mul(i32.add(part, 1), PART));
-      f.set(last, minimum(last, V));
-      f.for(id, i32.mul(part, PART), last, 4, () => {
-        f.set(key, v128.load(entry(keys, id)));
-        f.set(mask, i32x4.geU(key, i32x4.splat(threshold)));
-        f.if(v128.anyTrue(mask), () => {
-          f.set(s, valuesOf(key));
-          f.if(greedy, () => {
-            f.set(passes, i32x4.bitmask(mask));
-          }, () => {
-            threefryWasm(f, bits, seeds, id);
-            f.set(bits, i32x4.shrU(bits, 9));
-            f.set(bound, call(math.exp(), f32x4.sub(s, f32x4.splat(floor))));
-            // 1 − u = (2²⁴ − 1 − 2 · bits) / 2²⁴; the bound is rounded up by more than its error.
-            const rest = i32x4.sub(i32x4.splat(0xffffff), i32x4.shl(bits, 1));
-            f.set(bound, f32x4.mul(bound, f32x4.splat(2 ** 24 * 1.0001)));
-            f.set(mask, v128.and(mask, f32x4.lt(f32x4.convertI32x4U(rest), bound)));
-            f.set(passes, i32x4.bitmask(mask));
-          });
-          f.if(passes, () => {
-            for (let lane = 0; lane < 4; lane++) {
-              f.if(i32.and(passes, 1 << lane), () => {
-                f.set(value, f32x4.extractLane(s, lane));
-                f.if(i32.eqz(greedy), () => {
-                  const noise = call(gumbel, i32x4.extractLane(bits, lane));
-                  f.set(value, f32.demoteF64(f64.add(f64.promoteF32(value), noise)));
-                });
-                take(lane);
-              });
-            }
-          });
-        });
+      floor.set(-Infinity);
+      raiseFloor(valueOf(bestKey).minus(2.9));
+      last.set(part.plus(1).times(PART));
+      last.atMost(V);
+      f.for(id, part.times(PART), last, 4, () => {
+        key.set(v128.load(entry(keys, id)));
+        mask.set(i32x4.geU(key, i32x4.splat(threshold)));
+        f.if(v128.anyTrue(mask), drawFour);
       });
-      f.store(entry(parts, i32.shl(part, 2)), best);
-      f.store(entry(parts, i32.shl(part, 2)), bestValue, 4);
-      f.set(bestValue, 0);
+      f.store(entry(parts, part.shl(2)), best);
+      f.store(entry(parts, part.shl(2)), bestValue, 4);
+      bestValue.set(0);
     });
   });
 }
 
-/** As `threefry`, of four ids: seed, seed and draw in front of them. */
+/**
+ * As `threefry`, for the ids id … id + 3; the key is seed, seed, and the draw's number is the
+ * counter's other half.
+ */
 function threefryWasm(
   f: FunctionBuilder,
   x: Local<"v128">,
   [key0, key1, draw]: readonly Value<"i32">[],
   id: Local<"i32">,
 ): void {
-  const y = f.local("v128");
-  const key2 = i32.xor(i32.xor(key0, key1), 0x1bd11bda);
-  const keys = [key0, key1, key2].map((key) => {
-    const all = f.local("v128");
-    f.set(all, i32x4.splat(key));
+  const y = f.local("v128", "y");
+  const key2 = key0.xor(key1).xor(0x1bd11bda);
+  const keys = [key0, key1, key2].map((key, i) => {
+    const all = f.local("v128", `key${i}`);
+    all.set(i32x4.splat(key));
     return all;
   });
-  f.set(x, i32x4.add(i32x4.splat(draw), keys[0]));
-  f.set(y, i32x4.add(i32x4.add(i32x4.splat(id), v128.const([0, 1, 2, 3])), keys[1]));
+  x.set(i32x4.add(i32x4.splat(draw), keys[0]));
+  y.set(i32x4.add(i32x4.add(i32x4.splat(id), v128.const([0, 1, 2, 3])), keys[1]));
   for (let round = 0; round < 20; round++) {
     const bits = ROTATIONS[round % 8];
-    f.set(x, i32x4.add(x, y));
-    f.set(y, v128.xor(v128.or(i32x4.shl(y, bits), i32x4.shrU(y, 32 - bits)), x));
+    x.set(i32x4.add(x, y));
+    y.set(i32x4.shl(y, bits).or(i32x4.shrU(y, 32 - bits)).xor(x));
     if (round % 4 === 3) {
       const i = (round + 1) / 4;
-      f.set(x, i32x4.add(x, keys[i % 3]));
-      f.set(y, i32x4.add(i32x4.add(y, keys[(i + 1) % 3]), i32x4.splat(i)));
+      x.set(i32x4.add(x, keys[i % 3]));
+      y.set(i32x4.add(i32x4.add(y, keys[(i + 1) % 3]), i32x4.splat(i)));
     }
   }
 }
 
 /** −log(−log u) of the 23 bits that u is made from. */
-function gumbelWasm(m: ModuleBuilder): Func<readonly ["i32"], "f64"> {
+function gumbelWasm(m: ModuleBuilder): Func<Ints<"bits">, "f64"> {
   const log = logWasm(m);
-  return m.define(["i32"], "f64", (_, bits) => {
-    const u = f64.div(f64.add(f64.convertI32U(bits), 0.5), 2 ** 23);
-    return f64.neg(call(log, f64.neg(call(log, u))));
+  return m.define(ints("bits"), "f64", (_, { bits }) => {
+    const u = f64.convertI32U(bits).plus(0.5).div(2 ** 23);
+    return f64.neg(call(log, { x: f64.neg(call(log, { x: u })) }));
   });
 }
 
-/** The logarithm of a number within F32's normal range, within 3e-16: x = 2ⁿ m, and log m = 2 artanh((m − 1) / (m + 1)). */
-function logWasm(m: ModuleBuilder): Func<readonly ["f64"], "f64"> {
-  return m.define(["f64"], "f64", (f, x) => {
-    const n = f.local("i32");
-    const [z, square, sum] = [0, 1, 2].map(() => f.local("f64"));
+/**
+ * The logarithm of a number within F32's normal range, within 3e-16: x = 2ⁿ m, and log m = 2
+ * artanh((m − 1) / (m + 1)).
+ */
+function logWasm(m: ModuleBuilder): Func<{ readonly x: "f64" }, "f64"> {
+  return m.define({ x: "f64" }, "f64", (f, { x }) => {
+    const n = f.local("i32", "n");
+    const { z, square, sum } = f.locals({ z: "f64", square: "f64", sum: "f64" });
     const bits = i32.reinterpretF32(f32.demoteF64(x));
     // The exponent that leaves m in √½ … √2: 0x3f3504f3 is √½.
-    f.set(n, i32.and(i32.sub(bits, 0x3f3504f3), 0xff800000));
-    const power = f64.promoteF32(f32.reinterpretI32(i32.add(n, 0x3f800000)));
-    f.set(z, f64.div(x, power));
-    f.set(z, f64.div(f64.sub(z, 1), f64.add(z, 1)));
-    f.set(square, f64.mul(z, z));
-    for (let power = 23; power >= 3; power -= 2) {
-      f.set(sum, f64.mul(square, f64.add(sum, 1 / power)));
-    }
-    const mantissa = f64.add(f64.mul(2, z), f64.mul(f64.mul(2, z), sum));
-    return f64.add(mantissa, f64.mul(f64.convertI32S(i32.shrS(n, 23)), Math.LN2));
+    n.set(bits.minus(0x3f3504f3).and(0xff800000));
+    const power = f64.promoteF32(f32.reinterpretI32(n.plus(0x3f800000)));
+    z.set(x.div(power));
+    z.set(z.minus(1).div(z.plus(1)));
+    square.set(z.times(z));
+    for (let power = 23; power >= 3; power -= 2) sum.set(square.times(sum.plus(1 / power)));
+    const twice = f64.const(2).times(z);
+    const mantissa = twice.plus(twice.times(sum));
+    return mantissa.plus(f64.convertI32S(n.shrS(23)).times(Math.LN2));
   });
 }
 
-/** The best of the parts' ids goes where it is looked for. */
-function leaveWasm(m: ModuleBuilder, V: number, R: number): Kernel {
-  return defineKernel(m, 6, (f, [ids, counter, seen, drawn, parts, state]) => {
-    const [at, best, draw] = [0, 1, 2].map(() => f.local("i32"));
-    const [value, bestValue] = [f.local("f32"), f.local("f32")];
-    f.set(best, NOT_FINITE);
+/**
+ * The best of the parts' ids is written to `ids` and `drawn` and counted as seen; the draw's number
+ * goes up.
+ */
+function chooseWasm(m: ModuleBuilder, V: number, R: number): Kernel {
+  const operands = ["ids", "counter", "seen", "drawn", "parts", "state"] as const;
+  return defineKernel(m, operands, (f, { ids, counter, seen, drawn, parts, state }) => {
+    const { at, best, draw } = f.locals(ints("at", "best", "draw"));
+    const { value, bestValue } = f.locals({ value: "f32", bestValue: "f32" });
+    best.set(NOT_FINITE);
     f.if(i32.load(state, STATE.draws), () => {
-      f.for(at, parts, i32.add(parts, sampleWasmScratch(V).parts), PART_BYTES, () => {
-        f.set(value, f32.load(at, 4));
-        const better = i32.or(f32.gt(value, bestValue), i32.eq(best, NOT_FINITE));
-        f.if(i32.and(i32.ne(i32.load(at), NOT_FINITE), better), () => {
-          f.set(best, i32.load(at));
-          f.set(bestValue, value);
+      f.for(at, parts, parts.plus(sampleWasmScratch(V).parts), PART_BYTES, () => {
+        value.set(f32.load(at, 4));
+        const better = value.gt(bestValue).or(best.eq(NOT_FINITE));
+        f.if(i32.load(at).ne(NOT_FINITE).and(better), () => {
+          best.set(i32.load(at));
+          bestValue.set(value);
         });
       });
     });
-    f.set(draw, i32.load(counter, 8));
-    f.if(i32.ne(best, NOT_FINITE), () => f.store(entry(seen, best), i32.const(1)));
+    draw.set(i32.load(counter, 8));
+    f.if(best.ne(NOT_FINITE), () => f.store(entry(seen, best), i32.const(1)));
     f.store(ids, best);
-    f.store(entry(drawn, i32.remU(draw, R)), best);
-    f.store(counter, i32.add(draw, 1), 8);
+    f.store(entry(drawn, draw.rem(R)), best);
+    f.store(counter, draw.plus(1), 8);
   });
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { type Activation, ACTIVATIONS } from "../../../kernels/ops/activation.ts";
-import { call, ModuleBuilder, v128 } from "../../../kernels/asm/assembler.ts";
+import { activateWasm, type Activation, ACTIVATIONS } from "../../../kernels/ops/activation.ts";
+import { call, ints, ModuleBuilder, v128, vectors } from "../../../kernels/asm/assembler.ts";
 import { VectorMath } from "../../../kernels/asm/math.ts";
 import { assertClose, TOLERANCE } from "../../testing.ts";
 
@@ -9,20 +9,20 @@ async function open(relaxed: boolean) {
   const m = new ModuleBuilder();
   const math = new VectorMath(m, relaxed);
   const activation = (name: Activation) =>
-    m.define(["v128"], "v128", (f, x) => math.activate(f, name, x));
+    m.define(vectors("x"), "v128", (f, { x }) => activateWasm(f, math, name, x));
   const funcs = {
-    exp: math.exp(),
-    exp2: m.define(["v128"], "v128", (f, x) => math.exp2(f, x)),
-    tanh: math.tanh(),
+    exp: m.define(vectors("x"), "v128", (_, { x }) => math.exp(x)),
+    exp2: m.define(vectors("x"), "v128", (f, { x }) => math.exp2(f, x)),
+    tanh: m.define(vectors("x"), "v128", (_, { x }) => math.tanh(x)),
     gelu: activation("gelu"),
     geluTanh: activation("geluTanh"),
     silu: activation("silu"),
     relu: activation("relu"),
   };
   for (const [name, func] of Object.entries(funcs)) {
-    const each = m.define(["i32"], "void", (f, end) => {
-      const at = f.local("i32");
-      f.for(at, 0, end, 16, () => f.store(at, call(func, v128.load(at))));
+    const each = m.define(ints("end"), "void", (f, { end }) => {
+      const at = f.local("i32", "at");
+      f.for(at, 0, end, 16, () => f.store(at, call(func, { x: v128.load(at) })));
     });
     m.export(name, each);
   }
@@ -108,7 +108,8 @@ Deno.test("VectorMath keeps a NaN, and gives what functions tend to at infinity"
     assert.deepEqual(ys.slice(0, 7), [NaN, 1, -1, 0, 0, 1, -1]);
     for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
       const expected = Array.from(xs.subarray(0, 7), (x) => ACTIVATIONS[name](x));
-      // Where JavaScript's number passes F32, F32 has an infinity less to lose: zeros may differ in sign.
+      // Where JavaScript's number passes F32, F32 has an infinity less to lose: zeros may differ in
+      // sign.
       const ys = Array.from(
         put(name, xs).subarray(0, 7),
         (y, i) => y === expected[i] ? expected[i] : y,

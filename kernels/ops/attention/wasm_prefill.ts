@@ -1,0 +1,482 @@
+/**
+ * Attention of many rows in WASM (prefill); `wasm.ts` has the kernels' place in the plan.
+ *
+ * A block of eight rows of a head, or of four, is computed at once, each row in its own lane: the
+ * queries are transposed, so that one number of a key meets all of them, and scores, weights,
+ * maxima and sums need no reduction along a vector. Scores and weighted values are matrix products
+ * of four keys or four queries by eight, with inputs spread by shuffles as in
+ * `matmul/wasm_rows.ts`. A value that is not finite reaches all rows of the block in which one sees
+ * it.
+ *
+ * Phases of a tile of 64 keys: scores and new max, weights and rescale factor, accumulate.
+ *
+ * @module
+ */
+import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/assembler.ts";
+import { v128, type Value, vectors } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import { defineKernel, type Kernel } from "../../asm/kernel.ts";
+import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
+import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
+import { type AttentionWasm, firstKey, LOWEST, TILE } from "./wasm_tile.ts";
+
+/** Keys, or queries, by eight: what fills the registers. */
+const FOUR = 4;
+/** Numbers of a head between two tests of the loop. */
+const UNROLL = 8;
+
+/** Rows of a block, when runs have T at most. */
+export function blockRows(T: number): number {
+  return T > 4 ? 8 : 4;
+}
+
+/**
+ * Scratch of a thread for the block that it works on, by byte:
+ *
+ *     max │ newMax │ sum │ rescale │ scores      │ queries │ out
+ *     [B] │ [B]    │ [B] │ [B]     │ [TILE, B]   │ [D, B]  │ [B, D rounded up to fours]
+ *
+ * B is the rows of a block; a line is one number of each of them.
+ */
+interface Layout {
+  /** B. */
+  readonly block: number;
+  /** Bytes of a line, and of the vectors in it. */
+  readonly line: number;
+  readonly halves: readonly number[];
+  /** The greatest scores before this tile … */
+  readonly max: number;
+  /** … and with it. */
+  readonly newMax: number;
+  readonly sum: number;
+  /** 2^(max − newMax), by which earlier results are multiplied. */
+  readonly rescale: number;
+  /** Scores of a tile, then weights: [TILE, B]. */
+  readonly scores: number;
+  /** Transposed queries: [D, B]. */
+  readonly queries: number;
+  /** Weighted values: [B, D], rows `pitch` bytes apart. */
+  readonly out: number;
+  readonly pitch: number;
+  readonly bytes: number;
+}
+
+function layoutOf({ T, D }: Pick<AttentionWasm, "T" | "D">): Layout {
+  const block = blockRows(T);
+  const line = 4 * block;
+  const pitch = 16 * Math.ceil(D / 4);
+  const queries = (4 + TILE) * line;
+  const out = queries + block * pitch;
+  return {
+    block,
+    line,
+    halves: block > 4 ? [0, 16] : [0],
+    max: 0,
+    newMax: line,
+    sum: 2 * line,
+    rescale: 3 * line,
+    scores: 4 * line,
+    queries,
+    out,
+    pitch,
+    bytes: out + block * pitch,
+  };
+}
+
+/** Bytes of scratch that each thread needs. */
+export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D">): number {
+  return layoutOf(shape).bytes;
+}
+
+/**
+ * The kernel. A block of rows of one head is an item; the last rows, which see most keys, come
+ * first.
+ */
+export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
+  const { T, H, G, D, S, options: { window } } = shape;
+  const layout = layoutOf(shape);
+  const { block } = layout;
+  const blocks = Math.ceil(T / block);
+  const start = startWasm(m, shape, layout);
+  const tile = tileWasm(m, math, shape, layout);
+  const finish = finishWasm(m, shape, layout);
+  return defineKernel(m, ["y", "q", "k", "v", "scratch"], (f, params) => {
+    const { y, q, k, v, scratch, rows, length, begin, end } = params;
+    const { item, head, row, count, seen } = f.locals(
+      ints("item", "head", "row", "count", "seen"),
+    );
+    const { at, kv, first, last } = f.locals(ints("at", "kv", "first", "last"));
+    scratch.advance(m.thread.get.times(layout.bytes));
+    f.for(item, begin, end, 1, () => {
+      row.set(i32.const(blocks - 1).minus(item.rem(blocks)).times(block));
+      f.if(row.lt(rows), () => {
+        head.set(item.div(blocks));
+        count.set(rows.minus(row));
+        count.atMost(block);
+        at.set(row.times(H).plus(head).times(4 * D));
+        kv.set(head.div(H / G).times(4 * S * D));
+        // Keys that the block's first row sees, and its last.
+        seen.set(length.minus(rows).plus(row.plus(1)));
+        last.set(seen.plus(count.minus(1)));
+        f.do(call(start, { scratch, q: q.plus(at), count }));
+        f.for(first, firstKey(seen, window), last, TILE, () => {
+          f.do(call(tile, { scratch, k: k.plus(kv), v: v.plus(kv), first, last, seen }));
+        });
+        f.do(call(finish, { y: y.plus(at), scratch, count }));
+      });
+    });
+  });
+}
+
+/**
+ * Transposes the block's queries, and clears its max, sum and out. After the last of `count` rows,
+ * it is read again.
+ */
+function startWasm(
+  m: ModuleBuilder,
+  { H, D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
+  { line, halves, max, newMax, sum, queries, out, bytes }: Layout,
+): Func<Ints<"scratch" | "q" | "count">> {
+  // Scores are exponents of 2; a cap is applied to dot products over the cap.
+  const factor = softCap ? scale / softCap : scale * Math.LOG2E;
+  return m.define(ints("scratch", "q", "count"), "void", (f, { scratch, q, count }) => {
+    const { at, end, lastRow } = f.locals(ints("at", "end", "lastRow"));
+    const rows = f.array("i32", "row", FOUR);
+    const numbers = f.array("v128", "numbers", FOUR);
+    lastRow.set(q.plus(count.minus(1).times(4 * H * D)));
+    for (const half of halves) {
+      for (const row of rows) {
+        row.set(q.min(lastRow));
+        q.advance(4 * H * D);
+      }
+      at.set(scratch.plus(queries + half));
+      end.set(at.plus(out - queries));
+      f.while(at.lt(end), () => {
+        for (const [i, row] of rows.entries()) {
+          numbers[i].set(v128.load(row).times(factor));
+          row.advance(16);
+        }
+        transpose(f, numbers);
+        for (const [i, column] of numbers.entries()) f.store(at, column, i * line);
+        at.advance(4 * line);
+      });
+      for (const place of [max, newMax]) f.store(scratch, f32x4.splat(LOWEST), place + half);
+      f.store(scratch, f32x4.splat(0), sum + half);
+    }
+    end.set(scratch.plus(bytes));
+    f.for(at, scratch.plus(out), end, 16, () => f.store(at, f32x4.splat(0)));
+  });
+}
+
+/** Transposes a 4×4 matrix in place. */
+function transpose(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): void {
+  const { ab01, ab23, cd01, cd23 } = f.locals(vectors("ab01", "ab23", "cd01", "cd23"));
+  ab01.set(v128.shuffle(a, b, [0, 4, 1, 5]));
+  ab23.set(v128.shuffle(a, b, [2, 6, 3, 7]));
+  cd01.set(v128.shuffle(c, d, [0, 4, 1, 5]));
+  cd23.set(v128.shuffle(c, d, [2, 6, 3, 7]));
+  a.set(v128.shuffle(ab01, cd01, [0, 1, 4, 5]));
+  b.set(v128.shuffle(ab01, cd01, [2, 3, 6, 7]));
+  c.set(v128.shuffle(ab23, cd23, [0, 1, 4, 5]));
+  d.set(v128.shuffle(ab23, cd23, [2, 3, 6, 7]));
+}
+
+type TileParams = Ints<"scratch" | "k" | "v" | "first" | "last" | "seen">;
+
+/**
+ * A tile of keys for a block: keys first … last − 1, 64 at most, of k, v [S, D]. Its first row sees
+ * the `seen` keys before it, each other row one more. Only keys that some rows see and some do not
+ * are masked; positions count from the tile's first key:
+ *
+ *     0             from                to              keys
+ *     │   masked    │    seen by all    │     masked    │
+ *     │ (window)    │                   │    (causal)   │
+ */
+function tileWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  shape: AttentionWasm,
+  layout: Layout,
+): Func<TileParams> {
+  const { D, options: { window } } = shape;
+  const [plain, masked] = [false, true].map((mask) => scoresWasm(m, math, shape, layout, mask));
+  const weigh = weighWasm(m, math, layout);
+  const add = addWasm(m, math, D, layout);
+  const params = ints("scratch", "k", "v", "first", "last", "seen");
+  return m.define(params, "void", (f, { scratch, k, v, first, last, seen }) => {
+    const { keys, from, to, past } = f.locals(ints("keys", "from", "to", "past"));
+    const scores = (func: typeof plain, key: Local<"i32">, end: Local<"i32">) =>
+      f.do(call(func, { scratch, k, key, to: end, keys, past }));
+    keys.set(last.minus(first));
+    keys.atMost(TILE);
+    for (const row of [k, v]) row.advance(first.times(4 * D));
+    // Keys between the end of what the first row sees and the tile; negative if the row sees some
+    // of the tile.
+    past.set(first.minus(seen));
+    to.set(i32.const(0).minus(past));
+    to.set(to.minS(keys));
+    to.set(to.maxS(0).and(-FOUR));
+    if (window !== undefined) {
+      const zero = f.local("i32", "zero");
+      from.set(i32.const(layout.block - 1 - window).minus(past));
+      from.set(from.plus(FOUR - 1).and(-FOUR));
+      from.clampS(0, to);
+      scores(masked, zero, from);
+    }
+    scores(plain, from, to);
+    scores(masked, to, keys);
+    f.do(call(weigh, { scratch, keys }));
+    f.do(call(add, { scratch, v, keys }));
+  });
+}
+
+type ScoreParams = Ints<"scratch" | "k" | "key" | "to" | "keys" | "past">;
+
+/**
+ * Scores of keys key … to − 1 of a tile of so many `keys`, and their max. Masked, a row's score of
+ * a key that it does not see is −∞.
+ */
+function scoresWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  { D, options: { softCap, window } }: AttentionWasm,
+  layout: Layout,
+  masked: boolean,
+): Func<ScoreParams> {
+  const { line, halves, newMax, scores } = layout;
+  const params = ints("scratch", "k", "key", "to", "keys", "past");
+  return m.define(params, "void", (f, { scratch, k, key, to, keys, past }) => {
+    const { at, end, place } = f.locals(ints("at", "end", "place"));
+    const numbers = f.array("v128", "numbers", FOUR);
+    const number = f.local("v128", "number");
+    const query = f.array("v128", "query", halves.length);
+    const max = f.array("v128", "max", halves.length);
+    // Four sums are too few to hide a multiply-add's latency: then there are two chains of them.
+    const chains = Array.from(
+      { length: 2 / halves.length },
+      (_, c) => numbers.map((_, i) => f.array("v128", `sum${c}_${i}_`, halves.length)),
+    );
+    const [sums, ...others] = chains;
+    // Masked, keys are addressed one by one, for the last one is repeated; otherwise from the
+    // first.
+    const rows = f.array("i32", "row", FOUR).slice(0, masked ? FOUR : 1);
+    const registers = { at, rows, numbers, number, query, chains };
+    const multiply = (count: number) => addProducts(math.madd, D, layout, registers, count);
+    /** Sums become scores of key i, in one half of the rows. */
+    const finishScore = (score: Local<"v128">, i: number, h: number) => {
+      for (const other of others) score.set(score.plus(other[i][h]));
+      if (softCap) score.set(math.tanh(score).times(softCap * Math.LOG2E));
+      if (masked) {
+        const seen = seenBy(4 * h, past.plus(key).plus(i), window);
+        score.set(v128.select(score, f32x4.splat(-Infinity), seen));
+      }
+      f.store(place, score, scores + i * line + halves[h]);
+      max[h].set(max[h].pmax(score));
+    };
+
+    for (const [h, half] of halves.entries()) max[h].set(v128.load(scratch, newMax + half));
+    f.for(key, key, to, FOUR, () => {
+      for (const [i, row] of rows.entries()) {
+        const index = key.plus(i);
+        // After the last key, it is read again; its scores are masked.
+        row.set(masked ? i32.select(index, keys.minus(1), index.lt(keys)) : index);
+        row.set(k.plus(row.times(4 * D)));
+      }
+      for (const sum of chains.flat(2)) sum.set(0);
+      at.set(scratch);
+      end.set(scratch.plus(line * (D - D % UNROLL)));
+      f.while(at.lt(end), () => multiply(UNROLL));
+      if (D % UNROLL) multiply(D % UNROLL);
+      place.set(scratch.plus(key.times(line)));
+      for (const [i, sum] of sums.entries()) {
+        for (const [h, score] of sum.entries()) finishScore(score, i, h);
+      }
+    });
+    for (const [h, half] of halves.entries()) f.store(scratch, max[h], newMax + half);
+  });
+}
+
+/** Variables of `scoresWasm` that its inner loop uses. */
+interface ScoreRegisters {
+  /** The line of the queries, counted from the start of the scratch. */
+  readonly at: Local<"i32">;
+  /** The four keys, or the first of them, where the others follow. */
+  readonly rows: readonly Local<"i32">[];
+  /** Four numbers of each key, and one of them in all lanes. */
+  readonly numbers: readonly Local<"v128">[];
+  readonly number: Local<"v128">;
+  /** A line of the queries. */
+  readonly query: readonly Local<"v128">[];
+  /** Sums by chain, key and half. */
+  readonly chains: readonly (readonly (readonly Local<"v128">[])[])[];
+}
+
+/** Adds the products of `count` numbers of the keys with the queries, and advances both. */
+function addProducts(
+  madd: MultiplyAdd,
+  D: number,
+  { line, halves, queries }: Layout,
+  { at, rows, numbers, number, query, chains }: ScoreRegisters,
+  count: number,
+): void {
+  for (let d = 0; d < count; d++) {
+    if (d % 4 === 0) {
+      for (const [i, four] of numbers.entries()) {
+        const [row, offset] = rows.length > 1 ? [rows[i], 0] : [rows[0], 4 * i * D];
+        four.set(v128.load(row, offset + 4 * d));
+      }
+    }
+    for (const [h, q] of query.entries()) q.set(v128.load(at, queries + d * line + halves[h]));
+    for (const [i, sum] of chains[d % chains.length].entries()) {
+      number.set(spread(numbers[i], d % 4));
+      for (const [h, s] of sum.entries()) s.set(madd(number, query[h], s));
+    }
+  }
+  for (const row of rows) row.advance(4 * count);
+  at.advance(count * line);
+}
+
+/**
+ * Which of the four rows from `first` on see a key that is `past` keys after those that the block's
+ * first row sees.
+ */
+function seenBy(first: number, past: Value<"i32">, window: number | undefined): Value<"v128"> {
+  const rows = v128.const([0, 1, 2, 3].map((row) => first + row));
+  const causal = i32x4.gtS(rows, i32x4.splat(past));
+  if (window === undefined) return causal;
+  return causal.and(i32x4.gtS(i32x4.splat(past.plus(window + 1)), rows));
+}
+
+/**
+ * Turns a tile's scores into weights, and updates max, sum and rescale. A NaN score is never the
+ * max; its weight is NaN.
+ */
+function weighWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  { line, halves, max: maxAt, newMax, sum: sumAt, rescale, scores }: Layout,
+): Func<Ints<"scratch" | "keys">> {
+  return m.define(ints("scratch", "keys"), "void", (f, { scratch, keys }) => {
+    const { at, end } = f.locals(ints("at", "end"));
+    const weight = f.local("v128", "weight");
+    const max = f.array("v128", "max", halves.length);
+    const sum = f.array("v128", "sum", halves.length);
+    const weigh = (score: Value<"v128">, h: number) =>
+      weight.set(math.exp2(f, score.minus(max[h])));
+    // Rescale.
+    for (const [h, half] of halves.entries()) {
+      max[h].set(v128.load(scratch, newMax + half));
+      weigh(v128.load(scratch, maxAt + half), h);
+      f.store(scratch, max[h], maxAt + half);
+      f.store(scratch, weight, rescale + half);
+      sum[h].set(v128.load(scratch, sumAt + half).times(weight));
+    }
+    // Exponentials and their sum.
+    end.set(scratch.plus(keys.times(line)));
+    f.for(at, scratch, end, FOUR * line, () => {
+      for (let i = 0; i < FOUR; i++) {
+        for (const [h, half] of halves.entries()) {
+          weigh(v128.load(at, scores + i * line + half), h);
+          f.store(at, weight, scores + i * line + half);
+          sum[h].set(sum[h].plus(weight));
+        }
+      }
+    });
+    for (const [h, half] of halves.entries()) f.store(scratch, sum[h], sumAt + half);
+  });
+}
+
+/** out = rescale · out + weights · v, for four rows and eight columns at a time; v [keys, D]. */
+function addWasm(
+  m: ModuleBuilder,
+  { madd }: VectorMath,
+  D: number,
+  layout: Layout,
+): Func<Ints<"scratch" | "v" | "keys">> {
+  const { halves, out, pitch } = layout;
+  const eight = addColumnsWasm(m, madd, D, layout, 2);
+  const rest = D % 8 > 0 ? addColumnsWasm(m, madd, D, layout, Math.ceil((D % 8) / 4)) : null;
+  return m.define(ints("scratch", "v", "keys"), "void", (f, { scratch, v, keys }) => {
+    const at = f.local("i32", "at");
+    const each = (columns: typeof eight) => {
+      for (const [h, half] of halves.entries()) {
+        const to = scratch.plus(at).plus(out + h * FOUR * pitch);
+        f.do(call(columns, { to, rows: scratch.plus(half), v: v.plus(at), keys }));
+      }
+    };
+    f.for(at, 0, 4 * (D - D % 8), 32, () => each(eight));
+    if (rest) each(rest);
+  });
+}
+
+/**
+ * The same for a few vectors of columns: `to` is their place in `out`, `rows` the scratch from the
+ * four rows' half on.
+ */
+function addColumnsWasm(
+  m: ModuleBuilder,
+  madd: MultiplyAdd,
+  D: number,
+  { line, rescale, scores, pitch }: Layout,
+  columns: number,
+): Func<Ints<"to" | "rows" | "v" | "keys">> {
+  return m.define(ints("to", "rows", "v", "keys"), "void", (f, { to, rows, v, keys }) => {
+    const { at, end } = f.locals(ints("at", "end"));
+    const weights = f.array("v128", "weights", FOUR);
+    const weight = f.local("v128", "weight");
+    const values = f.array("v128", "value", columns);
+    const sums = weights.map((_, row) => f.array("v128", `sum${row}_`, columns));
+    const addKey = (key: number) => {
+      for (const [j, value] of values.entries()) value.set(v128.load(v, 4 * key * D + 16 * j));
+      for (const [row, sum] of sums.entries()) {
+        weight.set(spread(weights[key], row));
+        for (const [j, s] of sum.entries()) s.set(madd(weight, values[j], s));
+      }
+    };
+    const eachKeys = (count: number, from: Local<"i32">) => {
+      f.for(at, from, end, count * line, () => {
+        for (let key = 0; key < count; key++) weights[key].set(v128.load(at, scores + key * line));
+        for (let key = 0; key < count; key++) addKey(key);
+        v.advance(count * 4 * D);
+      });
+    };
+    // Rescale.
+    weights[0].set(v128.load(rows, rescale));
+    for (const [row, sum] of sums.entries()) {
+      weight.set(spread(weights[0], row));
+      for (const [j, s] of sum.entries()) s.set(v128.load(to, row * pitch + 16 * j).times(weight));
+    }
+    // Accumulate.
+    at.set(rows);
+    end.set(rows.plus(keys.and(-FOUR).times(line)));
+    eachKeys(FOUR, rows);
+    end.set(rows.plus(keys.times(line)));
+    eachKeys(1, at);
+    // Store.
+    for (const [row, sum] of sums.entries()) {
+      for (const [j, s] of sum.entries()) f.store(to, s, row * pitch + 16 * j);
+    }
+  });
+}
+
+/** y = out / sum, for `count` rows. */
+function finishWasm(
+  m: ModuleBuilder,
+  { H, D }: AttentionWasm,
+  { sum, out, pitch }: Layout,
+): Func<Ints<"y" | "scratch" | "count">> {
+  return m.define(ints("y", "scratch", "count"), "void", (f, { y, scratch, count }) => {
+    const { from, row, at } = f.locals(ints("from", "row", "at"));
+    const factor = f.local("v128", "factor");
+    from.set(scratch);
+    f.for(row, 0, count, 1, () => {
+      factor.set(v128.load32Splat(scratch.plus(row.shl(2)), sum));
+      factor.set(f32x4.splat(1).div(factor));
+      eachFour(f, at, D, (lanes) => {
+        storeLanes(f, y.plus(at), v128.load(from.plus(at), out).times(factor), lanes);
+      });
+      y.advance(4 * H * D);
+      from.advance(pitch);
+    });
+  });
+}
