@@ -18,3 +18,29 @@ Deno.test("nextTask() leaves nothing when it was called 20,000 times", async () 
   const grown = await turns(20_000) - before;
   assert.ok(grown < 40e6, `grew by ${grown} bytes`); // a port that stays takes 5 KiB: 100 MB
 });
+
+Deno.test({
+  name: "nextTask() lets a signal through when a built-in module was taken before",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    // In a process of its own: the test runner's loop lets signals through anyway.
+    const code = `
+      import { nextTask } from "${new URL("../../kernels/next_task.ts", import.meta.url)}";
+      process.getBuiltinModule("node:vm");
+      let got = false;
+      Deno.addSignalListener("SIGUSR2", () => got = true);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      Deno.kill(Deno.pid, "SIGUSR2");
+      for (let yields = 0; !got && yields < 15; yields++) {
+        for (const end = performance.now() + 20; performance.now() < end;);
+        await nextTask();
+      }
+      console.log(got);
+      Deno.exit();
+    `;
+    const child = new Deno.Command(Deno.execPath(), { args: ["eval", "--ext=ts", code] });
+    const { stdout, stderr } = await child.output();
+    const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    assert.equal(out, "true\n", err);
+  },
+});
