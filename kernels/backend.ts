@@ -1,7 +1,7 @@
 /**
- * The contract between the model and the machine: record a forward pass once, replay it while tokens flow.
+ * Contract between model and device: record a forward pass once, replay it for every token.
  *
- * `docs/backends.md` tells how each backend keeps it.
+ * `docs/backends.md` says how each backend implements it.
  *
  * @module
  */
@@ -29,7 +29,7 @@ export interface TensorSizes {
   readonly widest: number;
 }
 
-/** Something that can hold tensors and run recorded passes over them. */
+/** Holds tensors and runs recorded passes over them. Dispose of it to free them all. */
 export interface Backend extends AsyncDisposable {
   /** Which one it is. */
   readonly name: BackendName;
@@ -43,7 +43,7 @@ export interface Backend extends AsyncDisposable {
   readonly software?: boolean;
   /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
   readonly nominalFlops: number;
-  /** Steps that are worth queueing before anything is read; default 1, where a step is done when `run` returns. */
+  /** Steps worth queueing before a read; default 1, where a step is done when `run` returns. */
   readonly readAhead?: number;
   /** Tracked bytes of every buffer; all zero after dispose. */
   readonly memory: Memory;
@@ -54,20 +54,22 @@ export interface Backend extends AsyncDisposable {
    */
   scratchBytes?(sizes: TensorSizes): number;
   /**
-   * Tries whether there is room for `bytes` more, before anything is loaded; missing where the host's memory is all that counts.
+   * Checks for room for `bytes` more before anything is loaded; missing where only the host's
+   * memory is used.
    * @param largest bytes of the largest tensor among them, weights apart.
-   * @throws {DeviceError} with the bytes that there are, naming `what`.
+   * @throws {DeviceError} If there is less, naming `what` and the bytes that are free.
    */
   expectFree?(what: string, bytes: number, largest?: number): Promise<void>;
   /**
-   * A zeroed tensor. A device that runs out of memory says so at the next `read`.
-   * @throws {RangeError} when it is larger than this backend can hold in one buffer.
+   * A zeroed tensor. If the device runs out of memory, the next `read` throws.
+   * @throws {RangeError} If it is larger than one buffer of this backend.
    */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor;
   /**
-   * A weight [N, K], laid out as this backend reads it fastest. `fill` is asked for the rows as they are stored (N rows of K
-   * under "NK", K rows of N under "KN"), in order, over one bounded scratch buffer.
-   * @throws {RangeError} before anything is allocated, when the weight cannot fit this backend.
+   * A weight [N, K], laid out as this backend reads it fastest. `fill` is asked for the rows as
+   * they are stored (N rows of K under "NK", K rows of N under "KN"), in order, into one bounded
+   * scratch buffer.
+   * @throws {RangeError} If the weight cannot fit this backend, before anything is allocated.
    */
   weight(
     shape: readonly [N: number, K: number],
@@ -76,24 +78,29 @@ export interface Backend extends AsyncDisposable {
     options: { readonly stored: StoredOrder },
   ): Promise<Weight>;
   /**
-   * Copies elements to `t` from element `offset` on; steps queued before still see the old values. Of a 16-bit tensor, whole pairs:
-   * `offset` is even, and so is the end, or it is the tensor's.
-   * @throws {TypeError} when `data` is not the kind of array that holds the tensor's dtype.
+   * Copies elements to `t` from element `offset` on; steps queued before still see the old values.
+   * Of a 16-bit tensor, whole pairs: `offset` is even, and so is the end, if not the tensor's.
+   * @throws {TypeError} If `data` is not the kind of array that holds the tensor's dtype.
    */
   write(t: Tensor, data: HostArray, offset?: number): void;
-  /** Elements `start` … `start + count` (default all). Waits for all that was queued before, and throws its errors. */
+  /**
+   * Elements `start` … `start + count` (default all). Waits for everything queued before, and
+   * throws its errors.
+   */
   read(t: Tensor, start?: number, count?: number): Promise<HostArray>;
   /**
-   * Runs `build` against a recorder and compiles what it called.
-   * @throws {RangeError} naming the operation whose operands do not fit.
+   * Runs `build` against a recorder and compiles its calls.
+   * @throws {RangeError} If the operands of a call do not fit, naming the operation.
    */
   record(build: (k: Recorder) => void): Promise<Plan>;
-  /** As `record`, with kernels that are the same in every run of a program; missing where `record` never chooses by measuring. */
+  /**
+   * As `record`, with the same kernels in every run of a program; missing where `record` never
+   * chooses kernels by measuring.
+   */
   recordFixed?(build: (k: Recorder) => void): Promise<Plan>;
   /**
-   * Runs a pass some dozen times, as a plan of `build` would run, and tells what each kind of kernel takes. Its operands are written
-   * to as a plan's are.
-   * @throws what `record` and `read` throw.
+   * Runs a pass some dozen times, as a plan of `build` would run, and measures each kind of kernel.
+   * It writes to its operands as a plan does, and throws what `record` and `read` throw.
    */
   profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]>;
   /** The generated code of the plans in use; missing where plans are not generated code. */
@@ -116,11 +123,11 @@ export interface KernelText {
   readonly text: string;
 }
 
-/** What one kind of kernel takes in one run of a pass. */
+/** Time, bytes and operations of one kind of kernel in one run of a pass. */
 export interface KernelTime {
-  /** The call, a product with its inputs and outputs; what a backend merged has the names of its parts. */
+  /** The operation, a product with its inputs and outputs; fused ones joined by " + ". */
   readonly name: string;
-  /** How often it is called. */
+  /** Number of calls. */
   readonly calls: number;
   /** Milliseconds of all its calls: the median of several runs. */
   readonly ms: number;
@@ -133,9 +140,9 @@ export interface KernelTime {
 /** A recorded pass. Disposing of it frees its own scratch; it runs no more. */
 export interface Plan extends Disposable {
   /**
-   * Queues the pass over a step; a lone segment is a step of one. Creates no object, computes no shape; what goes wrong on the
-   * device is thrown by the next `read`.
-   * @throws {RangeError} when a step has more than one segment, or one of another sequence than 0.
+   * Queues the pass over a step; a lone segment is a step of one. Creates no object, computes no
+   * shape; the next `read` throws the device's errors.
+   * @throws {RangeError} If a step has more than one segment, or one of another sequence than 0.
    */
   run(step: Step | Segment): void;
 }

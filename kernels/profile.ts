@@ -23,14 +23,14 @@ export function partsOf(
   return calls.map((call, i) => ({ ...costOf(call, segment), entries: lowered[i].length }));
 }
 
-/** Runs that go before, for compilers and clocks, and runs that count: at least so many, and for so many milliseconds. */
+/** At least so many runs, and for so many milliseconds: for compilers and clocks, then measured. */
 const WARM_UP = { runs: 2, ms: 150 };
 const MEASURED = { runs: 5, ms: 300 };
 
-/** Times of more runs are not worth their memory. */
+/** Limit of measured runs, each of which keeps a time per entry. */
 const MOST_RUNS = 301;
 
-/** Runs a plan again and again; `run` tells the milliseconds of each of its entries. The median of each entry counts. */
+/** Medians over many runs of a plan; `run` returns the milliseconds of each entry. */
 export async function profileRuns(
   parts: readonly Part[],
   run: () => readonly number[] | Promise<readonly number[]>,
@@ -54,7 +54,7 @@ export async function profileRuns(
   return addUp(parts, partMs);
 }
 
-/** The parts of each name together, in the order in which they first come. */
+/** Sums of the parts of each name, in the order of their first. */
 export function addUp(parts: readonly Part[], partMs: readonly number[]): KernelTime[] {
   const kinds = new Map<string, KernelTime>();
   for (const [i, { name, bytes, flops }] of parts.entries()) {
@@ -70,7 +70,7 @@ export function addUp(parts: readonly Part[], partMs: readonly number[]): Kernel
   return [...kinds.values()];
 }
 
-/** The middle of some values. */
+/** The median, the upper one of two. */
 export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }

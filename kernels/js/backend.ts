@@ -1,7 +1,7 @@
 /**
- * The typed-array backend: runs wherever JavaScript does, on one thread, and is the oracle of the others.
+ * Typed-array backend: runs on one thread wherever JavaScript does; the oracle of the others.
  *
- * A plan is a list of calls of the typed-array forms with their operands bound; running it walks the list.
+ * A plan is a list of closures over the operands of its calls; running it walks the list.
  *
  * @module
  */

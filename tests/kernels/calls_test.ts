@@ -25,7 +25,7 @@ import { FakeGpu } from "./fake_gpu.ts";
 
 const [T, C, H, G, D, S, V, P] = [3, 8, 2, 1, 4, 512, 16, 8];
 
-/** The rows of the step that the typed arrays run: in the midst of a text, over a part of the cache. */
+/** A step in the middle of a text, over a part of the cache. */
 const SEGMENT = { rows: T, position: 1, slot: 2, length: 5 };
 
 /** Makes operands on some backend. */
@@ -126,7 +126,7 @@ async function run(pool: Pool, build: (k: Recorder) => void, other?: number) {
 const differ = (a: readonly number[], b: readonly number[]) =>
   a.some((v, i) => !Object.is(v, b[i]));
 
-/** How a call really accesses an operand, from a run and another that began with other numbers in it. */
+/** How a call really accesses an operand, from two runs that differ in what it held before. */
 function accessOf(
   at: number,
   { before, after }: Awaited<ReturnType<typeof run>>,
@@ -234,7 +234,7 @@ function buffersOf(call: Call): Map<GPUBuffer, boolean> {
   return buffers;
 }
 
-/** A pass with everything that is fused: positions, and a norm whose output a later one overwrites. */
+/** A pass with all that is fused: positions, and a norm whose output a later one overwrites. */
 function fusedPass(make: Maker): (k: Recorder) => void {
   const [x, n, y] = [make.tensor([1, C]), make.tensor([1, C]), make.tensor([1, V])];
   const [weight, bias] = [make.tensor([C]), make.tensor([C])];

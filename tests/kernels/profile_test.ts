@@ -86,7 +86,7 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   });
 }
 
-Deno.test("costOf() counts the keys that a step sees when there are a window and many rows", async () => {
+Deno.test("costOf() counts the keys that many rows see within a window", async () => {
   await using backend = await openBackend("js");
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const [y, q, cache] = [f32(4, 8), f32(4, 8), { k: f32(1, 16, 4), v: f32(1, 16, 4) }];
@@ -94,7 +94,7 @@ Deno.test("costOf() counts the keys that a step sees when there are a window and
     const [call] = record((k) => k.attention(y, q, cache, options));
     return costOf(call, { rows: 4, position: 6, slot: 6, length: 10 });
   };
-  // Rows see 7, 8, 9 and 10 keys; within a window of 3 each sees three, of six that they see together.
+  // Rows see 7, 8, 9 and 10 keys; within a window of 3 each sees three, together six.
   assert.deepEqual(costOfAttention(), {
     name: "attention",
     bytes: 4 * (2 * 4 * 10 + 2 * 4 * 8),

@@ -4,8 +4,9 @@
  *     s[j] = scale · q · k[j],  then softCap · tanh(s / softCap) if there is a cap
  *     y    = Σ softmax(s)[j] · v[j]
  *
- * y, q [T, H·D]; k, v [G, S, D]; head h reads key/value head ⌊h·G/H⌋. Of `length` keys, the last row sees all, the row before it
- * one less, and so on; under a window of W, a row sees the last W of those. As torch's scaled_dot_product_attention.
+ * y, q [T, H·D]; k, v [G, S, D]; head h reads key/value head ⌊h·G/H⌋. Of `length` keys, the last
+ * row sees all, the row before it one less, and so on; under a window of W, a row sees the last W
+ * of those. As torch's scaled_dot_product_attention.
  *
  * @module
  */

@@ -1,11 +1,12 @@
 /**
- * From the fused projection to attention's operands, in one pass: split, norm, turn, store.
+ * KV cache write: from the fused projection to attention's operands in one pass, split, norm,
+ * rotate, store.
  *
  *     q[t]            = rope(qNorm(qkv[t, 0 … H·D]))
  *     k[·, slot + t]  = rope(kNorm(qkv[t, H·D … (H+G)·D]))
  *     v[·, slot + t]  = qkv[t, (H+G)·D …]
  *
- * q [T, H·D]; qkv [T, (H+2G)·D]; k, v [G, S, D]. Row t stands at position + t and is written to cache slot + t.
+ * q [T, H·D]; qkv [T, (H+2G)·D]; k, v [G, S, D]. Row t has position + t and cache slot + t.
  *
  * @module
  */

@@ -1,11 +1,12 @@
 /**
- * The matrix product of every linear layer, with what follows it folded in.
+ * Matrix product of a linear layer with its epilogue: bias, activation, gate, scale, cap, residual.
  *
  *     v = scale · gate ⊙ activation(x · Wᵀ + bias)
  *     v = softCap · tanh(v / softCap)                   if there is a cap
  *     y = v, or y += v under `residual`
  *
- * y, gate [T, N]; x [T, K]; weight [N, K]; bias [N]. As torch.nn.functional.linear; the cap is Gemma 2's.
+ * y, gate [T, N]; x [T, K]; weight [N, K]; bias [N]. As torch.nn.functional.linear; the cap is
+ * Gemma 2's.
  *
  * @module
  */
@@ -105,7 +106,7 @@ export interface Rows {
   readonly shape: readonly [N: number, K: number];
 }
 
-/** Rows of W that one pass over x serves: 8 sums stay in registers, and x is read once for all of them. */
+/** Rows of W per pass over x: 8 sums fit in registers, and x is read once for all of them. */
 const BLOCK = 8;
 
 /** Scratch for `matmulJs`: one block of rows, widened, and its sums. */

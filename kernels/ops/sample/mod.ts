@@ -1,13 +1,15 @@
 /**
- * From one row of logits to the next token's id.
+ * Sampling: from one row of logits to the id of the next token.
  *
  *     s = logits / temperature, then / repetitionPenalty for each id drawn before (negative or not)
- *     top-k: keep s ≥ the k-th largest, then top-p: keep s while the probability of what is greater is ≤ p
+ *     top-k: keep s ≥ the k-th largest
+ *     top-p: of those, keep s while the probability of all greater ones is ≤ p
  *     id = argmax(s + noise),  noise = −log(−log u),  u = f(seed, draw, id)
  *
- * logits [1, V]; ids [T] I32, of which the first is written, where the next step's `embed` reads it. The order is that of LabCore's script.
- * Adding Gumbel noise and taking the maximum draws from softmax(s) (Gumbel, 1954), and needs no running sum: every backend that
- * is given the same logits draws the same id. A temperature of 0 takes the largest s, the lowest id first.
+ * logits [1, V]; ids [T] I32: writes the first, where the next step's `embed` reads it.
+ * The order is that of LabCore's script. Adding Gumbel noise and taking the maximum draws from
+ * softmax(s) (Gumbel, 1954) without a running sum: equal logits give equal ids on every backend.
+ * A temperature of 0 takes the largest s, of equal ones the lowest id.
  *
  * @module
  */
@@ -16,18 +18,18 @@ import { type Closure, type Cost, f32Of, i32Of, reads, u32Of, updates } from "..
 import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
-/** The id that stands for "the logits were not finite". */
+/** The sentinel id of logits that are not finite. */
 export const NOT_FINITE = -1;
 
 /** What sampling keeps on the device; written by the host when a generation starts. */
 export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
   /** F32 [4]: temperature, top-k (0 = off), top-p (≥ 1 = off), repetition penalty (1 = off). */
   readonly settings: F;
-  /** U32 [3]: the seed's low and high word, and the number of draws so far, which each draw adds to. */
+  /** U32 [3]: the seed's low and high word, and the number of draws so far. */
   readonly counter: U;
   /** U32 [V]: 1 for each id drawn so far. */
   readonly seen: U;
-  /** I32 [R]: a ring; draw i leaves its id at i mod R, so that ids of several steps come back in one read. */
+  /** I32 [R]: a ring with draw i at i mod R, so that one read returns the ids of several steps. */
   readonly drawn: I;
 }
 
@@ -97,8 +99,9 @@ export interface Filter {
 }
 
 /**
- * Writes to `out` the scaled logits that may be drawn, and −Infinity for the rest. `sorted` is scratch of V numbers.
- * @returns whether every logit was finite; `out` means nothing otherwise.
+ * Writes to `out` the scaled logits that may be drawn, and −Infinity for the rest. `sorted` is
+ * scratch of V numbers.
+ * @returns whether every logit was finite; `out` is undefined otherwise.
  */
 export function filterLogits(
   out: Float32Array,
@@ -134,7 +137,7 @@ export function filterLogits(
   return true;
 }
 
-/** The least of the ascending values ≥ `floor` such that the probability of all that is greater is at most `p`. */
+/** The least of the ascending values ≥ `floor` with a probability of all greater ones ≤ `p`. */
 function topPThreshold(sorted: Float32Array, floor: number, p: number): number {
   const max = sorted[sorted.length - 1];
   let first = sorted.length - 1;
@@ -151,12 +154,13 @@ function topPThreshold(sorted: Float32Array, floor: number, p: number): number {
   return sorted[first];
 }
 
-/** Bits that each of eight rounds turns by, in order. */
+/** Bits that each of eight rounds rotates by, in order. */
 export const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 
 /**
- * Threefry-2x32, 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a counter in, 64 random
- * bits out, by additions, rotations and exclusive ors of 32-bit integers alone. Returns the first word.
+ * Threefry-2x32, 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a
+ * counter in, 64 random bits out, by additions, rotations and exclusive ors of 32-bit integers.
+ * Returns the first word.
  */
 export function threefry(key0: number, key1: number, counter0: number, counter1: number): number {
   const keys = [key0, key1, 0x1bd11bda ^ key0 ^ key1];
