@@ -50,7 +50,7 @@ export interface Instead {
 /** What `fitBackend` asks of a backend. */
 type FitTarget = Pick<
   Backend,
-  "name" | "onGpu" | "software" | "nominalFlops" | "scratchBytes" | "expectFree"
+  "name" | "onGpu" | "software" | "nominalFlops" | "readAhead" | "scratchBytes" | "expectFree"
 >;
 
 /** Bytes that the check of a fit compares. */

@@ -1,6 +1,5 @@
 /**
- * Memory estimate of a run, before anything is allocated, and the check that a backend has room for
- * it.
+ * Memory estimate of a run before anything is allocated, and the check that it fits a backend.
  *
  * @module
  */
@@ -23,10 +22,7 @@ export interface MemoryEstimate {
   readonly largest: number;
   /** T: rows of a prefill chunk. */
   readonly chunk: number;
-  /**
-   * The estimate of the same model in another run; what is not given stays, the chunk follows from
-   * it.
-   */
+  /** The estimate of another run of the same model. The chunk follows, unless it was given. */
   with(change: {
     /** S: tokens that the cache holds. */
     readonly contextLength?: number;
@@ -46,7 +42,7 @@ export interface RunSize {
   /** T: rows of a prefill chunk; default 0.2 s of the backend's work. */
   readonly chunk?: number;
   /** What the model runs on; without it, a processor and nothing that a backend adds of its own. */
-  readonly backend?: Pick<Backend, "nominalFlops" | "scratchBytes">;
+  readonly backend?: Pick<Backend, "nominalFlops" | "readAhead" | "scratchBytes">;
 }
 
 /** Multiply-adds ×2 per second of a processor that is not known yet: two threads of WebAssembly. */
@@ -86,7 +82,7 @@ export function estimateMemory(
       total: weights + kvCache + activations,
       with: ({ dtype, ...change }) =>
         estimate(
-          dtype ? weightBytes({ ...source, dtype: () => dtype }) : matrices,
+          dtype ? weightBytes({ specs: source.specs, dtype: () => dtype }) : matrices,
           { ...size, ...change },
         ),
     };
@@ -107,8 +103,8 @@ function countBytes(
   const rows = (T: number) => Object.values(stateShapes(a, T)).map((shape) => 4 * sizeOf(shape));
   const sum = (bytes: number[]) => bytes.reduce((n, count) => n + count, 0);
   const logits = 4 * a.vocabSize;
-  // Sampling keeps the set of ids seen [V], 4 settings, 3 counters and 1 drawn id.
-  const sampling = 4 * (a.vocabSize + 4 + 3 + 1);
+  // Sampling keeps the set of ids seen [V], 4 settings, 3 counters and a ring of drawn ids.
+  const sampling = 4 * (a.vocabSize + 4 + 3 + (backend?.readAhead ?? 1));
   const computed = sum(rows(chunk)) + sum(rows(1)) + logits + sampling;
   const widest = Math.max(...rows(chunk));
   const total = weights + kvCache + computed;

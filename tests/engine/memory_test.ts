@@ -7,7 +7,7 @@ import { type BackendFit, fitBackend, fitBackends } from "../../engine/fit.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "../../engine/memory.ts";
 import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/load.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { type Backend, openBackend } from "../../kernels/mod.ts";
+import { type Backend, openBackend, type TensorSizes } from "../../kernels/mod.ts";
 import type { WeightDtype } from "../../kernels/mod.ts";
 import { randomWeights } from "../../engine/weights/mod.ts";
 import { fixture, readJson } from "../testing.ts";
@@ -147,4 +147,26 @@ Deno.test("estimateMemory() shrinks the cache with the context, as loadModel() d
     await assert.rejects(loadModel(folder, { device: "js", contextLength }), expected);
     await assert.rejects(describeCheckpoint(folder, { contextLength }), expected);
   }
+});
+
+Deno.test("estimateMemory() asks the backend what it adds, whatever its name", () => {
+  const { memory } = sizedRun(GPT2, 64, "F32");
+  const asked: TensorSizes[] = [];
+  const backend = {
+    nominalFlops: 1e9,
+    readAhead: 64,
+    scratchBytes(sizes: TensorSizes) {
+      asked.push(sizes);
+      return 1000;
+    },
+  };
+  const { nominalFlops } = backend;
+  const plain = memory.with({ backend: { nominalFlops } });
+  const own = memory.with({ backend });
+  assert.equal(own.chunk, plain.chunk);
+  assert.notEqual(own.chunk, memory.chunk); // a slow backend takes fewer rows at a time
+  assert.equal(own.total, plain.total + 4 * 63 + 1000);
+  assert.equal(own.classes.activations, plain.classes.activations + 4 * 63 + 1000);
+  const widest = 4 * own.chunk * 4 * GPT2.n_embd; // the MLP's hidden rows
+  assert.deepEqual(asked, [{ total: own.total - 1000, rows: own.chunk, widest }]);
 });
