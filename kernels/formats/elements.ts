@@ -38,3 +38,9 @@ export function hostView(
 ): HostArray {
   return new ARRAYS[dtype](buffer, byteOffset, count);
 }
+
+/** @throws {RangeError} where a layout has another size than the one that is drawn. */
+export function expectSize(what: string, bytes: number, expected: number): void {
+  if (bytes === expected) return;
+  throw new RangeError(`Cannot lay out ${what}: expected ${expected} bytes, got ${bytes}`);
+}

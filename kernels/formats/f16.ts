@@ -14,32 +14,48 @@ import type { Local, Value } from "../asm/assembler.ts";
 const RAISED = 10;
 
 /** What a placed F16 is to be multiplied by: an F32's exponent counts from 112 further up. */
-export const UNIT = 2 ** (112 - RAISED);
+const UNIT = 2 ** (112 - RAISED);
 
-type Narrow = "F16" | "BF16";
-
-/** The numbers in the upper halves of four lanes, over the unit if they are F16: sign, exponent and mantissa in an F32's places. */
-export function placeHigh(v: Value<"v128">, dtype: Narrow): Value<"v128"> {
-  if (dtype === "BF16") return v128.and(v, i32x4.splat(0xffff0000));
-  return v128.and(i32x4.shrS(v, 3), i32x4.splat(0x8fffe000));
+/** How 16-bit floats, two in each lane, become F32. */
+export interface Half {
+  /** The numbers in the upper halves of four lanes, over `unit`: sign, exponent and mantissa in an F32's places. */
+  placeHigh(v: Value<"v128">): Value<"v128">;
+  /** The same of the lower halves. */
+  placeLow(v: Value<"v128">): Value<"v128">;
+  /** Factor that a placed number lacks. */
+  readonly unit: number;
+  /** Whether panels hold the numbers times a power of two, which not all of them can be. */
+  readonly raised: boolean;
 }
 
-/** The same of the lower halves. */
-export function placeLow(v: Value<"v128">, dtype: Narrow): Value<"v128"> {
-  const upper = i32x4.shl(v, 16);
-  return dtype === "BF16" ? upper : placeHigh(upper, dtype);
-}
+const placeF16 = (v: Value<"v128">) => v128.and(i32x4.shrS(v, 3), i32x4.splat(0x8fffe000));
+
+/** F16, as panels hold it. */
+export const HALF_F16: Half = {
+  placeHigh: placeF16,
+  placeLow: (v) => placeF16(i32x4.shl(v, 16)),
+  unit: UNIT,
+  raised: true,
+};
+
+/** BF16: the upper half of an F32. */
+export const HALF_BF16: Half = {
+  placeHigh: (v) => v128.and(v, i32x4.splat(0xffff0000)),
+  placeLow: (v) => i32x4.shl(v, 16),
+  unit: 1,
+  raised: false,
+};
 
 /** The numbers in the upper halves. */
-export function widenHigh(v: Value<"v128">, dtype: Narrow): Value<"v128"> {
-  const placed = placeHigh(v, dtype);
-  return dtype === "BF16" ? placed : f32x4.mul(placed, f32x4.splat(UNIT));
+export function widenHigh(v: Value<"v128">, { placeHigh, unit }: Half): Value<"v128"> {
+  const placed = placeHigh(v);
+  return unit === 1 ? placed : f32x4.mul(placed, f32x4.splat(unit));
 }
 
 /** The numbers in the lower halves. */
-export function widenLow(v: Value<"v128">, dtype: Narrow): Value<"v128"> {
-  const placed = placeLow(v, dtype);
-  return dtype === "BF16" ? placed : f32x4.mul(placed, f32x4.splat(UNIT));
+export function widenLow(v: Value<"v128">, { placeLow, unit }: Half): Value<"v128"> {
+  const placed = placeLow(v);
+  return unit === 1 ? placed : f32x4.mul(placed, f32x4.splat(unit));
 }
 
 /** Raises F16 numbers by eights. */

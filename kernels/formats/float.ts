@@ -10,8 +10,10 @@
  * @module
  */
 import { bytesOf } from "../tensor.ts";
-import { BYTES } from "./elements.ts";
+import { BYTES, expectSize } from "./elements.ts";
+import { HALF_BF16, HALF_F16 } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { WASM_F32, wasmHalf } from "./wasm.ts";
 import { packElements } from "./wgsl.ts";
 
 /** 32-bit floats: kernels read them where they are stored. */
@@ -26,6 +28,7 @@ export const F32: Format = {
   encode(into, values) {
     into.set(bytesOf(values));
   },
+  wasm: WASM_F32,
   wgsl: {
     group: "vec4f",
     load: (array, at) =>
@@ -47,6 +50,7 @@ export const F16: Format = {
   encode(into, values) {
     new Float16Array(into.buffer, into.byteOffset, values.length).set(values);
   },
+  wasm: wasmHalf(HALF_F16),
   wgsl: {
     group: "vec2u",
     load: (array, at) =>
@@ -76,6 +80,7 @@ export const BF16: Format = {
       upper[i] = isNan ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
     }
   },
+  wasm: wasmHalf(HALF_BF16),
   wgsl: {
     group: "vec2u",
     load: (array, at) =>
@@ -84,3 +89,7 @@ export const BF16: Format = {
     pack: (packing) => packElements(2, packing),
   },
 };
+
+expectSize("F32", F32.bytes, 4);
+expectSize("F16", F16.bytes, 2);
+expectSize("BF16", BF16.bytes, 2);

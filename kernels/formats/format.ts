@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { Func, FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts";
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
@@ -22,8 +23,78 @@ export interface Format {
   decode(into: Float32Array, stored: Uint8Array): void;
   /** Rounds numbers to whole blocks: to the nearest, ties to even, as PyTorch's `.to(dtype)` does. */
   encode(into: Uint8Array, values: Float32Array): void;
+  readonly wasm: WasmFormat;
   readonly wgsl: WgslFormat;
 }
+
+/** A format in the linear memory of WebAssembly; `panels.ts` draws the panels of 16 outputs. */
+export interface WasmFormat {
+  /** Where the panels of a weight are. */
+  layout(shape: readonly [N: number, K: number]): PanelLayout;
+  /** Code by which one row of x meets panels side by side, which begin at `bases`. */
+  reader(
+    f: FunctionBuilder,
+    shape: readonly [N: number, K: number],
+    bases: readonly Local<"i32">[],
+  ): PanelReader;
+  /** Defines the copy of a panel as F32 lines of 16: to, from. Null where panels are F32 already. */
+  readonly widen: ((m: ModuleBuilder, shape: readonly [N: number, K: number]) => PanelCopy) | null;
+  /** Walks a row of a weight by fours, as F32; `at` is their place in a row of F32, in bytes. */
+  eachOfRow(
+    f: FunctionBuilder,
+    table: Local<"i32">,
+    row: Local<"i32">,
+    shape: readonly [N: number, K: number],
+    body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+  ): void;
+  /** Defines the packing of a part of a panel from a file's rows. */
+  pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
+}
+
+/** Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at part · apart + p · pitch. */
+export interface PanelLayout {
+  /** Parts of a panel that lie apart. */
+  readonly parts: number;
+  /** Inputs of a part. */
+  readonly inputs: number;
+  /** Bytes from a part to that of the next panel, and to the panel's next part. */
+  readonly pitch: number;
+  readonly apart: number;
+}
+
+/** Reads panels by streams, line by line. */
+export interface PanelReader {
+  /** Streams of a panel, read side by side. */
+  readonly streams: number;
+  /** Inputs of each stream, a multiple of four; what is left of K follows the last stream. */
+  readonly length: number;
+  /** Factor that loaded numbers lack. */
+  readonly unit: number;
+  /** Loads two vectors of four weights, over `unit`: of a panel's line, `line` behind where a stream is. */
+  load(pair: readonly Local<"v128">[], at: PanelPlace): void;
+  /** Moves all streams on by some lines. */
+  advance(lines: number): void;
+}
+
+/** Eight weights of a panel. */
+export interface PanelPlace {
+  /** The panel, by its place in `bases`. */
+  readonly panel: number;
+  readonly stream: number;
+  readonly line: number;
+  /** The first of eight columns. */
+  readonly column: number;
+}
+
+/** Copies a panel: to, from. */
+export type PanelCopy = Func<readonly ["i32", "i32"], "void">;
+
+/**
+ * Packs one part of a panel: its address, that of its first number in the file's rows, how many of its lines
+ * to write (NK: all of the part; KN: as many as there are rows), the distance of the file's rows, and the
+ * mask of its columns (KN). Returns 1 when panels cannot hold one of the numbers.
+ */
+export type PanelPacker = Func<readonly ["i32", "i32", "i32", "i32", "i32"], "i32">;
 
 /** A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. */
 export interface WgslFormat {

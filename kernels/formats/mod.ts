@@ -11,7 +11,7 @@ import { BF16, F16, F32 } from "./float.ts";
 import type { Format } from "./format.ts";
 
 export { BYTES, hostArray, hostView } from "./elements.ts";
-export type { Chunk, Format } from "./format.ts";
+export type { Chunk, Format, PanelCopy } from "./format.ts";
 
 /** The dtypes that a weight may be stored in. */
 export type WeightDtype = "F32" | "F16" | "BF16";

@@ -1,56 +1,87 @@
 /**
- * The layout of a weight in linear memory: panels of 16 outputs, the last one filled up with zeros.
+ * Panels of a weight in linear memory: 16 outputs side by side, one line of them for each input.
  *
- * A panel holds 16 outputs, one beside the other for each input: [K][16]. A kernel reads it by several streams. In F32 panel follows
- * panel: [N/16][K][16]. In 16 bits it is half as long, and such streams would end when memory has just begun to answer them fast; so,
- * where K is a multiple of 16, the first quarters of all panels come first, then the second ones …: [4][N/16][K/4][16], and a stream
- * goes on from panel to panel.
+ * The last panel is filled up with zeros. P = ⌈N/16⌉ panels.
  *
- * 16-bit numbers lie in pairs of 32 bits: columns i and i + 4 of eight, which two operations make two vectors of.
+ * F32: [P][K][16], panel after panel. A line is 64 bytes.
+ *
+ *     ┌ panel 0 ───────────────────────────┬ panel 1 ─────────────┬ … ┐
+ *     │ k = 0: n0 n1 … n15 │ k = 1: … │ …  │ k = 0: n16 … n31 │ … │   │
+ *     └────────────────────────────────────┴──────────────────────┴───┘
+ *     ◀──────────── pitch = 64·K ──────────▶
+ *
+ * 16 bits, where K is a multiple of 16: [4][P][K/4][16]. First come all panels' first quarters, then the
+ * second ones. A kernel reads four quarters side by side; a panel is half as long as in F32, and streams
+ * that ended with it would end when memory has just begun to answer them fast. So a stream goes on from
+ * panel to panel. Other K: [P][K][16], as in F32.
+ *
+ *     ┌ part 0: inputs 0 … K/4 − 1 ──────┬ part 1: inputs K/4 … K/2 − 1 ────┬ part 2 ┬ part 3 ┐
+ *     │ panel 0 │ panel 1 │ … │ panel P−1 │ panel 0 │ panel 1 │ … │ panel P−1 │        │        │
+ *     └─────────┴─────────┴───┴───────────┴─────────┴─────────┴───┴───────────┴────────┴────────┘
+ *     ◀─ pitch ─▶  = 8·K
+ *     ◀─────────── apart = P·pitch ───────▶
+ *
+ * A line of 16 bits is 32 bytes: words of columns i (lower half) and i + 4 (upper half) of each eight, so
+ * that a shift and a mask make two vectors of four columns out of one load:
+ *
+ *     word     0       1       2       3       4        5        6         7
+ *          ┌───────┬───────┬───────┬───────┬────────┬────────┬─────────┬─────────┐
+ *          │ 0 │ 4 │ 1 │ 5 │ 2 │ 6 │ 3 │ 7 │ 8 │ 12 │ 9 │ 13 │ 10 │ 14 │ 11 │ 15 │
+ *          └───────┴───────┴───────┴───────┴────────┴────────┴─────────┴─────────┘
  *
  * @module
  */
-import { BYTES, type WeightDtype } from "./mod.ts";
 import type { StoredOrder } from "../tensor.ts";
+import { BYTES, expectSize } from "./elements.ts";
+import type { PanelLayout } from "./format.ts";
 
 /** Outputs of a panel. */
 export const PANEL_COLUMNS = 16;
 
-/** Where each column of a panel stands in its row of 16. */
-export const PLACES: Readonly<Record<WeightDtype, readonly number[]>> = {
-  F32: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-  F16: [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15],
-  BF16: [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15],
-};
+/** Parts that a kernel reads side by side: memory answers several streams faster than one. */
+export const STREAMS = 4;
 
-/** Parts of a panel that a kernel reads side by side: memory answers several streams faster than one. */
-const STREAMS = 4;
-
-/** Where the numbers of panels are: input k of panel p, a line of 16, in part ⌊k / inputs⌋, at part · apart + p · pitch. */
-export interface PanelLayout {
-  /** Parts of a panel that lie apart. */
-  readonly parts: number;
-  /** Inputs of a part. */
-  readonly inputs: number;
-  /** Bytes from a part to that of the next panel, and to the panel's next part. */
-  readonly pitch: number;
-  readonly apart: number;
+/** The order of numbers in panels. */
+export interface PanelOrder {
+  /** Bytes of a number. */
+  readonly bytes: number;
+  /** Place of each column in its line of 16: a permutation of the column's four bits. */
+  readonly places: readonly number[];
+  /** Whether the quarters of a panel lie apart, where K allows it. */
+  readonly quartered: boolean;
 }
 
-/** The layout of a weight's panels. */
+/** Panels of F32. */
+export const ORDER_32: PanelOrder = {
+  bytes: BYTES.F32,
+  places: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+  quartered: false,
+};
+
+/** Panels of 16-bit floats. */
+export const ORDER_16: PanelOrder = {
+  bytes: BYTES.F16,
+  places: [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15],
+  quartered: true,
+};
+
+expectSize("a panel's line of F32", PANEL_COLUMNS * ORDER_32.bytes, 64); // a cache line
+expectSize("a panel's line of 16 bits", PANEL_COLUMNS * ORDER_16.bytes, 32);
+
+/** Where the panels of a weight are. */
 export function panelLayout(
   [N, K]: readonly [N: number, K: number],
-  dtype: WeightDtype,
+  { bytes, quartered }: Pick<PanelOrder, "bytes" | "quartered">,
 ): PanelLayout {
-  const parts = dtype !== "F32" && K % (4 * STREAMS) === 0 ? STREAMS : 1;
+  const parts = quartered && K % (4 * STREAMS) === 0 ? STREAMS : 1;
   const inputs = K / parts;
-  const pitch = inputs * PANEL_COLUMNS * BYTES[dtype];
+  const pitch = inputs * PANEL_COLUMNS * bytes;
   return { parts, inputs, pitch, apart: Math.ceil(N / PANEL_COLUMNS) * pitch };
 }
 
 /** The streams that a panel is read in. */
 export interface PanelStreams {
-  /** Inputs of each, a multiple of four; what is left of K goes on behind the last stream. */
+  /** Inputs of each, a multiple of four; what is left of K follows the last stream. */
   readonly length: number;
   /** Bytes from the panel to where each begins. */
   readonly starts: readonly number[];
@@ -59,58 +90,37 @@ export interface PanelStreams {
 /** How a kernel reads a panel by streams. */
 export function panelStreams(
   shape: readonly [N: number, K: number],
-  dtype: WeightDtype,
+  order: Pick<PanelOrder, "bytes" | "quartered">,
 ): PanelStreams {
-  const { parts, apart } = panelLayout(shape, dtype);
+  const { parts, apart } = panelLayout(shape, order);
   const length = Math.floor(shape[1] / (4 * STREAMS)) * 4;
-  const distance = parts > 1 ? apart : length * PANEL_COLUMNS * BYTES[dtype];
+  const distance = parts > 1 ? apart : length * PANEL_COLUMNS * order.bytes;
   return { length, starts: Array.from({ length: STREAMS }, (_, i) => i * distance) };
 }
 
-/** Bytes of a file's rows that are packed at a time: two such pieces stay in a processor's second cache. */
+/** Bytes of a file's rows that are packed at a time: two such pieces fit a processor's second cache. */
 const PIECE_BYTES = 1 << 19;
 
-/** Elements of a packed weight. */
-export function panelsLength([N, K]: readonly [N: number, K: number]): number {
-  return Math.ceil(N / PANEL_COLUMNS) * PANEL_COLUMNS * K;
-}
-
-/** Rows of the file that are packed at a time; whole panels of them under NK. */
+/**
+ * Rows of the file that are packed at a time; whole panels of them under NK.
+ * @param rowBytes of a row of the file.
+ */
 export function rowsAtATime(
   [N, K]: readonly [N: number, K: number],
-  dtype: WeightDtype,
+  rowBytes: number,
   stored: StoredOrder,
 ): number {
-  const fit = Math.floor(PIECE_BYTES / ((stored === "NK" ? K : N) * BYTES[dtype]));
+  const fit = Math.floor(PIECE_BYTES / rowBytes);
   if (stored === "KN") return Math.min(Math.max(fit, 1), K);
   return Math.min(Math.max(fit - fit % PANEL_COLUMNS, PANEL_COLUMNS), N);
 }
 
-/** Bytes of the scratch for so many rows: under NK they are filled up to a panel. */
-export function scratchBytes(
-  [N, K]: readonly [N: number, K: number],
-  dtype: WeightDtype,
+/** Rows that the scratch for a piece has room for: under NK they are filled up to a panel. */
+export function scratchRows(
+  shape: readonly [N: number, K: number],
+  rowBytes: number,
   stored: StoredOrder,
 ): number {
-  const rows = rowsAtATime([N, K], dtype, stored);
-  return BYTES[dtype] * (stored === "KN" ? rows * N : panelsLength([rows, K]));
-}
-
-/** Turns F16 panels, given by their bits, to F32 ones, which know infinities. */
-export function widenPanels(
-  to: Float32Array,
-  from: Uint16Array,
-  shape: readonly [N: number, K: number],
-): void {
-  const numbers = new Float16Array(from.buffer, from.byteOffset, from.length);
-  const K = shape[1];
-  const { inputs, pitch, apart } = panelLayout(shape, "F16");
-  for (let line = 0; line < to.length / PANEL_COLUMNS; line++) {
-    const [panel, k] = [Math.floor(line / K), line % K];
-    const bytes = Math.floor(k / inputs) * apart + panel * pitch;
-    const at = bytes / BYTES.F16 + k % inputs * PANEL_COLUMNS;
-    for (let column = 0; column < PANEL_COLUMNS; column++) {
-      to[line * PANEL_COLUMNS + column] = numbers[at + PLACES.F16[column]];
-    }
-  }
+  const rows = rowsAtATime(shape, rowBytes, stored);
+  return stored === "KN" ? rows : Math.ceil(rows / PANEL_COLUMNS) * PANEL_COLUMNS;
 }

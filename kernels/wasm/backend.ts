@@ -15,7 +15,14 @@ import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
 import { addUpTexts, type Code, kernelTexts } from "../kernel_text.ts";
 import { laps, partsOf, profileRuns } from "../profile.ts";
-import { BYTES, type Weight, type WeightDtype } from "../formats/mod.ts";
+import {
+  BYTES,
+  FORMATS,
+  numbersIn,
+  storedBytes,
+  type Weight,
+  type WeightDtype,
+} from "../formats/mod.ts";
 import {
   type Dtype,
   type FillRows,
@@ -30,7 +37,6 @@ import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.t
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
-import { panelsLength, widenPanels } from "../formats/panels.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
@@ -188,27 +194,41 @@ class WasmBackend implements Backend {
     fill: FillRows,
     { stored }: { stored: StoredOrder },
   ): Promise<Weight> {
+    // F16 panels hold no infinity, no NaN and no number of 64 or more: such a weight is kept in F32.
+    const weight = await this.#pack(shape, dtype, fill, stored) ??
+      await this.#pack(shape, "F32", decoded(dtype, fill), stored);
+    return weight!;
+  }
+
+  /** Null when panels of the dtype cannot hold one of the numbers. */
+  async #pack(
+    shape: readonly [N: number, K: number],
+    dtype: WeightDtype,
+    fill: FillRows,
+    stored: StoredOrder,
+  ): Promise<WasmWeight | null> {
     const linear = this.#alive();
-    const block = this.#allocate(panelsLength(shape) * BYTES[dtype], "weights");
+    const { parts, apart } = FORMATS[dtype].wasm.layout(shape);
+    const block = this.#allocate(parts * apart, "weights");
     const packing = { block, shape, dtype, stored };
     let scratch: Block | null = null;
+    let fits = false;
     try {
       const packer = await (this.#packer ??= Packer.open(linear, this.#pool));
       scratch = this.#allocate(Packer.scratchBytes(packing, linear.shared), "staging");
-      const fits = await packer.pack(packing, scratch, fill);
-      if (!fits) await packer.pack({ ...packing, plain: true }, scratch, fill);
+      fits = await packer.pack(packing, scratch, fill);
       this.#alive(); // the block is no longer its own after a dispose
       if (this.#failure || this.#pool?.failed) throw await this.#failed();
-      const weight: WasmWeight = fits ? { shape, dtype, block } : this.#asF32(shape, block);
-      return weight;
+      return fits ? { shape, dtype, block } : null;
     } catch (error) {
       if (this.#pool?.failed && error instanceof WebAssembly.RuntimeError) {
         this.#failure ??= failedHere(error);
       }
       this.#pool?.settle();
-      this.#free(block);
+      fits = false;
       throw error;
     } finally {
+      if (!fits) this.#free(block);
       if (scratch) this.#free(scratch);
     }
   }
@@ -322,20 +342,6 @@ class WasmBackend implements Backend {
     nudgeGc();
   }
 
-  /** The kernels widen F16 by arithmetic, which knows no infinity: a weight that has one, or is large, is kept wide. */
-  #asF32(shape: readonly [N: number, K: number], block: Block): WasmWeight {
-    const length = panelsLength(shape);
-    const wide = this.#allocate(length * BYTES.F32, "weights");
-    const linear = this.#alive();
-    widenPanels(
-      linear.view(wide, "F32", 0, length) as Float32Array,
-      linear.view(block, "F16", 0, length) as Uint16Array,
-      shape,
-    );
-    this.#free(block);
-    return { shape, dtype: "F32", block: wide };
-  }
-
   /** What lies behind a tensor is another's: a range is checked here as a typed array of its own would check it. */
   #view(t: Tensor, start: number, count: number): HostArray {
     const size = sizeOf(t.shape);
@@ -423,6 +429,19 @@ class WasmPlan implements Plan {
     this.#run = null;
     this.release();
   }
+}
+
+/** Rows of a format as F32. */
+function decoded(dtype: WeightDtype, fill: FillRows): FillRows {
+  let stored = new Uint8Array(0); // one for all pieces
+  return async (row, count, into) => {
+    const bytes = storedBytes(dtype, numbersIn("F32", into.length));
+    if (stored.length < bytes) stored = new Uint8Array(bytes);
+    const rows = stored.subarray(0, bytes);
+    await fill(row, count, rows);
+    const numbers = new Float32Array(into.buffer, into.byteOffset, into.length / BYTES.F32);
+    FORMATS[dtype].decode(numbers, rows);
+  };
 }
 
 function runAlone(run: Run): (segment: Segment) => void {

@@ -118,18 +118,38 @@ export class Pool {
    * Runs a plan on all threads; `program` is this thread's instance of it. A failure ends the pool
    * for good.
    */
-  run(plan: number, program: Run, step: Segment): void {
-    this.announce(plan, program, step);
+  run(plan: number, program: Run, { rows, position, slot, length }: Segment): void {
+    this.#announce(plan, program, rows, position, slot, length);
     this.settle();
   }
 
-  /** Has the workers begin with a plan; `settle` does what they have not done. */
-  announce(plan: number, program: Run, step: Segment): void {
+  /**
+   * Starts the workers on a program that reads no step; its one number, `items`, takes the place of a step's
+   * rows. `settle` does what they leave.
+   */
+  share(plan: number, program: Run, items: number): void {
+    this.#announce(plan, program, items, 0, 0, 0);
+  }
+
+  /** Runs such a program on this thread alone; the workers are not woken. */
+  shareAlone(program: Run, items: number): void {
+    this.settle();
+    const words = this.#words;
+    if (!words[FAILED]) program(0, words[OPEN], items, 0, 0, 0);
+  }
+
+  #announce(
+    plan: number,
+    program: Run,
+    rows: number,
+    position: number,
+    slot: number,
+    length: number,
+  ): void {
     this.settle(); // its words are written anew
     const words = this.#words;
     if (words[FAILED]) return;
     const generation = words[GENERATION];
-    const { rows, position, slot, length } = step;
     Atomics.store(words, GENERATION, generation + 1); // whoever reads now reads again
     // Atomically, each of them: plain stores may pass the two that stand around them.
     Atomics.store(words, PLAN, plan);
@@ -141,13 +161,6 @@ export class Pool {
     Atomics.store(words, GENERATION, generation + 2);
     if (Atomics.load(words, IDLE)) Atomics.notify(words, GENERATION);
     this.#announced = program;
-  }
-
-  /** Runs a plan on this thread alone, without a word to the others. */
-  runAlone(program: Run, { rows, position, slot, length }: Segment): void {
-    this.settle();
-    const words = this.#words;
-    if (!words[FAILED]) program(0, words[OPEN], rows, position, slot, length);
   }
 
   /** Takes part in what was announced until it is done. */

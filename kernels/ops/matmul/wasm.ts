@@ -1,16 +1,17 @@
 /**
  * The WASM form of the matrix product; `mod.ts` has the formula and the shapes.
  *
- * The weight lies in panels of 16 outputs, which `wasm/panels.ts` has the order of. Under many rows a panel is a work item, and passes
- * through the cache once; they are bound by what the processor multiplies and adds: `wasm_rows.ts`. A single row is bound by memory:
- * `wasm_row.ts`. Two or three go one by one.
+ * The weight is in panels of 16 outputs, which `formats/panels.ts` draws. Many rows are bound by multiply-adds:
+ * a panel is a work item, and passes through the cache once (`wasm_rows.ts`). A single row is bound by memory
+ * (`wasm_row.ts`). Two or three rows go one by one.
  *
  * @module
  */
 import { call, i32, type Local, type ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { PANEL_COLUMNS, panelLayout } from "../../formats/panels.ts";
+import { FORMATS } from "../../formats/mod.ts";
+import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
@@ -47,7 +48,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
-  const { pitch } = panelLayout([N, K], dtype);
+  const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
   const one = panelsWasm(m, math, store, shape, [0]);
   const many = T < MANY ? null : { pack: packWasm(m, K), product: rowsWasm(m, math, store, shape) };
   return defineKernel(m, 6, (f, [y, x, w, bias, gate, scratch], { rows, begin, end }) => {

@@ -6,13 +6,12 @@
  *
  * @module
  */
-import { BYTES, type WeightDtype } from "../../formats/mod.ts";
+import { FORMATS } from "../../formats/mod.ts";
 import { call, f32x4, type Func, i32, type ModuleBuilder, v128 } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local, Value } from "../../asm/assembler.ts";
+import type { Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { PANEL_COLUMNS, panelLayout, panelStreams } from "../../formats/panels.ts";
-import { placeHigh, placeLow, UNIT } from "../../formats/f16.ts";
+import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { type MatmulWasm, type Store, storeTileWasm } from "./wasm_epilogue.ts";
 
 /** Inputs of a turn of the inner loop in each stream: a vector of x. */
@@ -34,7 +33,7 @@ export function matmulRowWasm(
   shape: MatmulWasm,
 ): Kernel {
   const { N, K, dtype } = shape;
-  const { pitch } = panelLayout([N, K], dtype);
+  const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
   const pairs = rowItems(N);
   const pair = panelsWasm(m, math, store, shape, [0, pairs]);
   // Of an odd number, the panel in the middle has no partner.
@@ -69,12 +68,8 @@ export function panelsWasm(
   panels: readonly number[],
 ): Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32"], "void"> {
   const { N, K, dtype, options } = shape;
-  const line = PANEL_COLUMNS * BYTES[dtype];
-  const { pitch } = panelLayout([N, K], dtype);
-  const { length, starts } = panelStreams([N, K], dtype);
-  // Placed F16 numbers lack a factor, of which x takes one root and the sums take the other: none is lost below F32's least.
-  const root = dtype === "F16" ? Math.sqrt(UNIT) : 1;
-  const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
+  const { wasm } = FORMATS[dtype];
+  const { pitch } = wasm.layout([N, K]);
   const columns = panels.flatMap((panel) =>
     Array.from({ length: VECTORS }, (_, i) => panel * PANEL_COLUMNS + 4 * i)
   );
@@ -92,31 +87,36 @@ export function panelsWasm(
       const bases = panels.map((panel) => panel === 0 ? w : f.local("i32"));
       for (const [i, base] of bases.entries()) f.set(base, i32.add(w, panels[i] * pitch));
 
-      /** Multiplies an input by its line of each panel, so many bytes from where they stand. */
-      const multiply = (offset: number, value: Value<"v128">) => {
+      const reader = wasm.reader(f, [N, K], bases);
+      const { streams, length } = reader;
+      // Loaded weights lack a factor: x is scaled by its root and the sums by the root again, so that no
+      // product falls below F32's least number.
+      const root = Math.sqrt(reader.unit);
+      const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
+
+      /** Multiplies an input by its line of each panel, `line` behind where the stream is. */
+      const multiply = (stream: number, line: number, value: Value<"v128">) => {
         f.set(spread, value);
         for (const [i, sum] of sums.entries()) {
           const [panel, j] = [Math.floor(i / VECTORS), i % VECTORS];
-          if (j % 2 === 0) {
-            loadPair(f, weights, bases[panel], offset + 4 * j * BYTES[dtype], dtype);
-          }
+          if (j % 2 === 0) reader.load(weights, { panel, stream, line, column: 4 * j });
           f.set(sum, math.madd(spread, weights[j % 2], sum));
         }
       };
       f.set(end, i32.add(x, 4 * length));
       f.for(x, x, end, 4 * STEP, () => {
-        for (const [stream, start] of starts.entries()) {
+        for (let stream = 0; stream < streams; stream++) {
           f.set(input, scaled(v128.load(x, 4 * stream * length)));
           for (let k = 0; k < STEP; k++) {
-            multiply(start + k * line, v128.shuffle(input, input, [k, k, k, k]));
+            multiply(stream, k, v128.shuffle(input, input, [k, k, k, k]));
           }
         }
-        for (const base of bases) f.set(base, i32.add(base, STEP * line));
+        reader.advance(STEP);
       });
-      // x and the panels stand at the end of the first stream now, and what is left lies behind the last one.
-      const last = starts.length - 1;
-      for (let k = 0; k < K - starts.length * length; k++) {
-        multiply(starts[last] + k * line, scaled(v128.load32Splat(x, 4 * (last * length + k))));
+      // x and the panels are at the end of the first stream now, and what is left follows the last one.
+      const last = streams - 1;
+      for (let k = 0; k < K - streams * length; k++) {
+        multiply(last, k, scaled(v128.load32Splat(x, 4 * (last * length + k))));
       }
       for (const sum of sums) f.set(sum, scaled(sum));
 
@@ -134,22 +134,4 @@ export function panelsWasm(
       );
     },
   );
-}
-
-/** Two vectors of four weights, side by side from `at` on; F16 without its factor. */
-function loadPair(
-  f: FunctionBuilder,
-  [low, high]: readonly Local<"v128">[],
-  at: Local<"i32">,
-  offset: number,
-  dtype: WeightDtype,
-): void {
-  if (dtype === "F32") {
-    f.set(low, v128.load(at, offset));
-    f.set(high, v128.load(at, offset + 16));
-  } else {
-    f.set(high, v128.load(at, offset));
-    f.set(low, placeLow(high, dtype));
-    f.set(high, placeHigh(high, dtype));
-  }
 }

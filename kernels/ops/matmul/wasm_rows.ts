@@ -12,8 +12,8 @@
 import { call, f32x4, type Func, type Global, i32, type Local, v128 } from "../../asm/assembler.ts";
 import type { FunctionBuilder, ModuleBuilder } from "../../asm/assembler.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { PANEL_COLUMNS, panelLayout } from "../../formats/panels.ts";
-import { widenHigh, widenLow } from "../../formats/f16.ts";
+import { FORMATS, type PanelCopy } from "../../formats/mod.ts";
+import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import {
   type Corner,
   type MatmulWasm,
@@ -45,7 +45,7 @@ function packedBytes({ T, K }: Pick<MatmulWasm, "T" | "K">): number {
 
 /** Bytes of scratch that a thread needs: for packed rows, and for a panel of 16 bits made wide. */
 export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
-  return packedBytes(shape) + (shape.dtype === "F32" ? 0 : shape.K * LINE);
+  return packedBytes(shape) + (FORMATS[shape.dtype].wasm.widen ? shape.K * LINE : 0);
 }
 
 /** How many rows go into tiles of five: all rows are in as few tiles as can be, of which as many as can be have four. */
@@ -149,8 +149,9 @@ export function rowsWasm(
   shape: MatmulWasm,
 ): Product {
   const { T, N, K, dtype } = shape;
-  const bring = dtype === "F32" ? readWasm(m, K) : widenWasm(m, N, K, dtype);
-  const ahead = dtype === "F32" ? aheadOf(m, shape) : null;
+  const { widen } = FORMATS[dtype].wasm;
+  const bring = widen ? widen(m, [N, K]) : readWasm(m, K);
+  const ahead = widen ? null : aheadOf(m, shape);
   const [byFives, byFours] = [5, 4].map((height) =>
     tilesWasm(m, math, store, { height, ahead }, shape)
   );
@@ -161,7 +162,7 @@ export function rowsWasm(
       const wide = f.local("i32");
       const first = inFives(f, rows);
       const beside = (at: Local<"i32">, bytes: number) => i32.add(at, i32.mul(first, bytes));
-      f.set(wide, dtype === "F32" ? w : i32.add(x, packedBytes(shape)));
+      f.set(wide, widen ? i32.add(x, packedBytes(shape)) : w);
       const bringIt = () => f.do(call(bring, wide, w));
       if (ahead) {
         // A short step looks at but a part of the next panel.
@@ -181,11 +182,11 @@ export function rowsWasm(
   );
 }
 
-/** A panel that is brought into the cache: where to, and from where. */
-type Bring = Func<readonly ["i32", "i32"], "void">;
-
-/** Reads an F32 panel that was not fetched ahead, a number of each line: so it comes as fast as memory gives it. */
-function readWasm(m: ModuleBuilder, K: number): Bring {
+/**
+ * Reads an F32 panel that was not prefetched, one number of each line, so that it arrives at the speed of
+ * memory. It stays where it is: `to` is `from`.
+ */
+function readWasm(m: ModuleBuilder, K: number): PanelCopy {
   const kept = m.global();
   return m.define(["i32", "i32"], "void", (f, from) => {
     const [end, seen] = [0, 1].map(() => f.local("i32"));
@@ -197,36 +198,6 @@ function readWasm(m: ModuleBuilder, K: number): Bring {
       }
     });
     f.do(kept.set(seen)); // else nobody would have to read it
-  });
-}
-
-/** Makes a 16-bit panel wide. */
-function widenWasm(m: ModuleBuilder, N: number, K: number, dtype: "F16" | "BF16"): Bring {
-  const { parts, inputs, apart } = panelLayout([N, K], dtype);
-  const each = STREAMS / parts;
-  const length = Math.floor(inputs / each);
-  return m.define(["i32", "i32"], "void", (f, to, from) => {
-    const end = f.local("i32");
-    const pair = f.local("v128");
-    /** Line k, from where it is in the panel. */
-    const line = (k: number) => {
-      const at = Math.floor(k / inputs) * apart + k % inputs * LINE / 2;
-      for (const half of [0, 16]) {
-        f.set(pair, v128.load(from, at + half));
-        f.store(to, widenLow(pair, dtype), k * LINE + 2 * half);
-        f.store(to, widenHigh(pair, dtype), k * LINE + 2 * half + 16);
-      }
-    };
-    f.set(end, i32.add(to, length * LINE));
-    f.while(i32.ltU(to, end), () => {
-      for (let stream = 0; stream < STREAMS; stream++) {
-        line(Math.floor(stream / each) * inputs + stream % each * length);
-      }
-      f.set(from, i32.add(from, LINE / 2));
-      f.set(to, i32.add(to, LINE));
-    });
-    // A panel in one piece may have a few more; the streams have gone on by their length.
-    for (let k = (STREAMS - 1) * length; k < K - length; k++) line(k);
   });
 }
 

@@ -1,0 +1,193 @@
+/**
+ * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the copy as F32, a table's row.
+ *
+ * @module
+ */
+import {
+  type FunctionBuilder,
+  i32,
+  i32x4,
+  type Local,
+  v128,
+  type Value,
+} from "../asm/assembler.ts";
+import type { ModuleBuilder } from "../asm/assembler.ts";
+import { eachFour, VECTOR_BYTES } from "../asm/lanes.ts";
+import { BYTES } from "./elements.ts";
+import { type Half, widenHigh, widenLow } from "./f16.ts";
+import type { PanelCopy, PanelReader, WasmFormat } from "./format.ts";
+import {
+  ORDER_16,
+  ORDER_32,
+  PANEL_COLUMNS,
+  panelLayout,
+  type PanelOrder,
+  panelStreams,
+} from "./panels.ts";
+import { definePacker } from "./wasm_pack.ts";
+
+/** What tells the code of one format of single numbers from another's. */
+interface Numbers {
+  readonly order: PanelOrder;
+  /** Factor that loaded numbers lack. */
+  readonly unit: number;
+  /** Loads eight neighbouring columns as two vectors, over `unit`. */
+  loadPair(
+    f: FunctionBuilder,
+    pair: readonly Local<"v128">[],
+    at: Local<"i32">,
+    offset: number,
+  ): void;
+  /** Puts the number at an address into a lane. */
+  loadLane(at: Local<"i32">, v: Local<"v128">, lane: number, offset: number): Value<"v128">;
+  /** Four lanes that were loaded so, as F32; null where they are. */
+  readonly widenLanes: ((v: Local<"v128">) => Value<"v128">) | null;
+}
+
+/** F32 panels: kernels read them where they are. */
+export const WASM_F32: WasmFormat = {
+  ...reading({
+    order: ORDER_32,
+    unit: 1,
+    loadPair(f, [low, high], at, offset) {
+      f.set(low, v128.load(at, offset));
+      f.set(high, v128.load(at, offset + VECTOR_BYTES));
+    },
+    loadLane: (at, v, lane, offset) => v128.load32Lane(at, v, lane, offset),
+    widenLanes: null,
+  }),
+  widen: null,
+  pack: (m, stored) => definePacker(m, ORDER_32, stored, false),
+};
+
+/** Panels of 16-bit floats. */
+export function wasmHalf(half: Half): WasmFormat {
+  return {
+    ...reading({
+      order: ORDER_16,
+      unit: half.unit,
+      loadPair(f, [low, high], at, offset) {
+        f.set(high, v128.load(at, offset));
+        f.set(low, half.placeLow(high));
+        f.set(high, half.placeHigh(high));
+      },
+      // A 16-bit number goes to the upper half of its lane.
+      loadLane: (at, v, lane, offset) => v128.load16Lane(at, v, 2 * lane + 1, offset),
+      widenLanes: (v) => widenHigh(v, half),
+    }),
+    widen: (m, shape) => widenPanel(m, shape, half),
+    pack: (m, stored) => definePacker(m, ORDER_16, stored, half.raised),
+  };
+}
+
+function reading(numbers: Numbers): Pick<WasmFormat, "layout" | "reader" | "eachOfRow"> {
+  return {
+    layout: (shape) => panelLayout(shape, numbers.order),
+    reader: (f, shape, bases) => readLines(f, numbers, shape, bases),
+    eachOfRow: (f, table, row, shape, body) => eachOfRow(f, numbers, table, row, shape, body),
+  };
+}
+
+function readLines(
+  f: FunctionBuilder,
+  { order, unit, loadPair }: Numbers,
+  shape: readonly [N: number, K: number],
+  bases: readonly Local<"i32">[],
+): PanelReader {
+  const lineBytes = PANEL_COLUMNS * order.bytes;
+  const { length, starts } = panelStreams(shape, order);
+  return {
+    streams: starts.length,
+    length,
+    unit,
+    load(pair, { panel, stream, line, column }) {
+      const offset = starts[stream] + line * lineBytes + column * order.bytes;
+      loadPair(f, pair, bases[panel], offset);
+    },
+    advance(lines) {
+      for (const base of bases) f.set(base, i32.add(base, lines * lineBytes));
+    },
+  };
+}
+
+/** A row lies across its panel, and its numbers are picked up one by one. */
+function eachOfRow(
+  f: FunctionBuilder,
+  { order, loadLane, widenLanes }: Numbers,
+  table: Local<"i32">,
+  row: Local<"i32">,
+  [N, K]: readonly [N: number, K: number],
+  body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+): void {
+  const [from, at] = [f.local("i32"), f.local("i32")];
+  const v = f.local("v128");
+  const line = PANEL_COLUMNS * order.bytes;
+  const { parts, inputs, pitch, apart } = panelLayout([N, K], order);
+  const panel = i32.mul(i32.shrU(row, Math.log2(PANEL_COLUMNS)), pitch);
+  f.set(from, i32.add(i32.add(table, panel), byteOfColumn(row, order)));
+  eachFour(f, at, K, (lanes) => {
+    f.set(v, i32x4.splat(0));
+    for (let lane = 0; lane < lanes; lane++) f.set(v, loadLane(from, v, lane, lane * line));
+    if (widenLanes) f.set(v, widenLanes(v));
+    body(v, at, lanes);
+    f.set(from, i32.add(from, 4 * line));
+    if (parts > 1) {
+      const partEnds = i32.eqz(i32.remU(i32.add(at, VECTOR_BYTES), inputs * BYTES.F32));
+      f.if(partEnds, () => f.set(from, i32.add(from, apart - pitch)));
+    }
+  });
+}
+
+/** Byte of a row's column within its line: bits of the column that move equally far move together. */
+function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"i32"> {
+  const masks = new Map<number, number>(); // by how far they move up
+  for (let bit = 1; bit < PANEL_COLUMNS; bit *= 2) {
+    const distance = Math.log2(places[bit] * bytes / bit);
+    masks.set(distance, (masks.get(distance) ?? 0) | bit);
+  }
+  return [...masks].sort(([a], [b]) => b - a).map(([distance, mask]) => {
+    const bits = i32.and(row, mask);
+    return distance < 0 ? i32.shrU(bits, -distance) : i32.shl(bits, distance);
+  }).reduce((byte, bits) => i32.or(byte, bits));
+}
+
+/** Parts of a panel that are widened side by side: memory answers several streams faster than one. */
+const WIDENED_STREAMS = 8;
+
+/** Bytes of a panel's line of F32. */
+const WIDE_LINE = PANEL_COLUMNS * BYTES.F32;
+
+/** Copies a 16-bit panel as F32. */
+function widenPanel(
+  m: ModuleBuilder,
+  shape: readonly [N: number, K: number],
+  half: Half,
+): PanelCopy {
+  const K = shape[1];
+  const { parts, inputs, apart } = panelLayout(shape, ORDER_16);
+  const each = WIDENED_STREAMS / parts;
+  const length = Math.floor(inputs / each);
+  return m.define(["i32", "i32"], "void", (f, to, from) => {
+    const end = f.local("i32");
+    const pair = f.local("v128");
+    /** Line k, from where it is in the panel. */
+    const line = (k: number) => {
+      const at = Math.floor(k / inputs) * apart + k % inputs * WIDE_LINE / 2;
+      for (const half16 of [0, VECTOR_BYTES]) {
+        f.set(pair, v128.load(from, at + half16));
+        f.store(to, widenLow(pair, half), k * WIDE_LINE + 2 * half16);
+        f.store(to, widenHigh(pair, half), k * WIDE_LINE + 2 * half16 + VECTOR_BYTES);
+      }
+    };
+    f.set(end, i32.add(to, length * WIDE_LINE));
+    f.while(i32.ltU(to, end), () => {
+      for (let stream = 0; stream < WIDENED_STREAMS; stream++) {
+        line(Math.floor(stream / each) * inputs + stream % each * length);
+      }
+      f.set(from, i32.add(from, WIDE_LINE / 2));
+      f.set(to, i32.add(to, WIDE_LINE));
+    });
+    // A panel in one piece may have a few more; the streams have gone on by their length.
+    for (let k = (WIDENED_STREAMS - 1) * length; k < K - length; k++) line(k);
+  });
+}
