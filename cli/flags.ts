@@ -72,6 +72,22 @@ function choice<const T extends string>(about: string, ...choices: T[]): ValueFl
   };
 }
 
+/** An adapter's path; what follows the last "=", if it is a number, is its scale. */
+function parseAdapter(text: string): { path: string; scale: number } {
+  const [, path, scale] = /^(.+)=([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)$/i.exec(text) ?? [];
+  const adapter = path === undefined ? { path: text, scale: 1 } : { path, scale: Number(scale) };
+  if (adapter.path === "") throw new UsageError("a folder, got an empty text");
+  return adapter;
+}
+
+function parseIds(text: string): number[] {
+  const ids = text.split(",").map((part) => /^\s*\d+\s*$/.test(part) ? Number(part) : NaN);
+  if (!ids.every(Number.isSafeInteger)) {
+    throw new UsageError(`ids separated by commas, got "${text.slice(0, 200)}"`);
+  }
+  return ids;
+}
+
 const on = (about: string): Switch => ({ about, negatable: false });
 const onOff = (about: string): Switch => ({ about, negatable: true });
 
@@ -138,6 +154,16 @@ export const VALUE_FLAGS = {
     RANGES.repetitionPenalty,
   ),
   stop: anyText("TEXT", "end before this text; may be repeated"),
+  lora: {
+    value: "PATH[=SCALE]",
+    about: "merge PEFT's LoRA adapter; may be repeated [=1]",
+    parse: parseAdapter,
+  } satisfies ValueFlag<{ path: string; scale: number }>,
+  ids: {
+    value: "1,2,3",
+    about: "prompt of ids in place of text",
+    parse: parseIds,
+  } satisfies ValueFlag<number[]>,
   system: anyText("TEXT", "set the system message of --chat"),
   op: choice("show this operation only [all]", ...OPERATIONS, "program"),
   dump: text("DIR", "write each kernel to a file in this folder"),
@@ -159,14 +185,17 @@ export const SWITCHES = {
 } as const;
 
 export type ValueName = keyof typeof VALUE_FLAGS;
+/** Flags all of whose values count, in order. */
+export const REPEATED = ["stop", "lora"] as const;
+type RepeatedName = typeof REPEATED[number];
 export type SwitchName = keyof typeof SWITCHES;
 export type FlagName = ValueName | SwitchName;
 
-/** What was given on the command line; what was not is absent. The last of a flag given twice, but every `--stop`. */
+/** What was given on the command line; what was not is absent. The last of a flag given twice, but every `--stop` and `--lora`. */
 export type Given =
-  & { [K in Exclude<ValueName, "stop">]?: ReturnType<(typeof VALUE_FLAGS)[K]["parse"]> }
+  & { [K in Exclude<ValueName, RepeatedName>]?: ReturnType<(typeof VALUE_FLAGS)[K]["parse"]> }
   & { [K in SwitchName]?: boolean }
-  & { stop?: string[] };
+  & { stop?: string[]; lora?: ReturnType<(typeof VALUE_FLAGS)["lora"]["parse"]>[] };
 
 export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices";
 
@@ -175,6 +204,7 @@ export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
 
 const MODEL = [
   "checkpoint",
+  "lora",
   "meta",
   "tokenizer",
   "source",
@@ -206,7 +236,7 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
   },
   generate: {
     "The model (the bundled demo if none is named)": [...MODEL, "random-weights"],
-    "The text": ["prompt", "chat", "system", "max-tokens", "stop"],
+    "The text": ["prompt", "ids", "chat", "system", "max-tokens", "stop"],
     "How tokens are drawn": [
       "temperature",
       "top-k",

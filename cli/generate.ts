@@ -44,6 +44,7 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
 }
 
 function promptOf(model: Model, given: Given): string | number[] {
+  if (given.ids) return given.ids;
   const prompt = given.prompt ?? DEFAULTS.prompt;
   if (!given.chat) return prompt;
   const messages = [...systemMessage(given), { role: "user", content: prompt }];

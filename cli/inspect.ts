@@ -11,7 +11,7 @@ import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
 import { chooseModel, hubOptions } from "./session.ts";
-import { clearStatus, oneLine, print, say, styled } from "./terminal.ts";
+import { clearStatus, note, oneLine, print, say, styled } from "./terminal.ts";
 
 /** Names of the classes of memory, as people say them. */
 const CLASSES: Readonly<Record<string, string>> = {
@@ -38,10 +38,12 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
   const description = await describeCheckpoint(source as string, {
     ...given.context !== undefined && { contextLength: given.context },
     ...given.dtype !== undefined && { dtype: given.dtype },
+    ...given.lora && { adapters: given.lora },
     ...hubOptions(given),
     onProgress: progress.load,
     signal,
   });
+  description.notes.forEach(note);
   const backends = await fitBackends(description);
   signal.throwIfAborted();
   clearStatus();
@@ -52,6 +54,12 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
   } finally {
     print(asText(findings));
   }
+}
+
+/** What a generation does where the context is full. */
+function pastContext({ slides, crops }: CheckpointDescription["architecture"]): string {
+  if (slides) return ", then the window slides";
+  return crops ? ", then the last ones are encoded again" : "";
 }
 
 function asText({ id, description, backends }: Findings): string {
@@ -65,7 +73,7 @@ function asText({ id, description, backends }: Findings): string {
     ["heads", a.nKvHead === a.nHead ? String(a.nHead) : `${a.nHead}, ${a.nKvHead} of keys`],
     ["width", String(a.nEmbd)],
     ["vocabulary", String(a.vocabSize)],
-    ["context", `${a.blockSize}${a.slides ? ", then the window slides" : ""}`],
+    ["context", `${a.blockSize}${pastContext(a)}`],
     ["positions", a.rope ? "rotary" : "learned"],
   ]);
   out += title(`Memory of a run with a context of ${contextLength}`);

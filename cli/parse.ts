@@ -8,6 +8,7 @@ import {
   COMMANDS,
   type FlagName,
   type Given,
+  REPEATED,
   SWITCHES,
   UsageError,
   VALUE_FLAGS,
@@ -81,13 +82,18 @@ function readFlags(words: string[], command: Command): { given: Given; positiona
         throw new UsageError(`--${name} needs a value (${VALUE_FLAGS[name].value})`);
       }
       const value = parseValue(name, text);
-      given[name] = name === "stop" ? [...(given.stop as string[] ?? []), value] : value;
+      const before = given[name] as unknown[] | undefined;
+      given[name] = isRepeated(name) ? [...before ?? [], value] : value;
     } else {
       if (inline !== undefined) throw new UsageError(`${written} takes no value, got "${inline}"`);
       given[name] = !negated;
     }
   }
   return { given: given as Given, positionals }; // every value came out of its flag's own parser
+}
+
+function isRepeated(name: string): boolean {
+  return (REPEATED as readonly string[]).includes(name);
 }
 
 function parseValue(name: keyof typeof VALUE_FLAGS, text: string): unknown {
@@ -139,6 +145,9 @@ function isFlagOf(text: string, command: Command): boolean {
 /** Flags that cannot both be meant. */
 const CONTRADICTIONS: readonly (readonly [FlagName, FlagName])[] = [
   ["prompt", "prompt-tokens"],
+  ["prompt", "ids"],
+  ["chat", "ids"],
+  ["lora", "random-weights"],
   ["checkpoint", "repo-id"],
   ["checkpoint", "random-weights"],
   ["repo-id", "random-weights"],

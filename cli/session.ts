@@ -90,7 +90,7 @@ function demoFolder(): string | null {
 export async function openModel(
   { source }: Chosen,
   given: Given,
-  { generation: { deterministic } }: Config,
+  { generation: { deterministic }, model: config }: Config,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Model> {
@@ -105,6 +105,8 @@ export async function openModel(
     ...given.context !== undefined && { contextLength: given.context },
     ...given.tokenizer !== undefined && { tokenizer: given.tokenizer },
     ...given.meta !== undefined && { meta: given.meta },
+    ...config && typeof source === "string" && { config },
+    ...given.lora && { adapters: given.lora },
     ...hubOptions(given),
   };
   let model: Model;
@@ -119,6 +121,7 @@ export async function openModel(
     note(`falling back to the CPU: ${error.message}`);
     model = await loadModel(source, { ...options, device: "cpu" });
   }
+  model.notes.forEach(note);
   const { threads } = model.backend;
   const processors = navigator.hardwareConcurrency;
   if (threads > processors) {

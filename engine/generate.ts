@@ -99,7 +99,7 @@ export async function* generateTokens(
   } = options;
   const reuse = useKvCache && !deterministic && (options.reusePrompt ?? true);
   const { runner, tokenizer, eosIds } = model;
-  const { slots, architecture: { slides } } = runner;
+  const { slots, architecture: { slides, crops } } = runner;
   const text = new TextOut(tokenizer, stop);
   const ids = [...prompt];
   if (signal?.aborted) return yield { text: "", finishReason: "aborted" };
@@ -111,7 +111,10 @@ export async function* generateTokens(
     for (let count = 1;; count++) {
       model.checkAlive();
       if (!drawn.length) {
-        if (!useKvCache && count > 1) await runner.prefill(ids.slice(-slots), { signal });
+        const isCropped = crops && ids.length > slots;
+        if (count > 1 && (!useKvCache || isCropped)) {
+          await runner.prefill(ids.slice(-slots), { signal });
+        }
         drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);
         onRead?.(drawn.length);
         drawn.reverse();
@@ -126,7 +129,7 @@ export async function* generateTokens(
         piece = text.push(id);
         if (text.stopped) finishReason = "stop";
         else if (count === maxNewTokens) finishReason = "length";
-        else if (!slides && ids.length > slots) finishReason = "context";
+        else if (!slides && !crops && ids.length > slots) finishReason = "context";
       }
       if (finishReason) return yield { id, text: piece + text.flush(), finishReason };
       yield { id, text: piece };

@@ -19,7 +19,13 @@
 import type { Backend } from "../kernels/backend.ts";
 import { type Device, openBackend } from "../kernels/mod.ts";
 import { FORMATS, isWeightDtype, type WeightDtype } from "../kernels/formats/mod.ts";
-import { type Architecture, readArchitecture, readOutline } from "./architecture/mod.ts";
+import {
+  type Architecture,
+  gptConfigOf,
+  isGptConfig,
+  readArchitecture,
+  readOutline,
+} from "./architecture/mod.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
 import { locate } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
@@ -32,6 +38,14 @@ import { Model } from "./model.ts";
 import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
+import {
+  adapt,
+  type Adapted,
+  type AdapterOptions,
+  baseOf,
+  isAdapter,
+  openAdapters,
+} from "./weights/lora.ts";
 import {
   checkpointWeights,
   countParameters,
@@ -77,8 +91,12 @@ export interface LoadOptions extends HubOptions {
   readonly tune?: boolean;
   /** The kind of tokenizer; default whatever lies beside the weights. */
   readonly tokenizer?: "char" | "bpe" | "hf";
-  /** Path of a meta.json that holds the vocabulary. */
+  /** Path of a meta.json or of nanoGPT's meta.pkl that holds the vocabulary. */
   readonly meta?: string;
+  /** The keys of a config.json, for weights that come without one: a plain state dict. */
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** LoRA adapters of PEFT, merged into the weights in this order. */
+  readonly adapters?: readonly AdapterOptions[];
   /** Called after each run of bytes. */
   readonly onProgress?: (progress: LoadProgress) => void;
 }
@@ -106,6 +124,8 @@ export interface LoadPlan {
   readonly contextLength: number;
   /** Rows of a prefill chunk, and bytes by class. */
   readonly memory: MemoryEstimate;
+  /** What a user should know of the files: what was chosen or left out, a sentence each. */
+  readonly notes: readonly string[];
 }
 
 /** The open files of a model. */
@@ -115,7 +135,11 @@ interface OpenFiles extends Disposable {
   /** The folder of config.json and the tokenizer. */
   readonly folder: string;
   readonly architecture: Architecture;
+  /** With the tensors that adapters replace. */
   readonly checkpoint: Checkpoint;
+  /** What adapters add to tensors, by their names. */
+  readonly deltas: Adapted["deltas"];
+  readonly notes: readonly string[];
 }
 
 /** Every option; an unknown one would be ignored, and give wrong answers without a word. */
@@ -127,6 +151,8 @@ const OPTIONS = {
   tune: true,
   tokenizer: true,
   meta: true,
+  config: true,
+  adapters: true,
   revision: true,
   token: true,
   cacheDir: true,
@@ -186,6 +212,7 @@ async function loadOnto(
     id,
     dtype: weights.wte.dtype,
     parameters: plan.parameters,
+    notes: plan.notes,
     loadMs: performance.now() - start,
   });
 }
@@ -204,6 +231,8 @@ export interface CheckpointDescription {
   readonly contextLength: number;
   /** Bytes that a run would take on the CPU. */
   readonly memory: MemoryEstimate;
+  /** What was chosen or left out of the files, a sentence each. */
+  readonly notes: readonly string[];
 }
 
 /** Reads and checks everything but the weights' bytes. @throws as `loadModel` does. */
@@ -213,7 +242,8 @@ export async function describeCheckpoint(
 ): Promise<CheckpointDescription> {
   checkOptions(options);
   using files = await openFiles(source, options);
-  const { architecture, parameters, contextLength, memory } = await planLoad(files, options);
+  const plan = await planLoad(files, options);
+  const { architecture, parameters, contextLength, memory, notes } = plan;
   const { checkpoint } = files;
   return {
     architecture,
@@ -222,6 +252,7 @@ export async function describeCheckpoint(
     metadata: checkpoint.metadata,
     contextLength,
     memory,
+    notes,
   };
 }
 
@@ -235,8 +266,8 @@ async function planLoad(
   backend?: Backend,
 ): Promise<LoadPlan> {
   const kept = (dtype ?? DEFAULTS.dtype) as WeightDtype | "auto";
-  const { id, architecture, source } = "checkpoint" in from
-    ? { ...from, source: await checkpointWeights(from.checkpoint, from.architecture, kept) }
+  const { id, architecture, source, notes } = "checkpoint" in from
+    ? await planFiles(from, kept)
     : planRandom(from, kept);
   const contextLength = contextOf(architecture, asked);
   return {
@@ -246,31 +277,78 @@ async function planLoad(
     parameters: countParameters(source.specs),
     contextLength,
     memory: estimateMemory(architecture, source, { contextLength, backend }),
+    notes,
   };
+}
+
+async function planFiles(files: OpenFiles, dtype: WeightDtype | "auto") {
+  const { id, checkpoint, deltas } = files;
+  const source = await checkpointWeights(checkpoint, files.architecture, dtype, deltas);
+  const { architecture } = source;
+  return { id, architecture, source, notes: [...files.notes, ...source.notes] };
 }
 
 function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "auto") {
   const architecture = readArchitecture(config, "config");
   const source = randomWeights(architecture, seed, dtype === "auto" ? "F32" : dtype);
-  return { id: "random weights", architecture, source };
+  return { id: "random weights", architecture, source, notes: [] };
 }
 
-async function openFiles(id: string, hub: HubOptions): Promise<OpenFiles> {
+/**
+ * Opens the files that a source names. An adapter's folder stands for its base with the adapter.
+ */
+async function openFiles(source: string, options: LoadOptions): Promise<OpenFiles> {
+  const { adapters = [], ...hub } = options;
+  if (await isAdapter(source)) {
+    const all = [{ path: source }, ...adapters];
+    return { ...await openFiles(await baseOf(source), { ...hub, adapters: all }), id: source };
+  }
   // An unknown family costs no download of its weights.
-  const { weights, folder } = await locate(
-    id,
+  const { weights, folder, note } = await locate(
+    source,
     hub,
-    async (folder) => void readOutline(...await readConfig(folder, id)),
+    async (folder) => void readOutline(...await readConfig(folder, source)),
   );
   using opened = new DisposableStack();
-  const checkpoint = opened.use(await openWeights(weights));
-  const [config, where] = checkpoint.config
-    ? [checkpoint.config, weights]
-    : await readConfig(folder, weights);
-  const bound = { path: checkpoint.path, tensors: checkpoint.tensors().length };
+  const base = opened.use(await openWeights(weights));
+  const [config, where] = await configOf(base, folder, weights, options.config);
+  const bound = { path: base.path, tensors: base.tensors().length };
   const architecture = readArchitecture(config, where, bound);
+  const added = (await openAdapters(adapters)).map((adapter) => opened.use(adapter));
+  const { checkpoint, deltas } = await adapt(base, architecture, added);
   const files = opened.move();
-  return { id, folder, architecture, checkpoint, [Symbol.dispose]: () => files.dispose() };
+  return {
+    id: source,
+    folder,
+    architecture,
+    checkpoint,
+    deltas,
+    notes: [...note ? [note] : [], ...base.notes ?? []],
+    [Symbol.dispose]: () => files.dispose(),
+  };
+}
+
+/**
+ * The configuration within the checkpoint, in the config.json beside it, or as given; of nanoGPT's
+ * state dicts, with what the tensors say. What was found by its keys alone is second to a file.
+ */
+async function configOf(
+  checkpoint: Checkpoint,
+  folder: string,
+  weights: string,
+  given?: Readonly<Record<string, unknown>>,
+): Promise<[config: Record<string, unknown>, path: string]> {
+  const { config, configIsGuess } = checkpoint;
+  const isThere = await exists(beside(folder, "config.json"));
+  if (config && !(configIsGuess && isThere)) return [config, weights];
+  if (isThere) return await readConfig(folder, weights);
+  const shape = gptConfigOf(checkpoint.tensors());
+  if (shape && given?.n_head !== undefined) return [{ ...shape, ...given }, weights];
+  if (given && !shape) return [{ ...given }, weights];
+  if (!shape) return await readConfig(folder, weights);
+  throw new CheckpointError(
+    `Cannot open "${weights}": expected the number of heads, which no tensor has; put n_head into a config.json beside it, or into [model] of --config`,
+  );
 }
 
 /** The configuration in the files beside the weights, and its path. */
@@ -285,6 +363,11 @@ async function readConfig(
     );
   }
   const config = await readJsonObject(path);
+  // nanoGPT's GPTConfig as JSON names no family.
+  const isGpt = isGptConfig((key) => Object.hasOwn(config, key));
+  if (config.model_type === undefined && isGpt) {
+    return [{ ...config, model_type: "nanogpt" }, path];
+  }
   const generation = beside(folder, "generation_config.json");
   // Its end-of-text ids are those that the model's makers generate with.
   const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
@@ -293,13 +376,14 @@ async function readConfig(
 
 /** The tokenizer, or the sentence that says why there is none. */
 async function pickTokenizer(
-  { id, architecture: { vocabSize } }: LoadPlan,
+  { id, architecture: { family, vocabSize } }: LoadPlan,
   files: OpenFiles | null,
   { tokenizer: kind, meta }: LoadOptions,
 ): Promise<Tokenizer | string> {
   const found = await findTokenizer({
     folder: files?.folder,
     record: files?.checkpoint.tokenizer,
+    nanogpt: family === "nanogpt" ? { dataset: files?.checkpoint.dataset, vocabSize } : undefined,
     meta,
     kind,
   });
@@ -342,8 +426,10 @@ function checkOptions(options: LoadOptions): void {
 }
 
 /** S: tokens that the cache holds. @throws {RangeError} If it is out of the model's range. */
-function contextOf({ slides, blockSize }: Architecture, asked?: number): number {
-  if (asked === undefined) return slides ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
+function contextOf({ slides, crops, blockSize }: Architecture, asked?: number): number {
+  if (asked === undefined) {
+    return slides || crops ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
+  }
   if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
     throw new RangeError(
       `Cannot load: expected a context of 1 to ${blockSize} tokens, got ${asked}`,

@@ -62,6 +62,8 @@ export class Model implements AsyncDisposable {
   readonly id: string;
   /** The dtype that the weights are kept in. */
   readonly dtype: WeightDtype;
+  /** What was chosen or left out when the files were read, a sentence each. */
+  readonly notes: readonly string[];
   /** From the call of `loadModel` to a model that is ready, in ms. */
   readonly loadMs: number;
   /** Learned numbers, tied ones once. */
@@ -76,7 +78,13 @@ export class Model implements AsyncDisposable {
     readonly config: Architecture,
     runner: Runner,
     tokenizer: Tokenizer | string,
-    facts: { id: string; dtype: WeightDtype; parameters: number; loadMs: number },
+    facts: {
+      id: string;
+      dtype: WeightDtype;
+      parameters: number;
+      loadMs: number;
+      notes: readonly string[];
+    },
   ) {
     this.#backend = backend;
     this.#runner = runner;
@@ -85,6 +93,7 @@ export class Model implements AsyncDisposable {
     this.dtype = facts.dtype;
     this.loadMs = facts.loadMs;
     this.parameters = facts.parameters;
+    this.notes = facts.notes;
     this.weightsBytes = backend.memory.classes.weights.current;
   }
 
@@ -103,9 +112,9 @@ export class Model implements AsyncDisposable {
     return this.#alive().slots;
   }
 
-  /** Whether the window slides past the context, in place of ending the generation. */
+  /** Whether a generation goes on past the context, by the rule of the model's family. */
   get slides(): boolean {
-    return this.config.slides;
+    return this.config.slides || this.config.crops;
   }
 
   /** Whether there is a tokenizer; without one the model works with ids. */

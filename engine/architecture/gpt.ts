@@ -6,6 +6,36 @@
 import type { ConfigKeys } from "./keys.ts";
 import { COMMON, type Outline } from "./record.ts";
 
+/** Keys that nanoGPT's GPTConfig always has. */
+const GPT_CONFIG_KEYS = ["n_layer", "n_head", "n_embd", "block_size", "vocab_size"] as const;
+
+/** Whether an object is nanoGPT's GPTConfig by its keys, whatever its trainer calls it. */
+export function isGptConfig(has: (key: string) => boolean): boolean {
+  return GPT_CONFIG_KEYS.every(has);
+}
+
+/**
+ * What the tensors of a state dict say of nanoGPT's GPTConfig: everything but the number of heads,
+ * which no shape has. Null for another model's tensors.
+ */
+export function gptConfigOf(
+  tensors: readonly { readonly name: string; readonly shape: readonly number[] }[],
+): Record<string, unknown> | null {
+  const plain = (name: string) => name.replace(/^transformer\./, "");
+  const shapes = new Map(tensors.map(({ name, shape }) => [plain(name), shape]));
+  const [wte, wpe] = [shapes.get("wte.weight"), shapes.get("wpe.weight")];
+  if (!wte || !wpe || !shapes.has("h.0.attn.c_attn.weight")) return null;
+  const layers = [...shapes.keys()].flatMap((name) => /^h\.(\d+)\./.exec(name)?.[1] ?? []);
+  return {
+    model_type: "nanogpt",
+    vocab_size: wte[0],
+    n_embd: wte[1],
+    block_size: wpe[0],
+    n_layer: 1 + layers.reduce((most, layer) => Math.max(most, Number(layer)), 0),
+    bias: shapes.has("h.0.attn.c_attn.bias"),
+  };
+}
+
 /** LabCore's GPT: nanoGPT's block with learned or rotary positions, exact GELU, tied embedding. */
 export function labcore(keys: ConfigKeys): Outline {
   const headDim = keys.headDim("n_embd", "n_head");
@@ -47,7 +77,7 @@ export function nanogpt(keys: ConfigKeys): Outline {
   const base = labcore(keys);
   if (base.rope) keys.fail("use_rope", "false");
   const bias = { ...base.bias, norm: base.bias.qkv };
-  return { ...base, family: "nanogpt", bias, slides: false };
+  return { ...base, family: "nanogpt", bias, slides: false, crops: true };
 }
 
 /** GPT-2 as transformers has it. */

@@ -5,6 +5,8 @@
  */
 import { FAMILIES } from "./families.ts";
 import { gpt2, labcore, nanogpt } from "./gpt.ts";
+
+export { gptConfigOf, isGptConfig } from "./gpt.ts";
 import { ConfigKeys } from "./keys.ts";
 import type { Architecture, Outline } from "./record.ts";
 import { readTransformers } from "./transformers.ts";

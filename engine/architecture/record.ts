@@ -101,8 +101,10 @@ export interface Architecture {
   readonly residualScale: number;
   /** Factor of the logits. */
   readonly logitScale: number;
-  /** Whether past the context the window slides (LabCore) or the generation ends. */
+  /** Whether past the context keys and values go round the cache (LabCore). */
   readonly slides: boolean;
+  /** Whether past the context the last ids are encoded again from position 0 (nanoGPT). */
+  readonly crops: boolean;
   /** Whether the head is the token embedding. */
   readonly tied: boolean;
   /** The token that begins a text; null where the family has none. */
@@ -182,4 +184,5 @@ export const COMMON = {
   residualScale: 1,
   logitScale: 1,
   slides: false,
+  crops: false,
 } satisfies Partial<Outline>;

@@ -35,8 +35,14 @@ export interface Checkpoint extends Disposable {
   readonly metadata: Readonly<Record<string, string>>;
   /** The model's configuration, where a trainer left it within: the keys of a config.json. */
   readonly config?: Record<string, unknown>;
+  /** Whether `config` was found by its keys alone: a config.json beside the file knows better. */
+  readonly configIsGuess?: boolean;
   /** The tokenizer's record, where a trainer left it within. */
   readonly tokenizer?: Record<string, unknown>;
+  /** nanoGPT's name for the data set that the model was trained on. */
+  readonly dataset?: string;
+  /** What was left out of the file, a sentence each. */
+  readonly notes?: readonly string[];
   /** Every tensor, in the order of their bytes. */
   tensors(): TensorInfo[];
   /**
@@ -106,22 +112,28 @@ async function refusePointer(file: ByteSource): Promise<void> {
 }
 
 /** What the reader of any format gives. */
-type Contents = SafetensorsHeader & Partial<Pick<TorchContents, "config" | "tokenizer">>;
+type Contents = SafetensorsHeader & Partial<Omit<TorchContents, keyof SafetensorsHeader>>;
 
 class OpenCheckpoint implements Checkpoint {
   readonly metadata: Readonly<Record<string, string>>;
   readonly config?: Record<string, unknown>;
+  readonly configIsGuess: boolean;
   readonly tokenizer?: Record<string, unknown>;
+  readonly dataset?: string;
+  readonly notes: readonly string[];
 
   constructor(
     readonly path: string,
     readonly contents: Contents,
     readonly files: DisposableStack,
   ) {
-    const { metadata, config, tokenizer } = contents;
+    const { metadata, config, tokenizer, dataset, notes = [] } = contents;
     this.metadata = metadata;
     this.config = config && { ...config.record, model_type: config.kind };
+    this.configIsGuess = config?.guessed ?? false;
     this.tokenizer = tokenizer;
+    this.dataset = dataset;
+    this.notes = notes;
   }
 
   tensors(): TensorInfo[] {

@@ -4,7 +4,7 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists, folderOf, kindOf } from "../host/files.ts";
+import { beside, exists, folderOf, kindOf, listFolder } from "../host/files.ts";
 import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
 
 /** The files of a model on disk. */
@@ -13,7 +13,12 @@ export interface ModelFiles {
   readonly weights: string;
   /** The folder in which config.json and the tokenizer are looked for. */
   readonly folder: string;
+  /** Which of several checkpoints was taken, in a sentence. */
+  readonly note?: string;
 }
+
+/** The checkpoint of a nanoGPT run, in its output folder. */
+const NANOGPT = "ckpt.pt";
 
 /** How the files that can be read end. */
 const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
@@ -45,14 +50,12 @@ export async function locate(
   const kind = await kindOf(path);
   if (kind === null) return fail("there is no such file or folder");
   if (kind === "folder") {
-    for (const name of WEIGHTS) {
-      const weights = beside(path, name);
-      if (await exists(weights)) return { weights, folder: path };
-    }
+    const found = await weightsIn(path) ?? await newestCheckpoint(path);
+    if (found) return found;
     return fail(
-      `expected a ${WEIGHTS[0]} in it, its index, or a ${
+      `expected a ${WEIGHTS[0]} in it, its index, a ${
         WEIGHTS[2]
-      }; a .pt is named by its own path`,
+      }, a ${NANOGPT}, or a trainer's checkpoint-N`,
     );
   }
   if (path.endsWith(".gguf")) return fail("this version does not read GGUF");
@@ -60,4 +63,23 @@ export async function locate(
     return fail("expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)");
   }
   return { weights: path, folder: folderOf(path) };
+}
+
+/** The weights in a folder: in Hugging Face layout, or a nanoGPT run's. */
+async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
+  for (const name of [...WEIGHTS, NANOGPT]) {
+    const weights = beside(folder, name);
+    if (await exists(weights)) return { weights, folder };
+  }
+}
+
+/** The newest checkpoint of a run of transformers' Trainer: `checkpoint-N` with the highest N. */
+async function newestCheckpoint(folder: string): Promise<ModelFiles | undefined> {
+  const numbers = (await listFolder(folder))
+    .flatMap((name) => /^checkpoint-(\d{1,15})$/.exec(name)?.[1] ?? [])
+    .sort((a, b) => Number(b) - Number(a));
+  for (const number of numbers) {
+    const found = await weightsIn(beside(folder, `checkpoint-${number}`));
+    if (found) return { ...found, note: `"${folder}" is a trainer's output: took ${found.folder}` };
+  }
 }

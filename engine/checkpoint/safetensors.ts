@@ -30,7 +30,35 @@ export const STORED: Readonly<Record<string, StoredDtype>> = {
   U16: numbers(Uint16Array),
   U8: numbers(Uint8Array),
   BOOL: numbers(Uint8Array),
+  F8_E4M3: bytes(e4m3),
+  F8_E5M2: bytes(e5m2),
 };
+
+/** Elements of one byte, by the value of each of the 256. */
+function bytes(valueOf: (byte: number) => number): StoredDtype {
+  const values = Float32Array.from({ length: 256 }, (_, byte) => valueOf(byte));
+  return {
+    bytes: 1,
+    decode(into, stored) {
+      for (let i = 0; i < into.length; i++) into[i] = values[stored[i]];
+    },
+  };
+}
+
+/**
+ * s eeee mmm, bias 7: (−1)ˢ · 2ᵉ⁻⁷ · (1 + m/8), subnormal at e = 0. No infinity; NaN where all of
+ * e and m are set (float8_e4m3fn of PyTorch; Micikevicius et al. 2022, arXiv:2209.05433).
+ */
+function e4m3(byte: number): number {
+  const [sign, e, m] = [byte & 0x80 ? -1 : 1, byte >> 3 & 15, byte & 7];
+  if (e === 15 && m === 7) return NaN;
+  return sign * (e === 0 ? m / 8 * 2 ** -6 : (1 + m / 8) * 2 ** (e - 7));
+}
+
+/** s eeeee mm: the upper byte of an F16. */
+function e5m2(byte: number): number {
+  return new Float16Array(Uint16Array.of(byte << 8).buffer)[0];
+}
 
 interface ArrayType<A> {
   readonly BYTES_PER_ELEMENT: number;
@@ -126,6 +154,7 @@ function checkHeader(
   const tensors: StoredTensor[] = [];
   const metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(header)) {
+    if (name === "__metadata__" && entry === null) continue; // as the format's own reader does
     if (!isRecord(entry)) return fail(`an object for ${JSON.stringify(name)}`);
     if (name === "__metadata__") {
       for (const [key, value] of Object.entries(entry)) {

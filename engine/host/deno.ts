@@ -13,6 +13,7 @@ import { TILE_STORE } from "./tile_cache.ts";
 export const DENO_HOST: Host = {
   open: openFile,
   kindOf,
+  list,
   env: (name) => Deno.env.get(name),
   tiles: TILE_STORE,
   totalMemory,
@@ -38,6 +39,14 @@ async function kindOf(path: string): Promise<PathKind> {
     const { NotFound, NotADirectory } = Deno.errors;
     if (error instanceof NotFound || error instanceof NotADirectory) return null;
     throw asCheckpointError(error, path);
+  }
+}
+
+async function list(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+  } catch (error) {
+    throw asCheckpointError(error, folder);
   }
 }
 

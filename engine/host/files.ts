@@ -36,6 +36,29 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /**
+ * Names in a folder, in any order.
+ * @throws {CheckpointError} If it cannot be read.
+ */
+export async function listFolder(folder: string): Promise<string[]> {
+  return await (await hostFor(`open "${folder}"`)).list(folder);
+}
+
+/**
+ * Reads a file whole.
+ * @param expected what the file should hold, for messages.
+ * @param most bytes that it may have.
+ * @throws {CheckpointError} If it is missing, unreadable or larger.
+ */
+export async function readBytes(
+  path: string,
+  expected: string,
+  most: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  using source = await openFile(path);
+  return await bytesOf(source, expected, most);
+}
+
+/**
  * Reads a text file.
  * @param expected what the file should hold, for messages.
  * @param most bytes that it may have.
@@ -77,7 +100,11 @@ export async function jsonObjectOf(source: ByteSource): Promise<Record<string, u
   throw new CheckpointError(`Cannot read "${source.name}": expected a JSON object`);
 }
 
-async function textOf(source: ByteSource, expected: string, most: number): Promise<string> {
+async function bytesOf(
+  source: ByteSource,
+  expected: string,
+  most: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   const { name, size } = source;
   if (size > most) {
     throw new CheckpointError(
@@ -86,6 +113,12 @@ async function textOf(source: ByteSource, expected: string, most: number): Promi
   }
   const bytes = new Uint8Array(size);
   await source.read(0, bytes);
+  return bytes;
+}
+
+async function textOf(source: ByteSource, expected: string, most: number): Promise<string> {
+  const { name } = source;
+  const bytes = await bytesOf(source, expected, most);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
@@ -98,6 +131,13 @@ async function textOf(source: ByteSource, expected: string, most: number): Promi
 /** The folder of a file. */
 export function folderOf(path: string): string {
   return path.replace(/[^/\\]*$/, "") || ".";
+}
+
+/** The folder that holds a folder: one level up. */
+export function parentOf(folder: string): string {
+  const trimmed = folder.replace(/[/\\]+$/, "");
+  if (/(^|[/\\])\.{0,2}$/.test(trimmed)) return beside(trimmed || "/", "..");
+  return folderOf(trimmed);
 }
 
 /** Path of a file in a folder. */

@@ -55,6 +55,11 @@ export interface Host {
    * @throws {CheckpointError} If that cannot be found out, as without permission.
    */
   kindOf(path: string): Promise<PathKind>;
+  /**
+   * Names in a folder, in any order.
+   * @throws {CheckpointError} If it cannot be read.
+   */
+  list(folder: string): Promise<string[]>;
   /** An environment variable. */
   env(name: string): string | undefined;
   /** Keeps a GPU's tile choices from one run to the next. */

@@ -4,11 +4,21 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { beside, exists, folderOf, kindOf, readJsonObject, readText } from "../host/files.ts";
+import {
+  beside,
+  exists,
+  folderOf,
+  kindOf,
+  parentOf,
+  readBytes,
+  readJsonObject,
+  readText,
+} from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import { charTokenizer } from "./char.ts";
 import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
+import { isNanogptMeta, MAX_META_BYTES, readMetaJson, readMetaPickle } from "./nanogpt_meta.ts";
 import { fillMarks } from "./special_tokens.ts";
 import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -24,6 +34,8 @@ export interface TokenizerPlaces {
   readonly meta?: string;
   /** What a checkpoint holds, as LabCore writes it. */
   readonly record?: Record<string, unknown>;
+  /** A model of nanoGPT: its data set, under whose name the vocabulary may be, and its ids. */
+  readonly nanogpt?: { readonly dataset?: string; readonly vocabSize: number };
   /** A folder: its `tokenizer.json`, else its `meta.json`, else the `vocab.json` and `merges.txt` of GPT-2's form. */
   readonly folder?: string;
 }
@@ -52,14 +64,23 @@ export async function loadTokenizer(source: string | Record<string, unknown>): P
  * @throws {CheckpointError} when it is damaged or of another form than `kind`, or when `meta` is missing.
  */
 export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer | string> {
-  const { kind, meta, record, folder } = places;
+  const { kind, meta, record, folder, nanogpt } = places;
   if (kind === "bpe") return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks");
   if (meta !== undefined) return await fromFile(meta, kind);
   if (record) return await fromRecord(record, {}, "the checkpoint's tokenizer", kind);
-  if (folder === undefined) return "The model has no tokenizer; give ids";
-  for (const name of ["tokenizer.json", "meta.json"]) {
+  if (folder === undefined) {
+    return "The model has no tokenizer; name one with --meta FILE, or give ids with --ids";
+  }
+  for (const name of ["tokenizer.json", "meta.json", "meta.pkl"]) {
     const path = beside(folder, name);
     if (await exists(path)) return await fromFile(path, kind);
+  }
+  if (nanogpt) {
+    const path = await nanogptMeta(folder, nanogpt.dataset);
+    if (path !== undefined) return await fromFile(path, kind);
+    if (GPT2_VOCABULARIES.includes(nanogpt.vocabSize)) {
+      return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks", kind);
+    }
   }
   const [vocab, merges] = ["vocab.json", "merges.txt"].map((name) => beside(folder, name));
   if (await exists(vocab) && await exists(merges)) {
@@ -78,11 +99,41 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not read by this version; transformers ` +
       `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`;
   }
-  return `"${folder}" has no tokenizer; give ids`;
+  return `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`;
+}
+
+/** Numbers of ids that mean GPT-2's BPE in nanoGPT: its own, and that rounded up to a multiple of 64. */
+const GPT2_VOCABULARIES: readonly number[] = [50257, 50304];
+
+/** Folders above a checkpoint in which nanoGPT's data is looked for. */
+const MOST_PARENTS = 16;
+
+/** `data/<dataset>/meta.pkl` in the nearest folder above that has one. */
+async function nanogptMeta(folder: string, dataset?: string): Promise<string | undefined> {
+  // The name is from a file: it may not lead out of the data's folder.
+  if (dataset === undefined || !/^[\w.-]+(\/[\w.-]+)*$/.test(dataset)) return undefined;
+  if (dataset.split("/").includes("..")) return undefined;
+  for (let at = folder, i = 0; i < MOST_PARENTS; i++) {
+    for (const name of ["meta.pkl", "meta.json"]) {
+      const path = beside(at, `data/${dataset}/${name}`);
+      if (await exists(path)) return path;
+    }
+    const parent = parentOf(at);
+    if (parent === at) return undefined;
+    at = parent;
+  }
 }
 
 async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer | string> {
+  if (path.endsWith(".pkl")) {
+    const vocab = readMetaPickle(await readBytes(path, "a vocabulary", MAX_META_BYTES), path);
+    return await fromRecord({ type: "char", vocab }, {}, `"${path}"`, kind);
+  }
   const file = await readJsonObject(path);
+  if (isNanogptMeta(file)) {
+    const vocab = readMetaJson(file, `"${path}"`);
+    return await fromRecord({ type: "char", vocab }, {}, `"${path}"`, kind);
+  }
   const config = isRecord(file.model) ? await readConfig(folderOf(path)) : {};
   return await fromRecord(file, config, `"${path}"`, kind);
 }

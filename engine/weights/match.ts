@@ -9,6 +9,7 @@ import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { STORED } from "../checkpoint/safetensors.ts";
 import { CheckpointError } from "../errors.ts";
+import { addDelta, type Delta } from "./lora.ts";
 import { BUFFERS, NAMES } from "./names.ts";
 import {
   type Run,
@@ -29,23 +30,39 @@ export interface WeightSource {
   fill(spec: WeightSpec, dtype: WeightDtype): FillRows;
 }
 
+/** The weights of a checkpoint, and what a user should know of them. */
+export interface CheckpointWeights extends WeightSource {
+  /** As given, with a head of its own where the file has one that differs from the embedding. */
+  readonly architecture: Architecture;
+  /** What differs from the configuration or was left out, a sentence each. */
+  readonly notes: readonly string[];
+}
+
 /**
  * The weights of a checkpoint, each name and shape checked against the architecture.
- * @param dtype how weights are to be kept; "auto" as they are stored.
+ * @param dtype how weights are kept; "auto" as they are stored.
+ * @param deltas what adapters add to a tensor, by its name.
  * @throws {CheckpointError} listing what is missing, left over, or of another shape.
  */
 export async function checkpointWeights(
   checkpoint: Checkpoint,
-  a: Architecture,
+  configured: Architecture,
   dtype: WeightDtype | "auto",
-): Promise<WeightSource> {
+  deltas: ReadonlyMap<string, readonly Delta[]> = new Map(),
+): Promise<CheckpointWeights> {
+  const a = await untieIfHeadDiffers(checkpoint, configured);
   // Listed after the number of layers was checked: it comes from a file.
   expectLayers(a, { path: checkpoint.path, tensors: checkpoint.tensors().length });
   const specs = specTree(a);
-  const found = await matchNames(checkpoint, a, specs);
+  const { found, beside } = matchNames(checkpoint, a, specs);
   const infoOf = ({ names: [name] }: Run) => found.get(name)!;
   return {
     specs,
+    architecture: a,
+    notes: [
+      ...a === configured ? [] : ["the head is the file's own, though the configuration ties it"],
+      ...list("left out, for they are no part of the model", beside),
+    ],
     dtype: (spec) => {
       if (dtype !== "auto") return dtype;
       // What is put together from tensors of several dtypes is kept in the one that holds all of them.
@@ -56,7 +73,9 @@ export async function checkpointWeights(
       const rowBytes = into.length / count;
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {
         const part = into.subarray((from - row) * rowBytes, (to - row) * rowBytes);
-        await readRows(checkpoint, infoOf(run), start, { into: part, rowBytes, kept });
+        const info = infoOf(run);
+        const added = deltas.get(info.name) ?? [];
+        await readRows(checkpoint, info, start, { into: part, rowBytes, kept, added });
       }
     },
   };
@@ -83,33 +102,40 @@ async function readRows(
   checkpoint: Checkpoint,
   { name, dtype }: TensorInfo,
   start: number,
-  { into, rowBytes, kept }: {
+  { into, rowBytes, kept, added }: {
     readonly into: Uint8Array;
     readonly rowBytes: number;
     readonly kept: WeightDtype;
+    readonly added: readonly Delta[];
   },
 ): Promise<void> {
-  if (dtype === kept) return await checkpoint.readBytes(name, start * rowBytes, into);
+  if (dtype === kept && !added.length) {
+    return await checkpoint.readBytes(name, start * rowBytes, into);
+  }
   const stored = STORED[dtype];
   const bytes = new Uint8Array(numbersIn(kept, into.length) * stored.bytes);
   await checkpoint.readBytes(name, start * numbersIn(kept, rowBytes) * stored.bytes, bytes);
   const { view, encode } = FORMATS[kept];
   const numbers = view ? view(into) : new Float32Array(numbersIn(kept, into.length));
   stored.decode(numbers, bytes);
+  for (const delta of added) addDelta(numbers, start, delta);
   if (!view) encode(into, numbers);
 }
 
-/** Finds each wanted tensor in a file, by the first of its names. */
-async function matchNames(
+/**
+ * Finds each wanted tensor in a file, by the first of its names.
+ * @returns the tensors by the first of their names, and the names of those that lie beside the
+ * model: value heads, other models' parts. What belongs to one of the model's own modules and is
+ * not wanted is an error, since the model would compute something else.
+ */
+function matchNames(
   checkpoint: Checkpoint,
   { family }: Architecture,
   specs: SpecTree,
-): Promise<Map<string, TensorInfo>> {
+): { found: Map<string, TensorInfo>; beside: string[] } {
   const cannot = `Cannot load "${checkpoint.path}" as ${family}`;
   const stored = checkpoint.tensors();
-  const { prefixes, others } = NAMES[family];
-  const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
-  const prefix = prefixes.find(has) ?? "";
+  const prefix = prefixOf(stored, family);
   const byName = new Map(stored.map((t) => [t.name, t]));
   const left = new Set(byName.keys());
   const found = new Map<string, TensorInfo>();
@@ -119,7 +145,7 @@ async function matchNames(
     // The head stands outside the prefix.
     const hits = names.flatMap((n) => byName.get(prefix + n) ?? byName.get(n) ?? []);
     hits.forEach(({ name }) => left.delete(name));
-    const [hit, twin] = hits;
+    const [hit] = hits;
     if (!hit) {
       missing.push(names.join(" or "));
       continue;
@@ -128,21 +154,53 @@ async function matchNames(
     const expected = order === "KN" ? shape.toReversed() : whole;
     if (`${hit.shape}` !== `${expected}`) {
       wrong.push(`${hit.name} is [${hit.shape}], expected [${expected}]`);
-    } else if (twin && !await sameBytes(checkpoint, hit, twin)) {
-      wrong.push(`${hit.name} and ${twin.name} are tied, but differ`);
     }
     found.set(names[0], hit);
   }
-  const isBuffer = (name: string) =>
-    BUFFERS.test(name.startsWith(prefix) ? name.slice(prefix.length) : name);
-  const extra = [...left].filter((name) => !isBuffer(name) && !others?.test(name));
+  const plain = (name: string) => name.startsWith(prefix) ? name.slice(prefix.length) : name;
+  const { others, layers, wte, wpe, lnF, lmHead } = NAMES[family];
+  const modules = [layers, wte, wpe, lnF, ...lmHead];
+  const isOwn = (name: string) => modules.some((module) => plain(name).startsWith(`${module}.`));
+  const extra = [...left].filter((name) => !BUFFERS.test(plain(name)) && !others?.test(name));
   const faults = [
     ...list("missing", missing),
-    ...list("left over", extra),
-    ...list("misshapen or unlike", wrong),
+    ...list("left over", extra.filter(isOwn)),
+    ...list("misshapen", wrong),
   ];
   if (faults.length) throw new CheckpointError(`${cannot}: ${faults.join("; ")}`);
-  return found;
+  return { found, beside: extra.filter((name) => !isOwn(name)) };
+}
+
+/** What all names but the head's begin with in a file. */
+function prefixOf(stored: readonly TensorInfo[], family: Architecture["family"]): string {
+  const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
+  return NAMES[family].prefixes.find(has) ?? "";
+}
+
+/**
+ * The architecture with a head of its own, if the configuration ties head and embedding and the
+ * file has both and they differ: then the head wins, as in transformers.
+ * @throws {CheckpointError} If a family that always ties them has two that differ.
+ */
+async function untieIfHeadDiffers(
+  checkpoint: Checkpoint,
+  a: Architecture,
+): Promise<Architecture> {
+  if (!a.tied) return a;
+  const { wte, lmHead } = NAMES[a.family];
+  const stored = checkpoint.tensors();
+  const prefix = prefixOf(stored, a.family);
+  const find = (names: readonly string[]) =>
+    stored.find(({ name }) => names.some((n) => name === `${n}.weight`));
+  const embedding = find([prefix + wte, wte]);
+  const head = find(lmHead);
+  if (!embedding || !head || await sameBytes(checkpoint, embedding, head)) return a;
+  if (a.family === "labcore" || a.family === "nanogpt") {
+    throw new CheckpointError(
+      `Cannot load "${checkpoint.path}" as ${a.family}: ${embedding.name} and ${head.name} are tied, but differ`,
+    );
+  }
+  return { ...a, tied: false };
 }
 
 /** Each tensor of a file once, with a spec that takes rows of it. */

@@ -140,21 +140,23 @@ Deno.test("loadModel() names what it does not read", async () => {
 });
 
 Deno.test("loadModel() and describeCheckpoint() refuse an option that they do not know", async () => {
-  const options = { device: "js", adapters: [{ path: "lora" }] } as LoadOptions;
+  const options = { device: "js", quantize: "Q4" } as LoadOptions;
   const refusal = {
     name: "TypeError",
-    message: /^Cannot load: expected options of device dtype .* signal, got "adapters"$/,
+    message: /^Cannot load: expected options of device dtype .* signal, got "quantize"$/,
   };
   await assert.rejects(loadModel(LLAMA, options), refusal);
   await assert.rejects(describeCheckpoint(LLAMA, options), refusal);
   // Before a file is looked for, and whatever the value.
-  const unset = { adapters: undefined } as LoadOptions;
+  const unset = { quantize: undefined } as LoadOptions;
   await assert.rejects(loadModel("/nonexistent", unset), refusal);
   await assert.rejects(loadModel({ config: {} }, unset), refusal);
 });
 
 Deno.test("loadModel() takes every option that it knows", async () => {
   const options: Required<Omit<LoadOptions, "meta">> = {
+    config: {},
+    adapters: [],
     device: "js",
     dtype: "F32",
     threads: 1,

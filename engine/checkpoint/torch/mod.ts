@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { isGptConfig } from "../../architecture/gpt.ts";
 import { CheckpointError } from "../../errors.ts";
 import { define, isNaturals } from "../../json.ts";
 import type { ByteSource } from "../../host/mod.ts";
@@ -63,9 +64,6 @@ const CONFIGS = [
   { key: "model_args", kind: "nanogpt" },
 ] as const;
 
-/** What nanoGPT's GPTConfig always has: an object with these keys is one, whatever its trainer calls it. */
-const GPT_KEYS = ["n_layer", "n_head", "n_embd", "block_size", "vocab_size"] as const;
-
 /** Components that wrappers of modules put into a tensor's name: torch.compile, FSDP, activation checkpoints. */
 const WRAPPERS = new Set([
   "_orig_mod",
@@ -105,6 +103,7 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
   const pickle = await readMember(source, archive.pickle);
   const root = unpickle(pickle, {
     file: source.name,
+    member: "data.pkl",
     find: findGlobal,
     persistent: persistentStorage,
   });
@@ -141,7 +140,7 @@ function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfi
   }
   const near = [...root.values()].flatMap((value) => plainDict(value) ?? []);
   const far = near.flatMap((dict) => [...dict.values()].flatMap((value) => plainDict(value) ?? []));
-  const dict = [...near, ...far].find((dict) => GPT_KEYS.every((key) => dict.has(key)));
+  const dict = [...near, ...far].find((dict) => isGptConfig((key) => dict.has(key)));
   return dict && { kind: "nanogpt", record: toRecord(dict, fail), guessed: true };
 }
 
@@ -264,33 +263,35 @@ function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[]
 }
 
 /**
- * The tensors of the model that a LightningModule holds as an attribute, `model` as a rule: those under the attribute with the
- * most tensors. Others, such as the state of metrics, are no part of the model.
+ * The tensors of the model that a LightningModule holds as an attribute, `model` as a rule: those
+ * under the attribute with the most tensors. Others, such as the state of metrics, are no part of
+ * the model and are left out, if Lightning's mark or the names of a GPT say that the attribute is
+ * the model.
  */
 function withoutAttribute(named: readonly Named[], isLightning: boolean, notes: string[]): Named[] {
+  if (isModel(named)) return [...named];
   const counts = new Map<string, number>();
   for (const [name] of named) {
     const [attribute] = name.split(".", 1);
     if (name.length > attribute.length) counts.set(attribute, (counts.get(attribute) ?? 0) + 1);
   }
   const [attribute] = [...counts].toSorted(([, a], [, b]) => b - a)[0] ?? ["model"];
-  const prefix = isLightning ? `${attribute}.` : "model.";
-  const inside = named.filter(([name]) => name.startsWith(prefix));
-  const all = inside.length === named.length;
-  // A model's own names may begin alike: only Lightning's mark makes a part of the tensors the model.
-  if (!inside.length || (!all && !isLightning) || (isLightning && isModel(named))) {
-    return [...named];
-  }
-  if (!all) {
-    const others = named.filter(([name]) => !name.startsWith(prefix)).map(([name]) => name);
-    notes.push(leftOut(others, `are not of the LightningModule's "${attribute}"`));
-  }
-  return inside.map(([name, tensor]) => [name.slice(prefix.length), tensor]);
+  const prefix = `${attribute}.`;
+  const isInside = ([name]: Named) => name.startsWith(prefix);
+  const inside = named.filter(isInside)
+    .map(([name, tensor]): Named => [name.slice(prefix.length), tensor]);
+  const isWhole = inside.length === named.length && attribute === "model";
+  if (!isWhole && !isLightning && !isModel(inside)) return [...named];
+  const others = named.filter((tensor) => !isInside(tensor)).map(([name]) => name);
+  if (others.length) notes.push(leftOut(others, `are not of "${attribute}", the model`));
+  return inside;
 }
 
-/** Whether the state dict is a model's own: its embedding or its layers are not behind an attribute. */
+/** Whether tensors have a GPT's names: its embedding or its layers are not behind an attribute. */
 function isModel(named: readonly Named[]): boolean {
-  return named.some(([name]) => /^(transformer\.)?(wte\.weight$|h\.\d+\.)/.test(name));
+  const gpt2 = /^(transformer\.)?(wte|h\.\d+)\./;
+  const llama = /^(model\.|model\.decoder\.|gpt_neox\.)?(embed_tokens|embed_in|layers\.\d+)\./;
+  return named.some(([name]) => gpt2.test(name) || llama.test(name));
 }
 
 /** Without the count of averaged models that torch.optim.swa_utils.AveragedModel keeps beside the average. */

@@ -25,6 +25,8 @@ import {
 export interface PickleOptions {
   /** Names the file in messages. */
   readonly file: string;
+  /** The file's member that is the pickle, for messages; left out where the file is one itself. */
+  readonly member?: string;
   /** Finds a name of Python, as "module.name". */
   find(name: string): PickleGlobal | undefined;
   /** Makes the value of a persistent id, by which a pickle points outside of itself. */
@@ -92,9 +94,9 @@ class Unpickler implements Machine {
   }
 
   #refuse(sentence: string): never {
-    throw new CheckpointError(
-      `Cannot open "${this.#options.file}": ${sentence} (byte ${this.#instruction} of data.pkl)`,
-    );
+    const { file, member } = this.#options;
+    const where = `byte ${this.#instruction}${member ? ` of ${member}` : ""}`;
+    throw new CheckpointError(`Cannot open "${file}": ${sentence} (${where})`);
   }
 
   #stop(): unknown {

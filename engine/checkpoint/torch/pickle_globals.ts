@@ -28,6 +28,8 @@ const DTYPES: Readonly<Record<string, string>> = {
   uint16: "U16",
   uint8: "U8",
   bool: "BOOL",
+  float8_e4m3fn: "F8_E4M3",
+  float8_e5m2: "F8_E5M2",
 };
 
 /** PyTorch's storages of one dtype. */
@@ -46,7 +48,7 @@ const STORAGES: Readonly<Record<string, string>> = {
 
 /** What may be named in a checkpoint, though no tensor of it is read. */
 const OTHER_DTYPES =
-  "complex32 complex64 complex128 bcomplex32 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu " +
+  "complex32 complex64 complex128 bcomplex32 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu " +
   "float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8 bits2x4 bits4x2 per_tensor_affine " +
   "per_tensor_symmetric per_channel_affine per_channel_symmetric per_channel_affine_float_qparams";
 const OTHER_STORAGES =

@@ -11,7 +11,7 @@ import {
   writeSafetensors,
   type WrittenTensor,
 } from "../../safetensors.ts";
-import { fixture } from "../../testing.ts";
+import { fixture, readJson } from "../../testing.ts";
 
 Deno.test("openCheckpoint() opens LabCore's and transformers' files when given a folder or a file", async () => {
   for (const name of ["labcore/learned", "labcore/rope66", "tiny/gpt2", "tiny/gpt2-f16"]) {
@@ -37,6 +37,17 @@ Deno.test("openCheckpoint() opens LabCore's and transformers' files when given a
     shape: [96, 32],
   });
 });
+
+/** All 256 values of a float8 type, as PyTorch widens them. */
+function float8(dtype: string): { data: Uint8Array; values: number[] } {
+  const bits = readJson<Record<string, (number | "nan")[]>>("float8/values.json")[dtype];
+  assert.equal(bits.length, 256);
+  const number = (word: number) => new Float32Array(Int32Array.of(word).buffer)[0];
+  return {
+    data: Uint8Array.from({ length: 256 }, (_, byte) => byte),
+    values: bits.map((word) => word === "nan" ? NaN : number(word)),
+  };
+}
 
 Deno.test("Checkpoint.read() widens each dtype when its values are at the edges", async () => {
   const f32 = [1.5, -0, Infinity, 2 ** -149, 3.4028234663852886e38];
@@ -66,6 +77,8 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
     I8: { data: Int8Array.of(-128, 127), values: [-128, 127] },
     U8: { data: Uint8Array.of(0, 255), values: [0, 255] },
     BOOL: { data: Uint8Array.of(0, 1, 1), values: [0, 1, 1] },
+    F8_E4M3: float8("F8_E4M3"),
+    F8_E5M2: float8("F8_E5M2"),
   };
   assert.deepEqual(Object.keys(cases).sort(), Object.keys(STORED).sort());
   await inTempFolder(async (folder) => {
@@ -258,7 +271,7 @@ Deno.test("openCheckpoint() says in one sentence what is wrong when a source is 
       ["", "there is no such file or folder"],
       [
         folder,
-        "expected a model.safetensors in it, its index, or a pytorch_model.bin; a .pt is named by its own path",
+        "expected a model.safetensors in it, its index, a pytorch_model.bin, a ckpt.pt, or a trainer's checkpoint-N",
       ],
     ];
     for (

@@ -221,7 +221,7 @@ Deno.test("openCheckpoint() says in one sentence what it cannot open, and never 
 const tensor = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}';
 
 Deno.test("readSafetensorsHeader() names what it expected when a header breaks a rule", async () => {
-  const dtypes = "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL";
+  const dtypes = "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL F8_E4M3 F8_E5M2";
   const two = (a: number[], b: number[]) =>
     JSON.stringify({
       a: { dtype: "U8", shape: [a[1] - a[0]], data_offsets: a },

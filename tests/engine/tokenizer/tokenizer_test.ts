@@ -93,7 +93,9 @@ Deno.test("loadTokenizer() throws the sentence when there is nothing to load", a
   await inTempFolder(async (folder) => {
     await assert.rejects(
       loadTokenizer(folder),
-      new CheckpointError(`"${folder}" has no tokenizer; give ids`),
+      new CheckpointError(
+        `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
+      ),
     );
     await assert.rejects(
       loadTokenizer(`${folder}/none.json`),
@@ -150,12 +152,18 @@ Deno.test("findTokenizer() wants the kind that was asked for when there is anoth
 
 Deno.test("findTokenizer() gives a sentence when a model can only work with ids", async () => {
   const folder = fixture("tiny/gpt2");
-  assert.equal(await findTokenizer({ folder }), `"${folder}" has no tokenizer; give ids`);
+  assert.equal(
+    await findTokenizer({ folder }),
+    `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
+  );
   assert.equal(
     await findTokenizer({ folder, kind: "hf" }),
-    `"${folder}" has no tokenizer; give ids`,
+    `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
   );
-  assert.equal(await findTokenizer({}), "The model has no tokenizer; give ids");
+  assert.equal(
+    await findTokenizer({}),
+    "The model has no tokenizer; name one with --meta FILE, or give ids with --ids",
+  );
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, OTHER_BPE);
     // The first file that is there decides: another's vocabulary would be the wrong one.

@@ -7,6 +7,7 @@ import {
   type WeightSpec,
   weightSpecs,
 } from "../../../engine/weights/mod.ts";
+import type { CheckpointWeights } from "../../../engine/weights/match.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
 import { hostArray, type WeightDtype } from "../../../kernels/formats/mod.ts";
 import { bytesOf, sizeOf } from "../../../kernels/tensor.ts";
@@ -162,6 +163,15 @@ Deno.test("checkpointWeights() finds the tensors when the names have any of a fa
 const check = (a: Architecture, tensors: Tensors) =>
   readSpec(a, tensors, (spec) => spec.shape[0] === 7);
 
+/** What the weights of these tensors are, before a number is read. */
+async function weightsOf(a: Architecture, tensors: Tensors): Promise<CheckpointWeights> {
+  return await inTempFolder(async (folder) => {
+    await writeSafetensors(`${folder}/model.safetensors`, tensors);
+    using checkpoint = await openCheckpoint(folder);
+    return await checkpointWeights(checkpoint, a, "auto");
+  });
+}
+
 const refuses = (a: Architecture, tensors: Tensors, message: RegExp) =>
   assert.rejects(check(a, tensors), { name: "CheckpointError", message });
 
@@ -188,9 +198,17 @@ Deno.test("checkpointWeights() passes over buffers and other models' tensors, an
       [`${prefix}multi_modal_projector.mm_input_projection_weight`]: buffer,
     });
   }
-  for (const name of ["model.layers.0.self_attn.inv_freq", "vision_tower.embeddings.weight"]) {
-    await refuses(llama, { ...tensorsOf(llama, "model."), [name]: buffer }, /left over: /);
-  }
+  const odd = { ...tensorsOf(llama, "model."), "model.layers.0.self_attn.inv_freq": buffer };
+  await refuses(llama, odd, /left over: model\.layers\.0\.self_attn\.inv_freq$/);
+  // What lies beside the model is named in a note.
+  const beside = await weightsOf(llama, {
+    ...tensorsOf(llama, "model."),
+    "vision_tower.embeddings.weight": buffer,
+    "v_head.summary.bias": buffer,
+  });
+  assert.deepEqual(beside.notes, [
+    "left out, for they are no part of the model: vision_tower.embeddings.weight, v_head.summary.bias",
+  ]);
 });
 
 Deno.test("checkpointWeights() names each part when it is missing or misshapen", async () => {
@@ -210,7 +228,7 @@ Deno.test("checkpointWeights() names each part when it is missing or misshapen",
   await refuses(
     a,
     { ...tensors, [k]: { ...tensors[k], shape: [8, 4] } },
-    /unlike: model\.layers\.0\.self_attn\.k_proj\.weight is \[8,4\], expected \[4,8\]$/,
+    /misshapen: model\.layers\.0\.self_attn\.k_proj\.weight is \[8,4\], expected \[4,8\]$/,
   );
   // A tensor that several weights are taken from is named once.
   const phi3 = small("phi3");
@@ -226,13 +244,24 @@ Deno.test("checkpointWeights() names each part when it is missing or misshapen",
   );
 });
 
-Deno.test("checkpointWeights() takes a tied head that is there when it equals the embedding", async () => {
+Deno.test("checkpointWeights() takes a head of its own when the configuration ties it and it differs", async () => {
   const a = small("llama", { tie_word_embeddings: true });
   const tensors = tensorsOf(a, "model.");
   const wte = tensors["model.embed_tokens.weight"];
-  await check(a, { ...tensors, "lm_head.weight": wte });
+  const tied = await weightsOf(a, { ...tensors, "lm_head.weight": wte });
+  assert.deepEqual([tied.architecture.tied, tied.notes], [true, []]);
   const other = { ...wte, data: randomNumbers(7 * 8, 99) };
-  await refuses(a, { ...tensors, "lm_head.weight": other }, /are tied, but differ$/);
+  const own = await weightsOf(a, { ...tensors, "lm_head.weight": other });
+  assert.equal(own.architecture.tied, false);
+  assert.match(own.notes.join(), /^the head is the file's own/);
+  // Some families always tie them.
+  const nanogpt = readArchitecture(
+    { model_type: "nanogpt", n_layer: 1, n_head: 1, n_embd: 4, vocab_size: 7, block_size: 8 },
+    "config",
+  );
+  const both = tensorsOf(nanogpt, "transformer.");
+  const wrong = { ...both["transformer.wte.weight"], data: randomNumbers(7 * 4, 99) };
+  await refuses(nanogpt, { ...both, "lm_head.weight": wrong }, /are tied, but differ$/);
   const untied = small("llama");
   await refuses(untied, tensors, /missing: lm_head\.weight$/);
 });

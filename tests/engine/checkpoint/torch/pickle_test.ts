@@ -31,7 +31,8 @@ import {
 /** Reads a pickle; text is of bytes. */
 function load(pickle: Uint8Array | string): unknown {
   const bytes = typeof pickle === "string" ? latin1(pickle) : pickle;
-  return unpickle(bytes, { file: "x.pt", find: findGlobal, persistent: persistentStorage });
+  const options = { file: "x.pt", member: "data.pkl", find: findGlobal };
+  return unpickle(bytes, { ...options, persistent: persistentStorage });
 }
 
 /** Reading must end in one sentence that names the file and the byte. */

@@ -1,0 +1,105 @@
+import assert from "node:assert/strict";
+import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
+import { loadModel } from "../../../engine/load.ts";
+import { addDelta } from "../../../engine/weights/lora.ts";
+import { inTempFolder } from "../../safetensors.ts";
+import { assertClose, fixture, readJson, TOLERANCE } from "../../testing.ts";
+
+const CASES = ["llama-patterns", "gpt2-bias", "gpt_neox-fused", "phi3-embedding", "qwen2-saved"];
+
+for (const name of CASES) {
+  Deno.test(`loadModel() merges an adapter as PEFT does: ${name}`, async () => {
+    using golden = await openCheckpoint(fixture(`lora/${name}.golden.safetensors`));
+    const ids = [...await golden.read("ids")];
+    const expected = await golden.read("logits");
+    for (const device of ["js", "wasm"] as const) {
+      await using model = await loadModel(fixture(`lora/${name}`), { device, dtype: "F32" });
+      assertClose(await model.logits(ids), expected, TOLERANCE.logits, device);
+    }
+  });
+}
+
+Deno.test("loadModel() merges in F32 before it narrows", async () => {
+  const load = (dtype?: "BF16" | "F32") =>
+    loadModel(fixture("lora/llama-patterns"), { device: "js", dtype });
+  await using wide = await load("F32");
+  await using narrow = await load("BF16");
+  assert.equal(narrow.dtype, "BF16");
+  const [a, b] = [await wide.logits([1, 2, 3]), await narrow.logits([1, 2, 3])];
+  const worst = a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+  assert.ok(worst > 0 && worst < 0.5, `${worst}`);
+});
+
+Deno.test("loadModel() scales an adapter, and by 0 leaves the base as it is", async () => {
+  const base = fixture("tiny/llama");
+  const logits = async (scale: number | null) => {
+    const adapters = scale === null ? [] : [{ path: fixture("lora/llama-patterns"), scale }];
+    await using model = await loadModel(base, { device: "js", dtype: "F32", adapters });
+    return await model.logits([1, 2, 3]);
+  };
+  assert.deepEqual(await logits(0), await logits(null));
+  assert.notDeepEqual(await logits(1), await logits(null));
+  for (const scale of [NaN, Infinity]) {
+    await assert.rejects(logits(scale), { name: "RangeError", message: /a finite scale, got/ });
+  }
+});
+
+Deno.test("loadModel() refuses what is no plain LoRA, by the key that asks for it", async () => {
+  const config = readJson<Record<string, unknown>>("lora/llama-patterns/adapter_config.json");
+  const cases: [change: Record<string, unknown>, message: RegExp][] = [
+    [{ use_dora: true }, /expected "use_dora" to be absent or false/],
+    [{ peft_type: "IA3" }, /expected "peft_type" to be "LORA", got "IA3"/],
+    [{ peft_type: "PROMPT_TUNING" }, /got "PROMPT_TUNING"/],
+    [{ lora_bias: true }, /"lora_bias"/],
+    [{ trainable_token_indices: [1] }, /"trainable_token_indices"/],
+    [{ target_parameters: ["a"] }, /"target_parameters"/],
+    [{ lora_alpha: "8" }, /"lora_alpha" to be a number/],
+    [{ base_model_name_or_path: 7 }, /"base_model_name_or_path" to be text/],
+    [{ alpha_pattern: [] }, /"alpha_pattern" to be an object/],
+  ];
+  for (const [change, message] of cases) {
+    await inTempFolder(async (folder) => {
+      await Deno.copyFile(
+        fixture("lora/llama-patterns/adapter_model.safetensors"),
+        `${folder}/adapter_model.safetensors`,
+      );
+      const text = JSON.stringify({ ...config, ...change });
+      await Deno.writeTextFile(`${folder}/adapter_config.json`, text);
+      const adapters = [{ path: folder }];
+      const loading = loadModel(fixture("tiny/llama"), { device: "js", adapters });
+      await assert.rejects(loading, { name: "CheckpointError", message });
+    });
+  }
+});
+
+Deno.test("loadModel() refuses an adapter that fits no module of the base, or has no files", async () => {
+  const apply = (path: string, base = "tiny/llama") =>
+    loadModel(fixture(base), { device: "js", adapters: [{ path }] });
+  const refuses = (loading: Promise<unknown>, message: RegExp) =>
+    assert.rejects(loading, { name: "CheckpointError", message });
+  await refuses(apply(fixture("lora/gpt2-bias")), /expected modules of the base model, got "/);
+  await refuses(apply(fixture("lora/gpt_neox-fused")), /expected modules of the base model/);
+  await refuses(apply(fixture("tiny/llama")), /expected a folder with an adapter_config\.json/);
+  await refuses(apply("/nonexistent"), /expected a folder with an adapter_config\.json/);
+  await inTempFolder(async (folder) => {
+    await Deno.copyFile(
+      fixture("lora/llama-patterns/adapter_config.json"),
+      `${folder}/adapter_config.json`,
+    );
+    await refuses(apply(folder), /expected adapter_model\.safetensors in it/);
+    // Its base is a path that leads nowhere from here.
+    await refuses(loadModel(folder, { device: "js" }), /base_model_name_or_path to be a folder/);
+  });
+});
+
+Deno.test("addDelta() adds rows of a product of matrices", () => {
+  const delta = {
+    rank: 2,
+    columns: 3,
+    left: Float32Array.of(1, 2, 3, 4, 5, 6),
+    right: Float32Array.of(1, 0, 1, 0, 1, 1),
+  };
+  const rows = Float32Array.of(10, 10, 10, 20, 20, 20);
+  addDelta(rows, 1, delta); // rows 1 and 2
+  assert.deepEqual([...rows], [13, 14, 17, 25, 26, 31]);
+});
