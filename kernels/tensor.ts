@@ -28,8 +28,7 @@ export interface Tensor {
 
 /**
  * Gives rows `row` … `row + count` of a weight as they are stored: whole blocks of the weight's dtype,
- * little-endian, that fill `into`. `into` starts at a multiple of four bytes, so that arrays of numbers may
- * view it.
+ * little-endian, that fill `into`. `into` is aligned for an array of the dtype's numbers.
  */
 export type FillRows = (row: number, count: number, into: Uint8Array) => void | Promise<void>;
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import denoJson from "../deno.json" with { type: "json" };
 import { BACKEND_NAMES } from "../kernels/backend.ts";
 import { OPERATIONS } from "../kernels/calls.ts";
+import { BYTES, FORMATS } from "../kernels/formats/mod.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -222,9 +223,9 @@ for (const root of Object.values(denoJson.exports).filter((path) => path !== "./
   });
 }
 
-/** Comparisons with a backend's name: by an operator, in a switch, in a list, or by what it begins with. */
-function backendComparisons(code: string): string[] {
-  const name = `["'\`](?:${[...BACKEND_NAMES, "cpu"].join("|")})["'\`]`;
+/** Comparisons with a name: by an operator, in a switch, in a list, or by what it begins with. */
+function comparisons(code: string, names: readonly string[]): string[] {
+  const name = `["'\`](?:${names.join("|")})["'\`]`;
   const forms = [
     `[=!]==?\\s*\\(?${name}`,
     `${name}\\)?\\s*[=!]==?`,
@@ -233,6 +234,22 @@ function backendComparisons(code: string): string[] {
     `\\.(?:startsWith|endsWith|includes|match|test)\\(\\s*${name}`,
   ];
   return withoutComments(code).match(new RegExp(forms.join("|"), "g")) ?? [];
+}
+
+/** Comparisons with a backend's name. */
+function backendComparisons(code: string): string[] {
+  return comparisons(code, [...BACKEND_NAMES, "cpu"]);
+}
+
+/** Comparisons with a dtype's name, and tables with a row for one: each is a fact about a format. */
+function dtypeComparisons(code: string): string[] {
+  const formats = Object.keys(FORMATS).join("|");
+  const rows = new RegExp(
+    `[{,]\\s*["'\`]?(?:${formats})["'\`]?\\s*:|\\bRecord<\\s*\\w*Dtype\\b`,
+    "g",
+  );
+  const names = [...new Set([...Object.keys(FORMATS), ...Object.keys(BYTES)])];
+  return [...comparisons(code, names), ...withoutComments(code).match(rows) ?? []];
 }
 
 Deno.test("a backend's name is compared in kernels/mod.ts and cli/ alone", () => {
@@ -268,6 +285,44 @@ Deno.test("backendComparisons() finds every form of a comparison, and no other u
   ];
   for (const code of others) assert.deepEqual(backendComparisons(code), [], code);
   assert.notEqual(backendComparisons(read("kernels/mod.ts")).length, 0);
+});
+
+Deno.test("a dtype's name is compared in kernels/formats/ alone", () => {
+  const paths = SOURCES.filter((path) => !path.startsWith("kernels/formats/"));
+  assert.ok(paths.length > 80);
+  const found = paths.flatMap((path) =>
+    dtypeComparisons(read(path)).map((text) => `${path}: ${text}`)
+  );
+  assert.deepEqual(found, []);
+});
+
+Deno.test("dtypeComparisons() finds every form of a comparison, and no other use of a name", () => {
+  const compared = [
+    `const wide = dtype === "F32";`,
+    `if ("BF16" !== weight.dtype) {}`,
+    `switch (dtype) { case "F16": break; }`,
+    `["F32", "F16"].includes(dtype)`,
+    `if (tensor.dtype === "I32" ? 1 : 0) {}`,
+    `dtype.endsWith("F16")`,
+    `const size = { F32: 4, other: 2 };`,
+    `const size = {\n  other: 2,\n  "BF16": 2,\n};`,
+    `const SIZES: Readonly<Record<WeightDtype, number>> = sizes;`,
+    `const SIZES: Record<Dtype, number> = sizes;`,
+  ];
+  for (const code of compared) assert.equal(dtypeComparisons(code).length, 1, code);
+  const others = [
+    `backend.tensor([2], "F32", "activations")`,
+    `const SMALLEST: WeightDtype = "BF16";`,
+    `backend.tensor(shape, name === "ids" ? "I32" : "F32", "activations")`,
+    `export type Dtype = "F32" | "F16" | "BF16";`,
+    `const DTYPES = { float32: "F32", float16: "F16" };`,
+    `const STORED = { F64: doubles, F32, F16, BF16 };`, // records, among a file format's own
+    `const bytes = BYTES.F32 * rows + FORMATS[dtype].bytes;`,
+    `if (info.dtype === kept) {}`,
+    `// dtype === "F32"`,
+  ];
+  for (const code of others) assert.deepEqual(dtypeComparisons(code), [], code);
+  assert.notEqual(dtypeComparisons(read("kernels/formats/elements.ts")).length, 0);
 });
 
 Deno.test("files have at most 500 lines", () => {
