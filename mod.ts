@@ -102,6 +102,7 @@ export { loadTokenizer } from "./engine/tokenizer/load.ts";
 export type {
   ChatMessage,
   ChatOptions,
+  ContentPart,
   DecodeOptions,
   EncodeOptions,
   TextStream,

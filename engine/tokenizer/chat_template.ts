@@ -1,68 +1,79 @@
 /**
- * Chat templates: a conversation as the text that a model was trained on, by the rules of the model's own Jinja template.
+ * Chat templates: from a conversation to the text that a model was trained on, by the Jinja
+ * template beside its tokenizer.
  *
- * A template is a stranger's program. The library runs it without a way out to the machine; here it gets an end as well: a template
- * has no endless loop, but loops in loops, and lists that double, come to the same.
+ * The text is that of transformers' `render_jinja_template`. A template is foreign code: it sees
+ * only plain data, and time and memory are bounded.
  *
  * @module
  */
-import { isRecord } from "../json.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
+import { isRecord } from "../json.ts";
 import { withinDeadline } from "./deadline.ts";
+import { compile, RaisedByTemplate, type Template, TemplateError } from "./jinja/mod.ts";
+import { Dict, fromJs, textOf, type Value } from "./jinja/values.ts";
 import { formatTime } from "./strftime.ts";
-import type { ChatMessage } from "./tokenizer.ts";
+import type { ChatMessage, ChatOptions } from "./tokenizer.ts";
 import { show } from "./vocabulary.ts";
 
-type Library = typeof import("@huggingface/jinja");
-type Program = ReturnType<Library["parse"]>;
-type Interpreter = InstanceType<Library["Interpreter"]>;
-type Evaluate = Interpreter["evaluate"];
-type Value = ReturnType<Evaluate>;
-type Node = Parameters<Evaluate>[0];
-type Scope = Parameters<Evaluate>[1];
-
-/** Longer than any template, in UTF-16 units. */
+/** UTF-16 units of a template; the longest that is known has 30,000. */
 const MAX_TEMPLATE = 1_000_000;
-/** Expressions and statements that may be evaluated, so that little memory is taken until the deadline. A long chat takes some ten thousand. */
-const MAX_STEPS = 3_000_000;
-/** Items of a list, as in Jinja's sandbox. */
-const MAX_ITEMS = 100_000;
-/** UTF-16 units of a text. */
-const MAX_TEXT = 10_000_000;
 
-/** A template that is read when it is applied first: a model whose template is damaged still generates. */
+/** Characters of a template's own message in an error. */
+const MAX_REASON = 200;
+
+/**
+ * Names of a message's reasoning, the first one that is given wins; templates read the first two.
+ */
+const REASONING = ["reasoning_content", "thinking", "reasoning"];
+
+/**
+ * A chat template, which is parsed when it is first applied: a model whose template is damaged
+ * still generates.
+ */
 export class ChatTemplate {
-  #program?: Program;
-  readonly #interpret: ReturnType<typeof boundedInterpreter>;
+  /** By their texts. */
+  readonly #templates = new Map<string, Template>();
 
   /**
-   * @param source `chat_template` of a tokenizer_config.json: a text, a list of `{ name, template }`, or an object of texts.
-   * @param variables the marks that a template may name, as texts.
+   * @param source `chat_template` of a tokenizer_config.json: a text, a list of `{ name, template
+   *   }`, or an object of texts.
+   * @param variables special tokens by the names that templates use.
    * @param where names the tokenizer in messages.
    */
   constructor(
-    readonly library: Library,
     readonly source: unknown,
     readonly variables: Readonly<Record<string, unknown>>,
     readonly where: string,
-  ) {
-    this.#interpret = boundedInterpreter(library);
-  }
+  ) {}
 
-  /** Writes a conversation out. @throws {CheckpointError} when the template refuses it or is broken. */
-  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+  /**
+   * Renders a conversation.
+   * @throws {CheckpointError} If the template refuses it or is broken.
+   * @throws {TypeError} If a message is none, or a variable is no plain data.
+   */
+  render(
+    messages: readonly ChatMessage[],
+    { addGenerationPrompt = true, tools, documents, ...others }: ChatOptions = {},
+  ): string {
     checkMessages(messages);
-    const size = messages.reduce((sum, { content }) => sum + content.length, 0);
+    const variables = new Map(
+      Object.entries({
+        ...this.variables,
+        ...others,
+        tools,
+        documents,
+        add_generation_prompt: addGenerationPrompt,
+      }).map(([name, value]) => [name, fromJs(value)]),
+    );
+    const chat = messages.map((message) => withReasoning(fromJs(message) as Dict));
+    const size = charactersOf(chat) + charactersOf([...variables.values()]);
     try {
       return withinDeadline(size, () => {
-        this.#program ??= parseTemplate(this.library, defaultTemplate(this.source));
-        return this.#interpret(this.#program, {
-          ...this.variables,
-          messages,
-          add_generation_prompt: addGenerationPrompt,
-          tools: null,
-          documents: null,
-        });
+        const template = this.#template(tools != null);
+        const render = (messages: Value) =>
+          template.render(new Map([...variables, ["messages", messages]]), size, timeNow);
+        return renderOrJoin(chat, render);
       });
     } catch (error) {
       throw new CheckpointError(
@@ -72,166 +83,134 @@ export class ChatTemplate {
   }
 
   /**
-   * What the template writes right after an assistant's words: there such a turn ends, whatever ends a text.
-   * Empty where the template takes no conversation of a user and an assistant.
+   * The text that the template writes right after an assistant's message: there such a turn ends.
+   * Empty if the template takes no conversation of a user and an assistant.
    */
   afterAnswer(): string {
     const answer = "wgslm-answer";
     try {
       const turns = [{ role: "user", content: "Hi" }, { role: "assistant", content: answer }];
-      return this.render(turns, false).split(answer).slice(1).join(answer).trimStart();
+      const text = this.render(turns, { addGenerationPrompt: false });
+      return text.split(answer).slice(1).join(answer).trimStart();
     } catch (error) {
       if (error instanceof CheckpointError) return "";
       throw error;
     }
   }
-}
 
-/** What a template says in raise_exception() as it is; what the library trips over in words. */
-function reasonOf(error: unknown): string {
-  // Without a stack left, as when a template calls itself, or with a text that is longer than texts can be.
-  if (error instanceof RangeError) return `it is too much (${error.message})`;
-  if (error instanceof TypeError) return `it is cut short or damaged (${error.message})`;
-  return messageOf(error);
-}
-
-function checkMessages(messages: readonly unknown[]): void {
-  for (const message of messages) {
-    const isMessage = isRecord(message) && typeof message.role === "string" &&
-      typeof message.content === "string";
-    if (!isMessage) {
-      throw new TypeError(
-        `Cannot apply a chat template: expected messages with a role and a content, got ${
-          show(message)
-        }`,
-      );
+  #template(hasTools: boolean): Template {
+    const text = chooseTemplate(this.source, hasTools);
+    let template = this.#templates.get(text);
+    if (!template) {
+      if (text.length > MAX_TEMPLATE) {
+        throw new TemplateError(`expected at most ${MAX_TEMPLATE} characters, got ${text.length}`);
+      }
+      this.#templates.set(text, template = compile(text));
     }
+    return template;
   }
 }
 
-/** The template that stands for itself, or the one among several that is named "default". */
-function defaultTemplate(source: unknown): string {
+const timeNow = (format: string) => formatTime(new Date(), format);
+
+function checkMessages(messages: readonly unknown[]): void {
+  for (const message of messages) {
+    if (isRecord(message) && typeof message.role === "string" && hasContent(message)) continue;
+    throw new TypeError(
+      `Cannot apply a chat template: expected messages with a role and a content, got ${
+        show(message)
+      }`,
+    );
+  }
+}
+
+/**
+ * Text, a list of parts, an object or null; a message with other fields, such as tool calls, may
+ * lack it.
+ */
+function hasContent(message: Record<string, unknown>): boolean {
+  const { content } = message;
+  if (content === undefined) {
+    return Object.entries(message).some(([key, value]) => key !== "role" && value !== undefined);
+  }
+  return typeof content === "string" || typeof content === "object";
+}
+
+/** A message's reasoning under the names that templates read, as transformers adds them. */
+function withReasoning(message: Dict): Dict {
+  const reasoning = REASONING.map((name) => message.get(name)).find((value) => value != null);
+  if (reasoning === undefined) return message;
+  const entries: [Value, Value][] = [
+    ["thinking", reasoning],
+    ...[...message.entries()].map((
+      [key, value],
+    ): [Value, Value] => [key, value]),
+    ["reasoning_content", reasoning],
+  ];
+  return new Dict(entries);
+}
+
+/**
+ * Renders a conversation as it is; if the template trips over content in parts, with the texts of
+ * the parts joined. A template's own refusal stands.
+ */
+function renderOrJoin(chat: readonly Dict[], render: (messages: Value) => string): string {
+  const joined = chat.map(withJoinedParts);
+  const hasParts = joined.some((message, i) => message !== chat[i]);
+  try {
+    return render([...chat]);
+  } catch (error) {
+    const isTripped = error instanceof TemplateError && !(error instanceof RaisedByTemplate);
+    if (!hasParts || !isTripped) throw error;
+    return render(joined);
+  }
+}
+
+/**
+ * A message whose content is a list of text parts, as one text with a newline between the parts.
+ */
+function withJoinedParts(message: Dict): Dict {
+  const content = message.get("content");
+  if (!Array.isArray(content)) return message;
+  const texts = content.map((part) =>
+    part instanceof Dict && part.get("type") === "text" ? textOf(part.get("text")) : undefined
+  );
+  if (texts.includes(undefined)) return message;
+  const joined = new Dict(message.entries());
+  joined.set("content", texts.join("\n"));
+  return joined;
+}
+
+/** Characters of the texts within values. */
+function charactersOf(value: Value): number {
+  if (typeof value === "string") return value.length;
+  const items = Array.isArray(value) ? value : value instanceof Dict ? [...value.entries()] : [];
+  return items.reduce<number>((sum, item) => sum + charactersOf(item as Value), 0);
+}
+
+/** The only template; of several the one for tools if there are some, else the default. */
+function chooseTemplate(source: unknown, hasTools: boolean): string {
   if (typeof source === "string") return source;
   const named = Array.isArray(source)
     ? source.filter(isRecord).map(({ name, template }) => [name, template])
     : isRecord(source)
     ? Object.entries(source)
     : null;
-  if (!named) throw new Error(`expected chat_template to be text, got ${show(source)}`);
-  const found = named.find(([name]) => name === "default")?.[1];
+  if (!named) throw new TemplateError(`expected chat_template to be text, got ${show(source)}`);
+  const find = (wanted: string) => named.find(([name]) => name === wanted)?.[1];
+  const found = (hasTools ? find("tool_use") : undefined) ?? find("default");
   if (typeof found === "string") return found;
-  throw new Error(
+  throw new TemplateError(
     `expected a template named "default", got ${
       named.map(([name]) => show(name)).join(", ") || "none"
     }`,
   );
 }
 
-function parseTemplate({ parse, tokenize }: Library, text: string): Program {
-  if (text.length > MAX_TEMPLATE) {
-    throw new Error(`expected at most ${MAX_TEMPLATE} characters, got ${text.length}`);
-  }
-  // As transformers compiles them.
-  return parse(tokenize(text, { lstrip_blocks: true, trim_blocks: true }));
-}
-
-/** What every template may call. The library's own names of months follow the machine's language, Python's are English. */
-const HELPERS: Readonly<Record<string, unknown>> = {
-  true: true,
-  false: false,
-  none: null,
-  True: true,
-  False: false,
-  None: null,
-  range,
-  raise_exception: (message: unknown) => {
-    throw new Error(String(message));
-  },
-  strftime_now: (format: unknown) => formatTime(new Date(), String(format)),
-};
-
-/** As Python's, with the bound that Jinja's sandbox sets. */
-function range(...bounds: unknown[]): number[] {
-  if (!bounds.length || bounds.length > 3 || !bounds.every(Number.isSafeInteger)) {
-    throw new Error(`range() takes one to three integers, got ${show(bounds)}`);
-  }
-  const numbers = bounds as number[];
-  const [start, stop] = numbers.length === 1 ? [0, numbers[0]] : numbers;
-  const step = numbers[2] ?? 1;
-  if (step === 0) throw new Error("range() takes a step other than 0");
-  const length = Math.max(0, Math.ceil((stop - start) / step));
-  if (length > MAX_ITEMS) {
-    throw new Error(`range() gives at most ${MAX_ITEMS} numbers, got ${length}`);
-  }
-  return Array.from({ length }, (_, i) => start + i * step);
-}
-
-/** Runs programs, each within bounds, with the way of Python's strip() that the library leaves out. */
-function boundedInterpreter({ Environment, Interpreter }: Library) {
-  class Bounded extends Interpreter {
-    #steps = 0;
-
-    override evaluate(node: Node, scope: Scope): Value {
-      const value = this.#strip(node, scope) ?? super.evaluate(node, scope);
-      this.#count(value.value);
-      return value;
-    }
-
-    /** Bounds what a value takes, and all that was done so far. */
-    #count(value: unknown): void {
-      const isText = typeof value === "string";
-      const size = isText || Array.isArray(value)
-        ? value.length
-        : value instanceof Map
-        ? value.size
-        : 0;
-      if (size > (isText ? MAX_TEXT : MAX_ITEMS)) {
-        throw new Error(
-          `it makes a ${isText ? "text" : "list"} of ${size} ${isText ? "characters" : "items"}`,
-        );
-      }
-      this.#steps += 1 + size / 1000; // whoever handles a long text looks at its characters
-      if (this.#steps > MAX_STEPS) throw new Error("it does not come to an end");
-    }
-
-    /** `text.strip(characters)` and its two sisters; undefined for everything else. */
-    #strip(node: Node, scope: Scope): Value | undefined {
-      const call = node as CallNode | undefined;
-      if (call?.type !== "CallExpression" || call.args.length !== 1) return;
-      const { type, computed, object, property } = call.callee;
-      if (type !== "MemberExpression" || computed || !property) return;
-      const name = /^(l|r|)strip$/.exec(property.value);
-      if (!name) return;
-      const [text, characters]: unknown[] = [object, call.args[0]]
-        .map((part) => this.evaluate(part, scope).value);
-      if (typeof text !== "string" || typeof characters !== "string") return;
-      const among = new Set(characters);
-      const letters = [...text];
-      let [from, to] = [0, letters.length];
-      if (name[1] !== "r") { while (from < to && among.has(letters[from])) from++; }
-      if (name[1] !== "l") { while (to > from && among.has(letters[to - 1])) to--; }
-      // The library keeps its texts to itself: a node makes one.
-      const literal = { type: "StringLiteral", value: letters.slice(from, to).join("") };
-      return super.evaluate(literal as Node, scope);
-    }
-  }
-  return (program: Program, variables: Record<string, unknown>): string => {
-    const environment = new Environment();
-    for (const [name, value] of Object.entries({ ...variables, ...HELPERS })) {
-      if (name !== "namespace") environment.set(name, value);
-    }
-    return String(new Bounded(environment).run(program).value);
-  };
-}
-
-/** A call in the library's syntax tree, which it gives no types of. */
-interface CallNode {
-  readonly type: string;
-  readonly args: readonly Node[];
-  readonly callee: {
-    readonly type: string;
-    readonly computed?: boolean;
-    readonly object?: Node;
-    readonly property?: { readonly value: string };
-  };
+/** Why a template failed; what it says itself is cut. */
+function reasonOf(error: unknown): string {
+  // The stack is used up, as when a macro calls itself, or a text is longer than texts can be.
+  if (error instanceof RangeError) return `it is too much (${error.message})`;
+  const reason = messageOf(error);
+  return reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON - 1).toWellFormed()}…` : reason;
 }

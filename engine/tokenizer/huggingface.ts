@@ -43,14 +43,14 @@ export async function huggingFaceTokenizer(
 ): Promise<Tokenizer | string> {
   const library = await import("@huggingface/tokenizers");
   const { chat_template: chatTemplate } = config;
-  // A template is applied at once when somebody asks, so that what applies it has to be here by then.
-  const jinja = chatTemplate == null ? null : await import("@huggingface/jinja");
   const fail: Fail = (expected) => {
     throw new CheckpointError(`Cannot read ${where}: expected ${expected}`);
   };
   try {
     const marks = readMarks(config, fail);
-    const chat = jinja && new ChatTemplate(jinja, chatTemplate, marks.variables, where);
+    const chat = chatTemplate == null
+      ? null
+      : new ChatTemplate(chatTemplate, marks.variables, where);
     return make(library, file, config, { where, marks, chat }, fail);
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
@@ -257,11 +257,8 @@ class HuggingFaceTokenizer implements Tokenizer {
     }
   }
 
-  applyChatTemplate(
-    messages: readonly ChatMessage[],
-    { addGenerationPrompt = true }: ChatOptions = {},
-  ): string {
-    if (this.#chat) return this.#chat.render(messages, addGenerationPrompt);
+  applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
+    if (this.#chat) return this.#chat.render(messages, options);
     throw new CheckpointError(`Cannot apply a chat template: there is none beside ${this.where}`);
   }
 

@@ -28,7 +28,8 @@ export interface Tokenizer {
   readonly eosIds: readonly number[];
   /**
    * A conversation as the text that the model was trained on.
-   * @throws {CheckpointError} when the tokenizer has no chat template, or the template is broken or refuses the conversation.
+   * @throws {CheckpointError} when the tokenizer has no chat template, or the template is broken or
+   *   refuses the conversation.
    * @throws {TypeError} when a message has no role or no content.
    */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatOptions): string;
@@ -54,16 +55,37 @@ export interface TextStream {
   flush(): string;
 }
 
-/** One turn of a conversation. */
-export interface ChatMessage {
-  /** As the template names it: system, user, assistant. */
-  readonly role: string;
-  /** What was said. */
-  readonly content: string;
+/** A part of a message's content. */
+export interface ContentPart {
+  /** Kind of the part, such as "text". */
+  readonly type: string;
+  /** Text of a text part. */
+  readonly text?: string;
+  /** Further fields that the template reads. */
+  readonly [field: string]: unknown;
 }
 
-/** How a conversation is written out. */
+/** One message of a conversation. */
+export interface ChatMessage {
+  /** As the template names it: system, user, assistant, tool. */
+  readonly role: string;
+  /**
+   * Text or a list of parts; a message with other fields may lack it, as an assistant's with
+   * `tool_calls`.
+   */
+  readonly content?: string | readonly ContentPart[] | null;
+  /** Further fields that the template reads, such as `tool_calls` or `reasoning_content`. */
+  readonly [field: string]: unknown;
+}
+
+/** How a conversation is rendered. */
 export interface ChatOptions {
   /** End with the beginning of the assistant's turn. Default true. */
   readonly addGenerationPrompt?: boolean;
+  /** Functions that the model may call, as JSON schemas in OpenAI's form. */
+  readonly tools?: readonly Readonly<Record<string, unknown>>[] | null;
+  /** Documents for retrieval-augmented generation, with a title and a text. */
+  readonly documents?: readonly Readonly<Record<string, unknown>>[] | null;
+  /** Any other variable of the template, such as `enable_thinking`: plain data. */
+  readonly [variable: string]: unknown;
 }

@@ -109,7 +109,9 @@ Deno.test("a conversation with the cache kept has the answers of one that is enc
         const tokens = await Array.fromAsync(model.chat(messages, options));
         messages.push({ role: "assistant", content: tokens.map(({ text }) => text).join("") });
       }
-      return messages.filter(({ role }) => role === "assistant").map(({ content }) => content);
+      return messages.filter(({ role }) => role === "assistant").map(({ content }) =>
+        content as string
+      );
     };
     const kept = await answers("all");
     assert.ok(kept.every((text) => text !== ""));

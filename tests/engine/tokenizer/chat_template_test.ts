@@ -21,11 +21,7 @@ interface Golden {
     readonly text?: string;
     readonly error?: string;
   }[];
-  readonly gaps: readonly {
-    readonly template: string;
-    readonly text: string;
-    readonly theirs: string | null;
-  }[];
+  readonly short: readonly { readonly template: string; readonly text: string }[];
 }
 
 const GOLDEN = readJson<Golden>("chat/golden.json");
@@ -81,11 +77,10 @@ for (const [name, template] of Object.entries(GOLDEN.templates)) {
   });
 }
 
-Deno.test("applyChatTemplate() differs from transformers as @huggingface/jinja does when a template is one of these", async () => {
-  for (const { template, theirs, text } of GOLDEN.gaps) {
-    assert.notEqual(theirs, text);
-    const got = await outcome(template);
-    assert.equal("text" in got ? got.text : null, theirs, template);
+Deno.test("applyChatTemplate() gives what transformers gives when Python's values are printed", async () => {
+  assert.ok(GOLDEN.short.length > 10);
+  for (const { template, text } of GOLDEN.short) {
+    assert.deepEqual(await outcome(template), { text }, template);
   }
 });
 
@@ -135,13 +130,24 @@ Deno.test("applyChatTemplate() knows the marks by their names when a template as
   const tokenizer = await tokenizerWith({ ...config, chat_template: template }, files);
   assert.equal(
     tokenizer.applyChatTemplate(HI),
-    "<|im_start|>,,<image>,<|im_end|>,<|b|>,true,false",
+    "<|im_start|>,,<image>,<|im_end|>,<|b|>,True,False",
   );
 });
 
 Deno.test("applyChatTemplate() refuses in a sentence when a message is none", async () => {
   const tokenizer = await tokenizerWith({ chat_template: CHAT_TEMPLATE });
-  for (const message of [null, {}, { role: "user" }, { role: "user", content: 5 }]) {
+  const calls = (value: unknown) => ({ role: "assistant", tool_calls: value });
+  for (
+    const message of [
+      null,
+      {},
+      { role: "user" },
+      { role: "user", content: 5 },
+      { role: "user", content: undefined },
+      { content: "Hi" },
+      calls(undefined),
+    ]
+  ) {
     assert.throws(
       () => tokenizer.applyChatTemplate([message as unknown as ChatMessage]),
       /^TypeError: Cannot apply a chat template: expected messages with a role and a content, got /,
@@ -158,17 +164,22 @@ Deno.test("a tokenizer with a broken template still encodes", async () => {
 /** Templates that mean harm or are broken, and a part of what is said. */
 const HOSTILE: Readonly<Record<string, RegExp>> = {
   "{{ raise_exception('Only\nusers') }}": /^Only users$/,
-  "{{ nobody.knows() }}": /not a function/,
-  "{{ 'a' | nofilter }}": /Unknown StringValue filter: nofilter/,
-  "{% if messages is notest %}{% endif %}": /Unknown test: notest/,
-  "{% import 'os' as os %}": /Unknown statement type: import/,
-  "{% include '/etc/passwd' %}": /Unknown statement type: include/,
-  "{% if true %}": /cut short or damaged/,
-  "{{ 'a": /Unexpected end of input/,
-  "{{": /cut short or damaged/,
+  "{{ raise_exception('x' * 1000) }}": /^x{199}…$/,
+  "{{ nobody.knows() }}": /'nobody' is undefined/,
+  "{{ 'a' | nofilter }}": /no filter named nofilter/,
+  "{% if messages is notest %}{% endif %}": /no test named notest/,
+  "{% import 'os' as os %}": /unknown statement "import"/,
+  "{% include '/etc/passwd' %}": /unknown statement "include"/,
+  "{% if true %}": /expected elif or else or endif, got the end of the template/,
+  "{{ 'a": /unexpected "'"/,
+  "{{": /unexpected end of template/,
+  "{{ ''.__class__.__mro__ }}": /access to attribute '__class__' of 'str' object is unsafe/,
+  "{{ messages.append(1) }}": /access to attribute 'append' of 'list' object is unsafe/,
   "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}":
     /does not come to an end/,
   "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}":
+    /does not come to an end/,
+  "{% set x = range(100000) | list %}{% for a in x %}{{ x == x[:] }}{% endfor %}":
     /does not come to an end/,
   "{% set ns = namespace(s='ab') %}{% for a in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}":
     /makes a text of \d+ characters/,
@@ -176,10 +187,10 @@ const HOSTILE: Readonly<Record<string, RegExp>> = {
     /makes a list of \d+ items/,
   "{{ range(100001) }}": /at most 100000 numbers/,
   "{{ range(0, 5, 0) }}": /a step other than 0/,
-  "{{ range('a') }}": /takes one to three integers/,
-  "{{ 'a' | indent(1000000000) }}": /it is too much/,
-  "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /too much|not a function/,
-  [`{{ ${"(".repeat(1e5)} }}`]: /it is too much/,
+  "{{ range('a') }}": /range\(\): expected int, got str/,
+  "{{ 'a' | indent(1000000000) }}": /makes a text of 1000000000 characters/,
+  "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /it is too much/,
+  [`{{ ${"(".repeat(1e5)}1${")".repeat(1e5)} }}`]: /it is too much/,
   [`{{ ${"not ".repeat(1e5)}a }}`]: /it is too much/,
   ["a".repeat(2e6)]: /at most 1000000 characters/,
 };
@@ -194,8 +205,7 @@ Deno.test("applyChatTemplate() ends with a sentence when a template is broken or
   }
 });
 
-Deno.test("applyChatTemplate() gives text or a sentence when a template has any mistake", async () => {
-  const jinja = await import("@huggingface/jinja");
+Deno.test("applyChatTemplate() gives text or a sentence when a template has any mistake", () => {
   const templates = Object.values(GOLDEN.templates);
   const junk = fc.constantFrom(
     "",
@@ -218,7 +228,7 @@ Deno.test("applyChatTemplate() gives text or a sentence when a template has any 
       const at = where % template.length;
       const broken = template.slice(0, at) + junk + template.slice(at + length);
       try {
-        new ChatTemplate(jinja, broken, GOLDEN.variables, "it").render(ANSWERED, true);
+        new ChatTemplate(broken, GOLDEN.variables, "it").render(ANSWERED);
       } catch (error) {
         assert.ok(error instanceof CheckpointError, `${error}`);
         assert.match(error.message, /^Cannot apply the chat template of it: .+$/);
@@ -226,6 +236,76 @@ Deno.test("applyChatTemplate() gives text or a sentence when a template has any 
     }),
     { seed: 1, numRuns: 3000 },
   );
+});
+
+Deno.test("applyChatTemplate() hands over tools, documents and any other variable", async () => {
+  const template = "{{ tools }}|{{ documents }}|{{ enable_thinking }}|{{ depth }}|{{ bos_token }}";
+  const tokenizer = await tokenizerWith({ bos_token: "<s>", chat_template: template });
+  assert.equal(tokenizer.applyChatTemplate(HI), "None|None|||<s>");
+  const options = {
+    tools: [{ type: "function", function: { name: "f", parameters: { items: {} } } }],
+    documents: [{ title: "A", text: "it's" }],
+    enable_thinking: false,
+    depth: 1.5,
+    bos_token: "B",
+  };
+  assert.equal(
+    tokenizer.applyChatTemplate(HI, options),
+    "[{'type': 'function', 'function': {'name': 'f', 'parameters': {'items': {}}}}]|" +
+      `[{'title': 'A', 'text': "it's"}]|False|1.5|B`,
+  );
+  assert.throws(
+    () => tokenizer.applyChatTemplate(HI, { enable_thinking: () => true }),
+    /^TypeError: Cannot apply a chat template: expected plain data, got a function$/,
+  );
+});
+
+Deno.test("applyChatTemplate() takes the template for tools when there are tools and one of that name", async () => {
+  const named = [{ name: "tool_use", template: "tools" }, { name: "default", template: "plain" }];
+  const tokenizer = await tokenizerWith({ chat_template: named });
+  assert.equal(tokenizer.applyChatTemplate(HI), "plain");
+  assert.equal(tokenizer.applyChatTemplate(HI, { tools: [] }), "tools");
+  assert.equal(tokenizer.applyChatTemplate(HI, { tools: null }), "plain");
+});
+
+Deno.test("applyChatTemplate() takes content in parts, null and none", async () => {
+  const parts: ChatMessage[] = [{
+    role: "user",
+    content: [{ type: "text", text: "Hi" }, { type: "text", text: "there" }],
+  }];
+  const textOf = async (template: string, messages: readonly ChatMessage[]) => {
+    const got = await outcome(template, messages);
+    return "text" in got ? got.text : `refused: ${got.error}`;
+  };
+  const each = "{% for p in messages[0].content %}{{ p.text }};{% endfor %}";
+  assert.equal(await textOf(each, parts), "Hi;there;");
+  assert.equal(await textOf("{{ messages[0].content | length }}", parts), "2");
+  // A template that takes text alone gets the parts' texts as one.
+  assert.equal(await textOf("{{ 'User: ' + messages[0].content }}", parts), "User: Hi\nthere");
+  const refusing =
+    "{% if messages[0].content is not string %}{{ raise_exception('text') }}{% endif %}";
+  assert.equal(await textOf(refusing, parts), "refused: text");
+  const image = [{ role: "user", content: [{ type: "image" }] }];
+  assert.match(await textOf("{{ 'User: ' + messages[0].content }}", image), /^refused: can only/);
+  const call = { role: "assistant", tool_calls: [{ function: { name: "f", arguments: {} } }] };
+  const template = "{{ messages[0].content is defined }} {{ messages[0].tool_calls[0] }}";
+  assert.equal(
+    await textOf(template, [call]),
+    "False {'function': {'name': 'f', 'arguments': {}}}",
+  );
+  assert.equal(await textOf("{{ messages[0].content }}", [{ ...call, content: null }]), "None");
+});
+
+Deno.test("applyChatTemplate() names a message's reasoning as transformers does", async () => {
+  const template = "{% for m in messages %}{{ m.reasoning_content }},{{ m.thinking }};{% endfor %}";
+  const messages = ["reasoning", "thinking", "reasoning_content"].map((name) => ({
+    role: "assistant",
+    content: "",
+    [name]: name,
+  }));
+  assert.deepEqual(await outcome(template, [...messages, { role: "user", content: "" }]), {
+    text: "reasoning,reasoning;thinking,thinking;reasoning_content,reasoning_content;,;",
+  });
 });
 
 Deno.test("applyChatTemplate() has the time of chats of a thousand turns", async () => {
