@@ -48,3 +48,18 @@ Deno.test("countParameters() gives the published counts when the shape is a know
     assert.equal(countParameters(specTree(a)), count, model_type);
   }
 });
+
+Deno.test("countParameters() gives GPT-2's published counts when its head is tied, and when not", () => {
+  const gpt2 = { model_type: "gpt2", vocab_size: 50257, n_positions: 1024 };
+  const known: [Record<string, unknown>, number][] = [
+    [{ ...gpt2, n_layer: 12, n_head: 12, n_embd: 768 }, 124_439_808],
+    [{ ...gpt2, n_layer: 48, n_head: 25, n_embd: 1600 }, 1_557_611_200],
+    [
+      { ...gpt2, n_layer: 12, n_head: 12, n_embd: 768, tie_word_embeddings: false },
+      124_439_808 + 50257 * 768,
+    ],
+  ];
+  for (const [config, count] of known) {
+    assert.equal(countParameters(specTree(readArchitecture(config, "config.json"))), count);
+  }
+});
