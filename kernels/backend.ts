@@ -142,7 +142,8 @@ export interface Plan extends Disposable {
   /**
    * Queues the pass over a step; a lone segment is a step of one. Creates no object, computes no
    * shape; the next `read` throws the device's errors.
-   * @throws {RangeError} If a step has more than one segment, or one of another sequence than 0.
+   * @throws {RangeError} If a step has more than one segment, or one of another sequence than 0,
+   *   or writes rows or slots beyond the tensors that the plan was recorded with.
    */
   run(step: Step | Segment): void;
 }

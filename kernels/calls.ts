@@ -54,7 +54,7 @@ import {
   sampleOperands,
   type Sampling,
 } from "./ops/sample/mod.ts";
-import type { Segment } from "./step.ts";
+import type { Segment, StepRoom } from "./step.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A call of the recorder, checked. */
@@ -154,6 +154,18 @@ export function dependsOn(call: Call, tensor: Tensor): boolean {
 /** Whether a call overwrites every row in use of `tensor`. */
 export function overwrites(call: Call, tensor: Tensor): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access === "write");
+}
+
+/** The largest step that calls have room for: no row goes beyond a tensor that they write. */
+export function roomOf(calls: readonly Call[]): StepRoom {
+  const written = calls.flatMap(operandsOf).filter(({ access }) => access !== "read")
+    .map(({ of }) => of.shape);
+  const least = (shapes: readonly (readonly number[])[], axis: number) =>
+    Math.min(...shapes.map((shape) => shape[axis])); // Infinity for none
+  return {
+    rows: least(written.filter((shape) => shape.length === 2), 0), // [T, …]
+    slots: least(written.filter((shape) => shape.length === 3), 1), // [G, S, D]
+  };
 }
 
 /** Bytes and operations that a call takes in a step at least, with what was fused into it. */

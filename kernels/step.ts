@@ -38,11 +38,20 @@ export interface Segment {
   readonly length: number;
 }
 
+/** What a recorded pass has room for; Infinity where nothing bounds it. */
+export interface StepRoom {
+  /** T: rows of the tensors [T, …] that it writes. */
+  readonly rows: number;
+  /** S: slots of the caches [G, S, D] that it writes. */
+  readonly slots: number;
+}
+
 /**
- * The one segment of a step.
- * @throws {RangeError} when there are more, or it belongs to another text than the cache's.
+ * The one segment of a step, which writes within the tensors of its pass.
+ * @throws {RangeError} when a step has more than one, when it is of another text than the cache's,
+ *   or when the pass has no room for its rows.
  */
-export function onlySegment(step: Step | Segment): Segment {
+export function onlySegment(step: Step | Segment, room: StepRoom): Segment {
   const segments = "segments" in step ? step.segments : null;
   const segment = segments ? segments[0] : step as Segment;
   if (segments && (segments.length !== 1 || segment.rows !== step.rows)) {
@@ -53,6 +62,15 @@ export function onlySegment(step: Step | Segment): Segment {
   }
   if (segment.sequence) {
     throw new RangeError(`Cannot run a step: expected sequence 0, got ${segment.sequence}`);
+  }
+  const { rows, slot } = segment;
+  if (rows > room.rows) {
+    throw new RangeError(`Cannot run a step: expected at most ${room.rows} rows, got ${rows}`);
+  }
+  if (slot + rows > room.slots) {
+    throw new RangeError(
+      `Cannot run a step: expected slots below ${room.slots}, got ${slot} to ${slot + rows - 1}`,
+    );
   }
   return segment;
 }

@@ -6,7 +6,7 @@
  * @module
  */
 import type { Backend, KernelTime, Plan, Recorder } from "../backend.ts";
-import { type Forms, lower, record } from "../calls.ts";
+import { type Forms, lower, record, roomOf } from "../calls.ts";
 import { hostArray, storedBytes, type Weight, type WeightDtype, wordsOf } from "../formats/mod.ts";
 import { Memory } from "../memory.ts";
 import { bindAttention } from "../ops/attention/mod.ts";
@@ -136,10 +136,12 @@ class JsBackend implements Backend {
 
   // deno-lint-ignore require-await -- a promise by contract; here nothing is compiled
   async record(build: (k: Recorder) => void): Promise<Plan> {
-    const closures = record(build).map((call) => lower(call, CLOSURES, undefined));
+    const calls = record(build);
+    const room = roomOf(calls);
+    const closures = calls.map((call) => lower(call, CLOSURES, undefined));
     return {
       run(step: Step | Segment): void {
-        const segment = onlySegment(step);
+        const segment = onlySegment(step, room);
         for (const closure of closures) closure(segment);
       },
       [Symbol.dispose](): void {
@@ -150,8 +152,8 @@ class JsBackend implements Backend {
 
   /** Looks at the clock after each call. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
-    const segment = onlySegment(step);
     const calls = record(build);
+    const segment = onlySegment(step, roomOf(calls));
     const closures = calls.map((call) => lower(call, CLOSURES, undefined));
     return await profileRuns(partsOf(calls, closures.map((one) => [one]), segment), () => {
       const start = performance.now();

@@ -8,8 +8,8 @@
  * @module
  */
 import type { Backend, KernelText, KernelTime, Plan, Recorder, TensorSizes } from "../backend.ts";
-import { onlySegment, type Segment, type Step } from "../step.ts";
-import { type Call, record } from "../calls.ts";
+import { onlySegment, type Segment, type Step, type StepRoom } from "../step.ts";
+import { type Call, record, roomOf } from "../calls.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
@@ -252,10 +252,10 @@ class WasmBackend implements Backend {
 
   /** Has the plan's program call back when each of its entries is done. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
-    const segment = onlySegment(step);
     const marks: number[] = [];
     const recorded = await this.#record(build, () => void marks.push(performance.now()));
     using plan = recorded.plan;
+    const segment = onlySegment(step, plan.room);
     return await profileRuns(partsOf(recorded.calls, recorded.lowered, segment), async () => {
       marks.length = 0;
       const start = performance.now();
@@ -296,7 +296,7 @@ class WasmBackend implements Backend {
       const bytes = target.module.toBytes();
       const { names } = target.module;
       const texts = () => programTexts({ bytes, names }, calls, lowered);
-      const plan = await this.#compile(bytes, { texts, free, mark });
+      const plan = await this.#compile(bytes, { room: roomOf(calls), texts, free, mark });
       return { plan, calls, lowered };
     } catch (error) {
       free();
@@ -307,7 +307,7 @@ class WasmBackend implements Backend {
   /** The plan of a module's program. */
   async #compile(
     bytes: Uint8Array<ArrayBuffer>,
-    { texts, free, mark }: { texts: () => KernelText[]; free: () => void; mark?: () => void },
+    { room, texts, free, mark }: PlanParts,
   ): Promise<WasmPlan> {
     const pool = this.#pool;
     const module = await WebAssembly.compile(bytes);
@@ -316,6 +316,7 @@ class WasmBackend implements Backend {
     const number = pool ? await pool.load(module) : 0;
     this.#alive();
     const plan = new WasmPlan(
+      room,
       pool ? (step) => pool.run(number, run, step) : runAlone(run),
       (error) => this.#failure ??= failedHere(error),
       () => {
@@ -396,6 +397,16 @@ function programTexts(
   ];
 }
 
+/** What a plan has beside its module. */
+interface PlanParts {
+  readonly room: StepRoom;
+  readonly texts: () => KernelText[];
+  /** Frees its scratch. */
+  readonly free: () => void;
+  /** Called after each entry of a run. */
+  readonly mark?: () => void;
+}
+
 /** A plan, with the calls that it was made of and the entries of each. */
 interface Recorded {
   readonly plan: WasmPlan;
@@ -408,6 +419,7 @@ class WasmPlan implements Plan {
   #run: ((segment: Segment) => void) | null;
 
   constructor(
+    readonly room: StepRoom,
     run: (segment: Segment) => void,
     readonly fail: (error: unknown) => void,
     readonly release: () => void,
@@ -416,7 +428,7 @@ class WasmPlan implements Plan {
   }
 
   run(step: Step | Segment): void {
-    const segment = onlySegment(step);
+    const segment = onlySegment(step, this.room);
     try {
       this.#run?.(segment);
     } catch (error) {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Backend, KernelText, KernelTime, Plan, Recorder } from "../backend.ts";
-import { record } from "../calls.ts";
+import { record, roomOf } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
 import type { ComputeHost } from "../host.ts";
@@ -192,7 +192,7 @@ class WebGpuBackend implements Backend {
       this.#plans.delete(free);
       for (const buffer of buffers) this.#gpu.free(buffer);
     };
-    const plan = await this.#compiler.plan(lowered.flat(), free);
+    const plan = await this.#compiler.plan(lowered.flat(), roomOf(calls), free);
     const codeOf = (shader: ShaderCall) => {
       const text = this.#compiler.textOf(shader);
       return { text, bytes: new TextEncoder().encode(text).length };
@@ -206,11 +206,11 @@ class WebGpuBackend implements Backend {
   }
 
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
-    const segment = onlySegment(step);
     const { calls, buffers, lowered } = await this.#lower(build, this.#tiles);
     const shaders = lowered.flat();
     if (!shaders.length) return [];
     try {
+      const segment = onlySegment(step, roomOf(calls));
       const dispatches = await Promise.all(shaders.map((call) => this.#compiler.prepare(call)));
       const profiled = { parts: partsOf(calls, lowered, segment), dispatches };
       if (this.#clock && fitsClock(this.#gpu, dispatches)) {

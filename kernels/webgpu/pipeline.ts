@@ -5,7 +5,7 @@
  */
 import type { Plan } from "../backend.ts";
 import { DeviceError, messageOf } from "../errors.ts";
-import { onlySegment, type Segment, type Step } from "../step.ts";
+import { onlySegment, type Segment, type Step, type StepRoom } from "../step.ts";
 import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
@@ -37,10 +37,10 @@ export class Compiler {
   }
 
   /** A plan of calls, compiled together; `free` is called with its disposal. @throws {DeviceError} naming the operation that the device refuses. */
-  async plan(calls: readonly ShaderCall[], free: () => void): Promise<Plan> {
+  async plan(calls: readonly ShaderCall[], room: StepRoom, free: () => void): Promise<Plan> {
     try {
       const dispatches = await Promise.all(calls.map((call) => this.prepare(call)));
-      return new WebGpuPlan(this.#gpu, this.#queue, dispatches, free);
+      return new WebGpuPlan(this.#gpu, this.#queue, dispatches, room, free);
     } catch (error) {
       free();
       throw error;
@@ -137,17 +137,25 @@ class WebGpuPlan implements Plan {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #dispatches: Dispatch[];
+  readonly #room: StepRoom;
   readonly #free: () => void;
 
-  constructor(gpu: Gpu, queue: StepQueue, dispatches: Dispatch[], free: () => void) {
+  constructor(
+    gpu: Gpu,
+    queue: StepQueue,
+    dispatches: Dispatch[],
+    room: StepRoom,
+    free: () => void,
+  ) {
     this.#gpu = gpu;
     this.#queue = queue;
     this.#dispatches = dispatches;
+    this.#room = room;
     this.#free = free;
   }
 
   run(step: Step | Segment): void {
-    const segment = onlySegment(step);
+    const segment = onlySegment(step, this.#room);
     if (!this.#gpu.closed) this.#queue.run(segment, this.#dispatches);
   }
 
