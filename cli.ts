@@ -10,7 +10,8 @@
  * deno run -A cli.ts --help          # every flag
  * ```
  *
- * Results go to standard output, everything else to standard error. Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+ * Results go to standard output, everything else to standard error. Exit status: 0 done, 1 failed,
+ * 2 bad usage, 130 interrupted.
  *
  * @module
  */
@@ -78,7 +79,10 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Mesa's drivers complain on standard error where this is not set, and look there for a display, which nobody needs here. */
+/**
+ * Mesa's drivers complain on standard error where this is not set, and look there for a display,
+ * which nobody needs here.
+ */
 function quietDrivers(): void {
   try {
     if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
@@ -88,7 +92,10 @@ function quietDrivers(): void {
   }
 }
 
-/** A model may stand where a command does, so that a mistyped command looks like a model that is not there. */
+/**
+ * A model may stand where a command does, so that a mistyped command looks like a
+ * model that is not there.
+ */
 function refuseMistypedCommand(word: string): void {
   const guess = nearestCommand(word);
   if (guess === undefined) return;

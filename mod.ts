@@ -4,8 +4,10 @@
  * ```ts ignore
  * import { loadModel } from "@wgslm/wgslm";
  *
- * await using model = await loadModel("hf:openai-community/gpt2"); // or a folder, a .safetensors, a .pt
- * for await (const { text } of model.generate("ROMEO:", { maxNewTokens: 64, topK: 40, seed: 1337 })) {
+ * // or a folder, a .safetensors, a .pt
+ * await using model = await loadModel("hf:openai-community/gpt2")
+ * const options = { maxNewTokens: 64, topK: 40, seed: 1337 };
+ * for await (const { text } of model.generate("ROMEO:", options)) {
  *   Deno.stdout.write(new TextEncoder().encode(text));
  * }
  * const logits = await model.logits(model.tokenizer.encode("ROMEO:")); // [T, vocabSize]

@@ -1,9 +1,11 @@
 /**
- * This engine beside others, on the same weights, in turns, in one run: `deno run -A bench/compare.ts [--smollm2 FOLDER]
- * [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf FOLDER] [--python PROGRAM] [--turns N] [--write docs/measurements.md]`.
+ * This engine beside others, on the same weights, in turns, in one run: `deno run -A
+ * bench/compare.ts [--smollm2 FOLDER] [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf FOLDER]
+ * [--python PROGRAM] [--turns N] [--write docs/measurements.md]`.
  *
- * `docs/measurements.md` tells where to get the others. What is not given is not measured, and that is said. Prints Markdown; with
- * `--write` it also takes the place of what stands between the marks of that file.
+ * `docs/measurements.md` tells where to get the others. What is not given is not measured,
+ * and that is said. Prints Markdown; with `--write` it also takes the place of what stands
+ * between the marks of that file.
  *
  * @module
  */
@@ -299,7 +301,10 @@ function report(rows: readonly Row[], demo: readonly DemoRow[], turns: number): 
   ].join("\n\n");
 }
 
-/** Finds the marks of a file before minutes are spent; what puts a text between them, as `deno fmt` has it. */
+/**
+ * Finds the marks of a file before minutes are spent; what puts a text between
+ * them, as `deno fmt` has it.
+ */
 async function findPlace(path: string): Promise<(text: string) => Promise<void>> {
   const old = await Deno.readTextFile(path);
   const [begin, end] = MARKS.map((mark) => old.indexOf(mark));

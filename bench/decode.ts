@@ -1,5 +1,6 @@
 /**
- * The decode loop, and the kernels that it consists of each on its own, over the same weights and by turns.
+ * The decode loop, and the kernels that it consists of each on its own, over the
+ * same weights and by turns.
  *
  * @module
  */
@@ -106,12 +107,13 @@ interface Kind {
 }
 
 /**
- * A plan for each kind of kernel, with all of its calls in one token: every call has its layer's weights, which stand outside of
- * the caches when their turn comes, as they do in the loop.
+ * A plan for each kind of kernel, with all of its calls in one token: every call has its layer's
+ * weights, which stand outside of the caches when their turn comes, as they do in the loop.
  */
 async function recordKernels(backend: Backend, a: Architecture, runner: Runner): Promise<Kind[]> {
   const { weights: w, buffers: { decode: { cache } } } = runner;
-  // Operands of its own, for the loop's would be spoilt. The cache's next slot is written anew before it is read.
+  // Operands of its own, for the loop's would be spoilt. The cache's next slot is
+  // written anew before it is read.
   const s = { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) };
   const sampling = {
     settings: backend.tensor([4], "F32", "activations"),
@@ -165,7 +167,10 @@ export interface DecodeFigures {
   readonly loopMs: number;
   /** The sum of its kernels' times. */
   readonly kernelsMs: number;
-  /** The kernels' time by the loop's, 1 where the loop adds nothing: the median of the turns' ratios. */
+  /**
+   * The kernels' time by the loop's, 1 where the loop adds nothing: the
+   * median of the turns' ratios.
+   */
   readonly ratio: number;
   /** Milliseconds of each kind of kernel in a token. */
   readonly parts: Readonly<Record<string, number>>;

@@ -1,5 +1,6 @@
 /**
- * The decode loop on the demo; `deno bench -A bench/decode_bench.ts -- --random-weights` adds GPT-2's shape.
+ * The decode loop on the demo; `deno bench -A bench/decode_bench.ts --
+ * --random-weights` adds GPT-2's shape.
  *
  * @module
  */

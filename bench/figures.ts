@@ -1,8 +1,9 @@
 /**
- * The project's figures without a harness: `deno run -A bench/figures.ts [matvec] [decode] [memory] [open] [torch] [hub]`, all by default.
+ * The project's figures without a harness: `deno run -A bench/figures.ts [matvec] [decode] [memory]
+ * [open] [torch] [hub]`, all by default.
  *
- * Each is a ratio of two measurements of one run, or a share of a goal, beside its goal. Machines differ and are noisy; nothing
- * here fails.
+ * Each is a ratio of two measurements of one run, or a share of a goal, beside its goal. Machines
+ * differ and are noisy; nothing here fails.
  *
  * @module
  */
@@ -19,7 +20,10 @@ import type { Resident } from "./resident.ts";
 
 const MIB = 2 ** 20;
 
-/** (a) The typed-array matvec against reading the same bytes: by a plain sum, and as fast as typed arrays were seen to. */
+/**
+ * (a) The typed-array matvec against reading the same bytes: by a plain sum, and as fast as
+ * typed arrays were seen to.
+ */
 async function matvec(): Promise<void> {
   console.log(
     "\nmatvec, F32, typed arrays, by the sum over the same bytes; goal ≥ 70 % of the plain one",
@@ -57,7 +61,10 @@ async function decode(): Promise<void> {
   }
 }
 
-/** (c) Resident memory of GPT-2's shape in F32, above a process that imported the library and did nothing. */
+/**
+ * (c) Resident memory of GPT-2's shape in F32, above a process that imported the
+ * library and did nothing.
+ */
 async function memory(): Promise<void> {
   const [idle, loaded] = [await residentOf("idle"), await residentOf("gpt2")];
   const mib = (bytes: number) => `${(bytes / MIB).toFixed(0)} MiB`;
@@ -113,7 +120,10 @@ async function tellOpening(name: string, path: string): Promise<void> {
   );
 }
 
-/** Writes a checkpoint of GPT-2's shape, its tensors in the order of their names, as safetensors' own writer has them. */
+/**
+ * Writes a checkpoint of GPT-2's shape, its tensors in the order of their names, as
+ * safetensors' own writer has them.
+ */
 async function writeGpt2(path: string): Promise<number> {
   const header: Record<string, unknown> = {};
   let end = 0;

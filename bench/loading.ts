@@ -1,6 +1,6 @@
 /**
- * A trainer's checkpoint against its export, and a model of the hub's cache against its folder: files of one shape, opened and loaded
- * by turns in processes of their own.
+ * A trainer's checkpoint against its export, and a model of the hub's cache against its folder:
+ * files of one shape, opened and loaded by turns in processes of their own.
  *
  * @module
  */
@@ -36,7 +36,9 @@ export interface Loading {
   readonly peak: number;
 }
 
-/** Writes a checkpoint with an optimizer's state, as LabCore's trainer leaves it, and its export. */
+/**
+ * Writes a checkpoint with an optimizer's state, as LabCore's trainer leaves it, and its export.
+ */
 export async function writeBoth(folder: string): Promise<{ checkpoint: string; exported: string }> {
   const page = randomNumbers(1 << 20, 5);
   const numbers = (count: number): Float32Array => {

@@ -1,5 +1,6 @@
 /**
- * Figures that mean something on a noisy machine: what is measured and its limit take turns, and their ratio is told.
+ * Figures that mean something on a noisy machine: what is measured and its limit take turns,
+ * and their ratio is told.
  *
  * @module
  */
@@ -15,12 +16,15 @@ export function median(values: readonly number[]): number {
 /** Turns that each work has. */
 const ROUNDS = 9;
 
-/** Milliseconds of one turn, long against the clock's grain and short against what disturbs a machine. */
+/**
+ * Milliseconds of one turn, long against the clock's grain and short against
+ * what disturbs a machine.
+ */
 const TURN_MS = 25;
 
 /**
- * Waits until the threads of whatever ran before have gone to sleep: for 1.5 ms they watch for another run, and take a core from
- * what is measured next.
+ * Waits until the threads of whatever ran before have gone to sleep: for 1.5 ms they watch for
+ * another run, and take a core from what is measured next.
  */
 export function rest(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 5));
@@ -58,8 +62,9 @@ export async function interleave<N extends string>(
 /** Keeps a result alive, so that no compiler leaves the work for it out. */
 export let sink = 0;
 
-// The sums leave out the few numbers that do not fill a step, and their accumulators are declared one by one: with a loop for the
-// rest, or a destructuring, V8 made code of a third of the speed, and a slow limit flatters whatever is measured by it.
+// The sums leave out the few numbers that do not fill a step, and their accumulators are declared
+// one by one: with a loop for the rest, or a destructuring, V8 made code of a third of the speed,
+// and a slow limit flatters whatever is measured by it.
 
 /** The plain way to read an array: a sum in four accumulators, front to back. */
 export function sumOf(values: Float32Array): void {
@@ -73,7 +78,10 @@ export function sumOf(values: Float32Array): void {
   sink = s0 + s1 + s2 + s3;
 }
 
-/** A sum of eight parts at once, far from each other: the fastest that was found, from caches and from memory. */
+/**
+ * A sum of eight parts at once, far from each other: the fastest that was found,
+ * from caches and from memory.
+ */
 export function sumFar(values: Float32Array): void {
   const L = values.length >> 3;
   const r1 = L, r2 = 2 * L, r3 = 3 * L, r4 = 4 * L, r5 = 5 * L, r6 = 6 * L, r7 = 7 * L;
@@ -92,9 +100,10 @@ export function sumFar(values: Float32Array): void {
 }
 
 /**
- * A kernel against reading the same numbers. One stream is no limit everywhere: where memory answers late, a machine reads several
- * at once much faster (2.4 against 9.7 GB/s was seen), and a kernel of eight rows passes a plain sum by far. So the limit is the
- * faster of two sums; the plain one is told beside it.
+ * A kernel against reading the same numbers. One stream is no limit everywhere: where memory
+ * answers late, a machine reads several at once much faster (2.4 against 9.7 GB/s was seen), and a
+ * kernel of eight rows passes a plain sum by far. So the limit is the faster of two sums; the
+ * plain one is told beside it.
  */
 export async function againstReading(
   run: () => void,
@@ -114,7 +123,10 @@ export const MULTIPLY_ADDS = 8 * 4096;
 
 const [LEFT, RIGHT] = [randomNumbers(4096, 1), randomNumbers(4096, 2)];
 
-/** A limit: multiply-adds on numbers that lie in the first cache, in eight chains that do not wait for each other. */
+/**
+ * A limit: multiply-adds on numbers that lie in the first cache, in eight chains that do
+ * not wait for each other.
+ */
 export function multiplyAdds(): void {
   let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
   for (let i = 0; i < 4096; i++) {
@@ -133,7 +145,8 @@ export function multiplyAdds(): void {
 
 /** The stored form of seeded numbers, and its bytes as F32 numbers for `sumOf`. */
 export function stored(count: number, dtype: WeightDtype) {
-  // One page over and over: drawing each number of a vocabulary's table anew would take half a minute.
+  // One page over and over: drawing each number of a vocabulary's table anew
+  // would take half a minute.
   const page = randomNumbers(Math.min(count, 1 << 16), 3);
   const values = new Float32Array(count);
   for (let at = 0; at < count; at += page.length) {

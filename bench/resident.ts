@@ -1,6 +1,7 @@
 /**
- * A process whose resident memory is compared: `idle` has imported the library, `gpt2` has run GPT-2's shape as well, and `billion`
- * Llama's of 10⁹ parameters, from random weights or from the folder that comes after it.
+ * A process whose resident memory is compared: `idle` has imported the library, `gpt2` has run
+ * GPT-2's shape as well, and `billion` Llama's of 10⁹ parameters, from random weights or from the
+ * folder that comes after it.
  *
  * @module
  */
@@ -20,7 +21,10 @@ export interface Resident {
   ms: number;
 }
 
-/** Tokens of the cache, few enough that all of it is written: pages that nothing touched are not resident. */
+/**
+ * Tokens of the cache, few enough that all of it is written: pages that nothing
+ * touched are not resident.
+ */
 const CONTEXT = 128;
 
 /** Llama's shape of 1.24 · 10⁹ parameters, which are 2.5 GB in BF16. */

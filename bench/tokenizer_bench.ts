@@ -1,5 +1,6 @@
 /**
- * GPT-2's tokenizer: text that people write, and words that nothing splits. A bench of a megabyte is one of MB/s: 1 s is 1 MB/s.
+ * GPT-2's tokenizer: text that people write, and words that nothing splits. A bench of a megabyte
+ * is one of MB/s: 1 s is 1 MB/s.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * Each WASM kernel against what the machine can do at most, on as many threads as `THREADS` says, both measured by turns:
- * `THREADS=1 deno bench -A bench/wasm_bench.ts`, two threads by default.
+ * Each WASM kernel against what the machine can do at most, on as many threads as `THREADS` says,
+ * both measured by turns: `THREADS=1 deno bench -A bench/wasm_bench.ts`, two threads by default.
  *
  * @module
  */
@@ -15,7 +15,10 @@ import { interleave, percent } from "./measuring.ts";
 const threads = Number(Deno.env.get("THREADS") ?? 2);
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
-/** Bytes that are gone through before any of them comes again: more than the caches that a core has for itself. */
+/**
+ * Bytes that are gone through before any of them comes again: more than the caches
+ * that a core has for itself.
+ */
 const ROUND_BYTES = 200e6;
 
 /** What is measured: a plan, and what one run of it reads from memory or computes. */
@@ -41,7 +44,9 @@ function filled(backend: Backend, shape: readonly number[], seed: number): Tenso
   return t;
 }
 
-/** A weight of numbers such as models have; small ones among them are below F16's least normal one. */
+/**
+ * A weight of numbers such as models have; small ones among them are below F16's least normal one.
+ */
 function weight(backend: Backend, N: number, K: number, dtype: WeightDtype) {
   const small = bytesOf(narrow(randomNumbers(1 << 16, 3).map((v) => 0.04 * v), dtype));
   return backend.weight([N, K], dtype, (_row, _count, into) => {
@@ -160,7 +165,10 @@ async function sampleWork(backend: Backend, what: string, settings: number[]): P
   );
 }
 
-/** Makes works one after the other, each on a backend of its own: all of them together would not fit. */
+/**
+ * Makes works one after the other, each on a backend of its own: all of them
+ * together would not fit.
+ */
 const MAKERS: ((backend: Backend) => Promise<Work | Work[]>)[] = [
   ...DTYPES.flatMap((dtype) => [
     ...[...LAYERS, [50257, 768]].map(([N, K]) => (b: Backend) => matmulWork(b, 1, N, K, dtype)),

@@ -1,9 +1,10 @@
 /**
- * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts [barrier] [model] [demo] [attention] [memory]
- * [load]`, all by default.
+ * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts
+ * [barrier] [model] [demo] [attention] [memory] [load]`, all by default.
  *
- * Each is a ratio of two measurements that take turns, or a share of a limit that is measured in the same run by the same threads,
- * beside its goal. Machines differ and are noisy; nothing here fails.
+ * Each is a ratio of two measurements that take turns, or a share of a limit that is
+ * measured in the same run by the same threads, beside its goal. Machines differ and are
+ * noisy; nothing here fails.
  *
  * @module
  */
@@ -61,7 +62,10 @@ async function timedAlone(run: () => void): Promise<number> {
   return timed(run);
 }
 
-/** What two threads take beyond half of what one takes, an entry; and what a run takes whose work is nothing. */
+/**
+ * What two threads take beyond half of what one takes, an entry; and what a run
+ * takes whose work is nothing.
+ */
 async function barrier(): Promise<void> {
   console.log("\nbarrier: what an entry costs beyond its work shared out evenly; goal ≤ 2 µs");
   const [ENTRIES, ITEMS] = [200, 64];
@@ -140,7 +144,10 @@ async function model(): Promise<void> {
   }
 }
 
-/** Multiplications and additions of so many tokens: of the layers, and of each token with those before it. */
+/**
+ * Multiplications and additions of so many tokens: of the layers, and of each
+ * token with those before it.
+ */
 function operationsOf(a: Architecture, tokens: number): number {
   const pairs = tokens * (tokens + 1) / 2;
   return 2 * tokens * countLayerParameters(specTree(a)) +

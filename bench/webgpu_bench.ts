@@ -1,5 +1,6 @@
 /**
- * Each WGSL kernel at GPT-2's shapes and the demo's, against what the same adapter reads or multiplies in the same run.
+ * Each WGSL kernel at GPT-2's shapes and the demo's, against what the same adapter reads or
+ * multiplies in the same run.
  *
  * On an adapter in software the figures are ratios of one run and no more.
  *
@@ -36,7 +37,9 @@ const SHAPES: readonly Shape[] = [
 /** Rows of a prefill. */
 const ROWS = 128;
 
-/** Bytes that the limits read: what stays in a cache from one run to the next, and what does not. */
+/**
+ * Bytes that the limits read: what stays in a cache from one run to the next, and what does not.
+ */
 const [NEAR_BYTES, FAR_BYTES] = [4 << 20, 64 << 20];
 
 /** Turns that each work has, and the milliseconds of one. */
@@ -201,7 +204,10 @@ async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Sha
   });
 }
 
-/** GPT-2's products by the typed-array form, on one thread, and by this adapter: how many times faster the adapter is. */
+/**
+ * GPT-2's products by the typed-array form, on one thread, and by this adapter: how many
+ * times faster the adapter is.
+ */
 async function printAgainstTypedArrays(): Promise<void> {
   const [{ C, F, V }] = SHAPES;
   const products = [[1, 3 * C, C], [1, C, C], [1, F, C], [1, C, F], [1, V, C], [ROWS, F, C]];

@@ -1,7 +1,9 @@
 /**
- * A whole step of GPT-2's shape on WebGPU against the sum of its kernels, the host's part in it, and the products' share.
+ * A whole step of GPT-2's shape on WebGPU against the sum of its kernels, the host's part in it,
+ * and the products' share.
  *
- * `deno run -A bench/webgpu_step.ts [rows] [length]`; 1 row, with the head and the sampling, is a step of decode.
+ * `deno run -A bench/webgpu_step.ts [rows] [length]`; 1 row, with the head and the
+ * sampling, is a step of decode.
  *
  * @module
  */

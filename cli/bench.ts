@@ -73,7 +73,10 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
   }
 }
 
-/** Last of all, so that it changes no figure of the report: where a token's time goes in the middle of a generation. */
+/**
+ * Last of all, so that it changes no figure of the report: where a token's time goes in
+ * the middle of a generation.
+ */
 async function addProfile(
   report: BenchmarkReport,
   model: Model,

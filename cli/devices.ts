@@ -53,7 +53,10 @@ function section(title: string, rows: readonly string[][]): void {
   print(`\n${styled("bold", title)}\n${table(rows)}`);
 }
 
-/** What was measured, by code that does nothing else; `bench --profile` holds kernels against the same figures. */
+/**
+ * What was measured, by code that does nothing else; `bench --profile` holds kernels
+ * against the same figures.
+ */
 function rates(readBytesPerSec: number, flopsPerSec: number): string[][] {
   return [
     ["reads", `${(readBytesPerSec / 1e9).toFixed(1)} GB/s`],

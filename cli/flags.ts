@@ -191,7 +191,10 @@ type RepeatedName = typeof REPEATED[number];
 export type SwitchName = keyof typeof SWITCHES;
 export type FlagName = ValueName | SwitchName;
 
-/** What was given on the command line; what was not is absent. The last of a flag given twice, but every `--stop` and `--lora`. */
+/**
+ * What was given on the command line; what was not is absent. The last of a flag given twice, but
+ * every `--stop` and `--lora`.
+ */
 export type Given =
   & { [K in Exclude<ValueName, RepeatedName>]?: ReturnType<(typeof VALUE_FLAGS)[K]["parse"]> }
   & { [K in SwitchName]?: boolean }

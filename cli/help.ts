@@ -44,12 +44,13 @@ const ABOUT: Readonly<
     ],
     more:
       "A conversation (--chat without --prompt) ends with /exit, the end of the input, or a full " +
-      "context; an interrupt (Ctrl-C) stops an answer, and at the prompt ends the command. Of --seed, " +
+      "context; an interrupt (Ctrl-C) stops an answer, and at the prompt ends the command. Of " +
+      "--seed, " +
       "turn i draws with seed + i.",
   },
   inspect: {
-    summary:
-      "Tells what a checkpoint holds, the memory that a run would take, and which backend has room " +
+    summary: "Tells what a checkpoint holds, the memory that a run would take, " +
+      "and which backend has room " +
       "for it. Nothing is loaded.",
     usage: "inspect [MODEL] [flags]",
     examples: [

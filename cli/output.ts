@@ -1,6 +1,7 @@
 /**
- * Files that a run leaves. A file is there whole or not at all: it is written beside its place and renamed. What exists and is no
- * regular file (a pipe, a device) cannot be replaced and is written to.
+ * Files that a run leaves. A file is there whole or not at all: it is written beside its
+ * place and renamed. What exists and is no regular file (a pipe, a device) cannot be
+ * replaced and is written to.
  *
  * @module
  */
@@ -15,11 +16,16 @@ export class OutputError extends Error {
 /** A place for a file, found to be writable before the work began. */
 export interface Output {
   readonly path: string;
-  /** @throws {OutputError} when it cannot be written; what stood there before is still there then. */
+  /**
+   * @throws {OutputError} when it cannot be written; what stood there before is still there then.
+   */
   write(text: string): void;
 }
 
-/** Other names of the streams: opened by these, a file behind them would be written from its beginning again. */
+/**
+ * Other names of the streams: opened by these, a file behind them would be written
+ * from its beginning again.
+ */
 const STDOUT = /^\/dev\/(stdout|fd\/1)$|^\/proc\/self\/fd\/1$/;
 const STDERR = /^\/dev\/(stderr|fd\/2)$|^\/proc\/self\/fd\/2$/;
 
@@ -86,7 +92,10 @@ function isSpecial(path: string): boolean {
   return info !== undefined && !info.isFile && !info.isDirectory;
 }
 
-/** The file that a path leads to, whether it exists or not: a link stays a link, and what it leads to is replaced. */
+/**
+ * The file that a path leads to, whether it exists or not: a link stays a link, and what
+ * it leads to is replaced.
+ */
 function followLinks(path: string): string {
   let target = path;
   for (let hops = 0; hops < 40; hops++) {

@@ -77,7 +77,8 @@ function readFlags(words: string[], command: Command): { given: Given; positiona
     const { name, negated } = resolve(written, command);
     if (isValueName(name)) {
       const text = inline ?? words[++i];
-      // A text that looks like a flag is one that was forgotten; `--prompt=--x` says that it is meant.
+      // A text that looks like a flag is one that was forgotten;
+      // `--prompt=--x` says that it is meant.
       if (text === undefined || (inline === undefined && isFlagOf(text, command))) {
         throw new UsageError(`--${name} needs a value (${VALUE_FLAGS[name].value})`);
       }
@@ -189,7 +190,10 @@ function nearest(word: string, candidates: readonly string[]): string | undefine
   return parts.length === 1 ? parts[0] : undefined;
 }
 
-/** Insertions, deletions and replacements from one text to the other, and neighbours that changed places. */
+/**
+ * Insertions, deletions and replacements from one text to the other, and
+ * neighbours that changed places.
+ */
 function editDistance(a: string, b: string): number {
   let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {

@@ -1,5 +1,6 @@
 /**
- * How far loading and measuring have come: a bar on a terminal, a line for each finished stage elsewhere.
+ * How far loading and measuring have come: a bar on a terminal, a line for each
+ * finished stage elsewhere.
  *
  * @module
  */
@@ -17,7 +18,10 @@ export class Progress implements Disposable {
 
   constructor(readonly iterations = 1) {}
 
-  /** For `LoadOptions.onProgress`; only a terminal sees it, since what is loaded is told in a line when it is there. */
+  /**
+   * For `LoadOptions.onProgress`; only a terminal sees it, since what is loaded is told in
+   * a line when it is there.
+   */
   readonly load = ({ stage, file, loaded, total }: LoadProgress): void => {
     const name = file?.replace(/^.*[/\\]/, "");
     const amount = total === undefined ? bytes(loaded) : `${bytes(loaded)} of ${bytes(total)}`;

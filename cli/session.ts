@@ -44,7 +44,8 @@ export function chooseModel({ command, model, given }: Invocation, config?: Conf
   if (given["random-weights"]) {
     if (!config?.model) {
       throw new Error(
-        `Cannot make a model: expected a section [model] in "${given.config}", which --random-weights takes its shape from`,
+        `Cannot make a model: expected a section [model] in "${given.config}", ` +
+          "which --random-weights takes its shape from",
       );
     }
     // LabCore's own files do not say whose shape it is.
@@ -71,7 +72,9 @@ export function chooseModel({ command, model, given }: Invocation, config?: Conf
   return { source: demo, id: "demo", origin: "local" };
 }
 
-/** The checkpoint that comes with the source; it is in a checkout and not in the published package. */
+/**
+ * The checkpoint that comes with the source; it is in a checkout and not in the published package.
+ */
 function demoFolder(): string | null {
   const url = new URL("../bench/demo/config.json", import.meta.url);
   if (url.protocol !== "file:") return null;
@@ -146,7 +149,8 @@ export function sayModel(model: Model, id: string): void {
   const { name, threads, description } = model.backend;
   say(
     `${id}: ${(model.parameters / 1e6).toFixed(3)} M parameters in ${model.dtype} ` +
-      `(${nLayer} layers, ${nHead} heads, ${nEmbd} wide, ${vocabSize} ids), context ${model.contextLength}`,
+      `(${nLayer} layers, ${nHead} heads, ${nEmbd} wide, ${vocabSize} ids), ` +
+      `context ${model.contextLength}`,
   );
   say(
     `${name} on ${description}, ${plural(threads, "thread")}; loaded in ${duration(model.loadMs)}`,

@@ -53,7 +53,10 @@ export function writeAllSync(
   }
 }
 
-/** Whoever wants to know of an interrupt before it ends the command; says whether that is all that it does. */
+/**
+ * Whoever wants to know of an interrupt before it ends the command; says whether
+ * that is all that it does.
+ */
 let interruptHandler: (() => boolean) | null = null;
 
 /** Tells of an interrupt. Returns whether somebody took it for themselves. */
@@ -110,7 +113,10 @@ function sayMarked(style: Style, mark: string, sentence: string): void {
   say(`${shown} ${oneLine(sentence)}`);
 }
 
-/** Text that a stranger's file may have a part in, without what would break the line or steer a terminal. */
+/**
+ * Text that a stranger's file may have a part in, without what would break the
+ * line or steer a terminal.
+ */
 export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}]+/gu, (run) => /\p{Cc}/u.test(run) ? " " : run).trim();
 }

@@ -1,9 +1,10 @@
 /**
  * One step of a GPT decoder: T rows of token ids in, logits out.
  *
- * Recorded once for each kind of step and replayed while tokens flow; what changes from step to step (position, number of rows) is
- * data on the device. Families differ in the data of `w`, never by name.
- * Letters: T rows, C width, H query heads, G key/value heads, D head size, F hidden width, V vocabulary, S cache slots.
+ * Recorded once for each kind of step and replayed while tokens flow; what changes from step to
+ * step (position, number of rows) is data on the device. Families differ in the data of `w`, never
+ * by name. Letters: T rows, C width, H query heads, G key/value heads, D head size, F hidden width,
+ * V vocabulary, S cache slots.
  *
  * @module
  */
@@ -21,7 +22,7 @@ export function forward(k: Recorder, w: Weights, s: State): void {
   for (const [i, block] of w.h.entries()) {
     const n = normed(k, s.n, s.x, block.ln1); // n [T, C]
     if (block.parallel) {
-      const m = block.ln2 ? normed(k, s.m!, s.x, block.ln2) : n; // m [T, C]; attention has not been added to x yet
+      const m = block.ln2 ? normed(k, s.m!, s.x, block.ln2) : n; // m [T, C], of x before attention
       attention(k, block.attn, n, s, s.cache[i]);
       mlp(k, block.mlp, m, s);
     } else {
@@ -38,7 +39,7 @@ export function forward(k: Recorder, w: Weights, s: State): void {
 function attention(k: Recorder, attn: Attention, n: Tensor, s: State, cache: KvCache): void {
   const { cAttn, rope, qNorm, kNorm, scale, softCap, window } = attn;
   k.matmul(s.qkv, n, cAttn.weight, { bias: cAttn.bias }); // qkv [T, (H + 2G)·D]
-  k.writeKv(s.q, cache, s.qkv, { ...rope, qNorm, kNorm }); // q [T, H·D]; K and V go where attention reads them
+  k.writeKv(s.q, cache, s.qkv, { ...rope, qNorm, kNorm }); // q [T, H·D]; k, v [G, S, D]
   k.attention(s.y, s.q, cache, { scale, softCap, window }); // y [T, H·D], causal
   addTo(k, s, s.y, attn); // x += y · cProj
 }
@@ -46,7 +47,7 @@ function attention(k: Recorder, attn: Attention, n: Tensor, s: State, cache: KvC
 function mlp(k: Recorder, layer: Mlp, n: Tensor, s: State): void {
   const { cFc, cUp, activation } = layer;
   if (cUp) k.matmul(s.g!, n, cUp.weight, { bias: cUp.bias }); // g [T, F]
-  k.matmul(s.f, n, cFc.weight, { bias: cFc.bias, activation, gate: cUp && s.g }); // f [T, F], times g in a gated MLP
+  k.matmul(s.f, n, cFc.weight, { bias: cFc.bias, activation, gate: cUp && s.g }); // f [T, F]
   addTo(k, s, s.f, layer); // x += f · cProj
 }
 
@@ -57,7 +58,10 @@ function normed(k: Recorder, n: Tensor, x: Tensor, norm?: Norm): Tensor {
   return n;
 }
 
-/** x += scale · cProj(y), by way of the norms that a family has here. No parallel block has one, whose `n` is still to be read. */
+/**
+ * x += scale · cProj(y), by way of the norms that a family has here. No parallel block has one,
+ * whose `n` is still to be read.
+ */
 function addTo(k: Recorder, s: State, y: Tensor, layer: Output): void {
   const { cProj: { weight, bias }, lnPost, lnSum, residualScale: scale } = layer;
   if (lnPost) {

@@ -1,5 +1,6 @@
 /**
- * Defaults and ranges of options: one table for the library, the command line, its help and `--config`.
+ * Defaults and ranges of options: one table for the library, the command line,
+ * its help and `--config`.
  *
  * @module
  */

@@ -1,4 +1,7 @@
-/** A file, or what a hub sent for it, is bad; the message names the file, the tensor and the byte where they are known. */
+/**
+ * A file, or what a hub sent for it, is bad; the message names the file, the tensor and the
+ * byte where they are known.
+ */
 export class CheckpointError extends Error {
   /** Tells it from other errors across copies of the package. */
   override readonly name = "CheckpointError";

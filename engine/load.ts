@@ -347,7 +347,8 @@ async function configOf(
   if (given && !shape) return [{ ...given }, weights];
   if (!shape) return await readConfig(folder, weights);
   throw new CheckpointError(
-    `Cannot open "${weights}": expected the number of heads, which no tensor has; put n_head into a config.json beside it, or into [model] of --config`,
+    `Cannot open "${weights}": expected the number of heads, which no tensor has; ` +
+      "put n_head into a config.json beside it, or into [model] of --config",
   );
 }
 

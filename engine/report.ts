@@ -1,6 +1,7 @@
 /**
- * What a benchmark found: the record, its JSON and its row of the community table. The keys are data, spelt as in the file; they
- * are those of the benchmark's specification and more, and what has no counterpart here is null.
+ * What a benchmark found: the record, its JSON and its row of the community table. The keys are
+ * data, spelt as in the file; they are those of the benchmark's specification and more, and what
+ * has no counterpart here is null.
  *
  * @module
  */
@@ -10,7 +11,10 @@ import type { BackendName } from "../kernels/backend.ts";
 /** The version of the package, as in deno.json. */
 export const VERSION = "0.1.0";
 
-/** The mean of the iterations' rates and their spread, in generated tokens per second of whole wall time, prompt included. */
+/**
+ * The mean of the iterations' rates and their spread, in generated tokens per second of whole
+ * wall time, prompt included.
+ */
 export interface RateSummary {
   /** Of all iterations. */
   mean: number;
@@ -36,7 +40,9 @@ export interface IterationReport {
 
 /** What one kind of kernel takes in one pass, all its calls together. */
 export interface KernelReport {
-  /** The call, a product with its inputs and outputs; what was merged has the names of its parts. */
+  /**
+   * The call, a product with its inputs and outputs; what was merged has the names of its parts.
+   */
   name: string;
   /** How often it is called in the pass. */
   calls: number;
@@ -52,7 +58,10 @@ export interface KernelReport {
   gb_per_sec: number | null;
   /** 10⁹ operations a second. */
   gflops_per_sec: number | null;
-  /** The time that its bytes or its operations take at least, whichever take longer, by the time that it took. */
+  /**
+   * The time that its bytes or its operations take at least, whichever take longer,
+   * by the time that it took.
+   */
   limit_share: number | null;
   /** Which of the two took longer. */
   limit: "memory" | "arithmetic";
@@ -200,7 +209,10 @@ export function toMarkdown({ device, model, generation, results }: BenchmarkRepo
   return `${TABLE_HEAD}| ${cells.join(" | ")} |\n`;
 }
 
-/** Share of the mean by which the slowest and the fastest iteration may differ before the mean is doubted. */
+/**
+ * Share of the mean by which the slowest and the fastest iteration may differ
+ * before the mean is doubted.
+ */
 const DOUBTFUL_SPREAD = 0.1;
 
 /** What a reader should know before trusting the figures, a sentence each; mostly nothing. */
@@ -215,7 +227,8 @@ export function doubts({ results }: BenchmarkReport): string[] {
       max.toFixed(2)
     } tok/s)${
       rises
-        ? ", each faster than the one before: the engine's code was still being compiled; more --warmup-tokens give a steady figure"
+        ? ", each faster than the one before: the engine's code was still being compiled; " +
+          "more --warmup-tokens give a steady figure"
         : ": a busy machine makes this figure doubtful; run again on a quiet one"
     }`,
   ];

@@ -12,7 +12,10 @@ export interface SamplingOptions {
   readonly temperature?: number;
   /** Keep the k largest logits, and all that equal the k-th; 0 is off. Default 40. */
   readonly topK?: number;
-  /** Keep ids while the probability of all greater ones is at most p; 1 is off, 0 keeps the likeliest. Default 1. */
+  /**
+   * Keep ids while the probability of all greater ones is at most p; 1 is off, 0 keeps
+   * the likeliest. Default 1.
+   */
   readonly topP?: number;
   /** Divides the logit of each id generated so far; 1 is off. Default 1. */
   readonly repetitionPenalty?: number;
@@ -41,7 +44,8 @@ export function expectOption(name: keyof typeof RANGES, value: number): void {
 }
 
 /**
- * The distribution [V] that sampling draws from: temperature, repetition penalty, top-k, top-p, softmax, in LabCore's order.
+ * The distribution [V] that sampling draws from: temperature, repetition penalty, top-k, top-p,
+ * softmax, in LabCore's order.
  * @param logits [V]
  * @param generated ids drawn so far, the prompt's not among them.
  * @throws {RangeError} on an option out of range, or logits that are not finite.

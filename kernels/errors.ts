@@ -1,6 +1,9 @@
 import type { Dtype, Tensor } from "./tensor.ts";
 
-/** A device is missing, lost or out of memory, or cannot run what was asked; the message says what to do next. */
+/**
+ * A device is missing, lost or out of memory, or cannot run what was asked; the
+ * message says what to do next.
+ */
 export class DeviceError extends Error {
   /** Tells it from other errors across copies of the package. */
   override readonly name = "DeviceError";
@@ -26,7 +29,8 @@ export function expectTensor(
     shape.every((extent, i) => extent === tensor.shape[i]);
   if (!same) {
     throw new RangeError(
-      `Cannot record "${op}": expected ${operand} ${dtype} [${shape}], got ${tensor.dtype} [${tensor.shape}]`,
+      `Cannot record "${op}": expected ${operand} ${dtype} [${shape}], ` +
+        `got ${tensor.dtype} [${tensor.shape}]`,
     );
   }
 }

@@ -1,5 +1,6 @@
 /**
- * The compute layer alone: tensors, operations and the backends that run them. It knows nothing of models, files or text.
+ * The compute layer alone: tensors, operations and the backends that run them. It knows nothing
+ * of models, files or text.
  *
  * ```ts
  * import { openBackend } from "@wgslm/wgslm/kernels";
@@ -25,12 +26,18 @@ import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
 import { measureWasm } from "./wasm/limits.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
 
-/** What `openBackend` takes: a backend, `cpu` for the best that runs on the processor, or `auto` for the best of all. */
+/**
+ * What `openBackend` takes: a backend, `cpu` for the best that runs on the processor, or
+ * `auto` for the best of all.
+ */
 export type Device = "auto" | "cpu" | BackendName;
 
 /** How a backend is to be opened; what does not concern it is passed over. */
 export interface BackendOptions {
-  /** Threads that may compute, on the processor; default as many as are worth having. The typed arrays have one. */
+  /**
+   * Threads that may compute, on the processor; default as many as are worth having.
+   * The typed arrays have one.
+   */
   readonly threads?: number;
   /** Whether a GPU's kernels are chosen by measuring them; default true. */
   readonly tune?: boolean;
@@ -41,8 +48,8 @@ export interface BackendOptions {
 }
 
 /**
- * Opens a backend. `cpu` is WebAssembly where its SIMD is known, else the typed arrays; `auto` is a real GPU if there is one, else
- * `cpu`, and never a software adapter.
+ * Opens a backend. `cpu` is WebAssembly where its SIMD is known, else the typed arrays; `auto` is a
+ * real GPU if there is one, else `cpu`, and never a software adapter.
  * @throws {DeviceError} when it cannot run here.
  * @throws {RangeError} on an option out of range.
  */

@@ -11,8 +11,9 @@
 export async function nextTask(): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   await new Promise((resolve) => {
-    // Trick: a listener, not `onmessage`. Once process.getBuiltinModule was called, Deno 2.9 delivers
-    // to `onmessage` without a look at signals: a loop that yielded every 20 ms saw none in 600 ms.
+    // Trick: a listener, not `onmessage`. Once process.getBuiltinModule was called, Deno
+    // 2.9 delivers to `onmessage` without a look at signals: a loop that yielded every
+    // 20 ms saw none in 600 ms.
     port1.addEventListener("message", resolve, { once: true });
     port1.start();
     port2.postMessage(null);

@@ -9,7 +9,9 @@
  * @module
  */
 
-/** How a number is stored, spelt as safetensors spells it. Arithmetic is F32 whatever the storage. */
+/**
+ * How a number is stored, spelt as safetensors spells it. Arithmetic is F32 whatever the storage.
+ */
 export type Dtype = "F32" | "F16" | "BF16" | "I32" | "U32";
 
 /** The array that holds a dtype on the host; 16-bit floats are held as their bits. */
@@ -27,12 +29,15 @@ export interface Tensor {
 }
 
 /**
- * Gives rows `row` … `row + count` of a weight as they are stored: whole blocks of the weight's dtype,
- * little-endian, that fill `into`. `into` is aligned for an array of the dtype's numbers.
+ * Gives rows `row` … `row + count` of a weight as they are stored: whole blocks of the weight's
+ * dtype, little-endian, that fill `into`. `into` is aligned for an array of the dtype's numbers.
  */
 export type FillRows = (row: number, count: number, into: Uint8Array) => void | Promise<void>;
 
-/** The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or inputs (GPT-2's Conv1D). */
+/**
+ * The order of a weight's rows in its file: outputs outermost (torch.nn.Linear), or
+ * inputs (GPT-2's Conv1D).
+ */
 export type StoredOrder = "NK" | "KN";
 
 /** Number of elements of a shape. */
@@ -40,7 +45,10 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((n, extent) => n * extent, 1);
 }
 
-/** The bytes of a typed array, shared and not copied. Every platform of Deno is little-endian, as the files are. */
+/**
+ * The bytes of a typed array, shared and not copied. Every platform of Deno is
+ * little-endian, as the files are.
+ */
 export function bytesOf(data: ArrayBufferView): Uint8Array<ArrayBuffer> {
   return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }

@@ -1,5 +1,6 @@
 /**
- * A model that can chat, and says nothing: random weights, an id for each of 317 characters, and ChatML's marks.
+ * A model that can chat, and says nothing: random weights, an id for each of 317
+ * characters, and ChatML's marks.
  *
  * @module
  */
@@ -31,7 +32,10 @@ export const CHAT_TEMPLATE =
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}" +
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/** Runs a test on a folder with tiny/llama and this tokenizer; `config` is added to its tokenizer_config.json. */
+/**
+ * Runs a test on a folder with tiny/llama and this tokenizer; `config` is added to
+ * its tokenizer_config.json.
+ */
 export async function withChatModel(
   test: (folder: string) => Promise<void>,
   config: Record<string, unknown> = {},

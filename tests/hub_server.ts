@@ -1,6 +1,7 @@
 /**
- * A server on this machine that answers as the Hugging Face hub does, by what was recorded of it: a second host for large files,
- * relative redirects for small ones, its headers, its errors. It keeps every request, and can be told to misbehave.
+ * A server on this machine that answers as the Hugging Face hub does, by what was recorded of it: a
+ * second host for large files, relative redirects for small ones, its headers, its errors. It keeps
+ * every request, and can be told to misbehave.
  *
  * @module
  */
@@ -299,7 +300,10 @@ function readFolder(folder: string, prefix = ""): [string, Uint8Array][] {
 /** The token of the tests; no message may show it. */
 export const TOKEN = "hf_unspeakable";
 
-/** A server, a cache that is empty at first, and an environment in which nothing else is set, and no token to be found. */
+/**
+ * A server, a cache that is empty at first, and an environment in which nothing else is set,
+ * and no token to be found.
+ */
 export class HubVisit {
   readonly env: Record<string, string>;
   /** Waits that were asked for between tries, in milliseconds; none of them is really taken. */

@@ -22,7 +22,9 @@ const SOURCES = [
 
 const read = (path: string) => Deno.readTextFileSync(new URL(path, ROOT));
 
-/** Code without comments; what looks like one within a text goes too, which these rules do not mind. */
+/**
+ * Code without comments; what looks like one within a text goes too, which these rules do not mind.
+ */
 function withoutComments(code: string): string {
   return code.replace(/\/\*[^]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
 }
@@ -241,7 +243,9 @@ function backendComparisons(code: string): string[] {
   return comparisons(code, [...BACKEND_NAMES, "cpu"]);
 }
 
-/** Comparisons with a dtype's name, and tables with a row for one: each is a fact about a format. */
+/**
+ * Comparisons with a dtype's name, and tables with a row for one: each is a fact about a format.
+ */
 function dtypeComparisons(code: string): string[] {
   const formats = Object.keys(FORMATS).join("|");
   const rows = new RegExp(
@@ -325,12 +329,40 @@ Deno.test("dtypeComparisons() finds every form of a comparison, and no other use
   assert.notEqual(dtypeComparisons(read("kernels/formats/elements.ts")).length, 0);
 });
 
+const TYPESCRIPT = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")]
+  .filter((path) => path.endsWith(".ts") && !path.startsWith("tests/fixtures/"));
+
 Deno.test("files have at most 500 lines", () => {
-  const paths = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")];
-  const tooLong = paths.filter((path) => path.endsWith(".ts"))
-    .map((path) => ({ path, lines: read(path).split("\n").length - 1 }))
+  const tooLong = TYPESCRIPT.map((path) => ({ path, lines: read(path).split("\n").length - 1 }))
     .filter(({ lines }) => lines > 500);
   assert.deepEqual(tooLong, []);
+});
+
+/** Lines of more than 100 columns, with their files. */
+function longLines(paths: readonly string[], codeOf = read): { path: string; line: string }[] {
+  return paths.flatMap((path) =>
+    codeOf(path).split("\n").filter((line) => line.length > 100)
+      .map((line) => ({ path, line: line.trim() }))
+  );
+}
+
+Deno.test("comments have at most 100 columns", () => {
+  const withoutShaders = (path: string) => read(path).replace(/\/\* wgsl \*\/ `\n[^]*?\n`;/g, "");
+  const comments = longLines(TYPESCRIPT, withoutShaders)
+    .filter(({ line }) => /^(\/\/|\/\*|\*)/.test(line) || / \/\/ [^"'`]*$/.test(line));
+  assert.deepEqual(comments, []);
+});
+
+Deno.test("lines of code have at most 100 columns, but for a few long texts", () => {
+  const isSource = (path: string) => SOURCES.includes(path);
+  const long = longLines(TYPESCRIPT).filter(({ line }) =>
+    !/^(Deno\.test|test|wasmTest)\(/.test(line) // a test's name
+  );
+  const [inSources, elsewhere] = [true, false].map((which) =>
+    long.filter(({ path }) => isSource(path) === which)
+  );
+  assert.ok(inSources.length <= 15, JSON.stringify(inSources, null, 2));
+  assert.ok(elsewhere.length <= 35, JSON.stringify(elsewhere, null, 2));
 });
 
 Deno.test("the forward pass has at most 60 lines", () => {

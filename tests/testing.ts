@@ -9,7 +9,10 @@ import type { Model } from "../engine/model.ts";
 import { threefry } from "../kernels/ops/sample/mod.ts";
 import { bytesOf, type FillRows, type HostArray } from "../kernels/tensor.ts";
 
-/** |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and carries no number of its own. */
+/**
+ * |a − b| ≤ atol + rtol · |b|, b the oracle's. A test names a row here and
+ * carries no number of its own.
+ */
 export const TOLERANCE = {
   /** One operation against its typed-array form or PyTorch's. */
   kernel: { atol: 1e-5, rtol: 1e-5 },
@@ -17,13 +20,18 @@ export const TOLERANCE = {
   vectorMath: { atol: 4e-7, rtol: 0 },
   /** Long sums: matmul and attention. */
   sum: { atol: 1e-4, rtol: 1e-4 },
-  /** Logits of a whole model, whatever the storage; the goldens are computed from the stored values. */
+  /**
+   * Logits of a whole model, whatever the storage; the goldens are computed from the stored values.
+   */
   logits: { atol: 1e-3, rtol: 0 },
   /** Probabilities that sampling draws from. */
   probability: { atol: 1e-6, rtol: 1e-6 },
   /** One function of one number, in JavaScript's own doubles, against PyTorch's F64. */
   double: { atol: 4e-15, rtol: 1e-15 },
-  /** χ² of thousands of draws over its degrees of freedom, of which there are 3 or more; 1 is expected. */
+  /**
+   * χ² of thousands of draws over its degrees of freedom, of which there are
+   * 3 or more; 1 is expected.
+   */
   chiSquare: { atol: 2, rtol: 0 },
 } as const;
 

@@ -1,5 +1,6 @@
 /**
- * Writes PyTorch checkpoints for the tests, sound ones and broken ones: the pickle, and the archive around it.
+ * Writes PyTorch checkpoints for the tests, sound ones and broken ones: the pickle,
+ * and the archive around it.
  *
  * @module
  */
@@ -112,7 +113,9 @@ export function little(value: number | bigint, bytes: number): string {
   return out;
 }
 
-/** A member of an archive. What is given beside name and data is written whether it is right or not. */
+/**
+ * A member of an archive. What is given beside name and data is written whether it is right or not.
+ */
 export interface Member {
   readonly name: string;
   /** A number stands for so many zeros, which take no memory here. */
@@ -142,7 +145,10 @@ export interface Pieces {
   readonly pieces: readonly { readonly at: number; readonly bytes: Uint8Array }[];
 }
 
-/** An archive as PyTorch writes it: bytes begin on a multiple of 64, by an extra field in front of them. */
+/**
+ * An archive as PyTorch writes it: bytes begin on a multiple of 64, by an
+ * extra field in front of them.
+ */
 export function zipPieces(members: readonly Member[], options: ZipOptions = {}): Pieces {
   const pieces: { at: number; bytes: Uint8Array }[] = [];
   let at = 0;

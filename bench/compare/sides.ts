@@ -1,5 +1,6 @@
 /**
- * The engines that `compare.ts` sets side by side. Each is run as its users run it, measures a model once, and tells tokens a second.
+ * The engines that `compare.ts` sets side by side. Each is run as its users run it, measures a
+ * model once, and tells tokens a second.
  *
  * @module
  */
@@ -9,7 +10,10 @@ import type { WeightDtype } from "../../kernels/formats/mod.ts";
 /** Threads of every side. */
 export const THREADS = 2;
 
-/** Tokens of a prompt, which are also those that the cache holds when decoding begins, and tokens that are decoded. */
+/**
+ * Tokens of a prompt, which are also those that the cache holds when decoding begins, and
+ * tokens that are decoded.
+ */
 const [DEPTH, TOKENS] = [128, 64];
 
 /** Tokens of a generation of the demo, as the specification has it. */
@@ -71,7 +75,10 @@ export class Wgslm implements Side, DemoSide {
   }
 }
 
-/** llama.cpp by its `llama-bench`, which draws no token: it feeds random ones. Models are `NAME-f16.gguf`, … of a folder. */
+/**
+ * llama.cpp by its `llama-bench`, which draws no token: it feeds random ones. Models are
+ * `NAME-f16.gguf`, … of a folder.
+ */
 export class LlamaCpp implements Side {
   constructor(readonly program: string, readonly ggufs: string) {}
 
@@ -104,7 +111,10 @@ interface LlamaBench {
   readonly avg_ts: number;
 }
 
-/** transformers on PyTorch; for the demo, a plain GPT on PyTorch. One process, which sleeps while others are measured. */
+/**
+ * transformers on PyTorch; for the demo, a plain GPT on PyTorch. One process, which sleeps
+ * while others are measured.
+ */
 export class Torch implements Side, DemoSide, AsyncDisposable {
   readonly #process: Deno.ChildProcess;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;

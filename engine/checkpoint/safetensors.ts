@@ -1,8 +1,8 @@
 /**
  * The safetensors format, read lazily: https://huggingface.co/docs/safetensors.
  *
- * Eight bytes of header length, a JSON header, then the tensors' bytes without holes. Every rule of the format is enforced before
- * a byte is allocated on a number from the file.
+ * Eight bytes of header length, a JSON header, then the tensors' bytes without holes. Every rule of
+ * the format is enforced before a byte is allocated on a number from the file.
  *
  * @module
  */
@@ -15,7 +15,10 @@ import type { ByteSource } from "../host/mod.ts";
 /** A dtype of the format: bytes of an element, and how stored elements become F32. */
 type StoredDtype = Pick<Format, "bytes" | "decode">;
 
-/** Every dtype of the format. Weights may be kept in those that have a record; the others are widened to F32. */
+/**
+ * Every dtype of the format. Weights may be kept in those that have a record; the
+ * others are widened to F32.
+ */
 export const STORED: Readonly<Record<string, StoredDtype>> = {
   F64: numbers(Float64Array),
   F32,
@@ -110,7 +113,8 @@ export interface SafetensorsHeader {
 
 /**
  * Reads and checks a header.
- * @throws {CheckpointError} when the file breaks a rule of the format; names the tensor and what was expected.
+ * @throws {CheckpointError} when the file breaks a rule of the format; names the
+ * tensor and what was expected.
  */
 export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
   const fail = (expected: string): never => {
@@ -205,7 +209,8 @@ function checkEntry(
   if (begin > end || end > dataBytes) {
     fail(`${of} within the file's ${dataBytes} bytes of data, got [${begin}, ${end}]`);
   }
-  // Past the file's size the product need not be exact, so that it cannot overflow into a right answer.
+  // Past the file's size the product need not be exact, so that it cannot
+  // overflow into a right answer.
   let byteLength = STORED[dtype].bytes;
   for (const extent of shape) byteLength *= extent;
   if (byteLength !== end - begin) {
@@ -215,8 +220,9 @@ function checkEntry(
 }
 
 /**
- * The first key that some object of a valid JSON text has twice; `JSON.parse` would keep the last in silence.
- * By hand: a regular expression gives up on strings of some megabytes, which metadata may hold.
+ * The first key that some object of a valid JSON text has twice; `JSON.parse` would keep the
+ * last in silence. By hand: a regular expression gives up on strings of some megabytes,
+ * which metadata may hold.
  */
 function duplicateKey(text: string): string | undefined {
   const open: (Set<string> | null)[] = []; // a set for an object, null for an array

@@ -1,6 +1,7 @@
 /**
- * Finds added tokens in a text: first those that are found in the text as given, then, between them, those that are found in the
- * normalized text. The longest at a place wins. As AddedVocabulary of Hugging Face's tokenizers.
+ * Finds added tokens in a text: first those that are found in the text as given, then, between
+ * them, those that are found in the normalized text. The longest at a place wins. As
+ * AddedVocabulary of Hugging Face's tokenizers.
  *
  * @module
  */

@@ -1,6 +1,7 @@
 /**
- * GPT-2's spelling of bytes: each of the 256 as one printable character, so that a vocabulary of bytes is a vocabulary of texts.
- * As `bytes_to_unicode` in GPT-2's encoder.py: what is printable in Latin-1 stands for itself, the others follow from U+0100 on.
+ * GPT-2's spelling of bytes: each of the 256 as one printable character, so that a vocabulary of
+ * bytes is a vocabulary of texts. As `bytes_to_unicode` in GPT-2's encoder.py: what is printable in
+ * Latin-1 stands for itself, the others follow from U+0100 on.
  *
  * @module
  */

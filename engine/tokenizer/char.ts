@@ -1,5 +1,6 @@
 /**
- * LabCore's character vocabulary: an id for each code point of the training text, in the order of its list.
+ * LabCore's character vocabulary: an id for each code point of the training text,
+ * in the order of its list.
  *
  * @module
  */
@@ -80,7 +81,10 @@ class CharTokenizer implements Tokenizer {
     throw new CheckpointError("Cannot apply a chat template: a character vocabulary has none");
   }
 
-  /** A model may draw an id past the vocabulary, where its own was rounded up: that is a character unknown, and no failure. */
+  /**
+   * A model may draw an id past the vocabulary, where its own was rounded up: that is a character
+   * unknown, and no failure.
+   */
   #character(id: number): string {
     if (!Number.isSafeInteger(id) || id < 0) {
       throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);

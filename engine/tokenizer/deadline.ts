@@ -15,7 +15,8 @@ const BASE_MS = 3_000;
 const PER_UNIT_MS = 0.03;
 
 /**
- * Does work that ends in time, however it was written. Within other work, the deadline of that holds.
+ * Does work that ends in time, however it was written. Within other work,
+ * the deadline of that holds.
  * @param size of the input, in UTF-16 units or ids.
  * @returns what the work returns; what it throws is thrown.
  * @throws {Error} If it takes longer.

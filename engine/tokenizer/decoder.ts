@@ -1,9 +1,11 @@
 /**
- * From tokens back to text, a token at a time. The decoders of a tokenizer.json are links of a chain; each keeps what is not certain
- * yet and gives the rest on. Decoding a list is a stream that is flushed at its end, so that both always agree.
+ * From tokens back to text, a token at a time. The decoders of a tokenizer.json are links of a
+ * chain; each keeps what is not certain yet and gives the rest on. Decoding a list is a stream that
+ * is flushed at its end, so that both always agree.
  *
- * As the decoders of Hugging Face's tokenizers, with one difference: a stream of theirs lets the bytes of ByteFallback go as soon as
- * they are characters, and cannot take them back when a later byte makes the whole run invalid; here a run is held until it ends.
+ * As the decoders of Hugging Face's tokenizers, with one difference: a stream of theirs lets the
+ * bytes of ByteFallback go as soon as they are characters, and cannot take them back when a later
+ * byte makes the whole run invalid; here a run is held until it ends.
  *
  * @module
  */
@@ -56,7 +58,10 @@ function flatten(decoder: unknown, fail: Fail, depth = 0): Step[] {
   return asList(step.decoders, "decoders", fail).flatMap((one) => flatten(one, fail, depth + 1));
 }
 
-/** What a decoder does to a token that comes in pieces, where that needs no look at the whole; its options are checked by now. */
+/**
+ * What a decoder does to a token that comes in pieces, where that needs no look at the whole; its
+ * options are checked by now.
+ */
 function piecewise({ type, pattern, content, start = 0, stop = 0 }: Step): NewLink | undefined {
   const text = (pattern as { String?: string } | undefined)?.String;
   if (type === "Replace" && text !== undefined && [...text].length === 1) {

@@ -1,5 +1,6 @@
 /**
- * The two files of GPT-2's own tokenizer, which older repositories have in place of a tokenizer.json: the vocabulary and its merges.
+ * The two files of GPT-2's own tokenizer, which older repositories have in place of a
+ * tokenizer.json: the vocabulary and its merges.
  *
  * @module
  */
@@ -7,7 +8,10 @@ import { show } from "./vocabulary.ts";
 
 type Json = Record<string, unknown>;
 
-/** The classes of transformers that read the two files as GPT-2's does. Others split words by rules of their own. */
+/**
+ * The classes of transformers that read the two files as GPT-2's does. Others split
+ * words by rules of their own.
+ */
 const CLASSES = /^(GPT2|CodeGen)Tokenizer(Fast)?$/;
 
 /** GPT-2's only mark, where the configuration names none. */

@@ -1,6 +1,7 @@
 /**
- * Hugging Face's tokenizer.json. The library normalizes, splits into words and spells a word in tokens; added tokens, merging, the ids
- * around a text, and the way back to text are our own: there the library differs from Hugging Face's tokenizers, or is slow.
+ * Hugging Face's tokenizer.json. The library normalizes, splits into words and spells a word in
+ * tokens; added tokens, merging, the ids around a text, and the way back to text are our own: there
+ * the library differs from Hugging Face's tokenizers, or is slow.
  *
  * @module
  */
@@ -31,7 +32,8 @@ type LibraryModule = typeof import("@huggingface/tokenizers");
 
 /**
  * Makes a tokenizer of a parsed tokenizer.json.
- * @param config the tokenizer_config.json beside it, where there is one, with the chat template that has a file of its own.
+ * @param config the tokenizer_config.json beside it, where there is one, with the chat template
+ * that has a file of its own.
  * @param where names the file in messages.
  * @returns the tokenizer, or the sentence that tells what in it this version does not read.
  * @throws {CheckpointError} when the file is damaged.
@@ -118,14 +120,17 @@ function openLibrary(
     // It can go, and `merges` to the library, once the library merges over arrays.
     model.bpe = (word) => merger.merge(word);
   } else if (model instanceof Unigram) {
-    // Trick: the library's encode() spreads all tokens of a word as arguments of push(), a RangeError
-    // ("Maximum call stack size exceeded") from about 150,000 tokens on.
+    // Trick: the library's encode() spreads all tokens of a word as arguments of push(), a
+    // RangeError ("Maximum call stack size exceeded") from about 150,000 tokens on.
     model.encode = (words) => words.flatMap((word) => model.tokenize(word));
   }
   return library;
 }
 
-/** add_bos_token and add_eos_token ask for marks; where they are false, what the template has still stands. */
+/**
+ * add_bos_token and add_eos_token ask for marks; where they are false, what the
+ * template has still stands.
+ */
 function withMarks(
   { before, after }: Template,
   config: Json,
@@ -158,7 +163,10 @@ class HuggingFaceTokenizer implements Tokenizer {
   readonly #added: AddedTokens;
   /** Contents, not ids: two ids may share one. */
   readonly #special: ReadonlySet<string>;
-  /** What tokens are decoded from: an added token that is found in normalized text is that text, as in tokenizers 0.23. */
+  /**
+   * What tokens are decoded from: an added token that is found in normalized text is that
+   * text, as in tokenizers 0.23.
+   */
   readonly #spelling: ReadonlyMap<number, string>;
   /** What stands for a token that the vocabulary has not. */
   readonly #unknownId: number | undefined;

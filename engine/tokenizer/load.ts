@@ -36,17 +36,22 @@ export interface TokenizerPlaces {
   readonly record?: Record<string, unknown>;
   /** A model of nanoGPT: its data set, under whose name the vocabulary may be, and its ids. */
   readonly nanogpt?: { readonly dataset?: string; readonly vocabSize: number };
-  /** A folder: its `tokenizer.json`, else its `meta.json`, else the `vocab.json` and `merges.txt` of GPT-2's form. */
+  /**
+   * A folder: its `tokenizer.json`, else its `meta.json`, else the `vocab.json` and
+   * `merges.txt` of GPT-2's form.
+   */
   readonly folder?: string;
 }
 
 /**
  * Loads a tokenizer.
- * @param source a folder (its `tokenizer.json`, else its `meta.json`, else `vocab.json` and `merges.txt`), one of the first two, or
- * what they hold: LabCore's `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging
- * Face's form. What lies beside a Hugging Face file (`tokenizer_config.json`, `special_tokens_map.json`, `chat_template.jinja`) is
- * read with it.
- * @throws {CheckpointError} when there is none, it is damaged, or it is of a kind that this version does not read.
+ * @param source a folder (its `tokenizer.json`, else its `meta.json`, else `vocab.json` and
+ * `merges.txt`), one of the first two, or what they hold: LabCore's
+ * `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging
+ * Face's form. What lies beside a Hugging Face file (`tokenizer_config.json`,
+ * `special_tokens_map.json`, `chat_template.jinja`) is read with it.
+ * @throws {CheckpointError} when there is none, it is damaged, or it is of a kind that
+ * this version does not read.
  */
 export async function loadTokenizer(source: string | Record<string, unknown>): Promise<Tokenizer> {
   const found = typeof source !== "string"
@@ -60,8 +65,10 @@ export async function loadTokenizer(source: string | Record<string, unknown>): P
 
 /**
  * Finds the tokenizer of a model, which a model can do without.
- * @returns the tokenizer, or the sentence that tells why there is none: nothing there, or a kind that this version does not read.
- * @throws {CheckpointError} when it is damaged or of another form than `kind`, or when `meta` is missing.
+ * @returns the tokenizer, or the sentence that tells why there is none: nothing there, or a kind
+ * that this version does not read.
+ * @throws {CheckpointError} when it is damaged or of another form than `kind`,
+ * or when `meta` is missing.
  */
 export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer | string> {
   const { kind, meta, record, folder, nanogpt } = places;
@@ -96,13 +103,17 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     return await fromRecord(file, withGpt2Marks(config), `"${vocab}"`, kind);
   }
   if (await exists(beside(folder, "tokenizer.model"))) {
-    return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not read by this version; transformers ` +
+    return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not ` +
+      "read by this version; transformers " +
       `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`;
   }
   return `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`;
 }
 
-/** Numbers of ids that mean GPT-2's BPE in nanoGPT: its own, and that rounded up to a multiple of 64. */
+/**
+ * Numbers of ids that mean GPT-2's BPE in nanoGPT: its own, and that rounded
+ * up to a multiple of 64.
+ */
 const GPT2_VOCABULARIES: readonly number[] = [50257, 50304];
 
 /** Folders above a checkpoint in which nanoGPT's data is looked for. */
@@ -138,7 +149,10 @@ async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer |
   return await fromRecord(file, config, `"${path}"`, kind);
 }
 
-/** What a folder tells of a Hugging Face tokenizer beside the tokenizer itself, as one tokenizer_config.json. */
+/**
+ * What a folder tells of a Hugging Face tokenizer beside the tokenizer itself, as
+ * one tokenizer_config.json.
+ */
 async function readConfig(folder: string): Promise<Record<string, unknown>> {
   const [config, map] = await Promise.all(
     ["tokenizer_config.json", "special_tokens_map.json"].map(async (name) => {
@@ -160,7 +174,8 @@ async function fromRecord(
   where: string,
   kind?: TokenizerKind,
 ): Promise<Tokenizer | string> {
-  // A meta.json has the record under a key of its own; told by content, so that a file may have any name.
+  // A meta.json has the record under a key of its own; told by content, so that
+  // a file may have any name.
   const record = isRecord(file.tokenizer) ? file.tokenizer : file;
   const form = isRecord(record.model) ? "hf" : record.type;
   if (kind && form !== kind) {

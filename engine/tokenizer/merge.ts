@@ -1,7 +1,8 @@
 /**
- * Byte-pair encoding of one word: of all neighbours that some merge joins, those of the earliest merge are joined, the leftmost first,
- * until none is left. The pairs wait in a heap, so that a word of a megabyte takes ten times as long as a tenth of it; the library's
- * own takes thirty times as long, and an object for every letter.
+ * Byte-pair encoding of one word: of all neighbours that some merge joins, those of the earliest
+ * merge are joined, the leftmost first, until none is left. The pairs wait in a heap, so that a
+ * word of a megabyte takes ten times as long as a tenth of it; the library's own takes thirty times
+ * as long, and an object for every letter.
  *
  * @module
  */

@@ -1,5 +1,6 @@
 /**
- * nanoGPT's character vocabulary: `meta.pkl` as its `prepare.py` writes it, `{ vocab_size, itos, stoi }`, or the same as JSON.
+ * nanoGPT's character vocabulary: `meta.pkl` as its `prepare.py` writes it,
+ * `{ vocab_size, itos, stoi }`, or the same as JSON.
  *
  * @module
  */
@@ -17,7 +18,8 @@ export function isNanogptMeta(file: Record<string, unknown>): boolean {
 
 /**
  * The characters of a meta.pkl, in the order of their ids.
- * @throws {CheckpointError} if the file is damaged, asks for anything but plain data, or has no vocabulary.
+ * @throws {CheckpointError} if the file is damaged, asks for anything but plain
+ * data, or has no vocabulary.
  */
 export function readMetaPickle(bytes: Uint8Array, path: string): unknown[] {
   const root = unpickle(bytes, {

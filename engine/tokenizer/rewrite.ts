@@ -1,7 +1,9 @@
 /**
- * Writes a normalizer or a pre-tokenizer of a tokenizer.json anew, so that the library does what Hugging Face's own does. Where the
- * library leaves an option out, or takes JavaScript's white space, digits and lower case for Unicode's, the same is said by steps
- * that it does right: Replace, and Split by an explicit pattern (there the library turns `\s`, `\w` and the like into Unicode's).
+ * Writes a normalizer or a pre-tokenizer of a tokenizer.json anew, so that the library does
+ * what Hugging Face's own does. Where the library leaves an option out, or takes JavaScript's
+ * white space, digits and lower case for Unicode's, the same is said by steps that it does
+ * right: Replace, and Split by an explicit pattern (there the library turns `\s`, `\w` and
+ * the like into Unicode's).
  *
  * @module
  */

@@ -1,6 +1,7 @@
 /**
- * The marks that a tokenizer_config.json names: tokens that are no text, such as those that begin and end one. Written as text or as
- * an object with a content, in this file or in an older special_tokens_map.json.
+ * The marks that a tokenizer_config.json names: tokens that are no text, such as those that begin
+ * and end one. Written as text or as an object with a content, in this file or in an older
+ * special_tokens_map.json.
  *
  * @module
  */

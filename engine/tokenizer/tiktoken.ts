@@ -1,8 +1,10 @@
 /**
- * GPT-2's vocabulary, offline: from the ranks that tiktoken uses to the record that Hugging Face's form holds.
+ * GPT-2's vocabulary, offline: from the ranks that tiktoken uses to the record that
+ * Hugging Face's form holds.
  *
- * Ranks name the tokens in the order in which training made them. The merge that made a token is found by encoding the token with
- * the earlier merges alone: two parts are left, and those were joined.
+ * Ranks name the tokens in the order in which training made them. The merge that made a
+ * token is found by encoding the token with the earlier merges alone: two parts are
+ * left, and those were joined.
  *
  * @module
  */
@@ -11,7 +13,9 @@ import { BYTE_CHARACTERS } from "./byte_level.ts";
 /** The mark between GPT-2's training texts. */
 const END_OF_TEXT = "<|endoftext|>";
 
-/** GPT-2's tokenizer as a parsed tokenizer.json: 50,257 ids, of which the last is `<|endoftext|>`. */
+/**
+ * GPT-2's tokenizer as a parsed tokenizer.json: 50,257 ids, of which the last is `<|endoftext|>`.
+ */
 export async function gpt2File(): Promise<Record<string, unknown>> {
   // Half a megabyte that most models never need: imported when it is asked for.
   const { default: encoder } = await import("js-tiktoken/ranks/gpt2");

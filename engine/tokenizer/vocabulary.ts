@@ -1,5 +1,6 @@
 /**
- * What a tokenizer.json lists: tokens and their ids, merges, added tokens. All of it is checked here, so that what follows can rely on it.
+ * What a tokenizer.json lists: tokens and their ids, merges, added tokens. All of it is checked
+ * here, so that what follows can rely on it.
  *
  * @module
  */
@@ -63,8 +64,10 @@ export function isModelType(type: unknown): type is ModelType {
 
 /**
  * Reads the vocabulary.
- * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further added tokens by their ids.
- * @param marks what a tokenizer_config.json calls special, without ids: each is found in texts as an added token is.
+ * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further
+ * added tokens by their ids.
+ * @param marks what a tokenizer_config.json calls special, without ids: each is found in
+ * texts as an added token is.
  */
 export function readVocabulary(
   file: Record<string, unknown>,
@@ -79,7 +82,8 @@ export function readVocabulary(
   if (ids.size === 0) fail("a vocabulary with tokens");
   if (type === "BPE") model.merges = readMerges(merges, ids, fail);
   checkModel(model, ids, fail);
-  // A mark that the vocabulary lacks would get a new id, for which a model has no row: it stays text.
+  // A mark that the vocabulary lacks would get a new id, for which a model
+  // has no row: it stays text.
   const known = marks.map((mark) => ({ ...mark, id: ids.get(mark.content as string) }))
     .filter(({ id }) => id !== undefined);
   const added = readAdded(file.added_tokens ?? [], decoder ?? {}, known, fail);

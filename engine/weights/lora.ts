@@ -1,9 +1,11 @@
 /**
- * LoRA adapters as PEFT saves them (`adapter_config.json`, `adapter_model.safetensors`), merged into the weights at load.
+ * LoRA adapters as PEFT saves them (`adapter_config.json`, `adapter_model.safetensors`), merged
+ * into the weights at load.
  *
- * W' = W + scale · alpha / r · B·A, with A [r, K] and B [N, r] of a weight [N, K]; alpha / √r under `use_rslora` (Hu et al. 2021,
- * arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732). The sum is made in F32, before a weight is narrowed to the dtype that it
- * is kept in. Modules under `modules_to_save`, and trained biases, take the place of the base's.
+ * W' = W + scale · alpha / r · B·A, with A [r, K] and B [N, r] of a weight [N, K]; alpha / √r under
+ * `use_rslora` (Hu et al. 2021, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732). The sum is
+ * made in F32, before a weight is narrowed to the dtype that it is kept in. Modules under
+ * `modules_to_save`, and trained biases, take the place of the base's.
  *
  * @module
  */
@@ -38,7 +40,10 @@ interface AdapterConfig {
   readonly alphaPattern: Readonly<Record<string, unknown>>;
 }
 
-/** The sum that a weight of the base gets: L [rows, r] times R [r, columns], in the order of the file's rows. */
+/**
+ * The sum that a weight of the base gets: L [rows, r] times R [r, columns], in the
+ * order of the file's rows.
+ */
 export interface Delta {
   readonly rank: number;
   readonly columns: number;
@@ -46,7 +51,10 @@ export interface Delta {
   readonly right: Float32Array;
 }
 
-/** Keys that change what an adapter computes and are not done here, unless absent, null, false or empty. */
+/**
+ * Keys that change what an adapter computes and are not done here, unless
+ * absent, null, false or empty.
+ */
 const REFUSED = [
   "use_dora",
   "lora_bias",
@@ -93,7 +101,8 @@ export async function baseOf(folder: string): Promise<string> {
 
 /**
  * Opens adapters.
- * @throws {CheckpointError} if a path is no adapter, or an adapter asks for what is not supported; names the key.
+ * @throws {CheckpointError} if a path is no adapter, or an adapter asks for what is not
+ * supported; names the key.
  * @throws {RangeError} if a scale is not finite.
  */
 export async function openAdapters(options: readonly AdapterOptions[]): Promise<Adapter[]> {
@@ -118,7 +127,8 @@ async function weightsOf(folder: string): Promise<string> {
     if (await exists(path)) return path;
   }
   throw new CheckpointError(
-    `Cannot apply "${folder}": expected adapter_model.safetensors in it; save it with PEFT's save_pretrained`,
+    `Cannot apply "${folder}": expected adapter_model.safetensors in it; ` +
+      "save it with PEFT's save_pretrained",
   );
 }
 
@@ -192,7 +202,8 @@ export async function adapt(
       if (!info) throw unknown(adapter, module);
       if (a.tied && names.isTied(info.name)) {
         throw new CheckpointError(
-          `Cannot apply "${adapter.path}": expected no LoRA on "${module}", whose matrix is embedding and head in one`,
+          `Cannot apply "${adapter.path}": expected no LoRA on "${module}", ` +
+            "whose matrix is embedding and head in one",
         );
       }
       const all = deltas.get(info.name) ?? [];
@@ -292,7 +303,10 @@ function sortTensors({ checkpoint, path }: Adapter) {
   return { pairs, plain };
 }
 
-/** L and R of a module, in the order of the file's rows; `turned` where they are the columns of the product. */
+/**
+ * L and R of a module, in the order of the file's rows; `turned` where they are
+ * the columns of the product.
+ */
 async function readDelta(
   { checkpoint, config, scale, path }: Adapter,
   module: string,

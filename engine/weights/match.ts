@@ -1,5 +1,6 @@
 /**
- * The weights of a checkpoint: each name and each shape checked, what is missing or left over listed, rows read as they are asked for.
+ * The weights of a checkpoint: each name and each shape checked, what is missing or left over
+ * listed, rows read as they are asked for.
  *
  * @module
  */
@@ -20,7 +21,10 @@ import {
   weightSpecs,
 } from "./specs.ts";
 
-/** The weights of a model before they are uploaded: which tensors, in which dtypes, and the rows of each. */
+/**
+ * The weights of a model before they are uploaded: which tensors, in which
+ * dtypes, and the rows of each.
+ */
 export interface WeightSource {
   /** Every tensor of the model. */
   readonly specs: SpecTree;
@@ -65,7 +69,8 @@ export async function checkpointWeights(
     ],
     dtype: (spec) => {
       if (dtype !== "auto") return dtype;
-      // What is put together from tensors of several dtypes is kept in the one that holds all of them.
+      // What is put together from tensors of several dtypes is kept in the
+      // one that holds all of them.
       const [first, ...others] = new Set(runsOf(spec).map((run) => infoOf(run).dtype));
       return isWeightDtype(first) && !others.length ? first : "F32";
     },
@@ -81,7 +86,10 @@ export async function checkpointWeights(
   };
 }
 
-/** Where rows `begin` … `end` of a spec come from: rows `from` … `to` from a run's tensor, where they stand from row `start` on. */
+/**
+ * Where rows `begin` … `end` of a spec come from: rows `from` … `to` from a run's tensor, where
+ * they stand from row `start` on.
+ */
 function* piecesOf(spec: WeightSpec, begin: number, end: number) {
   let at = 0;
   for (const run of runsOf(spec)) {
@@ -97,7 +105,10 @@ function* piecesOf(spec: WeightSpec, begin: number, end: number) {
   }
 }
 
-/** Fills `into` with a tensor's rows from row `start` on, `rowBytes` each, in the dtype that they are kept in. */
+/**
+ * Fills `into` with a tensor's rows from row `start` on, `rowBytes` each, in the
+ * dtype that they are kept in.
+ */
 async function readRows(
   checkpoint: Checkpoint,
   { name, dtype }: TensorInfo,
@@ -197,7 +208,8 @@ async function untieIfHeadDiffers(
   if (!embedding || !head || await sameBytes(checkpoint, embedding, head)) return a;
   if (a.family === "labcore" || a.family === "nanogpt") {
     throw new CheckpointError(
-      `Cannot load "${checkpoint.path}" as ${a.family}: ${embedding.name} and ${head.name} are tied, but differ`,
+      `Cannot load "${checkpoint.path}" as ${a.family}: ${embedding.name} and ${head.name} are ` +
+        "tied, but differ",
     );
   }
   return { ...a, tied: false };

@@ -8,7 +8,10 @@ import type { Architecture } from "../architecture/mod.ts";
 import type { WeightSource } from "./match.ts";
 import { runsOf, specTree } from "./specs.ts";
 
-/** Random weights as GPT-2 is initialised (a deviation of 0.02; norms 1, biases 0), the same for a seed on every machine. */
+/**
+ * Random weights as GPT-2 is initialised (a deviation of 0.02; norms 1, biases 0), the same for
+ * a seed on every machine.
+ */
 export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype): WeightSource {
   return {
     specs: specTree(a),
@@ -21,12 +24,14 @@ export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype)
       }
       const [{ names: [name], start }] = runsOf(spec);
       let state = hash(seed, start ? `${name} ${start}` : name);
-      let scratch = new Float32Array(0); // one for all runs of rows, so that nothing waits for the collector
+      // one for all runs of rows, so that nothing waits for the collector
+      let scratch = new Float32Array(0);
       return (_row, _count, into) => {
         const count = numbersIn(kept, into.length);
         if (!view && scratch.length < count) scratch = new Float32Array(count);
         const values = view ? view(into) : scratch.subarray(0, count);
-        // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003), the cheapest that will do.
+        // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003),
+        // the cheapest that will do.
         for (let i = 0; i < values.length; i++) {
           state ^= state << 13;
           state ^= state >>> 17;

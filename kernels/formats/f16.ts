@@ -1,9 +1,10 @@
 /**
  * 16-bit floats: how F16 is stored in a panel, and how four numbers are made wide.
  *
- * Among a weight's numbers are many below F16's least normal one, and an F32 made of their bits is below F32's, where Intel's
- * processors take 150 cycles for a product. So F16 lies in panels times 2¹⁰, where all of them are normal; nothing is lost, since
- * weights are small. One that has a number of 64 or more, an infinity or a NaN is kept in F32.
+ * Among a weight's numbers are many below F16's least normal one, and an F32 made of their bits is
+ * below F32's, where Intel's processors take 150 cycles for a product. So F16 lies in panels times
+ * 2¹⁰, where all of them are normal; nothing is lost, since weights are small. One that has a
+ * number of 64 or more, an infinity or a NaN is kept in F32.
  *
  * @module
  */
@@ -18,7 +19,10 @@ const UNIT = 2 ** (112 - RAISED);
 
 /** How 16-bit floats, two in each lane, become F32. */
 export interface Half {
-  /** The numbers in the upper halves of four lanes, over `unit`: sign, exponent and mantissa in an F32's places. */
+  /**
+   * The numbers in the upper halves of four lanes, over `unit`: sign, exponent and
+   * mantissa in an F32's places.
+   */
   placeHigh(v: Value<"v128">): Value<"v128">;
   /** The same of the lower halves. */
   placeLow(v: Value<"v128">): Value<"v128">;

@@ -1,9 +1,10 @@
 /**
- * The record of a weight format: all that the rest of the program knows about how numbers are stored.
+ * The record of a weight format: all that the rest of the program knows
+ * about how numbers are stored.
  *
- * Think of a weight [N, K] as N rows of K / `block` blocks. A format says how many bytes a block has and how
- * its numbers are recovered; matmul, embedding, the packer and the uploader call the record and compare no
- * names. A record holds no state and no tensor.
+ * Think of a weight [N, K] as N rows of K / `block` blocks. A format says how many bytes a block
+ * has and how its numbers are recovered; matmul, embedding, the packer and the uploader call the
+ * record and compare no names. A record holds no state and no tensor.
  *
  * @module
  */
@@ -21,7 +22,9 @@ export interface Format {
   readonly view: ((stored: Uint8Array) => Float32Array) | null;
   /** Decodes whole blocks to `into.length` numbers. Exact; the oracle of every other form. */
   decode(into: Float32Array, stored: Uint8Array): void;
-  /** Rounds numbers to whole blocks: to the nearest, ties to even, as PyTorch's `.to(dtype)` does. */
+  /**
+   * Rounds numbers to whole blocks: to the nearest, ties to even, as PyTorch's `.to(dtype)` does.
+   */
   encode(into: Uint8Array, values: Float32Array): void;
   readonly wasm: WasmFormat;
   readonly wgsl: WgslFormat;
@@ -37,7 +40,9 @@ export interface WasmFormat {
     shape: readonly [N: number, K: number],
     bases: readonly Local<"i32">[],
   ): PanelReader;
-  /** Defines the copy of a panel as F32 lines of 16: to, from. Null where panels are F32 already. */
+  /**
+   * Defines the copy of a panel as F32 lines of 16: to, from. Null where panels are F32 already.
+   */
   readonly widen: ((m: ModuleBuilder, shape: readonly [N: number, K: number]) => PanelCopy) | null;
   /** Walks a row of a weight by fours, as F32; `at` is their place in a row of F32, in bytes. */
   eachOfRow(
@@ -51,7 +56,10 @@ export interface WasmFormat {
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
 }
 
-/** Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at part · apart + p · pitch. */
+/**
+ * Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at
+ * part · apart + p · pitch.
+ */
 export interface PanelLayout {
   /** Parts of a panel that lie apart. */
   readonly parts: number;
@@ -70,7 +78,10 @@ export interface PanelReader {
   readonly length: number;
   /** Factor that loaded numbers lack. */
   readonly unit: number;
-  /** Loads two vectors of four weights, over `unit`: of a panel's line, `line` behind where a stream is. */
+  /**
+   * Loads two vectors of four weights, over `unit`: of a panel's line, `line`
+   * behind where a stream is.
+   */
   load(pair: readonly Local<"v128">[], at: PanelPlace): void;
   /** Moves all streams on by some lines. */
   advance(lines: number): void;
@@ -90,15 +101,18 @@ export interface PanelPlace {
 export type PanelCopy = Func<readonly ["i32", "i32"], "void">;
 
 /**
- * Packs one part of a panel: its address, that of its first number in the file's rows, how many of its lines
- * to write (NK: all of the part; KN: as many as there are rows), the distance of the file's rows, and the
- * mask of its columns (KN). Returns 1 when panels cannot hold one of the numbers.
+ * Packs one part of a panel: its address, that of its first number in the file's rows, how
+ * many of its lines to write (NK: all of the part; KN: as many as there are rows), the
+ * distance of the file's rows, and the mask of its columns (KN). Returns 1 when panels cannot
+ * hold one of the numbers.
  */
 export type PanelPacker = Func<readonly ["i32", "i32", "i32", "i32", "i32"], "i32">;
 
 /** A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. */
 export interface WgslFormat {
-  /** WGSL type of a group, four neighbouring inputs of one output: the element of a binding's array. */
+  /**
+   * WGSL type of a group, four neighbouring inputs of one output: the element of a binding's array.
+   */
   readonly group: string;
   /** The body of a function that returns group `at` of `array` as a vec4f. */
   load(array: string, at: string): string;
@@ -115,9 +129,14 @@ export interface GpuPacking {
   readonly count: number;
 }
 
-/** Rows of a file that are packed at once: what the shader that packs reads, as other shaders read a step. */
+/**
+ * Rows of a file that are packed at once: what the shader that packs reads, as
+ * other shaders read a step.
+ */
 export interface Chunk {
-  /** Place of the first row among the buffer's outputs, or among all inputs where rows are inputs. */
+  /**
+   * Place of the first row among the buffer's outputs, or among all inputs where rows are inputs.
+   */
   readonly row: number;
   readonly rows: number;
 }

@@ -68,8 +68,8 @@ export function wordsOf(
 }
 
 /**
- * Widens `count` stored elements, from `start`, into the front of `into`. Exact: every F16 and BF16 is an F32.
- * `data` holds the bits of a 16-bit dtype, or F32 numbers.
+ * Widens `count` stored elements, from `start`, into the front of `into`. Exact: every F16 and BF16
+ * is an F32. `data` holds the bits of a 16-bit dtype, or F32 numbers.
  */
 export function widen(
   into: Float32Array,
@@ -86,8 +86,8 @@ export function widen(
 }
 
 /**
- * Rounds F32 numbers to what `dtype` stores, to the nearest and ties to even, as PyTorch's `.to(dtype)` does.
- * For F16 and BF16 the result holds bits.
+ * Rounds F32 numbers to what `dtype` stores, to the nearest and ties to even, as PyTorch's
+ * `.to(dtype)` does. For F16 and BF16 the result holds bits.
  */
 export function narrow(values: Float32Array, dtype: WeightDtype): Float32Array | Uint16Array {
   const { view, encode } = FORMATS[dtype];

@@ -10,10 +10,10 @@
  *     └────────────────────────────────────┴──────────────────────┴───┘
  *     ◀──────────── pitch = 64·K ──────────▶
  *
- * 16 bits, where K is a multiple of 16: [4][P][K/4][16]. First come all panels' first quarters, then the
- * second ones. A kernel reads four quarters side by side; a panel is half as long as in F32, and streams
- * that ended with it would end when memory has just begun to answer them fast. So a stream goes on from
- * panel to panel. Other K: [P][K][16], as in F32.
+ * 16 bits, where K is a multiple of 16: [4][P][K/4][16]. First come all panels' first quarters,
+ * then the second ones. A kernel reads four quarters side by side; a panel is half as long as in
+ * F32, and streams that ended with it would end when memory has just begun to answer them fast. So
+ * a stream goes on from panel to panel. Other K: [P][K][16], as in F32.
  *
  *     ┌ part 0: inputs 0 … K/4 − 1 ──────┬ part 1: inputs K/4 … K/2 − 1 ────┬ part 2 ┬ part 3 ┐
  *     │ panel 0 │ panel 1 │ … │ panel P−1 │ panel 0 │ panel 1 │ … │ panel P−1 │        │        │
@@ -21,8 +21,8 @@
  *     ◀─ pitch ─▶  = 8·K
  *     ◀─────────── apart = P·pitch ───────▶
  *
- * A line of 16 bits is 32 bytes: words of columns i (lower half) and i + 4 (upper half) of each eight, so
- * that a shift and a mask make two vectors of four columns out of one load:
+ * A line of 16 bits is 32 bytes: words of columns i (lower half) and i + 4 (upper half) of each
+ * eight, so that a shift and a mask make two vectors of four columns out of one load:
  *
  *     word     0       1       2       3       4        5        6         7
  *          ┌───────┬───────┬───────┬───────┬────────┬────────┬─────────┬─────────┐
@@ -98,7 +98,9 @@ export function panelStreams(
   return { length, starts: Array.from({ length: STREAMS }, (_, i) => i * distance) };
 }
 
-/** Bytes of a file's rows that are packed at a time: two such pieces fit a processor's second cache. */
+/**
+ * Bytes of a file's rows that are packed at a time: two such pieces fit a processor's second cache.
+ */
 const PIECE_BYTES = 1 << 19;
 
 /**

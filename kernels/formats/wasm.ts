@@ -1,5 +1,6 @@
 /**
- * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the copy as F32, a table's row.
+ * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the
+ * copy as F32, a table's row.
  *
  * @module
  */
@@ -138,7 +139,9 @@ function eachOfRow(
   });
 }
 
-/** Byte of a row's column within its line: bits of the column that move equally far move together. */
+/**
+ * Byte of a row's column within its line: bits of the column that move equally far move together.
+ */
 function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"i32"> {
   const masks = new Map<number, number>(); // by how far they move up
   for (let bit = 1; bit < PANEL_COLUMNS; bit *= 2) {
@@ -151,7 +154,9 @@ function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"
   }).reduce((byte, bits) => i32.or(byte, bits));
 }
 
-/** Parts of a panel that are widened side by side: memory answers several streams faster than one. */
+/**
+ * Parts of a panel that are widened side by side: memory answers several streams faster than one.
+ */
 const WIDENED_STREAMS = 8;
 
 /** Bytes of a panel's line of F32. */

@@ -1,8 +1,8 @@
 /**
  * The code that packs a file's rows into panels of single numbers.
  *
- * 16 rows of a weight stored NK are one panel, transposed by vectors; of a weight stored KN, 16 columns go
- * side by side.
+ * 16 rows of a weight stored NK are one panel, transposed by vectors; of a weight stored KN, 16
+ * columns go side by side.
  *
  * @module
  */
@@ -122,7 +122,10 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, raised: boolean): Pane
   });
 }
 
-/** Bytes of two vectors of columns that make vector `i` of a line; null where lines are in order of columns. */
+/**
+ * Bytes of two vectors of columns that make vector `i` of a line; null where lines
+ * are in order of columns.
+ */
 function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
   const columns = places.map((_, place) => places.indexOf(place));
   if (columns.every((column, place) => column === place)) return null;
@@ -131,8 +134,9 @@ function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
 }
 
 /**
- * As many vectors as a vector has numbers of `size` bytes, transposed. Each round zips the first half of the vectors with the
- * second, which turns the bits of a number's place and of its vector's number round by one.
+ * As many vectors as a vector has numbers of `size` bytes, transposed. Each round zips the first
+ * half of the vectors with the second, which turns the bits of a number's place and of its
+ * vector's number round by one.
  */
 function transposed(
   f: FunctionBuilder,

@@ -1,8 +1,8 @@
 /**
  * Weights on a GPU: panels of 32 rows, and the shader that fills them from a file's rows.
  *
- * A group is four neighbouring inputs of one output: 16 bytes in F32, 8 in F16 and BF16. Groups of 32
- * outputs lie side by side, so that 32 lanes read 32 neighbouring groups:
+ * A group is four neighbouring inputs of one output: 16 bytes in F32, 8 in F16 and BF16. Groups of
+ * 32 outputs lie side by side, so that 32 lanes read 32 neighbouring groups:
  *
  *     groups [⌈N/32⌉][⌈K/4⌉][32], zeros past N and past K
  *
@@ -83,8 +83,8 @@ function byInputs({ shape: [N, K], first, count }: GpuPacking): Order {
 }
 
 /**
- * The shader that moves rows of elements into panels, bit for bit: a lane moves one group. Bindings: 0 the
- * part's panels, 1 the chunk's bytes. `chunk` takes the place of `run` in group 0.
+ * The shader that moves rows of elements into panels, bit for bit: a lane moves one group.
+ * Bindings: 0 the part's panels, 1 the chunk's bytes. `chunk` takes the place of `run` in group 0.
  */
 export function packElements(bytes: 2 | 4, packing: GpuPacking): PackShader {
   const { shape: [, K], stored } = packing;

@@ -1,5 +1,6 @@
 /**
- * What one thread of typed arrays can do on this machine: the limits that figures of the `js` backend are read against.
+ * What one thread of typed arrays can do on this machine: the limits that figures of the `js`
+ * backend are read against.
  *
  * @module
  */
@@ -20,7 +21,8 @@ const CHAIN = 1 << 20;
 
 /** Measures the limits in about 0.3 s. */
 export function probeLimits(): Limits {
-  const data = new Float32Array(READ_BYTES / 4).fill(1); // untouched pages would all be the one page of zeros
+  // untouched pages would all be the one page of zeros
+  const data = new Float32Array(READ_BYTES / 4).fill(1);
   return {
     readGBs: READ_BYTES / 1e6 / medianMs(() => sum(data), 3),
     flopsGFs: 16 * CHAIN / 1e6 / medianMs(() => multiplyAdd(CHAIN), 5),
@@ -30,7 +32,10 @@ export function probeLimits(): Limits {
 /** Numbers of a row. */
 const ROW = 1024;
 
-/** Four rows at a time, as the `js` backend reads a weight: one stream alone has been seen to reach a quarter of it. */
+/**
+ * Four rows at a time, as the `js` backend reads a weight: one stream alone has been seen
+ * to reach a quarter of it.
+ */
 function sum(data: Float32Array): number {
   let [a, b, c, d] = [0, 0, 0, 0];
   for (let row = 0; row < data.length; row += 4 * ROW) {

@@ -185,8 +185,9 @@ function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
 }
 
 /**
- * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions; tables
- * in panels, as for `matmulWgsl`. `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3
+ * positions; tables in panels, as for `matmulWgsl`. `run` and `index_of` come from
+ * `PRELUDE` in `wgsl/shader.ts`.
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;

@@ -1,18 +1,24 @@
 /**
- * Rotary positions (Su et al., RoFormer, 2021): pairs of numbers of a head, turned by an angle that grows with the position.
+ * Rotary positions (Su et al., RoFormer, 2021): pairs of numbers of a head, turned by an angle that
+ * grows with the position.
  *
- * The pairs are (i, i + R/2) in the half-rotated layout (Llama, GPT-NeoX) and (2i, 2i + 1) in the interleaved one
- * (GPT-J). R ≤ D numbers of each head turn; the rest pass through. Angles come from a table, whatever made it, so no kernel
- * knows of a scaling rule.
+ * The pairs are (i, i + R/2) in the half-rotated layout (Llama, GPT-NeoX) and (2i, 2i + 1) in the
+ * interleaved one (GPT-J). R ≤ D numbers of each head turn; the rest pass through. Angles come from
+ * a table, whatever made it, so no kernel knows of a scaling rule.
  *
  * @module
  */
 
-/** How a model's frequencies are stretched to a longer context than it was first trained on; positions count in tokens. */
+/**
+ * How a model's frequencies are stretched to a longer context than it was first trained on;
+ * positions count in tokens.
+ */
 export type RopeScaling =
   /** Every frequency divided by `factor` (Chen et al., 2023). */
   | { readonly type: "linear"; readonly factor: number }
-  /** Llama 3.1: long waves divided by `factor`, short ones kept, a smooth passage between the two. */
+  /**
+   * Llama 3.1: long waves divided by `factor`, short ones kept, a smooth passage between the two.
+   */
   | {
     readonly type: "llama3";
     readonly factor: number;
@@ -20,7 +26,10 @@ export type RopeScaling =
     readonly highFreqFactor: number;
     readonly originalPositions: number;
   }
-  /** YaRN (Peng et al., 2023): a linear passage over the pairs that turn `betaSlow` … `betaFast` times in the first context. */
+  /**
+   * YaRN (Peng et al., 2023): a linear passage over the pairs that turn `betaSlow` … `betaFast`
+   * times in the first context.
+   */
   | {
     readonly type: "yarn";
     readonly factor: number;
@@ -32,7 +41,10 @@ export type RopeScaling =
     /** What cosines and sines are multiplied by. */
     readonly attentionFactor: number;
   }
-  /** LongRoPE (Ding et al., 2024): a divisor [R/2] for each pair, one list for contexts as long as the first one, one for longer. */
+  /**
+   * LongRoPE (Ding et al., 2024): a divisor [R/2] for each pair, one list for contexts as long as
+   * the first one, one for longer.
+   */
   | {
     readonly type: "longrope";
     readonly shortFactor: readonly number[];
@@ -57,7 +69,8 @@ export interface RopeTableOptions {
 /**
  * A table [P, R]: row p holds the R/2 cosines, then the R/2 sines, of position p.
  *
- * Rounds to F32 where PyTorch does (the inverse frequency, then the angle), so that both turn by the same angle.
+ * Rounds to F32 where PyTorch does (the inverse frequency, then the angle), so that
+ * both turn by the same angle.
  */
 export function ropeTable(options: RopeTableOptions): Float32Array {
   const { positions, rotaryDim, scaling } = options;
@@ -74,7 +87,10 @@ export function ropeTable(options: RopeTableOptions): Float32Array {
   return table;
 }
 
-/** The angle [R/2] by which each pair turns from one position to the next, as transformers' modeling_rope_utils.py has it. */
+/**
+ * The angle [R/2] by which each pair turns from one position to the next, as transformers'
+ * modeling_rope_utils.py has it.
+ */
 function ropeFrequencies(options: RopeTableOptions): Float32Array {
   const { positions, rotaryDim, theta, scaling } = options;
   const waves = Float32Array.from(
@@ -96,8 +112,8 @@ function ropeFrequencies(options: RopeTableOptions): Float32Array {
       );
     }
     case "longrope": {
-      // A model that is asked for a longer context turns by the long factors from its first token on: keys that are in the cache
-      // have been turned, and cannot follow a change in mid-text.
+      // A model that is asked for a longer context turns by the long factors from its first token
+      // on: keys that are in the cache have been turned, and cannot follow a change in mid-text.
       const { originalPositions, longFactor, shortFactor } = scaling;
       const factors = positions - 1 > originalPositions ? longFactor : shortFactor;
       return waves.map((wave, i) => 1 / Math.fround(Math.fround(factors[i]) * wave));

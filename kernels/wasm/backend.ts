@@ -1,9 +1,11 @@
 /**
- * The WebAssembly backend: 128-bit SIMD, assembled while a plan is recorded, on as many threads as are worth having.
+ * The WebAssembly backend: 128-bit SIMD, assembled while a plan is recorded, on as many
+ * threads as are worth having.
  *
- * A plan is a module: one function for each kernel that differs, however often it is called, and `run`, which calls them in
- * order with the addresses of their operands. Nothing in it belongs to the thread that made it: whoever has the module and the
- * memory can run it, and `pool.ts` has all threads do so.
+ * A plan is a module: one function for each kernel that differs, however often it is called,
+ * and `run`, which calls them in order with the addresses of their operands. Nothing in it
+ * belongs to the thread that made it: whoever has the module and the memory can run it, and
+ * `pool.ts` has all threads do so.
  *
  * @module
  */
@@ -44,7 +46,10 @@ import { WasmLowering } from "./lowering.ts";
 
 /** What may be forced; left out, the machine decides. */
 export interface WasmOptions {
-  /** Threads that compute, the calling one among them; default by a short probe. One where memory cannot be shared. */
+  /**
+   * Threads that compute, the calling one among them; default by a short probe. One where
+   * memory cannot be shared.
+   */
   readonly threads?: number;
   /** Whether a product and its sum may be fused; twice as fast where it is so. */
   readonly relaxed?: boolean;
@@ -79,7 +84,8 @@ export function wasmFuses(): boolean {
 
 /**
  * Opens the WebAssembly backend.
- * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for, or the threads do not start.
+ * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for, or
+ * the threads do not start.
  * @throws {RangeError} on a number of threads that cannot be.
  */
 export async function openWasmBackend(options: WasmOptions = {}): Promise<Backend> {
@@ -194,7 +200,8 @@ class WasmBackend implements Backend {
     fill: FillRows,
     { stored }: { stored: StoredOrder },
   ): Promise<Weight> {
-    // F16 panels hold no infinity, no NaN and no number of 64 or more: such a weight is kept in F32.
+    // F16 panels hold no infinity, no NaN and no number of 64 or more: such
+    // a weight is kept in F32.
     const weight = await this.#pack(shape, dtype, fill, stored) ??
       await this.#pack(shape, "F32", decoded(dtype, fill), stored);
     return weight!;
@@ -343,7 +350,10 @@ class WasmBackend implements Backend {
     nudgeGc();
   }
 
-  /** What lies behind a tensor is another's: a range is checked here as a typed array of its own would check it. */
+  /**
+   * What lies behind a tensor is another's: a range is checked here as a typed array
+   * of its own would check it.
+   */
   #view(t: Tensor, start: number, count: number): HostArray {
     const size = sizeOf(t.shape);
     if (start < 0 || start + count > size) {

@@ -14,7 +14,10 @@ import { VECTOR_BYTES } from "../asm/lanes.ts";
 const ALIGNMENT = 64;
 /** What a memory grows by. */
 const PAGE_BYTES = 65536;
-/** What stands at the beginning of the memory, before all blocks: the threads' words, and what is packed next. */
+/**
+ * What stands at the beginning of the memory, before all blocks: the threads' words,
+ * and what is packed next.
+ */
 export const PACKING_ADDRESS = CONTROL_BYTES;
 const RESERVED_BYTES = CONTROL_BYTES + 256;
 /** All that a 32-bit address reaches. */
@@ -33,15 +36,21 @@ interface Hole {
   bytes: number;
 }
 
-/** First fit over a list of free blocks, and growth where none fits. Every block is tracked by class. */
+/**
+ * First fit over a list of free blocks, and growth where none fits. Every
+ * block is tracked by class.
+ */
 export class LinearMemory {
   /**
-   * What the modules import. Growing it detaches the arrays over it, unless it is shared, when they only end too soon: views are
-   * made anew for each use.
+   * What the modules import. Growing it detaches the arrays over it, unless it is shared, when they
+   * only end too soon: views are made anew for each use.
    */
   readonly wasm: WebAssembly.Memory;
   readonly #tracked: Memory;
-  /** In order of address, with no two that touch. Address 0 is never given out: it stands for "none". */
+  /**
+   * In order of address, with no two that touch. Address 0 is never given
+   * out: it stands for "none".
+   */
   #free: Hole[] = [];
   #end = RESERVED_BYTES;
 
@@ -55,14 +64,16 @@ export class LinearMemory {
       this.wasm = shared ? makeShared() : growing(false);
     } catch (cause) {
       throw new DeviceError(
-        `Cannot open "wasm": the system has no room for another memory of up to 4 GiB; dispose of a model first`,
+        `Cannot open "wasm": the system has no room for another memory of up to 4 GiB; ` +
+          "dispose of a model first",
         { cause },
       );
     }
   }
 
   /**
-   * Zeroed bytes; those of staging are what they were. What is read behind them, up to a vector, lies in the memory too.
+   * Zeroed bytes; those of staging are what they were. What is read behind them, up to a
+   * vector, lies in the memory too.
    * @throws {RangeError} before anything is allocated, when they do not fit below 4 GiB.
    * @throws {DeviceError} when the system has no memory left.
    */
@@ -155,8 +166,9 @@ function growing(shared: boolean): WebAssembly.Memory {
 }
 
 /**
- * A memory that threads share, at its full size from the start: where another thread may grow it, V8 looks for its size again and again,
- * which costs a matrix product 7 %. Pages that nobody touches cost nothing, but a system may refuse to promise so many.
+ * A memory that threads share, at its full size from the start: where another thread may grow it,
+ * V8 looks for its size again and again, which costs a matrix product 7 %. Pages that nobody
+ * touches cost nothing, but a system may refuse to promise so many.
  */
 function makeShared(): WebAssembly.Memory {
   try {

@@ -1,9 +1,9 @@
 /**
  * The packer of weights: reads a file by pieces, and has all threads pack each into panels.
  *
- * Rows of a file are read into a scratch in the same memory, and a format's own code packs them from there.
- * There are two pieces of scratch: while one is read, other threads pack the other, and touch the weight's
- * new pages, which is the longer part of it.
+ * Rows of a file are read into a scratch in the same memory, and a format's own code packs them
+ * from there. There are two pieces of scratch: while one is read, other threads pack the other, and
+ * touch the weight's new pages, which is the longer part of it.
  *
  * @module
  */
@@ -22,7 +22,10 @@ const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
   (["NK", "KN"] as const).map((stored) => ({ dtype, stored, wasm }))
 );
 
-/** What is packed next, as I32 words from `PACKING_ADDRESS` on; then come the masks of whole panels and of the last one. */
+/**
+ * What is packed next, as I32 words from `PACKING_ADDRESS` on; then come the masks of whole
+ * panels and of the last one.
+ */
 const WORDS = {
   to: 0,
   from: 1,
@@ -46,7 +49,10 @@ export interface Packing {
   readonly stored: StoredOrder;
 }
 
-/** Milliseconds of waiting for other threads that tell of a busy machine: a piece is packed in a third of one. */
+/**
+ * Milliseconds of waiting for other threads that tell of a busy machine: a piece is
+ * packed in a third of one.
+ */
 const STALL_MS = 2;
 /** The most pieces that are then packed alone before the others are asked again. */
 const MOST_ALONE = 64;
@@ -78,7 +84,10 @@ export class Packer {
     return (shared ? 2 : 1) * scratchRows(shape, rowBytes, stored) * rowBytes;
   }
 
-  /** Pieces to pack alone, and how many they were the last time: a thread that other programs hold up is waited for in vain. */
+  /**
+   * Pieces to pack alone, and how many they were the last time: a thread that other programs hold
+   * up is waited for in vain.
+   */
   #alone = 0;
   #lastAlone = 0;
   /** Whose rows are being packed, and whether panels can have all of them so far. */
@@ -88,7 +97,8 @@ export class Packer {
   async pack(packing: Packing, scratch: Block, fill: FillRows): Promise<boolean> {
     const { linear } = this;
     if (linear.shared) return await this.#packPieces(packing, scratch, fill);
-    // Memory that is not shared may grow, and its arrays be lost, while rows are waited for: they come by way of another.
+    // Memory that is not shared may grow, and its arrays be lost, while rows are waited for:
+    // they come by way of another.
     const host = new Uint8Array(scratch.bytes);
     linear.track("staging", host.byteLength);
     try {
@@ -130,7 +140,10 @@ export class Packer {
     return state.fits;
   }
 
-  /** Ends the packing that is under way, which may be another weight's: several may be filled at a time. */
+  /**
+   * Ends the packing that is under way, which may be another weight's: several
+   * may be filled at a time.
+   */
   #settle(): void {
     const start = performance.now();
     this.pool?.settle();
@@ -186,8 +199,8 @@ export class Packer {
 }
 
 /**
- * Packs parts of panels, `begin` … `end` of the piece that the words describe: all panels' first parts, then
- * the second ones. Each is a row of the run.
+ * Packs parts of panels, `begin` … `end` of the piece that the words describe: all panels' first
+ * parts, then the second ones. Each is a row of the run.
  */
 function definePacking(m: ModuleBuilder): Kernel {
   const packers = KINDS.map(({ wasm, stored }) => wasm.pack(m, stored));

@@ -124,8 +124,8 @@ export class Pool {
   }
 
   /**
-   * Starts the workers on a program that reads no step; its one number, `items`, takes the place of a step's
-   * rows. `settle` does what they leave.
+   * Starts the workers on a program that reads no step; its one number, `items`, takes the place of
+   * a step's rows. `settle` does what they leave.
    */
   share(plan: number, program: Run, items: number): void {
     this.#announce(plan, program, items, 0, 0, 0);

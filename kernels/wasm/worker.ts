@@ -1,12 +1,16 @@
 /**
- * A thread of the WebAssembly backend: waits for runs and walks their program. `pool.ts` starts it and tells it of plans.
+ * A thread of the WebAssembly backend: waits for runs and walks their program. `pool.ts` starts
+ * it and tells it of plans.
  *
  * @module
  */
 import { messageOf } from "../errors.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 
-/** Milliseconds that a worker looks for the next run before it sleeps: a token follows the last one sooner, and finds it awake. */
+/**
+ * Milliseconds that a worker looks for the next run before it sleeps: a token follows the last one
+ * sooner, and finds it awake.
+ */
 const WATCH_MS = 1.5;
 
 /** Looks at the control words between two looks at the clock. */
@@ -67,7 +71,8 @@ function serve(): void {
       takePart();
     }
   } catch (error) {
-    // First the flag that ends the others' waiting, then the reason, which is read when they return.
+    // First the flag that ends the others' waiting, then the reason, which
+    // is read when they return.
     Atomics.compareExchange(words, FAILED, 0, worker + 1);
     Atomics.notify(words, OPEN);
     scope.postMessage({ failed: messageOf(error) });
@@ -99,7 +104,8 @@ function takePart(): void {
   const slot = Atomics.load(words, at("slot"));
   const length = Atomics.load(words, at("length"));
   const wanted = worker < Atomics.load(words, at("threads"));
-  if (Atomics.load(words, GENERATION) !== generation) return; // the next run was being written: once more
+  // the next run was being written: once more
+  if (Atomics.load(words, GENERATION) !== generation) return;
   seen = generation;
   if (wanted) plans.get(plan)?.(worker, base, rows, position, slot, length);
 }

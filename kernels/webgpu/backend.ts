@@ -1,5 +1,6 @@
 /**
- * The WebGPU backend: every operation a compute shader; a plan is one pass of ready dispatches, and one submit a run.
+ * The WebGPU backend: every operation a compute shader; a plan is one pass of ready
+ * dispatches, and one submit a run.
  *
  * @module
  */
@@ -36,7 +37,10 @@ export { probeWebGpu, type WebGpuAdapter } from "./device.ts";
 export { measureWebGpu, type WebGpuLimits } from "./limits.ts";
 export type { TileStore } from "./tuner.ts";
 
-/** Steps whose ids are worth reading together: an awaited read costs as much as several steps of a small model. */
+/**
+ * Steps whose ids are worth reading together: an awaited read costs as much as
+ * several steps of a small model.
+ */
 const READ_AHEAD = 64;
 
 /** What may be forced; left out, the adapter decides. */
@@ -75,8 +79,9 @@ class WebGpuBackend implements Backend {
   readonly description: string;
   readonly software: boolean;
   /**
-   * A guess: an integrated GPU of these years, or lavapipe on two cores. It sizes the chunks of a prefill alone, of 128 rows at most, and a
-   * figure that was measured would differ from run to run, and the chunks' bounds and the bits of the sums with it.
+   * A guess: an integrated GPU of these years, or lavapipe on two cores. It sizes the chunks of a
+   * prefill alone, of 128 rows at most, and a figure that was measured would differ from run to
+   * run, and the chunks' bounds and the bits of the sums with it.
    */
   readonly nominalFlops: number;
   readonly readAhead = READ_AHEAD;
@@ -112,7 +117,8 @@ class WebGpuBackend implements Backend {
     const most = this.#gpu.maxBytes;
     if (largest > most) {
       throw new DeviceError(
-        `Cannot load "${what}" on webgpu: expected no tensor of more than ${most} bytes (one binding), got one of ${largest}; a smaller context takes less`,
+        `Cannot load "${what}" on webgpu: expected no tensor of more than ${most} bytes (one ` +
+          `binding), got one of ${largest}; a smaller context takes less`,
       );
     }
     // A software adapter has the host's memory, and promises more of it than there is.
@@ -154,7 +160,8 @@ class WebGpuBackend implements Backend {
     const whole = data.byteLength % 4 === 0 || end === sizeOf(shape);
     if (at % 4 !== 0 || !whole) {
       throw new RangeError(
-        `Cannot write to ${dtype} [${shape}]: expected an even start and end, got ${offset} … ${end}`,
+        `Cannot write to ${dtype} [${shape}]: expected an even start and end, ` +
+          `got ${offset} … ${end}`,
       );
     }
     let bytes = bytesOf(data);
@@ -181,7 +188,10 @@ class WebGpuBackend implements Backend {
     return into;
   }
 
-  /** @throws {DeviceError} naming the operation that has no shader here, or whose shader does not compile. */
+  /**
+   * @throws {DeviceError} naming the operation that has no shader here, or whose
+   * shader does not compile.
+   */
   async record(build: (k: Recorder) => void): Promise<Plan> {
     return await this.#record(build, this.#tiles);
   }

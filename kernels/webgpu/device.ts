@@ -9,19 +9,24 @@ import { Memory } from "../memory.ts";
 import { BYTES } from "../formats/mod.ts";
 import { type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
-/** Features that something here has a use for; nothing depends on them. Deno grants "subgroups" and does not list it. */
+/**
+ * Features that something here has a use for; nothing depends on them. Deno grants
+ * "subgroups" and does not list it.
+ */
 const FEATURES = ["subgroups", "timestamp-query"] as const;
 
 /** A feature that a device may have. */
 export type Feature = typeof FEATURES[number];
 
 /**
- * Limits that are not raised unless they are asked for. Those of a kernel (operands, workgroup memory, lanes) stay where every device has
- * them: what runs here then runs anywhere.
+ * Limits that are not raised unless they are asked for. Those of a kernel (operands, workgroup
+ * memory, lanes) stay where every device has them: what runs here then runs anywhere.
  */
 const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
-/** A tensor in one buffer; a 16-bit one of odd size has two bytes to spare, for copies go by four. */
+/**
+ * A tensor in one buffer; a 16-bit one of odd size has two bytes to spare, for copies go by four.
+ */
 export class GpuTensor implements Tensor {
   constructor(
     readonly shape: readonly number[],
@@ -52,7 +57,10 @@ export class Gpu {
   constructor(
     readonly device: GPUDevice,
     readonly description: string,
-    /** Whether the processor plays the GPU: barriers are dear there, and a workgroup runs on one thread. */
+    /**
+     * Whether the processor plays the GPU: barriers are dear there, and a
+     * workgroup runs on one thread.
+     */
     readonly software: boolean,
     /** Features that the device was opened with. */
     readonly granted: readonly Feature[],
@@ -72,7 +80,8 @@ export class Gpu {
     device.lost.then(({ reason, message }) => {
       this.#lost = true;
       this.#error = new DeviceError(
-        `Cannot reach the device of webgpu: lost (${reason}: ${message}); open the backend again, or choose "cpu"`,
+        `Cannot reach the device of webgpu: lost (${reason}: ${message}); ` +
+          `open the backend again, or choose "cpu"`,
       );
     });
   }
@@ -96,14 +105,15 @@ export class Gpu {
   expectRoom(what: string, bytes: number): void {
     if (bytes > this.maxBytes) {
       throw new RangeError(
-        `Cannot make "${what}" on webgpu: expected at most ${this.maxBytes} bytes in one binding, got ${bytes}`,
+        `Cannot make "${what}" on webgpu: expected at most ${this.maxBytes} bytes in one ` +
+          `binding, got ${bytes}`,
       );
     }
   }
 
   /**
-   * Tries whether the device has that many bytes left, by taking them and giving them back. WebGPU tells of no limit for all buffers
-   * together, so there is no other way to know.
+   * Tries whether the device has that many bytes left, by taking them and giving them back. WebGPU
+   * tells of no limit for all buffers together, so there is no other way to know.
    * @throws {DeviceError} with the bytes that there are.
    */
   async expectFree(what: string, bytes: number): Promise<void> {
@@ -157,7 +167,10 @@ export class Gpu {
     buffer.destroy();
   }
 
-  /** @throws {DeviceError} what went wrong in the queue since the last call; a lost device stays lost. */
+  /**
+   * @throws {DeviceError} what went wrong in the queue since the last call;
+   * a lost device stays lost.
+   */
   throwQueued(): void {
     this.expectOpen();
     const error = this.#error;
@@ -195,7 +208,10 @@ export async function probeWebGpu(host: ComputeHost = WEB_HOST): Promise<WebGpuA
   return adapter && describe(adapter);
 }
 
-/** The adapter that the platform prefers. Whatever it throws instead of giving one means that there is none. */
+/**
+ * The adapter that the platform prefers. Whatever it throws instead of giving one
+ * means that there is none.
+ */
 async function requestAdapter({ gpu }: ComputeHost): Promise<GPUAdapter | null> {
   try {
     return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
@@ -213,8 +229,9 @@ function describe({ info }: GPUAdapter): WebGpuAdapter {
 }
 
 /**
- * Opens the adapter that the platform prefers, with all that it can hold. A software adapter counts: it was asked for by name.
- * Kernels are chosen for a GPU or for a processor as `software` says, or as the adapter is.
+ * Opens the adapter that the platform prefers, with all that it can hold. A software adapter
+ * counts: it was asked for by name. Kernels are chosen for a GPU or for a processor as `software`
+ * says, or as the adapter is.
  * @throws {DeviceError} when there is none.
  */
 export async function openGpu(
@@ -222,7 +239,8 @@ export async function openGpu(
 ): Promise<Gpu> {
   if (!host.gpu) {
     throw new DeviceError(
-      'Cannot open "webgpu": expected navigator.gpu, got none; use Deno 2.9 or a browser that has WebGPU, or choose "cpu"',
+      'Cannot open "webgpu": expected navigator.gpu, got none; ' +
+        'use Deno 2.9 or a browser that has WebGPU, or choose "cpu"',
     );
   }
   let cause: unknown;
@@ -232,7 +250,8 @@ export async function openGpu(
     const adapter = await requestAdapter(host);
     if (!adapter) {
       throw new DeviceError(
-        'Cannot open "webgpu": expected an adapter, got none; install a Vulkan driver (mesa-vulkan-drivers has one in ' +
+        'Cannot open "webgpu": expected an adapter, got none; ' +
+          "install a Vulkan driver (mesa-vulkan-drivers has one in " +
           'software), or choose "cpu"',
       );
     }

@@ -1,5 +1,6 @@
 /**
- * Features of a device are taken for there when a small piece of work that uses them has come out right.
+ * Features of a device are taken for there when a small piece of work that uses
+ * them has come out right.
  *
  * @module
  */
@@ -30,7 +31,9 @@ const TRIALS: Readonly<Record<Feature, (trial: Trial) => Promise<boolean>>> = {
   "timestamp-query": tryClock,
 };
 
-/** Tries the features that a device was opened with; those that work stand in `gpu.features` then. */
+/**
+ * Tries the features that a device was opened with; those that work stand in `gpu.features` then.
+ */
 export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler): Promise<void> {
   const out = gpu.storage(4 * LANES, "staging");
   try {
@@ -42,7 +45,10 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
   }
 }
 
-/** Two sums over a workgroup, one after the other, as kernels make them: exact, and the same in every lane. */
+/**
+ * Two sums over a workgroup, one after the other, as kernels make them: exact,
+ * and the same in every lane.
+ */
 function sumsCall(out: GPUBuffer, subgroups: boolean): ShaderCall {
   const sum = sumOverLanesWgsl(LANES, { subgroups });
   const wgsl = /* wgsl */ `
@@ -66,7 +72,10 @@ function sumsExpected(): number {
   return sum;
 }
 
-/** A browser wants to be told of subgroups at a shader's head; Deno knows no such directive, and needs none. */
+/**
+ * A browser wants to be told of subgroups at a shader's head; Deno knows no such
+ * directive, and needs none.
+ */
 async function trySubgroups(trial: Trial): Promise<boolean> {
   for (const directives of ["enable subgroups;\n", ""]) {
     trial.gpu.directives = directives;

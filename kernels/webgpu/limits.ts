@@ -28,7 +28,9 @@ export const LIMIT_FLOPS = 2 * 4 * CHAINS * TURNS * LANES * GROUPS;
 const MAIN = /* wgsl */ `
 ${mainWgsl(LANES)}`;
 
-/** Reads every byte of a buffer once; `out` is written if their sum is one number that it never is. */
+/**
+ * Reads every byte of a buffer once; `out` is written if their sum is one number that it never is.
+ */
 export function readCall(from: GPUBuffer, out: GPUBuffer): ShaderCall {
   const vectors = Math.floor(from.size / 16);
   const perLane = 16;
@@ -72,7 +74,9 @@ ${MAIN} {
 
 /** What was measured of an adapter. */
 export interface WebGpuLimits {
-  /** Of memory, from a buffer that no cache holds, unless one binding cannot be larger than a cache. */
+  /**
+   * Of memory, from a buffer that no cache holds, unless one binding cannot be larger than a cache.
+   */
   readonly readBytesPerSec: number;
   /** Multiply-adds ×2, F32. */
   readonly flopsPerSec: number;
@@ -88,7 +92,10 @@ export interface WebGpuLimits {
   readonly faulty: readonly string[];
 }
 
-/** Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU. @throws {DeviceError} when there is none. */
+/**
+ * Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU.
+ * @throws {DeviceError} when there is none.
+ */
 export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
   const gpu = await openGpu({ host });
   const queue = new StepQueue(gpu);

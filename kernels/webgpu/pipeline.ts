@@ -16,7 +16,9 @@ export interface Binding {
   readonly written: boolean;
 }
 
-/** A shader, the buffers at its bindings, and its workgroups in a step, or for a chunk of a weight. */
+/**
+ * A shader, the buffers at its bindings, and its workgroups in a step, or for a chunk of a weight.
+ */
 export interface ShaderCall<Run = Segment> extends Shader {
   readonly op: string;
   /** In order of their bindings; an absent one leaves a gap. */
@@ -36,7 +38,10 @@ export class Compiler {
     this.#queue = queue;
   }
 
-  /** A plan of calls, compiled together; `free` is called with its disposal. @throws {DeviceError} naming the operation that the device refuses. */
+  /**
+   * A plan of calls, compiled together; `free` is called with its disposal.
+   * @throws {DeviceError} naming the operation that the device refuses.
+   */
   async plan(calls: readonly ShaderCall[], room: StepRoom, free: () => void): Promise<Plan> {
     try {
       const dispatches = await Promise.all(calls.map((call) => this.prepare(call)));
@@ -113,18 +118,23 @@ export class Compiler {
       compute: { module, entryPoint: "main" },
     });
     const [pipeline, error] = await Promise.allSettled([compiling, device.popErrorScope()]);
-    // The shader's own message says more than the pipeline's, which only says that the shader is bad.
+    // The shader's own message says more than the pipeline's, which only
+    // says that the shader is bad.
     if (error.status === "fulfilled" && error.value) throw cannotCompile(op, error.value);
     if (pipeline.status === "rejected") throw cannotCompile(op, pipeline.reason);
     return pipeline.value;
   }
 }
 
-/** Deno does not check this limit, and a browser refuses the shader. @throws {DeviceError} beyond it. */
+/**
+ * Deno does not check this limit, and a browser refuses the shader.
+ * @throws {DeviceError} beyond it.
+ */
 function expectWorkgroupRoom(op: string, bytes: number, most: number): void {
   if (bytes <= most) return;
   throw new DeviceError(
-    `Cannot compile "${op}" on webgpu: expected at most ${most} bytes of workgroup memory, got ${bytes}`,
+    `Cannot compile "${op}" on webgpu: expected at most ${most} bytes of workgroup memory, ` +
+      `got ${bytes}`,
   );
 }
 

@@ -1,5 +1,6 @@
 /**
- * What each kind of dispatch takes: by the device's own clock where it lends it, else by how much longer many take than one.
+ * What each kind of dispatch takes: by the device's own clock where it lends it, else by how much
+ * longer many take than one.
  *
  * @module
  */
@@ -12,7 +13,9 @@ import type { Dispatch, StepQueue } from "./queue.ts";
 /** Queries of a set, on every device. */
 const MOST_QUERIES = 4096;
 
-/** Milliseconds of a run by which differences are taken, turns of it, and the most that it repeats. */
+/**
+ * Milliseconds of a run by which differences are taken, turns of it, and the most that it repeats.
+ */
 const [RUN_MS, TURNS, MOST_REPEATS] = [20, 5, 512];
 
 /** What is profiled: dispatches, and the calls that they were made of. */
@@ -49,7 +52,10 @@ export async function profileByClock(
   }
 }
 
-/** WebGPU's clock counts nanoseconds, but an implementation may hand on the ticks of its driver: then the host's clock says what they are. */
+/**
+ * WebGPU's clock counts nanoseconds, but an implementation may hand on the ticks of its driver:
+ * then the host's clock says what they are.
+ */
 function clockScale(starts: readonly { readonly host: number; readonly device: bigint }[]): number {
   const [first, last] = [starts[0], starts[starts.length - 1]];
   const scale = 1e6 * (last.host - first.host) / Number(last.device - first.device);

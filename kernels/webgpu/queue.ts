@@ -1,8 +1,8 @@
 /**
  * Steps on their way to the device, and bytes on their way back.
  *
- * Steps that are queued one after the other, without anything awaited between them, share one submit. Nothing is made here while
- * tokens flow, but the command encoder that WebGPU asks for.
+ * Steps that are queued one after the other, without anything awaited between them, share one
+ * submit. Nothing is made here while tokens flow, but the command encoder that WebGPU asks for.
  *
  * @module
  */
@@ -15,7 +15,10 @@ import type { Gpu } from "./device.ts";
 /** Steps that share a submit at most. */
 const SLOTS = 64;
 
-/** Bytes from one step's numbers to the next one's: what a dynamic offset must be a multiple of, on every device. */
+/**
+ * Bytes from one step's numbers to the next one's: what a dynamic offset must be a
+ * multiple of, on every device.
+ */
 const SLOT_BYTES = 256;
 
 /** Staging buffers of at most so many bytes are kept for the next read. */
@@ -81,8 +84,8 @@ export class StepQueue {
   }
 
   /**
-   * Runs a step whose every dispatch has a pass of its own, and writes the device's clock at the beginning and the end of each to
-   * `clocks`, two U64 a dispatch.
+   * Runs a step whose every dispatch has a pass of its own, and writes the device's clock at the
+   * beginning and the end of each to `clocks`, two U64 a dispatch.
    */
   runTimed(
     step: Segment,
@@ -114,10 +117,14 @@ export class StepQueue {
     if (this.#encoder) this.#send(this.#encoder);
   };
 
-  /** Copies `bytes` of a buffer back, when all that was queued is done; both numbers are multiples of 4. */
+  /**
+   * Copies `bytes` of a buffer back, when all that was queued is done; both
+   * numbers are multiples of 4.
+   */
   async read(buffer: GPUBuffer, from: number, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
     this.#gpu.throwQueued();
-    const staging = this.#takeStaging(bytes); // at once, so that the copy goes with the steps before it
+    // at once, so that the copy goes with the steps before it
+    const staging = this.#takeStaging(bytes);
     if (staging instanceof Error) {
       await nextTask();
       this.#gpu.throwQueued();
@@ -139,7 +146,8 @@ export class StepQueue {
       data = mappedNow(staging, bytes);
     }
     this.#giveBack(staging, data !== undefined);
-    // The queue's own error says more than that the map failed because of it, and comes a task later.
+    // The queue's own error says more than that the map failed because of
+    // it, and comes a task later.
     await nextTask();
     this.#gpu.throwQueued();
     if (!data) throw cannotRead(cause);
@@ -155,7 +163,10 @@ export class StepQueue {
     this.#place(rows, position, slot, length);
   }
 
-  /** Puts four numbers where the next dispatches read them, in their shaders' own terms; `#offset` tells them where. */
+  /**
+   * Puts four numbers where the next dispatches read them, in their shaders' own terms;
+   * `#offset` tells them where.
+   */
   #place(a: number, b: number, c: number, d: number): void {
     const at = this.#count++ * SLOT_BYTES;
     const numbers = this.#steps;
@@ -201,13 +212,17 @@ export class StepQueue {
     queue.submit([encoder.finish()]);
   }
 
-  /** A buffer to copy to; or why there is none: the device is lost, or has no memory left, and its own error comes a task later. */
+  /**
+   * A buffer to copy to; or why there is none: the device is lost, or has no memory left, and its
+   * own error comes a task later.
+   */
   #takeStaging(bytes: number): GPUBuffer | Error {
     const i = this.#idle.findIndex((buffer) => buffer.size >= bytes);
     if (i >= 0) return this.#idle.splice(i, 1)[0];
     const { COPY_DST, MAP_READ } = GPUBufferUsage;
     const size = bytes > KEPT_BYTES ? bytes : Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
-    // Mapped once before its first use: Deno ends the process when a range is asked of a buffer that never was.
+    // Mapped once before its first use: Deno ends the process when a range is asked of
+    // a buffer that never was.
     const staging = this.#gpu.buffer(size, COPY_DST | MAP_READ, "staging", true);
     try {
       staging.unmap();
@@ -230,8 +245,9 @@ function cannotRead(cause: unknown): DeviceError {
 }
 
 /**
- * A copy of a buffer that was asked to be mapped, if it is there already. Deno's `mapAsync` waits for the device before it returns, and
- * brings the promise ten milliseconds later; everywhere else a range that is asked for too early is an exception.
+ * A copy of a buffer that was asked to be mapped, if it is there already. Deno's `mapAsync` waits
+ * for the device before it returns, and brings the promise ten milliseconds later; everywhere else
+ * a range that is asked for too early is an exception.
  */
 function mappedNow(staging: GPUBuffer, bytes: number): Uint8Array<ArrayBuffer> | undefined {
   try {

@@ -1,5 +1,6 @@
 /**
- * Which tile each product gets: the fastest of a few, measured on the model's own weights when a plan is first recorded.
+ * Which tile each product gets: the fastest of a few, measured on the model's own weights when
+ * a plan is first recorded.
  *
  * @module
  */
@@ -15,13 +16,19 @@ import { GpuWeight } from "./weights.ts";
 /** Counts up when `TILES` or the shaders change: an older choice means nothing then. */
 const VERSION = 2;
 
-/** Milliseconds that measuring may take in all, compiling apart; shapes that are left get what stands first. */
+/**
+ * Milliseconds that measuring may take in all, compiling apart; shapes that are
+ * left get what stands first.
+ */
 const BUDGET_MS = 2000;
 
 /** Milliseconds of work in one timing, long against the way back to the host. */
 const TIMING_MS = 2;
 
-/** Where choices are kept from one run to the next: texts of ours, or whatever else there is, by the adapter and the version. */
+/**
+ * Where choices are kept from one run to the next: texts of ours, or whatever else there is, by the
+ * adapter and the version.
+ */
 export interface TileStore {
   /** The text that was kept last under this key; null where there is none. */
   readonly load: (key: string) => Promise<string | null>;

@@ -1,5 +1,6 @@
 /**
- * Weights on their way to the device: rows go up as they are stored, and a shader puts them into panels.
+ * Weights on their way to the device: rows go up as they are stored, and a
+ * shader puts them into panels.
  *
  * @module
  */
@@ -24,7 +25,9 @@ export interface WeightPart {
   readonly buffer: GPUBuffer;
 }
 
-/** A weight in panels, as `matmulWgsl` reads them; in several buffers if one binding cannot hold it. */
+/**
+ * A weight in panels, as `matmulWgsl` reads them; in several buffers if one binding cannot hold it.
+ */
 export class GpuWeight implements Weight {
   constructor(
     readonly shape: readonly [N: number, K: number],
@@ -70,7 +73,8 @@ export class Uploader {
     const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
     if (fit < 1) {
       throw new RangeError(
-        `Cannot make "${what}" on webgpu: expected ${PANEL} rows within ${this.#gpu.maxBytes} bytes (one binding), got ${panelBytes}`,
+        `Cannot make "${what}" on webgpu: expected ${PANEL} rows within ${this.#gpu.maxBytes} ` +
+          `bytes (one binding), got ${panelBytes}`,
       );
     }
     const parts: WeightPart[] = [];

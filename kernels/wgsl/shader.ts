@@ -1,5 +1,6 @@
 /**
- * WGSL building blocks shared by the kernels: prelude, entry point, workgroup memory, unrolled lines, sums over lanes.
+ * WGSL building blocks shared by the kernels: prelude, entry point, workgroup memory,
+ * unrolled lines, sums over lanes.
  *
  * @module
  */
@@ -7,7 +8,9 @@
 /** WGSL text, a whole shader or a piece of one, and the workgroup memory that it declares. */
 export interface Shader {
   readonly wgsl: string;
-  /** Bytes shared by the lanes of a workgroup. Browsers enforce the device's limit, Deno does not. */
+  /**
+   * Bytes shared by the lanes of a workgroup. Browsers enforce the device's limit, Deno does not.
+   */
   readonly workgroupBytes: number;
 }
 
@@ -69,10 +72,12 @@ export interface SumOverLanes {
 }
 
 /**
- * `sum_over_lanes`: the sum of what each lane has, which every lane gets. `lanes` is a power of two; all of them must call it.
+ * `sum_over_lanes`: the sum of what each lane has, which every lane gets. `lanes` is a power of
+ * two; all of them must call it.
  *
- * By halves, with a barrier for each; or subgroup by subgroup, and then over the subgroups' sums. Neighbouring lanes are then taken to
- * be in one subgroup, which WGSL does not promise and `tryFeatures` has tried.
+ * By halves, with a barrier for each; or subgroup by subgroup, and then over the subgroups' sums.
+ * Neighbouring lanes are then taken to be in one subgroup, which WGSL does not promise and
+ * `tryFeatures` has tried.
  */
 export function sumOverLanesWgsl(
   lanes: number,

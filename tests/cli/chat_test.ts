@@ -1,4 +1,6 @@
-/** `generate --chat` as its users meet it: from the command line, from a pipe, and on a terminal. */
+/**
+ * `generate --chat` as its users meet it: from the command line, from a pipe, and on a terminal.
+ */
 import assert from "node:assert/strict";
 import { CHAT_TEMPLATE, withChatModel } from "../chat_model.ts";
 import { fixture } from "../testing.ts";

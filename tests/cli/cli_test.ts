@@ -1,4 +1,6 @@
-/** The command line as its users meet it: a process with its streams, its files and its exit status. */
+/**
+ * The command line as its users meet it: a process with its streams, its files and its exit status.
+ */
 import assert from "node:assert/strict";
 import { toMarkdown, VERSION } from "../../engine/report.ts";
 import { fixture, readJson } from "../testing.ts";

@@ -1,4 +1,7 @@
-/** Rule 7: one table of defaults for library, command line and help; help offers nothing that is refused. */
+/**
+ * Rule 7: one table of defaults for library, command line and help; help offers
+ * nothing that is refused.
+ */
 import assert from "node:assert/strict";
 import { COMMANDS, SWITCHES, UsageError, VALUE_FLAGS, type ValueName } from "../../cli/flags.ts";
 import { parseArguments } from "../../cli/parse.ts";
@@ -11,7 +14,10 @@ const ROOT = new URL("../../", import.meta.url);
 const FLAGS = Object.entries({ ...VALUE_FLAGS, ...SWITCHES });
 const VALUES = Object.entries(VALUE_FLAGS) as [ValueName, { value: string; about: string }][];
 
-/** The flags whose default the help shows, by option; the others' brackets hold no value of the table. */
+/**
+ * The flags whose default the help shows, by option; the others' brackets
+ * hold no value of the table.
+ */
 const OPTION_OF: Readonly<Record<string, keyof typeof DEFAULTS>> = {
   source: "source",
   "repo-revision": "revision",

@@ -1,4 +1,7 @@
-/** `inspect` as its users meet it: what fits where, told before anything is loaded, and held against what a run says. */
+/**
+ * `inspect` as its users meet it: what fits where, told before anything is loaded, and held
+ * against what a run says.
+ */
 import assert from "node:assert/strict";
 import { fixture, readJson } from "../testing.ts";
 import { inTempFolder } from "../safetensors.ts";

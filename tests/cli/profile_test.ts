@@ -72,7 +72,8 @@ Deno.test("bench --profile adds tables to standard error and a key to the report
       path,
     );
     assert.equal(code, 0, stderr);
-    assert.match(stdout, /^\| Device [^\n]*\n\|---[^\n]*\n\| [^\n]*\n$/); // the row and nothing else
+    // the row and nothing else
+    assert.match(stdout, /^\| Device [^\n]*\n\|---[^\n]*\n\| [^\n]*\n$/);
     assert.match(stderr, /^a token after \d+ tokens: /m);
     assert.match(stderr, /^a prefill of 32 tokens: /m);
     const { generation, results } = JSON.parse(await Deno.readTextFile(path)) as BenchmarkReport;

@@ -1,4 +1,7 @@
-/** Both command lines of the benchmark's specification, as its users type them, on files as their trainer leaves them. */
+/**
+ * Both command lines of the benchmark's specification, as its users type them, on files as
+ * their trainer leaves them.
+ */
 import assert from "node:assert/strict";
 import type { BenchmarkReport } from "../../engine/report.ts";
 import { HubServer } from "../hub_server.ts";
@@ -7,7 +10,10 @@ import { fixture } from "../testing.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
-/** A configuration as users of the specification have it: other programs' sections, and a null that TOML does not know. */
+/**
+ * A configuration as users of the specification have it: other programs' sections, and a null
+ * that TOML does not know.
+ */
 const BASE_TOML = `[general]
 run_name = "base"
 
@@ -83,7 +89,10 @@ async function run(folder: string, args: readonly string[], env: Record<string, 
   return { code, stdout: out, stderr: err };
 }
 
-/** What a report says apart from times, and from where the model and the device are, which pads weights in its own way. */
+/**
+ * What a report says apart from times, and from where the model and the device are, which
+ * pads weights in its own way.
+ */
 function settled(report: BenchmarkReport): unknown {
   const { generation, results, schema_version } = report;
   const { source: _source, id: _id, weights_mib: _weights, ...model } = report.model;

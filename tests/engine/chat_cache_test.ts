@@ -1,4 +1,7 @@
-/** A chat keeps what its model said: the next turn computes what is new, and says what it would say otherwise. */
+/**
+ * A chat keeps what its model said: the next turn computes what is new, and says
+ * what it would say otherwise.
+ */
 import assert from "node:assert/strict";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";

@@ -1,5 +1,6 @@
 /**
- * Every family against transformers, for any backend: logits, and greedy ids with and without the cache.
+ * Every family against transformers, for any backend: logits, and greedy ids
+ * with and without the cache.
  *
  * @module
  */
@@ -16,7 +17,10 @@ interface FamilyGolden {
   readonly smallest_top2_margin: number;
 }
 
-/** Folders of `tests/fixtures/tiny`; those whose names have a dot reach single options, see `make_goldens.py`. */
+/**
+ * Folders of `tests/fixtures/tiny`; those whose names have a dot reach single
+ * options, see `make_goldens.py`.
+ */
 export const FAMILY_FOLDERS: readonly string[] = [...Deno.readDirSync(fixture("tiny"))]
   .filter(({ isDirectory }) => isDirectory).map(({ name }) => name).sort();
 

@@ -71,7 +71,8 @@ Deno.test("generate() ends at an end-of-text id with no text, unless told to ign
   const golden = readJson<{ prompt_ids: number[]; greedy_ids: number[] }>("tiny/gpt2/golden.json");
   const [eos] = model.config.eosIds;
   assert.equal(eos, 2);
-  // A penalty below 1 or above makes id 2 come up at some point of some seed; the golden text has none.
+  // A penalty below 1 or above makes id 2 come up at some point of some seed;
+  // the golden text has none.
   for (let seed = 0;; seed++) {
     const options = { temperature: 2, topK: 0, seed, maxNewTokens: 100 };
     const all = idsOf(await items(model, golden.prompt_ids, { ...options, ignoreEos: true }));
@@ -168,7 +169,8 @@ Deno.test("generate() ends with an error when the model is disposed of under way
 });
 
 Deno.test("generate() with the cache equals generate() without it, within the window, for any prompt before it", async () => {
-  // The prompt that ran before leaves cache entries that may be taken over, at whatever place the two part.
+  // The prompt that ran before leaves cache entries that may be taken over, at
+  // whatever place the two part.
   await using model = await loadModel(LEARNED, { device: "js" });
   await fc.assert(
     fc.asyncProperty(

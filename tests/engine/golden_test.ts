@@ -28,7 +28,8 @@ Deno.test("the demo gives PyTorch's logits and 600 greedy ids, past its window",
 Deno.test("the demo without the cache draws PyTorch's ids where the window begins to slide", async () => {
   await using model = await loadModel(DEMO, { device: "js" });
   const { prompt, F16 } = readJson<DemoGolden>("demo/golden.json");
-  // Without a cache an id follows from the ids before it alone, so the golden's own beginning is as good a prompt.
+  // Without a cache an id follows from the ids before it alone, so the golden's own
+  // beginning is as good a prompt.
   const known = 505;
   const ids = [...model.tokenizer.encode(prompt), ...F16.greedy_kv_off.slice(0, known)];
   assert.deepEqual(

@@ -1,6 +1,7 @@
 /**
- * The whole road against PyTorch, for any backend: logits, greedy ids with and without the cache, past the window, every storage
- * dtype, LabCore's models from the export and from the trainer's own checkpoint.
+ * The whole road against PyTorch, for any backend: logits, greedy ids with and without the
+ * cache, past the window, every storage dtype, LabCore's models from the export and from the
+ * trainer's own checkpoint.
  *
  * @module
  */

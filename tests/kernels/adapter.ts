@@ -1,6 +1,9 @@
 import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
 
-/** Whether a file's tests of the GPU are to be ignored, which is said aloud: there is no adapter, and none is required. */
+/**
+ * Whether a file's tests of the GPU are to be ignored, which is said aloud: there is no
+ * adapter, and none is required.
+ */
 export async function ignoreWithoutAdapter(file: string): Promise<boolean> {
   const ignore = await probeWebGpu() === null && Deno.env.get("WGSLM_REQUIRE_WEBGPU") !== "1";
   if (ignore) {

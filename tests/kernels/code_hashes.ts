@@ -1,8 +1,10 @@
 /**
- * Hashes of all code that the engine generates: the bytes of every WASM module and the text of every WGSL shader that the
- * passes of a model are made of. What packs and uploads weights is left out.
+ * Hashes of all code that the engine generates: the bytes of every WASM module and the
+ * text of every WGSL shader that the passes of a model are made of. What packs and
+ * uploads weights is left out.
  *
- * Two checkouts that print the same lines generate the same code: `deno run -A tests/kernels/code_hashes.ts`.
+ * Two checkouts that print the same lines generate the same code:
+ * `deno run -A tests/kernels/code_hashes.ts`.
  *
  * @module
  */
@@ -115,7 +117,10 @@ async function sha256(bytes: Uint8Array): Promise<string> {
 /** Tiles that a product of one row, or of many, can have. */
 const TILES = 8;
 
-/** A line for each tile that a GPU's tuner may choose, by choices that are put where it keeps its own. */
+/**
+ * A line for each tile that a GPU's tuner may choose, by choices that are
+ * put where it keeps its own.
+ */
 async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   const variant = { name: "tiles", options: { device: "webgpu" as const } };
   const gpu = { software: false, subgroups: true };

@@ -1,6 +1,6 @@
 /**
- * A GPU that compiles and computes nothing, put where WebGPU's is: shows which shaders a backend asks for on adapters that
- * this machine does not have.
+ * A GPU that compiles and computes nothing, put where WebGPU's is: shows which shaders a backend
+ * asks for on adapters that this machine does not have.
  *
  * @module
  */

@@ -241,7 +241,10 @@ Deno.test("Plan.run() gives a chunked pass the rows of the whole when the steps 
   );
 });
 
-/** Embedding, position, norm, projection and attention of a small block, for at most `most` rows at once. */
+/**
+ * Embedding, position, norm, projection and attention of a small block, for at
+ * most `most` rows at once.
+ */
 async function openBlock(
   seed: number,
   most: number,

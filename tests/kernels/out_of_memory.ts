@@ -1,4 +1,7 @@
-/** A program for a process of its own, whose room ends half a gigabyte on: what a backend says then, one line each, and that it goes on. */
+/**
+ * A program for a process of its own, whose room ends half a gigabyte on: what a backend says then,
+ * one line each, and that it goes on.
+ */
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 
 const ROOM_MIB = 512;

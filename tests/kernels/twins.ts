@@ -1,6 +1,6 @@
 /**
- * The tests that every backend passes: each operation against its typed-array form, at ragged shapes and with every option.
- * Those of embeddings and of the cache are in `twins_attention.ts`.
+ * The tests that every backend passes: each operation against its typed-array form, at ragged
+ * shapes and with every option. Those of embeddings and of the cache are in `twins_attention.ts`.
  *
  * @module
  */

@@ -1,5 +1,6 @@
 /**
- * The tests that every backend passes, part two: the operations at the beginning of a pass and around the cache.
+ * The tests that every backend passes, part two: the operations at the beginning of a
+ * pass and around the cache.
  *
  * @module
  */
@@ -32,7 +33,10 @@ interface EmbedCase {
   rows?: number;
 }
 
-/** A table of seeded numbers; repeating a page of them saves half a minute at a vocabulary of 50,257. */
+/**
+ * A table of seeded numbers; repeating a page of them saves half a minute at
+ * a vocabulary of 50,257.
+ */
 function seededTable(N: number, K: number, dtype: WeightDtype): Rows {
   const page = randomNumbers(Math.min(N * K, 65521), 3);
   const values = Float32Array.from({ length: N * K }, (_, i) => page[i % page.length]);

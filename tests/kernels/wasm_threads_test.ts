@@ -61,7 +61,10 @@ class Bench implements AsyncDisposable {
   }
 }
 
-/** word[item] = 3 · word[item] + 1, so that the order of entries shows; no two threads write the same. */
+/**
+ * word[item] = 3 · word[item] + 1, so that the order of entries shows; no
+ * two threads write the same.
+ */
 const step3 = (m: ModuleBuilder): Kernel =>
   defineKernel(m, 1, (f, [words], { begin, end }) => {
     const at = f.local("i32");
@@ -356,7 +359,10 @@ function coarseNumbers(count: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => (i * 37 % 251 - 125) / 64);
 }
 
-/** Every number of a weight comes through a product with one of a few inputs set: here the first, the last and one between. */
+/**
+ * Every number of a weight comes through a product with one of a few inputs set: here the first,
+ * the last and one between.
+ */
 async function rowsThrough(backend: Backend, weight: Weight): Promise<Float32Array> {
   const [N, K] = weight.shape;
   const inputs = inputsOf(K);

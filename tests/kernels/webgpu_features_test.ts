@@ -1,4 +1,6 @@
-/** What the WebGPU backend asks of a device: features by trying, and no more than every device has. */
+/**
+ * What the WebGPU backend asks of a device: features by trying, and no more than every device has.
+ */
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";

@@ -1,4 +1,7 @@
-/** A device that is really out of memory: only where the processor plays it, for its room can be bounded. */
+/**
+ * A device that is really out of memory: only where the processor plays it, for
+ * its room can be bounded.
+ */
 import assert from "node:assert/strict";
 import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";

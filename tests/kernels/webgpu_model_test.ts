@@ -42,7 +42,10 @@ for (const software of [false, true]) {
   });
 }
 
-/** A product of a norm's result, which another norm then overwrites: only so may the first go into its product. */
+/**
+ * A product of a norm's result, which another norm then overwrites: only so may the
+ * first go into its product.
+ */
 async function normedProducts(
   backend: Backend,
   T: number,
@@ -127,7 +130,8 @@ Deno.test({
     assert.deepEqual(others, []);
     const kept = JSON.parse(await Deno.readTextFile(file));
     assert.equal(kept.adapter, "A card");
-    // As if the tile that sums in another order than those that are taken unmeasured had been the fastest.
+    // As if the tile that sums in another order than those that are taken
+    // unmeasured had been the fastest.
     for (const key of Object.keys(kept.choices)) {
       kept.choices[key] = TILES[key.endsWith("one") ? "one" : "many"].length - 1;
     }

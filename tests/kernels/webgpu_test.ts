@@ -85,7 +85,10 @@ async function headPlan(backend: Backend): Promise<{ plan: Plan; ids: Tensor }> 
   return { plan, ids };
 }
 
-/** A decoder of `layers` layers like GPT-2's, over one row and `slots` of cache, up to the id that is drawn. */
+/**
+ * A decoder of `layers` layers like GPT-2's, over one row and `slots` of cache, up
+ * to the id that is drawn.
+ */
 async function decoderPlan(backend: Backend, layers: number, slots: number) {
   const [V, C, H, F] = [65, 64, 4, 128];
   const weight = (N: number, K: number) =>
@@ -136,7 +139,8 @@ async function decoderPlan(backend: Backend, layers: number, slots: number) {
 gpuTest(
   "run() takes at most 7 dispatches a layer and 4 more when a block is GPT-2's",
   async (backend) => {
-    // One workgroup has the scores of a short cache; a long one is shared out, and its parts are put together.
+    // One workgroup has the scores of a short cache; a long one is shared out, and
+    // its parts are put together.
     for (const [slots, perLayer] of [[128, 6], [700, 7]]) {
       const { plan, step, drawn } = await decoderPlan(backend, 3, slots);
       using spy = new Spy().on(GPUComputePassEncoder, "dispatchWorkgroups");

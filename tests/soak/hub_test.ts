@@ -1,4 +1,7 @@
-/** One cache for two programs: what Python's huggingface_hub writes is read here, and what is written here Python reads. */
+/**
+ * One cache for two programs: what Python's huggingface_hub writes is read here, and what is
+ * written here Python reads.
+ */
 import assert from "node:assert/strict";
 import { pause } from "../../engine/hub/client.ts";
 import { type HubVisit, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";

@@ -11,7 +11,8 @@ Deno.test("loadModel() 150 times over leaves nothing tracked and resident memory
     assert.equal(model.memory.current, 0);
     resident.push(Deno.memoryUsage().rss);
   }
-  // Each load is about 2 MB of weights: 100 that stayed would be 200 MB. The collector takes its time with the first ones.
+  // Each load is about 2 MB of weights: 100 that stayed would be 200 MB. The collector takes its
+  // time with the first ones.
   const grown = resident[149] - resident[49];
   assert.ok(grown < 60e6, `grew by ${grown} bytes over 100 loads`);
 });

@@ -1,6 +1,7 @@
 /**
- * Damaged files of every format that is read. A mutant ends in what its own rules allow or in `CheckpointError`: no other error, no
- * hang, nothing read beyond the file, no buffer larger than it.
+ * Damaged files of every format that is read. A mutant ends in what its own rules
+ * allow or in `CheckpointError`: no other error, no hang, nothing read beyond the
+ * file, no buffer larger than it.
  */
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
@@ -20,7 +21,10 @@ const MUTANTS = 4000;
 /** Draws of one mutant: the n-th number below a bound. */
 type Draw = (n: number, below: number) => number;
 
-/** A few bytes changed within a range, mostly into what the format is made of; now and then the end is torn off. */
+/**
+ * A few bytes changed within a range, mostly into what the format is made of; now and
+ * then the end is torn off.
+ */
 function mutate(file: Uint8Array, draw: Draw, end: number, alphabet: string): Uint8Array {
   const letters = new TextEncoder().encode(alphabet);
   const bytes = file.slice();
@@ -79,7 +83,10 @@ function inMemory(bytes: Uint8Array): ByteSource {
   };
 }
 
-/** Reads every tensor in small pieces; it must have the bytes that its shape takes. A checksum of each. */
+/**
+ * Reads every tensor in small pieces; it must have the bytes that its shape
+ * takes. A checksum of each.
+ */
 async function readAll(
   tensors: ReadonlyMap<string, StoredTensor>,
   size: number,
@@ -109,7 +116,10 @@ Deno.test("readSafetensorsHeader() withstands mutants", async () => {
   });
 });
 
-/** Where data.pkl lies in a checkpoint of PyTorch, which writes it first, and where its checksum stands. */
+/**
+ * Where data.pkl lies in a checkpoint of PyTorch, which writes it first, and
+ * where its checksum stands.
+ */
 function pickleOf(file: Uint8Array): { begin: number; end: number; checksums: number[] } {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const begin = 30 + view.getUint16(26, true) + view.getUint16(28, true);

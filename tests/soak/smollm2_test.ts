@@ -1,6 +1,7 @@
 /**
- * A real language model against transformers: SmolLM2-135M-Instruct in BF16, whose folder `tests/real/get_smollm2.sh` makes and
- * WGSLM_SMOLLM2 names. On the best CPU backend; minutes where that is typed arrays.
+ * A real language model against transformers: SmolLM2-135M-Instruct in BF16, whose folder
+ * `tests/real/get_smollm2.sh` makes and WGSLM_SMOLLM2 names. On the best CPU backend; minutes
+ * where that is typed arrays.
  */
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";

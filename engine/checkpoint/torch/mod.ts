@@ -1,8 +1,10 @@
 /**
- * PyTorch's checkpoints (`.pt`, `.pth`, `.ckpt`, `pytorch_model.bin`), read lazily: what `torch.save` writes from version 1.6 on.
+ * PyTorch's checkpoints (`.pt`, `.pth`, `.ckpt`, `pytorch_model.bin`), read lazily: what
+ * `torch.save` writes from version 1.6 on.
  *
- * A zip archive: `data.pkl` tells of the tensors, `data/0`, `data/1` … hold their bytes. The pickle is read as data and nothing of
- * it is run; tensors that are not of the model, as an optimizer's, cost no more than their lines in it.
+ * A zip archive: `data.pkl` tells of the tensors, `data/0`, `data/1` … hold their bytes. The pickle
+ * is read as data and nothing of it is run; tensors that are not of the model, as an optimizer's,
+ * cost no more than their lines in it.
  *
  * @module
  */
@@ -34,7 +36,10 @@ export interface TorchContents {
   readonly config?: TorchConfig;
   /** LabCore's record of the tokenizer, where there is one. */
   readonly tokenizer?: Record<string, unknown>;
-  /** The name of the data set in nanoGPT's training configuration, under which its vocabulary is kept. */
+  /**
+   * The name of the data set in nanoGPT's training configuration, under
+   * which its vocabulary is kept.
+   */
   readonly dataset?: string;
   /** What was left out, a sentence each. */
   readonly notes: readonly string[];
@@ -46,7 +51,10 @@ export interface TorchConfig {
   readonly kind: "labcore" | "nanogpt";
   /** Plain values alone. */
   readonly record: Record<string, unknown>;
-  /** Found by its keys in an object that a trainer named freely: a config.json beside the file knows better. */
+  /**
+   * Found by its keys in an object that a trainer named freely: a config.json
+   * beside the file knows better.
+   */
   readonly guessed?: true;
 }
 
@@ -64,7 +72,10 @@ const CONFIGS = [
   { key: "model_args", kind: "nanogpt" },
 ] as const;
 
-/** Components that wrappers of modules put into a tensor's name: torch.compile, FSDP, activation checkpoints. */
+/**
+ * Components that wrappers of modules put into a tensor's name: torch.compile,
+ * FSDP, activation checkpoints.
+ */
 const WRAPPERS = new Set([
   "_orig_mod",
   "_fsdp_wrapped_module",
@@ -72,13 +83,18 @@ const WRAPPERS = new Set([
   "_checkpoint_wrapped_module",
 ]);
 
-/** Largest data.pkl that is read, in bytes. It has no tensors' bytes in it: some 100 bytes a tensor. */
+/**
+ * Largest data.pkl that is read, in bytes. It has no tensors' bytes in it: some 100 bytes a tensor.
+ */
 const MAX_PICKLE_BYTES = 2 ** 28;
 
 /** The newest version of the archive that PyTorch knows. */
 const MAX_VERSION = 10;
 
-/** Bounds of a record of plain data: how deep, and how many values and characters, counted as often as they are named. */
+/**
+ * Bounds of a record of plain data: how deep, and how many values and characters, counted as
+ * often as they are named.
+ */
 const MAX_DEPTH = 8;
 const MAX_RECORD = 2 ** 21;
 
@@ -93,7 +109,8 @@ type Fail = (expected: string) => never;
 
 /**
  * Reads a checkpoint's directory and pickle.
- * @throws {CheckpointError} when it is torn, of another form, holds something else than data, or has no tensors by name.
+ * @throws {CheckpointError} when it is torn, of another form, holds something else than data,
+ * or has no tensors by name.
  */
 export async function readTorch(source: ByteSource): Promise<TorchContents> {
   const fail: Fail = (expected) => {
@@ -132,7 +149,10 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
   };
 }
 
-/** The configuration under a trainer's key for it, or an object anywhere at the root that has GPTConfig's keys. */
+/**
+ * The configuration under a trainer's key for it, or an object anywhere at the root
+ * that has GPTConfig's keys.
+ */
 function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfig | undefined {
   for (const { key, kind } of CONFIGS) {
     const dict = plainDict(root.get(key));
@@ -171,7 +191,8 @@ async function openArchive(source: ByteSource, fail: Fail): Promise<Archive> {
   const root = pickles[0].slice(0, -"data.pkl".length);
   if ([...members.keys()].some((name) => /^[^/]+\/(constants\.pkl$|code\/)/.test(name))) {
     throw new CheckpointError(
-      `Cannot open "${source.name}": it is a TorchScript archive, which holds a program; save the state dict: torch.save(model.state_dict(), path)`,
+      `Cannot open "${source.name}": it is a TorchScript archive, which holds a program; ` +
+        "save the state dict: torch.save(model.state_dict(), path)",
     );
   }
   const pickle = members.get(pickles[0])!;
@@ -201,7 +222,8 @@ function refuseOther(name: string, head: Uint8Array, fail: Fail): never {
   const old = text.slice(0, 32).includes("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19");
   if (old || text.slice(257, 262) === "ustar") {
     throw new CheckpointError(
-      `Cannot open "${name}": it has the form that PyTorch wrote before version 1.6; save it again with a newer one: torch.save(torch.load(path), path)`,
+      `Cannot open "${name}": it has the form that PyTorch wrote before version 1.6; ` +
+        "save it again with a newer one: torch.save(torch.load(path), path)",
     );
   }
   return fail("a checkpoint that torch.save wrote (a zip archive), got another kind of file");
@@ -248,7 +270,10 @@ function isTensor(value: unknown): value is TorchTensor | Opaque {
 
 type Named = readonly [name: string, tensor: TorchTensor];
 
-/** The tensors of a state dict by their plain names. Other values, such as the extra state of modules, are passed over. */
+/**
+ * The tensors of a state dict by their plain names. Other values, such as the extra state of
+ * modules, are passed over.
+ */
 function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[] {
   const named: Named[] = [];
   for (const [name, value] of state) {
@@ -294,7 +319,10 @@ function isModel(named: readonly Named[]): boolean {
   return named.some(([name]) => gpt2.test(name) || llama.test(name));
 }
 
-/** Without the count of averaged models that torch.optim.swa_utils.AveragedModel keeps beside the average. */
+/**
+ * Without the count of averaged models that torch.optim.swa_utils.AveragedModel
+ * keeps beside the average.
+ */
 function withoutAverage(
   tensors: ReadonlyMap<string, TorchTensor>,
   notes: string[],
@@ -322,7 +350,10 @@ function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
   return tensors;
 }
 
-/** A name as the model itself has it: without the components that wrappers add, and without DataParallel's in front. */
+/**
+ * A name as the model itself has it: without the components that wrappers add, and without
+ * DataParallel's in front.
+ */
 function withoutWrappers(name: string): string {
   const parts = name.split(".").filter((part) => !WRAPPERS.has(part));
   let first = 0;
@@ -367,7 +398,8 @@ class Placing {
     const unit = STORED[spellingOf(storage.type) ?? "U8"].bytes;
     if (storage.count * unit !== member.size) {
       return fail(
-        `to have a storage of ${storage.count} times ${unit} bytes, got ${member.size} in data/${storage.key}`,
+        `to have a storage of ${storage.count} times ${unit} bytes, ` +
+          `got ${member.size} in data/${storage.key}`,
       );
     }
     const start = await this.#start(member);

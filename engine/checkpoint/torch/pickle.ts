@@ -1,12 +1,14 @@
 /**
- * Python's pickle, read as data: the machine of https://docs.python.org/3/library/pickletools.html without the powers.
+ * Python's pickle, read as data: the machine of
+ * https://docs.python.org/3/library/pickletools.html without the powers.
  *
- * A pickle is a program for a small stack machine, which may name any function of Python and call it. Here a name is looked up in
- * a table of constructors that make plain values, and nowhere else. An object of a class that a trainer wrote is kept as its
- * attributes; any other name is refused.
+ * A pickle is a program for a small stack machine, which may name any function of Python and call
+ * it. Here a name is looked up in a table of constructors that make plain values, and nowhere else.
+ * An object of a class that a trainer wrote is kept as its attributes; any other name is refused.
  *
- * dict → Map, list → array, tuple → frozen array, set → Set, int → number (bigint past 2^53), bytes → Uint8Array, None → null.
- * Time and memory grow with the pickle's length and no faster: values that are named twice are shared.
+ * dict → Map, list → array, tuple → frozen array, set → Set, int → number (bigint past 2^53), bytes
+ * → Uint8Array, None → null. Time and memory grow with the pickle's length and no faster: values
+ * that are named twice are shared.
  *
  * @module
  */
@@ -33,7 +35,10 @@ export interface PickleOptions {
   persistent(id: unknown, machine: Machine): unknown;
 }
 
-/** Most instructions that are followed. A tensor takes about 30, and the largest value of one takes some 200 bytes here. */
+/**
+ * Most instructions that are followed. A tensor takes about 30, and the largest value of one
+ * takes some 200 bytes here.
+ */
 const MAX_INSTRUCTIONS = 2 ** 22;
 
 /** Longest integer, in bytes: what a checkpoint has are seeds and states of 128 bits. */
@@ -44,7 +49,8 @@ const MAX_PROTOCOL = 5;
 
 /**
  * Reads a pickle.
- * @throws {CheckpointError} when it is damaged, or asks for what is not data; names the file and the byte of the pickle.
+ * @throws {CheckpointError} when it is damaged, or asks for what is not data; names the file
+ * and the byte of the pickle.
  */
 export function unpickle(bytes: Uint8Array, options: PickleOptions): unknown {
   return new Unpickler(bytes, options).load();
@@ -220,7 +226,8 @@ class Unpickler implements Machine {
         const module = this.#line();
         return this.#push(this.#global(module, this.#line()));
       }
-      case 0x69: { // INST, a class of Python 2 and its making in one; no name of the table is such a class
+      // INST, a class of Python 2 and its making in one; no name of the table is such a class
+      case 0x69: {
         const module = this.#line();
         const { name } = this.#global(module, this.#line());
         return this.#refuse(`its pickle makes ${name} in a way of Python 2`);
@@ -244,7 +251,8 @@ class Unpickler implements Machine {
       case 0x51: // BINPERSID
         return this.#push(this.#options.persistent(this.#pop(), this));
     }
-    // Left out on purpose: protocol 0 (PyTorch cannot write it), classes of Python 2, registered extensions, buffers from outside.
+    // Left out on purpose: protocol 0 (PyTorch cannot write it), classes of Python 2, registered
+    // extensions, buffers from outside.
     const hex = code.toString(16).padStart(2, "0");
     this.fail(`an instruction of pickle, got 0x${hex}, which is none or not for data`);
   }
@@ -348,7 +356,10 @@ class Unpickler implements Machine {
     build(made, state, this);
   }
 
-  /** A frame tells how much may be read ahead. It is not needed here, and held against the bytes that there are. */
+  /**
+   * A frame tells how much may be read ahead. It is not needed here, and held against
+   * the bytes that there are.
+   */
   #frame(): void {
     const length = this.#natural(8);
     if (this.#at < this.#frameEnd) this.fail("frames that do not lie in each other");

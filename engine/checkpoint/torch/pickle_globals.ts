@@ -1,6 +1,7 @@
 /**
- * The names of Python that a checkpoint may ask for, and the plain value that each makes: what PyTorch's own `weights_only` loader
- * lets through, and what trainers keep beside their tensors. A name that is not here is refused; none is ever looked up elsewhere.
+ * The names of Python that a checkpoint may ask for, and the plain value that each makes: what
+ * PyTorch's own `weights_only` loader lets through, and what trainers keep beside their tensors. A
+ * name that is not here is refused; none is ever looked up elsewhere.
  *
  * @module
  */
@@ -49,21 +50,30 @@ const STORAGES: Readonly<Record<string, string>> = {
 /** What may be named in a checkpoint, though no tensor of it is read. */
 const OTHER_DTYPES =
   "complex32 complex64 complex128 bcomplex32 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu " +
-  "float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8 bits2x4 bits4x2 per_tensor_affine " +
-  "per_tensor_symmetric per_channel_affine per_channel_symmetric per_channel_affine_float_qparams";
+  "float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8 bits2x4 bits4x2 " +
+  "per_tensor_affine per_tensor_symmetric per_channel_affine per_channel_symmetric " +
+  "per_channel_affine_float_qparams";
 const OTHER_STORAGES =
-  "ComplexFloatStorage ComplexDoubleStorage QInt8Storage QUInt8Storage QInt32Storage QUInt4x2Storage QUInt2x4Storage";
+  "ComplexFloatStorage ComplexDoubleStorage QInt8Storage QUInt8Storage QInt32Storage " +
+  "QUInt4x2Storage QUInt2x4Storage";
 const OTHER_TENSORS =
-  "_rebuild_sparse_tensor _rebuild_sparse_csr_tensor _rebuild_qtensor _rebuild_nested_tensor _rebuild_wrapper_subclass " +
-  "_rebuild_meta_tensor_no_storage _rebuild_device_tensor_from_numpy _rebuild_device_tensor_from_cpu_tensor";
+  "_rebuild_sparse_tensor _rebuild_sparse_csr_tensor _rebuild_qtensor _rebuild_nested_tensor " +
+  "_rebuild_wrapper_subclass _rebuild_meta_tensor_no_storage _rebuild_device_tensor_from_numpy " +
+  "_rebuild_device_tensor_from_cpu_tensor";
 
 /** The bytes of tensors, in a member of the archive. */
 export class TorchStorage {
-  /** Pairs a storage's class with the name of its member and its number of elements: of bytes, where the class has no dtype. */
+  /**
+   * Pairs a storage's class with the name of its member and its number of elements: of bytes,
+   * where the class has no dtype.
+   */
   constructor(readonly type: PickleGlobal, readonly key: string, readonly count: number) {}
 }
 
-/** A tensor as the pickle tells of it. Its parts are checked when the tensor is wanted, which an optimizer's never is. */
+/**
+ * A tensor as the pickle tells of it. Its parts are checked when the tensor is wanted, which
+ * an optimizer's never is.
+ */
 export class TorchTensor {
   /** Keeps the arguments of PyTorch's `_rebuild_tensor` functions. */
   constructor(
@@ -83,7 +93,9 @@ export function spellingOf({ name }: PickleGlobal): string | undefined {
   return spellings.get(name);
 }
 
-/** The name that a pickle asks for, under whichever of its names: modules have moved over the years. */
+/**
+ * The name that a pickle asks for, under whichever of its names: modules have moved over the years.
+ */
 export function findGlobal(name: string): PickleGlobal | undefined {
   const known = globals.get(
     name
@@ -99,32 +111,36 @@ export function findGlobal(name: string): PickleGlobal | undefined {
 }
 
 /**
- * Packages whose names are data only if the table has them: PyTorch, NumPy and Python's standard library
- * (`sys.stdlib_module_names` of Python 3.14 and what earlier versions had beside it).
+ * Packages whose names are data only if the table has them: PyTorch, NumPy and Python's standard
+ * library (`sys.stdlib_module_names` of Python 3.14 and what earlier versions had beside it).
  */
 const CLOSED_PACKAGES = new Set(
   ("torch numpy pip setuptools pkg_resources " +
-    "abc aifc annotationlib antigravity argparse array ast asynchat asyncio asyncore " +
-    "atexit audioop base64 bdb binascii bisect builtins bz2 calendar cgi cgitb chunk cmath cmd code codecs codeop " +
-    "collections colorsys compileall compression concurrent configparser contextlib contextvars copy copyreg crypt csv " +
-    "ctypes curses cPickle dataclasses datetime dbm decimal difflib dis distutils doctest email encodings ensurepip enum " +
-    "errno faulthandler fcntl filecmp fileinput fnmatch formatter fractions ftplib functools gc genericpath getopt getpass " +
-    "gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr imp importlib inspect io ipaddress " +
-    "itertools json keyword lib2to3 linecache locale logging lzma mailbox mailcap marshal math mimetypes mmap modulefinder " +
-    "msilib msvcrt multiprocessing netrc nis nntplib nt ntpath nturl2path numbers opcode operator optparse os ossaudiodev " +
-    "pathlib pdb pickle pickletools pipes pkgutil platform plistlib poplib posix posixpath pprint profile pstats pty pwd " +
-    "py_compile pyclbr pydoc pydoc_data pyexpat queue quopri random re readline reprlib resource rlcompleter runpy sched " +
-    "secrets select selectors shelve shlex shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 " +
-    "sre_compile sre_constants sre_parse ssl stat statistics string stringprep struct subprocess sunau symtable sys " +
-    "sysconfig syslog tabnanny tarfile telnetlib tempfile termios test textwrap this threading time timeit tkinter token " +
-    "tokenize tomllib trace traceback tracemalloc tty turtle turtledemo types typing unicodedata unittest urllib urllib2 uu " +
-    "uuid venv warnings wave weakref webbrowser winreg winsound wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport zlib " +
-    "zoneinfo").split(" "),
+    "abc aifc annotationlib antigravity argparse array ast asynchat asyncio asyncore atexit " +
+    "audioop base64 bdb binascii bisect builtins bz2 calendar cgi cgitb chunk cmath cmd code " +
+    "codecs codeop collections colorsys compileall compression concurrent configparser " +
+    "contextlib contextvars copy copyreg crypt csv ctypes curses cPickle dataclasses datetime " +
+    "dbm decimal difflib dis distutils doctest email encodings ensurepip enum errno faulthandler " +
+    "fcntl filecmp fileinput fnmatch formatter fractions ftplib functools gc genericpath getopt " +
+    "getpass gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr " +
+    "imp importlib inspect io ipaddress itertools json keyword lib2to3 linecache locale logging " +
+    "lzma mailbox mailcap marshal math mimetypes mmap modulefinder msilib msvcrt multiprocessing " +
+    "netrc nis nntplib nt ntpath nturl2path numbers opcode operator optparse os ossaudiodev " +
+    "pathlib pdb pickle pickletools pipes pkgutil platform plistlib poplib posix posixpath " +
+    "pprint profile pstats pty pwd py_compile pyclbr pydoc pydoc_data pyexpat queue quopri " +
+    "random re readline reprlib resource rlcompleter runpy sched secrets select selectors shelve " +
+    "shlex shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 sre_compile " +
+    "sre_constants sre_parse ssl stat statistics string stringprep struct subprocess sunau " +
+    "symtable sys sysconfig syslog tabnanny tarfile telnetlib tempfile termios test textwrap " +
+    "this threading time timeit tkinter token tokenize tomllib trace traceback tracemalloc tty " +
+    "turtle turtledemo types typing unicodedata unittest urllib urllib2 uu uuid venv warnings " +
+    "wave weakref webbrowser winreg winsound wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport " +
+    "zlib zoneinfo").split(" "),
 );
 
 /**
- * A class of a trainer's own code or library, which makes an object whose state is kept as data. Python spells classes with a
- * capital letter; a function, which a pickle would call, is refused.
+ * A class of a trainer's own code or library, which makes an object whose state is kept as data.
+ * Python spells classes with a capital letter; a function, which a pickle would call, is refused.
  */
 function foreignName(name: string): PickleGlobal | undefined {
   const [, root] = /^(\w+)[\w.]*\._*[A-Z]\w*$/.exec(name) ?? [];
@@ -151,7 +167,10 @@ function foreignClass(name: string): Constructor {
   };
 }
 
-/** Makes the storage that a persistent id points to: ("storage", class, key, location, number of elements). */
+/**
+ * Makes the storage that a persistent id points to: ("storage", class, key,
+ * location, number of elements).
+ */
 export function persistentStorage(id: unknown, machine: Machine): TorchStorage {
   if (!isTuple(id) || id.length !== 5 || id[0] !== "storage") {
     return machine.fail("a persistent id of a storage");
@@ -257,7 +276,8 @@ add("builtins.list", { make: ([items], machine) => copyOf(items, machine) });
 const dict = ([items]: readonly unknown[], machine: Machine) => dictOf(items, machine);
 add("builtins.dict", { make: dict });
 add("collections.Counter", { make: dict });
-// State dicts have attributes (`_metadata`, the versions of the modules), which say nothing of the tensors.
+// State dicts have attributes (`_metadata`, the versions of the modules), which
+// say nothing of the tensors.
 add("collections.OrderedDict", { make: dict, build: () => {} });
 add("collections.defaultdict", {
   make: ([factory = null], machine) =>
@@ -335,7 +355,8 @@ function latin1(value: unknown, encoding: unknown, machine: Machine): Uint8Array
   return bytes;
 }
 
-// NumPy's scalars, which are what a mean of losses is; of its arrays (states of generators) nothing is kept.
+// NumPy's scalars, which are what a mean of losses is; of its arrays (states of
+// generators) nothing is kept.
 add("numpy.ndarray");
 add("numpy.core.multiarray._reconstruct", {
   make: () => new Opaque("numpy.ndarray"),

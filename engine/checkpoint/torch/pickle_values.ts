@@ -7,7 +7,8 @@
 /** What a constructor may ask of the machine. */
 export interface Machine {
   /**
-   * Counts what a constructor copies. Two lines of a pickle could copy one list for ever, and a sound pickle copies each once.
+   * Counts what a constructor copies. Two lines of a pickle could copy one list for ever, and a
+   * sound pickle copies each once.
    * @throws {CheckpointError} when more was copied than the pickle has bytes.
    */
   spend(count: number): void;
@@ -44,8 +45,8 @@ export class Opaque {
 }
 
 /**
- * An object of a class outside the table, such as a trainer's configuration: its state as data. The class is never imported and
- * none of its code runs.
+ * An object of a class outside the table, such as a trainer's configuration: its state as data. The
+ * class is never imported and none of its code runs.
  */
 export class PickledObject {
   /** Attributes, and the items of a subclass of dict. */

@@ -1,5 +1,6 @@
 /**
- * Tensors whose bytes do not lie in the file as they are wanted: views that step through a storage, and big-endian numbers.
+ * Tensors whose bytes do not lie in the file as they are wanted: views that step through a
+ * storage, and big-endian numbers.
  *
  * @module
  */
@@ -19,7 +20,10 @@ export interface Layout {
   readonly bigEndian: boolean;
 }
 
-/** Whether the elements lie one after the other, in order. Between neighbours of which there is one alone, any step will do. */
+/**
+ * Whether the elements lie one after the other, in order. Between neighbours of which there is one
+ * alone, any step will do.
+ */
 export function isContiguous(shape: readonly number[], stride: readonly number[]): boolean {
   let step = 1;
   for (let d = shape.length - 1; d >= 0; d--) {
@@ -34,15 +38,20 @@ export function spanOf(shape: readonly number[], stride: readonly number[]): num
   return shape.reduce((span, extent, d) => span + (extent - 1) * stride[d], 1);
 }
 
-/** Views whose bytes are kept: two, which are compared with each other where they should be tied. */
+/**
+ * Views whose bytes are kept: two, which are compared with each other where they should be tied.
+ */
 const KEPT = 2;
 
-/** What the views of a file share: the bytes of those that are being read, or the reading of them, the oldest first. */
+/**
+ * What the views of a file share: the bytes of those that are being read, or the reading
+ * of them, the oldest first.
+ */
 export type ViewCache = Map<ViewSource, Promise<Uint8Array>>;
 
 /**
- * Gives a view's bytes row after row and little-endian. They are gathered when some are asked for, kept while they are read, and
- * let go at their end or when other views of the file are read.
+ * Gives a view's bytes row after row and little-endian. They are gathered when some are asked for,
+ * kept while they are read, and let go at their end or when other views of the file are read.
  */
 export class ViewSource implements ByteSource {
   readonly name: string;
@@ -58,7 +67,8 @@ export class ViewSource implements ByteSource {
     const end = offset + into.length;
     if (end > this.size) {
       throw new CheckpointError(
-        `Cannot read "${this.name}": expected ${into.length} bytes at ${offset} of a tensor of ${this.size}`,
+        `Cannot read "${this.name}": expected ${into.length} bytes at ${offset} of a tensor of ` +
+          `${this.size}`,
       );
     }
     const { cache } = this;

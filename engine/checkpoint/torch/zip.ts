@@ -1,9 +1,10 @@
 /**
- * The directory of a zip archive whose members are stored as they are, as PyTorch writes them: the format's own text is PKWARE's
- * APPNOTE.TXT. Members of more than 4 GiB have their numbers in the format's zip64 records.
+ * The directory of a zip archive whose members are stored as they are, as PyTorch writes them:
+ * the format's own text is PKWARE's APPNOTE.TXT. Members of more than 4 GiB have their numbers in
+ * the format's zip64 records.
  *
- * The directory at the end of the file is read, and never a member that nobody asks for. Every number is held against the file
- * before it is used.
+ * The directory at the end of the file is read, and never a member that nobody asks for. Every
+ * number is held against the file before it is used.
  *
  * @module
  */
@@ -45,7 +46,10 @@ const IN_ZIP64 = 0xffffffff;
 /** Largest directory that is read: that of some million members. */
 const MAX_DIRECTORY_BYTES = 2 ** 27;
 
-/** The largest record that may stand between two members: checksum and sizes once more, for who writes without looking back. */
+/**
+ * The largest record that may stand between two members: checksum and sizes once more, for who
+ * writes without looking back.
+ */
 const MAX_DESCRIPTOR_BYTES = 24;
 
 /** Whether a file begins as an archive with members does. */
@@ -56,7 +60,8 @@ export function isZip(head: Uint8Array): boolean {
 /**
  * Reads the directory of an archive.
  * @returns its members by name, in the order of the directory.
- * @throws {CheckpointError} when the file is torn, is no zip archive, or its numbers contradict each other.
+ * @throws {CheckpointError} when the file is torn, is no zip archive, or its
+ * numbers contradict each other.
  */
 export async function readZip(source: ByteSource): Promise<Map<string, ZipMember>> {
   const fail = (expected: string): never => {
@@ -79,7 +84,8 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipMember
   if (entries.length !== count) {
     fail(`${count} members in the directory, got ${entries.length}`);
   }
-  // By the place in the file, so that no two lie over each other and the last ends before the directory.
+  // By the place in the file, so that no two lie over each other and the last
+  // ends before the directory.
   const placed = entries.toSorted((a, b) => a.header - b.header);
   const limits = new Map<ZipMember, number>();
   for (const [i, member] of placed.entries()) {
@@ -99,7 +105,8 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipMember
 
 /**
  * Finds where a member's bytes begin, which its own header tells.
- * @throws {CheckpointError} when that header is damaged or another's, or the bytes are compressed or encrypted.
+ * @throws {CheckpointError} when that header is damaged or another's, or the bytes are
+ * compressed or encrypted.
  */
 export async function locateMember(source: ByteSource, member: ZipMember): Promise<number> {
   const fail = (expected: string): never => {
@@ -123,7 +130,8 @@ export async function locateMember(source: ByteSource, member: ZipMember): Promi
   if (decodeName(rest.subarray(0, nameBytes)) !== member.name) {
     fail(`the header of "${member.name}"`);
   }
-  // PyTorch pads with an extra field, so that the bytes begin on a round number: a wrong length would move all of them.
+  // PyTorch pads with an extra field, so that the bytes begin on a round number: a wrong
+  // length would move all of them.
   if (!extraFields(rest.subarray(nameBytes))) fail(`whole extra fields of "${member.name}"`);
   return member.header + dataStart;
 }
@@ -229,7 +237,10 @@ function readEntry(
   return { member: { name, header, size, packed, crc32, limit: begin }, end };
 }
 
-/** The extra fields of a member by their number; none where they do not fill their place to the byte. */
+/**
+ * The extra fields of a member by their number; none where they do not fill
+ * their place to the byte.
+ */
 function extraFields(bytes: Uint8Array): Map<number, Uint8Array> | undefined {
   const view = viewOf(bytes);
   const fields = new Map<number, Uint8Array>();

@@ -1,9 +1,10 @@
 /**
  * The WGSL forms of attention; `mod.ts` has the formula and the shapes.
  *
- * Many rows: each lane has a query and walks over the keys that its workgroup sees, a few at a time, with a running maximum and sum
- * (Dao, FlashAttention-2, 2023). One row: the keys are shared out among workgroups, each of which serves all query heads of a
- * key/value head, so that keys and values are read once; what they leave is then put together.
+ * Many rows: each lane has a query and walks over the keys that its workgroup sees, a few at a
+ * time, with a running maximum and sum (Dao, FlashAttention-2, 2023). One row: the keys are shared
+ * out among workgroups, each of which serves all query heads of a key/value head, so that keys and
+ * values are read once; what they leave is then put together.
  *
  * `run` and `index_of` in the shaders come from `PRELUDE` in `wgsl/shader.ts`.
  *
@@ -51,7 +52,10 @@ function firstWgsl(window: number | undefined): string {
   return `fn first_of(end: u32) -> u32 { return ${first}; }`;
 }
 
-/** Declares q, k or v, and how a group of four of its numbers is read: as a vector where D allows, else with zeros past D. */
+/**
+ * Declares q, k or v, and how a group of four of its numbers is read: as a vector where D
+ * allows, else with zeros past D.
+ */
 function loadWgsl(name: string, binding: number, D: number): string {
   const whole = D % 4 === 0;
   const declare = `@group(1) @binding(${binding}) var<storage, read> ${name}: array<${
@@ -97,14 +101,18 @@ function attentionManyGroups(
 }
 
 /**
- * Keys that a lane takes at a time: one new maximum, and one turn of the sums, for all of them. What is written out for each key and
- * row grows with the head, and compilers need more than twice the time for twice the text.
+ * Keys that a lane takes at a time: one new maximum, and one turn of the sums, for all of them.
+ * What is written out for each key and row grows with the head, and compilers need more than twice
+ * the time for twice the text.
  */
 function keysAtATime({ D, queries }: AttentionManyWgsl): number {
   return D * queries <= 64 ? 2 : 1;
 }
 
-/** Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named vectors: no array, no barrier. */
+/**
+ * Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named
+ * vectors: no array, no barrier.
+ */
 export function attentionManyWgsl(constants: AttentionManyWgsl): Shader {
   const { H, G, D, S, lanes, queries, options: { window } } = constants;
   const vectors = Math.ceil(D / 4);
@@ -203,7 +211,10 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: 0 };
 }
 
-/** Query heads that a workgroup takes at a time, of those that share keys and values: each needs registers and workgroup memory. */
+/**
+ * Query heads that a workgroup takes at a time, of those that share keys and values: each needs
+ * registers and workgroup memory.
+ */
 const MAX_HEADS = 16;
 
 /** Bytes of workgroup memory that every device has. */
@@ -214,7 +225,10 @@ function headsAtOnce({ H, G }: AttentionWgsl): number {
   return Math.ceil(heads / Math.ceil(heads / MAX_HEADS));
 }
 
-/** Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every query head that it takes. */
+/**
+ * Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every
+ * query head that it takes.
+ */
 export function keysAtOnce(constants: AttentionWgsl): number {
   const { lanes } = constants;
   const rest = WORKGROUP_BYTES - (16 + 4) * lanes; // after `shares` and `totals`
@@ -228,7 +242,10 @@ function splitsOf(constants: AttentionWgsl, visible: number): number {
   return Math.ceil(visible / keysAtOnce(constants));
 }
 
-/** Sums of the lanes that had the same numbers of a head, for query head r; nothing where each lane has its own. */
+/**
+ * Sums of the lanes that had the same numbers of a head, for query head r; nothing
+ * where each lane has its own.
+ */
 function gatherWgsl(r: number, wide: number, slices: number): string {
   if (slices === 1) return "";
   return /* wgsl */ `
@@ -245,8 +262,8 @@ function gatherWgsl(r: number, wide: number, slices: number): string {
 }
 
 /**
- * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and behind them the greatest score and
- * the total, of the keys that a workgroup had.
+ * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and
+ * behind them the greatest score and the total, of the keys that a workgroup had.
  */
 export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): Shader {
   const { H, G, D, S, lanes } = constants;
@@ -255,7 +272,8 @@ export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): Shad
   const vectors = Math.ceil(D / 4);
   // Keys whose scores a lane makes side by side: what it reads of a query serves all of them.
   const beside = Math.min(4, Math.ceil(keys / lanes));
-  // Lanes that stand side by side have a head's numbers by fours; if there are more, they share out the keys.
+  // Lanes that stand side by side have a head's numbers by fours; if there are more,
+  // they share out the keys.
   const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
   const slices = lanes / wide;
   const each = (line: (r: number) => string) => linesWgsl(heads, line);
@@ -358,7 +376,10 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: workgroupBytes(memory) };
 }
 
-/** Puts together what the workgroups of one row left; one workgroup a head. Operands: 0 y, 1 the table. */
+/**
+ * Puts together what the workgroups of one row left; one workgroup a head.
+ * Operands: 0 y, 1 the table.
+ */
 export function attentionReduceWgsl(constants: AttentionWgsl): Shader {
   const { H, D, lanes, options: { window } } = constants;
   const keys = keysAtOnce(constants);

@@ -31,8 +31,8 @@ export interface WriteKvWgsl extends WriteKvShape {
 export type WriteKvPart = "q" | "kv" | "qkv";
 
 /**
- * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table, which would be nine operands. Eight are
- * what every device can bind.
+ * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table,
+ * which would be nine operands. Eight are what every device can bind.
  */
 function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
   return table && qNorm?.bias && kNorm?.bias ? ["q", "kv"] : ["qkv"];
@@ -78,8 +78,8 @@ interface HeadNorm {
 }
 
 /**
- * How a head of `name` (q or k) is read, as `at_<name>(index within the head, start of the head, its number, mean, 1/deviation)`, and
- * the lines that find the two.
+ * How a head of `name` (q or k) is read, as `at_<name>(index within the head, start of the head,
+ * its number, mean, 1/deviation)`, and the lines that find the two.
  */
 function headWgsl(
   name: "q" | "k",
@@ -136,9 +136,10 @@ fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, positi
 }
 
 /**
- * The WGSL form: one workgroup for each head of each row, queries, then keys, then values. Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table,
- * 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'; a part has those that it needs.
- * `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: one workgroup for each head of each row, queries, then keys, then values.
+ * Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table, 5 and 6 weight and bias of the queries' norm, 7
+ * and 8 of the keys'; a part has those that it needs. `run` and `index_of` come from
+ * `PRELUDE` in `wgsl/shader.ts`.
  */
 export function writeKvWgsl(constants: WriteKvWgsl): Shader {
   const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
@@ -208,7 +209,10 @@ ${mainWgsl(lanes)} {
   return { ...stats, wgsl };
 }
 
-/** Whether a norm is over the whole row is told by its weight, of which a shader's constants keep the extents. */
+/**
+ * Whether a norm is over the whole row is told by its weight, of which a shader's
+ * constants keep the extents.
+ */
 function normOf(norm: Norm<unknown> | undefined, D: number, heads: number): HeadNorm {
   const shape = (norm?.weight as { shape?: readonly number[] } | undefined)?.shape;
   return { norm, wholeRow: shape !== undefined && shape[0] !== D, heads };

@@ -1,9 +1,9 @@
 /**
  * The WASM form of the matrix product; `mod.ts` has the formula and the shapes.
  *
- * The weight is in panels of 16 outputs, which `formats/panels.ts` draws. Many rows are bound by multiply-adds:
- * a panel is a work item, and passes through the cache once (`wasm_rows.ts`). A single row is bound by memory
- * (`wasm_row.ts`). Two or three rows go one by one.
+ * The weight is in panels of 16 outputs, which `formats/panels.ts` draws. Many rows are bound by
+ * multiply-adds: a panel is a work item, and passes through the cache once (`wasm_rows.ts`). A
+ * single row is bound by memory (`wasm_row.ts`). Two or three rows go one by one.
  *
  * @module
  */

@@ -1,5 +1,6 @@
 /**
- * What follows the sums of a matrix product in its WASM form: bias, activation, gate and the rest, and the store.
+ * What follows the sums of a matrix product in its WASM form: bias, activation, gate and
+ * the rest, and the store.
  *
  * @module
  */
@@ -48,8 +49,8 @@ export interface Places extends Pick<Corner, "ofRow" | "column"> {
 }
 
 /**
- * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. Functions have many constants, which take as long to
- * make as they do themselves: here once for all vectors.
+ * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. Functions have
+ * many constants, which take as long to make as they do themselves: here once for all vectors.
  */
 export function storeTileWasm(
   m: ModuleBuilder,
@@ -99,7 +100,10 @@ function finish(
   if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));
 }
 
-/** The epilogue of four outputs: their sums, y, bias, gate, and the outputs that are left from there. */
+/**
+ * The epilogue of four outputs: their sums, y, bias, gate, and the outputs
+ * that are left from there.
+ */
 export type Store = Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">;
 
 export function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {

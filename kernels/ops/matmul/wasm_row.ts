@@ -1,8 +1,10 @@
 /**
- * The WASM form of the matrix product under one row, which is what decoding is made of; `wasm.ts` has that of many rows.
+ * The WASM form of the matrix product under one row, which is what decoding is made of;
+ * `wasm.ts` has that of many rows.
  *
- * Each number of the weight is used once, so that memory is the limit. It answers eight streams faster than four, and long ones
- * faster than short ones: so the parts of two panels are read side by side, and a number of x is spread once for both.
+ * Each number of the weight is used once, so that memory is the limit. It answers eight streams
+ * faster than four, and long ones faster than short ones: so the parts of two panels are read side
+ * by side, and a number of x is spread once for both.
  *
  * @module
  */
@@ -20,12 +22,18 @@ const STEP = 4;
 /** Vectors of four outputs that a panel has. */
 const VECTORS = PANEL_COLUMNS / 4;
 
-/** Items of `matmulRowWasm`: pairs of panels, one of each half of the weight's, so that reading goes on from item to item. */
+/**
+ * Items of `matmulRowWasm`: pairs of panels, one of each half of the weight's, so that reading
+ * goes on from item to item.
+ */
 export function rowItems(N: number): number {
   return Math.ceil(N / (2 * PANEL_COLUMNS));
 }
 
-/** The kernel of runs of one row: addresses of y, x, weight, bias and gate, and one for which it has no use. */
+/**
+ * The kernel of runs of one row: addresses of y, x, weight, bias and gate, and one
+ * for which it has no use.
+ */
 export function matmulRowWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -57,8 +65,8 @@ export function matmulRowWasm(
 }
 
 /**
- * One row by some panels side by side, so many panels behind the first: y, x, weight, bias, gate at the first one's, and the outputs
- * that are left from there.
+ * One row by some panels side by side, so many panels behind the first: y, x, weight, bias, gate at
+ * the first one's, and the outputs that are left from there.
  */
 export function panelsWasm(
   m: ModuleBuilder,
@@ -89,8 +97,8 @@ export function panelsWasm(
 
       const reader = wasm.reader(f, [N, K], bases);
       const { streams, length } = reader;
-      // Loaded weights lack a factor: x is scaled by its root and the sums by the root again, so that no
-      // product falls below F32's least number.
+      // Loaded weights lack a factor: x is scaled by its root and the sums by the root again, so
+      // that no product falls below F32's least number.
       const root = Math.sqrt(reader.unit);
       const scaled = (v: Value<"v128">) => root === 1 ? v : f32x4.mul(v, f32x4.splat(root));
 
@@ -113,7 +121,8 @@ export function panelsWasm(
         }
         reader.advance(STEP);
       });
-      // x and the panels are at the end of the first stream now, and what is left follows the last one.
+      // x and the panels are at the end of the first stream now, and what is
+      // left follows the last one.
       const last = streams - 1;
       for (let k = 0; k < K - streams * length; k++) {
         multiply(last, k, scaled(v128.load32Splat(x, 4 * (last * length + k))));

@@ -1,11 +1,13 @@
 /**
- * The WASM form of the matrix product under many rows: 5 rows by 8 outputs at a time, and 4 by 8 where fives do not come out even.
+ * The WASM form of the matrix product under many rows: 5 rows by 8 outputs at a time, and 4 by 8
+ * where fives do not come out even.
  *
- * A multiply-add takes four cycles, and a processor begins two in each: with eight sums, what comes late is never made up for. Ten
- * leave room for two vectors of x. So rows are packed first, where a vector holds one input of four of them.
+ * A multiply-add takes four cycles, and a processor begins two in each: with eight sums, what comes
+ * late is never made up for. Ten leave room for two vectors of x. So rows are packed first, where a
+ * vector holds one input of four of them.
  *
- * An engine without guard pages (Deno's V8) tests each access, which costs as much as a multiply-add: hence numbers of x are spread
- * by shuffles, where a load could do it as well.
+ * An engine without guard pages (Deno's V8) tests each access, which costs as much as a
+ * multiply-add: hence numbers of x are spread by shuffles, where a load could do it as well.
  *
  * @module
  */
@@ -48,7 +50,10 @@ export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): numbe
   return packedBytes(shape) + (FORMATS[shape.dtype].wasm.widen ? shape.K * LINE : 0);
 }
 
-/** How many rows go into tiles of five: all rows are in as few tiles as can be, of which as many as can be have four. */
+/**
+ * How many rows go into tiles of five: all rows are in as few tiles as can be, of which as
+ * many as can be have four.
+ */
 function inFives(f: FunctionBuilder, rows: Local<"i32">): Local<"i32"> {
   const [tiles, missing] = [0, 1].map(() => f.local("i32"));
   f.set(tiles, i32.divU(i32.add(rows, 4), 5));
@@ -72,7 +77,10 @@ export function packWasm(
   });
 }
 
-/** Packs tiles of so many rows: of four inputs each a vector of the first four rows, and one of the fifth. */
+/**
+ * Packs tiles of so many rows: of four inputs each a vector of the first four
+ * rows, and one of the fifth.
+ */
 function packTilesWasm(
   m: ModuleBuilder,
   K: number,
@@ -113,7 +121,10 @@ function packTilesWasm(
   });
 }
 
-/** How the next panel is fetched while one is multiplied: a look at each turn, slowly on, so that the processor runs ahead of it. */
+/**
+ * How the next panel is fetched while one is multiplied: a look at each turn, slowly on, so that
+ * the processor runs ahead of it.
+ */
 interface Ahead {
   /** Where a tile looks first: in the panel that was last fetched, or behind it. */
   readonly next: Global;
@@ -123,7 +134,10 @@ interface Ahead {
   readonly kept: Global;
 }
 
-/** How to fetch F32 panels under up to T rows: the last tile's looks end with the panel, for behind it memory may end. */
+/**
+ * How to fetch F32 panels under up to T rows: the last tile's looks end with the panel, for
+ * behind it memory may end.
+ */
 export function aheadOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Ahead {
   const panelBytes = K * LINE;
   const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS);
@@ -138,7 +152,10 @@ export function aheadOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">)
   };
 }
 
-/** Addresses of y, packed rows, weight, bias and gate; the outputs that are left from there, and the rows. */
+/**
+ * Addresses of y, packed rows, weight, bias and gate; the outputs that are left
+ * from there, and the rows.
+ */
 type Product = Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void">;
 
 /** All rows by a panel; the rows are a thread's scratch. */
@@ -183,8 +200,8 @@ export function rowsWasm(
 }
 
 /**
- * Reads an F32 panel that was not prefetched, one number of each line, so that it arrives at the speed of
- * memory. It stays where it is: `to` is `from`.
+ * Reads an F32 panel that was not prefetched, one number of each line, so that it arrives at the
+ * speed of memory. It stays where it is: `to` is `from`.
  */
 function readWasm(m: ModuleBuilder, K: number): PanelCopy {
   const kept = m.global();

@@ -19,9 +19,10 @@ import {
 } from "../../wgsl/shader.ts";
 
 /**
- * How a product is shared out. `flat` has no barrier: a lane has `rows` × `outputs` sums, its outputs `lanes` apart. `split` is for one
- * row: `outputs` lanes side by side, and `slices` of them share the inputs out and add up at the end. `shared` keeps tiles of x and
- * of the weight in workgroup memory: `tileT` rows × `tileN` outputs, of which a lane has `rows` × `outputs`.
+ * How a product is shared out. `flat` has no barrier: a lane has `rows` × `outputs` sums, its
+ * outputs `lanes` apart. `split` is for one row: `outputs` lanes side by side, and `slices` of them
+ * share the inputs out and add up at the end. `shared` keeps tiles of x and of the weight in
+ * workgroup memory: `tileT` rows × `tileN` outputs, of which a lane has `rows` × `outputs`.
  */
 export type Tile =
   | {
@@ -48,14 +49,20 @@ export interface MatmulWgsl {
   readonly options: MatmulOptions<unknown>;
   /** Outputs first … first + count, of a weight that does not fit one binding; default all. */
   readonly part?: { readonly first: number; readonly count: number };
-  /** A norm of x that is made on the way; for `flat` and `split` of one row, and at most `MAX_NORM_WIDTH` inputs. */
+  /**
+   * A norm of x that is made on the way; for `flat` and `split` of one row, and at most
+   * `MAX_NORM_WIDTH` inputs.
+   */
   readonly norm?: NormOptions<unknown>;
 }
 
 /** A normed row must fit workgroup memory beside the sums; 16 KiB is what every device has. */
 export const MAX_NORM_WIDTH = 3072;
 
-/** Tiles for one row, and for many, from which measuring chooses; the first of each is taken unmeasured. */
+/**
+ * Tiles for one row, and for many, from which measuring chooses; the first of
+ * each is taken unmeasured.
+ */
 export const TILES: Readonly<Record<"one" | "many", readonly Tile[]>> = {
   one: [
     { kind: "split", outputs: 32, slices: 8 },
@@ -74,8 +81,9 @@ export const TILES: Readonly<Record<"one" | "many", readonly Tile[]>> = {
 };
 
 /**
- * Tiles for a processor that plays the GPU: barriers are dear there, lanes beyond its vectors bring nothing, and each number that is
- * read costs as much as several sums. `normed` has the most outputs, since each workgroup norms the row anew.
+ * Tiles for a processor that plays the GPU: barriers are dear there, lanes beyond its vectors bring
+ * nothing, and each number that is read costs as much as several sums. `normed` has the most
+ * outputs, since each workgroup norms the row anew.
  */
 export const SOFTWARE_TILES: Readonly<Record<"one" | "normed" | "many", Tile>> = {
   one: { kind: "flat", lanes: 8, outputs: 8, rows: 1 },
@@ -95,7 +103,10 @@ export function matmulGroups(tile: Tile, count: number, rows: number): number {
   }
 }
 
-/** Each takes and gives a number `v`. Arguments of exp and tanh are bounded: a device may assume no infinity. */
+/**
+ * Each takes and gives a number `v`. Arguments of exp and tanh are bounded: a
+ * device may assume no infinity.
+ */
 const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
   relu: "select(v, 0.0, v < 0.0)",
   gelu: "0.5 * v * (1.0 + erf(v * 0.70710678))",
@@ -104,8 +115,8 @@ const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
 };
 
 /**
- * erf within 2e-7. Polynomials through Chebyshev nodes, fitted to erf(x) / x over x² in [0, 1] and to log(erfc(x)) over [1, 4];
- * from 4 on an F32 erf is 1.
+ * erf within 2e-7. Polynomials through Chebyshev nodes, fitted to erf(x) / x over x² in [0, 1] and
+ * to log(erfc(x)) over [1, 4]; from 4 on an F32 erf is 1.
  */
 const ERF_WGSL = /* wgsl */ `
 fn erf(x: f32) -> f32 {
@@ -127,7 +138,10 @@ fn capped(v: f32, cap: f32) -> f32 {
 }
 `;
 
-/** What stands between a sum `v` and its store, one line a step, in the order of the module's formula. */
+/**
+ * What stands between a sum `v` and its store, one line a step, in the order
+ * of the module's formula.
+ */
 function epilogueWgsl(options: MatmulOptions<unknown>): string {
   const { bias, activation, gate, scale = 1, softCap, residual = false } = options;
   const steps: string[] = [];
@@ -140,7 +154,10 @@ function epilogueWgsl(options: MatmulOptions<unknown>): string {
   return steps.join("\n  ");
 }
 
-/** How x is read in groups of four: as vectors where rows allow it, else number by number, with zeros past the end. */
+/**
+ * How x is read in groups of four: as vectors where rows allow it, else number by number,
+ * with zeros past the end.
+ */
 function loadXWgsl(K: number): string {
   if (K % 4 === 0) {
     return `@group(1) @binding(1) var<storage, read> x: array<vec4f>;
@@ -198,7 +215,10 @@ fn load_x(t: u32, k: u32) -> vec4f { return normed[k]; }`;
   return { wgsl, workgroupBytes: workgroupBytes([normed, sum]) };
 }
 
-/** No shared memory, no barrier but a norm's: each lane walks all of K for its sums, which are named, not indexed. */
+/**
+ * No shared memory, no barrier but a norm's: each lane walks all of K for its sums,
+ * which are named, not indexed.
+ */
 function flatBody(
   { lanes, outputs, rows }: Tile & { kind: "flat" },
   K: number,
@@ -206,7 +226,8 @@ function flatBody(
 ): string {
   const each = (line: (i: number, j: number) => string) =>
     linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
-  // Two groups of inputs a round: more loads are under way, and a processor asks once for both which lanes are alive.
+  // Two groups of inputs a round: more loads are under way, and a processor asks once for
+  // both which lanes are alive.
   const depth = Math.ceil(K / 4) % 2 === 0 ? 2 : 1;
   const multiply = (d: number) =>
     /* wgsl */ `{
@@ -259,7 +280,10 @@ function splitBody({ outputs, slices }: Tile & { kind: "split" }, normed: boolea
 /** Groups of four inputs that stand in workgroup memory at a time. */
 const DEPTH = 4;
 
-/** A tile of x and one of the weight go through workgroup memory, and each lane multiplies a small block out of them. */
+/**
+ * A tile of x and one of the weight go through workgroup memory, and each lane multiplies a
+ * small block out of them.
+ */
 function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }): string {
   const [wide, high] = [tileN / outputs, tileT / rows];
   const lanes = wide * high;
@@ -328,8 +352,9 @@ function bodyOf(
 }
 
 /**
- * The WGSL form. Operands: 0 y, 1 x, 2 weight in panels [⌈N/PANEL⌉][⌈K/4⌉][PANEL][4] with zeros where it ends, 3 bias, 4 gate,
- * 5 and 6 the weight and bias of a norm. `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form. Operands: 0 y, 1 x, 2 weight in panels [⌈N/PANEL⌉][⌈K/4⌉][PANEL][4] with zeros
+ * where it ends, 3 bias, 4 gate, 5 and 6 the weight and bias of a norm. `run` and `index_of` come
+ * from `PRELUDE` in `wgsl/shader.ts`.
  */
 export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): Shader {
   const { first, count } = part ?? { first: 0, count: N };

@@ -36,7 +36,10 @@ function threefryRoundsWgsl(): string {
   return lines.join("\n  ");
 }
 
-/** Functions of numbers alone: keys that order as floats do, a logarithm that is exact enough near 1, the noise. */
+/**
+ * Functions of numbers alone: keys that order as floats do, a logarithm that is exact
+ * enough near 1, the noise.
+ */
 function sampleMathWgsl(): string {
   return /* wgsl */ `
 // Floats in the order of their keys; both zeros have one key. Comparing integers asks no device what it makes of infinity.
@@ -76,7 +79,9 @@ fn gumbel(seed: vec2u, draw: u32, id: u32) -> f32 {
 `;
 }
 
-/** The thresholds, found by sums over the workgroup that every lane gets alike, two bits at a pass. */
+/**
+ * The thresholds, found by sums over the workgroup that every lane gets alike, two bits at a pass.
+ */
 function sampleThresholdsWgsl({ lanes, subgroups }: SampleWgsl): Shader {
   const count = sumOverLanesWgsl(lanes, { name: "count_over_lanes", type: "vec3u", subgroups });
   const mass = sumOverLanesWgsl(lanes, { name: "mass_over_lanes", type: "vec3f", subgroups });
@@ -127,7 +132,8 @@ fn top_p_key(lane: u32, least: u32, top_key: u32, p: f32) -> u32 {
 }
 
 /**
- * The WGSL form: one workgroup. Operands: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5 drawn, 6 keys (scratch, U32 [V]).
+ * The WGSL form: one workgroup. Operands: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5
+ * drawn, 6 keys (scratch, U32 [V]).
  */
 export function sampleWgsl(constants: SampleWgsl): Shader {
   const { V, R, lanes } = constants;

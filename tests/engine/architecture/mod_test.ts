@@ -16,7 +16,10 @@ const LABCORE: Config = {
 };
 const GPT2: Config = { model_type: "gpt2", vocab_size: 320, n_layer: 3, n_head: 4, n_embd: 64 };
 
-/** The record with the one value that differs between the layers of these families in place of the layers. */
+/**
+ * The record with the one value that differs between the layers of these
+ * families in place of the layers.
+ */
 function plain(config: Config) {
   const { layers, ...rest } = readArchitecture(config, "config.json");
   assert.equal(layers.length, rest.nLayer);

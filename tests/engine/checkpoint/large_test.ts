@@ -1,4 +1,7 @@
-/** Files that are larger than 32 bits can tell: sparse ones, which have holes in place of what nobody reads. */
+/**
+ * Files that are larger than 32 bits can tell: sparse ones, which have holes in
+ * place of what nobody reads.
+ */
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { bytesOf } from "../../../kernels/tensor.ts";
@@ -58,7 +61,10 @@ async function expectStraight(work: () => Promise<void>): Promise<void> {
 
 const VALUES = Float32Array.of(1.5, -2, 3e-3, 4e9, 5, -6);
 
-/** A header for tensors of so many bytes, one after the other; those of VALUES are F32, the others U8. */
+/**
+ * A header for tensors of so many bytes, one after the other; those of
+ * VALUES are F32, the others U8.
+ */
 function headerOf(tensors: readonly (readonly [name: string, bytes: number])[]) {
   let end = 0;
   const entries = tensors.map(([name, bytes]) => {
@@ -127,10 +133,16 @@ sparseTest(
   },
 );
 
-/** The folder within the archive; with a name as long, headers are padded by more than the zip64 numbers take. */
+/**
+ * The folder within the archive; with a name as long, headers are padded by more
+ * than the zip64 numbers take.
+ */
 const ROOT = "a-model-of-many-bytes";
 
-/** A member's own header with its sizes in a zip64 field, which takes the place of some of its padding. */
+/**
+ * A member's own header with its sizes in a zip64 field, which takes the
+ * place of some of its padding.
+ */
 function withLongSizes(header: Uint8Array, size: number): Uint8Array {
   const view = new DataView(header.buffer.slice(0));
   const [nameBytes, extraBytes] = [view.getUint16(26, true), view.getUint16(28, true)];

@@ -78,7 +78,8 @@ Deno.test("openCheckpoint() refuses a tensor that is in two shards", () =>
       name: "CheckpointError",
       message: /every tensor in one shard, got "a" in m-1\.safetensors and m-2\.safetensors/,
     });
-    // A shard that is damaged closes the ones before it: the sanitizer of Deno's tests sees to that.
+    // A shard that is damaged closes the ones before it: the sanitizer of
+    // Deno's tests sees to that.
     await Deno.writeTextFile(`${folder}/m-2.safetensors`, "torn");
     await assert.rejects(openCheckpoint(folder), { name: "CheckpointError", message: /m-2/ });
   }));

@@ -1,4 +1,7 @@
-/** What lies on the disk: names, links, parts of files, locks; several processes at once, and one that is killed. */
+/**
+ * What lies on the disk: names, links, parts of files, locks; several processes at
+ * once, and one that is killed.
+ */
 import assert from "node:assert/strict";
 import { pause } from "../../../engine/hub/client.ts";
 import {

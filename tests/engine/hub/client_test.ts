@@ -1,4 +1,6 @@
-/** What goes over the wire: the token, redirects, tries, and the sentences for what a hub refuses. */
+/**
+ * What goes over the wire: the token, redirects, tries, and the sentences for what a hub refuses.
+ */
 import assert from "node:assert/strict";
 import { pause } from "../../../engine/hub/client.ts";
 import {

@@ -1,4 +1,7 @@
-/** Which files of a repository are fetched, what the cache does without the network, and what is refused by its name or content. */
+/**
+ * Which files of a repository are fetched, what the cache does without the network, and what is
+ * refused by its name or content.
+ */
 import assert from "node:assert/strict";
 import { inventory, slowBody, someBytes, withHub } from "../../hub_server.ts";
 

@@ -1,4 +1,7 @@
-/** Work that a file asks for and that would not come to an end: each test here waits for the deadline, three seconds and a half. */
+/**
+ * Work that a file asks for and that would not come to an end: each test here waits for the
+ * deadline, three seconds and a half.
+ */
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { withinDeadline } from "../../../engine/tokenizer/deadline.ts";

@@ -1,4 +1,7 @@
-/** What lies beside a tokenizer.json or in its place, in the spellings of older and newer repositories. */
+/**
+ * What lies beside a tokenizer.json or in its place, in the spellings of
+ * older and newer repositories.
+ */
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { findTokenizer, loadTokenizer } from "../../../engine/tokenizer/load.ts";

@@ -304,7 +304,10 @@ Deno.test("loadTokenizer() loads or says what is wrong when any part is somethin
   }
 });
 
-/** Pre-tokenizers, a text, and the words that Hugging Face's documentation or its code gives, with | between. */
+/**
+ * Pre-tokenizers, a text, and the words that Hugging Face's documentation or its
+ * code gives, with | between.
+ */
 const SPLITS: readonly (readonly [Json, string, string])[] = [
   ...([
     ["Removed", "the|final|countdown"],

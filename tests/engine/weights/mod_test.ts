@@ -156,7 +156,10 @@ async function put(
 const refusesTiny = (tensors: Tensors, faults: RegExp, a = TINY): Promise<void> =>
   assert.rejects(put(a, tensors), { name: "CheckpointError", message: faults });
 
-/** The numbers [N, K] of a weight: what an identity is multiplied into, so that every sum has one term. */
+/**
+ * The numbers [N, K] of a weight: what an identity is multiplied into, so
+ * that every sum has one term.
+ */
 async function numbersOf(backend: Backend, weight: Weight): Promise<number[][]> {
   const [N, K] = weight.shape;
   const x = backend.tensor([K, K], "F32", "activations");
@@ -199,7 +202,9 @@ function rowsOf({ shape: [rows, length], data }: WrittenTensor): number[][] {
   return Array.from({ length: rows }, (_, r) => values.slice(r * length, (r + 1) * length));
 }
 
-/** Bytes of a model of this architecture: linear layers and tables in `bytes` each, vectors in F32. */
+/**
+ * Bytes of a model of this architecture: linear layers and tables in `bytes` each, vectors in F32.
+ */
 function expectedBytes(a: Architecture, bytes: number, positions: number): number {
   const table = a.rope ? 4 * positions * a.rope.rotaryDim : 0;
   return weightSpecs(specTree(a)).reduce(
@@ -471,7 +476,8 @@ Deno.test("randomWeights() has GPT-2's deviation and no number out of its range 
     fill(500, 500, bytesOf(values.subarray(50_000)));
     const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
     const square = values.reduce((sum, v) => sum + v * v, 0) / values.length;
-    // Within five standard errors; the fourth moment of a uniform distribution is 9/5 of its variance squared.
+    // Within five standard errors; the fourth moment of a uniform distribution is 9/5
+    // of its variance squared.
     const errors = 5 / Math.sqrt(values.length);
     assert.ok(Math.abs(mean) < 0.02 * errors, `mean ${mean}`);
     assert.ok(Math.abs(square / 0.02 ** 2 - 1) < Math.sqrt(4 / 5) * errors, `square ${square}`);

@@ -30,7 +30,8 @@ const NUMBERS = { F16: widenAll(ALL, "F16"), BF16: widenAll(ALL, "BF16") };
 
 for (const dtype of ["F16", "BF16"] as const) {
   const numbers = NUMBERS[dtype];
-  const nans = { F16: 2046, BF16: 254 }[dtype]; // patterns of all ones in the exponent and a fraction
+  // patterns of all ones in the exponent and a fraction
+  const nans = { F16: 2046, BF16: 254 }[dtype];
 
   Deno.test(`narrow() undoes widen() when ${dtype} is any of the 65536 patterns`, () => {
     const back = narrow(numbers, dtype);
@@ -47,7 +48,8 @@ for (const dtype of ["F16", "BF16"] as const) {
   });
 
   Deno.test(`narrow() takes the nearest, and the even of two, when ${dtype} stores any F32`, () => {
-    // Finite patterns of one sign stand in the order of their numbers, so a pattern's neighbours are ±1 away.
+    // Finite patterns of one sign stand in the order of their numbers, so a
+    // pattern's neighbours are ±1 away.
     const infinity = numbers.indexOf(Infinity);
     fc.assert(
       fc.property(fc.float({ noNaN: true, noDefaultInfinity: true }), (x) => {

@@ -130,7 +130,8 @@ Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are o
     topP: 1,
   });
   assert.deepEqual([...out], [-Infinity, 3, 2.5, 2, -Infinity]);
-  // Of the three that top-k leaves, 3 has a probability of over 1/2; of all five it has less, and 2.5 would stay.
+  // Of the three that top-k leaves, 3 has a probability of over 1/2; of all five it has
+  // less, and 2.5 would stay.
   const { out: both } = filtered([8, 6, 5, 4, -4], [0], {
     temperature: 2,
     repetitionPenalty: 4,
@@ -149,7 +150,10 @@ Deno.test("filterLogits() says so when a logit is not finite", () => {
   }
 });
 
-/** Logits on a grid of halves: F32 sums and quotients by powers of two are exact, and ties are frequent. */
+/**
+ * Logits on a grid of halves: F32 sums and quotients by powers of two are
+ * exact, and ties are frequent.
+ */
 const gridLogits = fc.array(fc.integer({ min: -20, max: 20 }).map((v) => v / 2), {
   minLength: 1,
   maxLength: 30,

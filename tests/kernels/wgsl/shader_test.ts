@@ -11,7 +11,10 @@ import { normWgsl } from "../../../kernels/ops/norm.ts";
 import { sampleWgsl } from "../../../kernels/ops/sample/wgsl.ts";
 import { type Shader, sumOverLanesWgsl } from "../../../kernels/wgsl/shader.ts";
 
-/** Bytes of an array's element in workgroup memory, by the table "Alignment and size" of the WGSL specification. */
+/**
+ * Bytes of an array's element in workgroup memory, by the table "Alignment and size"
+ * of the WGSL specification.
+ */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   f32: 4,
   u32: 4,

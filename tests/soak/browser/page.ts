@@ -1,5 +1,6 @@
 /**
- * What `browser_test.ts` has done in a page or its worker: the decoder on a backend there, and every shader compiled.
+ * What `browser_test.ts` has done in a page or its worker: the decoder on a backend there,
+ * and every shader compiled.
  *
  * @module
  */

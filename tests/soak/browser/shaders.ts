@@ -60,7 +60,8 @@ function shape(slots: number, chunk: number, config: Record<string, unknown>): S
 }
 
 /**
- * Records the passes of models in folders of the fixtures, of `SHAPES` in every dtype; the first model with every tile too, or measures the adapter.
+ * Records the passes of models in folders of the fixtures, of `SHAPES` in every dtype; the first
+ * model with every tile too, or measures the adapter.
  * @param software whether kernels are those for a processor that plays the GPU, or for a GPU.
  */
 export async function compileAll(
@@ -106,8 +107,9 @@ async function recordTiles(shapes: readonly Shape[]): Promise<void> {
 }
 
 /**
- * Watches what is compiled. Tint checks every shader as it is; a pipeline, which takes a software adapter a hundred times as long, is
- * made once for all shaders of the same bindings, shared memory and lanes, and stands in for the others: what is recorded is not run.
+ * Watches what is compiled. Tint checks every shader as it is; a pipeline, which takes a software
+ * adapter a hundred times as long, is made once for all shaders of the same bindings, shared memory
+ * and lanes, and stands in for the others: what is recorded is not run.
  */
 class Compilation implements Disposable {
   readonly #shaders = new Map<string, Promise<string[]>>();
@@ -166,7 +168,10 @@ async function messagesOf(module: GPUShaderModule, label?: string): Promise<stri
   );
 }
 
-/** All that a pipeline is refused by, once its shader is valid: bindings, memory that lanes share, and lanes. */
+/**
+ * All that a pipeline is refused by, once its shader is valid: bindings, memory
+ * that lanes share, and lanes.
+ */
 function borderOf(code: string): string {
   const shared = code.match(/var<workgroup>[^;]*;/g) ?? [];
   const constants = (code.match(/^const [^;]*;/gm) ?? []).filter((line) =>

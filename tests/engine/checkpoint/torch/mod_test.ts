@@ -438,7 +438,8 @@ Deno.test("readTorch() gives the same or a CheckpointError for any damage", asyn
           await bytesOf({ dtype, shape, byteLength, ...tensor }),
           await bytesOf(golden),
         ];
-        // A byte of a storage has no checksum that is looked at; in an expanded view it stands several times.
+        // A byte of a storage has no checksum that is looked at; in an expanded view
+        // it stands several times.
         const wrong = new Set([...actual].filter((byte, i) => byte !== expected[i]));
         assert.ok(wrong.size <= 1, `mutant ${mutant}: ${name} is wrong in more than byte ${at}`);
       }
