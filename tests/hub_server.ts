@@ -1,7 +1,10 @@
 /**
- * A server on this machine that answers as the Hugging Face hub does, by what was recorded of it: a
- * second host for large files, relative redirects for small ones, its headers, its errors. It keeps
- * every request, and can be told to misbehave.
+ * Mock Hugging Face hub: a local server with the hub's recorded headers, redirects and errors.
+ *
+ *     endpoint ─┬─▶ small file: relative redirect to /api/resolve-cache/…
+ *               └─▶ large file: redirect to a signed URL on the second server (storage)
+ *
+ * It records every request, and tests can replace its answers.
  *
  * @module
  */
@@ -14,35 +17,35 @@ import { inTempFolder } from "./safetensors.ts";
 
 /** A repository on the server. */
 export interface ServedRepository {
-  /** A folder, or files by their paths. */
+  /** A folder, or contents by path. */
   readonly files: string | Readonly<Record<string, string | Uint8Array>>;
   /** Default 40 times "a". */
   readonly commit?: string;
-  /** Branches and tags that are at the commit; default "main". */
+  /** Branches and tags that point to the commit; default "main". */
   readonly revisions?: readonly string[];
-  /** Which files lie on the second host; default the weights and what is over 1 MB. */
+  /** Which files are on the second host; default weights, and files over 1 MB. */
   readonly isLarge?: (path: string, size: number) => boolean;
-  /** The token without which it does not exist. */
+  /** The token that a private repository needs; without it the repository does not exist. */
   readonly token?: string;
-  /** Whether its terms have to be accepted first, which nobody did. */
+  /** Whether its terms must be accepted first; no token has accepted them. */
   readonly gated?: boolean;
-  /** The name that it has now; requests by the old one are redirected. */
+  /** Its new name; requests for the old name are redirected. */
   readonly renamedTo?: string;
 }
 
-/** A request as it came. */
+/** A received request. */
 export interface SeenRequest {
-  /** The endpoint, or the host that large files lie on. */
+  /** The endpoint, or the host of large files. */
   readonly host: "endpoint" | "storage";
   readonly method: string;
   /** With the query. */
   readonly path: string;
   readonly headers: Headers;
-  /** Bytes of the body that were handed out. */
+  /** Bytes of the response body that were sent. */
   sent: number;
 }
 
-/** Takes the place of an answer, where it gives one. */
+/** Replaces a response, unless it returns undefined. */
 export type Misbehaviour = (
   request: SeenRequest,
 ) => Response | undefined | Promise<Response | undefined>;
@@ -61,13 +64,13 @@ interface StoredRepository extends ServedRepository {
   readonly stored: ReadonlyMap<string, StoredFile>;
 }
 
-/** A running server; dispose of it with `await using`. */
+/** A running mock hub; dispose of it with `await using`. */
 export class HubServer implements AsyncDisposable {
-  /** What came, in order. */
+  /** All requests, in order. */
   readonly requests: SeenRequest[] = [];
-  /** Set it to change answers. */
+  /** Replaces responses; set by tests. */
   misbehave: Misbehaviour = () => undefined;
-  /** Set it to change bodies, such as to slow them down or to cut them. */
+  /** Changes bodies, such as to slow them down or cut them off; set by tests. */
   body: (bytes: Uint8Array<ArrayBuffer>, request: SeenRequest) => BodyInit = (bytes) => bytes;
   readonly #repositories = new Map<string, StoredRepository>();
   readonly #servers: Deno.HttpServer<Deno.NetAddr>[];
@@ -82,17 +85,17 @@ export class HubServer implements AsyncDisposable {
     );
   }
 
-  /** What HF_ENDPOINT is set to. */
+  /** URL for HF_ENDPOINT. */
   get url(): string {
     return `http://127.0.0.1:${this.#servers[0].addr.port}`;
   }
 
-  /** Where large files lie. */
+  /** URL of the host of large files. */
   get storageUrl(): string {
     return `http://127.0.0.1:${this.#servers[1].addr.port}`;
   }
 
-  /** Puts a repository on the server, or another one in its place. */
+  /** Adds or replaces a repository. */
   serve(name: string, served: ServedRepository): void {
     const { files, isLarge = isLargeByDefault } = served;
     const contents = typeof files === "string" ? readFolder(files) : Object.entries(files);
@@ -106,12 +109,12 @@ export class HubServer implements AsyncDisposable {
     this.#repositories.set(name, { ...served, commit, revisions, stored: new Map(stored) });
   }
 
-  /** Requests whose path has a text in it. */
+  /** Requests whose path contains a text. */
   seen(text: string): SeenRequest[] {
     return this.requests.filter(({ path }) => path.includes(text));
   }
 
-  /** The hash by which a file is named. */
+  /** Hash of a file: the name of its blob. */
   etag(name: string, path: string): string {
     const { large, sha1, sha256 } = this.#repositories.get(name)!.stored.get(path)!;
     return large ? sha256 : sha1;
@@ -156,7 +159,7 @@ export class HubServer implements AsyncDisposable {
     return this.#resolve(seen, name, repository, rest.slice(1).join("/"));
   }
 
-  /** As the hub: to strangers a private repository is like one that is not there. */
+  /** Without its token a private repository looks like a missing one, as on the hub. */
   #refuse({ headers }: SeenRequest, repository?: StoredRepository): Response | undefined {
     const [, token] = headers.get("authorization")?.match(/^Bearer (.+)$/) ?? [];
     if (token === "invalid") {
@@ -195,7 +198,7 @@ export class HubServer implements AsyncDisposable {
     const files = [...this.#repositories.get(name ?? "")?.stored.values() ?? []];
     const file = files.find((file) => file.sha256 === sha256);
     if (!file) return new Response("<Error>NoSuchKey</Error>", { status: 404 });
-    // Another value than the hash, and of the same form.
+    // Not the hash, but of the same form, as on the real host.
     return this.#ranged(seen, file.bytes, { etag: `"${"0".repeat(64)}"` });
   }
 
@@ -227,19 +230,19 @@ export class HubServer implements AsyncDisposable {
   }
 }
 
-/** A body that ends before its length, as when a connection tears. */
+/** A body that ends before its content-length, as when a connection breaks. */
 export function cutBody(bytes: Uint8Array<ArrayBuffer>, at: number, seen: SeenRequest): BodyInit {
   seen.sent = at;
   return new ReadableStream({
     async start(controller) {
       controller.enqueue(bytes.slice(0, at));
-      await new Promise((done) => setTimeout(done, 30)); // until it has arrived
+      await new Promise((done) => setTimeout(done, 30)); // until the bytes have arrived
       controller.close();
     },
   });
 }
 
-/** A body that comes in pieces, with a wait before each. */
+/** A body in pieces, with a delay of `ms` before each. */
 export function slowBody(bytes: Uint8Array<ArrayBuffer>, pieces: number, ms: number): BodyInit {
   const length = Math.ceil(bytes.length / pieces);
   let at = 0;
@@ -252,13 +255,13 @@ export function slowBody(bytes: Uint8Array<ArrayBuffer>, pieces: number, ms: num
   });
 }
 
-/** An answer in the hub's way of refusing. */
+/** An error response in the hub's form. */
 export function error(status: number, code?: string, message = "", headers = {}): Response {
   const all = { ...headers, ...code && { "x-error-code": code }, "x-error-message": message };
   return Response.json({ error: message }, { status, headers: all });
 }
 
-/** An answer that sends elsewhere. */
+/** A redirect. */
 export function redirect(status: number, location: string, headers = {}): Response {
   return new Response(null, { status, headers: { ...headers, location } });
 }
@@ -297,25 +300,22 @@ function readFolder(folder: string, prefix = ""): [string, Uint8Array][] {
   );
 }
 
-/** The token of the tests; no message may show it. */
+/** The token of the tests; no error message may contain it. */
 export const TOKEN = "hf_unspeakable";
 
-/**
- * A server, a cache that is empty at first, and an environment in which nothing else is set,
- * and no token to be found.
- */
-export class HubVisit {
+/** A mock hub, an empty cache, and an environment with these two and no token. */
+export class HubFixture {
   readonly env: Record<string, string>;
-  /** Waits that were asked for between tries, in milliseconds; none of them is really taken. */
+  /** Delays between tries in milliseconds; recorded, not waited for. */
   readonly waits: number[] = [];
-  /** Overrides of what is around a fetch. */
-  around: Partial<HubEnvironment> = {};
+  /** Overrides of the environment. */
+  overrides: Partial<HubEnvironment> = {};
 
   constructor(readonly server: HubServer, readonly cacheDir: string) {
     this.env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: cacheDir, HF_HOME: `${cacheDir}-home` };
   }
 
-  /** Fetches "owner/name" or another. */
+  /** Fetches a repository. */
   fetch(options: HubOptions = {}, repo = "owner/name"): Promise<string> {
     return fetchRepository(repo, options, {
       env: (name) => this.env[name],
@@ -324,11 +324,11 @@ export class HubVisit {
         if (ms > 0) this.waits.push(ms);
         return pause(1, signal);
       },
-      ...this.around,
+      ...this.overrides,
     });
   }
 
-  /** The message with which a fetch fails, which never shows a secret. */
+  /** The error message of a failed fetch; asserts that it contains no secret. */
   async refusal(options: HubOptions = {}, repo = "owner/name"): Promise<string> {
     try {
       await this.fetch(options, repo);
@@ -350,26 +350,26 @@ export class HubVisit {
   }
 }
 
-/** Runs a test with a server of its own and a cache of its own. */
+/** Runs a test with a new mock hub and a new cache. */
 export function withHub(
   repositories: ServedRepository | Readonly<Record<string, ServedRepository>>,
-  test: (visit: HubVisit) => Promise<void>,
+  test: (hub: HubFixture) => Promise<void>,
 ): Promise<void> {
   return inTempFolder(async (folder) => {
     const named = "files" in repositories ? { "owner/name": repositories } : repositories;
     await using server = new HubServer(named as Record<string, ServedRepository>);
-    await test(new HubVisit(server, `${folder}/hub`));
+    await test(new HubFixture(server, `${folder}/hub`));
   });
 }
 
-/** Bytes that differ from place to place. */
+/** Pseudo-random bytes. */
 export function someBytes(count: number, seed = 1): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(count);
   for (let i = 0, x = seed; i < count; i++) bytes[i] = (x = Math.imul(x, 48271) + 11) >>> 16;
   return bytes;
 }
 
-/** Every file, folder and link below a folder, with sizes, targets and times of change. */
+/** Every file, folder and link below a folder, with its size, target and modification time. */
 export function inventory(folder: string, prefix = ""): Record<string, string> {
   const found: Record<string, string> = {};
   for (const { name } of Deno.readDirSync(folder)) {

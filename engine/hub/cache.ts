@@ -4,11 +4,11 @@
  *     models--{owner}--{name}/
  *       blobs/{etag}                                       files by their hash
  *       snapshots/{commit}/{path} ──▶ ../../blobs/{etag}   links, one folder a commit
- *       refs/{revision}                                    commit a branch was last seen at
+ *       refs/{revision}                                    commit of a branch when last seen
  *     .locks/models--{owner}--{name}/{etag}.lock
  *
- * A file gets its name only when it is complete and its hash is right: a file with a name can be
- * used.
+ * A file gets its final name only after its size and hash were checked, so a file with a final name
+ * is complete.
  *
  * @module
  */
@@ -20,14 +20,14 @@ import { isCommit } from "./names.ts";
 
 const { createHash } = builtin("node:crypto")!; // Deno has it
 
-/** As https://bford.info/cachedir/ has it; backups leave such a folder out. */
+/** Cache directory tag (https://bford.info/cachedir/): backup programs skip a tagged folder. */
 const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
 # This file is a cache directory tag created by wgslm.
 # For information about cache directory tags, see:
 #\thttps://bford.info/cachedir/
 `;
 
-/** Bytes that are read at once to hash a part of a file. */
+/** Bytes per read while a partial file is hashed. */
 const CHUNK_BYTES = 1 << 20;
 
 /** The part of the cache that belongs to one repository. */
@@ -35,8 +35,8 @@ export class HubCache {
   readonly #repo: string;
 
   /**
-   * @param folder of the whole cache, which other repositories share.
-   * @param links whether a snapshot links to its blobs; if not, it copies them.
+   * @param folder folder of the whole cache, which all repositories share.
+   * @param links whether a snapshot links to its blobs; otherwise it copies them.
    */
   constructor(
     readonly folder: string,
@@ -65,8 +65,8 @@ export class HubCache {
   }
 
   /**
-   * Writes the commit of a branch or a tag, as Python does: without a newline, which Python would
-   * take for a part of it.
+   * Writes the commit of a branch or a tag. There is no newline: Python would read it as a part of
+   * the hash.
    */
   async writeRef(revision: string, commit: string): Promise<void> {
     const path = `${this.folder}/${this.#repo}/refs/${revision}`;
@@ -75,22 +75,20 @@ export class HubCache {
       await makeFolderOf(path);
       await replace(path, (temporary) => Deno.writeTextFile(temporary, commit));
     } catch {
-      // The cache may be read-only. The files can be used all the same; only --offline needs the
-      // ref.
+      // The cache may be read-only. The files are still usable: only --offline needs the ref.
     }
   }
 
-  /** Whether a snapshot has a file of the right size. */
+  /** Whether a snapshot has the file in its full size. */
   async has(commit: string, { path, size }: HubFile): Promise<boolean> {
     return await sizeOf(`${this.snapshot(commit)}/${path}`) === size;
   }
 
   /**
-   * Puts a file into a snapshot. One process at a time downloads a blob; others wait and then find
-   * it.
-   * @param download continues a partial blob up to its end.
-   * @param onBytes called with the number of bytes that were added; negative for discarded ones.
-   * @throws {WrongContent} If the blob's hash is not its name.
+   * Puts a file into a snapshot. One process at a time downloads a blob; the others wait for it.
+   * @param download appends the missing bytes to a partial blob.
+   * @param onBytes called with the number of bytes added; negative if bytes are discarded.
+   * @throws {WrongContent} If the blob's size or hash is wrong twice.
    */
   async ensure(
     commit: string,
@@ -115,7 +113,8 @@ export class HubCache {
   }
 
   /**
-   * The lock that Python takes too. The system releases it when the process ends, however it ends.
+   * Takes the lock that Python uses too. The system releases it when the process ends, even if it
+   * is killed.
    */
   async #lock(etag: string, signal?: AbortSignal): Promise<Disposable> {
     const path = `${this.folder}/.locks/${this.#repo}/${etag}.lock`;
@@ -123,7 +122,7 @@ export class HubCache {
     while (true) {
       signal?.throwIfAborted();
       const file = await openLock(path);
-      // Without locks in the file system, processes write the same bytes to the same places.
+      // Without locks in the file system, two processes write the same bytes at the same offsets.
       const held = await file.tryLock(true).catch(() => true);
       if (held && await isStillAt(file, path)) return file;
       file.close();
@@ -134,14 +133,14 @@ export class HubCache {
   async #link(path: string, { path: name, etag }: HubFile): Promise<void> {
     await makeFolderOf(path);
     const blob = this.#blob(etag);
-    // Relative, so that the cache can be moved.
+    // Relative: the cache can be moved.
     const target = `${"../".repeat(name.split("/").length + 1)}blobs/${etag}`;
     await replace(path, async (temporary) => {
       if (this.links) {
         try {
           return await Deno.symlink(target, temporary, { type: "file" });
         } catch {
-          // Windows without the right to link, or a file system without links
+          // Windows without permission to link, or a file system without links
         }
       }
       await Deno.copyFile(blob, temporary);
@@ -150,8 +149,8 @@ export class HubCache {
 }
 
 /**
- * Downloads a blob under a temporary name, and renames it once its hash is right. Wrong bytes are
- * downloaded once more, from the first.
+ * Downloads a blob under a temporary name and renames it after the hash check. A damaged blob is
+ * downloaded once more from its first byte.
  */
 async function fill(
   blob: string,
@@ -163,13 +162,13 @@ async function fill(
   const path = `${blob}.wgslm.incomplete`;
   try {
     using partial = await Partial.open(path, file, onBytes, signal);
-    for (let again = false;; again = true) {
+    for (let isRetry = false;; isRetry = true) {
       try {
         await download(partial);
         partial.check();
         break;
       } catch (error) {
-        if (!(error instanceof WrongContent) || again) throw error;
+        if (!(error instanceof WrongContent) || isRetry) throw error;
         await partial.restart();
       }
     }
@@ -180,12 +179,12 @@ async function fill(
   try {
     await Deno.rename(path, blob);
   } catch (error) {
-    // Without locks another process may have renamed it, with the same bytes.
+    // Without locks, another process may have renamed its copy first.
     if (await sizeOf(blob) !== file.size) throw error;
   }
 }
 
-/** A partial blob. It stays on disk if its process is killed, and the next one continues it. */
+/** A partial blob. It stays on disk if the process is killed, and the next process resumes it. */
 class Partial implements Sink, Disposable {
   #hash = createHash("sha256");
   #position = 0;
@@ -249,7 +248,7 @@ class Partial implements Sink, Disposable {
   #startHash(): void {
     const { etag, size } = this.file;
     this.#hash = createHash(etag.length === 64 ? "sha256" : "sha1");
-    if (etag.length !== 64) this.#hash.update(`blob ${size}\0`); // what git hashes
+    if (etag.length !== 64) this.#hash.update(`blob ${size}\0`); // git hashes this header too
   }
 
   #count(chunk: Uint8Array): void {
@@ -264,8 +263,8 @@ class Partial implements Sink, Disposable {
 }
 
 /**
- * The token that Python keeps in a file; "" if there is no such file.
- * @throws the error of the system, if the file cannot be read.
+ * The token in the file that Python keeps; "" if there is no such file.
+ * @throws {Error} The system's error, if the file cannot be read.
  */
 export async function readToken(path: string): Promise<string> {
   try {
@@ -276,13 +275,13 @@ export async function readToken(path: string): Promise<string> {
   }
 }
 
-/** Whether the system refused a file operation, in contrast to what a network refused. */
+/** Whether an error comes from a file operation, not from the network. */
 export function isSystemError(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof CheckpointError) return false;
   return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
 }
 
-/** Bytes of a file, links followed; undefined if there is no file. */
+/** Bytes of a file after following links; undefined if there is no file. */
 async function sizeOf(path: string): Promise<number | undefined> {
   try {
     const { isFile, size } = await Deno.stat(path);
@@ -298,14 +297,14 @@ async function makeFolderOf(path: string): Promise<void> {
   await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
 }
 
-/** Replaces what has a path in one step, so that no process finds half of it. */
+/** Writes a file and renames it to `path` in one step: no process sees half of it. */
 async function replace(path: string, make: (temporary: string) => Promise<void>): Promise<void> {
   const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
   try {
     await make(temporary);
     await Deno.rename(temporary, path);
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {}); // may not have come to be
+    await Deno.remove(temporary).catch(() => {}); // it may not exist
     throw error;
   }
 }
@@ -313,7 +312,7 @@ async function replace(path: string, make: (temporary: string) => Promise<void>)
 async function openLock(path: string): Promise<Deno.FsFile> {
   try {
     const file = await Deno.open(path, { read: true, write: true, createNew: true });
-    // As Python does, for other users of a shared cache; not every file system has such rights.
+    // Python's mode, for a cache shared between users; not every file system has modes.
     if (Deno.build.os !== "windows") await Deno.chmod(path, 0o664).catch(() => {});
     return file;
   } catch (error) {
@@ -323,10 +322,10 @@ async function openLock(path: string): Promise<Deno.FsFile> {
 }
 
 /**
- * Whether an open file is still the one at its path. Some versions of Python's filelock remove the
- * file, and a lock on a removed file guards nothing.
+ * Whether an open file is still the file at its path. Some versions of Python's filelock delete the
+ * lock file, and a lock on a deleted file excludes no other process.
  */
 async function isStillAt(file: Deno.FsFile, path: string): Promise<boolean> {
-  const there = await Deno.stat(path).catch(() => null);
-  return there !== null && there.ino === (await file.stat()).ino;
+  const current = await Deno.stat(path).catch(() => null);
+  return current !== null && current.ino === (await file.stat()).ino;
 }

@@ -1,6 +1,5 @@
 /**
- * HTTP client for the Hugging Face hub: listing, download, retries, and the sentence for each
- * refusal.
+ * HTTP client for the Hugging Face hub: listing, resumable download, retries, error messages.
  *
  * Redirects are followed by hand: large files are on other hosts, which must not get the token.
  *
@@ -9,26 +8,26 @@
 import { CheckpointError, messageOf } from "../errors.ts";
 import { isRecord } from "../json.ts";
 
-/** How long things may take, in milliseconds, and by whose clock. */
+/** Timeouts and delays in milliseconds, and the clock that measures them. */
 export interface HubTimes {
-  /** Before the second try; doubles from try to try. */
+  /** Delay before the second try; doubles with each further try. */
   readonly retryMs: number;
-  /** The longest wait that a hub may ask for. */
+  /** Longest delay that a hub may ask for; a longer one ends the download. */
   readonly maxWaitMs: number;
-  /** How long a connection may be silent. */
+  /** Longest time without a byte on a connection. */
   readonly stallMs: number;
-  /** Between two looks at a lock that another process holds. */
+  /** Delay between two attempts to take a lock that another process holds. */
   readonly pollMs: number;
-  /** Waits, until the signal if that comes first. @throws the signal's reason. */
+  /** Resolves after `ms`. @throws the signal's reason, if it aborts first. */
   readonly pause: (ms: number, signal?: AbortSignal) => Promise<void>;
 }
 
-/** What is asked, and of whom. */
+/** Address, credentials and repository of every request. */
 export interface HubTarget {
-  /** URL without a slash at its end. */
+  /** URL without a trailing slash. */
   readonly endpoint: string;
   readonly token?: string;
-  /** `owner/name`, or `name` for the oldest ones. */
+  /** `owner/name`; only `name` for the oldest repositories. */
   readonly repo: string;
   /** Branch, tag or commit. */
   readonly revision: string;
@@ -36,7 +35,7 @@ export interface HubTarget {
 
 /** A file of a repository. */
 export interface HubFile {
-  /** Within the repository, with slashes. */
+  /** Relative to the repository, separated by slashes. */
   readonly path: string;
   /** Bytes. */
   readonly size: number;
@@ -44,43 +43,43 @@ export interface HubFile {
   readonly etag: string;
 }
 
-/** Where the bytes of a file go. */
+/** Destination of a file's bytes. */
 export interface Sink {
-  /** How many bytes it has; a download goes on from there. */
+  /** Bytes received so far; a download resumes there. */
   readonly position: number;
   write(chunk: Uint8Array): Promise<void>;
-  /** Forgets what it has. */
+  /** Discards all bytes. */
   restart(): Promise<void>;
 }
 
-/** What came is not the file that the listing promised. */
+/** The received bytes are not the file that the listing describes. */
 export class WrongContent extends Error {}
 
-/** What may go better when it is tried again; `waitMs` where the hub says when. */
+/** A failure that a retry may cure; `waitMs` is the delay that the hub asks for, 0 if none. */
 class Transient extends Error {
   constructor(message: string, readonly advice: string, readonly waitMs = 0) {
     super(message);
   }
 }
 
-/** What has come of a file stays on the disk. */
-const RESUME = "run it again to go on from there";
+/** Advice after a broken download: the partial file stays on disk. */
+const RESUME = "run it again to resume";
 
 const TRIES = 5;
 const MAX_REDIRECTS = 10;
 const REDIRECTS = [301, 302, 303, 307, 308];
-/** Largest answer that is taken for a listing. */
+/** Largest listing that is read. */
 const MAX_LISTING_BYTES = 100_000_000;
 
-/** An answer and the connection that its body still comes over. */
+/** A response whose body is still arriving. */
 interface Answer {
   readonly response: Response;
   readonly stall: StallTimeout;
-  /** Whether the endpoint itself gave it, and no other host before it. */
-  readonly own: boolean;
+  /** Whether the endpoint sent it and no redirect went through another host. */
+  readonly isEndpoint: boolean;
 }
 
-/** Asks one hub about one repository. */
+/** Client for one repository on one hub. */
 export class HubClient {
   readonly #origin: string;
 
@@ -88,7 +87,7 @@ export class HubClient {
     this.#origin = new URL(target.endpoint).origin;
   }
 
-  /** An error about the repository; never with the token, or with a URL that is signed. */
+  /** An error about the repository, with the token and the signatures of URLs removed. */
   fail(message: string): CheckpointError {
     const { repo, token } = this.target;
     const shown = message.replace(/(https?:\/\/[^\s?#]*)[?#]\S*/g, "$1");
@@ -97,7 +96,7 @@ export class HubClient {
     );
   }
 
-  /** What the hub tells of a revision: its commit, and its files with their sizes and hashes. */
+  /** The listing of a revision as JSON: its commit, and its files with sizes and hashes. */
   listing(signal?: AbortSignal): Promise<Record<string, unknown>> {
     const { endpoint, repo, revision } = this.target;
     const url = `${endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}`;
@@ -117,22 +116,23 @@ export class HubClient {
         const value: unknown = JSON.parse(json);
         if (isRecord(value)) return value;
       } catch {
-        // said below
+        // reported below
       }
-      throw this.fail(`expected a listing in JSON from ${url}; is HF_ENDPOINT that of a hub?`);
+      throw this.fail(`expected a listing in JSON from ${url}; is HF_ENDPOINT the URL of a hub?`);
     });
   }
 
   /**
-   * Brings a file, from where the sink stands to its end.
-   * @throws {WrongContent} when its size is not the listing's.
+   * Downloads a file from the sink's position to its end.
+   * @throws {WrongContent} If its size differs from the listing's.
    */
   async download(file: HubFile, commit: string, sink: Sink, signal?: AbortSignal): Promise<void> {
     let furthest = sink.position;
     const attempt = async () => {
       if (sink.position < file.size) await this.#downloadRest(file, commit, sink, signal);
     };
-    // A server that only ever sends the same beginning is not waited for without end.
+    // Only new bytes reset the count of tries: a server that resends the same beginning must not
+    // keep the download alive forever.
     await this.#retry(signal, attempt, () => {
       if (sink.position <= furthest) return false;
       furthest = sink.position;
@@ -151,7 +151,7 @@ export class HubClient {
     const escaped = path.split("/").map(encodeURIComponent).join("/");
     const from = sink.position;
     const answer = await this.#get(`${endpoint}/${repo}/resolve/${commit}/${escaped}`, {
-      "accept-encoding": "identity", // a part of a compressed file could not be continued
+      "accept-encoding": "identity", // a range of a compressed file cannot be resumed
       ...from > 0 && { range: `bytes=${from}-` },
     }, signal);
     const { response } = answer;
@@ -164,7 +164,7 @@ export class HubClient {
     if (status !== 200 && !(status === 206 && from > 0)) throw await this.#refusal(answer, path);
     if ((headers.get("content-encoding") ?? "identity") !== "identity") {
       await response.body?.cancel();
-      throw this.fail(`expected "${path}" as it is, got it compressed; is there a proxy between?`);
+      throw this.fail(`expected "${path}" uncompressed, got it compressed; is a proxy in between?`);
     }
     const length = headers.get("content-length");
     if (status === 200 && length !== null && Number(length) !== size) {
@@ -186,7 +186,7 @@ export class HubClient {
     }
   }
 
-  /** Tries up to `TRIES` times; a try that `advanced` counts as the first. */
+  /** Tries up to `TRIES` times; a try after which `advanced()` is true counts as the first. */
   async #retry<T>(
     signal: AbortSignal | undefined,
     attempt: () => Promise<T>,
@@ -202,10 +202,10 @@ export class HubClient {
         const { message, advice, waitMs } = error;
         if (waitMs > maxWaitMs) {
           const seconds = Math.ceil(waitMs / 1000);
-          throw this.fail(`${message} and asks to wait ${seconds} s; try again after that`);
+          throw this.fail(`${message} and asks for a wait of ${seconds} s; try again after that`);
         }
         if (tries === TRIES) throw this.fail(`${message}, ${TRIES} times; ${advice}`);
-        // Spread, so that many clients that were refused together do not come back together.
+        // Random, so that clients that were refused together do not retry together.
         const wait = waitMs || retryMs * 2 ** (tries - 1) * (0.5 + Math.random());
         await pause(wait, signal);
       }
@@ -213,8 +213,8 @@ export class HubClient {
   }
 
   /**
-   * One GET with its redirects. Only the endpoint's origin gets the token, until a redirect leaves
-   * it.
+   * One GET with its redirects. Only the endpoint's origin gets the token, and only until the first
+   * redirect to another origin.
    */
   async #get(
     url: string,
@@ -224,11 +224,11 @@ export class HubClient {
     const { token } = this.target;
     const stall = new StallTimeout(this.times.stallMs, signal);
     let at = new URL(url);
-    let own = true;
+    let isEndpoint = true;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
-      own &&= at.origin === this.#origin;
+      isEndpoint &&= at.origin === this.#origin;
       const sent = new Headers({ ...headers });
-      if (token && own) sent.set("authorization", `Bearer ${token}`);
+      if (token && isEndpoint) sent.set("authorization", `Bearer ${token}`);
       let response: Response;
       try {
         response = await stall.for(fetch(at, {
@@ -242,12 +242,12 @@ export class HubClient {
         const { endpoint } = this.target;
         throw new Transient(
           `cannot reach ${
-            own ? endpoint : `${at.origin}, where ${endpoint} sends for the file`
+            isEndpoint ? endpoint : `${at.origin}, the host that ${endpoint} redirects to`
           } (${why})`,
-          "check the connection; --offline uses what is in the cache",
+          "check the connection; --offline uses the cache",
         );
       }
-      if (!REDIRECTS.includes(response.status)) return { response, stall, own };
+      if (!REDIRECTS.includes(response.status)) return { response, stall, isEndpoint };
       await response.body?.cancel();
       at = this.#follow(at, response.headers.get("location"));
     }
@@ -266,7 +266,7 @@ export class HubClient {
     );
   }
 
-  async *#body({ response, stall, own }: Answer): AsyncGenerator<Uint8Array> {
+  async *#body({ response, stall, isEndpoint }: Answer): AsyncGenerator<Uint8Array> {
     const reader = response.body?.getReader();
     if (!reader) return;
     try {
@@ -276,10 +276,10 @@ export class HubClient {
           next = await stall.for(reader.read());
         } catch (error) {
           stall.throwIfAborted();
-          const host = own ? this.target.endpoint : "the host of the files";
+          const host = isEndpoint ? this.target.endpoint : "the file host";
           throw new Transient(
             stall.isOver
-              ? `${host} fell silent for ${this.times.stallMs / 1000} s`
+              ? `${host} sent nothing for ${this.times.stallMs / 1000} s`
               : `the connection to ${host} broke (${reasonOf(error)})`,
             RESUME,
           );
@@ -288,19 +288,19 @@ export class HubClient {
         yield next.value;
       }
     } finally {
-      await reader.cancel().catch(() => {}); // what broke is told above
+      await reader.cancel().catch(() => {}); // the failure is reported above
     }
   }
 
-  /** What an answer other than success means, and what to do about it. */
-  async #refusal({ response, own }: Answer, path?: string): Promise<Error> {
+  /** The error for an unsuccessful response: what it means and what to do. */
+  async #refusal({ response, isEndpoint }: Answer, path?: string): Promise<Error> {
     await response.body?.cancel();
     const { status, headers } = response;
     const { endpoint, repo, revision, token } = this.target;
     const code = headers.get("x-error-code");
-    // The message of another host may hold the signature of the requested URL.
-    const said = own ? headers.get("x-error-message")?.slice(0, 300) : undefined;
-    const host = own ? endpoint : `the host of the files of ${endpoint}`;
+    // Another host's message may repeat the signature of the requested URL.
+    const said = isEndpoint ? headers.get("x-error-message")?.slice(0, 300) : undefined;
+    const host = isEndpoint ? endpoint : `the file host of ${endpoint}`;
     if (status === 408 || status === 429 || status >= 500) {
       const what = status === 429 ? "too many requests" : said;
       return new Transient(
@@ -309,24 +309,24 @@ export class HubClient {
         waitOf(headers),
       );
     }
-    if (own && code === "GatedRepo") {
+    if (isEndpoint && code === "GatedRepo") {
       return this.fail(
         `it is gated: accept its terms at ${endpoint}/${repo}, and set HF_TOKEN to a token of ${
-          token ? "the account that did; the one given has no access" : "that account"
+          token ? "the account that did; the given token has no access" : "that account"
         }`,
       );
     }
-    if (own && status === 401 && !token) {
+    if (isEndpoint && status === 401 && !token) {
       return this.fail(
         `it is private, or there is no such repository at ${endpoint}; ` +
           "check the name, or set HF_TOKEN",
       );
     }
-    if (own && (status === 401 || status === 403)) {
+    if (isEndpoint && (status === 401 || status === 403)) {
       return this.fail(
         `${endpoint} answered ${status}${
           said ? ` (${said})` : ""
-        }: the token is not valid, or has no access to it; set HF_TOKEN to one that has`,
+        }: the token is not valid or has no access; set HF_TOKEN to one that has`,
       );
     }
     if (code === "RevisionNotFound") {
@@ -334,7 +334,7 @@ export class HubClient {
         `it has no revision "${revision}"; name a branch, tag or commit with --repo-revision`,
       );
     }
-    if (code === "RepoNotFound" || own && status === 404 && path === undefined) {
+    if (code === "RepoNotFound" || isEndpoint && status === 404 && path === undefined) {
       return this.fail(
         token
           ? `there is no such repository at ${endpoint}, or the token has no access to it; ` +
@@ -344,7 +344,7 @@ export class HubClient {
     }
     const asked = path === undefined ? "" : ` for "${path}"`;
     if (code === "EntryNotFound") {
-      return this.fail(`its listing at ${endpoint} has "${path}", but the file is not there`);
+      return this.fail(`its listing at ${endpoint} names "${path}", but there is no such file`);
     }
     return this.fail(
       `${host} answered ${status}${asked}${said ? ` (${said})` : ""}; try again later`,
@@ -352,7 +352,7 @@ export class HubClient {
   }
 }
 
-/** A timeout for each piece of an answer: ends a connection that is silent for too long. */
+/** A timeout for each piece of a response: aborts a connection that sends nothing for too long. */
 class StallTimeout {
   readonly #silence = new AbortController();
   readonly signal: AbortSignal;
@@ -380,7 +380,7 @@ class StallTimeout {
   }
 }
 
-/** `HubTimes.pause` by the real clock. */
+/** `HubTimes.pause` on the real clock. */
 export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
@@ -396,15 +396,15 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Whether a part of a file is the one that was asked for. */
+/** Whether a partial response begins at byte `from` of a file of `size` bytes. */
 function continues(headers: Headers, from: number, size: number): boolean {
   const [, start, total] = headers.get("content-range")?.match(/^bytes (\d+)-\d+\/(\d+|\*)$/) ?? [];
   return Number(start) === from && (total === "*" || Number(total) === size);
 }
 
 /**
- * Milliseconds to wait that an answer asks for: `Retry-After` in seconds or as a date, else the
- * hub's `RateLimit`.
+ * Milliseconds that a response asks to wait: `Retry-After` in seconds or as a date, else the hub's
+ * `RateLimit`; 0 if neither is set.
  */
 function waitOf(headers: Headers): number {
   const after = headers.get("retry-after")?.trim();

@@ -1,8 +1,11 @@
 /**
- * Models from the Hugging Face hub, through the cache that Python's huggingface_hub uses too.
+ * Model download from the Hugging Face hub, through the cache of Python's huggingface_hub.
  *
- * One request lists the commit, the files, their sizes and hashes. A complete cache costs that one
- * request; offline there is none.
+ * One request lists the commit and its files with sizes and hashes. If the cache is complete, that
+ * is the only request; offline there is none.
+ *
+ *     listing ──▶ small files ──▶ beforeWeights() ──▶ index ──▶ weights or shards ──▶ ref
+ *                 (4 at a time)   may refuse          if any    (4 at a time)
  *
  * @module
  */
@@ -16,20 +19,20 @@ import type { HubCache } from "./cache.ts";
 import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
 import { checkNames, isCommit, isSafePath } from "./names.ts";
 
-/** How a repository is fetched. */
+/** Options of a download from the hub. */
 export interface HubOptions {
   /** Branch, tag or commit; default "main". */
   readonly revision?: string;
   /**
-   * Default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in `HF_HOME`; "" is
-   * none.
+   * Access token; default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in
+   * `HF_HOME`. "" sends no token.
    */
   readonly token?: string;
-  /** Default `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`. */
+  /** Cache folder; default `HF_HUB_CACHE`, else `hub` in `HF_HOME` or `~/.cache/huggingface`. */
   readonly cacheDir?: string;
   /** Uses the cache and makes no network requests; default `HF_HUB_OFFLINE`. */
   readonly offline?: boolean;
-  /** Called as bytes arrive. A total counts all files to fetch, and comes once those are known. */
+  /** Called as bytes arrive. `total` is absent until the list of files is known. */
   readonly onProgress?: (progress: HubProgress) => void;
   /** Stops the download; partial files are kept. */
   readonly signal?: AbortSignal;
@@ -37,21 +40,21 @@ export interface HubOptions {
 
 /** Progress of a download. */
 export interface HubProgress {
-  /** Always this. */
+  /** Always "download". */
   readonly stage: "download";
   /** The file that the new bytes belong to. */
   readonly file?: string;
-  /** Bytes of all files so far. */
+  /** Bytes of all files received so far. */
   readonly loaded: number;
-  /** Bytes in all. */
+  /** Bytes of all files to fetch. */
   readonly total?: number;
 }
 
-/** Environment, clock and hooks of a fetch; tests replace them. */
+/** Environment, clock and hooks of a download; tests replace them. */
 export interface HubEnvironment extends HubTimes {
   /** An environment variable. */
   readonly env: (name: string) => string | undefined;
-  /** Checks the small files of a snapshot before the weights are requested; it may refuse. */
+  /** Checks a snapshot's small files before the weights are requested; throws to refuse it. */
   readonly beforeWeights: (folder: string) => void | Promise<void>;
 }
 
@@ -66,7 +69,7 @@ const ENVIRONMENT: Omit<HubEnvironment, "env"> = {
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 
-/** Files that are fetched beside the weights, if a repository has them. */
+/** Files fetched besides the weights, if a repository has them. */
 const SMALL_FILES = [
   "config.json",
   "generation_config.json",
@@ -78,13 +81,13 @@ const SMALL_FILES = [
 ];
 
 /**
- * The older forms of a tokenizer.json. The last is not read, but a message names it: such a
- * repository has a tokenizer.
+ * Tokenizer files before tokenizer.json. tokenizer.model is fetched only so that the error can say
+ * that this tokenizer is not supported.
  */
 const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
 
 /**
- * Files of weights in order of preference: the safe format before pickles, one file before shards.
+ * Weight files in order of preference: safetensors before pickles, one file before shards.
  */
 export const WEIGHTS: readonly string[] = [
   "model.safetensors",
@@ -93,20 +96,20 @@ export const WEIGHTS: readonly string[] = [
   "pytorch_model.bin.index.json",
 ];
 
-/** Endings of files of weights, unsupported ones among them. */
+/** Extensions of weight files, supported or not. */
 const ENDINGS = /\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|tflite)$/i;
 
-/** Number of files that are fetched at once. */
+/** Files downloaded at the same time. */
 const PARALLEL = 4;
 
 /**
- * Loads the files of a model into the cache: its configuration, tokenizer and weights, and no other
- * file of the repository.
- * @param repo `owner/name`, or `name` alone for the oldest ones.
+ * Downloads a model's configuration, tokenizer and weights into the cache, and no other file of the
+ * repository.
+ * @param repo `owner/name`; only `name` for the oldest repositories.
  * @returns the folder of the snapshot: `{cacheDir}/models--{owner}--{name}/snapshots/{commit}`.
  * @throws {CheckpointError} If the hub refuses or cannot be reached, a file is damaged, or the
  *   cache is incomplete and `offline` is set.
- * @throws the signal's reason, if it is aborted.
+ * @throws {unknown} The signal's reason, if it is aborted.
  */
 export async function fetchRepository(
   repo: string,
@@ -117,32 +120,32 @@ export async function fetchRepository(
   signal?.throwIfAborted();
   checkNames(repo, revision);
   const { env } = await hostFor(`open "hf:${repo}"`);
-  // The cache uses the runtime's files, so it is imported only where there is a host.
+  // Imported late: the cache needs the runtime's file system, which a page lacks.
   const { HubCache, isSystemError, readToken } = await import("./cache.ts");
-  const around = { ...ENVIRONMENT, env, ...environment };
-  const folder = cacheFolder(options, around.env);
-  const links = !isOn(around.env("HF_HUB_DISABLE_SYMLINKS"));
-  const cache = new HubCache(folder, repo, links, around);
+  const settings = { ...ENVIRONMENT, env, ...environment };
+  const folder = cacheFolder(options, settings.env);
+  const links = !isOn(settings.env("HF_HUB_DISABLE_SYMLINKS"));
+  const cache = new HubCache(folder, repo, links, settings);
   try {
-    if (options.offline ?? isOn(around.env("HF_HUB_OFFLINE"))) {
+    if (options.offline ?? isOn(settings.env("HF_HUB_OFFLINE"))) {
       return await findOffline(cache, repo, revision);
     }
-    const endpoint = endpointOf(repo, around.env);
-    const token = await tokenOf(repo, options, around.env, readToken);
-    const client = new HubClient({ endpoint, token, repo, revision }, around);
-    return await new Fetch(cache, client, options, around.beforeWeights).run();
+    const endpoint = endpointOf(repo, settings.env);
+    const token = await tokenOf(repo, options, settings.env, readToken);
+    const client = new HubClient({ endpoint, token, repo, revision }, settings);
+    return await new Fetch(cache, client, options, settings.beforeWeights).run();
   } catch (error) {
     signal?.throwIfAborted();
     if (!isSystemError(error)) throw error;
     throw new CheckpointError(
       `Cannot open "hf:${repo}": the cache at "${folder}" cannot be used (${
         messageOf(error)
-      }); make room or get access, or set HF_HUB_CACHE to another folder`,
+      }); free space, fix its permissions, or set HF_HUB_CACHE to another folder`,
     );
   }
 }
 
-/** One fetch of a repository, by the network. */
+/** One download of a repository. */
 class Fetch {
   #loaded = 0;
   #total: number | undefined;
@@ -160,20 +163,20 @@ class Fetch {
     const listing = new Listing(await client.listing(this.options.signal), client);
     const { commit } = listing;
     const small = listing.small();
-    const known = listing.weights(); // refuses a repository without any
-    const whole = known.path.endsWith(".json") ? undefined : [...small, known];
-    if (whole) this.#total = await this.#missingBytes(commit, whole);
-    // The small files first: a cache that has the weights has them too.
+    const first = listing.weights(); // throws if there are none
+    const isIndex = first.path.endsWith(".json");
+    if (!isIndex) this.#total = await this.#missingBytes(commit, [...small, first]);
+    // Small files first: a cache with weights then always has them too.
     await this.#ensure(commit, small);
     await this.beforeWeights(cache.snapshot(commit));
-    const weights = await this.#weights(listing, known);
+    const weights = await this.#weights(listing, first);
     this.#total ??= this.#loaded + await this.#missingBytes(commit, weights);
     await this.#ensure(commit, weights);
     if (!isCommit(revision)) await cache.writeRef(revision, commit);
     return cache.snapshot(commit);
   }
 
-  /** The files of the weights. An index is fetched first: before that the total is not known. */
+  /** The weight files. An index is fetched at once: the total is unknown before. */
   async #weights(listing: Listing, file: HubFile): Promise<HubFile[]> {
     if (!file.path.endsWith(".json")) return [file];
     await this.#ensure(listing.commit, [file]);
@@ -191,7 +194,7 @@ class Fetch {
     return (await this.#missing(commit, files)).reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Loads the files that are missing, a few at a time. The first that fails stops the others. */
+  /** Downloads the missing files, `PARALLEL` at a time. The first failure stops the others. */
   async #ensure(commit: string, files: readonly HubFile[]): Promise<void> {
     const { signal: caller } = this.options;
     const stop = new AbortController();
@@ -211,7 +214,7 @@ class Fetch {
     };
     await Promise.all(Array.from({ length: PARALLEL }, work));
     if (failures.length) throw failures[0];
-    caller?.throwIfAborted(); // before any file was begun
+    caller?.throwIfAborted(); // if it aborted between two files
   }
 
   async #ensureFile(commit: string, file: HubFile, signal: AbortSignal): Promise<void> {
@@ -237,14 +240,14 @@ class Fetch {
     } catch (error) {
       if (!(error instanceof WrongContent)) throw error;
       throw client.fail(
-        `"${file.path}" came damaged twice: ${error.message}; ` +
-          "what was wrong is not kept, try again",
+        `"${file.path}" arrived damaged twice: ${error.message}; ` +
+          "the damaged copy was deleted, try again",
       );
     }
   }
 }
 
-/** The hub's listing of a revision, and which of its files are needed. Every field is checked. */
+/** The hub's listing of a revision, checked field by field, and the choice of files to fetch. */
 class Listing {
   readonly commit: string;
   readonly #files = new Map<string, Record<string, unknown>>();
@@ -265,17 +268,17 @@ class Listing {
     }
   }
 
-  /** The files that are needed beside the weights. */
+  /** The files to fetch besides the weights. */
   small(): HubFile[] {
     if (!this.#files.has("config.json")) {
-      throw this.client.fail("it has no config.json, which tells what the model is");
+      throw this.client.fail("it has no config.json, which describes the model");
     }
     const old = this.#files.has("tokenizer.json") ? [] : OLD_TOKENIZER;
     return [...SMALL_FILES, ...old].filter((name) => this.#files.has(name))
       .map((name) => this.file(name));
   }
 
-  /** The weights, or their index. */
+  /** The weight file, or the index of the shards. */
   weights(): HubFile {
     const name = WEIGHTS.find((name) => this.#files.has(name));
     if (name !== undefined) return this.file(name);
@@ -289,7 +292,7 @@ class Listing {
     );
   }
 
-  /** A file that an index names. */
+  /** A shard, by its name in the index. */
   shard(name: string, index: string): HubFile {
     if (this.#files.has(name)) return this.file(name);
     throw this.client.fail(
@@ -297,7 +300,7 @@ class Listing {
     );
   }
 
-  /** A file with its size and hash. */
+  /** A file of the listing, with its size and hash. */
   file(path: string): HubFile {
     const { lfs, size, blobId } = this.#files.get(path) ?? {};
     const large = isRecord(lfs);
@@ -309,20 +312,20 @@ class Listing {
       return { path, size: Number(bytes), etag };
     }
     throw this.client.fail(
-      `expected a plain name, a size and a hash of ${
+      `expected a plain name, a size and a hash for ${
         JSON.stringify(path)
       } from ${this.client.target.endpoint}`,
     );
   }
 }
 
-/** Names of the files that an index of weights on disk leads to. */
+/** Names of the shards in an index on disk. */
 async function shardsOf(path: string): Promise<readonly string[]> {
   using index = await openFile(path);
   return (await readShardIndex(index)).files;
 }
 
-/** The snapshot in the cache, if it has all files of a model. */
+/** The snapshot in the cache. @throws {CheckpointError} If a file of the model is missing. */
 async function findOffline(cache: HubCache, repo: string, revision: string): Promise<string> {
   const commit = isCommit(revision) ? revision : await cache.readRef(revision);
   const missing = commit === undefined
@@ -332,20 +335,20 @@ async function findOffline(cache: HubCache, repo: string, revision: string): Pro
   const flag = revision === "main" ? "" : ` --repo-revision ${revision}`;
   throw new CheckpointError(
     `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; ` +
-      "fetch it, with HF_HUB_OFFLINE not set, by: " +
+      "fetch it without HF_HUB_OFFLINE: " +
       `deno run -A cli.ts inspect hf:${repo}${flag}`,
   );
 }
 
-/** The first file that a snapshot lacks, by the rules of a fetch. */
+/** Name of the first missing file of a snapshot, by the rules of a download. */
 async function findMissing(folder: string): Promise<string | undefined> {
-  const isThere = (name: string) => exists(`${folder}/${name}`);
-  if (!await isThere("config.json")) return "config.json";
+  const has = (name: string) => exists(`${folder}/${name}`);
+  if (!await has("config.json")) return "config.json";
   for (const name of WEIGHTS) {
-    if (!await isThere(name)) continue;
+    if (!await has(name)) continue;
     if (!name.endsWith(".json")) return undefined;
     for (const file of await shardsOf(`${folder}/${name}`)) {
-      if (!await isThere(file)) return file;
+      if (!await has(file)) return file;
     }
     return undefined;
   }
@@ -356,14 +359,14 @@ function isOn(value: string | undefined): boolean {
   return /^(1|true|yes|on)$/i.test(value ?? "");
 }
 
-/** A path from the environment, as Python reads it: with `~` and `$NAME`. */
+/** Expands `~`, `$NAME` and `${NAME}` in a path, as Python does. */
 function pathOf(value: string, env: HubEnvironment["env"]): string {
   const home = env("HOME") ?? env("USERPROFILE") ?? "";
   return value.replace(/^~(?=[/\\]|$)/, home)
     .replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, plain, braced) => env(plain ?? braced) ?? all);
 }
 
-/** The folder of Python's hub cache and token. */
+/** The folder that holds Python's hub cache and token. */
 function hubHome(env: HubEnvironment["env"]): string {
   const home = env("HF_HOME") || `${env("XDG_CACHE_HOME") || "~/.cache"}/huggingface`;
   return pathOf(home, env);
@@ -405,9 +408,9 @@ async function tokenOf(
       return fail(`the token at "${path}" cannot be read (${messageOf(error)}); set HF_TOKEN`);
     }
   }
-  // Other characters cannot be sent, and the error of fetch() would show the token.
+  // A header cannot hold other characters, and the error of fetch() would print the token.
   if (!/^[\x21-\x7e]*$/.test(token)) {
-    return fail("the token has characters that no token has; set HF_TOKEN to it and nothing else");
+    return fail("the token has characters that no token has; set HF_TOKEN to the token only");
   }
   return token || undefined;
 }

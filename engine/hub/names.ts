@@ -5,24 +5,23 @@
  */
 import { CheckpointError } from "../errors.ts";
 
-/** Whether a revision is a whole commit, which never moves and has no ref. */
+/** Whether a revision is a full commit hash, which never moves and has no ref. */
 export function isCommit(revision: string): boolean {
   return /^[0-9a-f]{40}$/.test(revision);
 }
 
 /**
- * Whether a name from the network can be a path below a folder, on every system, and no way out of
- * it.
+ * Whether a name from the network is a relative path that stays inside its folder, on every system.
  */
 export function isSafePath(name: string): boolean {
-  // deno-lint-ignore no-control-regex -- no name that is meant has a control character
+  // deno-lint-ignore no-control-regex -- control characters are refused
   if (name.length > 1000 || /[\\:\u0000-\u001f\u007f-\u009f]/.test(name)) return false;
   return name.split("/").every((part) => part !== "" && part !== "." && part !== "..");
 }
 
 /**
- * Checks a repository and a revision, which become parts of URLs and of paths.
- * @throws {CheckpointError} If one of them cannot be such a name.
+ * Checks the names of a repository and a revision, which become parts of URLs and paths.
+ * @throws {CheckpointError} If a name is malformed.
  */
 export function checkNames(repo: string, revision: string): void {
   const fail = (expected: string): never => {
@@ -32,7 +31,7 @@ export function checkNames(repo: string, revision: string): void {
   if (!isName || /--|\.\.|[.-](?:\/|$)|\.git$/.test(repo)) {
     fail(
       "hf:owner/name, or hf:name, of letters, digits, ., _ and - " +
-        "(no -- and .., and neither . nor - at the ends), at most 96 each",
+        "(no -- or .., no . or - at an end), at most 96 characters each",
     );
   }
   if (!isSafePath(revision) || /[ ~^?*[]/.test(revision)) {

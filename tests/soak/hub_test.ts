@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { pause } from "../../engine/hub/client.ts";
-import { type HubVisit, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
+import { type HubFixture, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
 
 const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";
 const COMMIT = "a".repeat(40);
@@ -16,7 +16,7 @@ const FILES = {
 };
 
 /** Runs Python in the environment of a visit; what it printed. */
-async function python(code: string, { env }: Pick<HubVisit, "env">): Promise<string> {
+async function python(code: string, { env }: Pick<HubFixture, "env">): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(PYTHON, {
     args: ["-c", code],
     env: { ...env, HF_HUB_DISABLE_PROGRESS_BARS: "1", HF_HUB_DISABLE_TELEMETRY: "1", HF_TOKEN: "" },
@@ -32,7 +32,7 @@ if (version === null) {
   console.warn("SKIPPED: the cache shared with Python, since no Python here has huggingface_hub");
 }
 
-function withPython(name: string, test: (hub: HubVisit) => Promise<void>, revisions = ["main"]) {
+function withPython(name: string, test: (hub: HubFixture) => Promise<void>, revisions = ["main"]) {
   Deno.test({
     name,
     ignore: version === null,

@@ -1,12 +1,9 @@
-/**
- * What lies on the disk: names, links, parts of files, locks; several processes at
- * once, and one that is killed.
- */
+/** Hub cache on disk: names, links, partial files, locks, concurrent and killed processes. */
 import assert from "node:assert/strict";
 import { pause } from "../../../engine/hub/client.ts";
 import {
   cutBody,
-  type HubVisit,
+  type HubFixture,
   inventory,
   slowBody,
   someBytes,
@@ -19,17 +16,18 @@ const FILES = { "config.json": "{}", "model.safetensors": WEIGHTS };
 const WRONG = someBytes(200_000, 2);
 const unix = { ignore: Deno.build.os === "windows" };
 
-/** Paths of files and links of a cache, without the locks. */
-const filesOf = ({ cacheDir }: HubVisit) =>
+/** Paths of the files and links in a cache, without the locks. */
+const filesOf = ({ cacheDir }: HubFixture) =>
   Object.keys(inventory(`${cacheDir}/models--owner--name`)).filter((path) =>
     !Deno.statSync(`${cacheDir}/models--owner--name/${path}`).isDirectory
   ).sort();
 
 /** Requests for the weights. */
-const partsOf = ({ server }: HubVisit) => server.requests.filter(({ host }) => host === "storage");
+const partsOf = ({ server }: HubFixture) =>
+  server.requests.filter(({ host }) => host === "storage");
 
-/** Fetches in a process of its own, with what is around by default. */
-function spawnFetch({ env, server }: HubVisit): Deno.ChildProcess {
+/** Fetches in a separate process, with the default settings. */
+function spawnFetch({ env, server }: HubFixture): Deno.ChildProcess {
   const code = `
     const { fetchRepository } = await import("${new URL(
     "../../../engine/hub/fetch.ts",
@@ -46,7 +44,7 @@ function spawnFetch({ env, server }: HubVisit): Deno.ChildProcess {
 }
 
 Deno.test(
-  "fetchRepository() names blobs by their hashes, and links to them from the snapshot",
+  "fetchRepository() names blobs by their hashes and links to them from the snapshot",
   unix,
   async () => {
     await withHub({ files: FILES }, async (hub) => {
@@ -80,7 +78,7 @@ Deno.test(
   },
 );
 
-Deno.test("fetchRepository() tags a cache that it makes, and no folder that was there", async () => {
+Deno.test("fetchRepository() tags a cache folder that it creates, and no other", async () => {
   await withHub({ files: FILES }, async (hub) => {
     await hub.fetch();
     const tag = Deno.readTextFileSync(`${hub.cacheDir}/CACHEDIR.TAG`);
@@ -92,12 +90,12 @@ Deno.test("fetchRepository() tags a cache that it makes, and no folder that was 
   });
 });
 
-Deno.test("fetchRepository() copies where links are not to be had, and takes such files for what they are", async () => {
+Deno.test("fetchRepository() copies files if links are disabled, and uses the copies", async () => {
   await withHub({ files: FILES }, async (hub) => {
     hub.env.HF_HUB_DISABLE_SYMLINKS = "1";
     const folder = await hub.fetch();
     assert.ok(Deno.lstatSync(`${folder}/model.safetensors`).isFile);
-    // Python moves the blob there.
+    // Without links, Python moves the blob into the snapshot.
     await Deno.remove(`${hub.cacheDir}/models--owner--name/blobs`, { recursive: true });
     hub.server.requests.length = 0;
     assert.equal(await hub.fetch(), folder);
@@ -109,7 +107,7 @@ Deno.test("fetchRepository() copies where links are not to be had, and takes suc
   });
 });
 
-Deno.test("fetchRepository() asks once more for a file whose bytes are wrong", async () => {
+Deno.test("fetchRepository() downloads a damaged file once more", async () => {
   await withHub({ files: FILES }, async (hub) => {
     let first = true;
     hub.server.body = (bytes, { host }) =>
@@ -120,7 +118,7 @@ Deno.test("fetchRepository() asks once more for a file whose bytes are wrong", a
   });
 });
 
-Deno.test("fetchRepository() refuses a file that is wrong twice, and keeps nothing of it", async () => {
+Deno.test("fetchRepository() refuses a file that is damaged twice and deletes it", async () => {
   const small = new TextEncoder().encode("[]");
   const cases: [string, () => Response, RegExp][] = [
     [
@@ -134,7 +132,7 @@ Deno.test("fetchRepository() refuses a file that is wrong twice, and keeps nothi
       () => new Response(someBytes(200_001)),
       /expected 200000 bytes, got 200001/,
     ],
-    // No length is told.
+    // A body without content-length.
     [
       "model.safetensors",
       () => new Response(slowBody(someBytes(200_001), 2, 1)),
@@ -147,13 +145,13 @@ Deno.test("fetchRepository() refuses a file that is wrong twice, and keeps nothi
       const body = file === "config.json" ? "/api/resolve-cache/" : "X-Signature";
       hub.server.misbehave = ({ path }) => path.includes(body) ? answer() : undefined;
       const refusal = await hub.refusal();
-      assert.match(refusal, new RegExp(`"${file}" came damaged twice: .*${message.source}`));
+      assert.match(refusal, new RegExp(`"${file}" arrived damaged twice: .*${message.source}`));
       assert.ok(!filesOf(hub).some((path) => path.includes(hub.server.etag("owner/name", file))));
     });
   }
 });
 
-Deno.test("fetchRepository() goes on with a part that an earlier process left", async () => {
+Deno.test("fetchRepository() resumes a partial file of an earlier process", async () => {
   await withHub({ files: FILES }, async (hub) => {
     const blob = hub.blob("model.safetensors");
     const leave = async (bytes: Uint8Array) => {
@@ -168,10 +166,10 @@ Deno.test("fetchRepository() goes on with a part that an earlier process left", 
     const loaded: number[] = [];
     const folder = await hub.fetch({ onProgress: (progress) => loaded.push(progress.loaded) });
     assert.deepEqual(ranges(), ["bytes=150000-"]);
-    assert.equal(loaded.find((bytes) => bytes > 2), 150_002); // what was there counts at once
+    assert.equal(loaded.find((bytes) => bytes > 2), 150_002); // the partial file counts at once
     assert.equal(loaded.at(-1), 200_002);
 
-    await leave(WEIGHTS); // killed before it got its name
+    await leave(WEIGHTS); // complete, but killed before the rename
     await hub.fetch();
     assert.deepEqual(ranges(), []);
 
@@ -187,7 +185,7 @@ Deno.test("fetchRepository() goes on with a part that an earlier process left", 
   });
 });
 
-Deno.test("fetchRepository() uses a blob that is there, and replaces one of another size", async () => {
+Deno.test("fetchRepository() uses an existing blob, replaces one of the wrong size", async () => {
   await withHub({ files: FILES }, async (hub) => {
     const folder = await hub.fetch();
     await Deno.remove(folder, { recursive: true });
@@ -201,12 +199,12 @@ Deno.test("fetchRepository() uses a blob that is there, and replaces one of anot
   });
 });
 
-Deno.test("fetchRepository() says that the cache cannot be used", async () => {
+Deno.test("fetchRepository() reports a cache that cannot be used", async () => {
   await withHub({ files: FILES }, async (hub) => {
     await Deno.writeTextFile(hub.cacheDir, "a file");
     assert.match(
       await hub.refusal(),
-      /the cache at ".*hub" cannot be used \(.*\); make room or get access/,
+      /the cache at ".*hub" cannot be used \(.*\); free space, fix its permissions/,
     );
     await Deno.remove(hub.cacheDir);
     await Deno.mkdir(hub.blob("config.json"), { recursive: true });
@@ -214,7 +212,7 @@ Deno.test("fetchRepository() says that the cache cannot be used", async () => {
   });
 });
 
-Deno.test("fetchRepository() waits for a lock that another holds, finds the blob then, and stops at a signal", async () => {
+Deno.test("fetchRepository() waits for a lock, then finds the blob; a signal aborts", async () => {
   await withHub({ files: FILES }, async (hub) => {
     const blob = hub.blob("model.safetensors");
     const locks = `${hub.cacheDir}/.locks/models--owner--name`;
@@ -240,14 +238,14 @@ Deno.test("fetchRepository() stops at a signal between two files", async () => {
     await Deno.remove(hub.blob("model.safetensors"));
     const stop = new AbortController();
     const reason = new Error("enough");
-    const onProgress = () => stop.abort(reason); // config.json is linked, and nothing read of it
+    const onProgress = () => stop.abort(reason); // config.json is already linked
     await assert.rejects(hub.fetch({ signal: stop.signal, onProgress }), reason);
     assert.deepEqual([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"]);
     assert.equal(partsOf(hub).length, 1);
   });
 });
 
-Deno.test("fetchRepository() does not mind when another process, without a lock, was first to name the blob", async () => {
+Deno.test("fetchRepository() accepts that another process renames the blob first", async () => {
   await withHub({ files: FILES }, async (hub) => {
     const blob = hub.blob("model.safetensors");
     const total = WEIGHTS.length + 2;
@@ -259,7 +257,7 @@ Deno.test("fetchRepository() does not mind when another process, without a lock,
   });
 });
 
-Deno.test("fetchRepository() sends for the same bytes once, however many names they have", async () => {
+Deno.test("fetchRepository() downloads a blob once for several files", async () => {
   const files = {
     "config.json": "{}",
     "model.safetensors.index.json": JSON.stringify({
@@ -275,7 +273,7 @@ Deno.test("fetchRepository() sends for the same bytes once, however many names t
   });
 });
 
-Deno.test("fetchRepository() in two processes at once succeeds in both, and fetches once", async () => {
+Deno.test("fetchRepository() in two processes at once downloads once", async () => {
   await withHub({ files: FILES }, async (hub) => {
     hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 10, 60) : bytes;
     const results = await Promise.all([1, 2].map(() => spawnFetch(hub).output()));
@@ -294,19 +292,19 @@ Deno.test("fetchRepository() in two processes at once succeeds in both, and fetc
   });
 });
 
-Deno.test("fetchRepository() goes on where a killed process was", async () => {
+Deno.test("fetchRepository() resumes the download of a killed process", async () => {
   await withHub({ files: FILES }, async (hub) => {
     let first = true;
     hub.server.body = (bytes, request) => {
       if (request.host !== "storage" || !first) return bytes;
       first = false;
-      // The rest never comes.
+      // The rest never arrives.
       return new ReadableStream({ start: (stream) => stream.enqueue(bytes.slice(0, 120_000)) });
     };
     const child = spawnFetch(hub);
     const partial = `${hub.blob("model.safetensors")}.wgslm.incomplete`;
-    const isThere = () => Deno.stat(partial).then(({ size }) => size === 120_000, () => false);
-    for (let tries = 0; tries < 500 && !await isThere(); tries++) await pause(20);
+    const isPartial = () => Deno.stat(partial).then(({ size }) => size === 120_000, () => false);
+    for (let tries = 0; tries < 500 && !await isPartial(); tries++) await pause(20);
     child.kill("SIGKILL");
     await child.output();
     assert.equal(Deno.statSync(partial).size, 120_000);
@@ -320,7 +318,7 @@ Deno.test("fetchRepository() goes on where a killed process was", async () => {
   });
 });
 
-Deno.test("fetchRepository() leaves a part behind when tries run out, and the next call goes on", async () => {
+Deno.test("fetchRepository() keeps a partial file if all tries fail, and resumes it", async () => {
   await withHub({ files: FILES }, async (hub) => {
     let first = true;
     hub.server.body = (bytes, request) =>
@@ -337,7 +335,7 @@ Deno.test("fetchRepository() leaves a part behind when tries run out, and the ne
   });
 });
 
-/** A signal that comes later, and leaves no timer behind. */
+/** A signal that aborts after `ms`. */
 function stopAfter(ms: number, reason: Error): AbortSignal {
   const stop = new AbortController();
   setTimeout(() => stop.abort(reason), ms);

@@ -1,6 +1,4 @@
-/**
- * What goes over the wire: the token, redirects, tries, and the sentences for what a hub refuses.
- */
+/** HTTP client of the hub: token, redirects, retries and error messages, against a mock hub. */
 import assert from "node:assert/strict";
 import { pause } from "../../../engine/hub/client.ts";
 import {
@@ -22,19 +20,19 @@ const ENDLESS: Misbehaviour = () => error(503);
 
 type Misbehaviour = HubServer["misbehave"];
 
-/** Misbehaves for the first requests, and never again. */
+/** Misbehaves for the first `times` requests only. */
 function firstTimes(times: number, misbehave: Misbehaviour): Misbehaviour {
   return (request) => times-- > 0 ? misbehave(request) : undefined;
 }
 
-/** Misbehaves for the weights alone. */
+/** Misbehaves only for requests of the weights. */
 function forWeights(misbehave: Misbehaviour): Misbehaviour {
   return (request) => request.host === "storage" ? misbehave(request) : undefined;
 }
 
 const authorization = ({ headers }: { headers: Headers }) => headers.get("authorization");
 
-Deno.test("fetchRepository() sends the token to the endpoint and to no other host", async () => {
+Deno.test("fetchRepository() sends the token to the endpoint only", async () => {
   await withHub(PRIVATE, async (hub) => {
     await hub.fetch({ token: TOKEN });
     const [endpoint, storage] = (["endpoint", "storage"] as const)
@@ -44,16 +42,16 @@ Deno.test("fetchRepository() sends the token to the endpoint and to no other hos
   });
 });
 
-Deno.test("fetchRepository() sends no token to the endpoint by way of another host", async () => {
+Deno.test("fetchRepository() sends no token after a redirect through another host", async () => {
   await withHub(PRIVATE, async (hub) => {
     const { server } = hub;
     server.misbehave = ({ host, path }) => {
       if (host === "storage") return redirect(302, `${server.url}/collect`);
       return path === "/collect" ? new Response("no", { status: 418 }) : undefined;
     };
-    assert.match(await hub.refusal({ token: TOKEN }), /the host of the files of .* answered 418/);
+    assert.match(await hub.refusal({ token: TOKEN }), /the file host of .* answered 418/);
     assert.deepEqual(server.seen("/collect").map(authorization), [null]);
-    // Nor when the listing itself is sent elsewhere.
+    // The listing itself redirects to another host.
     server.misbehave = ({ host }) =>
       host === "endpoint" ? redirect(307, `${server.storageUrl}/stolen`) : undefined;
     await hub.refusal({ token: TOKEN });
@@ -61,7 +59,7 @@ Deno.test("fetchRepository() sends no token to the endpoint by way of another ho
   });
 });
 
-Deno.test("fetchRepository() finds the token where Python has it", async () => {
+Deno.test("fetchRepository() finds the token that Python saved", async () => {
   await withHub(PRIVATE, async (hub) => {
     const { env } = hub;
     await Deno.mkdir(`${hub.cacheDir}/home`, { recursive: true });
@@ -78,12 +76,12 @@ Deno.test("fetchRepository() finds the token where Python has it", async () => {
       [{ HF_TOKEN: TOKEN }, "", null],
     ];
     for (const [given, token, expected] of cases) {
-      hub.around = { env: (name) => ({ ...env, ...given })[name] };
+      hub.overrides = { env: (name) => ({ ...env, ...given })[name] };
       hub.server.requests.length = 0;
       await hub.fetch({ token }).catch(() => {});
       assert.equal(authorization(hub.server.requests[0]), expected && `Bearer ${expected}`);
     }
-    hub.around = {};
+    hub.overrides = {};
     for (const token of ["hf_a\nb", "hf_secret é", "two words secret"]) {
       assert.match(await hub.refusal({ token }), /the token has characters that no token has/);
     }
@@ -92,7 +90,7 @@ Deno.test("fetchRepository() finds the token where Python has it", async () => {
   });
 });
 
-Deno.test("fetchRepository() follows a renamed repository, and keeps it under the name that was asked for", async () => {
+Deno.test("fetchRepository() follows a renamed repository and caches the old name", async () => {
   await withHub({ "o/old": { files: {}, renamedTo: "o/new" }, "o/new": PRIVATE }, async (hub) => {
     const folder = await hub.fetch({ token: TOKEN }, "o/old");
     assert.match(folder, /models--o--old\/snapshots\/a{40}$/);
@@ -100,7 +98,7 @@ Deno.test("fetchRepository() follows a renamed repository, and keeps it under th
   });
 });
 
-Deno.test("fetchRepository() refuses redirects that go round, or to what is not HTTP", async () => {
+Deno.test("fetchRepository() refuses circular redirects and other protocols", async () => {
   await withHub({ files: FILES }, async (hub) => {
     hub.server.misbehave = ({ path }) => redirect(302, path);
     assert.match(await hub.refusal(), /redirects more than 10 times/);
@@ -114,13 +112,13 @@ Deno.test("fetchRepository() refuses redirects that go round, or to what is not 
   });
 });
 
-Deno.test("fetchRepository() goes to the hub over HTTPS by default, and never from there to HTTP", async () => {
+Deno.test("fetchRepository() uses HTTPS by default and refuses a redirect to HTTP", async () => {
   await withHub({ files: FILES }, async (hub) => {
     delete hub.env.HF_ENDPOINT;
-    const asked: URL[] = [];
+    const requested: URL[] = [];
     const original = globalThis.fetch;
     globalThis.fetch = (input) => {
-      asked.push(new URL(String(input)));
+      requested.push(new URL(String(input)));
       return Promise.resolve(redirect(302, `${hub.server.url}/plain`));
     };
     try {
@@ -128,23 +126,28 @@ Deno.test("fetchRepository() goes to the hub over HTTPS by default, and never fr
     } finally {
       globalThis.fetch = original;
     }
-    assert.deepEqual(asked.map(({ protocol }) => protocol), ["https:"]);
+    assert.deepEqual(requested.map(({ protocol }) => protocol), ["https:"]);
     assert.equal(hub.server.requests.length, 0);
   });
 });
 
-Deno.test("fetchRepository() tells what each refusal means, and what to do", async () => {
+Deno.test("fetchRepository() explains each refusal and what to do", async () => {
   const cases: [number, string | undefined, string, RegExp][] = [
     [401, undefined, "", /it is private, or there is no such repository at .*; check the name, or/],
-    [401, undefined, TOKEN, /answered 401 .*: the token is not valid, or has no access to it; set/],
-    [403, undefined, TOKEN, /answered 403 .*: the token is not valid, or has no access to it/],
+    [401, undefined, TOKEN, /answered 401 .*: the token is not valid or has no access; set/],
+    [403, undefined, TOKEN, /answered 403 .*: the token is not valid or has no access/],
     [
       401,
       "GatedRepo",
       "",
       /it is gated: accept its terms at http.*\/owner\/name, and set HF_TOKEN/,
     ],
-    [403, "GatedRepo", TOKEN, /it is gated: .* the account that did; the one given has no access/],
+    [
+      403,
+      "GatedRepo",
+      TOKEN,
+      /it is gated: .* the account that did; the given token has no access/,
+    ],
     [
       404,
       "RepoNotFound",
@@ -173,7 +176,7 @@ Deno.test("fetchRepository() tells what each refusal means, and what to do", asy
   });
 });
 
-Deno.test("fetchRepository() is refused by the hub's own answers as by those above", async () => {
+Deno.test("fetchRepository() explains the refusals that the mock hub sends", async () => {
   const gated = { files: FILES, gated: true };
   await withHub(
     { "o/private": PRIVATE, "o/gated": gated, "o/n": { files: FILES } },
@@ -186,17 +189,17 @@ Deno.test("fetchRepository() is refused by the hub's own answers as by those abo
       assert.match(await hub.refusal({ revision: "v9" }, "o/n"), /it has no revision "v9"/);
       hub.server.misbehave = ({ path }) =>
         path.includes("/resolve/") ? error(404, "EntryNotFound", "no") : undefined;
-      assert.match(await hub.refusal({}, "o/n"), /has "config\.json", but the file is not there/);
+      assert.match(await hub.refusal({}, "o/n"), /names "config\.json", but there is no such file/);
       hub.server.misbehave = forWeights(() => new Response("<Error/>", { status: 403 }));
       assert.match(
         await hub.refusal({}, "o/n"),
-        /host of the files of .* 403 for "model\.safetensors"/,
+        /the file host of .* 403 for "model\.safetensors"/,
       );
     },
   );
 });
 
-Deno.test("fetchRepository() tries again after 5xx, 408 and 429, with longer and longer waits", async () => {
+Deno.test("fetchRepository() retries 5xx, 408 and 429 with growing delays", async () => {
   for (const status of [500, 502, 503, 504, 408, 429]) {
     await withHub({ files: FILES }, async (hub) => {
       hub.server.misbehave = firstTimes(4, () => error(status));
@@ -207,7 +210,7 @@ Deno.test("fetchRepository() tries again after 5xx, 408 and 429, with longer and
   }
 });
 
-Deno.test("fetchRepository() gives up after five tries, and says why", async () => {
+Deno.test("fetchRepository() gives up after five tries and says why", async () => {
   await withHub({ files: FILES }, async (hub) => {
     hub.server.misbehave = ENDLESS;
     assert.match(await hub.refusal(), /answered 503, 5 times; try again later$/);
@@ -220,13 +223,13 @@ Deno.test("fetchRepository() gives up after five tries, and says why", async () 
   });
 });
 
-Deno.test("fetchRepository() waits as long as the hub asks, up to a bound", async () => {
+Deno.test("fetchRepository() waits as long as the hub asks, up to a limit", async () => {
   const asks: [Record<string, string>, number][] = [
     [{ "retry-after": "7" }, 7000],
     [{ "retry-after": new Date(Date.now() + 60_000).toUTCString() }, 60_000],
     [{ "ratelimit": '"api";r=0;t=55' }, 55_000],
     [{ "retry-after": "3", "ratelimit": '"api";r=0;t=55' }, 3000],
-    [{ "ratelimit": '"api";r=12;t=55' }, 500], // not why
+    [{ "ratelimit": '"api";r=12;t=55' }, 500], // requests are left: not the reason
     [{ "retry-after": "soon" }, 500],
     [{ "retry-after": new Date(0).toUTCString() }, 500],
   ];
@@ -243,13 +246,13 @@ Deno.test("fetchRepository() waits as long as the hub asks, up to a bound", asyn
     hub.server.misbehave = () => error(429, undefined, "", { "retry-after": "3600" });
     assert.match(
       await hub.refusal(),
-      /answered 429 .* and asks to wait 3600 s; try again after that$/,
+      /answered 429 .* and asks for a wait of 3600 s; try again after that$/,
     );
     assert.deepEqual(hub.waits, []);
   });
 });
 
-Deno.test("fetchRepository() says that nobody answers, and what --offline does", async () => {
+Deno.test("fetchRepository() reports an unreachable host and suggests --offline", async () => {
   await withHub({ files: FILES }, async (hub) => {
     await hub.fetch();
     const closed = Deno.listen({ port: 0, hostname: "127.0.0.1" });
@@ -261,22 +264,22 @@ Deno.test("fetchRepository() says that nobody answers, and what --offline does",
       message,
       /cannot reach http:\/\/127[^ ]* \(client error.*refused.*\), 5 times; check the connection/,
     );
-    assert.match(message, /--offline uses what is in the cache$/);
+    assert.match(message, /--offline uses the cache$/);
     await hub.fetch({ offline: true });
-    // The second host, whose URLs are signed.
+    // The file host, whose URLs are signed.
     hub.env.HF_ENDPOINT = hub.server.url;
     hub.server.misbehave = ({ path }) =>
       path.includes("/resolve/") ? redirect(302, `${endpoint}/secret?sig=secret`) : undefined;
     const cacheDir = `${hub.cacheDir}/2`;
-    const storage = new RegExp(`cannot reach ${endpoint}, where http.* sends for the file`);
+    const storage = new RegExp(`cannot reach ${endpoint}, the host that http.* redirects to`);
     assert.match(await hub.refusal({ cacheDir }), storage);
   });
 });
 
-Deno.test("fetchRepository() goes on where a connection tore, and asks for no byte twice", async () => {
+Deno.test("fetchRepository() resumes a broken connection and repeats no byte", async () => {
   await withHub({ files: FILES }, async (hub) => {
     let cuts = 0;
-    // More often than tries are allowed: each time there is something new.
+    // More failures than `TRIES`: each try brings new bytes.
     hub.server.body = (bytes, request) =>
       request.host === "storage" && cuts++ < 7 ? cutBody(bytes, 20_000, request) : bytes;
     const folder = await hub.fetch();
@@ -287,11 +290,11 @@ Deno.test("fetchRepository() goes on where a connection tore, and asks for no by
       [null, ...Array.from({ length: 7 }, (_, i) => `bytes=${20_000 * (i + 1)}-`)],
     );
     assert.equal(parts.reduce((sum, { sent }) => sum + sent, 0), WEIGHTS.length);
-    assert.equal(hub.server.seen("/resolve/").length, 1 + 8); // a new signature each time
+    assert.equal(hub.server.seen("/resolve/").length, 1 + 8); // a new signed URL for each try
   });
 });
 
-Deno.test("fetchRepository() starts again where a server does not go on", async () => {
+Deno.test("fetchRepository() restarts if a server cannot resume", async () => {
   const range = (headers: Record<string, string>, bytes = WEIGHTS) =>
     new Response(bytes, { status: 206, headers });
   const whole = () => new Response(WEIGHTS);
@@ -321,20 +324,20 @@ Deno.test("fetchRepository() starts again where a server does not go on", async 
   }
 });
 
-Deno.test("fetchRepository() gives up on a server that always sends the same beginning", async () => {
+Deno.test("fetchRepository() gives up on a server that resends the same beginning", async () => {
   await withHub({ files: FILES }, async (hub) => {
     hub.server.misbehave = forWeights((seen) =>
       new Response(cutBody(WEIGHTS, 1000, seen), { headers: { "content-length": "200000" } })
     );
     assert.match(
       await hub.refusal(),
-      /the connection to .* broke .*, 5 times; run it again to go on/,
+      /the connection to .* broke .*, 5 times; run it again to resume$/,
     );
     assert.ok(hub.server.seen("/resolve/").length < 9);
   });
 });
 
-Deno.test("fetchRepository() asks for files as they are, and takes none that is compressed", async () => {
+Deno.test("fetchRepository() requests identity encoding and refuses compressed files", async () => {
   await withHub({ files: FILES }, async (hub) => {
     await hub.fetch();
     const bodies = hub.server.requests.filter(({ path }) => !path.startsWith("/api/models/"));
@@ -343,23 +346,26 @@ Deno.test("fetchRepository() asks for files as they are, and takes none that is 
     hub.server.misbehave = forWeights(() =>
       new Response("x", { headers: { "content-encoding": "gzip" } })
     );
-    assert.match(await hub.refusal(), /expected "model\.safetensors" as it is, got it compressed/);
+    assert.match(
+      await hub.refusal(),
+      /expected "model\.safetensors" uncompressed, got it compressed/,
+    );
   });
 });
 
-Deno.test("fetchRepository() leaves a connection that falls silent, and goes on", async () => {
+Deno.test("fetchRepository() aborts a stalled connection and resumes", async () => {
   await withHub({ files: FILES }, async (hub) => {
-    hub.around = { stallMs: 60 };
-    let silent = 2;
+    hub.overrides = { stallMs: 60 };
+    let stalls = 2;
     const stop = new AbortController();
     const never = () => new Promise<never>((_, reject) => stop.signal.onabort = () => reject(stop));
     hub.server.misbehave = async ({ host }) => {
-      if (host === "endpoint" || silent-- !== 2) return undefined;
+      if (host === "endpoint" || stalls-- !== 2) return undefined;
       return await never().catch(() => new Response("late"));
     };
     hub.server.body = (bytes, { host }) => {
-      if (host === "endpoint" || silent !== 0) return bytes;
-      silent--;
+      if (host === "endpoint" || stalls !== 0) return bytes;
+      stalls--;
       return new ReadableStream({
         start: (controller) => controller.enqueue(bytes.slice(0, 9000)),
       });
@@ -373,12 +379,12 @@ Deno.test("fetchRepository() leaves a connection that falls silent, and goes on"
   });
 });
 
-Deno.test("fetchRepository() stops at once at a signal, with its reason, and keeps what came", async () => {
+Deno.test("fetchRepository() stops at once at a signal and keeps the partial file", async () => {
   await withHub({ files: FILES }, async (hub) => {
     const reason = new Error("enough");
     await assert.rejects(hub.fetch({ signal: AbortSignal.abort(reason) }), reason);
     assert.equal(hub.server.requests.length, 0);
-    // While bytes come.
+    // While bytes arrive.
     hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 10, 50) : bytes;
     const stop = new AbortController();
     let since = 0;
@@ -392,7 +398,7 @@ Deno.test("fetchRepository() stops at once at a signal, with its reason, and kee
     const { size } = Deno.statSync(`${hub.blob("model.safetensors")}.wgslm.incomplete`);
     assert.ok(size > 0 && size <= 20_000, `${size}`);
     // Between two tries.
-    hub.around = { retryMs: 60_000, pause };
+    hub.overrides = { retryMs: 60_000, pause };
     hub.server.misbehave = ENDLESS;
     const later = new AbortController();
     setTimeout(() => later.abort(reason), 30);

@@ -1,7 +1,4 @@
-/**
- * Which files of a repository are fetched, what the cache does without the network, and what is
- * refused by its name or content.
- */
+/** Download from the hub: choice of files, offline use, and refusal of hostile listings. */
 import assert from "node:assert/strict";
 import { inventory, slowBody, someBytes, withHub } from "../../hub_server.ts";
 
@@ -23,7 +20,7 @@ const SHARDED = {
 /** Names in a folder. */
 const namesIn = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
-Deno.test("fetchRepository() brings the configuration, the tokenizer and one form of the weights, and returns the snapshot", async () => {
+Deno.test("fetchRepository() fetches config, tokenizer and one form of the weights", async () => {
   const wanted = {
     ...MODEL,
     "generation_config.json": "{}",
@@ -50,7 +47,7 @@ Deno.test("fetchRepository() brings the configuration, the tokenizer and one for
   });
 });
 
-Deno.test("fetchRepository() brings vocab.json and merges.txt where there is no tokenizer.json", async () => {
+Deno.test("fetchRepository() fetches vocab.json and merges.txt as a fallback", async () => {
   const files = { "config.json": "{}", "vocab.json": "{}", "merges.txt": "a b" };
   await withHub({ files: { ...files, "model.safetensors": "x" } }, async (hub) => {
     assert.deepEqual(namesIn(await hub.fetch()), [
@@ -62,7 +59,7 @@ Deno.test("fetchRepository() brings vocab.json and merges.txt where there is no 
   });
 });
 
-Deno.test("fetchRepository() brings the shards that an index names, and asks nothing but the listing again", async () => {
+Deno.test("fetchRepository() fetches an index's shards, then only the listing", async () => {
   await withHub({ files: { ...SHARDED, "model-3.safetensors": "not named" } }, async (hub) => {
     const folder = await hub.fetch();
     assert.deepEqual(namesIn(folder), Object.keys(SHARDED).sort());
@@ -74,7 +71,7 @@ Deno.test("fetchRepository() brings the shards that an index names, and asks not
   });
 });
 
-Deno.test("fetchRepository() takes pytorch_model.bin, or its index and shards, only where there are no safetensors", async () => {
+Deno.test("fetchRepository() fetches pytorch_model.bin if there are no safetensors", async () => {
   const whole = { "config.json": "{}", "pytorch_model.bin": someBytes(500) };
   const sharded = {
     "config.json": "{}",
@@ -89,7 +86,7 @@ Deno.test("fetchRepository() takes pytorch_model.bin, or its index and shards, o
   });
 });
 
-Deno.test("fetchRepository() lists the weights of a repository that has none it can use", async () => {
+Deno.test("fetchRepository() lists the weights of a repository in other formats", async () => {
   const gguf = { "config.json": "{}", "a.Q4.gguf": "x", "onnx/b.onnx": "x", "README.md": "x" };
   const many = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`m${i + 10}.gguf`, "x"]));
   await withHub({
@@ -109,7 +106,7 @@ Deno.test("fetchRepository() lists the weights of a repository that has none it 
   });
 });
 
-Deno.test("fetchRepository() asks once when all is cached, never offline, and writes nothing then", async () => {
+Deno.test("fetchRepository() with a full cache lists once, and offline not at all", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     const folder = await hub.fetch();
     const before = inventory(hub.cacheDir);
@@ -134,7 +131,7 @@ Deno.test("fetchRepository() asks once when all is cached, never offline, and wr
   });
 });
 
-Deno.test("fetchRepository() offline names what the cache lacks, and the command that fetches it", async () => {
+Deno.test("fetchRepository() offline names the missing file and a command for it", async () => {
   await withHub({ files: SHARDED, revisions: ["main", "v1.0"] }, async (hub) => {
     const offline = { offline: true };
     const command = "deno run -A cli.ts inspect hf:owner/name";
@@ -149,7 +146,7 @@ Deno.test("fetchRepository() offline names what the cache lacks, and the command
     assert.equal(hub.server.requests.length, 0);
     const folder = await hub.fetch();
     await refused({ revision: "v1.0" }, 'revision "v1.0"', " --repo-revision v1.0");
-    // A link whose blob is gone is no file.
+    // A link without its blob is a missing file.
     await Deno.remove(hub.blob("model-2.safetensors"));
     await refused({}, "model-2.safetensors");
     await Deno.remove(`${folder}/model.safetensors.index.json`);
@@ -159,7 +156,7 @@ Deno.test("fetchRepository() offline names what the cache lacks, and the command
   });
 });
 
-Deno.test("fetchRepository() keeps branches and tags in refs, as Python writes them, and commits in none", async () => {
+Deno.test("fetchRepository() writes refs of branches and tags, as Python does", async () => {
   const revisions = ["main", "v1.0", "feature/new/head", "refs/pr/1"];
   await withHub({ files: MODEL, revisions }, async (hub) => {
     const refs = `${hub.cacheDir}/models--owner--name/refs`;
@@ -167,7 +164,7 @@ Deno.test("fetchRepository() keeps branches and tags in refs, as Python writes t
     assert.throws(() => Deno.statSync(refs), Deno.errors.NotFound);
     for (const revision of revisions) {
       assert.equal(await hub.fetch({ revision }), folder);
-      assert.equal(Deno.readTextFileSync(`${refs}/${revision}`), COMMIT); // and no newline
+      assert.equal(Deno.readTextFileSync(`${refs}/${revision}`), COMMIT); // without a newline
       assert.equal(await hub.fetch({ revision, offline: true }), folder);
     }
     assert.equal(hub.server.seen("/resolve/").length, 3);
@@ -176,7 +173,7 @@ Deno.test("fetchRepository() keeps branches and tags in refs, as Python writes t
   });
 });
 
-Deno.test("fetchRepository() follows a branch that moves, fetches what changed, and keeps the old snapshot", async () => {
+Deno.test("fetchRepository() fetches only what changed when a branch moves", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     const old = await hub.fetch();
     const commit = "b".repeat(40);
@@ -194,7 +191,7 @@ Deno.test("fetchRepository() follows a branch that moves, fetches what changed, 
   });
 });
 
-Deno.test("fetchRepository() writes the ref when all is there, so that offline never finds half a model", async () => {
+Deno.test("fetchRepository() writes the ref last: offline finds no half model", async () => {
   await withHub({ files: SHARDED }, async (hub) => {
     hub.server.misbehave = ({ host }) =>
       host === "storage" ? new Response("gone", { status: 404 }) : undefined;
@@ -204,14 +201,14 @@ Deno.test("fetchRepository() writes the ref when all is there, so that offline n
   });
 });
 
-Deno.test("fetchRepository() counts bytes of all files up to a total", async () => {
+Deno.test("fetchRepository() counts the bytes of all files up to a total", async () => {
   await withHub({ files: SHARDED }, async (hub) => {
     const seen: { file?: string; loaded: number; total?: number }[] = [];
     await hub.fetch({ onProgress: (progress) => seen.push(progress) });
     const total = Object.values(SHARDED).reduce((sum, { length }) => sum + length, 0);
     assert.deepEqual(seen.at(-1)?.loaded, total);
     assert.ok(seen.every(({ loaded }, i) => i === 0 || loaded >= seen[i - 1].loaded));
-    // Until the index is there, nobody knows the total.
+    // The total is unknown until the index is read.
     const known = seen.filter((progress) => progress.total !== undefined);
     assert.ok(known.every((progress) => progress.total === total));
     assert.ok(
@@ -224,7 +221,7 @@ Deno.test("fetchRepository() counts bytes of all files up to a total", async () 
   });
 });
 
-Deno.test("fetchRepository() refuses an index that names a file elsewhere, or one that the repository has not", async () => {
+Deno.test("fetchRepository() refuses an index with a hostile or missing file name", async () => {
   const hostile = [
     "../x",
     "/etc/passwd",
@@ -258,7 +255,7 @@ Deno.test("fetchRepository() writes nothing for hostile names in a listing", asy
   });
 });
 
-Deno.test("fetchRepository() refuses listings that are torn, or say no commit, size or hash", async () => {
+Deno.test("fetchRepository() refuses listings without a commit, size or hash", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     const file = (rest: object) => ({
       sha: COMMIT,
@@ -266,13 +263,13 @@ Deno.test("fetchRepository() refuses listings that are torn, or say no commit, s
     });
     const ok = { size: 2, blobId: "b".repeat(40) };
     const cases: [unknown, RegExp][] = [
-      ["<html>", /expected a listing in JSON from .*; is HF_ENDPOINT that of a hub\?/],
+      ["<html>", /expected a listing in JSON from .*; is HF_ENDPOINT the URL of a hub\?/],
       [[], /expected a listing in JSON/],
       [{}, /expected a commit of 40 hexadecimal digits/],
       [{ sha: "../../x" }, /expected a commit of 40 hexadecimal digits/],
       [{ sha: COMMIT }, /it has no config\.json/],
       [{ sha: COMMIT, siblings: [null, 1, { rfilename: 3 }] }, /it has no config\.json/],
-      [file({}), /expected a plain name, a size and a hash of "config\.json"/],
+      [file({}), /expected a plain name, a size and a hash for "config\.json"/],
       [file({ ...ok, size: -1 }), /expected a plain name, a size and a hash/],
       [file({ ...ok, size: 1e300 }), /expected a plain name, a size and a hash/],
       [file({ ...ok, blobId: "../x" }), /expected a plain name, a size and a hash/],
@@ -289,7 +286,7 @@ Deno.test("fetchRepository() refuses listings that are torn, or say no commit, s
   });
 });
 
-Deno.test("fetchRepository() asks nobody about names that no repository and no revision has", async () => {
+Deno.test("fetchRepository() refuses malformed names without a request", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     const long = "x".repeat(97);
     for (
@@ -307,14 +304,14 @@ Deno.test("fetchRepository() asks nobody about names that no repository and no r
   });
 });
 
-Deno.test("fetchRepository() takes the oldest repositories, which have no owner", async () => {
+Deno.test("fetchRepository() fetches the oldest repositories, which have no owner", async () => {
   await withHub({ "gpt2": { files: MODEL } }, async (hub) => {
     const folder = await hub.fetch({}, "gpt2");
     assert.equal(folder, `${hub.cacheDir}/models--gpt2/snapshots/${COMMIT}`);
   });
 });
 
-Deno.test("fetchRepository() finds the cache where Python has it", async () => {
+Deno.test("fetchRepository() finds the cache folder that Python uses", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     const { HF_ENDPOINT, HF_HUB_CACHE: root } = hub.env;
     const cases: [Record<string, string>, string][] = [
@@ -326,7 +323,7 @@ Deno.test("fetchRepository() finds the cache where Python has it", async () => {
       [{ SOME: `${root}/6`, HF_HUB_CACHE: "$SOME/${SOME_X}/hub" }, "6/${SOME_X}/hub"],
     ];
     for (const [env, expected] of cases) {
-      hub.around = { env: (name) => ({ HF_ENDPOINT, ...env })[name] };
+      hub.overrides = { env: (name) => ({ HF_ENDPOINT, ...env })[name] };
       assert.equal(
         await hub.fetch(),
         `${root}/${expected}/models--owner--name/snapshots/${COMMIT}`,
@@ -337,7 +334,7 @@ Deno.test("fetchRepository() finds the cache where Python has it", async () => {
   });
 });
 
-Deno.test("fetchRepository() takes HF_ENDPOINT with slashes at its end and a path, and no other than a plain URL", async () => {
+Deno.test("fetchRepository() accepts a plain URL as HF_ENDPOINT, with a path", async () => {
   await withHub({ files: MODEL }, async (hub) => {
     hub.env.HF_ENDPOINT += "//";
     await hub.fetch();
@@ -361,7 +358,7 @@ Deno.test("fetchRepository() takes HF_ENDPOINT with slashes at its end and a pat
   });
 });
 
-Deno.test("fetchRepository() fetches four files at a time, and stops the others when one fails", async () => {
+Deno.test("fetchRepository() fetches four files at a time and stops at a failure", async () => {
   const shards = Array.from({ length: 9 }, (_, i) => `model-${i}.safetensors`);
   const files = Object.fromEntries(shards.map((name, i) => [name, someBytes(10_000, i)]));
   const index = { "config.json": "{}", "model.safetensors.index.json": INDEX(...shards) };
