@@ -1,5 +1,5 @@
 /**
- * From a prompt to text, an id at a time: drawing, stopping, and holding back text that is not
+ * Text generation: ids drawn one after the other, reasons to stop, and text held back until it is
  * certain.
  *
  * @module
@@ -40,7 +40,7 @@ export type FinishReason = "stop" | "eos" | "length" | "context" | "aborted";
 
 /** One id and the text that became certain with it. */
 export interface GeneratedToken {
-  /** Missing on a last item that has only a reason to tell. */
+  /** Missing on a last item that has only a reason. */
   readonly id?: number;
   /** Text that became certain with this id; may be empty. */
   readonly text: string;
@@ -53,17 +53,17 @@ export interface GenerationModel {
   readonly runner: Runner;
   readonly tokenizer: Tokenizer | null;
   readonly eosIds: readonly number[];
-  /** Throws when the model is gone. */
+  /** Throws when the model was disposed of. */
   readonly checkAlive: () => void;
 }
 
-/** A seed that nobody chose. */
+/** A random seed. */
 export function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
 /**
- * Checks every option, so that a mistake is told before anything runs.
+ * Checks every option, before anything runs.
  * @throws {RangeError} naming the option.
  */
 export function checkGenerate(options: GenerateOptions): {
@@ -78,6 +78,19 @@ export function checkGenerate(options: GenerateOptions): {
   expectOption("seed", seed);
   const stop = (options.stop ?? []).filter((text) => text !== "");
   return { sampling: checkSampling(options), maxNewTokens, seed, stop };
+}
+
+/** A generation under way. */
+interface Generation {
+  readonly model: GenerationModel;
+  /** The prompt and what was drawn. */
+  readonly ids: number[];
+  readonly text: TextOut;
+  readonly maxNewTokens: number;
+  readonly useKvCache: boolean;
+  readonly ignoreEos: boolean;
+  readonly signal?: AbortSignal;
+  readonly onRead?: (count: number) => void;
 }
 
 /**
@@ -98,41 +111,25 @@ export async function* generateTokens(
     signal,
   } = options;
   const reuse = useKvCache && !deterministic && (options.reusePrompt ?? true);
-  const { runner, tokenizer, eosIds } = model;
-  const { slots, architecture: { slides, crops } } = runner;
-  const text = new TextOut(tokenizer, stop);
+  const { runner } = model;
+  const text = new TextOut(model.tokenizer, stop);
   const ids = [...prompt];
+  const run = { model, ids, text, maxNewTokens, useKvCache, ignoreEos, signal, onRead };
   if (signal?.aborted) return yield { text: "", finishReason: "aborted" };
   if (maxNewTokens === 0) return yield { text: "", finishReason: "length" };
   try {
     runner.startSampling(sampling, seed);
-    await runner.prefill(ids.slice(-slots), { reuse, signal });
+    await runner.prefill(ids.slice(-runner.slots), { reuse, signal });
     let drawn: number[] = []; // the next one last
     for (let count = 1;; count++) {
       model.checkAlive();
-      if (!drawn.length) {
-        const isCropped = crops && ids.length > slots;
-        if (count > 1 && (!useKvCache || isCropped)) {
-          await runner.prefill(ids.slice(-slots), { signal });
-        }
-        drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);
-        onRead?.(drawn.length);
-        drawn.reverse();
-      }
+      if (!drawn.length) drawn = await drawNext(run, count);
       const id = drawn.pop() as number;
       if (id === NOT_FINITE) throw await findNotFinite(runner, ids);
       ids.push(id);
-      let finishReason: FinishReason | undefined;
-      let piece = "";
-      if (!ignoreEos && eosIds.includes(id)) finishReason = "eos";
-      else {
-        piece = text.push(id);
-        if (text.stopped) finishReason = "stop";
-        else if (count === maxNewTokens) finishReason = "length";
-        else if (!slides && !crops && ids.length > slots) finishReason = "context";
-      }
-      if (finishReason) return yield { id, text: piece + text.flush(), finishReason };
-      yield { id, text: piece };
+      const token = tokenOf(run, id, count);
+      yield token;
+      if (token.finishReason) return;
       if (signal?.aborted) break;
     }
   } catch (error) {
@@ -141,9 +138,35 @@ export async function* generateTokens(
   yield { text: text.flush(), finishReason: "aborted" };
 }
 
+/** Draws ids, the next one last. Prefills the window again where the cache does not serve. */
+async function drawNext(run: Generation, count: number): Promise<number[]> {
+  const { model: { runner }, ids, maxNewTokens, useKvCache, signal, onRead } = run;
+  const { slots, architecture: { crops } } = runner;
+  const isCropped = crops && ids.length > slots;
+  if (count > 1 && (!useKvCache || isCropped)) {
+    await runner.prefill(ids.slice(-slots), { signal });
+  }
+  const drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);
+  onRead?.(drawn.length);
+  return drawn.reverse();
+}
+
 /**
- * Text that is let go only when it is certain: whole characters, and no beginning of a stop string.
+ * The item of the id that was drawn last, the `count`-th; the last item if the id ends the text.
  */
+function tokenOf(run: Generation, id: number, count: number): GeneratedToken {
+  const { model: { runner, eosIds }, ids, text, maxNewTokens, ignoreEos } = run;
+  if (!ignoreEos && eosIds.includes(id)) return { id, text: text.flush(), finishReason: "eos" };
+  const { slots, architecture: { slides, crops } } = runner;
+  const piece = text.push(id);
+  let finishReason: FinishReason | undefined;
+  if (text.stopped) finishReason = "stop";
+  else if (count === maxNewTokens) finishReason = "length";
+  else if (!slides && !crops && ids.length > slots) finishReason = "context";
+  return finishReason ? { id, text: piece + text.flush(), finishReason } : { id, text: piece };
+}
+
+/** Text released when it is certain: whole characters, and no beginning of a stop string. */
 class TextOut {
   stopped = false;
   #held = "";
@@ -158,7 +181,7 @@ class TextOut {
     return this.#release();
   }
 
-  /** What was held back, at the end. */
+  /** The text held back, at the end. */
   flush(): string {
     if (this.stopped) return "";
     this.#held += this.#stream?.flush() ?? "";
