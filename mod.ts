@@ -20,6 +20,7 @@ export {
   type AttentionOptions,
   type Backend,
   type BackendName,
+  type BackendOptions,
   type ComputeHost,
   type Device,
   DeviceError,
@@ -47,6 +48,7 @@ export {
   type StoredOrder,
   type Tensor,
   type TensorSizes,
+  type TileStore,
   type WebGpuAdapter,
   type WebGpuLimits,
   type Weight,
@@ -99,6 +101,7 @@ export {
   toMarkdown,
   VERSION,
 } from "./engine/report.ts";
+export type { AdapterOptions } from "./engine/weights/lora.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
 export { loadTokenizer } from "./engine/tokenizer/load.ts";
 export type {

@@ -1,7 +1,11 @@
 /**
  * Contract between model and device: record a forward pass once, replay it for every token.
  *
- * `docs/backends.md` says how each backend implements it.
+ *     record(build) ──▶ Plan ── run(step) ── run(step) ── … ── read(tensor)
+ *     once, compiles            queues a step each             waits for all of them
+ *
+ * Think of a backend as one device with one queue. It owns every tensor and frees all of them when
+ * it is disposed; it knows no model, file or text. `docs/backends.md` describes each backend.
  *
  * @module
  */
@@ -13,15 +17,15 @@ import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } fro
 
 export type { Recorder, Segment, Step };
 
-/** Name of a backend. */
+/** Name of a backend: GPU shaders, WebAssembly SIMD, or typed arrays. */
 export type BackendName = "webgpu" | "wasm" | "js";
 
-/** Names of the backends, the fastest on most machines first. */
+/** Names of the backends, fastest on most machines first. */
 export const BACKEND_NAMES: readonly BackendName[] = ["webgpu", "wasm", "js"];
 
-/** Sizes of a model's tensors, from which the scratch of its passes follows. */
+/** Sizes of a model's tensors, from which a backend derives the scratch of its passes. */
 export interface TensorSizes {
-  /** Bytes of all weights and tensors together. */
+  /** Bytes of all weights and tensors. */
   readonly total: number;
   /** T: rows of the largest pass. */
   readonly rows: number;
@@ -29,46 +33,55 @@ export interface TensorSizes {
   readonly widest: number;
 }
 
-/** Holds tensors and runs recorded passes over them. Dispose of it to free them all. */
+/** Holds tensors and runs recorded passes over them. Disposing of it frees all of them. */
 export interface Backend extends AsyncDisposable {
-  /** Which one it is. */
+  /** Name of this backend. */
   readonly name: BackendName;
-  /** Threads that compute, the calling one among them. */
+  /** Compute threads, including the calling one. */
   readonly threads: number;
-  /** The adapter's or the processor's name, as far as it is known. */
+  /** Name of the adapter or processor, or a generic one where the platform hides it. */
   readonly description: string;
-  /** Whether its device is a GPU: free memory shows only when it is allocated. */
+  /** Whether the device is a GPU, whose free memory shows only by allocating it. */
   readonly onGpu: boolean;
-  /** Whether that GPU is emulated by the processor: its tensors are in the host's memory. */
+  /** Whether the CPU emulates that GPU, with tensors in the host's memory. */
   readonly software?: boolean;
-  /** Multiply-adds ×2 per second that may be expected; the decoder sizes prefill chunks by it. */
+  /** Expected FLOP/s (a multiply-add is two); the decoder sizes prefill chunks by it. */
   readonly nominalFlops: number;
-  /** Steps worth queueing before a read; default 1, where a step is done when `run` returns. */
+  /** Steps worth queueing before a read; default 1: a step is complete when `run` returns. */
   readonly readAhead?: number;
-  /** Tracked bytes of every buffer; all zero after dispose. */
+  /** Tracked bytes of all buffers by class; zero after dispose. */
   readonly memory: Memory;
 
   /**
-   * Bytes that the passes of a model take at most beside its tensors (scratch of plans and threads,
-   * padding), counted as activations; missing where they take none.
+   * Upper bound of the bytes that a model's passes take beside its tensors (scratch of plans and
+   * threads, padding), counted as activations; missing if they take none.
+   * @param sizes of the model's tensors.
    */
   scratchBytes?(sizes: TensorSizes): number;
   /**
-   * Checks for room for `bytes` more before anything is loaded; missing where only the host's
-   * memory is used.
-   * @param largest bytes of the largest tensor among them, weights apart.
-   * @throws {DeviceError} If there is less, naming `what` and the bytes that are free.
+   * Checks that the device can hold `bytes` more, before anything is loaded; missing on backends
+   * that use the host's memory.
+   * @param what is about to be loaded: the name in the error.
+   * @param bytes to be allocated in all.
+   * @param largest bytes of the largest tensor that is not a weight; default 0.
+   * @throws {DeviceError} If they do not fit, with the number of free bytes.
    */
   expectFree?(what: string, bytes: number, largest?: number): Promise<void>;
   /**
-   * A zeroed tensor. If the device runs out of memory, the next `read` throws.
+   * Allocates a zeroed tensor. If the device runs out of memory, the next `read` throws.
+   * @param shape extents, outermost first.
+   * @param dtype of its numbers.
+   * @param kind the class that its bytes are counted under.
    * @throws {RangeError} If it is larger than one buffer of this backend.
    */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor;
   /**
-   * A weight [N, K], laid out as this backend reads it fastest. `fill` is asked for the rows as
-   * they are stored (N rows of K under "NK", K rows of N under "KN"), in order, into one bounded
-   * scratch buffer.
+   * Uploads a weight [N, K] in the layout that this backend reads fastest.
+   * @param shape [N, K] whatever the order in the file.
+   * @param dtype of the stored numbers, on both sides.
+   * @param fill called in order for chunks of stored rows (N rows of K under "NK", K rows of N
+   *   under "KN"); every call may reuse one bounded scratch buffer.
+   * @param options the order of the stored rows.
    * @throws {RangeError} If the weight cannot fit this backend, before anything is allocated.
    */
   weight(
@@ -78,72 +91,85 @@ export interface Backend extends AsyncDisposable {
     options: { readonly stored: StoredOrder },
   ): Promise<Weight>;
   /**
-   * Copies elements to `t` from element `offset` on; steps queued before still see the old values.
-   * Of a 16-bit tensor, whole pairs: `offset` is even, and so is the end, if not the tensor's.
-   * @throws {TypeError} If `data` is not the kind of array that holds the tensor's dtype.
+   * Copies `data` to `t` from element `offset` on. Steps queued before still see the old values.
+   * @param t destination.
+   * @param data elements; 16-bit floats as their bits.
+   * @param offset first element, default 0. In a 16-bit tensor it must be even, and so must the
+   *   end unless it is the end of the tensor.
+   * @throws {TypeError} If `data` is not the array type of the tensor's dtype.
    */
   write(t: Tensor, data: HostArray, offset?: number): void;
   /**
-   * Elements `start` … `start + count` (default all). Waits for everything queued before, and
-   * throws its errors.
+   * Copies elements `start` … `start + count` to the host, after all steps queued before.
+   * @param t source.
+   * @param start first element, default 0.
+   * @param count number of elements, default all from `start` on.
+   * @throws {DeviceError} If a step queued before has failed, or the device is lost.
    */
   read(t: Tensor, start?: number, count?: number): Promise<HostArray>;
   /**
-   * Runs `build` against a recorder and compiles its calls.
-   * @throws {RangeError} If the operands of a call do not fit, naming the operation.
+   * Runs `build` against a recorder and compiles the calls that it makes.
+   * @param build makes the calls of one forward pass, in order.
+   * @throws {RangeError} If the operands of a call do not fit each other.
+   * @throws {DeviceError} If the device cannot compile or bind one of the kernels.
    */
   record(build: (k: Recorder) => void): Promise<Plan>;
   /**
-   * As `record`, with the same kernels in every run of a program; missing where `record` never
-   * chooses kernels by measuring.
+   * As `record`, but never chooses a kernel by timing it, so that every process runs the same
+   * ones; missing if `record` never does.
+   * @param build makes the calls of one forward pass, in order.
    */
   recordFixed?(build: (k: Recorder) => void): Promise<Plan>;
   /**
-   * Runs a pass some dozen times, as a plan of `build` would run, and measures each kind of kernel.
-   * It writes to its operands as a plan does, and throws what `record` and `read` throw.
+   * Measures each kind of kernel over several runs of a pass. The runs write to the pass's
+   * operands, as a plan does.
+   * @param build makes the calls of the pass.
+   * @param step the rows and positions of every run.
+   * @throws {DeviceError} If the device cannot compile or run the pass.
+   * @throws {RangeError} If the operands of a call do not fit each other.
    */
   profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]>;
-  /** The generated code of the plans in use; missing where plans are not generated code. */
+  /** Generated code of the plans in use; missing if plans are not generated code. */
   shaders?(): KernelText[];
 }
 
-/** A generated kernel of the plans in use; calls that differ only in their operands share one. */
+/** Text of a generated kernel; calls that differ only in their operands share one. */
 export interface KernelText {
-  /** The operation; "program" for a whole WebAssembly module, which calls its kernels in order. */
+  /** The operation, or "program" for a whole WebAssembly module, which calls kernels in order. */
   readonly op: string;
-  /** The kind of kernel as a profile names it: the operation, a product with its shape. */
+  /** Kind of kernel, as in a profile: the operation; a matmul with its shape. */
   readonly name: string;
   /** WGSL, or WebAssembly's text format with flat instructions. */
   readonly language: "wgsl" | "wat";
   /** Calls in one run of each plan in use. */
   readonly calls: number;
-  /** Bytes that were compiled: of the shader's text, or of the functions' binary code. */
+  /** Bytes compiled: of the shader's text, or of the functions' binary code. */
   readonly bytes: number;
-  /** The code, a kernel's with the functions that it calls. */
+  /** The code, including the functions that the kernel calls. */
   readonly text: string;
 }
 
-/** Time, bytes and operations of one kind of kernel in one run of a pass. */
+/** Time, bytes and FLOPs of one kind of kernel in one run of a pass. */
 export interface KernelTime {
-  /** The operation, a product with its inputs and outputs; fused ones joined by " + ". */
+  /** Kind of kernel: the operation; a matmul as "matmul K→N"; fused ones joined by " + ". */
   readonly name: string;
   /** Number of calls. */
   readonly calls: number;
-  /** Milliseconds of all its calls: the median of several runs. */
+  /** Milliseconds of all its calls, median over several runs. */
   readonly ms: number;
-  /** Bytes of all its calls: of their operands, each moved once. */
+  /** Minimum bytes of all its calls: each operand moved once. */
   readonly bytes: number;
   /** Multiplications and additions of all its calls. */
   readonly flops: number;
 }
 
-/** A recorded pass. Disposing of it frees its own scratch; it runs no more. */
+/** A recorded pass. Disposing of it frees its scratch; its tensors stay with the backend. */
 export interface Plan extends Disposable {
   /**
-   * Queues the pass over a step; a lone segment is a step of one. Creates no object, computes no
-   * shape; the next `read` throws the device's errors.
-   * @throws {RangeError} If a step has more than one segment, or one of another sequence than 0,
-   *   or writes rows or slots beyond the tensors that the plan was recorded with.
+   * Queues the pass over a step, without allocating anything. Errors of the device are thrown by
+   * the next `read`.
+   * @param step rows and positions; a single segment is a step by itself.
+   * @throws {RangeError} If a step has more than one segment, or one of another sequence than 0.
    */
   run(step: Step | Segment): void;
 }

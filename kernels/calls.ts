@@ -1,12 +1,12 @@
 /**
- * Calls: a recorded forward pass as data, a list that every backend lowers.
+ * Calls: a recorded forward pass as a list of data, which every backend lowers.
  *
  *     record(build) ──▶ Call[] ──fuse()──▶ Call[]
  *                         │ lower()          │ lower()
  *                         ▼                  ▼
  *                 js closures, wasm entries, webgpu dispatches; operands and costs
  *
- * A call is checked once, when it is recorded. A new operation takes a folder under `ops/`, its
+ * A call is checked once, when it is recorded. A new operation needs a module under `ops/`, its
  * lines here, and one line in each backend.
  *
  * @module
@@ -57,7 +57,7 @@ import {
 import type { Segment, StepRoom } from "./step.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** A call of the recorder, checked. */
+/** A checked call of the recorder. */
 export type Call =
   | EmbedCall
   | AddPositionCall
@@ -67,27 +67,68 @@ export type Call =
   | AttentionCall
   | SampleCall;
 
-/** Calls of a forward pass. Each operation's module has its formula, shapes and oracle. */
+/**
+ * Records the calls of a forward pass. Letters of shapes: `tensor.ts`; the module of each operation
+ * has its formula and source. Every method throws a RangeError if its operands do not fit.
+ */
 export interface Recorder {
-  /** y[t] = scale · table[ids[t]] */
+  /**
+   * y[t] = scale · table[ids[t]]
+   * @param y [T, C]
+   * @param table [V, C]
+   * @param ids [T] I32; an id outside the table gives zeros.
+   * @param options the scale.
+   */
   embed(y: Tensor, table: Weight, ids: Tensor, options?: EmbedOptions): void;
-  /** x[t] += table[position + t] */
+  /**
+   * x[t] += table[position + t]
+   * @param x [T, C]
+   * @param table [P, C]
+   */
   addPosition(x: Tensor, table: Weight): void;
-  /** y = norm(x), or y += norm(x); y may be x. */
+  /**
+   * y = norm(x), or y += norm(x)
+   * @param y [T, C]; may be `x`.
+   * @param x [T, C]
+   * @param options kind, weight and bias [C], eps.
+   */
   norm(y: Tensor, x: Tensor, options: NormOptions): void;
-  /** y = x · Wᵀ with its epilogue. */
+  /**
+   * y = epilogue(x · Wᵀ)
+   * @param y [T, N]
+   * @param x [T, K]
+   * @param weight [N, K]
+   * @param options the epilogue: bias, activation, gate, scale, cap, residual.
+   */
   matmul(y: Tensor, x: Tensor, weight: Weight, options?: MatmulOptions): void;
-  /** Splits qkv; norms and rotates q and k; stores k and v. */
+  /**
+   * Splits qkv, norms and rotates q and k, stores k and v.
+   * @param q [T, H·D]
+   * @param cache k and v [G, S, D]
+   * @param qkv [T, (H+2G)·D]
+   * @param options norms and the rotary table.
+   */
   writeKv(q: Tensor, cache: KvCache, qkv: Tensor, options?: WriteKvOptions): void;
-  /** y = softmax(q · kᵀ) · v, causal. */
+  /**
+   * y = softmax(scale · q · kᵀ) · v, causal
+   * @param y [T, H·D]
+   * @param q [T, H·D]
+   * @param cache k and v [G, S, D]
+   * @param options scale, cap and window.
+   */
   attention(y: Tensor, q: Tensor, cache: KvCache, options?: AttentionOptions): void;
-  /** Draws the next id from one row of logits. */
+  /**
+   * Draws the next id from one row of logits.
+   * @param ids [T] I32; the drawn id becomes the first.
+   * @param logits [1, V]
+   * @param sampling settings and state on the device.
+   */
   sample(ids: Tensor, logits: Tensor, sampling: Sampling): void;
 }
 
 /**
- * The calls that `build` makes, in order.
- * @throws {RangeError} naming the operation whose operands do not fit.
+ * Returns the calls that `build` makes, in order.
+ * @throws {RangeError} If the operands of a call do not fit each other.
  */
 export function record(build: (k: Recorder) => void): Call[] {
   const calls: Call[] = [];
@@ -106,12 +147,12 @@ export function record(build: (k: Recorder) => void): Call[] {
   return calls;
 }
 
-/** A form of each operation, which makes an R of a call and some context. */
+/** One function per operation, from a call and a context to an R. */
 export type Forms<Context, R> = {
   readonly [Op in Call["op"]]: (call: Extract<Call, { op: Op }>, context: Context) => R;
 };
 
-/** What the form of the call's operation makes of it. */
+/** Applies the form of the call's operation. */
 export function lower<Context, R>(call: Call, forms: Forms<Context, R>, context: Context): R {
   const form = forms[call.op] as (call: Call, context: Context) => R;
   return form(call, context);
@@ -137,7 +178,7 @@ const COSTS: Forms<Segment, Cost> = {
   sample: sampleCost,
 };
 
-/** The operations, by the names of their calls. */
+/** Names of all operations. */
 export const OPERATIONS = Object.keys(OPERANDS) as readonly Call["op"][];
 
 /** Tensors and weights of a call, each with its access. */
@@ -146,17 +187,17 @@ export function operandsOf(call: Call): Operand[] {
   return operands.filter((operand) => operand !== undefined);
 }
 
-/** Whether a call reads `tensor`, or keeps a part of what it held. */
+/** Whether a call reads `tensor` or keeps part of its old values. */
 export function dependsOn(call: Call, tensor: Tensor): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access !== "write");
 }
 
-/** Whether a call overwrites every row in use of `tensor`. */
+/** Whether a call overwrites all rows in use of `tensor` without reading it. */
 export function overwrites(call: Call, tensor: Tensor): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access === "write");
 }
 
-/** The largest step that calls have room for: no row goes beyond a tensor that they write. */
+/** Largest step of a pass: no row exceeds a tensor that its calls write. */
 export function roomOf(calls: readonly Call[]): StepRoom {
   const written = calls.flatMap(operandsOf).filter(({ access }) => access !== "read")
     .map(({ of }) => of.shape);
@@ -168,7 +209,7 @@ export function roomOf(calls: readonly Call[]): StepRoom {
   };
 }
 
-/** Bytes and operations that a call takes in a step at least, with what was fused into it. */
+/** Minimum bytes and FLOPs of a call in a step, including calls fused into it. */
 export function costOf(call: Call, segment: Segment): Cost {
   return lower(call, COSTS, segment);
 }

@@ -1,22 +1,40 @@
+/**
+ * Error of a device, and checks of operands while a plan is recorded.
+ *
+ * @module
+ */
 import type { Dtype, Tensor } from "./tensor.ts";
 
 /**
- * A device is missing, lost or out of memory, or cannot run what was asked; the
- * message says what to do next.
+ * A device is missing, lost or out of memory, or cannot run the request. The message names the next
+ * step.
+ *
+ * @example
+ * ```ts
+ * import { DeviceError, openBackend } from "@wgslm/wgslm/kernels";
+ *
+ * try {
+ *   await using backend = await openBackend("webgpu");
+ *   console.log(backend.description);
+ * } catch (error) {
+ *   if (!(error instanceof DeviceError)) throw error;
+ *   console.log(error.message); // Cannot open "webgpu": expected …, got …; …
+ * }
+ * ```
  */
 export class DeviceError extends Error {
-  /** Tells it from other errors across copies of the package. */
+  /** Identifies the error across copies of the package, where `instanceof` fails. */
   override readonly name = "DeviceError";
 }
 
-/** The message of whatever was thrown. */
+/** Message of a thrown value, which need not be an Error. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
 /**
- * Checks an operand while a plan is recorded, so that nothing has to be checked while tokens flow.
- * @throws {RangeError} naming the operation, the operand and both shapes.
+ * Checks an operand once, while a plan is recorded, so that no step has to.
+ * @throws {RangeError} If shape or dtype differ, naming the operation, the operand and both shapes.
  */
 export function expectTensor(
   op: string,
@@ -35,7 +53,7 @@ export function expectTensor(
   }
 }
 
-/** @throws {RangeError} when a fact about the operands of `op` does not hold. */
+/** @throws {RangeError} If `holds` is false: the operands of `op` break the rule `fact`. */
 export function expectThat(op: string, holds: boolean, fact: string): void {
   if (!holds) throw new RangeError(`Cannot record "${op}": expected ${fact}`);
 }

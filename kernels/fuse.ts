@@ -4,7 +4,8 @@
  *     embed(x, wte), addPosition(x, wpe)  ─▶  embed(x, wte, positions: wpe)
  *     norm(n, x), matmul(y, n, W)         ─▶  matmul(y, x, W, norm)
  *
- * The second holds for one row, and if nothing but the products reads n.
+ * The second applies to one row, and only if the fused products are all that reads n. It saves a
+ * dispatch: each workgroup of a product norms the row again.
  *
  * @module
  */
@@ -13,10 +14,10 @@ import type { MatmulCall } from "./ops/matmul/mod.ts";
 import { MAX_NORM_WIDTH } from "./ops/matmul/wgsl.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Outputs of a head: beyond them too many workgroups would norm the row again. */
+/** Most outputs of a product that norms its row: with more, too many workgroups repeat the norm. */
 const MAX_NORMED_OUTPUTS = 32768;
 
-/** Fuses neighbouring calls where no observable tensor changes. */
+/** Fuses neighbouring calls if no observable tensor changes. */
 export function fuse(calls: readonly Call[]): Call[] {
   const fused: Call[] = [];
   for (let i = 0; i < calls.length; i++) {
@@ -35,7 +36,7 @@ export function fuse(calls: readonly Call[]): Call[] {
   return fused;
 }
 
-/** The products behind a norm that can compute it: of one row, and alone in reading its output. */
+/** Products that can take over the norm before them: of one row, and its only readers. */
 function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
   const norm = calls[at];
   if (norm.op !== "norm" || norm.options.residual || norm.x === norm.y) return [];
@@ -46,7 +47,7 @@ function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
     const call = calls[i];
     if (call.op !== "matmul" || call.x !== norm.y) break;
     const { y, weight, options } = call;
-    // A product must not write what another workgroup has yet to norm.
+    // A product must not write a tensor that another workgroup has yet to norm.
     if (y === norm.x || y === norm.y || weight.shape[0] > MAX_NORMED_OUTPUTS) return [];
     if (options.gate === norm.y || options.gate === norm.x) return [];
     products.push(call);
@@ -54,7 +55,7 @@ function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
   return isOverwritten(calls.slice(i), norm.y) ? products : [];
 }
 
-/** Whether calls overwrite `tensor` before any reads it; if none does, the host may read it. */
+/** Whether calls overwrite `tensor` before one reads it; if none does, the host may read it. */
 function isOverwritten(calls: readonly Call[], tensor: Tensor): boolean {
   for (const call of calls) {
     if (dependsOn(call, tensor)) return false;

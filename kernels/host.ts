@@ -1,25 +1,29 @@
 /**
  * The platform of a backend: its GPU, processors and threads.
  *
- * An object that is handed to `openBackend`, so that no backend names a runtime. It holds no state
- * and frees nothing: a backend ends the workers it has started.
+ * Passed to `openBackend`, so that no backend names a runtime. It holds no state and frees nothing:
+ * a backend terminates the workers it started.
  *
  * @module
  */
 
-/** What a backend needs of its platform. */
+/** Platform services that a backend uses. */
 export interface ComputeHost {
-  /** The entry to WebGPU; undefined on a platform without it. */
+  /** Entry point of WebGPU; undefined on a platform without it. */
   readonly gpu: GPU | undefined;
   /** Number of logical processors. */
   readonly cores: number;
   /** Starts `wasm/worker.ts` as a thread. */
   startWorker(): Worker;
-  /** Whether a running worker keeps the process alive; calls with true and false are counted. */
+  /**
+   * Sets whether a running worker keeps the process alive; calls with true and false are counted.
+   * @param worker from `startWorker`.
+   * @param alive false lets the process end while the worker runs.
+   */
   keepAlive(worker: Worker, alive: boolean): void;
 }
 
-/** The platform by web standards: a page, a worker in it, Deno. */
+/** Platform by web standards: a page, a worker of one, Deno. */
 export const WEB_HOST: ComputeHost = {
   get gpu() {
     return globalThis.navigator?.gpu;
@@ -27,16 +31,16 @@ export const WEB_HOST: ComputeHost = {
   get cores() {
     return globalThis.navigator?.hardwareConcurrency ?? 1;
   },
-  // Bundlers and runtimes find a worker's file by this literal form.
+  // Bundlers find a worker's file by exactly this expression.
   startWorker: () => new Worker(new URL("./wasm/worker.ts", import.meta.url), { type: "module" }),
   keepAlive,
 };
 
 /**
- * Trick: calls the method of Deno's Worker that has an unnamed symbol for its name, which Deno
- * keeps for `node:worker_threads`. Without it a program on Deno that never disposes of its backend
- * does not end. Elsewhere it finds no such method, and workers end with their page. It may go when
- * Deno gives Worker an `unref()`.
+ * Trick: calls a method of Deno's Worker whose name is a symbol without description, internal to
+ * `node:worker_threads`. Without it, a Deno program that never disposes of its backend does not
+ * exit. Other platforms have no such method; their workers end with the page. It may go when Deno's
+ * Worker has an `unref()`.
  */
 function keepAlive(worker: Worker, alive: boolean): void {
   const prototype = Object.getPrototypeOf(worker);

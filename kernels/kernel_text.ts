@@ -1,18 +1,18 @@
 /**
- * Generated code as text: the kernels of a plan, each with the number of its calls.
+ * Generated code as text: the kernels of a plan, each with its number of calls.
  *
  * @module
  */
 import type { KernelText } from "./backend.ts";
 import { type Call, costOf } from "./calls.ts";
 
-/** A kernel's text, and the size of what was compiled. */
+/** Text of a kernel, and the compiled size in bytes. */
 export type Code = Pick<KernelText, "text" | "bytes">;
 
-/** Names of kernels depend on no step. */
+/** Any step serves: names of kernels do not depend on it. */
 const ANY_STEP = { rows: 1, position: 0, slot: 0, length: 1 };
 
-/** The kernels of a pass, from its calls and the entries that each was lowered to. */
+/** Kernels of a pass, from its calls and the entries that each was lowered to. */
 export function kernelTexts<Entry>(
   calls: readonly Call[],
   lowered: readonly (readonly Entry[])[],
@@ -25,7 +25,7 @@ export function kernelTexts<Entry>(
   }));
 }
 
-/** Equal kernels as one, with the sum of their calls. */
+/** Merges equal kernels and sums their calls. */
 export function addUpTexts(texts: readonly KernelText[]): KernelText[] {
   const kernels = new Map<string, KernelText>();
   for (const text of texts) {

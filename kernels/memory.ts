@@ -1,26 +1,36 @@
+/**
+ * Memory tracker: current and peak bytes of a backend's buffers by class, and a nudge of the GC.
+ *
+ * @module
+ */
 import type { MemoryClass } from "./tensor.ts";
 
-/** Bytes in use now, and the most that were in use at once since the last `resetPeak()`. */
+/** Bytes in use now, and their peak since the last `resetPeak()`. */
 export interface MemoryFigure {
   /** Bytes in use now. */
   current: number;
-  /** The most that were in use at once. */
+  /** Most bytes in use at once since the last `resetPeak()`. */
   peak: number;
 }
 
 /**
- * Counts the bytes of a backend's buffers by class. Every buffer is added when made and removed
- * when freed.
+ * Counts the bytes of a backend's buffers by class, from their allocation until they are freed.
+ *
+ * @example
+ * ```ts
+ * import { openBackend } from "@wgslm/wgslm/kernels";
+ *
+ * await using backend = await openBackend("js");
+ * backend.tensor([2, 256], "F32", "activations");
+ * console.log(backend.memory.classes.activations.current); // 2048
+ * ```
  */
 export class Memory {
-  /**
-   * Bytes of all classes together. The peak is of the sum, so it may be less than the sum of the
-   * peaks.
-   */
+  /** Bytes of all classes in use now. */
   current = 0;
-  /** The most that were in use at once since the last `resetPeak()`. */
+  /** Peak bytes of all classes at once: at most the sum of the classes' peaks. */
   peak = 0;
-  /** Bytes by class. */
+  /** Bytes of each class. */
   readonly classes: Record<MemoryClass, MemoryFigure> = {
     weights: { current: 0, peak: 0 },
     kvCache: { current: 0, peak: 0 },
@@ -28,7 +38,11 @@ export class Memory {
     staging: { current: 0, peak: 0 },
   };
 
-  /** Counts `bytes` of a new buffer; a negative number takes a freed one off. */
+  /**
+   * Counts a buffer.
+   * @param kind the class of the buffer.
+   * @param bytes of a new buffer; negative for a freed one.
+   */
   add(kind: MemoryClass, bytes: number): void {
     const figure = this.classes[kind];
     figure.current += bytes;
@@ -37,29 +51,29 @@ export class Memory {
     this.peak = Math.max(this.peak, this.current);
   }
 
-  /** Starts the peaks again from what is in use now. */
+  /** Resets every peak to the current bytes. */
   resetPeak(): void {
     this.peak = this.current;
     for (const figure of Object.values(this.classes)) figure.peak = figure.current;
   }
 }
 
-/** Bytes of an array that makes the collector run, and how many such arrays it takes. */
+/** Bytes of an array that makes the GC run, and the number of such arrays that it takes. */
 const [NUDGE_BYTES, NUDGES] = [2 ** 29, 2];
 
 /**
  * Nudges the GC, so that unreferenced WebAssembly memories are released soon.
  *
- * Trick: allocates 2 × 512 MiB and drops them. A linear memory cannot shrink and goes with its last
- * reference, but the GC waits long while it sees little garbage: a process that loads one model
- * after another would hold a dozen memories. It counts the bytes of arrays, so it gets some; they
- * take no RAM, since their pages are never touched. It may go when JavaScript can free a linear
+ * Trick: allocates and drops 2 × 512 MiB. A linear memory cannot shrink; it is freed with its last
+ * reference. But the GC does not count its bytes as garbage and runs late: a process that loads one
+ * model after another would hold a dozen memories. It does count the bytes of arrays. These take no
+ * RAM, since their pages are never touched. The trick may go when JavaScript can free a linear
  * memory.
  */
 export function nudgeGc(): void {
   try {
     for (let i = 0; i < NUDGES; i++) new ArrayBuffer(NUDGE_BYTES);
   } catch {
-    // An allocation that fails has made the collector run as well.
+    // A failed allocation has run the GC, too.
   }
 }

@@ -1,6 +1,25 @@
 /**
- * The compute layer alone: tensors, operations and the backends that run them. It knows nothing
- * of models, files or text.
+ * GPT kernels without the engine: tensors, operations and the backends that run them.
+ *
+ * A product with a weight, y = x · Wᵀ:
+ *
+ * ```ts
+ * import { bytesOf, openBackend } from "@wgslm/wgslm/kernels";
+ *
+ * await using backend = await openBackend("js"); // or "auto", "webgpu", "wasm", "cpu"
+ * const W = new Float32Array([1, 2, 3, 4, 5, 6]); // [N, K] = [2, 3]
+ * const weight = await backend.weight([2, 3], "F32", (row, count, into) => {
+ *   into.set(bytesOf(W.subarray(3 * row, 3 * (row + count))));
+ * }, { stored: "NK" });
+ * const x = backend.tensor([1, 3], "F32", "activations"); // [T, K]
+ * const y = backend.tensor([1, 2], "F32", "activations"); // [T, N]
+ * using plan = await backend.record((k) => k.matmul(y, x, weight));
+ * backend.write(x, new Float32Array([1, 0, 1]));
+ * plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
+ * console.log(await backend.read(y)); // Float32Array [4, 10]
+ * ```
+ *
+ * A norm:
  *
  * ```ts
  * import { openBackend } from "@wgslm/wgslm/kernels";
@@ -26,32 +45,36 @@ import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
 import { measureWasm } from "./wasm/limits.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
 
-/**
- * What `openBackend` takes: a backend, `cpu` for the best that runs on the processor, or
- * `auto` for the best of all.
- */
+/** A backend by name; `cpu` for the fastest on the CPU; `auto` for the fastest of all. */
 export type Device = "auto" | "cpu" | BackendName;
 
-/** How a backend is to be opened; what does not concern it is passed over. */
+/** Options of `openBackend`. Each backend ignores those of the others. */
 export interface BackendOptions {
-  /**
-   * Threads that may compute, on the processor; default as many as are worth having.
-   * The typed arrays have one.
-   */
+  /** `wasm`: number of threads; default as many as make it faster, by measurement. */
   readonly threads?: number;
-  /** Whether a GPU's kernels are chosen by measuring them; default true. */
+  /** `webgpu`: whether to choose kernels by timing them; default true. */
   readonly tune?: boolean;
-  /** Where those choices are kept; default nowhere. */
+  /** `webgpu`: where to keep those choices; default nowhere. */
   readonly store?: TileStore;
-  /** The platform that GPU, processors and threads are taken from; default by web standards. */
+  /** Platform that provides GPU, cores and threads; default by web standards. */
   readonly host?: ComputeHost;
 }
 
 /**
- * Opens a backend. `cpu` is WebAssembly where its SIMD is known, else the typed arrays; `auto` is a
- * real GPU if there is one, else `cpu`, and never a software adapter.
- * @throws {DeviceError} when it cannot run here.
- * @throws {RangeError} on an option out of range.
+ * Opens a backend.
+ *
+ * @param device `cpu` is WebAssembly on platforms with its SIMD, else typed arrays; `auto` (the
+ *   default) is a hardware GPU if there is one, else `cpu`, but never a software adapter.
+ * @param options threads, tuning and platform.
+ * @throws {DeviceError} If the platform cannot run it.
+ * @throws {RangeError} If an option is out of range.
+ * @example
+ * ```ts
+ * import { openBackend } from "@wgslm/wgslm/kernels";
+ *
+ * await using backend = await openBackend("cpu", { threads: 1 });
+ * console.log(`${backend.name}: ${backend.description}`);
+ * ```
  */
 export async function openBackend(
   device: Device = "auto",
@@ -77,19 +100,20 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
   return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
 }
 
-/** What a device can do at most. */
+/** Measured upper limits of a device. */
 export interface DeviceLimits {
-  /** Bytes that it reads from memory per second. */
+  /** Bytes read from memory per second. */
   readonly readBytesPerSec: number;
-  /** Multiply-adds ×2 per second, in F32. */
+  /** FLOP/s in F32; a multiply-add is two. */
   readonly flopsPerSec: number;
 }
 
 /**
- * Measures the device of a backend, with as many threads, in about half a second.
- * @param backend what is measured; an opened backend, or the name and the threads of one.
- * @param host the platform that GPU and threads are taken from; default by web standards.
- * @throws {DeviceError} If the device or the threads cannot be opened once more.
+ * Measures the limits of a backend's device in about half a second.
+ *
+ * @param backend an open backend, or the name and number of threads of one.
+ * @param host platform that provides GPU and threads; default by web standards.
+ * @throws {DeviceError} If the device or its threads cannot be opened a second time.
  * @example
  * ```ts
  * import { measureLimits } from "@wgslm/wgslm/kernels";

@@ -1,6 +1,9 @@
 /**
- * Profile of a pass: times of its kinds of kernel, from the times of a plan's entries, beside the
- * bytes and operations that its calls take at least.
+ * Profile of a pass: median time of each kind of kernel, with the minimum bytes and FLOPs of its
+ * calls.
+ *
+ * A call becomes one or more entries (kernels of a WebAssembly plan, dispatches of a shader). Each
+ * entry is timed; the times are added up by call, then by kind.
  *
  * @module
  */
@@ -9,12 +12,12 @@ import { type Call, costOf } from "./calls.ts";
 import type { Cost } from "./ops/contract.ts";
 import type { Segment } from "./step.ts";
 
-/** A call's cost, and the number of entries or dispatches that a backend made of it. */
+/** A call's cost, and the number of entries that a backend lowered it to. */
 export interface Part extends Cost {
   readonly entries: number;
 }
 
-/** The parts of a pass, from its calls and what each was lowered to. */
+/** Parts of a pass, from its calls and the entries that each was lowered to. */
 export function partsOf(
   calls: readonly Call[],
   lowered: readonly (readonly unknown[])[],
@@ -23,14 +26,14 @@ export function partsOf(
   return calls.map((call, i) => ({ ...costOf(call, segment), entries: lowered[i].length }));
 }
 
-/** At least so many runs, and for so many milliseconds: for compilers and clocks, then measured. */
+/** Minimum runs and milliseconds: a warm-up for compilers and clocks, then the measured runs. */
 const WARM_UP = { runs: 2, ms: 150 };
 const MEASURED = { runs: 5, ms: 300 };
 
-/** Limit of measured runs, each of which keeps a time per entry. */
+/** Most measured runs: each keeps a time per entry. */
 const MOST_RUNS = 301;
 
-/** Medians over many runs of a plan; `run` returns the milliseconds of each entry. */
+/** Medians over several runs of a plan; `run` returns the milliseconds of each entry. */
 export async function profileRuns(
   parts: readonly Part[],
   run: () => readonly number[] | Promise<readonly number[]>,
@@ -54,7 +57,7 @@ export async function profileRuns(
   return addUp(parts, partMs);
 }
 
-/** Sums of the parts of each name, in the order of their first. */
+/** Sums the parts of each name, in order of first appearance. */
 export function addUp(parts: readonly Part[], partMs: readonly number[]): KernelTime[] {
   const kinds = new Map<string, KernelTime>();
   for (const [i, { name, bytes, flops }] of parts.entries()) {
@@ -70,12 +73,12 @@ export function addUp(parts: readonly Part[], partMs: readonly number[]): Kernel
   return [...kinds.values()];
 }
 
-/** The median, the upper one of two. */
+/** Median; of an even number of values, the upper one of the middle two. */
 export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-/** Milliseconds from each mark to the next, from `start` on. */
+/** Milliseconds between consecutive marks, the first one from `start` on. */
 export function laps(start: number, marks: readonly number[]): number[] {
   return marks.map((mark, i) => mark - (i ? marks[i - 1] : start));
 }

@@ -1,7 +1,7 @@
 /**
- * The step of a plan: what changes from one run to the next.
+ * Step of a plan: the rows and positions that change from one run to the next.
  *
- * Below the operations, so that a kernel can size its work by it.
+ * It ranks below the operations, so that a kernel can size its work by it.
  *
  *     step     { rows: 3, segments: [{ rows: 3, position: 7, slot: 7, length: 10 }] }
  *
@@ -10,35 +10,35 @@
  *     1        8          8             9
  *     2        9          9             10          length
  *
- * Matmul and norm read the rows alone; embedding, the cache, attention and sampling read segments.
- * A segment is also a step by itself, so that a step of one sequence is one flat record.
+ * Matmul and norm read only the number of rows; embedding, the cache, attention and sampling read
+ * segments. A segment is also a step by itself: a step of one sequence is one flat record.
  *
  * @module
  */
 
-/** What changes from one run of a plan to the next. */
+/** Rows and positions of one run of a plan. */
 export interface Step {
-  /** Rows of all segments, at most the T of every tensor [T, …] that the plan was recorded with. */
+  /** Rows of all segments, at most T of the tensors [T, …] that the plan was recorded with. */
   readonly rows: number;
-  /** The texts that the rows belong to, in order. This version runs steps of one segment. */
+  /** Segments in the order of their rows. This version runs steps of one segment. */
   readonly segments: readonly Segment[];
 }
 
-/** Rows of a step that follow each other in one text. */
+/** Consecutive rows of one sequence. */
 export interface Segment {
-  /** The text, by its place in the cache; 0 when left out. This version has one, 0. */
+  /** Index of the sequence in the cache; default 0, the only one in this version. */
   readonly sequence?: number;
-  /** Rows in use, at most the T of every tensor [T, …] that the plan was recorded with. */
+  /** Rows in use, at most T of the tensors [T, …] that the plan was recorded with. */
   readonly rows: number;
-  /** Position of row 0 in the text; row i has position + i. */
+  /** Position of row 0 in the sequence; row i has position + i. */
   readonly position: number;
-  /** Cache slot of row 0; row i writes slot + i and never wraps around the cache. */
+  /** Cache slot of row 0; row i writes slot + i, without wrapping around. */
   readonly slot: number;
   /** Keys that the last row sees; each row before it sees one less. */
   readonly length: number;
 }
 
-/** What a recorded pass has room for; Infinity where nothing bounds it. */
+/** Largest step of a recorded pass; Infinity if unbounded. */
 export interface StepRoom {
   /** T: rows of the tensors [T, …] that it writes. */
   readonly rows: number;
@@ -47,9 +47,9 @@ export interface StepRoom {
 }
 
 /**
- * The one segment of a step, which writes within the tensors of its pass.
- * @throws {RangeError} when a step has more than one, when it is of another text than the cache's,
- *   or when the pass has no room for its rows.
+ * Returns the only segment of a step.
+ * @throws {RangeError} If there is not exactly one, its sequence is not 0, or it writes rows or
+ *   slots beyond the tensors of the pass.
  */
 export function onlySegment(step: Step | Segment, room: StepRoom): Segment {
   const segments = "segments" in step ? step.segments : null;

@@ -19,12 +19,30 @@ const ARRAYS: Readonly<Record<Dtype, HostArrayType>> = {
   U32: Uint32Array,
 };
 
-/** Bytes of one element. */
+/**
+ * Bytes per element of each dtype.
+ * @example
+ * ```ts
+ * import { BYTES } from "@wgslm/wgslm/kernels";
+ *
+ * console.log(BYTES.BF16); // 2
+ * ```
+ */
 export const BYTES = Object.fromEntries(
   Object.entries(ARRAYS).map(([dtype, { BYTES_PER_ELEMENT }]) => [dtype, BYTES_PER_ELEMENT]),
 ) as Readonly<Record<Dtype, number>>;
 
-/** A zeroed host array for `count` elements of `dtype`. */
+/**
+ * Allocates a zeroed host array.
+ * @param dtype of its elements; 16-bit floats are kept as their bits.
+ * @param count of elements.
+ * @example
+ * ```ts
+ * import { hostArray } from "@wgslm/wgslm/kernels";
+ *
+ * console.log(hostArray("I32", 2)); // Int32Array [0, 0]
+ * ```
+ */
 export function hostArray(dtype: Dtype, count: number): HostArray {
   return new ARRAYS[dtype](count);
 }

@@ -68,8 +68,20 @@ export function wordsOf(
 }
 
 /**
- * Widens `count` stored elements, from `start`, into the front of `into`. Exact: every F16 and BF16
- * is an F32. `data` holds the bits of a 16-bit dtype, or F32 numbers.
+ * Widens stored numbers to F32. Exact: every F16 and BF16 is an F32.
+ * @param into receives the numbers, from its first element on.
+ * @param data stored numbers: F32, or the bits of a 16-bit dtype.
+ * @param dtype of the stored numbers.
+ * @param start first number, a multiple of the format's block.
+ * @param count of numbers.
+ * @example
+ * ```ts
+ * import { widen } from "@wgslm/wgslm/kernels";
+ *
+ * const numbers = new Float32Array(2);
+ * widen(numbers, new Uint16Array([0x3c00, 0xc000]), "F16", 0, 2);
+ * console.log(numbers); // Float32Array [1, -2]
+ * ```
  */
 export function widen(
   into: Float32Array,
@@ -86,8 +98,15 @@ export function widen(
 }
 
 /**
- * Rounds F32 numbers to what `dtype` stores, to the nearest and ties to even, as PyTorch's
- * `.to(dtype)` does. For F16 and BF16 the result holds bits.
+ * Rounds F32 numbers to `dtype`: to nearest, ties to even, as PyTorch's `.to(dtype)`.
+ * @param values the numbers; returned as they are for F32.
+ * @param dtype to store them in; F16 and BF16 give their bits.
+ * @example
+ * ```ts
+ * import { narrow } from "@wgslm/wgslm/kernels";
+ *
+ * console.log(narrow(new Float32Array([1, -2]), "BF16")); // Uint16Array [16256, 49152]
+ * ```
  */
 export function narrow(values: Float32Array, dtype: WeightDtype): Float32Array | Uint16Array {
   const { view, encode } = FORMATS[dtype];

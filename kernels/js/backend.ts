@@ -1,7 +1,7 @@
 /**
- * Typed-array backend: runs on one thread wherever JavaScript does; the oracle of the others.
+ * Typed-array backend: one thread of plain JavaScript; the oracle of the other backends.
  *
- * A plan is a list of closures over the operands of its calls; running it walks the list.
+ * A plan is a list of closures, one per call, bound to its operands; `run` calls them in order.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import {
   type Tensor,
 } from "../tensor.ts";
 
-/** Each operation's closure over its operands. */
+/** Binds the call of each operation to its operands. */
 const CLOSURES: Forms<void, Closure> = {
   embed: bindEmbed,
   addPosition: bindAddPosition,
@@ -55,7 +55,7 @@ class JsWeight implements Weight, Rows {
   ) {}
 }
 
-/** Bytes of a file's rows that are turned at a time when they are stored KN. */
+/** Bytes of KN rows that are transposed at a time. */
 const SCRATCH_BYTES = 1 << 20;
 
 /** Opens the typed-array backend. */
@@ -97,7 +97,7 @@ class JsBackend implements Backend {
     return new JsWeight(shape, dtype, data);
   }
 
-  /** Fills `data` [N, K] from rows of N, `chunk` of them at a time. */
+  /** Fills `data` [N, K] from KN rows, `chunk` of them at a time. */
   async #transpose(
     data: Uint8Array,
     [N, K]: readonly [N: number, K: number],
@@ -124,17 +124,20 @@ class JsBackend implements Backend {
   write(t: Tensor, data: HostArray, offset = 0): void {
     const { data: to, dtype } = t as JsTensor;
     if (data.constructor !== to.constructor) {
-      throw new TypeError(`Cannot write to a tensor of ${dtype} from a ${data.constructor.name}`);
+      throw new TypeError(
+        `Cannot write to ${dtype} [${t.shape}]: expected ${to.constructor.name}, ` +
+          `got ${data.constructor.name}`,
+      );
     }
     to.set(data, offset);
   }
 
-  // deno-lint-ignore require-await -- a promise by contract; here nothing is queued
+  // deno-lint-ignore require-await -- a promise by contract; this backend queues nothing
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
     return (t as JsTensor).data.slice(start, start + count);
   }
 
-  // deno-lint-ignore require-await -- a promise by contract; here nothing is compiled
+  // deno-lint-ignore require-await -- a promise by contract; this backend compiles nothing
   async record(build: (k: Recorder) => void): Promise<Plan> {
     const calls = record(build);
     const room = roomOf(calls);
@@ -150,7 +153,7 @@ class JsBackend implements Backend {
     };
   }
 
-  /** Looks at the clock after each call. */
+  /** Reads the clock after each call. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
     const calls = record(build);
     const segment = onlySegment(step, roomOf(calls));

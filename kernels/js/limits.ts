@@ -1,27 +1,26 @@
 /**
- * What one thread of typed arrays can do on this machine: the limits that figures of the `js`
- * backend are read against.
+ * Roofline of one thread of typed arrays: memory bandwidth and FLOP/s, to compare kernels with.
  *
  * @module
  */
 
-/** Measured limits of one thread. */
+/** Measured limits of one thread of JavaScript. */
 export interface Limits {
-  /** Reading from memory, in 10⁹ bytes per second. */
+  /** 10⁹ bytes read from memory per second. */
   readonly readGBs: number;
-  /** Multiplying and adding in registers, in 10⁹ operations per second (a multiply-add is two). */
+  /** 10⁹ FLOP/s in registers; a multiply-add is two. */
   readonly flopsGFs: number;
 }
 
-/** Beyond the caches of most processors. */
+/** More than the caches of most CPUs. */
 const READ_BYTES = 64 * 2 ** 20;
 
-/** Multiply-adds of one run of eight accumulators. */
+/** Multiply-adds of each of eight accumulators in one run. */
 const CHAIN = 1 << 20;
 
 /** Measures the limits in about 0.3 s. */
 export function probeLimits(): Limits {
-  // untouched pages would all be the one page of zeros
+  // Trick: fills the array. Untouched pages would all map to the same page of zeros, in the cache.
   const data = new Float32Array(READ_BYTES / 4).fill(1);
   return {
     readGBs: READ_BYTES / 1e6 / medianMs(() => sum(data), 3),
@@ -32,10 +31,7 @@ export function probeLimits(): Limits {
 /** Numbers of a row. */
 const ROW = 1024;
 
-/**
- * Four rows at a time, as the `js` backend reads a weight: one stream alone has been seen
- * to reach a quarter of it.
- */
+/** Reads four rows side by side, as the matmul does: one stream has measured a quarter of that. */
 function sum(data: Float32Array): number {
   let [a, b, c, d] = [0, 0, 0, 0];
   for (let row = 0; row < data.length; row += 4 * ROW) {
@@ -49,7 +45,7 @@ function sum(data: Float32Array): number {
   return a + b + c + d;
 }
 
-/** Eight chains, which hide the latency of a multiplication and an addition. */
+/** Eight independent chains, which hide the latency of a multiply-add. */
 function multiplyAdd(steps: number): number {
   let [a, b, c, d, e, f, g, h] = [1, 2, 3, 4, 5, 6, 7, 8];
   const [m, k] = [0.999, 0.001];
@@ -66,10 +62,10 @@ function multiplyAdd(steps: number): number {
   return a + b + c + d + e + f + g + h;
 }
 
-/** The results go here, so that no compiler may leave out the work. */
+/** Trick: keeps the results alive; without a use the compiler drops the work. */
 let sink = 0;
 
-/** Milliseconds of the middle run, after one that the compiler needs. */
+/** Median milliseconds of a run, after one for the compiler. */
 function medianMs(run: () => number, runs: number): number {
   sink += run();
   const times = Array.from({ length: runs }, () => {
