@@ -392,7 +392,11 @@ async function pickTokenizer(
     if (kind) throw new CheckpointError(found);
     return found;
   }
-  if (found.vocabSize > vocabSize) {
+  // A model's own tokenizer.json may list more tokens than the embedding has rows: Gemma 3 and many
+  // fine-tunes are shipped so, and their ids are refused where they are used.
+  const isOwn = kind !== "bpe" && meta === undefined && family !== "nanogpt" &&
+    files?.checkpoint.tokenizer === undefined;
+  if (found.vocabSize > vocabSize && !isOwn) {
     throw new CheckpointError(
       `Cannot load "${id}": expected a vocabulary of at most ${vocabSize}, got ${found.vocabSize}${
         meta ? ` in "${meta}"` : ""

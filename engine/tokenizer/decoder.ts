@@ -25,8 +25,8 @@ export interface Link {
 /** Starts decoding anew. */
 export type NewLink = () => Link;
 
-/** Text for all that no token has. */
-export const UNKNOWN = "\ufffd";
+/** Text of bytes that are no UTF-8. */
+const UNKNOWN = "\ufffd";
 
 /** UTF-16 units of what a step makes of a token, or of all that comes as one. */
 const MAX_TEXT = 10_000_000;

@@ -14,7 +14,7 @@ import { withinDeadline } from "./deadline.ts";
 import { type Marks, readMarks } from "./special_tokens.ts";
 import { Merger } from "./merge.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
-import { type NewLink, readDecoder, UNKNOWN } from "./decoder.ts";
+import { type NewLink, readDecoder } from "./decoder.ts";
 import { readTemplate, type Template } from "./post_processor.ts";
 import type {
   ChatMessage,
@@ -97,16 +97,17 @@ function make(
   );
 }
 
-/** The library's normalizer, pre-tokenizer and model, with two methods replaced for long words. */
+/** The library's normalizer, pre-tokenizer and model, with three methods replaced. */
 function openLibrary(
   { Tokenizer: Library, BPE, Unigram }: LibraryModule,
   vocabulary: Vocabulary,
   steps: Json,
 ): Library {
   const merges = vocabulary.model.merges ?? [];
+  const isWordLevel = vocabulary.model.type === "WordLevel";
   const library = new Library({
     ...steps,
-    model: { ...vocabulary.model, merges: [] },
+    model: { ...vocabulary.model, merges: [], ...(isWordLevel && { type: "WordPiece" }) },
     post_processor: null,
     decoder: null,
     added_tokens: [],
@@ -123,6 +124,9 @@ function openLibrary(
     // Trick: the library's encode() spreads all tokens of a word as arguments of push(), a
     // RangeError ("Maximum call stack size exceeded") from about 150,000 tokens on.
     model.encode = (words) => words.flatMap((word) => model.tokenize(word));
+  } else if (isWordLevel && model) {
+    // Trick: the library has no WordLevel; a WordPiece that spells no word in pieces is one.
+    model.encode = (words) => words;
   }
   return library;
 }
@@ -246,14 +250,17 @@ class HuggingFaceTokenizer implements Tokenizer {
     };
   }
 
-  /** What an id is decoded from; null for a mark that is left out. */
+  /**
+   * The token of an id; null for a special token that is left out, and for an id without a token,
+   * as of a row that pads the embedding.
+   */
   #tokenOf(id: number, skipSpecialTokens: boolean): string | null {
     if (!Number.isSafeInteger(id) || id < 0) {
       throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
     }
-    const isSkipped = skipSpecialTokens &&
-      this.#special.has(this.vocabulary.tokens.get(id) ?? UNKNOWN);
-    return isSkipped ? null : this.#spelling.get(id) ?? UNKNOWN;
+    const token = this.vocabulary.tokens.get(id);
+    const isSkipped = token === undefined || skipSpecialTokens && this.#special.has(token);
+    return isSkipped ? null : this.#spelling.get(id) ?? token;
   }
 
   /** Does work by the file's rules; names the file where they fail. */
@@ -286,6 +293,9 @@ class HuggingFaceTokenizer implements Tokenizer {
       const bytes = this.#hasByteFallback ? this.#bytesOf(token) : [];
       if (bytes.length > 0) ids.push(...bytes);
       else if (this.#unknownId !== undefined) ids.push(this.#unknownId);
+      else if (this.vocabulary.model.type === "WordLevel") {
+        throw new Error(`expected a word of the vocabulary, got ${show(token)}`);
+      }
     }
   }
 

@@ -8,6 +8,7 @@
  * @module
  */
 import { isRecord } from "../json.ts";
+import { withoutPossessive } from "./possessive.ts";
 import { type Fail, isId, show, Unread } from "./vocabulary.ts";
 
 type Step = Record<string, unknown>;
@@ -55,9 +56,9 @@ export function rewriteNormalizer(normalizer: unknown, fail: Fail): Step | null 
       };
     }
     case "Replace": {
-      checkPattern(step.pattern, fail);
+      const pattern = checkPattern(step.pattern, fail);
       const content = asText(step.content, "the content of Replace", fail);
-      return { ...step, content: content.replaceAll("$", "$$$$") };
+      return { ...step, pattern: portable(pattern), content: content.replaceAll("$", "$$$$") };
     }
     case "Strip":
       return sequence("normalizers", [
@@ -146,31 +147,40 @@ function metaspace(step: Step, fail: Fail): Step {
 /** A Split with the behaviour that the library leaves out said by the pattern. */
 function split(pattern: string, behavior: unknown, invert = false): Step {
   const other = String.raw`(?:(?!(?:${pattern}))[\s\S])`;
-  switch (typeof behavior === "string" ? behavior.toLowerCase() : behavior) {
+  const name = typeof behavior === "string" ? behavior.toLowerCase() : behavior;
+  const isNext = name === "mergedwithnext";
+  switch (name) {
     case "isolated":
       return isolate(pattern);
     case "contiguous":
       return isolate(`(?:${pattern})+`);
     case "removed":
       return invert ? matches(pattern) : matches(`${other}+`);
+    // Inverted, what is between the matches goes to the other side.
     case "mergedwithprevious":
-      if (!invert) return matches(`${other}*(?:${pattern})|${other}+`);
-      break;
     case "mergedwithnext":
-      if (!invert) return matches(`(?:${pattern})${other}*|${other}+`);
-      break;
+      return isNext === invert
+        ? matches(`${other}*(?:${pattern})|${other}+`)
+        : matches(`(?:${pattern})${other}*|${other}+`);
   }
   throw new Unread(`a Split with behavior ${show(behavior)}${invert ? ", inverted" : ""}`);
 }
 
 /** What matches stands alone, and what is between. */
 function isolate(pattern: string): Step {
-  return { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false };
+  const regex = portable({ Regex: pattern });
+  return { type: "Split", pattern: regex, behavior: "Isolated", invert: false };
 }
 
 /** What matches, without what is between. */
 function matches(pattern: string): Step {
-  return { type: "Split", pattern: { Regex: pattern }, behavior: "Removed", invert: true };
+  const regex = portable({ Regex: pattern });
+  return { type: "Split", pattern: regex, behavior: "Removed", invert: true };
+}
+
+/** A pattern for the library, which drops the second sign of a possessive quantifier. */
+function portable(pattern: { Regex?: string; String?: string }): Step {
+  return pattern.Regex === undefined ? pattern : { Regex: withoutPossessive(pattern.Regex) };
 }
 
 /** Takes away what matches. */

@@ -15,7 +15,8 @@ export interface Tokenizer {
    */
   encode(text: string, options?: EncodeOptions): number[];
   /**
-   * The text of ids; an id past the vocabulary is U+FFFD.
+   * The text of ids. An id without a token, as of a row that pads the embedding, is "" for a
+   * tokenizer.json, as in Hugging Face's tokenizers, and U+FFFD for a character vocabulary.
    * @throws {RangeError} when an id is not an integer of at least 0.
    * @throws {CheckpointError} when a tokenizer.json's own rules fail on them, or take for ever.
    */

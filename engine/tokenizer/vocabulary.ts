@@ -46,7 +46,7 @@ export type Model = Record<string, unknown> & {
 };
 
 /** The algorithms that are read. */
-export type ModelType = "BPE" | "Unigram" | "WordPiece";
+export type ModelType = "BPE" | "Unigram" | "WordPiece" | "WordLevel";
 
 /** Ids end here: no vocabulary comes near, and a table of that size is still no harm. */
 const MAX_IDS = 2 ** 24;
@@ -59,7 +59,7 @@ export function modelType(model: Record<string, unknown>): unknown {
 
 /** Whether an algorithm is read. */
 export function isModelType(type: unknown): type is ModelType {
-  return type === "BPE" || type === "Unigram" || type === "WordPiece";
+  return type === "BPE" || type === "Unigram" || type === "WordPiece" || type === "WordLevel";
 }
 
 /**
@@ -168,7 +168,7 @@ function checkModel(
     const value = model[name];
     if (value != null && !isText(value)) fail(`model.${name} to be text, got ${show(value)}`);
   }
-  if (unknown != null && !ids.has(unknown as string)) {
+  if (unknown != null && type !== "WordLevel" && !ids.has(unknown as string)) {
     fail(`model.unk_token to be a token, got ${show(unknown)}`);
   }
   if (type === "BPE" && model.continuing_subword_prefix) {

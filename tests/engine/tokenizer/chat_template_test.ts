@@ -393,3 +393,20 @@ Deno.test("applyChatTemplate() says that there is none when it is LabCore's, or 
     );
   }
 });
+
+Deno.test("a model whose tokenizer lists more tokens than its embedding has rows runs all but those", () =>
+  withChatModel(async (folder) => {
+    const more = [320, 321, 400].map((id) => ({ id, content: `<extra_${id}>`, special: true }));
+    const file = { ...CHAT_TOKENIZER, added_tokens: [...CHAT_TOKENIZER.added_tokens, ...more] };
+    await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(file));
+    await using model = await loadModel(folder, { device: "js" });
+    const { vocabSize } = model.config;
+    assert.deepEqual([vocabSize, model.tokenizer.vocabSize], [320, 401]);
+    assert.equal((await model.logits(model.tokenizer.encode("Hi"))).length, 2 * vocabSize);
+    for (const { id, content } of more) {
+      const expected = new RangeError(`Cannot run id ${id}: expected an integer from 0 to 319`);
+      assert.throws(() => model.generate(`Hi${content}`), expected);
+      await assert.rejects(model.logits(model.tokenizer.encode(content)), expected);
+      assert.equal(model.tokenizer.decode([id], { skipSpecialTokens: false }), content);
+    }
+  }));
