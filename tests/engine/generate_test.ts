@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../fast_check.ts";
 import { CheckpointError } from "../../engine/errors.ts";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/load.ts";

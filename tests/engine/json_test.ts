@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { isRecord, parseJson } from "../../engine/json.ts";
+import fc from "../fast_check.ts";
 
 /** Objects that begin with these keys and go on with a backslash: V8 remembers their shape. */
 function teachShapes(...keys: readonly string[]): unknown[] {

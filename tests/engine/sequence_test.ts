@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../fast_check.ts";
 import { Sequence } from "../../engine/sequence.ts";
 
 const LEARNED = { rope: null, slides: true };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../fast_check.ts";
 import { Memory } from "../../kernels/memory.ts";
 import type { MemoryClass } from "../../kernels/tensor.ts";
 

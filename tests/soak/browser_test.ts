@@ -4,7 +4,8 @@
  * and where memory cannot be shared; and a bundle of `mod.ts` loads in a page.
  */
 import assert from "node:assert/strict";
-import type { Browser } from "playwright-core";
+// deno-lint-ignore no-import-prefix -- in deno.json, every user would download it
+import type { Browser } from "npm:playwright-core@1.65.1";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel, loadTokenizer } from "../../mod.ts";
 import { FAMILY_FOLDERS } from "../engine/families.ts";

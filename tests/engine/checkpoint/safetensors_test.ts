@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../fast_check.ts";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../../engine/errors.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../fast_check.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { charTokenizer } from "../../../engine/tokenizer/char.ts";
 import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";

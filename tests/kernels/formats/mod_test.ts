@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../fast_check.ts";
 import { BYTES, hostArray, narrow, type WeightDtype, widen } from "../../../kernels/formats/mod.ts";
 import type { Dtype } from "../../../kernels/tensor.ts";
 import { readJson } from "../../testing.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
+import fc from "../../fast_check.ts";
 import type { Activation } from "../../../kernels/ops/activation.ts";
 import { aheadOf, packWasm, rowsScratch } from "../../../kernels/ops/matmul/wasm_rows.ts";
 import {
