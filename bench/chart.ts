@@ -1,6 +1,7 @@
 /**
- * The bar chart of the README: decode rates of SmolLM2 by engine, drawn from the first table of `docs/measurements.md`.
- * `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares the file with the table.
+ * The bar chart of the README: decode rates of SmolLM2 by engine, drawn from the first table of
+ * `docs/measurements.md`. `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares the
+ * file with the table.
  *
  * @module
  */
@@ -55,9 +56,10 @@ export function drawChart(markdown: string): string {
     }</text>`;
   });
   const title = "Decode, SmolLM2-135M-Instruct, 2 CPU cores";
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${title}: ${
-    bars.map(({ label, tokensPerSec }) => `${label} ${tokensPerSec.toFixed(1)}`).join("; ")
-  } tokens per second">
+  const figures = bars.map((bar) => `${bar.label} ${bar.tokensPerSec.toFixed(1)}`).join("; ");
+  const size = `width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}"`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img"
+  aria-label="${title}: ${figures} tokens per second">
   <style>
     text { font: 14px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
     .title { font-weight: 600; font-size: 16px; }

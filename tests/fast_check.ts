@@ -1,5 +1,6 @@
 /**
- * Property tests. Pinned here and in `tests/deno.lock`, so that running the engine does not download it.
+ * fast-check, for property tests. Pinned here and in `tests/deno.lock`, so that users of the engine
+ * do not download it.
  *
  * @module
  */
