@@ -1,7 +1,7 @@
 /**
  * The bar chart of the README: decode rates of SmolLM2 by engine, drawn from the first table of
- * `docs/measurements.md`. `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares the
- * file with the table.
+ * `docs/measurements.md`. `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares
+ * the file with the table.
  *
  * @module
  */
