@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { i32, type ModuleBuilder } from "../kernels/asm/assembler.ts";
+import { i32, ints, type ModuleBuilder } from "../kernels/asm/assembler.ts";
 import { defineKernel, type Kernel } from "../kernels/asm/kernel.ts";
 import type { Limits } from "../kernels/wasm/limits.ts";
 
@@ -21,11 +21,11 @@ export async function planEntries(
 
 /** Counts, so that an item takes a while. */
 function defineWaiting(m: ModuleBuilder, rounds: number): Kernel {
-  return defineKernel(m, 1, (f, [words], { begin, end }) => {
-    const [round, at] = [f.local("i32"), f.local("i32")];
+  return defineKernel(m, ["words"], (f, { words, begin, end }) => {
+    const { round, at } = f.locals(ints("round", "at"));
     f.for(begin, begin, end, 1, () => {
-      f.set(at, i32.add(words, i32.shl(begin, 6)));
-      f.for(round, 0, rounds, 1, () => f.store(at, i32.add(i32.load(at), 1)));
+      at.set(words.plus(begin.shl(6)));
+      f.for(round, 0, rounds, 1, () => f.store(at, i32.load(at).plus(1)));
     });
   });
 }

@@ -35,7 +35,7 @@ import {
   type Tensor,
 } from "../tensor.ts";
 import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
-import { f32x4, type Local, ModuleBuilder, type Value } from "../asm/assembler.ts";
+import { codeOf, f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
@@ -74,7 +74,7 @@ interface WasmWeight extends Weight {
 
 /** Whether this engine has the vectors that every kernel is made of. */
 export function wasmRunsHere(): boolean {
-  return typeof WebAssembly === "object" && knows((v) => f32x4.add(v, v));
+  return typeof WebAssembly === "object" && knows((v) => v.plus(v));
 }
 
 /** Whether it has a product and a sum in one. */
@@ -120,7 +120,7 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
 /** Whether this engine knows an operation. */
 function knows(operation: (v: Local<"v128">) => Value<"v128">): boolean {
   const m = new ModuleBuilder();
-  m.define(["v128"], "v128", (_, v) => operation(v));
+  m.define(vectors("v"), "v128", (_, { v }) => operation(v));
   return WebAssembly.validate(m.toBytes());
 }
 

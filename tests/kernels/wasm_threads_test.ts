@@ -66,11 +66,11 @@ class Bench implements AsyncDisposable {
  * two threads write the same.
  */
 const step3 = (m: ModuleBuilder): Kernel =>
-  defineKernel(m, 1, (f, [words], { begin, end }) => {
-    const at = f.local("i32");
+  defineKernel(m, ["words"], (f, { words, begin, end }) => {
+    const at = f.local("i32", "at");
     f.for(begin, begin, end, 1, () => {
-      f.set(at, i32.add(words, i32.shl(begin, 2)));
-      f.store(at, i32.add(i32.mul(i32.load(at), 3), 1));
+      at.set(words.plus(begin.shl(2)));
+      f.store(at, i32.load(at).times(3).plus(1));
     });
   });
 
@@ -125,11 +125,11 @@ Deno.test("run() goes on when workers come, sleep and go", async () => {
 
 /** Waits until another thread is in it too, which traps. */
 const trap = (m: ModuleBuilder): Kernel =>
-  defineKernel(m, 1, (f, [calls]) => {
-    const before = f.local("i32");
-    f.set(before, atomics.add(calls, 1));
-    f.if(i32.eq(before, 1), () => f.do({ type: "void", code: [0x00] })); // unreachable
-    f.while(i32.ltU(atomics.load(calls), 2), () => {});
+  defineKernel(m, ["calls"], (f, { calls }) => {
+    const before = f.local("i32", "before");
+    before.set(atomics.add(calls, 1));
+    f.if(before.eq(1), () => f.do({ type: "void", code: [0x00] })); // unreachable
+    f.while(atomics.load(calls).lt(2), () => {});
   });
 
 Deno.test("run() ends and failure() names the thread when one traps", async () => {
