@@ -8,8 +8,8 @@
  *
  * @module
  */
-import { f32x4, type FunctionBuilder, i16x8, i32x4, v128 } from "../asm/assembler.ts";
-import type { Local, Value } from "../asm/assembler.ts";
+import { f32x4, i16x8, i32x4, v128, vectors } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, Value } from "../asm/assembler.ts";
 
 /** Powers of two that an F16 is raised by. */
 const RAISED = 10;
@@ -20,8 +20,8 @@ const UNIT = 2 ** (112 - RAISED);
 /** How 16-bit floats, two in each lane, become F32. */
 export interface Half {
   /**
-   * The numbers in the upper halves of four lanes, over `unit`: sign, exponent and
-   * mantissa in an F32's places.
+   * The numbers in the upper halves of four lanes, over `unit`: sign, exponent and mantissa in an
+   * F32's places.
    */
   placeHigh(v: Value<"v128">): Value<"v128">;
   /** The same of the lower halves. */
@@ -32,7 +32,7 @@ export interface Half {
   readonly raised: boolean;
 }
 
-const placeF16 = (v: Value<"v128">) => v128.and(i32x4.shrS(v, 3), i32x4.splat(0x8fffe000));
+const placeF16 = (v: Value<"v128">) => i32x4.shrS(v, 3).and(i32x4.splat(0x8fffe000));
 
 /** F16, as panels hold it. */
 export const HALF_F16: Half = {
@@ -44,7 +44,7 @@ export const HALF_F16: Half = {
 
 /** BF16: the upper half of an F32. */
 export const HALF_BF16: Half = {
-  placeHigh: (v) => v128.and(v, i32x4.splat(0xffff0000)),
+  placeHigh: (v) => v.and(i32x4.splat(0xffff0000)),
   placeLow: (v) => i32x4.shl(v, 16),
   unit: 1,
   raised: false,
@@ -53,56 +53,62 @@ export const HALF_BF16: Half = {
 /** The numbers in the upper halves. */
 export function widenHigh(v: Value<"v128">, { placeHigh, unit }: Half): Value<"v128"> {
   const placed = placeHigh(v);
-  return unit === 1 ? placed : f32x4.mul(placed, f32x4.splat(unit));
+  return unit === 1 ? placed : placed.times(unit);
 }
 
 /** The numbers in the lower halves. */
 export function widenLow(v: Value<"v128">, { placeLow, unit }: Half): Value<"v128"> {
   const placed = placeLow(v);
-  return unit === 1 ? placed : f32x4.mul(placed, f32x4.splat(unit));
+  return unit === 1 ? placed : placed.times(unit);
 }
 
-/** Raises F16 numbers by eights. */
+/** Multiplies F16 numbers by a power of two, eight at a time. */
 export interface F16Raiser {
-  /** Writes the code that raises eight, in place. */
+  /** Emits the code for eight, in place. */
   raise(v: Local<"v128">): void;
-  /** Whether one could not be raised. */
-  readonly odd: Value<"i32">;
+  /** Whether a number has overflowed. */
+  readonly overflow: Value<"i32">;
 }
 
-/** Made outside of the loop that uses it: what does not change is computed here. */
+/** A raiser, whose constants are set here: outside of the loop that uses it. */
 export function f16Raiser(f: FunctionBuilder): F16Raiser {
-  const kept = (value: number) => {
-    const all = f.local("v128");
-    f.set(all, v128.const([0, 1, 2, 3].map(() => value | value << 16)));
+  const constant = (name: string, value: number) => {
+    const all = f.local("v128", name);
+    all.set(v128.const([0, 1, 2, 3].map(() => value | value << 16)));
     return all;
   };
-  const [sign, mantissa, exponent, zero] = [0x8000, 0x03ff, 0x7c00, 0].map(kept);
-  const raised = kept(RAISED << 10);
-  const [most, each, below, small, low, high] = [0, 1, 2, 3, 4, 5].map(() => f.local("v128"));
-  /** The bits of a mantissa that has become a number, 0 of none. */
-  const number = (mantissa: Value<"v128">) => {
-    const value = f32x4.mul(f32x4.convertI32x4U(mantissa), f32x4.splat(2 ** (RAISED - 24)));
+  const sign = constant("sign", 0x8000);
+  const mantissa = constant("mantissa", 0x03ff);
+  const exponent = constant("exponent", 0x7c00);
+  const zero = constant("zero", 0);
+  const raised = constant("raised", RAISED << 10);
+  const { greatest, exponents, subnormal, small, low, high } = f.locals(
+    vectors("greatest", "exponents", "subnormal", "small", "low", "high"),
+  );
+  /** F16 bits of a subnormal mantissa, raised; 0 stays 0. */
+  const normalized = (mantissa: Value<"v128">) => {
+    const value = f32x4.convertI32x4U(mantissa).times(2 ** (RAISED - 24));
     const bits = i32x4.sub(i32x4.shrU(value, 13), i32x4.splat(112 << 10));
-    return v128.and(bits, i32x4.gtS(mantissa, zero));
+    return bits.and(i32x4.gtS(mantissa, zero));
   };
   return {
     raise(v) {
-      f.set(each, v128.and(v, exponent));
-      f.set(most, i16x8.maxS(most, each));
-      f.set(below, i16x8.eq(each, zero));
-      f.set(small, v128.and(v128.and(v, mantissa), below));
+      exponents.set(v.and(exponent));
+      greatest.set(i16x8.maxS(greatest, exponents));
+      subnormal.set(i16x8.eq(exponents, zero));
+      small.set(v.and(mantissa).and(subnormal));
       f.if(v128.anyTrue(small), () => {
-        f.set(low, i32x4.extendLowI16x8U(small));
-        f.set(high, i32x4.extendHighI16x8U(small));
-        const numbers = i16x8.narrowI32x4U(number(low), number(high));
-        f.set(v, v128.select(v128.or(numbers, v128.and(v, sign)), v, below));
+        low.set(i32x4.extendLowI16x8U(small));
+        high.set(i32x4.extendHighI16x8U(small));
+        const numbers = i16x8.narrowI32x4U(normalized(low), normalized(high));
+        v.set(v128.select(numbers.or(v.and(sign)), v, subnormal));
       });
-      f.set(v, i16x8.add(v, v128.andNot(raised, below)));
+      v.set(i16x8.add(v, v128.andNot(raised, subnormal)));
     },
-    get odd() {
+    get overflow() {
       const limit = (30 - RAISED) << 10;
-      return v128.anyTrue(i16x8.gtS(most, v128.const([0, 1, 2, 3].map(() => limit | limit << 16))));
+      const limits = v128.const([0, 1, 2, 3].map(() => limit | limit << 16));
+      return v128.anyTrue(i16x8.gtS(greatest, limits));
     },
   };
 }

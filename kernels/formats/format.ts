@@ -1,6 +1,6 @@
 /**
- * The record of a weight format: all that the rest of the program knows
- * about how numbers are stored.
+ * The record of a weight format: all that the rest of the program knows about how numbers are
+ * stored.
  *
  * Think of a weight [N, K] as N rows of K / `block` blocks. A format says how many bytes a block
  * has and how its numbers are recovered; matmul, embedding, the packer and the uploader call the
@@ -8,7 +8,7 @@
  *
  * @module
  */
-import type { Func, FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts";
+import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../asm/assembler.ts";
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
@@ -35,11 +35,7 @@ export interface WasmFormat {
   /** Where the panels of a weight are. */
   layout(shape: readonly [N: number, K: number]): PanelLayout;
   /** Code by which one row of x meets panels side by side, which begin at `bases`. */
-  reader(
-    f: FunctionBuilder,
-    shape: readonly [N: number, K: number],
-    bases: readonly Local<"i32">[],
-  ): PanelReader;
+  reader(shape: readonly [N: number, K: number], bases: readonly Local<"i32">[]): PanelReader;
   /**
    * Defines the copy of a panel as F32 lines of 16: to, from. Null where panels are F32 already.
    */
@@ -57,8 +53,8 @@ export interface WasmFormat {
 }
 
 /**
- * Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at
- * part · apart + p · pitch.
+ * Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at part · apart + p
+ * · pitch.
  */
 export interface PanelLayout {
   /** Parts of a panel that lie apart. */
@@ -79,8 +75,8 @@ export interface PanelReader {
   /** Factor that loaded numbers lack. */
   readonly unit: number;
   /**
-   * Loads two vectors of four weights, over `unit`: of a panel's line, `line`
-   * behind where a stream is.
+   * Loads two vectors of four weights, over `unit`: of a panel's line, `line` behind where a stream
+   * is.
    */
   load(pair: readonly Local<"v128">[], at: PanelPlace): void;
   /** Moves all streams on by some lines. */
@@ -97,16 +93,16 @@ export interface PanelPlace {
   readonly column: number;
 }
 
-/** Copies a panel: to, from. */
-export type PanelCopy = Func<readonly ["i32", "i32"], "void">;
+/** Copies a panel. */
+export type PanelCopy = Func<Ints<"to" | "from">>;
 
 /**
- * Packs one part of a panel: its address, that of its first number in the file's rows, how
- * many of its lines to write (NK: all of the part; KN: as many as there are rows), the
- * distance of the file's rows, and the mask of its columns (KN). Returns 1 when panels cannot
- * hold one of the numbers.
+ * Packs one part of a panel to `to`, from its first number in the file's rows, which are `pitch`
+ * bytes apart. `count` is the lines to write (NK: all of the part; KN: as many as there are rows),
+ * `mask` the address of its columns' mask (KN). Returns 1 when panels cannot hold one of the
+ * numbers.
  */
-export type PanelPacker = Func<readonly ["i32", "i32", "i32", "i32", "i32"], "i32">;
+export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">, "i32">;
 
 /** A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. */
 export interface WgslFormat {
@@ -130,8 +126,8 @@ export interface GpuPacking {
 }
 
 /**
- * Rows of a file that are packed at once: what the shader that packs reads, as
- * other shaders read a step.
+ * Rows of a file that are packed at once: what the shader that packs reads, as other shaders read a
+ * step.
  */
 export interface Chunk {
   /**

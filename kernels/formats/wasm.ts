@@ -1,18 +1,11 @@
 /**
- * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the
- * copy as F32, a table's row.
+ * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the copy as F32, a
+ * table's row.
  *
  * @module
  */
-import {
-  type FunctionBuilder,
-  i32,
-  i32x4,
-  type Local,
-  v128,
-  type Value,
-} from "../asm/assembler.ts";
-import type { ModuleBuilder } from "../asm/assembler.ts";
+import { i32x4, ints, v128 } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { eachFour, VECTOR_BYTES } from "../asm/lanes.ts";
 import { BYTES } from "./elements.ts";
 import { type Half, widenHigh, widenLow } from "./f16.ts";
@@ -33,12 +26,7 @@ interface Numbers {
   /** Factor that loaded numbers lack. */
   readonly unit: number;
   /** Loads eight neighbouring columns as two vectors, over `unit`. */
-  loadPair(
-    f: FunctionBuilder,
-    pair: readonly Local<"v128">[],
-    at: Local<"i32">,
-    offset: number,
-  ): void;
+  loadPair(pair: readonly Local<"v128">[], at: Local<"i32">, offset: number): void;
   /** Puts the number at an address into a lane. */
   loadLane(at: Local<"i32">, v: Local<"v128">, lane: number, offset: number): Value<"v128">;
   /** Four lanes that were loaded so, as F32; null where they are. */
@@ -50,9 +38,9 @@ export const WASM_F32: WasmFormat = {
   ...reading({
     order: ORDER_32,
     unit: 1,
-    loadPair(f, [low, high], at, offset) {
-      f.set(low, v128.load(at, offset));
-      f.set(high, v128.load(at, offset + VECTOR_BYTES));
+    loadPair([low, high], at, offset) {
+      low.set(v128.load(at, offset));
+      high.set(v128.load(at, offset + VECTOR_BYTES));
     },
     loadLane: (at, v, lane, offset) => v128.load32Lane(at, v, lane, offset),
     widenLanes: null,
@@ -67,10 +55,10 @@ export function wasmHalf(half: Half): WasmFormat {
     ...reading({
       order: ORDER_16,
       unit: half.unit,
-      loadPair(f, [low, high], at, offset) {
-        f.set(high, v128.load(at, offset));
-        f.set(low, half.placeLow(high));
-        f.set(high, half.placeHigh(high));
+      loadPair([low, high], at, offset) {
+        high.set(v128.load(at, offset));
+        low.set(half.placeLow(high));
+        high.set(half.placeHigh(high));
       },
       // A 16-bit number goes to the upper half of its lane.
       loadLane: (at, v, lane, offset) => v128.load16Lane(at, v, 2 * lane + 1, offset),
@@ -84,13 +72,12 @@ export function wasmHalf(half: Half): WasmFormat {
 function reading(numbers: Numbers): Pick<WasmFormat, "layout" | "reader" | "eachOfRow"> {
   return {
     layout: (shape) => panelLayout(shape, numbers.order),
-    reader: (f, shape, bases) => readLines(f, numbers, shape, bases),
+    reader: (shape, bases) => readLines(numbers, shape, bases),
     eachOfRow: (f, table, row, shape, body) => eachOfRow(f, numbers, table, row, shape, body),
   };
 }
 
 function readLines(
-  f: FunctionBuilder,
   { order, unit, loadPair }: Numbers,
   shape: readonly [N: number, K: number],
   bases: readonly Local<"i32">[],
@@ -103,10 +90,10 @@ function readLines(
     unit,
     load(pair, { panel, stream, line, column }) {
       const offset = starts[stream] + line * lineBytes + column * order.bytes;
-      loadPair(f, pair, bases[panel], offset);
+      loadPair(pair, bases[panel], offset);
     },
     advance(lines) {
-      for (const base of bases) f.set(base, i32.add(base, lines * lineBytes));
+      for (const base of bases) base.advance(lines * lineBytes);
     },
   };
 }
@@ -120,21 +107,21 @@ function eachOfRow(
   [N, K]: readonly [N: number, K: number],
   body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
 ): void {
-  const [from, at] = [f.local("i32"), f.local("i32")];
-  const v = f.local("v128");
+  const { from, at } = f.locals(ints("from", "at"));
+  const v = f.local("v128", "v");
   const line = PANEL_COLUMNS * order.bytes;
   const { parts, inputs, pitch, apart } = panelLayout([N, K], order);
-  const panel = i32.mul(i32.shrU(row, Math.log2(PANEL_COLUMNS)), pitch);
-  f.set(from, i32.add(i32.add(table, panel), byteOfColumn(row, order)));
+  const panel = row.shr(Math.log2(PANEL_COLUMNS)).times(pitch);
+  from.set(table.plus(panel).plus(byteOfColumn(row, order)));
   eachFour(f, at, K, (lanes) => {
-    f.set(v, i32x4.splat(0));
-    for (let lane = 0; lane < lanes; lane++) f.set(v, loadLane(from, v, lane, lane * line));
-    if (widenLanes) f.set(v, widenLanes(v));
+    v.set(i32x4.splat(0));
+    for (let lane = 0; lane < lanes; lane++) v.set(loadLane(from, v, lane, lane * line));
+    if (widenLanes) v.set(widenLanes(v));
     body(v, at, lanes);
-    f.set(from, i32.add(from, 4 * line));
+    from.advance(4 * line);
     if (parts > 1) {
-      const partEnds = i32.eqz(i32.remU(i32.add(at, VECTOR_BYTES), inputs * BYTES.F32));
-      f.if(partEnds, () => f.set(from, i32.add(from, apart - pitch)));
+      const partEnds = at.plus(VECTOR_BYTES).rem(inputs * BYTES.F32).eqz();
+      f.if(partEnds, () => from.advance(apart - pitch));
     }
   });
 }
@@ -149,9 +136,9 @@ function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"
     masks.set(distance, (masks.get(distance) ?? 0) | bit);
   }
   return [...masks].sort(([a], [b]) => b - a).map(([distance, mask]) => {
-    const bits = i32.and(row, mask);
-    return distance < 0 ? i32.shrU(bits, -distance) : i32.shl(bits, distance);
-  }).reduce((byte, bits) => i32.or(byte, bits));
+    const bits = row.and(mask);
+    return distance < 0 ? bits.shr(-distance) : bits.shl(distance);
+  }).reduce((byte, bits) => byte.or(bits));
 }
 
 /**
@@ -172,25 +159,25 @@ function widenPanel(
   const { parts, inputs, apart } = panelLayout(shape, ORDER_16);
   const each = WIDENED_STREAMS / parts;
   const length = Math.floor(inputs / each);
-  return m.define(["i32", "i32"], "void", (f, to, from) => {
-    const end = f.local("i32");
-    const pair = f.local("v128");
+  return m.define(ints("to", "from"), "void", (f, { to, from }) => {
+    const end = f.local("i32", "end");
+    const pair = f.local("v128", "pair");
     /** Line k, from where it is in the panel. */
     const line = (k: number) => {
       const at = Math.floor(k / inputs) * apart + k % inputs * WIDE_LINE / 2;
       for (const half16 of [0, VECTOR_BYTES]) {
-        f.set(pair, v128.load(from, at + half16));
+        pair.set(v128.load(from, at + half16));
         f.store(to, widenLow(pair, half), k * WIDE_LINE + 2 * half16);
         f.store(to, widenHigh(pair, half), k * WIDE_LINE + 2 * half16 + VECTOR_BYTES);
       }
     };
-    f.set(end, i32.add(to, length * WIDE_LINE));
-    f.while(i32.ltU(to, end), () => {
+    end.set(to.plus(length * WIDE_LINE));
+    f.while(to.lt(end), () => {
       for (let stream = 0; stream < WIDENED_STREAMS; stream++) {
         line(Math.floor(stream / each) * inputs + stream % each * length);
       }
-      f.set(from, i32.add(from, WIDE_LINE / 2));
-      f.set(to, i32.add(to, WIDE_LINE));
+      from.advance(WIDE_LINE / 2);
+      to.advance(WIDE_LINE);
     });
     // A panel in one piece may have a few more; the streams have gone on by their length.
     for (let k = (WIDENED_STREAMS - 1) * length; k < K - length; k++) line(k);

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { i32, simd, v128, Value } from "../asm/assembler.ts";
+import { i32, ints, simd, v128, Value } from "../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 import type { StoredOrder } from "../tensor.ts";
@@ -15,7 +15,7 @@ import { f16Raiser } from "./f16.ts";
 import type { PanelPacker } from "./format.ts";
 import { PANEL_COLUMNS, type PanelOrder } from "./panels.ts";
 
-const PARAMS = ["i32", "i32", "i32", "i32", "i32"] as const;
+const PARAMS = ints("to", "from", "count", "pitch", "mask");
 
 /** Packs a part of a panel; `raised` for F16, which panels hold as `f16.ts` says. */
 export function definePacker(
@@ -30,19 +30,19 @@ export function definePacker(
 
 /** One panel of 16 rows of K F32. */
 function rows32(m: ModuleBuilder): PanelPacker {
-  return m.define(PARAMS, "i32", (f, to, from, K, pitch) => {
-    const [k, at] = [f.local("i32"), f.local("i32")];
-    const rows = [0, 1, 2, 3].map(() => f.local("v128"));
+  return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
+    const { k, at } = f.locals(ints("k", "at"));
+    const rows = f.array("v128", "row", 4);
     f.for(k, 0, K, 4, () => {
-      f.set(at, i32.add(from, i32.shl(k, 2)));
+      at.set(from.plus(k.shl(2)));
       for (let column = 0; column < PANEL_COLUMNS; column += 4) {
         for (const row of rows) {
-          f.set(row, v128.load(at));
-          f.set(at, i32.add(at, pitch));
+          row.set(v128.load(at));
+          at.advance(pitch);
         }
         storeRows(f, transposed(f, rows, 4), { to, k, K, size: 4, column });
       }
-      f.set(to, i32.add(to, 4 * PANEL_COLUMNS * 4));
+      to.advance(4 * PANEL_COLUMNS * 4);
     });
     return i32.const(0);
   });
@@ -51,22 +51,22 @@ function rows32(m: ModuleBuilder): PanelPacker {
 /** One panel of 16 rows of K 16-bit numbers. */
 function rows16(m: ModuleBuilder, { places }: PanelOrder, raised: boolean): PanelPacker {
   const columns = places.map((_, place) => places.indexOf(place));
-  return m.define(PARAMS, "i32", (f, to, from, K, pitch) => {
-    const [k, at] = [f.local("i32"), f.local("i32")];
-    const rows = [0, 1, 2, 3, 4, 5, 6, 7].map(() => f.local("v128"));
+  return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
+    const { k, at } = f.locals(ints("k", "at"));
+    const rows = f.array("v128", "row", 8);
     const raiser = raised ? f16Raiser(f) : null;
     f.for(k, 0, K, 8, () => {
       for (let place = 0; place < PANEL_COLUMNS; place += 8) {
         for (const [i, row] of rows.entries()) {
-          f.set(at, i32.add(i32.add(from, i32.mul(pitch, columns[place + i])), i32.shl(k, 1)));
-          f.set(row, v128.load(at));
+          at.set(from.plus(pitch.times(columns[place + i])).plus(k.shl(1)));
+          row.set(v128.load(at));
         }
         const stored = { to, k, K, size: 2, column: place };
         storeRows(f, transposed(f, rows, 2), stored, (row) => raiser?.raise(row));
       }
-      f.set(to, i32.add(to, 8 * PANEL_COLUMNS * 2));
+      to.advance(8 * PANEL_COLUMNS * 2);
     });
-    return raiser?.odd ?? i32.const(0);
+    return raiser?.overflow ?? i32.const(0);
   });
 }
 
@@ -88,9 +88,9 @@ function storeRows(
     f.store(to, rows[i], (i * PANEL_COLUMNS + column) * size);
   };
   f.if(
-    i32.leU(i32.add(k, rows.length), K),
+    k.plus(rows.length).le(K),
     () => rows.forEach((_, i) => store(i)),
-    () => rows.forEach((_, i) => f.if(i32.ltU(i32.add(k, i), K), () => store(i))),
+    () => rows.forEach((_, i) => f.if(k.plus(i).lt(K), () => store(i))),
   );
 }
 
@@ -99,32 +99,32 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, raised: boolean): Pane
   const line = PANEL_COLUMNS * order.bytes;
   const vectors = line / VECTOR_BYTES;
   const out = Array.from({ length: vectors }, (_, i) => columnsAt(order, i));
-  return m.define(PARAMS, "i32", (f, to, from, count, pitch, masks) => {
-    const end = f.local("i32");
-    const row = Array.from({ length: vectors }, () => f.local("v128"));
-    const mask = row.map(() => f.local("v128"));
+  return m.define(PARAMS, "i32", (f, { to, from, count, pitch, mask: maskAt }) => {
+    const end = f.local("i32", "end");
+    const row = f.array("v128", "row", vectors);
+    const mask = f.array("v128", "mask", vectors);
     const raiser = raised ? f16Raiser(f) : null;
-    for (const [i, each] of mask.entries()) f.set(each, v128.load(masks, 16 * i));
-    f.set(end, i32.add(to, i32.mul(count, line)));
-    f.while(i32.ltU(to, end), () => {
+    for (const [i, each] of mask.entries()) each.set(v128.load(maskAt, 16 * i));
+    end.set(to.plus(count.times(line)));
+    f.while(to.lt(end), () => {
       for (const [i, each] of row.entries()) {
-        f.set(each, v128.and(v128.load(from, 16 * i), mask[i]));
+        each.set(v128.load(from, 16 * i).and(mask[i]));
         raiser?.raise(each);
       }
       for (const i of row.keys()) {
         const columns = out[i];
         f.store(to, columns ? shuffle(row[0], row[1], columns) : row[i], 16 * i);
       }
-      f.set(from, i32.add(from, pitch));
-      f.set(to, i32.add(to, line));
+      from.advance(pitch);
+      to.advance(line);
     });
-    return raiser?.odd ?? i32.const(0);
+    return raiser?.overflow ?? i32.const(0);
   });
 }
 
 /**
- * Bytes of two vectors of columns that make vector `i` of a line; null where lines
- * are in order of columns.
+ * Bytes of two vectors of columns that make vector `i` of a line; null where lines are in order of
+ * columns.
  */
 function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
   const columns = places.map((_, place) => places.indexOf(place));
@@ -135,8 +135,8 @@ function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
 
 /**
  * As many vectors as a vector has numbers of `size` bytes, transposed. Each round zips the first
- * half of the vectors with the second, which turns the bits of a number's place and of its
- * vector's number round by one.
+ * half of the vectors with the second, which rotates the bits of a number's place and of its
+ * vector's number by one.
  */
 function transposed(
   f: FunctionBuilder,
@@ -146,24 +146,24 @@ function transposed(
   const half = rows.length / 2;
   let from = rows;
   for (let round = 0; round < Math.log2(rows.length); round++) {
-    const to = rows.map(() => f.local("v128"));
+    const to = f.array("v128", "zipped", rows.length);
     for (let i = 0; i < half; i++) {
-      f.set(to[2 * i], zip(from[i], from[i + half], size, 0));
-      f.set(to[2 * i + 1], zip(from[i], from[i + half], size, 1));
+      to[2 * i].set(zip(from[i], from[i + half], size, 0));
+      to[2 * i + 1].set(zip(from[i], from[i + half], size, 1));
     }
     from = to;
   }
   return from;
 }
 
-/** Lanes of two vectors by turns: of their first halves, or of their second. */
+/** Lanes of two vectors, alternating: of their first halves, or of their second. */
 function zip(a: Value<"v128">, b: Value<"v128">, size: number, half: 0 | 1): Value<"v128"> {
   const lanes = 16 / size;
-  const turns = Array.from(
+  const order = Array.from(
     { length: lanes },
     (_, i) => half * lanes / 2 + (i >> 1) + (i & 1) * lanes,
   );
-  return shuffle(a, b, bytesOfLanes(turns, size));
+  return shuffle(a, b, bytesOfLanes(order, size));
 }
 
 /** Lanes of two vectors, by their bytes: those of the second count from 16. */

@@ -30,7 +30,8 @@ import type { Rows } from "./matmul/mod.ts";
 import { PANEL } from "../formats/wgsl.ts";
 import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
-import { f32x4, i32, type ModuleBuilder, v128 } from "../asm/assembler.ts";
+import { f32x4, i32, ints, v128 } from "../asm/assembler.ts";
+import type { ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, storeLanes } from "../asm/lanes.ts";
 import { mainWgsl, type Shader } from "../wgsl/shader.ts";
@@ -185,9 +186,9 @@ function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
 }
 
 /**
- * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3
- * positions; tables in panels, as for `matmulWgsl`. `run` and `index_of` come from
- * `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions;
+ * tables in panels, as for `matmulWgsl`. `run` and `index_of` come from `PRELUDE` in
+ * `wgsl/shader.ts`.
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
@@ -316,19 +317,19 @@ interface TableWasm {
 
 /** Addresses of y, table, ids; an item is a row. */
 function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number): Kernel {
-  return defineKernel(m, 3, (f, [y, table, ids], { begin, end }) => {
-    const [t, id, to] = [0, 1, 2].map(() => f.local("i32"));
+  return defineKernel(m, ["y", "table", "ids"], (f, { y, table, ids, begin, end }) => {
+    const { t, id, to } = f.locals(ints("t", "id", "to"));
     f.for(t, begin, end, 1, () => {
-      f.set(id, i32.load(i32.add(ids, i32.shl(t, 2))));
-      f.set(to, i32.add(y, i32.mul(t, 4 * C)));
-      f.if(i32.ltU(id, V), () => {
+      id.set(i32.load(ids.plus(t.shl(2))));
+      to.set(y.plus(t.times(4 * C)));
+      f.if(id.lt(V), () => {
         FORMATS[dtype].wasm.eachOfRow(f, table, id, [V, C], (v, at, lanes) => {
-          const scaled = scale === 1 ? v : f32x4.mul(v, f32x4.splat(scale));
-          storeLanes(f, i32.add(to, at), scaled, lanes);
+          const scaled = scale === 1 ? v : v.times(scale);
+          storeLanes(f, to.plus(at), scaled, lanes);
         });
       }, () => {
-        const at = f.local("i32");
-        eachFour(f, at, C, (lanes) => storeLanes(f, i32.add(to, at), f32x4.splat(0), lanes));
+        const at = f.local("i32", "at");
+        eachFour(f, at, C, (lanes) => storeLanes(f, to.plus(at), f32x4.splat(0), lanes));
       });
     });
   });
@@ -336,13 +337,13 @@ function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number):
 
 /** Addresses of x, table; an item is a row. */
 function addPositionWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm): Kernel {
-  return defineKernel(m, 2, (f, [x, table], { position, begin, end }) => {
-    const [t, row, to] = [0, 1, 2].map(() => f.local("i32"));
+  return defineKernel(m, ["x", "table"], (f, { x, table, position, begin, end }) => {
+    const { t, row, to } = f.locals(ints("t", "row", "to"));
     f.for(t, begin, end, 1, () => {
-      f.set(row, i32.add(position, t));
-      f.set(to, i32.add(x, i32.mul(t, 4 * C)));
+      row.set(position.plus(t));
+      to.set(x.plus(t.times(4 * C)));
       FORMATS[dtype].wasm.eachOfRow(f, table, row, [V, C], (v, at, lanes) => {
-        storeLanes(f, i32.add(to, at), f32x4.add(v128.load(i32.add(to, at)), v), lanes);
+        storeLanes(f, to.plus(at), v128.load(to.plus(at)).plus(v), lanes);
       });
     });
   });

@@ -35,7 +35,7 @@ import {
   type Tensor,
 } from "../tensor.ts";
 import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
-import { codeOf, f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/assembler.ts";
+import { f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/assembler.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";

@@ -10,7 +10,7 @@
 import { FORMATS, storedBytes, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
-import { call, i32, ModuleBuilder } from "../asm/assembler.ts";
+import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import type { Run } from "./control.ts";
 import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
@@ -23,8 +23,8 @@ const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
 );
 
 /**
- * What is packed next, as I32 words from `PACKING_ADDRESS` on; then come the masks of whole
- * panels and of the last one.
+ * What is packed next, as I32 words from `PACKING_ADDRESS` on; then come the masks of whole panels
+ * and of the last one.
  */
 const WORDS = {
   to: 0,
@@ -34,7 +34,7 @@ const WORDS = {
   count: 4,
   pitch: 5,
   panels: 6,
-  odd: 7,
+  overflow: 7,
   toApart: 8,
   fromApart: 9,
   kind: 10,
@@ -50,8 +50,8 @@ export interface Packing {
 }
 
 /**
- * Milliseconds of waiting for other threads that tell of a busy machine: a piece is
- * packed in a third of one.
+ * Milliseconds of waiting for other threads that tell of a busy machine: a piece is packed in a
+ * third of one.
  */
 const STALL_MS = 2;
 /** The most pieces that are then packed alone before the others are asked again. */
@@ -97,8 +97,8 @@ export class Packer {
   async pack(packing: Packing, scratch: Block, fill: FillRows): Promise<boolean> {
     const { linear } = this;
     if (linear.shared) return await this.#packPieces(packing, scratch, fill);
-    // Memory that is not shared may grow, and its arrays be lost, while rows are waited for:
-    // they come by way of another.
+    // Memory that is not shared may grow, and its arrays be lost, while rows are waited for: they
+    // come by way of another.
     const host = new Uint8Array(scratch.bytes);
     linear.track("staging", host.byteLength);
     try {
@@ -141,8 +141,8 @@ export class Packer {
   }
 
   /**
-   * Ends the packing that is under way, which may be another weight's: several
-   * may be filled at a time.
+   * Ends the packing that is under way, which may be another weight's: several may be filled at a
+   * time.
    */
   #settle(): void {
     const start = performance.now();
@@ -151,7 +151,7 @@ export class Packer {
       this.#lastAlone = Math.min(Math.max(2 * this.#lastAlone, 4), MOST_ALONE);
       this.#alone = this.#lastAlone;
     }
-    if (this.#words()[WORDS.odd] && this.#current) this.#current.fits = false;
+    if (this.#words()[WORDS.overflow] && this.#current) this.#current.fits = false;
     this.#current = null;
   }
 
@@ -181,7 +181,7 @@ export class Packer {
     words[WORDS.count] = nk ? inputs : count;
     words[WORDS.pitch] = rowBytes;
     words[WORDS.panels] = panels;
-    words[WORDS.odd] = 0;
+    words[WORDS.overflow] = 0;
     words[WORDS.kind] = KINDS.findIndex((kind) => kind.dtype === dtype && kind.stored === stored);
     const bytes = new Uint8Array(words.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
     bytes.fill(255);
@@ -205,23 +205,24 @@ export class Packer {
 function definePacking(m: ModuleBuilder): Kernel {
   const packers = KINDS.map(({ wasm, stored }) => wasm.pack(m, stored));
   return defineKernel(m, [], (f, { begin, end }) => {
-    const [part, panel, to, from, mask] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
+    const { part, panel, to, from, mask } = f.locals(ints("part", "panel", "to", "from", "mask"));
     const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
     const placed = (name: "to" | "from") => {
-      const start = i32.add(word(name), i32.mul(part, word(`${name}Apart`)));
-      return i32.add(start, i32.mul(panel, word(`${name}Step`)));
+      const start = word(name).plus(part.times(word(`${name}Apart`)));
+      return start.plus(panel.times(word(`${name}Step`)));
     };
     f.for(begin, begin, end, 1, () => {
-      f.set(part, i32.divU(begin, word("panels")));
-      f.set(panel, i32.remU(begin, word("panels")));
-      f.set(to, placed("to"));
-      f.set(from, placed("from"));
-      const isLast = i32.eq(i32.add(panel, 1), word("panels"));
-      f.set(mask, i32.add(PACKING_ADDRESS + MASKS, i32.mul(isLast, MASK_BYTES)));
+      part.set(begin.div(word("panels")));
+      panel.set(begin.rem(word("panels")));
+      to.set(placed("to"));
+      from.set(placed("from"));
+      const isLast = panel.plus(1).eq(word("panels"));
+      mask.set(i32.const(PACKING_ADDRESS + MASKS).plus(isLast.times(MASK_BYTES)));
+      const args = { to, from, count: word("count"), pitch: word("pitch"), mask };
       for (const [i, packer] of packers.entries()) {
-        f.if(i32.eq(word("kind"), i), () => {
-          const odd = call(packer, to, from, word("count"), word("pitch"), mask);
-          f.if(odd, () => f.store(PACKING_ADDRESS + 4 * WORDS.odd, i32.const(1)));
+        f.if(word("kind").eq(i), () => {
+          const overflow = call(packer, args);
+          f.if(overflow, () => f.store(PACKING_ADDRESS + 4 * WORDS.overflow, i32.const(1)));
         });
       }
     });

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { call, i32, type Local, type ModuleBuilder } from "../../asm/assembler.ts";
+import { call, i32, ints, type ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { FORMATS } from "../../formats/mod.ts";
@@ -43,7 +43,7 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
 }
 
-/** The WASM form: addresses of y, x, weight, bias, gate and the threads' scratch. */
+/** The WASM form: y [T, N], x [T, K], bias [N], gate [T, N]. */
 function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
@@ -51,38 +51,41 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
   const one = panelsWasm(m, math, store, shape, [0]);
   const many = T < MANY ? null : { pack: packWasm(m, K), product: rowsWasm(m, math, store, shape) };
-  return defineKernel(m, 6, (f, [y, x, w, bias, gate, scratch], { rows, begin, end }) => {
-    const [n, t, yt, xt, gt] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-    const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
+  return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
+    const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
+    const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
+    const ofPanel = { w, bias, left: i32.const(N).minus(n) };
     const oneByOne = () => {
-      f.set(yt, y);
-      f.set(xt, x);
-      f.set(gt, gate);
+      yt.set(y);
+      xt.set(x);
+      gt.set(gate);
       f.for(t, 0, rows, 1, () => {
-        f.do(call(one, yt, xt, w, bias, gt, i32.sub(N, n)));
-        advance(yt, N * 4);
-        advance(xt, K * 4);
-        advance(gt, N * 4);
+        f.do(call(one, { y: yt, x: xt, gate: gt, ...ofPanel }));
+        yt.advance(N * 4);
+        xt.advance(K * 4);
+        gt.advance(N * 4);
       });
     };
-    f.set(w, i32.add(w, i32.mul(begin, pitch)));
-    for (const at of [y, bias, gate]) f.set(at, i32.add(at, i32.mul(begin, LINE)));
+    // First panel.
+    w.advance(begin.times(pitch));
+    for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
     if (many) {
-      f.set(scratch, i32.add(scratch, i32.mul(m.thread.get, matmulScratch(shape))));
-      f.if(i32.and(m.unprepared.get, i32.geU(rows, MANY)), () => {
-        f.do(call(many.pack, scratch, x, rows));
+      // Pack x, once a thread.
+      scratch.advance(m.thread.get.times(matmulScratch(shape)));
+      f.if(m.unprepared.get.and(rows.ge(MANY)), () => {
+        f.do(call(many.pack, { to: scratch, x, rows }));
         f.do(m.unprepared.set(0));
       });
     }
-    f.for(n, i32.mul(begin, PANEL_COLUMNS), i32.mul(end, PANEL_COLUMNS), PANEL_COLUMNS, () => {
+    f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
       if (many) {
-        const all = () => f.do(call(many.product, y, scratch, w, bias, gate, i32.sub(N, n), rows));
-        f.if(i32.geU(rows, MANY), all, oneByOne);
+        const together = () => f.do(call(many.product, { y, x: scratch, gate, rows, ...ofPanel }));
+        f.if(rows.ge(MANY), together, oneByOne);
       } else {
         oneByOne();
       }
-      advance(w, pitch);
-      for (const at of [y, bias, gate]) advance(at, LINE);
+      w.advance(pitch);
+      for (const at of [y, bias, gate]) at.advance(LINE);
     });
   });
 }

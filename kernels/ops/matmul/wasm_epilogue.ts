@@ -1,18 +1,17 @@
 /**
- * What follows the sums of a matrix product in its WASM form: bias, activation, gate and
- * the rest, and the store.
+ * Epilogue of the matrix product in WASM: bias, activation, gate, scale, cap and residual, and the
+ * store.
  *
  * @module
  */
-import {
-  f32x4,
-  type Func,
-  type FunctionBuilder,
-  i32,
-  type Local,
-  type ModuleBuilder,
-  v128,
-  type ValueType,
+import { ints, v128, vectors } from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Vectors,
 } from "../../asm/assembler.ts";
 import type { WeightDtype } from "../../formats/mod.ts";
 import { storeLanes } from "../../asm/lanes.ts";
@@ -32,42 +31,52 @@ export interface MatmulWasm {
   readonly options: MatmulOptions<unknown>;
 }
 
-/** Where four outputs of a tile stand. */
+/** Place of four outputs of a tile. */
 export interface Corner {
   readonly row: number;
-  /** Bytes from the tile's corner in y and gate … */
+  /** Bytes from the tile's first output in y and gate … */
   readonly ofRow: number;
   /** … and outputs from it. */
   readonly column: number;
 }
 
-/** Where four outputs of a row go to, and what is made of them on the way. */
+/** Where four outputs are stored, and the operands of their epilogue. */
 export interface Places extends Pick<Corner, "ofRow" | "column"> {
   readonly y: Local<"i32">;
   readonly gate: Local<"i32">;
   readonly bias: Local<"i32">;
 }
 
+/** Parameters of a tile's epilogue: all its sums, in order. */
+type TileParams = Vectors<`sum${number}`> & Ints<"y" | "bias" | "gate">;
+
+/** Sums as arguments of a tile's epilogue. */
+export function sumArgs(
+  sums: readonly Local<"v128">[],
+): Readonly<Record<`sum${number}`, Local<"v128">>> {
+  return Object.fromEntries(sums.map((sum, i) => [`sum${i}`, sum]));
+}
+
 /**
- * The epilogue of a tile whose outputs are all there: their sums, y, bias, gate. Functions have
- * many constants, which take as long to make as they do themselves: here once for all vectors.
+ * The epilogue of a tile that is stored as a whole. Functions have many constants, which take as
+ * long to set as the function itself: here once for all vectors.
  */
 export function storeTileWasm(
   m: ModuleBuilder,
   math: VectorMath,
   corners: readonly Corner[],
   options: MatmulOptions<unknown>,
-): Func<readonly ValueType[], "void"> {
-  const sums = corners.map(() => "v128" as const);
-  return m.define([...sums, "i32", "i32", "i32"] as ValueType[], "void", (f, ...all) => {
-    const [y, bias, gate] = all.slice(corners.length) as Local<"i32">[];
+): Func<TileParams> {
+  const sums = vectors(...corners.map((_, i): `sum${number}` => `sum${i}`));
+  const params: TileParams = { ...sums, ...ints("y", "bias", "gate") };
+  return m.define(params, "void", (f, { y, bias, gate, ...sums }) => {
     for (const [i, corner] of corners.entries()) {
-      storeInline(f, math, all[i] as Local<"v128">, { y, bias, gate, ...corner }, options);
+      storeInline(f, math, sums[`sum${i}`], { y, bias, gate, ...corner }, options);
     }
   });
 }
 
-/** An epilogue of four outputs that there are, written out. */
+/** The epilogue of four outputs, inlined. */
 export function storeInline(
   f: FunctionBuilder,
   math: VectorMath,
@@ -79,7 +88,7 @@ export function storeInline(
   f.store(places.y, v, places.ofRow);
 }
 
-/** What is made of four sums on their way to y. */
+/** Emits bias, activation, gate, scale, cap and residual of four sums. */
 function finish(
   f: FunctionBuilder,
   math: VectorMath,
@@ -88,31 +97,29 @@ function finish(
   options: MatmulOptions<unknown>,
 ): void {
   const { activation, scale = 1, softCap, residual = false } = options;
-  if (options.bias) f.set(v, f32x4.add(v, v128.load(bias, 4 * column)));
-  if (activation) f.set(v, activateWasm(f, math, activation, v));
-  if (options.gate) f.set(v, f32x4.mul(v, v128.load(gate, ofRow)));
-  if (scale !== 1) f.set(v, f32x4.mul(v, f32x4.splat(scale)));
+  if (options.bias) v.set(v.plus(v128.load(bias, 4 * column)));
+  if (activation) v.set(activateWasm(f, math, activation, v));
+  if (options.gate) v.set(v.times(v128.load(gate, ofRow)));
+  if (scale !== 1) v.set(v.times(scale));
   if (softCap) {
-    f.set(v, f32x4.div(v, f32x4.splat(softCap)));
-    f.set(v, math.tanh(v));
-    f.set(v, f32x4.mul(v, f32x4.splat(softCap)));
+    v.set(v.div(softCap));
+    v.set(math.tanh(v));
+    v.set(v.times(softCap));
   }
-  if (residual) f.set(v, f32x4.add(v128.load(y, ofRow), v));
+  if (residual) v.set(v128.load(y, ofRow).plus(v));
 }
 
-/**
- * The epilogue of four outputs: their sums, y, bias, gate, and the outputs
- * that are left from there.
- */
-export type Store = Func<readonly ["v128", "i32", "i32", "i32", "i32"], "void">;
+/** The epilogue of four outputs, of which `left` are the row's. */
+export type Store = Func<Vectors<"v"> & Ints<"y" | "bias" | "gate" | "left">>;
 
 export function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
-  return m.define(["v128", "i32", "i32", "i32", "i32"], "void", (f, v, y, bias, gate, left) => {
+  const params = { ...vectors("v"), ...ints("y", "bias", "gate", "left") };
+  return m.define(params, "void", (f, { v, y, bias, gate, left }) => {
     finish(f, math, v, { y, bias, gate, ofRow: 0, column: 0 }, options);
     f.if(
-      i32.geS(left, 4),
+      left.geS(4),
       () => storeLanes(f, y, v, 4),
-      () => f.if(i32.gtS(left, 0), () => storeLanes(f, y, v, N % 4)),
+      () => f.if(left.gtS(0), () => storeLanes(f, y, v, N % 4)),
     );
   });
 }

@@ -1,18 +1,26 @@
 /**
- * The WASM form of the matrix product under many rows: 5 rows by 8 outputs at a time, and 4 by 8
- * where fives do not come out even.
+ * Matmul of many rows in WASM (prefill): register tiles of 5 rows by 8 outputs, and of 4 by 8 where
+ * fives do not come out even.
  *
- * A multiply-add takes four cycles, and a processor begins two in each: with eight sums, what comes
- * late is never made up for. Ten leave room for two vectors of x. So rows are packed first, where a
- * vector holds one input of four of them.
+ * A multiply-add takes four cycles, and a processor begins two in each: eight sums just keep it
+ * busy, and a delay is never made up for. Ten leave room for two vectors of x. So rows are packed
+ * first, where a vector holds one input of four of them.
  *
  * An engine without guard pages (Deno's V8) tests each access, which costs as much as a
- * multiply-add: hence numbers of x are spread by shuffles, where a load could do it as well.
+ * multiply-add: hence numbers of x are spread by shuffles, although a load could do it.
  *
  * @module
  */
-import { call, f32x4, type Func, type Global, i32, type Local, v128 } from "../../asm/assembler.ts";
-import type { FunctionBuilder, ModuleBuilder } from "../../asm/assembler.ts";
+import { call, i32, ints, v128, vectors } from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Global,
+  Ints,
+  Local,
+  ModuleBuilder,
+} from "../../asm/assembler.ts";
+import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { FORMATS, type PanelCopy } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
@@ -22,20 +30,21 @@ import {
   type Store,
   storeInline,
   storeTileWasm,
+  sumArgs,
 } from "./wasm_epilogue.ts";
 
-/** Rows that are many. */
+/** Fewest rows that are multiplied together. */
 export const MANY = 4;
 /** Outputs of a tile. */
 const COLUMNS = 8;
-/** Inputs of a turn of the inner loop. */
+/** Inputs of an iteration of the inner loop. */
 const STEP = 4;
-/** Bytes of a panel's line, wide: the outputs of one input. */
+/** Bytes of a panel's line as F32: the outputs of one input. */
 const LINE = 4 * PANEL_COLUMNS;
 /** Parts of a panel that are read side by side: memory answers several streams faster than one. */
 const STREAMS = 8;
 
-/** Bytes of a packed row, of which no piece is left open. */
+/** Bytes of a packed row, in whole steps. */
 function pitchOf(K: number): number {
   return 4 * STEP * Math.ceil(K / STEP);
 }
@@ -45,120 +54,119 @@ function packedBytes({ T, K }: Pick<MatmulWasm, "T" | "K">): number {
   return 4 * Math.ceil(T / 4) * pitchOf(K);
 }
 
-/** Bytes of scratch that a thread needs: for packed rows, and for a panel of 16 bits made wide. */
+/**
+ * Bytes of scratch that a thread needs: for packed rows, and for a panel that is widened to F32.
+ */
 export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
   return packedBytes(shape) + (FORMATS[shape.dtype].wasm.widen ? shape.K * LINE : 0);
 }
 
 /**
- * How many rows go into tiles of five: all rows are in as few tiles as can be, of which as
- * many as can be have four.
+ * Rows in tiles of five: the fewest tiles that hold all rows, of which as many as possible have
+ * four.
  */
 function inFives(f: FunctionBuilder, rows: Local<"i32">): Local<"i32"> {
-  const [tiles, missing] = [0, 1].map(() => f.local("i32"));
-  f.set(tiles, i32.divU(i32.add(rows, 4), 5));
-  f.set(missing, i32.sub(i32.mul(tiles, 5), rows));
-  const fives = i32.sub(tiles, i32.select(missing, tiles, i32.ltU(missing, tiles)));
-  f.set(tiles, i32.mul(fives, 5));
+  const { tiles, missing } = f.locals(ints("tiles", "missing"));
+  tiles.set(rows.plus(4).div(5));
+  missing.set(tiles.times(5).minus(rows));
+  const fives = tiles.minus(missing.min(tiles));
+  tiles.set(fives.times(5));
   return tiles;
 }
 
-/** Packs rows [rows, K] for `rowsWasm`: where to, x, and the rows. */
-export function packWasm(
-  m: ModuleBuilder,
-  K: number,
-): Func<readonly ["i32", "i32", "i32"], "void"> {
+/** Packs x [rows, K] for `rowsWasm`. */
+export function packWasm(m: ModuleBuilder, K: number): Func<Ints<"to" | "x" | "rows">> {
   const [byFives, byFours] = [5, 4].map((height) => packTilesWasm(m, K, height));
-  return m.define(["i32", "i32", "i32"], "void", (f, to, x, rows) => {
+  return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
     const first = inFives(f, rows);
-    const beside = (at: Local<"i32">, bytes: number) => i32.add(at, i32.mul(first, bytes));
-    f.do(call(byFives, to, x, first));
-    f.do(call(byFours, beside(to, pitchOf(K)), beside(x, 4 * K), i32.sub(rows, first)));
+    const after = (at: Local<"i32">, bytes: number) => at.plus(first.times(bytes));
+    f.do(call(byFives, { to, x, rows: first }));
+    const rest = { to: after(to, pitchOf(K)), x: after(x, 4 * K), rows: rows.minus(first) };
+    f.do(call(byFours, rest));
   });
 }
 
 /**
- * Packs tiles of so many rows: of four inputs each a vector of the first four
- * rows, and one of the fifth.
+ * Packs tiles of `height` rows by steps of four inputs: a vector for each input, of the first four
+ * rows, and one of the fifth row's inputs.
+ *
+ *     step of a tile of five:  k: r0 r1 r2 r3 │ k+1: r0 … r3 │ k+2: … │ k+3: … │ r4: k … k+3
  */
 function packTilesWasm(
   m: ModuleBuilder,
   K: number,
   height: number,
-): Func<readonly ["i32", "i32", "i32"], "void"> {
-  return m.define(["i32", "i32", "i32"], "void", (f, to, x, rows) => {
-    const [row, end] = [0, 1].map(() => f.local("i32"));
-    const from = Array.from({ length: height }, () => f.local("i32"));
-    const inputs = from.map(() => f.local("v128"));
-    const pairs = [0, 1, 2, 3].map(() => f.local("v128"));
-    f.for(row, 0, rows, height, () => {
-      // For rows that are not there the last one stands in: what is made of it is not stored.
-      for (const [r, at] of from.entries()) {
-        const [here, last] = [i32.add(row, r), i32.sub(rows, 1)];
-        const there = i32.select(here, last, i32.ltU(here, last));
-        f.set(at, i32.add(x, i32.mul(there, 4 * K)));
+): Func<Ints<"to" | "x" | "rows">> {
+  return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
+    const { row, end } = f.locals(ints("row", "end"));
+    const from = f.array("i32", "from", height);
+    const inputs = f.array("v128", "inputs", height);
+    const pairs = f.array("v128", "pairs", 4);
+    const [a, b, c, d, fifth] = inputs;
+    const packStep = () => {
+      for (const [r, four] of inputs.entries()) {
+        four.set(v128.load(from[r]));
+        from[r].advance(4 * STEP);
       }
-      f.set(end, i32.add(to, height * pitchOf(K)));
-      // What is read behind a row fills up the last piece, and is never used.
-      f.for(to, to, end, 4 * STEP * height, () => {
-        for (const [r, four] of inputs.entries()) {
-          f.set(four, v128.load(from[r]));
-          f.set(from[r], i32.add(from[r], 4 * STEP));
-        }
-        const [a, b, c, d, fifth] = inputs;
-        for (const [i, lanes] of [[0, 4, 1, 5], [2, 6, 3, 7]].entries()) {
-          f.set(pairs[2 * i], v128.shuffle(a, b, lanes));
-          f.set(pairs[2 * i + 1], v128.shuffle(c, d, lanes));
-        }
-        for (let k = 0; k < STEP; k++) {
-          const [ab, cd] = pairs.slice(k & 2);
-          const lanes = k % 2 ? [2, 3, 6, 7] : [0, 1, 4, 5];
-          f.store(to, v128.shuffle(ab, cd, lanes), 16 * k);
-        }
-        if (fifth) f.store(to, fifth, 16 * STEP);
-      });
+      for (const [i, lanes] of [[0, 4, 1, 5], [2, 6, 3, 7]].entries()) {
+        pairs[2 * i].set(v128.shuffle(a, b, lanes));
+        pairs[2 * i + 1].set(v128.shuffle(c, d, lanes));
+      }
+      for (let k = 0; k < STEP; k++) {
+        const [ab, cd] = pairs.slice(k & 2);
+        const lanes = k % 2 ? [2, 3, 6, 7] : [0, 1, 4, 5];
+        f.store(to, v128.shuffle(ab, cd, lanes), 16 * k);
+      }
+      if (fifth) f.store(to, fifth, 16 * STEP);
+    };
+    f.for(row, 0, rows, height, () => {
+      // Missing rows repeat the last one; their results are not stored.
+      for (const [r, at] of from.entries()) {
+        at.set(x.plus(row.plus(r).min(rows.minus(1)).times(4 * K)));
+      }
+      end.set(to.plus(height * pitchOf(K)));
+      // Numbers after a row fill up its last step, and are never used.
+      f.for(to, to, end, 4 * STEP * height, packStep);
     });
   });
 }
 
 /**
- * How the next panel is fetched while one is multiplied: a look at each turn, slowly on, so that
- * the processor runs ahead of it.
+ * Prefetch of the next panel while one is multiplied: each iteration loads a word of it, in small
+ * strides, so that the processor's own prefetcher runs ahead.
  */
-interface Ahead {
-  /** Where a tile looks first: in the panel that was last fetched, or behind it. */
+interface Prefetch {
+  /** Where a tile begins to load: in the panel that was prefetched last, or after it. */
   readonly next: Global;
-  /** Bytes that each tile, and each turn of it, moves on by. */
+  /** Bytes that each tile, and each of its iterations, advances by. */
   readonly tileBytes: number;
-  readonly turnBytes: number;
+  readonly stepBytes: number;
   readonly kept: Global;
 }
 
 /**
- * How to fetch F32 panels under up to T rows: the last tile's looks end with the panel, for
- * behind it memory may end.
+ * How to prefetch F32 panels under up to T rows: the last tile's loads end with the panel, after
+ * which memory may end.
  */
-export function aheadOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Ahead {
+export function prefetchOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Prefetch {
   const panelBytes = K * LINE;
   const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS);
-  const turns = Math.floor(K / STEP);
-  const turnBytes = Math.ceil(panelBytes / (tiles * Math.max(1, turns)));
-  const span = (turns - 1) * turnBytes + 4; // of a tile's looks, of four bytes each
+  const steps = Math.floor(K / STEP);
+  const stepBytes = Math.ceil(panelBytes / (tiles * Math.max(1, steps)));
+  const span = (steps - 1) * stepBytes + 4; // from a tile's first load to the end of its last one
   return {
     next: m.global(),
     tileBytes: Math.max(0, Math.floor((panelBytes - span) / (tiles - 1))),
-    turnBytes,
+    stepBytes,
     kept: m.global(),
   };
 }
 
-/**
- * Addresses of y, packed rows, weight, bias and gate; the outputs that are left
- * from there, and the rows.
- */
-type Product = Func<readonly ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], "void">;
+/** y, bias and gate of a panel's first output, x packed; `left` is the outputs from there. */
+type Product = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left" | "rows">>;
+const PRODUCT = ints("y", "x", "w", "bias", "gate", "left", "rows");
 
-/** All rows by a panel; the rows are a thread's scratch. */
+/** All rows by a panel; x is the thread's scratch. */
 export function rowsWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -167,67 +175,66 @@ export function rowsWasm(
 ): Product {
   const { T, N, K, dtype } = shape;
   const { widen } = FORMATS[dtype].wasm;
-  const bring = widen ? widen(m, [N, K]) : readWasm(m, K);
-  const ahead = widen ? null : aheadOf(m, shape);
+  const load = widen ? widen(m, [N, K]) : loadWasm(m, K);
+  const prefetch = widen ? null : prefetchOf(m, shape);
   const [byFives, byFours] = [5, 4].map((height) =>
-    tilesWasm(m, math, store, { height, ahead }, shape)
+    tilesWasm(m, math, store, { height, prefetch }, shape)
   );
-  return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
-    "void",
-    (f, y, x, w, bias, gate, left, rows) => {
-      const wide = f.local("i32");
-      const first = inFives(f, rows);
-      const beside = (at: Local<"i32">, bytes: number) => i32.add(at, i32.mul(first, bytes));
-      f.set(wide, widen ? i32.add(x, packedBytes(shape)) : w);
-      const bringIt = () => f.do(call(bring, wide, w));
-      if (ahead) {
-        // A short step looks at but a part of the next panel.
-        const fetched = i32.and(i32.eq(ahead.next.get, w), i32.geU(rows, Math.floor(T / 2)));
-        f.if(i32.eqz(fetched), bringIt);
-        // Of the last panel, itself: it is there already.
-        f.do(ahead.next.set(i32.select(i32.add(w, K * LINE), w, i32.gtS(left, PANEL_COLUMNS))));
-      } else {
-        bringIt();
-      }
-      f.do(call(byFives, y, x, wide, bias, gate, left, first));
-      const [others, of] = [beside(y, 4 * N), beside(gate, 4 * N)];
-      const packed = beside(x, pitchOf(K));
-      f.do(call(byFours, others, packed, wide, bias, of, left, i32.sub(rows, first)));
-      if (ahead) f.do(ahead.next.set(i32.add(w, K * LINE)));
-    },
-  );
-}
-
-/**
- * Reads an F32 panel that was not prefetched, one number of each line, so that it arrives at the
- * speed of memory. It stays where it is: `to` is `from`.
- */
-function readWasm(m: ModuleBuilder, K: number): PanelCopy {
-  const kept = m.global();
-  return m.define(["i32", "i32"], "void", (f, from) => {
-    const [end, seen] = [0, 1].map(() => f.local("i32"));
-    const length = Math.floor(K / STREAMS);
-    f.set(end, i32.add(from, length * LINE));
-    f.for(from, from, end, LINE, () => {
-      for (let stream = 0; stream < STREAMS; stream++) {
-        f.set(seen, i32.or(seen, i32.load(from, stream * length * LINE)));
-      }
-    });
-    f.do(kept.set(seen)); // else nobody would have to read it
+  return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left, rows }) => {
+    const wide = f.local("i32", "wide");
+    const first = inFives(f, rows);
+    const after = (at: Local<"i32">, bytes: number) => at.plus(first.times(bytes));
+    const loadPanel = () => f.do(call(load, { to: wide, from: w }));
+    // Load panel.
+    wide.set(widen ? x.plus(packedBytes(shape)) : w);
+    if (prefetch) {
+      // A run of few rows prefetches only a part of the next panel.
+      const fetched = prefetch.next.get.eq(w).and(rows.ge(Math.floor(T / 2)));
+      f.if(fetched.eqz(), loadPanel);
+      // The last panel prefetches itself.
+      const next = i32.select(w.plus(K * LINE), w, left.gtS(PANEL_COLUMNS));
+      f.do(prefetch.next.set(next));
+    } else {
+      loadPanel();
+    }
+    // Tiles.
+    f.do(call(byFives, { y, x, w: wide, bias, gate, left, rows: first }));
+    const rest = { y: after(y, 4 * N), x: after(x, pitchOf(K)), gate: after(gate, 4 * N) };
+    f.do(call(byFours, { ...rest, w: wide, bias, left, rows: rows.minus(first) }));
+    if (prefetch) f.do(prefetch.next.set(w.plus(K * LINE)));
   });
 }
 
-/** Tiles of so many rows by a panel. */
+/**
+ * Loads an F32 panel that was not prefetched, one number of each line, so that it arrives at the
+ * speed of memory. It stays where it is: `to` is `from`.
+ */
+function loadWasm(m: ModuleBuilder, K: number): PanelCopy {
+  const kept = m.global();
+  return m.define(ints("to", "from"), "void", (f, { to: from }) => {
+    const { end, seen } = f.locals(ints("end", "seen"));
+    const length = Math.floor(K / STREAMS);
+    end.set(from.plus(length * LINE));
+    f.for(from, from, end, LINE, () => {
+      for (let stream = 0; stream < STREAMS; stream++) {
+        seen.set(seen.or(i32.load(from, stream * length * LINE)));
+      }
+    });
+    // Trick: keeps the loads alive; without a use the compiler drops them.
+    f.do(kept.set(seen));
+  });
+}
+
+/** Tiles of `height` rows by a panel. */
 function tilesWasm(
   m: ModuleBuilder,
   math: VectorMath,
   store: Store,
-  { height, ahead }: { height: number; ahead: Ahead | null },
+  { height, prefetch }: { height: number; prefetch: Prefetch | null },
   { N, K, options }: MatmulWasm,
 ): Product {
-  const piece = 4 * STEP * height;
-  // Sums in order of rows and columns, and where they go.
+  const stepBytes = 4 * STEP * height;
+  // Places of the sums, in order of rows and columns.
   const corners: Corner[] = Array.from({ length: height * COLUMNS / 4 }, (_, i) => {
     const [row, column] = [Math.floor(4 * i / COLUMNS), 4 * i % COLUMNS];
     return { row, ofRow: 4 * (row * N + column), column };
@@ -235,83 +242,90 @@ function tilesWasm(
   const storeAll = options.activation || options.softCap
     ? storeTileWasm(m, math, corners, options)
     : null;
-  return m.define(
-    ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
-    "void",
-    (f, y, x, w, bias, gate, left, rows) => {
-      const [column, end, next, look, seen] = [0, 1, 2, 3, 4].map(() => f.local("i32"));
-      const [four, fifth, xr] = [0, 1, 2].map(() => f.local("v128"));
-      const weights = Array.from({ length: COLUMNS / 4 }, () => f.local("v128"));
-      const sums = corners.map(() => f.local("v128"));
-      const advance = (at: Local<"i32">, bytes: number) => f.set(at, i32.add(at, bytes));
+  return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left, rows }) => {
+    const { column, end, next, look, seen } = f.locals(
+      ints("column", "end", "next", "look", "seen"),
+    );
+    const { four, fifth, one } = f.locals(vectors("four", "fifth", "one"));
+    const weights = f.array("v128", "weights", COLUMNS / 4);
+    const sums = f.array("v128", "sum", corners.length);
 
-      /** The first inputs of a piece by their lines of the panel. */
-      const multiply = (inputs: number) => {
-        if (height > 4) f.set(fifth, v128.load(x, 16 * STEP));
-        for (let k = 0; k < inputs; k++) {
-          f.set(four, v128.load(x, 16 * k));
-          for (let r = 0; r < height; r++) {
-            const [from, lane] = r < 4 ? [four, r] : [fifth, k];
-            f.set(xr, v128.shuffle(from, from, [lane, lane, lane, lane]));
-            for (const [j, weight] of weights.entries()) {
-              // Only where it is needed: between multiply-adds there is time for it.
-              if (r === 0) f.set(weight, v128.load(w, k * LINE + 16 * j));
-              const sum = sums[r * weights.length + j];
-              f.set(sum, math.madd(xr, weight, sum));
-            }
+    /** A step's first `inputs` by their lines of the panel. */
+    const multiply = (inputs: number) => {
+      if (height > 4) fifth.set(v128.load(x, 16 * STEP));
+      for (let k = 0; k < inputs; k++) {
+        four.set(v128.load(x, 16 * k));
+        for (let r = 0; r < height; r++) {
+          one.set(r < 4 ? spread(four, r) : spread(fifth, k));
+          for (const [j, weight] of weights.entries()) {
+            // Loaded where it is first used: between multiply-adds there is time for it.
+            if (r === 0) weight.set(v128.load(w, k * LINE + 16 * j));
+            const sum = sums[r * weights.length + j];
+            sum.set(math.madd(one, weight, sum));
           }
         }
-        advance(w, inputs * LINE);
-        advance(x, piece);
-      };
-      const whole = () => {
-        if (storeAll) {
-          f.do(call(storeAll, ...sums, y, bias, gate));
-          return;
-        }
-        for (const [i, corner] of corners.entries()) {
-          storeInline(f, math, sums[i], { y, bias, gate, ...corner }, options);
-        }
-      };
-      const ragged = () => {
-        for (const [i, { row, ofRow, column }] of corners.entries()) {
-          const [at, of] = [i32.add(y, ofRow), i32.add(gate, ofRow)];
-          const [ofBias, beside] = [i32.add(bias, 4 * column), i32.sub(left, column)];
-          f.if(i32.gtS(rows, row), () => f.do(call(store, sums[i], at, ofBias, of, beside)));
-        }
-      };
-
-      if (ahead) f.set(next, ahead.next.get);
-      f.while(i32.gtS(rows, 0), () => {
-        f.for(column, 0, PANEL_COLUMNS, COLUMNS, () => {
-          for (const sum of sums) f.set(sum, f32x4.splat(0));
-          f.set(end, i32.add(x, Math.floor(K / STEP) * piece));
-          if (ahead) f.set(look, next);
-          f.while(i32.ltU(x, end), () => {
-            if (ahead) {
-              f.set(seen, i32.or(seen, i32.load(look)));
-              advance(look, ahead.turnBytes);
-            }
-            multiply(STEP);
-          });
-          if (K % STEP > 0) multiply(K % STEP);
-          f.if(i32.and(i32.geS(left, COLUMNS), i32.geS(rows, height)), whole, ragged);
-          advance(x, -height * pitchOf(K));
-          advance(w, 4 * COLUMNS - K * LINE);
-          for (const at of [y, bias, gate]) advance(at, 4 * COLUMNS);
-          advance(left, -COLUMNS);
-          if (ahead) advance(next, ahead.tileBytes);
-        });
-        advance(x, height * pitchOf(K));
-        for (const at of [w, bias]) advance(at, -LINE);
-        for (const at of [y, gate]) advance(at, 4 * height * N - LINE);
-        advance(left, PANEL_COLUMNS);
-        advance(rows, -height);
-      });
-      if (ahead) {
-        f.do(ahead.next.set(next));
-        f.do(ahead.kept.set(seen)); // else nobody would have to read it
       }
-    },
-  );
+      w.advance(inputs * LINE);
+      x.advance(stepBytes);
+    };
+    const multiplyTile = () => {
+      for (const sum of sums) sum.set(0);
+      end.set(x.plus(Math.floor(K / STEP) * stepBytes));
+      if (prefetch) look.set(next);
+      f.while(x.lt(end), () => {
+        if (prefetch) {
+          seen.set(seen.or(i32.load(look)));
+          look.advance(prefetch.stepBytes);
+        }
+        multiply(STEP);
+      });
+      if (K % STEP > 0) multiply(K % STEP);
+    };
+    const storeWhole = () => {
+      if (storeAll) {
+        f.do(call(storeAll, { ...sumArgs(sums), y, bias, gate }));
+        return;
+      }
+      for (const [i, corner] of corners.entries()) {
+        storeInline(f, math, sums[i], { y, bias, gate, ...corner }, options);
+      }
+    };
+    const storeParts = () => {
+      for (const [i, { row, ofRow, column }] of corners.entries()) {
+        const part = call(store, {
+          v: sums[i],
+          y: y.plus(ofRow),
+          bias: bias.plus(4 * column),
+          gate: gate.plus(ofRow),
+          left: left.minus(column),
+        });
+        f.if(rows.gtS(row), () => f.do(part));
+      }
+    };
+
+    if (prefetch) next.set(prefetch.next.get);
+    f.while(rows.gtS(0), () => {
+      f.for(column, 0, PANEL_COLUMNS, COLUMNS, () => {
+        multiplyTile();
+        f.if(left.geS(COLUMNS).and(rows.geS(height)), storeWhole, storeParts);
+        // Next columns.
+        x.advance(-height * pitchOf(K));
+        w.advance(4 * COLUMNS - K * LINE);
+        for (const at of [y, bias, gate]) at.advance(4 * COLUMNS);
+        left.advance(-COLUMNS);
+        if (prefetch) next.advance(prefetch.tileBytes);
+      });
+      // Next rows.
+      x.advance(height * pitchOf(K));
+      for (const at of [w, bias]) at.advance(-LINE);
+      for (const at of [y, gate]) at.advance(4 * height * N - LINE);
+      left.advance(PANEL_COLUMNS);
+      rows.advance(-height);
+    });
+    if (prefetch) {
+      f.do(prefetch.next.set(next));
+      // Trick: keeps the loads alive; without a use the compiler drops them.
+      f.do(prefetch.kept.set(seen));
+    }
+  });
 }

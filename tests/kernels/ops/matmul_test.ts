@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "../../fast_check.ts";
 import type { Activation } from "../../../kernels/ops/activation.ts";
-import { aheadOf, packWasm, rowsScratch } from "../../../kernels/ops/matmul/wasm_rows.ts";
+import { packWasm, prefetchOf, rowsScratch } from "../../../kernels/ops/matmul/wasm_rows.ts";
 import {
   matmulWgsl,
   MAX_NORM_WIDTH,
@@ -139,12 +139,12 @@ Deno.test("matmul() gives a row the same bits when any many rows go with it (was
   }
 });
 
-Deno.test("aheadOf() has nothing read behind a panel, and nearly all of it when GPT-2's is fetched", () => {
+Deno.test("prefetchOf() has nothing read behind a panel, and nearly all of it when GPT-2's is fetched", () => {
   for (const T of [4, 5, 7, 16, 30, 64, 100, 128, 1000]) {
     for (let K = 1; K < 3200; K += K % 64 === 0 ? 1 : 63) {
-      const { tileBytes, turnBytes } = aheadOf(new ModuleBuilder(), { T, K });
-      const [tiles, turns] = [2 * Math.ceil(T / 5), Math.floor(K / 4)];
-      const end = turns && (tiles - 1) * tileBytes + (turns - 1) * turnBytes + 4;
+      const { tileBytes, stepBytes } = prefetchOf(new ModuleBuilder(), { T, K });
+      const [tiles, steps] = [2 * Math.ceil(T / 5), Math.floor(K / 4)];
+      const end = steps && (tiles - 1) * tileBytes + (steps - 1) * stepBytes + 4;
       const panel = 16 * K * BYTES.F32;
       assert.ok(end <= panel, `${T} ${K}: ${end} of ${panel}`);
       if (K % 768 === 0) assert.ok(end >= 0.98 * panel, `${T} ${K}: ${end}`);
