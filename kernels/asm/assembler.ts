@@ -1,7 +1,7 @@
 /**
- * WebAssembly put together in TypeScript, so that a kernel reads like the loop that it is:
- * functions with variables, loops and conditions, and a module of them. Their operations are in
- * `instructions.ts`.
+ * WebAssembly assembler: modules of functions with variables, loops and conditions, written in
+ * TypeScript, so that a kernel reads like its loops. `value.ts` has the arithmetic,
+ * `instructions.ts` the other operations.
  *
  * The encodings are those of the WebAssembly specification, core 2.0.
  *
@@ -25,7 +25,8 @@ import { type LocalNames, moduleText } from "./text.ts";
 
 export * from "./instructions.ts";
 
-type Locals<P> = { readonly [I in keyof P]: P[I] extends ValueType ? Local<P[I]> : never };
+/** Variables, by name. */
+type Locals<P extends Types> = { readonly [N in keyof P]: Local<P[N]> };
 
 /** How the binary format spells a type. */
 const TYPE_CODE: Readonly<Record<ValueType, number>> = {
@@ -46,8 +47,7 @@ const [BLOCK_VOID, END] = [0x40, 0x0b];
 const MAX_PAGES = 65536;
 
 /**
- * Bytes that are written one behind the other: as arrays of numbers, a plan's code would take ten
- * times the place.
+ * A growing array of bytes: as arrays of numbers, a plan's code would take ten times the memory.
  */
 class Bytes {
   #bytes = new Uint8Array(64);
@@ -67,7 +67,7 @@ class Bytes {
     return this;
   }
 
-  /** Those so far, where they lie. */
+  /** A view of the bytes so far. */
   get written(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(0, this.#length);
   }
@@ -77,17 +77,10 @@ class Bytes {
 export class FunctionBuilder {
   readonly #locals: Local<ValueType>[] = [];
   readonly #names: string[] = [];
-  readonly #params: number;
   readonly #code = new Bytes();
 
-  /** @param params names and types of the parameters, in order. */
-  constructor(params: readonly (readonly [name: string, type: ValueType])[]) {
-    for (const [name, type] of params) this.local(type, name);
-    this.#params = params.length;
-  }
-
   /** A new variable, which starts at zero. Its name is for the module's text alone. */
-  local<T extends ValueType>(type: T, name = `_${this.#locals.length}`): Local<T> {
+  local<T extends ValueType>(type: T, name: string): Local<T> {
     const local = new Local(type, this.#locals.length, (code) => this.#emit(code));
     this.#locals.push(local);
     this.#names.push(name);
@@ -105,20 +98,12 @@ export class FunctionBuilder {
     return Array.from({ length }, (_, i) => this.local(type, `${name}${i}`));
   }
 
-  /** The parameters and variables so far, in order. */
-  get all(): readonly Local<ValueType>[] {
-    return this.#locals;
-  }
-
+  /** Names of the variables, in order; the parameters come first. */
   get names(): readonly string[] {
     return this.#names;
   }
 
-  set<T extends ValueType>(local: Local<T>, value: Operand<T>): void {
-    local.set(value);
-  }
-
-  /** Calls for the effect alone. */
+  /** Emits a call or another effect. */
   do(code: Effect): void {
     this.#emit(code.code);
   }
@@ -143,7 +128,7 @@ export class FunctionBuilder {
     this.#emit([END]);
   }
 
-  /** The test stands at the end of the loop, with a copy in front of it: one jump a turn. */
+  /** The condition is tested before the loop and at its end: one jump an iteration. */
   while(condition: Value<"i32">, body: () => void): void {
     this.if(condition, () => {
       this.#emit([0x03, BLOCK_VOID]);
@@ -167,10 +152,10 @@ export class FunctionBuilder {
     });
   }
 
-  /** The function's entry of the code section. */
-  toBytes(result: Value<ValueType> | void): Uint8Array {
+  /** The function's entry of the code section; the first `params` variables are its parameters. */
+  toBytes(params: number, result: Value<ValueType> | void): Uint8Array {
     this.#emit(result?.code ?? [], [END]);
-    const types = this.#locals.slice(this.#params).map(({ type }) => TYPE_CODE[type]);
+    const types = this.#locals.slice(params).map(({ type }) => TYPE_CODE[type]);
     const locals = [...unsignedLeb(types.length), ...types.flatMap((type) => [1, type])];
     const code = this.#code.written;
     return new Bytes().push(unsignedLeb(locals.length + code.length), locals, code).written.slice();
@@ -187,15 +172,7 @@ export interface Global {
   readonly set: (value: Operand<"i32">) => Effect;
 }
 
-type Build<R extends Result, P extends readonly unknown[]> = (
-  f: FunctionBuilder,
-  ...params: P
-) => R extends ValueType ? Value<R> : void;
-
-/**
- * A module over one memory, which it imports as `env.memory`; one that threads share is of another
- * type, and has a maximum.
- */
+/** A module over one memory, which it imports as `env.memory`; a shared one has a maximum. */
 export class ModuleBuilder {
   readonly #signatures: number[][] = [];
   readonly #imports: number[][];
@@ -206,8 +183,8 @@ export class ModuleBuilder {
 
   /**
    * @param shared whether threads share the memory.
-   * @param pages that the memory has at least. Where an engine tests every access (Deno's does), it
-   * tests the offset too if that is beyond them.
+   * @param pages the fewest that the memory has. An engine that tests every access (Deno's does)
+   * also tests the offset if that is beyond them.
    */
   constructor(readonly shared = false, pages = 0) {
     const least = unsignedLeb(pages);
@@ -216,7 +193,7 @@ export class ModuleBuilder {
   }
 
   /** A function of the host, as `env.<field>`. Imports come before all definitions. */
-  import<const P extends Types | readonly ValueType[], R extends Result>(
+  import<const P extends Types, R extends Result>(
     field: string,
     params: P,
     result: R,
@@ -236,39 +213,25 @@ export class ModuleBuilder {
   define<const P extends Types, R extends Result>(
     params: P,
     result: R,
-    build: Build<R, [params: Locals<P>]>,
-  ): Func<P, R>;
-  define<const P extends readonly ValueType[], R extends Result>(
-    params: P,
-    result: R,
-    build: Build<R, Locals<P>>,
-  ): Func<P, R>;
-  define<P extends Types | readonly ValueType[], R extends Result>(
-    params: P,
-    result: R,
-    build: unknown,
+    build: (f: FunctionBuilder, params: Locals<P>) => R extends ValueType ? Value<R> : void,
   ): Func<P, R> {
     const func = this.#declare(params, result);
     const place = this.#bodies.push(null) - 1; // it may define others
-    const positional = Array.isArray(params);
-    const f = new FunctionBuilder(
-      positional ? params.map((type, i) => [`_${i}`, type]) : Object.entries(params),
-    );
-    const all = f.all.map((local, i) => [f.names[i], local] as const);
-    const args = positional ? all.map(([, local]) => local) : [Object.fromEntries(all)];
-    const written = build as (f: FunctionBuilder, ...args: unknown[]) => Value<ValueType> | void;
-    this.#bodies[place] = f.toBytes(written(f, ...args));
+    const f = new FunctionBuilder();
+    const locals = f.locals(params);
+    const written = build(f, locals);
+    this.#bodies[place] = f.toBytes(Object.keys(params).length, written);
     this.#names[func.index] = f.names;
     return func;
   }
 
-  export(field: string, func: Func<Types | readonly ValueType[], Result>): void {
+  export(field: string, func: Func<Types, Result>): void {
     this.#exports.push([...name(field), 0, ...unsignedLeb(func.index)]);
   }
 
   #thread: Global | undefined;
 
-  /** The number of the thread that runs the module, which whoever runs it sets. */
+  /** The number of the thread that runs the module; `run` sets it. */
   get thread(): Global {
     return this.#thread ??= this.global();
   }
@@ -276,14 +239,14 @@ export class ModuleBuilder {
   #unprepared: Global | undefined;
 
   /**
-   * Not zero while a thread has done nothing of an entry yet; a kernel that prepares something for
-   * all of its items clears it.
+   * 1 while a thread has done no item of an entry; a kernel that prepares something for all of its
+   * items clears it.
    */
   get unprepared(): Global {
     return this.#unprepared ??= this.global();
   }
 
-  /** A variable of the module, which each thread has for itself; it starts at zero. */
+  /** A variable of the module, one per thread; it starts at zero. */
   global(): Global {
     const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);
     return {
@@ -314,17 +277,14 @@ export class ModuleBuilder {
     return module.written.slice();
   }
 
-  /** The same as text, for people who debug. */
+  /** The module as text, with the names of its variables. */
   toText(): string {
     return moduleText(this.toBytes(), this.names);
   }
 
-  /** Function i has type i: equal types are few bytes, and this way there is nothing to look up. */
-  #declare<P extends Types | readonly ValueType[], R extends Result>(
-    params: P,
-    result: R,
-  ): Func<P, R> {
-    const from = Object.values<ValueType>(params).map((type) => TYPE_CODE[type]);
+  /** Function i has type i: equal types cost few bytes, and none is looked up. */
+  #declare<P extends Types, R extends Result>(params: P, result: R): Func<P, R> {
+    const from = Object.values(params).map((type) => TYPE_CODE[type]);
     const to = result === "void" ? [] : [TYPE_CODE[result as ValueType]];
     const index = this.#signatures.push([0x60, from.length, ...from, to.length, ...to]) - 1;
     return { index, params, result };

@@ -27,8 +27,8 @@ const binary = <T extends ValueType, R extends ValueType>(from: T, to: R, ...op:
   operation(from, to, ...op).binary;
 
 /**
- * The hint 2² bytes is true of every address here but of a lone F16's, also of a vector's: rows may
- * have any length.
+ * Alignment and offset. 2² bytes is true of all addresses but a lone F16's, and all that is true of
+ * a vector's: rows may have any length.
  */
 export const memoryArgument = (offset: number, hint = 2): number[] => [
   hint,
@@ -43,34 +43,9 @@ const load =
 const shift = (op: number) => (a: Value<"v128">, bits: Operand<"i32">): Value<"v128"> =>
   new Value("v128", [...a.code, ...codeOf("i32", bits), ...simd(op)]);
 
-/**
- * 32-bit integers, addresses among them: hence the unsigned comparisons, for memory goes beyond 2
- * GiB.
- */
 export const i32 = {
   const: (value: number): Value<"i32"> => new Value("i32", codeOf("i32", value)),
   load: load("i32", 0x28),
-  eqz: unary("i32", "i32", 0x45),
-  eq: binary("i32", "i32", 0x46),
-  ne: binary("i32", "i32", 0x47),
-  ltU: binary("i32", "i32", 0x49),
-  gtS: binary("i32", "i32", 0x4a),
-  gtU: binary("i32", "i32", 0x4b),
-  leU: binary("i32", "i32", 0x4d),
-  geS: binary("i32", "i32", 0x4e),
-  geU: binary("i32", "i32", 0x4f),
-  add: binary("i32", "i32", 0x6a),
-  sub: binary("i32", "i32", 0x6b),
-  mul: binary("i32", "i32", 0x6c),
-  divU: binary("i32", "i32", 0x6e),
-  remU: binary("i32", "i32", 0x70),
-  and: binary("i32", "i32", 0x71),
-  or: binary("i32", "i32", 0x72),
-  xor: binary("i32", "i32", 0x73),
-  shl: binary("i32", "i32", 0x74),
-  shrS: binary("i32", "i32", 0x75),
-  shrU: binary("i32", "i32", 0x76),
-  rotl: binary("i32", "i32", 0x77),
   truncF32U: unary("f32", "i32", 0xa9),
   reinterpretF32: unary("f32", "i32", 0xbc),
   select,
@@ -79,16 +54,8 @@ export const i32 = {
 export const f32 = {
   const: (value: number): Value<"f32"> => new Value("f32", codeOf("f32", value)),
   load: load("f32", 0x2a),
-  eq: binary("f32", "i32", 0x5b),
-  ne: binary("f32", "i32", 0x5c),
-  lt: binary("f32", "i32", 0x5d),
-  gt: binary("f32", "i32", 0x5e),
   abs: unary("f32", "f32", 0x8b),
   sqrt: unary("f32", "f32", 0x91),
-  add: binary("f32", "f32", 0x92),
-  sub: binary("f32", "f32", 0x93),
-  mul: binary("f32", "f32", 0x94),
-  div: binary("f32", "f32", 0x95),
   demoteF64: unary("f64", "f32", 0xb6),
   reinterpretI32: unary("i32", "f32", 0xbe),
 } as const;
@@ -96,12 +63,7 @@ export const f32 = {
 export const f64 = {
   const: (value: number): Value<"f64"> => new Value("f64", codeOf("f64", value)),
   load: load("f64", 0x2b),
-  gt: binary("f64", "i32", 0x64),
   neg: unary("f64", "f64", 0x9a),
-  add: binary("f64", "f64", 0xa0),
-  sub: binary("f64", "f64", 0xa1),
-  mul: binary("f64", "f64", 0xa2),
-  div: binary("f64", "f64", 0xa3),
   max: binary("f64", "f64", 0xa5),
   convertI32S: unary("i32", "f64", 0xb7),
   convertI32U: unary("i32", "f64", 0xb8),
@@ -141,11 +103,8 @@ export const v128 = {
       ...simd(13),
       ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => 4 * lane + byte)),
     ]),
-  and: binary("v128", "v128", ...simd(78)),
   /** Bits of `a` that `b` has not. */
   andNot: binary("v128", "v128", ...simd(79)),
-  or: binary("v128", "v128", ...simd(80)),
-  xor: binary("v128", "v128", ...simd(81)),
   /** Bits of `a` where the mask has ones, of `b` where it has zeros. */
   select: ternary(82),
   /** 1 when a bit is set. */
@@ -186,18 +145,7 @@ export const f32x4 = {
   splat: unary("f32", "v128", ...simd(19)),
   /** The numbers of four unsigned I32. */
   convertI32x4U: unary("v128", "v128", ...simd(251)),
-  lt: binary("v128", "v128", ...simd(67)),
-  gt: binary("v128", "v128", ...simd(68)),
   abs: unary("v128", "v128", ...simd(224)),
-  neg: unary("v128", "v128", ...simd(225)),
-  add: binary("v128", "v128", ...simd(228)),
-  sub: binary("v128", "v128", ...simd(229)),
-  mul: binary("v128", "v128", ...simd(230)),
-  div: binary("v128", "v128", ...simd(231)),
-  /** b where b < a, else a: a NaN in `a` stays, one in `b` does not count. */
-  pmin: binary("v128", "v128", ...simd(234)),
-  /** b where a < b, else a: a NaN in `a` stays, one in `b` does not count. */
-  pmax: binary("v128", "v128", ...simd(235)),
   /** a · b + c, rounded once or twice as the processor likes it. */
   relaxedMadd: ternary(0x105),
   demoteF64x2: unary("v128", "v128", ...simd(94)),
@@ -241,37 +189,24 @@ function allOf<T extends ValueType, N extends string>(type: T, names: readonly N
 }
 
 /** A function that can be called. */
-export interface Func<P extends Types | readonly ValueType[], R extends Result = "void"> {
+export interface Func<P extends Types, R extends Result = "void"> {
   readonly index: number;
   readonly params: P;
   readonly result: R;
 }
 
-/** Arguments of a call. */
-export type Operands<P extends Types | readonly ValueType[]> = {
-  readonly [I in keyof P]: P[I] extends ValueType ? Operand<P[I]> : never;
-};
+/** Arguments of a call, by name. */
+export type Operands<P extends Types> = { readonly [N in keyof P]: Operand<P[N]> };
 
 /** A function's result, or the effect of one without. */
 export type Code<R extends Result> = R extends ValueType ? Value<R> : Effect;
 
 /** The result of `func` for these arguments. */
 export function call<P extends Types, R extends Result>(
-  func: Func<P, R>,
-  args: Operands<P>,
-): Code<R>;
-export function call<const P extends readonly ValueType[], R extends Result>(
-  func: Func<P, R>,
-  ...args: { [I in keyof P]: Operand<P[I]> }
-): Code<R>;
-export function call<P extends Types | readonly ValueType[], R extends Result>(
   { index, params, result }: Func<P, R>,
-  ...args: unknown[]
+  args: Operands<P>,
 ): Code<R> {
-  const named = (Array.isArray(params) ? args : args[0]) as Operands<Types>;
-  const code = Object.entries<ValueType>(params).flatMap(([name, type]) =>
-    codeOf(type, named[name])
-  );
+  const code = Object.entries(params).flatMap(([name, type]) => codeOf(type, args[name]));
   code.push(0x10, ...unsignedLeb(index));
   const value = result === "void" ? { type: result, code } : new Value(result, code);
   return value as Code<R>;

@@ -3,11 +3,19 @@
  *
  * @module
  */
-import { type FunctionBuilder, ints, type Local, type ModuleBuilder } from "./assembler.ts";
-import type { Func } from "./assembler.ts";
+import { call, ints } from "./assembler.ts";
+import type {
+  Effect,
+  Func,
+  FunctionBuilder,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Operand,
+} from "./assembler.ts";
 
-/** Addresses of the operands, then rows, position, slot, length, begin, end: all I32. */
-export type Kernel = Func<readonly "i32"[]>;
+/** Addresses of the operands, then rows, position, slot, length, begin, end. */
+export type Kernel = Func<Ints<string>>;
 
 /**
  * Number of work items: `count`, or `count` per row, or `count` per `perKeys` cached keys. An
@@ -28,33 +36,24 @@ export interface KernelCall<Operand> {
 }
 
 /** Parameters of a kernel after its operands: the step, and the work items begin … end − 1. */
-const STEP = ["rows", "position", "slot", "length", "begin", "end"] as const;
+const SHARE = ["rows", "position", "slot", "length", "begin", "end"] as const;
+type ShareName = typeof SHARE[number];
 
 /** A kernel of named operands; one that is left out has address 0. */
 export function defineKernel<const N extends string>(
   m: ModuleBuilder,
   operands: readonly N[],
-  build: (
-    f: FunctionBuilder,
-    params: Readonly<Record<N | typeof STEP[number], Local<"i32">>>,
-  ) => void,
-): Kernel;
-export function defineKernel(
-  m: ModuleBuilder,
-  operands: number,
-  build: (f: FunctionBuilder, operands: readonly Local<"i32">[], share: Share) => void,
-): Kernel;
-export function defineKernel(
-  m: ModuleBuilder,
-  operands: number | readonly string[],
-  build: (f: FunctionBuilder, ...args: never[]) => void,
+  build: (f: FunctionBuilder, params: Readonly<Record<N | ShareName, Local<"i32">>>) => void,
 ): Kernel {
-  const named = typeof operands !== "number";
-  const names = named ? operands : Array.from({ length: operands }, (_, i) => `operand${i}`);
-  const func = m.define(ints(...names, ...STEP), "void", (f, params) => {
-    const args = named ? [params] : [names.map((name) => params[name]), params];
-    build(f, ...args as never[]);
-  });
-  return { ...func, params: Object.values(func.params) };
+  return m.define(ints<N | ShareName>(...operands, ...SHARE), "void", build);
 }
-type Share = Readonly<Record<typeof STEP[number], Local<"i32">>>;
+
+/** Calls a kernel for the items begin … end − 1. */
+export function callKernel(
+  { kernel, operands }: Pick<KernelCall<number>, "kernel" | "operands">,
+  share: Readonly<Record<ShareName, Operand<"i32">>>,
+): Effect {
+  const args = [...operands, ...SHARE.map((name) => share[name])];
+  const names = Object.keys(kernel.params);
+  return call(kernel, Object.fromEntries(names.map((name, i) => [name, args[i]])));
+}

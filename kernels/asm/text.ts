@@ -1,5 +1,5 @@
 /**
- * A module's bytes as text, for people who debug: the instructions in the flat form of
+ * Text dump of a module's bytes, for debugging: the instructions in the flat form of
  * WebAssembly's text format, one a line.
  *
  * It reads what `assembler.ts` writes: sections of types, imports, functions, globals, exports and

@@ -293,7 +293,7 @@ class WasmBackend implements Backend {
           return block;
         },
       });
-      const imported = mark && target.module.import("mark", [], "void");
+      const imported = mark && target.module.import("mark", {}, "void");
       const lowered = target.lower(calls);
       defineRun(target.module, lowered.flat(), {
         threads: this.threads,

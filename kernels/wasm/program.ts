@@ -15,17 +15,9 @@
  */
 import { atomics, drop, leave } from "../asm/atomics.ts";
 import { call, i32, ints } from "../asm/assembler.ts";
-import type {
-  Effect,
-  Func,
-  FunctionBuilder,
-  Local,
-  ModuleBuilder,
-  Operand,
-  Value,
-} from "../asm/assembler.ts";
+import type { Func, FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { CONTROL } from "./control.ts";
-import type { Items, KernelCall } from "../asm/kernel.ts";
+import { callKernel, type Items, type KernelCall } from "../asm/kernel.ts";
 
 /** One call of a plan: a kernel, the addresses of its operands, and its work items. */
 export type Entry = KernelCall<number>;
@@ -43,7 +35,7 @@ export interface Threading {
   /** Whether the calling thread may sleep: a browser's main thread must not. */
   readonly callerSleeps: boolean;
   /** Called by the calling thread at the end of each entry: a profile reads the clock. */
-  readonly mark?: Func<readonly []>;
+  readonly mark?: Func<Record<never, never>>;
 }
 
 /** Defines and exports `run`, of type `Run`: all entries in order, on one thread or shared out. */
@@ -61,7 +53,7 @@ export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading
         items.set(itemsOf(entry.items, step));
         f.do(m.unprepared.set(1));
         runEntry(f, entry, { worker, base, step, ...counters });
-        if (mark) f.if(worker.eqz(), () => f.do(call(mark)));
+        if (mark) f.if(worker.eqz(), () => f.do(call(mark, {})));
       }
       return i32.const(0);
     },
@@ -69,7 +61,7 @@ export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading
   m.export("run", run);
 }
 
-/** The step's numbers, in the order of a kernel's parameters. */
+/** The step's numbers. */
 type StepLocals = Readonly<Record<"rows" | "position" | "slot" | "length", Local<"i32">>>;
 
 /** Variables of `run` that an entry's code uses. */
@@ -93,19 +85,9 @@ function itemsOf({ count, perRow, perKeys }: Items, { rows, length }: StepLocals
   return perRow ? rows.times(count) : count;
 }
 
-/** Calls a kernel for the items first … end − 1. */
-function callKernel(
-  { kernel, operands }: Entry,
-  { rows, position, slot, length }: StepLocals,
-  first: Operand<"i32">,
-  end: Operand<"i32">,
-): Effect {
-  return call(kernel, ...operands, rows, position, slot, length, first, end);
-}
-
 /** An entry on one thread. */
 function wholeEntry(f: FunctionBuilder, entry: Entry, { step, items }: RunLocals): void {
-  f.do(callKernel(entry, step, 0, items));
+  f.do(callKernel(entry, { ...step, begin: 0, end: items }));
 }
 
 /** The emitter of an entry that threads share: take items, run them, until none are left. */
@@ -124,7 +106,7 @@ function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
       mine.set(0);
       takeNext();
       f.while(first.lt(items), () => {
-        f.do(callKernel(entry, step, first, end));
+        f.do(callKernel(entry, { ...step, begin: first, end }));
         mine.advance(end.minus(first));
         takeNext();
       });

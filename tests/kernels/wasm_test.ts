@@ -232,6 +232,8 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
   const text = target.module.toText();
   assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
   assert.doesNotMatch(text, /undefined|NaN/);
+  assert.match(text, /local\.get \$row\b/);
+  assert.doesNotMatch(text, /local\.[gs]et (?!\$[a-zA-Z])/, "every variable has a name");
 });
 
 Deno.test("keyOf() is equal for equal constants alone", () => {
