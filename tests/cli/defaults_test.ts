@@ -42,6 +42,7 @@ const WITHOUT_VALUE: Readonly<Record<string, string>> = {
   threads: "measured, 8 at most",
   seed: "random",
   op: "all",
+  lora: "=1",
 };
 
 /** A value of the table as help shows it. */
