@@ -1,6 +1,8 @@
 /**
- * The WebGPU backend: every operation a compute shader; a plan is one pass of ready
- * dispatches, and one submit a run.
+ * WebGPU backend: one compute shader per operation; a plan is a list of prepared dispatches.
+ *
+ *     record ── fuse ── tune tiles ── lower ── compile ──▶ Plan      once per plan
+ *     run(step) ── one compute pass, one submit                      per token
  *
  * @module
  */
@@ -37,31 +39,28 @@ export { probeWebGpu, type WebGpuAdapter } from "./device.ts";
 export { measureWebGpu, type WebGpuLimits } from "./limits.ts";
 export type { TileStore } from "./tuner.ts";
 
-/**
- * Steps whose ids are worth reading together: an awaited read costs as much as
- * several steps of a small model.
- */
+/** Steps per read: an awaited read costs as much as several steps of a small model. */
 const READ_AHEAD = 64;
 
-/** What may be forced; left out, the adapter decides. */
+/** Options of `openWebGpuBackend`; defaults depend on the adapter. */
 export interface WebGpuOptions {
-  /** Whether kernels are chosen for a processor that plays the GPU, or for a GPU. */
+  /** Whether to choose kernels for a software adapter (a GPU emulated by the CPU). */
   readonly software?: boolean;
-  /** Whether a profile reads the device's clock, where it lends it; default true. */
+  /** Whether a profile uses timestamp queries if the device has them; default true. */
   readonly clock?: boolean;
-  /** Whether kernels use subgroups, where the device has them; default true. */
+  /** Whether kernels use subgroups if the device has them; default true. */
   readonly subgroups?: boolean;
-  /** Whether tiles are chosen by measuring, on a GPU; default true. */
+  /** Whether to choose matmul tiles by timing them, on a hardware GPU; default true. */
   readonly tune?: boolean;
-  /** Where the choices are kept; default nowhere. */
+  /** Where to keep those choices; default nowhere. */
   readonly store?: TileStore;
-  /** The platform; default by web standards. */
+  /** Platform that provides WebGPU; default by web standards. */
   readonly host?: ComputeHost;
 }
 
 /**
- * Opens the WebGPU backend, on an adapter in software too.
- * @throws {DeviceError} when there is no WebGPU or no adapter.
+ * Opens the WebGPU backend, on a software adapter, too.
+ * @throws {DeviceError} If there is no WebGPU, no adapter, or the adapter refuses a device.
  */
 export async function openWebGpuBackend(options: WebGpuOptions = {}): Promise<Backend> {
   const gpu = await openGpu(options);
@@ -79,9 +78,11 @@ class WebGpuBackend implements Backend {
   readonly description: string;
   readonly software: boolean;
   /**
-   * A guess: an integrated GPU of these years, or lavapipe on two cores. It sizes the chunks of a
-   * prefill alone, of 128 rows at most, and a figure that was measured would differ from run to
-   * run, and the chunks' bounds and the bits of the sums with it.
+   * A guess: a current integrated GPU, or lavapipe on two cores. It only sizes prefill chunks, of
+   * 128
+   * rows at most. A measured figure would vary between runs, and with it the bounds of the chunks
+   * and
+   * the low bits of the sums.
    */
   readonly nominalFlops: number;
   readonly readAhead = READ_AHEAD;
@@ -92,7 +93,7 @@ class WebGpuBackend implements Backend {
   readonly #compiler: Compiler;
   readonly #uploader: Uploader;
   readonly #tiles: Tiles;
-  /** The code of the plans in use as text, by what frees a plan. */
+  /** Texts of the plans in use, keyed by the function that frees the plan. */
   readonly #plans = new Map<() => void, () => KernelText[]>();
   readonly #clock: boolean;
 
@@ -121,11 +122,11 @@ class WebGpuBackend implements Backend {
           `binding), got one of ${largest}; a smaller context takes less`,
       );
     }
-    // A software adapter has the host's memory, and promises more of it than there is.
+    // A software adapter uses the host's memory and promises more of it than is free.
     if (!this.#gpu.software) await this.#gpu.expectFree(what, bytes);
   }
 
-  /** @throws {RangeError} when the tensor does not fit one binding. */
+  /** @throws {RangeError} If the tensor is larger than one binding. */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
     const bytes = tensorBytes(shape, dtype);
     this.#gpu.expectRoom(`tensor ${dtype} [${shape}]`, bytes);
@@ -143,8 +144,9 @@ class WebGpuBackend implements Backend {
   }
 
   /**
-   * @throws {TypeError} when `data` is of another dtype: bits are copied, not numbers.
-   * @throws {RangeError} past the end, or where a 16-bit tensor would be cut within four bytes.
+   * @throws {TypeError} If `data` is not the array type of the tensor's dtype: bits are copied.
+   * @throws {RangeError} If it exceeds the tensor, or starts or ends within four bytes of a 16-bit
+   *   one.
    */
   write(t: Tensor, data: HostArray, offset = 0): void {
     const { buffer, dtype, shape } = t as GpuTensor;
@@ -177,7 +179,7 @@ class WebGpuBackend implements Backend {
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
     const { buffer, dtype } = t as GpuTensor;
     expectInside("read", t, start, count);
-    // Copies go by four bytes; a 16-bit tensor is read from the element before, if need be.
+    // Copies are multiples of four bytes: a 16-bit read may start one element early.
     const size = BYTES[dtype];
     const from = Math.min(Math.floor(start * size / 4) * 4, buffer.size - 4);
     const bytes = Math.max(4, Math.ceil((start + count) * size / 4) * 4 - from);
@@ -188,10 +190,7 @@ class WebGpuBackend implements Backend {
     return into;
   }
 
-  /**
-   * @throws {DeviceError} naming the operation that has no shader here, or whose
-   * shader does not compile.
-   */
+  /** @throws {DeviceError} If a shader does not compile or bind, naming its operation. */
   async record(build: (k: Recorder) => void): Promise<Plan> {
     return await this.#record(build, this.#tiles);
   }
@@ -234,7 +233,7 @@ class WebGpuBackend implements Backend {
     }
   }
 
-  /** The calls of a pass, fused, and what each was lowered to. */
+  /** Records and fuses the calls of a pass, and lowers each to its shaders. */
   async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
     const calls = fuse(record(build));
@@ -252,7 +251,7 @@ class WebGpuBackend implements Backend {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#gpu.close();
     await this.#queue.settle();
-    nudgeGc(); // a device's own host memory goes with its object
+    nudgeGc(); // the device's host memory is freed with its object
   }
 }
 

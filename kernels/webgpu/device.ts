@@ -1,5 +1,5 @@
 /**
- * The adapter, its device and the buffers on it: limits, errors, counted bytes.
+ * WebGPU adapter, device and buffers: limits, errors, tracked bytes.
  *
  * @module
  */
@@ -9,24 +9,20 @@ import { Memory } from "../memory.ts";
 import { BYTES } from "../formats/mod.ts";
 import { type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts";
 
-/**
- * Features that something here has a use for; nothing depends on them. Deno grants
- * "subgroups" and does not list it.
- */
+/** Optional features that kernels or profiles use. Deno grants "subgroups" without listing it. */
 const FEATURES = ["subgroups", "timestamp-query"] as const;
 
-/** A feature that a device may have. */
+/** An optional feature of a device. */
 export type Feature = typeof FEATURES[number];
 
 /**
- * Limits that are not raised unless they are asked for. Those of a kernel (operands, workgroup
- * memory, lanes) stay where every device has them: what runs here then runs anywhere.
+ * Limits requested at the adapter's maximum: WebGPU grants the default unless asked. Limits of a
+ * kernel (bindings, workgroup memory, lanes) stay at the default, which every device has, so that a
+ * kernel that runs here runs anywhere.
  */
 const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
-/**
- * A tensor in one buffer; a 16-bit one of odd size has two bytes to spare, for copies go by four.
- */
+/** A tensor in one buffer, padded to four bytes, because copies are multiples of four bytes. */
 export class GpuTensor implements Tensor {
   constructor(
     readonly shape: readonly number[],
@@ -35,20 +31,20 @@ export class GpuTensor implements Tensor {
   ) {}
 }
 
-/** Bytes that a tensor's buffer has. */
+/** Bytes of a tensor's buffer. */
 export function tensorBytes(shape: readonly number[], dtype: Dtype): number {
   return Math.max(4, Math.ceil(sizeOf(shape) * BYTES[dtype] / 4) * 4);
 }
 
-/** A device whose buffers are counted and whose errors wait for the next read. */
+/** A device that counts its buffers and keeps asynchronous errors for the next read. */
 export class Gpu {
   readonly memory = new Memory();
-  /** The granted features that were tried and do what they should: `tryFeatures` puts them here. */
+  /** Granted features that passed their trial; filled by `tryFeatures`. */
   readonly features = new Set<Feature>();
-  /** What every shader begins with, before all declarations. */
+  /** WGSL directives in front of every shader. */
   directives = "";
   readonly #buffers = new Map<GPUBuffer, MemoryClass>();
-  /** Sends what was queued; buffers may not go before. */
+  /** Submits queued work, which may use a buffer about to be freed. */
   #beforeFree: () => void = () => {};
   #error?: DeviceError;
   #lost = false;
@@ -58,16 +54,15 @@ export class Gpu {
     readonly device: GPUDevice,
     readonly description: string,
     /**
-     * Whether the processor plays the GPU: barriers are dear there, and a
-     * workgroup runs on one thread.
+     * Whether the CPU emulates the GPU: barriers are expensive, and a workgroup runs on one thread.
      */
     readonly software: boolean,
     /** Features that the device was opened with. */
     readonly granted: readonly Feature[],
-    /** Features that the adapter says it has, whether or not it granted them. */
+    /** Features that the adapter claims, granted or not. */
     readonly claimed: readonly Feature[],
   ) {
-    // Without a listener, what goes wrong in queued work is silent.
+    // Without a listener, errors of queued work are silent.
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
       const advice = error instanceof GPUOutOfMemoryError
@@ -86,7 +81,7 @@ export class Gpu {
     });
   }
 
-  /** Bytes that one buffer can have and still be bound whole. */
+  /** Most bytes of a buffer that one binding can hold. */
   get maxBytes(): number {
     const { maxStorageBufferBindingSize, maxBufferSize } = this.device.limits;
     return Math.min(maxStorageBufferBindingSize, maxBufferSize);
@@ -96,12 +91,12 @@ export class Gpu {
     return this.#closed;
   }
 
-  /** `work` is done before any buffer is freed. */
+  /** Sets the work to do before any buffer is freed. */
   beforeFree(work: () => void): void {
     this.#beforeFree = work;
   }
 
-  /** @throws {RangeError} when `bytes` are more than one binding takes. */
+  /** @throws {RangeError} If `bytes` exceed one binding. */
   expectRoom(what: string, bytes: number): void {
     if (bytes > this.maxBytes) {
       throw new RangeError(
@@ -112,9 +107,9 @@ export class Gpu {
   }
 
   /**
-   * Tries whether the device has that many bytes left, by taking them and giving them back. WebGPU
-   * tells of no limit for all buffers together, so there is no other way to know.
-   * @throws {DeviceError} with the bytes that there are.
+   * Checks for free memory by allocating it and freeing it again: WebGPU reports no limit for all
+   * buffers together.
+   * @throws {DeviceError} If the allocation fails, with the number of free bytes.
    */
   async expectFree(what: string, bytes: number): Promise<void> {
     const taken: GPUBuffer[] = [];
@@ -128,7 +123,8 @@ export class Gpu {
           throw new DeviceError(
             `Cannot load "${what}" on webgpu: expected at most ${
               bytes - left
-            } bytes (what the device has free), got ${bytes}; choose a smaller dtype or context, or "cpu"`,
+            } bytes (free on the device), got ${bytes}; ` +
+              'choose a smaller dtype or context, or "cpu"',
           );
         }
         left -= size;
@@ -138,7 +134,7 @@ export class Gpu {
     }
   }
 
-  /** A zeroed buffer, counted until it is freed. `bytes` is a multiple of 4. */
+  /** Allocates a zeroed buffer and counts it until it is freed. `bytes` is a multiple of 4. */
   buffer(
     bytes: number,
     usage: GPUBufferUsageFlags,
@@ -151,13 +147,13 @@ export class Gpu {
     return buffer;
   }
 
-  /** A buffer that shaders read and write, and that can be copied both ways. */
+  /** Allocates a buffer that shaders read and write, and that can be copied both ways. */
   storage(bytes: number, kind: MemoryClass): GPUBuffer {
     const { STORAGE, COPY_DST, COPY_SRC } = GPUBufferUsage;
     return this.buffer(bytes, STORAGE | COPY_DST | COPY_SRC, kind);
   }
 
-  /** Frees a buffer; once only, whoever asks. The work that was queued before still finds it. */
+  /** Frees a buffer, after submitting queued work that may use it. A second call does nothing. */
   free(buffer: GPUBuffer): void {
     const kind = this.#buffers.get(buffer);
     if (kind === undefined) return;
@@ -168,8 +164,8 @@ export class Gpu {
   }
 
   /**
-   * @throws {DeviceError} what went wrong in the queue since the last call;
-   * a lost device stays lost.
+   * @throws {DeviceError} The first error of queued work since the last call; a lost device stays
+   *   lost.
    */
   throwQueued(): void {
     this.expectOpen();
@@ -178,14 +174,16 @@ export class Gpu {
     if (error) throw error;
   }
 
-  /** @throws {DeviceError} after dispose. */
+  /** @throws {DeviceError} If the backend is disposed. */
   expectOpen(): void {
     if (this.#closed) {
-      throw new DeviceError("Cannot use webgpu: expected an open backend, got one disposed");
+      throw new DeviceError(
+        "Cannot use webgpu: expected an open backend, got a disposed one; open it again",
+      );
     }
   }
 
-  /** Frees every buffer and the device. */
+  /** Frees all buffers and the device. */
   close(): void {
     if (this.#closed) return;
     for (const buffer of [...this.#buffers.keys()]) this.free(buffer);
@@ -194,24 +192,33 @@ export class Gpu {
   }
 }
 
-/** What there is to run on, without opening it. */
+/** A WebGPU adapter, described without opening it. */
 export interface WebGpuAdapter {
-  /** The adapter's name. */
+  /** Name of the adapter. */
   readonly description: string;
-  /** Whether the processor plays the GPU; `auto` takes no such adapter. */
+  /** Whether the CPU emulates the GPU; `auto` never takes such an adapter. */
   readonly software: boolean;
 }
 
-/** The adapter that `openWebGpuBackend` would open; null when there is no WebGPU or no adapter. */
+/**
+ * Describes the adapter that the `webgpu` backend would open, without opening it.
+ *
+ * @param host platform that provides WebGPU; default by web standards.
+ * @returns null if there is no WebGPU or no adapter.
+ * @example
+ * ```ts
+ * import { probeWebGpu } from "@wgslm/wgslm/kernels";
+ *
+ * const adapter = await probeWebGpu();
+ * console.log(adapter ? adapter.description : "no WebGPU");
+ * ```
+ */
 export async function probeWebGpu(host: ComputeHost = WEB_HOST): Promise<WebGpuAdapter | null> {
   const adapter = await requestAdapter(host);
   return adapter && describe(adapter);
 }
 
-/**
- * The adapter that the platform prefers. Whatever it throws instead of giving one
- * means that there is none.
- */
+/** The adapter that the platform prefers; null if requesting it throws. */
 async function requestAdapter({ gpu }: ComputeHost): Promise<GPUAdapter | null> {
   try {
     return await gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null;
@@ -229,10 +236,11 @@ function describe({ info }: GPUAdapter): WebGpuAdapter {
 }
 
 /**
- * Opens the adapter that the platform prefers, with all that it can hold. A software adapter
- * counts: it was asked for by name. Kernels are chosen for a GPU or for a processor as `software`
- * says, or as the adapter is.
- * @throws {DeviceError} when there is none.
+ * Opens the adapter that the platform prefers, at its maximum buffer size. It may be a software
+ * adapter: the caller asked for WebGPU by name. `asSoftware` overrides whether kernels are chosen
+ * for
+ * one.
+ * @throws {DeviceError} If there is no adapter, or it refuses a device.
  */
 export async function openGpu(
   { software: asSoftware, host = WEB_HOST }: { software?: boolean; host?: ComputeHost } = {},
@@ -244,7 +252,8 @@ export async function openGpu(
     );
   }
   let cause: unknown;
-  // All features, then without each, then none. An adapter that refused is spent.
+  // Tries all features, then each subset without one, then none. An adapter that refused a device
+  // cannot be asked again.
   const without = FEATURES.map((left) => FEATURES.filter((name) => name !== left));
   for (const features of [FEATURES, ...without, []]) {
     const adapter = await requestAdapter(host);

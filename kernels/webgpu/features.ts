@@ -1,6 +1,7 @@
 /**
- * Features of a device are taken for there when a small piece of work that uses
- * them has come out right.
+ * Trial of a device's optional features: a feature counts as present once a small computation with
+ * it
+ * has given the right result.
  *
  * @module
  */
@@ -10,30 +11,28 @@ import type { Compiler, ShaderCall } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
 import { mainWgsl, sumOverLanesWgsl } from "../wgsl/shader.ts";
 
-/** Lanes of the trial, more than any subgroup has. */
+/** Lanes of the trial: more than any subgroup has. */
 const LANES = 256;
 
-/** A trial takes one step. */
+/** The step that a trial runs. */
 const STEP = { rows: 1, position: 0, slot: 0, length: 1 };
 
-/** What a feature is tried on. */
+/** Device, queue and buffer of a trial. */
 interface Trial {
   readonly gpu: Gpu;
   readonly queue: StepQueue;
   readonly compiler: Compiler;
-  /** LANES words, which any kernel may write. */
+  /** LANES words of output. */
   readonly out: GPUBuffer;
 }
 
-/** Whether a feature does what it should; what goes wrong on the way means that it does not. */
+/** Whether a feature gives the right result; an error counts as no. */
 const TRIALS: Readonly<Record<Feature, (trial: Trial) => Promise<boolean>>> = {
   "subgroups": trySubgroups,
   "timestamp-query": tryClock,
 };
 
-/**
- * Tries the features that a device was opened with; those that work stand in `gpu.features` then.
- */
+/** Tries the granted features; adds those that work to `gpu.features`. */
 export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler): Promise<void> {
   const out = gpu.storage(4 * LANES, "staging");
   try {
@@ -46,8 +45,9 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
 }
 
 /**
- * Two sums over a workgroup, one after the other, as kernels make them: exact,
- * and the same in every lane.
+ * Two consecutive sums over a workgroup, as kernels compute them. The numbers are small integers,
+ * so
+ * the result is exact and the same in every lane.
  */
 function sumsCall(out: GPUBuffer, subgroups: boolean): ShaderCall {
   const sum = sumOverLanesWgsl(LANES, { subgroups });
@@ -65,17 +65,14 @@ ${mainWgsl(LANES)} {
   return { op: "trial", ...sum, wgsl, operands, groups: () => 1 };
 }
 
-/** What each lane of `sumsCall` has. */
+/** Result of `sumsCall` in every lane. */
 function sumsExpected(): number {
   let sum = 0;
   for (let lane = 0; lane < LANES; lane++) sum += lane + 2 * (lane * lane % 7);
   return sum;
 }
 
-/**
- * A browser wants to be told of subgroups at a shader's head; Deno knows no such
- * directive, and needs none.
- */
+/** Browsers require `enable subgroups;` at a shader's head; Deno rejects the directive. */
 async function trySubgroups(trial: Trial): Promise<boolean> {
   for (const directives of ["enable subgroups;\n", ""]) {
     trial.gpu.directives = directives;
@@ -93,7 +90,7 @@ async function sumsAreRight({ queue, compiler, out }: Trial): Promise<boolean> {
   });
 }
 
-/** The clock goes, and not backwards. */
+/** Tries timestamp queries: the clock runs, and not backwards. */
 async function tryClock({ gpu, queue, compiler, out }: Trial): Promise<boolean> {
   return await orFalse(async () => {
     const { QUERY_RESOLVE, COPY_SRC } = GPUBufferUsage;
@@ -111,7 +108,7 @@ async function tryClock({ gpu, queue, compiler, out }: Trial): Promise<boolean> 
   });
 }
 
-/** What `trial` finds; false where the device refuses it. */
+/** Result of `trial`; false if the device refuses it. */
 async function orFalse(trial: () => Promise<boolean>): Promise<boolean> {
   try {
     return await trial();

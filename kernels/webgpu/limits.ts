@@ -1,5 +1,5 @@
 /**
- * What an adapter can do at best: reading, and multiplying and adding. Kernels are held against it.
+ * Roofline of a WebGPU adapter: memory bandwidth and FLOP/s, to compare kernels with.
  *
  * @module
  */
@@ -13,23 +13,25 @@ import { mainWgsl } from "../wgsl/shader.ts";
 /** Lanes of a workgroup. */
 const LANES = 64;
 
-/** Turns of a lane; lavapipe ends a loop after 65,535 of them. */
-const TURNS = 2048;
+/** Iterations of a lane's loop; lavapipe ends a loop after 65,535. */
+const ITERATIONS = 2048;
 
-/** Chains of a lane that do not wait for each other. */
+/** Independent chains of multiply-adds in a lane, which hide their latency. */
 const CHAINS = 8;
 
-/** Workgroups of `multiplyCall`: enough for any GPU to be full. */
+/** Workgroups of `multiplyCall`: enough to occupy any GPU. */
 const GROUPS = 512;
 
-/** Operations of one run of `multiplyCall`. */
-export const LIMIT_FLOPS = 2 * 4 * CHAINS * TURNS * LANES * GROUPS;
+/** FLOPs of one run of `multiplyCall`. */
+export const LIMIT_FLOPS = 2 * 4 * CHAINS * ITERATIONS * LANES * GROUPS;
 
 const MAIN = /* wgsl */ `
 ${mainWgsl(LANES)}`;
 
 /**
- * Reads every byte of a buffer once; `out` is written if their sum is one number that it never is.
+ * Reads every byte of a buffer once.
+ * Trick: writes `out` only if the sum is 12345.678, which it never is; without a use of the sum the
+ * compiler drops the reads.
  */
 export function readCall(from: GPUBuffer, out: GPUBuffer): ShaderCall {
   const vectors = Math.floor(from.size / 16);
@@ -54,7 +56,7 @@ ${MAIN} {
   return { op: "read", wgsl, workgroupBytes: 0, operands, groups };
 }
 
-/** Multiplies and adds in registers, `LIMIT_FLOPS` in all. */
+/** Multiplies and adds in registers: `LIMIT_FLOPS` in all, with the trick of `readCall`. */
 export function multiplyCall(out: GPUBuffer): ShaderCall {
   const each = (line: (i: number) => string) => Array.from({ length: CHAINS }, (_, i) => line(i));
   const wgsl = /* wgsl */ `
@@ -62,7 +64,7 @@ export function multiplyCall(out: GPUBuffer): ShaderCall {
 ${MAIN} {
   let x = vec4f(f32(lane) * 1e-6 + 0.5);
   ${each((i) => `var s_${i} = vec4f(f32(${i}u + group.x));`).join("\n  ")}
-  for (var i = 0u; i < ${TURNS}u; i++) {
+  for (var i = 0u; i < ${ITERATIONS}u; i++) {
     ${each((i) => `s_${i} = fma(s_${i}, x, x);`).join("\n    ")}
   }
   let sum = dot(${each((i) => `s_${i}`).join(" + ")}, vec4f(1.0));
@@ -72,29 +74,36 @@ ${MAIN} {
   return { op: "multiply", wgsl, workgroupBytes: 0, operands, groups: () => GROUPS };
 }
 
-/** What was measured of an adapter. */
+/** Measured and reported limits of an adapter. */
 export interface WebGpuLimits {
-  /**
-   * Of memory, from a buffer that no cache holds, unless one binding cannot be larger than a cache.
-   */
+  /** Bytes read from memory per second, from a buffer larger than caches if one binding allows. */
   readonly readBytesPerSec: number;
-  /** Multiply-adds ×2, F32. */
+  /** FLOP/s in F32; a multiply-add is two. */
   readonly flopsPerSec: number;
-  /** The most bytes that a shader sees in one piece. */
+  /** Most bytes of one binding. */
   readonly maxBindingBytes: number;
-  /** Bytes that the lanes of a workgroup share. */
+  /** Most bytes of workgroup memory. */
   readonly workgroupBytes: number;
-  /** Lanes that a workgroup can have. */
+  /** Most lanes of a workgroup. */
   readonly workgroupLanes: number;
-  /** Those of the features that kernels or profiles use which were tried and work. */
+  /** Optional features that passed their trial. */
   readonly features: readonly string[];
-  /** Those that the adapter says it has, and which it refused or which gave a wrong answer. */
+  /** Optional features that the adapter claims, but refused or computed wrongly. */
   readonly faulty: readonly string[];
 }
 
 /**
- * Measures the adapter that `openWebGpuBackend` opens; about half a second on a GPU.
- * @throws {DeviceError} when there is none.
+ * Measures the adapter that the `webgpu` backend opens, in about half a second on a GPU.
+ *
+ * @param host platform that provides WebGPU; default by web standards.
+ * @throws {DeviceError} If there is no WebGPU or no adapter.
+ * @example
+ * ```ts ignore
+ * import { measureWebGpu } from "@wgslm/wgslm/kernels";
+ *
+ * const { readBytesPerSec, maxBindingBytes } = await measureWebGpu();
+ * console.log(readBytesPerSec / 1e9, "GB/s,", maxBindingBytes, "bytes in one binding");
+ * ```
  */
 export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
   const gpu = await openGpu({ host });

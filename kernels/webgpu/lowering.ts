@@ -24,7 +24,7 @@ import type { Binding, ShaderCall } from "./pipeline.ts";
 import type { Tiles } from "./tuner.ts";
 import { GpuWeight } from "./weights.ts";
 
-/** Each operation's dispatches. */
+/** Dispatches of each operation. */
 const DISPATCHES: Forms<WebGpuLowering, readonly GpuDispatch[]> = {
   embed: embedDispatches,
   addPosition: addPositionDispatches,
@@ -36,11 +36,11 @@ const DISPATCHES: Forms<WebGpuLowering, readonly GpuDispatch[]> = {
   sample: sampleDispatches,
 };
 
-/** The device that a pass is lowered to, and the scratch that the pass takes there. */
+/** Target of a pass: properties of the device, and the scratch that the pass allocates. */
 export class WebGpuLowering implements GpuTarget {
   readonly software: boolean;
   readonly subgroups: boolean;
-  /** Buffers of the plan's own. */
+  /** Scratch buffers, owned by the plan. */
   readonly buffers: GPUBuffer[] = [];
   readonly #gpu: Gpu;
 
@@ -50,14 +50,18 @@ export class WebGpuLowering implements GpuTarget {
     this.subgroups = gpu.features.has("subgroups");
   }
 
-  /** The dispatches of a call. @throws {RangeError} If WebGPU cannot bind its operands together. */
+  /**
+   * Lowers a call to its dispatches.
+   * @throws {RangeError} If a written buffer is bound twice, which WebGPU refuses.
+   * @throws {TypeError} If an operand belongs to another backend.
+   */
   lower(call: Call): ShaderCall[] {
     return lower(call, DISPATCHES, this).map((dispatch) => {
       const bindings = dispatch.operands.map(bindingOf);
       expectThat(
         dispatch.op,
-        areAlone(bindings),
-        "what is written to be another tensor than the other operands",
+        areDistinct(bindings),
+        "no written tensor to be another operand, too",
       );
       return { ...dispatch, operands: bindings };
     });
@@ -86,8 +90,8 @@ function bindingOf(operand: Operand | undefined): Binding | undefined {
   return { buffer: of.buffer, written: access !== "read" };
 }
 
-/** Whether no buffer is bound twice in a dispatch that writes to it, which WebGPU refuses. */
-function areAlone(bindings: readonly (Binding | undefined)[]): boolean {
+/** Whether no written buffer is bound twice. */
+function areDistinct(bindings: readonly (Binding | undefined)[]): boolean {
   const present = bindings.filter((binding) => binding !== undefined);
   return present.every((a) => !a.written || present.every((b) => a === b || a.buffer !== b.buffer));
 }

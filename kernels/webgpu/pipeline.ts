@@ -1,5 +1,5 @@
 /**
- * From shaders and operands to pipelines with ready bind groups, and plans of them.
+ * Shader compiler: from shaders and operands to pipelines with bind groups, and plans of them.
  *
  * @module
  */
@@ -10,23 +10,21 @@ import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
-/** A buffer that a shader reads, or reads and writes. */
+/** A buffer at a binding, read-only or read-write. */
 export interface Binding {
   readonly buffer: GPUBuffer;
   readonly written: boolean;
 }
 
-/**
- * A shader, the buffers at its bindings, and its workgroups in a step, or for a chunk of a weight.
- */
+/** A shader, the buffers at its bindings, and its workgroups for a step or a chunk of a weight. */
 export interface ShaderCall<Run = Segment> extends Shader {
   readonly op: string;
-  /** In order of their bindings; an absent one leaves a gap. */
+  /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Binding | undefined)[];
   readonly groups: (run: Run) => number;
 }
 
-/** Compiles shaders, once each. */
+/** Compiles each distinct shader once. */
 export class Compiler {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
@@ -39,8 +37,8 @@ export class Compiler {
   }
 
   /**
-   * A plan of calls, compiled together; `free` is called with its disposal.
-   * @throws {DeviceError} naming the operation that the device refuses.
+   * Compiles the shaders of a plan concurrently; `free` is called when it is disposed.
+   * @throws {DeviceError} If the device refuses a shader, naming its operation.
    */
   async plan(calls: readonly ShaderCall[], room: StepRoom, free: () => void): Promise<Plan> {
     try {
@@ -52,7 +50,10 @@ export class Compiler {
     }
   }
 
-  /** @throws {DeviceError} naming the operation that the device refuses. */
+  /**
+   * Compiles and binds one call.
+   * @throws {DeviceError} If the device refuses it, naming the operation.
+   */
   async prepare<Run>(call: ShaderCall<Run>): Promise<Dispatch<Run>> {
     const { op, workgroupBytes, operands, groups } = call;
     const { device } = this.#gpu;
@@ -82,12 +83,14 @@ export class Compiler {
     return { pipeline, operands: bound, groups };
   }
 
-  /** A shader's text as it is compiled. */
+  /** The text that is compiled: directives, prelude, shader. */
   textOf({ wgsl }: Shader): string {
     return this.#gpu.directives + PRELUDE + wgsl;
   }
 
-  /** One layout for each pattern of operands, so that equal shaders share a pipeline. */
+  /**
+   * One layout per pattern of read and written operands, so that equal shaders share a pipeline.
+   */
   #layoutOf(operands: ShaderCall["operands"]): GPUBindGroupLayout {
     const key = operands.map((operand) => operand ? (operand.written ? "w" : "r") : "-").join("");
     let layout = this.#layouts.get(key);
@@ -109,7 +112,7 @@ export class Compiler {
     layout: GPUBindGroupLayout,
   ): Promise<GPUComputePipeline> {
     const { device } = this.#gpu;
-    // The scope is closed before anything is awaited: scopes are one stack for the whole device.
+    // No await before the scope is popped: scopes form one stack for the whole device.
     device.pushErrorScope("validation");
     const module = device.createShaderModule({ label: op, code });
     const compiling = device.createComputePipelineAsync({
@@ -118,8 +121,8 @@ export class Compiler {
       compute: { module, entryPoint: "main" },
     });
     const [pipeline, error] = await Promise.allSettled([compiling, device.popErrorScope()]);
-    // The shader's own message says more than the pipeline's, which only
-    // says that the shader is bad.
+    // The scope's message names the fault in the shader; the pipeline's only says that it is
+    // invalid.
     if (error.status === "fulfilled" && error.value) throw cannotCompile(op, error.value);
     if (pipeline.status === "rejected") throw cannotCompile(op, pipeline.reason);
     return pipeline.value;
@@ -127,8 +130,8 @@ export class Compiler {
 }
 
 /**
- * Deno does not check this limit, and a browser refuses the shader.
- * @throws {DeviceError} beyond it.
+ * Browsers enforce this limit, Deno does not.
+ * @throws {DeviceError} If the shader declares more than `most` bytes.
  */
 function expectWorkgroupRoom(op: string, bytes: number, most: number): void {
   if (bytes <= most) return;

@@ -1,6 +1,8 @@
 /**
- * What each kind of dispatch takes: by the device's own clock where it lends it, else by how much
- * longer many take than one.
+ * Profile of dispatches: by timestamp queries if the device has them, else by differences.
+ *
+ *     clock       one pass per dispatch, two timestamps each
+ *     difference  ms = (time of n runs − time of 1 run) / (n − 1), which cancels submit and read
  *
  * @module
  */
@@ -10,21 +12,19 @@ import type { Segment } from "../step.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
-/** Queries of a set, on every device. */
+/** Most queries of a set, on every device. */
 const MOST_QUERIES = 4096;
 
-/**
- * Milliseconds of a run by which differences are taken, turns of it, and the most that it repeats.
- */
-const [RUN_MS, TURNS, MOST_REPEATS] = [20, 5, 512];
+/** Difference: minimum milliseconds of the n runs, number of measurements, and largest n. */
+const [RUN_MS, ROUNDS, MOST_REPEATS] = [20, 5, 512];
 
-/** What is profiled: dispatches, and the calls that they were made of. */
+/** The dispatches of a pass, and the calls that they were lowered from. */
 export interface Profiled {
   readonly parts: readonly Part[];
   readonly dispatches: readonly Dispatch[];
 }
 
-/** Times by the clock of the device, each dispatch in a pass of its own. */
+/** Times each dispatch by the device's clock, in a compute pass of its own. */
 export async function profileByClock(
   gpu: Gpu,
   queue: StepQueue,
@@ -53,8 +53,8 @@ export async function profileByClock(
 }
 
 /**
- * WebGPU's clock counts nanoseconds, but an implementation may hand on the ticks of its driver:
- * then the host's clock says what they are.
+ * Factor from the clock's unit to nanoseconds. WebGPU specifies nanoseconds, but an implementation
+ * may pass on the driver's ticks; the host's clock then gives their length.
  */
 function clockScale(starts: readonly { readonly host: number; readonly device: bigint }[]): number {
   const [first, last] = [starts[0], starts[starts.length - 1]];
@@ -62,12 +62,12 @@ function clockScale(starts: readonly { readonly host: number; readonly device: b
   return scale > 0.8 && scale < 1.25 || !Number.isFinite(scale) ? 1 : scale;
 }
 
-/** Whether one set of queries is enough for a plan's dispatches. */
+/** Whether one query set holds the timestamps of all dispatches. */
 export function fitsClock({ features }: Gpu, dispatches: readonly Dispatch[]): boolean {
   return features.has("timestamp-query") && 2 * dispatches.length <= MOST_QUERIES;
 }
 
-/** Times without a clock: all dispatches of a kind, once and many times over. */
+/** Times all dispatches of a kind together, by differences. */
 export async function profileByDifference(
   queue: StepQueue,
   settle: () => Promise<unknown>,
@@ -88,7 +88,7 @@ export async function profileByDifference(
   return addUp(parts, parts.map(({ name }) => kinds.get(name)!.ms));
 }
 
-/** Milliseconds of some dispatches, without what a submit and a read take. */
+/** Milliseconds of one run of `dispatches`, without submit and read. */
 async function differenceMs(
   queue: StepQueue,
   settle: () => Promise<unknown>,
@@ -101,11 +101,11 @@ async function differenceMs(
     await settle();
     return performance.now() - start;
   };
-  await time(1); // what is new to the driver
+  await time(1); // warms up the driver
   let repeats = 4;
   while (repeats < MOST_REPEATS && await time(repeats) < RUN_MS) repeats *= 2;
   const [once, often]: number[][] = [[], []];
-  for (let turn = 0; turn < TURNS; turn++) {
+  for (let round = 0; round < ROUNDS; round++) {
     once.push(await time(1));
     often.push(await time(repeats));
   }

@@ -1,8 +1,14 @@
 /**
- * Steps on their way to the device, and bytes on their way back.
+ * Step queue of a WebGPU device: batches dispatches into submits, reads results back.
  *
- * Steps that are queued one after the other, without anything awaited between them, share one
- * submit. Nothing is made here while tokens flow, but the command encoder that WebGPU asks for.
+ *     uniform buffer, 64 slots of 256 bytes; a dynamic offset selects the slot of a step
+ *
+ *     ┌ 0 ──────────────────────────────────┬ 256 ────┬ 512 ────┬ … ┬ 16128 ──┐
+ *     │ rows │ position │ slot │ length │ – │ step 1  │ step 2  │   │ step 63 │
+ *     └─────────────────────────────────────┴─────────┴─────────┴───┴─────────┘
+ *
+ * Steps queued without an await between them share one submit. A step allocates nothing except the
+ * command encoder, which WebGPU requires.
  *
  * @module
  */
@@ -12,28 +18,25 @@ import { DeviceError, messageOf } from "../errors.ts";
 import { nextTask } from "../next_task.ts";
 import type { Gpu } from "./device.ts";
 
-/** Steps that share a submit at most. */
+/** Most steps of one submit. */
 const SLOTS = 64;
 
-/**
- * Bytes from one step's numbers to the next one's: what a dynamic offset must be a
- * multiple of, on every device.
- */
+/** Bytes of a slot: every device accepts dynamic offsets in multiples of 256. */
 const SLOT_BYTES = 256;
 
-/** Staging buffers of at most so many bytes are kept for the next read. */
+/** Staging buffers up to this many bytes are reused by later reads. */
 const KEPT_BYTES = 1 << 20;
 
-/** A call that is ready to be replayed: with a step, or with a chunk of a weight. */
+/** A prepared call, replayed with a step or with a chunk of a weight. */
 export interface Dispatch<Run = Segment> {
   readonly pipeline: GPUComputePipeline;
   readonly operands: GPUBindGroup;
   readonly groups: (run: Run) => number;
 }
 
-/** The device's queue, with the steps that were not sent yet. */
+/** The device's queue, and the steps not yet submitted. */
 export class StepQueue {
-  /** Of group 0: the step. */
+  /** Layout of bind group 0: the step. */
   readonly layout: GPUBindGroupLayout;
   readonly #gpu: Gpu;
   readonly #widest: number;
@@ -42,7 +45,7 @@ export class StepQueue {
   readonly #steps = new Uint32Array(SLOTS * SLOT_BYTES / 4);
   readonly #offset = new Uint32Array(1);
   readonly #idle: GPUBuffer[] = [];
-  /** Maps whose promise has yet to come; Deno takes its time with it. */
+  /** Pending promises of `mapAsync`; Deno resolves them late. */
   readonly #maps = new Set<Promise<unknown>>();
   #count = 0;
   #encoder?: GPUCommandEncoder;
@@ -67,25 +70,26 @@ export class StepQueue {
     gpu.beforeFree(this.flush);
   }
 
-  /** Queues a step; it is sent with those beside it as soon as the caller awaits anything. */
+  /** Queues a step. It is submitted, with its neighbours, once the caller awaits anything. */
   run(step: Segment, dispatches: readonly Dispatch[]): void {
     const pass = this.#open();
-    this.#placeStep(step);
+    this.#putStep(step);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
     for (const dispatch of dispatches) this.#encode(pass, dispatch, dispatch.groups(step));
   }
 
-  /** Queues the packing of a chunk, as `run` queues a step. */
+  /** Queues the packing of a chunk of a weight. */
   pack(chunk: Chunk, dispatch: Dispatch<Chunk>): void {
     const pass = this.#open();
-    this.#place(chunk.row, chunk.rows, 0, 0);
+    this.#put(chunk.row, chunk.rows, 0, 0);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
     this.#encode(pass, dispatch, dispatch.groups(chunk));
   }
 
   /**
-   * Runs a step whose every dispatch has a pass of its own, and writes the device's clock at the
-   * beginning and the end of each to `clocks`, two U64 a dispatch.
+   * Runs a step with one compute pass per dispatch, and writes the device's clock at the begin and
+   * end
+   * of each to `clocks`: [dispatches, 2] U64.
    */
   runTimed(
     step: Segment,
@@ -95,7 +99,7 @@ export class StepQueue {
   ): void {
     this.flush();
     const encoder = this.#encoder = this.#gpu.device.createCommandEncoder();
-    this.#placeStep(step);
+    this.#putStep(step);
     for (const [i, dispatch] of dispatches.entries()) {
       const pass = encoder.beginComputePass({
         timestampWrites: {
@@ -112,18 +116,18 @@ export class StepQueue {
     this.flush();
   }
 
-  /** Sends what is queued. */
+  /** Submits the queued steps. */
   readonly flush = (): void => {
     if (this.#encoder) this.#send(this.#encoder);
   };
 
   /**
-   * Copies `bytes` of a buffer back, when all that was queued is done; both
-   * numbers are multiples of 4.
+   * Reads bytes `from` … `from + bytes` of a buffer after all queued steps; both are multiples of
+   * 4.
    */
   async read(buffer: GPUBuffer, from: number, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
     this.#gpu.throwQueued();
-    // at once, so that the copy goes with the steps before it
+    // no await before: the copy joins the submit of the steps before it
     const staging = this.#takeStaging(bytes);
     if (staging instanceof Error) {
       await nextTask();
@@ -145,29 +149,25 @@ export class StepQueue {
       await settled;
       data = mappedNow(staging, bytes);
     }
-    this.#giveBack(staging, data !== undefined);
-    // The queue's own error says more than that the map failed because of
-    // it, and comes a task later.
+    this.#recycle(staging, data !== undefined);
+    // The queue's error explains a failed map better than the map's, and arrives one task later.
     await nextTask();
     this.#gpu.throwQueued();
     if (!data) throw cannotRead(cause);
     return data;
   }
 
-  /** Waits until every map's promise has come. */
+  /** Waits for all pending promises of `mapAsync`. */
   async settle(): Promise<void> {
     await Promise.allSettled([...this.#maps]);
   }
 
-  #placeStep({ rows, position, slot, length }: Segment): void {
-    this.#place(rows, position, slot, length);
+  #putStep({ rows, position, slot, length }: Segment): void {
+    this.#put(rows, position, slot, length);
   }
 
-  /**
-   * Puts four numbers where the next dispatches read them, in their shaders' own terms;
-   * `#offset` tells them where.
-   */
-  #place(a: number, b: number, c: number, d: number): void {
+  /** Writes four numbers to the next slot and sets `#offset` to it. */
+  #put(a: number, b: number, c: number, d: number): void {
     const at = this.#count++ * SLOT_BYTES;
     const numbers = this.#steps;
     numbers[at / 4] = a;
@@ -189,7 +189,7 @@ export class StepQueue {
     pass.dispatchWorkgroups(Math.ceil(count / height), height);
   }
 
-  /** The pass that is queued, with room for four more numbers. */
+  /** The open compute pass, with a free slot. */
   #open(): GPUComputePassEncoder {
     if (this.#count === SLOTS) this.flush();
     return this.#pass ??= this.#begin();
@@ -213,16 +213,17 @@ export class StepQueue {
   }
 
   /**
-   * A buffer to copy to; or why there is none: the device is lost, or has no memory left, and its
-   * own error comes a task later.
+   * A staging buffer; or an error, if the device is lost or out of memory. The device's error event
+   * follows one task later.
    */
   #takeStaging(bytes: number): GPUBuffer | Error {
     const i = this.#idle.findIndex((buffer) => buffer.size >= bytes);
     if (i >= 0) return this.#idle.splice(i, 1)[0];
     const { COPY_DST, MAP_READ } = GPUBufferUsage;
     const size = bytes > KEPT_BYTES ? bytes : Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
-    // Mapped once before its first use: Deno ends the process when a range is asked of
-    // a buffer that never was.
+    // Trick: created mapped, then unmapped. Deno exits when `getMappedRange` is called on a buffer
+    // that
+    // was never mapped.
     const staging = this.#gpu.buffer(size, COPY_DST | MAP_READ, "staging", true);
     try {
       staging.unmap();
@@ -233,7 +234,7 @@ export class StepQueue {
     return staging;
   }
 
-  #giveBack(staging: GPUBuffer, healthy: boolean): void {
+  #recycle(staging: GPUBuffer, healthy: boolean): void {
     if (!healthy || staging.size > KEPT_BYTES) return this.#gpu.free(staging);
     staging.unmap();
     this.#idle.push(staging);
@@ -245,9 +246,10 @@ function cannotRead(cause: unknown): DeviceError {
 }
 
 /**
- * A copy of a buffer that was asked to be mapped, if it is there already. Deno's `mapAsync` waits
- * for the device before it returns, and brings the promise ten milliseconds later; everywhere else
- * a range that is asked for too early is an exception.
+ * Copies a buffer whose map is requested, if it is mapped already.
+ * Trick: Deno's `mapAsync` waits for the device before it returns, but resolves its promise ten
+ * milliseconds later; reading at once saves them. On other platforms the early read throws, and the
+ * caller awaits the promise.
  */
 function mappedNow(staging: GPUBuffer, bytes: number): Uint8Array<ArrayBuffer> | undefined {
   try {

@@ -1,6 +1,6 @@
 /**
- * Which tile each product gets: the fastest of a few, measured on the model's own weights when
- * a plan is first recorded.
+ * Autotuner of matmul tiles: times each candidate on the model's weights when a shape is first
+ * recorded.
  *
  * @module
  */
@@ -13,38 +13,35 @@ import type { Compiler } from "./pipeline.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 import { GpuWeight } from "./weights.ts";
 
-/** Counts up when `TILES` or the shaders change: an older choice means nothing then. */
+/** Version of `TILES` and the shaders; a change invalidates stored choices. */
 const VERSION = 2;
 
-/**
- * Milliseconds that measuring may take in all, compiling apart; shapes that are
- * left get what stands first.
- */
+/** Milliseconds of timing per process, without compiling; later shapes take the untuned choice. */
 const BUDGET_MS = 2000;
 
-/** Milliseconds of work in one timing, long against the way back to the host. */
+/** Milliseconds of work in one timing: long compared with a read. */
 const TIMING_MS = 2;
 
 /**
- * Where choices are kept from one run to the next: texts of ours, or whatever else there is, by the
- * adapter and the version.
+ * Storage for tuned choices, as text by key (adapter and version). A damaged or foreign text is
+ * ignored.
  */
 export interface TileStore {
-  /** The text that was kept last under this key; null where there is none. */
+  /** Loads the last text saved under this key; null if there is none. */
   readonly load: (key: string) => Promise<string | null>;
-  /** Keeps a text. What goes wrong is for the store to bear: the choices are used all the same. */
+  /** Saves a text. Its errors are ignored: the choices are used all the same. */
   readonly save: (key: string, text: string) => Promise<void>;
 }
 
-/** The tiles that products are recorded with. */
+/** The tile of each product. */
 export class Tiles {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #compiler: Compiler;
   readonly #store?: TileStore;
-  /** Whether tiles are chosen by measuring. */
+  /** Whether tiles are chosen by timing them. */
   readonly measured: boolean;
-  /** Places in `TILES`, by shape and road. */
+  /** Index into `TILES`, by shape and number of rows. */
   #choices?: Map<string, number>;
   #spentMs = 0;
 
@@ -61,7 +58,7 @@ export class Tiles {
     this.measured = tune && !gpu.software;
   }
 
-  /** The tile of a product with rows of x up to `T`, or of one row that it norms on its way. */
+  /** The tile of a product of up to `T` rows, or of one row that it norms itself. */
   of(weight: Weight, T: number, normed: boolean): Tile {
     const road = T === 1 ? "one" : "many";
     if (this.#gpu.software) return SOFTWARE_TILES[normed ? "normed" : road];
@@ -73,7 +70,7 @@ export class Tiles {
     return `${this.#gpu.description}, version ${VERSION}`;
   }
 
-  /** Measures the shapes of these calls that were not measured yet. */
+  /** Times the shapes of these calls that have no choice yet. */
   async tune(calls: readonly Call[]): Promise<void> {
     if (!this.measured) return;
     const choices = this.#choices ??= await this.#load();
@@ -115,10 +112,10 @@ export class Tiles {
           groups: ({ rows }: Segment) => matmulGroups(tile, count, rows),
         })
       ));
-      await this.#time(dispatches[0], T, y, 1); // the device wakes up
+      await this.#time(dispatches[0], T, y, 1); // wakes the device
       const times: number[] = [];
       for (const dispatch of dispatches) {
-        // The first run may still compile.
+        // The first run may include compiling.
         const once = Math.min(
           await this.#time(dispatch, T, y, 1),
           await this.#time(dispatch, T, y, 1),
@@ -140,7 +137,7 @@ export class Tiles {
     }
   }
 
-  /** Milliseconds of one of `runs` runs. */
+  /** Milliseconds per run, over `runs` runs. */
   async #time(dispatch: Dispatch, rows: number, y: GPUBuffer, runs: number): Promise<number> {
     const start = performance.now();
     const step = { rows, position: 0, slot: 0, length: rows };
@@ -149,7 +146,7 @@ export class Tiles {
     return (performance.now() - start) / runs;
   }
 
-  /** What was kept for this adapter; nothing when it is damaged, older, or another adapter's. */
+  /** Stored choices of this adapter; empty if damaged, outdated or another adapter's. */
   async #load(): Promise<Map<string, number>> {
     try {
       const { version, adapter, choices } = JSON.parse(
@@ -168,7 +165,7 @@ export class Tiles {
   }
 
   async #save(choices: ReadonlyMap<string, number>): Promise<void> {
-    // Another process may have kept others in the meantime.
+    // Merges choices that another process has stored in the meantime.
     const all = new Map([...await this.#load(), ...choices]);
     const kept = {
       version: VERSION,
@@ -178,7 +175,7 @@ export class Tiles {
     try {
       await this.#store?.save(this.#key, JSON.stringify(kept, null, 2) + "\n");
     } catch {
-      // A folder that cannot be written costs the next run its measuring, and nothing else.
+      // A store that cannot be written costs the next process its timing, nothing else.
     }
   }
 }
@@ -187,7 +184,7 @@ function keyOf({ shape: [N, K], dtype }: Weight, T: number): string {
   return T === 1 ? `${N}x${K} ${dtype} one` : `${N}x${K} ${dtype} ${T} many`;
 }
 
-/** Without measuring: few outputs need many lanes each to keep a GPU busy. */
+/** Untuned choice: few outputs need many lanes each to occupy a GPU. */
 function untuned({ shape: [N] }: Weight, T: number): number {
   if (T > 1) return N >= 1024 && T >= 64 ? 0 : 1;
   return N >= 8192 ? 0 : N >= 2048 ? 1 : 2;

@@ -1,6 +1,8 @@
 /**
- * Weights on their way to the device: rows go up as they are stored, and a
- * shader puts them into panels.
+ * Upload of weights: stored rows are copied in chunks, and a shader packs them into panels.
+ *
+ *     fill() ──▶ rows ── writeBuffer ──▶ source ── pack shader ──▶ panels, one buffer per part
+ *                4 MiB, host             4 MiB, device
  *
  * @module
  */
@@ -12,22 +14,20 @@ import type { Gpu } from "./device.ts";
 import type { Compiler } from "./pipeline.ts";
 import type { StepQueue } from "./queue.ts";
 
-/** Bytes of a file's rows that go up at a time; 4 MiB were the fastest. */
+/** Bytes of stored rows per chunk; 4 MiB was the fastest. */
 const CHUNK_BYTES = 4 << 20;
 
-/** Chunks that may be under way: the device's own copies of them are freed when they are done. */
+/** Chunks in flight: the device keeps a copy of each until it is packed. */
 const CHUNKS_UNDER_WAY = 16;
 
-/** Outputs first … first + count of a weight. */
+/** Outputs first … first + count of a weight, in one buffer. */
 export interface WeightPart {
   readonly first: number;
   readonly count: number;
   readonly buffer: GPUBuffer;
 }
 
-/**
- * A weight in panels, as `matmulWgsl` reads them; in several buffers if one binding cannot hold it.
- */
+/** A weight in panels, drawn in `formats/wgsl.ts`; in several buffers if it exceeds one binding. */
 export class GpuWeight implements Weight {
   constructor(
     readonly shape: readonly [N: number, K: number],
@@ -36,7 +36,7 @@ export class GpuWeight implements Weight {
   ) {}
 }
 
-/** Makes weights. */
+/** Uploads weights. */
 export class Uploader {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
@@ -48,7 +48,7 @@ export class Uploader {
     this.#compiler = compiler;
   }
 
-  /** As the contract's `weight`. */
+  /** See `Backend.weight`. */
   async weight(
     shape: readonly [N: number, K: number],
     dtype: WeightDtype,
@@ -65,7 +65,7 @@ export class Uploader {
     return new GpuWeight(shape, dtype, parts);
   }
 
-  /** Zeroed buffers of whole panels. */
+  /** Allocates zeroed buffers of whole panels. */
   async #allocate([N, K]: readonly [number, number], dtype: WeightDtype): Promise<WeightPart[]> {
     const what = `weight ${dtype} [${N},${K}]`;
     const panelBytes = storedBytes(dtype, PANEL * GROUP * Math.ceil(K / GROUP));
@@ -149,7 +149,7 @@ export class Uploader {
   }
 }
 
-/** Rows of a chunk; whole groups of four where they are inputs. */
+/** Rows of a chunk; of KN rows, whole groups of four inputs. */
 function rowsAtOnce(
   [N, K]: readonly [number, number],
   rowBytes: number,
@@ -159,7 +159,7 @@ function rowsAtOnce(
   return Math.min(most, stored === "NK" ? N : K);
 }
 
-/** A chunk's bytes, filled up to a multiple of four. */
+/** The bytes of a chunk, padded to a multiple of four. */
 function wholeWords(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   if (bytes.length % 4 === 0) return bytes;
   const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4);

@@ -1,22 +1,19 @@
 /**
- * WGSL building blocks shared by the kernels: prelude, entry point, workgroup memory,
- * unrolled lines, sums over lanes.
+ * WGSL building blocks: prelude, entry point, workgroup memory, unrolled lines, sums over lanes.
  *
  * @module
  */
 
-/** WGSL text, a whole shader or a piece of one, and the workgroup memory that it declares. */
+/** WGSL text of a shader or a piece of one, and the workgroup memory that it declares. */
 export interface Shader {
   readonly wgsl: string;
-  /**
-   * Bytes shared by the lanes of a workgroup. Browsers enforce the device's limit, Deno does not.
-   */
+  /** Bytes of workgroup memory. Browsers enforce the device's limit, Deno does not. */
   readonly workgroupBytes: number;
 }
 
 /**
- * The text in front of every shader: the step as `run`, and `index_of`, the number of a workgroup.
- * The grid has two dimensions, for a dispatch may be larger than the limit of one.
+ * Text in front of every shader: the step as `run`, and `index_of`, the number of a workgroup. The
+ * grid has two dimensions, because a dispatch may exceed the limit of one.
  */
 export const PRELUDE = /* wgsl */ `
 struct Run { rows: u32, position: u32, slot: u32, length: u32 }
@@ -25,7 +22,7 @@ fn index_of(group: vec3u, grid: vec3u) -> u32 { return group.y * grid.x + group.
 `;
 
 /**
- * The head of an entry point. Its body has the workgroup's `group` of `grid` and its own `lane`;
+ * Head of an entry point. Its body sees the workgroup's `group` in `grid` and its `lane`;
  * `index_of(group, grid)` and `run` come from `PRELUDE`.
  */
 export function mainWgsl(lanes: number): string {
@@ -37,7 +34,7 @@ fn main(
 )`;
 }
 
-/** Lines that differ by a number alone: a loop that is unrolled. */
+/** Unrolls a loop: one line for each i. */
 export function linesWgsl(count: number, line: (i: number) => string): string {
   return Array.from({ length: count }, (_, i) => line(i)).join("\n  ");
 }
@@ -45,7 +42,7 @@ export function linesWgsl(count: number, line: (i: number) => string): string {
 /** Bytes per element of an array in workgroup memory; a vec3 is aligned to 16. */
 const ELEMENT_BYTES = { f32: 4, vec2u: 8, vec3f: 16, vec3u: 16, vec4f: 16 } as const;
 
-/** An array of `count` elements in workgroup memory; `extent` spells the count in the text. */
+/** Declares an array of `count` elements in workgroup memory; `extent` is the count as WGSL. */
 export function workgroupArray(
   name: string,
   type: keyof typeof ELEMENT_BYTES,
@@ -56,28 +53,31 @@ export function workgroupArray(
   return { wgsl, workgroupBytes: ELEMENT_BYTES[type] * count };
 }
 
-/** Bytes of workgroup memory that pieces declare together. */
+/** Bytes of workgroup memory of several pieces. */
 export function workgroupBytes(pieces: readonly Shader[]): number {
   return pieces.reduce((sum, piece) => sum + piece.workgroupBytes, 0);
 }
 
-/** How a sum over the lanes of a workgroup is made. */
+/** Options of a sum over the lanes of a workgroup. */
 export interface SumOverLanes {
-  /** Of the function; default `sum_over_lanes`. */
+  /** Name of the function; default `sum_over_lanes`. */
   readonly name?: string;
-  /** Of what is summed; default `f32`. */
+  /** Type of the summands; default `f32`. */
   readonly type?: "f32" | "vec3f" | "vec3u";
   /** Whether the device has subgroups; default false. */
   readonly subgroups?: boolean;
 }
 
 /**
- * `sum_over_lanes`: the sum of what each lane has, which every lane gets. `lanes` is a power of
- * two; all of them must call it.
+ * Defines `sum_over_lanes`: every lane gets the sum of all lanes' values. `lanes` is a power of
+ * two;
+ * all lanes of the workgroup must call it.
  *
- * By halves, with a barrier for each; or subgroup by subgroup, and then over the subgroups' sums.
- * Neighbouring lanes are then taken to be in one subgroup, which WGSL does not promise and
- * `tryFeatures` has tried.
+ *     plain      halves: lane i adds lane i + half, for half = lanes/2 … 1, with a barrier each
+ *     subgroups  subgroupAdd, one sum per subgroup to memory, barrier, subgroupAdd of those
+ *
+ * The second assumes that neighbouring lanes share a subgroup. WGSL does not promise it;
+ * `tryFeatures` checks it.
  */
 export function sumOverLanesWgsl(
   lanes: number,
