@@ -44,9 +44,10 @@ export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmE
   const constants = { ...shape, T: call.q.shape[0], options };
   const { kernels, scratch } = target.once("attention", constants, (constants) => {
     const { kernels, scratch } = attentionWasm(target.module, target.math, constants);
-    const queries = target.scratch(scratch.queries);
-    const spans = target.scratch(scratch.spans);
-    return { kernels, scratch: { queries, spans, own: target.threadScratch(scratch.own) } };
+    const states = target.scratch(scratch.states);
+    const splits = target.scratch(scratch.splits);
+    const threadScratch = target.threadScratch(scratch.threadScratch);
+    return { kernels, scratch: { states, splits, threadScratch } };
   });
   const all = { ...attentionOperands(call), ...scratch };
   return kernels.map(({ operands, ...entry }) => ({
@@ -55,17 +56,23 @@ export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmE
   }));
 }
 
-/**
- * Kernels in order with their operands and items, and the bytes of the scratch that they share or
- * that each thread needs.
- */
+/** Kernels in order, with their operands and items, and their scratch. */
 interface AttentionPlan {
   readonly kernels: readonly {
     readonly kernel: Kernel;
-    readonly operands: readonly ("y" | "q" | "k" | "v" | "queries" | "spans" | "own")[];
+    readonly operands: readonly ("y" | "q" | "k" | "v" | keyof AttentionScratch)[];
     readonly items: Items;
   }[];
-  readonly scratch: { readonly queries: number; readonly spans: number; readonly own: number };
+  readonly scratch: AttentionScratch;
+}
+
+/**
+ * Bytes of scratch: states and splits of one row, shared by all threads; or each thread's of many.
+ */
+interface AttentionScratch {
+  readonly states: number;
+  readonly splits: number;
+  readonly threadScratch: number;
 }
 
 /** The WASM form: the kernels to call. */
@@ -80,26 +87,26 @@ function attentionWasm(
     return {
       kernels: [{
         kernel: prefillWasm(m, math, shape),
-        operands: ["y", "q", "k", "v", "own"],
+        operands: ["y", "q", "k", "v", "threadScratch"],
         items: item(Math.ceil(T / blockRows(T)) * H),
       }],
-      scratch: { queries: 0, spans: 0, own: prefillScratch(shape) },
+      scratch: { states: 0, splits: 0, threadScratch: prefillScratch(shape) },
     };
   }
   const tiles = Math.ceil(S / TILE);
   const split = {
     kernel: splitWasm(m, math, shape),
-    operands: ["spans", "q", "k", "v", "queries"] as const,
+    operands: ["splits", "q", "k", "v", "states"] as const,
     items: { count: G, perRow: false, perKeys: TILE },
   };
   const reduce = {
     kernel: reduceWasm(m, math, shape, tiles),
-    operands: ["y", "spans", "queries"] as const,
+    operands: ["y", "splits", "states"] as const,
     items: item(H),
   };
   return {
     kernels: [split, reduce],
-    scratch: { queries: tiles * H * STATE_BYTES, spans: 4 * tiles * H * D, own: 0 },
+    scratch: { states: tiles * H * STATE_BYTES, splits: 4 * tiles * H * D, threadScratch: 0 },
   };
 }
 
