@@ -1,15 +1,15 @@
 /**
- * Writes safetensors files for the tests, sound ones and broken ones.
+ * Writer of valid and broken safetensors files, and temporary folders, for tests.
  *
  * @module
  */
 
-/** A tensor to be written. */
+/** A tensor to write. */
 export interface WrittenTensor {
-  /** As the format spells it. */
+  /** In the spelling of the format. */
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** Its bytes; nobody checks that they fit the shape. */
+  /** Its bytes; their number is not checked against the shape. */
   readonly data: ArrayBufferView;
 }
 
@@ -22,12 +22,12 @@ export async function writeSafetensors(
   await Deno.writeFile(path, safetensorsBytes(Object.entries(tensors), metadata));
 }
 
-/** The bytes of such a file. A list, so that any name can stand in it. */
+/** The bytes of a safetensors file. `tensors` is a list, so that names may be numbers. */
 export function safetensorsBytes(
   tensors: readonly (readonly [name: string, tensor: WrittenTensor])[],
   metadata?: Readonly<Record<string, string>>,
 ): Uint8Array<ArrayBuffer> {
-  // Text by hand: an object would lose "__proto__" and put names that are numbers first.
+  // Not JSON.stringify of an object: it would lose "__proto__" and reorder numeric names.
   const entries = metadata ? [`"__metadata__":${JSON.stringify(metadata)}`] : [];
   let end = 0;
   for (const [name, { dtype, shape, data }] of tensors) {
@@ -40,7 +40,7 @@ export function safetensorsBytes(
   return frame(padded, tensors.map(([, { data }]) => data));
 }
 
-/** A file with any header, any data and any word for the header's length. */
+/** A file with any header, any data and any claimed header length. */
 export function frame(
   header: string | Uint8Array,
   data: readonly ArrayBufferView[] = [],
@@ -58,7 +58,7 @@ export function frame(
   return bytes;
 }
 
-/** Runs a test in a folder of its own, which is gone afterwards. */
+/** Runs a test in a new temporary folder and removes the folder. */
 export async function inTempFolder<T>(test: (folder: string) => Promise<T>): Promise<T> {
   const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
   try {

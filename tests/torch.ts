@@ -1,6 +1,5 @@
 /**
- * Writes PyTorch checkpoints for the tests, sound ones and broken ones: the pickle,
- * and the archive around it.
+ * Writer of valid and broken PyTorch checkpoints for tests: pickle and zip archive.
  *
  * @module
  */
@@ -8,12 +7,12 @@ import type { ByteSource } from "../engine/host/mod.ts";
 import { crc32 } from "../engine/checkpoint/torch/zip.ts";
 import { CheckpointError } from "../engine/errors.ts";
 
-/** Instructions as they stand in a pickle; text is of bytes, "\x80\x02" and so on. */
+/** Raw pickle instructions, one character per byte: "\x80\x02". */
 export class Raw {
   constructor(readonly text: string) {}
 }
 
-/** A tuple of Python; arrays are lists. */
+/** A Python tuple; arrays become lists. */
 export class Tuple {
   readonly items: readonly unknown[];
   constructor(...items: unknown[]) {
@@ -21,12 +20,12 @@ export class Tuple {
   }
 }
 
-/** A name of Python, by its module and its name there. */
+/** A Python name, by module and name. */
 export function name(module: string, name: string): Raw {
   return new Raw(`c${module}\n${name}\n`);
 }
 
-/** A call: the function, the arguments. */
+/** A function call. */
 export class Call {
   readonly args: Tuple;
   constructor(readonly callee: unknown, ...args: unknown[]) {
@@ -34,17 +33,17 @@ export class Call {
   }
 }
 
-/** A value with attributes. */
+/** A value whose attributes are set. */
 export class Built {
   constructor(readonly value: unknown, readonly state: unknown) {}
 }
 
-/** Where a pickle points outside of itself. */
+/** A reference to data outside the pickle. */
 export class Persistent {
   constructor(readonly id: unknown) {}
 }
 
-/** A storage as `torch.save` points to it. */
+/** A reference to a storage, as `torch.save` writes it. */
 export function storage(key: string, type: string, count: unknown): Persistent {
   return new Persistent(new Tuple("storage", name("torch", type), key, "cpu", count));
 }
@@ -63,7 +62,7 @@ export function tensor(
   return new Call(rebuild, stored, offset, extents, steps, false, hooks, ...more);
 }
 
-/** The pickle of a value, in protocol 2 and without a memo. */
+/** The pickle of a value, in protocol 2 without memo. */
 export function pickleBytes(value: unknown): Uint8Array<ArrayBuffer> {
   return latin1(`\x80\x02${instructions(value)}.`);
 }
@@ -95,17 +94,17 @@ function instructions(value: unknown): string {
   throw new TypeError(`no pickle for ${typeof value}`);
 }
 
-/** Bytes as a text of as many characters. */
+/** Bytes as text, one character per byte. */
 export function text(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
 }
 
-/** A text of bytes as bytes. */
+/** Text of one character per byte, as bytes. */
 export function latin1(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(text, (character) => character.charCodeAt(0));
 }
 
-/** An integer in so many bytes, the lowest first, as a text. */
+/** A little-endian integer as text, one character per byte. */
 export function little(value: number | bigint, bytes: number): string {
   let rest = BigInt.asUintN(8 * bytes, BigInt(value));
   let out = "";
@@ -113,42 +112,37 @@ export function little(value: number | bigint, bytes: number): string {
   return out;
 }
 
-/**
- * A member of an archive. What is given beside name and data is written whether it is right or not.
- */
+/** A member of an archive. Optional fields override the right values, to write broken files. */
 export interface Member {
   readonly name: string;
-  /** A number stands for so many zeros, which take no memory here. */
+  /** A number means that many zeros, which take no memory. */
   readonly data: Uint8Array | number;
   readonly crc32?: number;
   readonly method?: number;
   readonly flags?: number;
-  /** What the directory says of the size and of the place. */
+  /** Size and offset in the directory. */
   readonly size?: number;
   readonly header?: number;
-  /** The name in the member's own header. */
-  readonly ownName?: string;
+  /** Name in the member's header. */
+  readonly headerName?: string;
 }
 
-/** What else a file may have. */
+/** Options of an archive. */
 export interface ZipOptions {
-  /** All numbers in zip64 records, needed or not. */
+  /** Writes all numbers in zip64 records. */
   readonly zip64?: boolean;
   readonly comment?: string;
-  /** What the end says of the number of members, the size and the place of the directory. */
+  /** Number of members, size and offset of the directory in the end record. */
   readonly end?: { readonly count?: number; readonly size?: number; readonly begin?: number };
 }
 
-/** A file in pieces, between which it is zero. */
+/** A file of zeros, except for the pieces. */
 export interface Pieces {
   readonly size: number;
   readonly pieces: readonly { readonly at: number; readonly bytes: Uint8Array }[];
 }
 
-/**
- * An archive as PyTorch writes it: bytes begin on a multiple of 64, by an
- * extra field in front of them.
- */
+/** An archive as PyTorch writes it: an extra field aligns each member's data to 64 bytes. */
 export function zipPieces(members: readonly Member[], options: ZipOptions = {}): Pieces {
   const pieces: { at: number; bytes: Uint8Array }[] = [];
   let at = 0;
@@ -157,34 +151,32 @@ export function zipPieces(members: readonly Member[], options: ZipOptions = {}):
     at += bytes.length;
   };
   let directory = "";
-  for (const { name, data, crc32: sum, method = 0, flags = 0x0800, ...said } of members) {
+  for (const { name, data, crc32: sum, method = 0, flags = 0x0800, ...overrides } of members) {
     const begin = at;
     const size = typeof data === "number" ? data : data.length;
-    const ownName = text(new TextEncoder().encode(said.ownName ?? name));
-    const padding = 64 - (begin + 30 + ownName.length + 4) % 64;
+    const headerName = text(new TextEncoder().encode(overrides.headerName ?? name));
+    const padding = 64 - (begin + 30 + headerName.length + 4) % 64;
     const check = sum ?? (typeof data === "number" ? 0 : crc32(data));
     const common = `${little(0, 2)}${little(flags, 2)}${little(method, 2)}${little(0, 4)}`;
     put(latin1(
       `PK\x03\x04${common}${little(check, 4)}${little(size, 4)}${little(size, 4)}` +
-        `${little(ownName.length, 2)}${little(4 + padding, 2)}${ownName}FB${little(padding, 2)}${
-          "Z".repeat(padding)
-        }`,
+        `${little(headerName.length, 2)}${little(4 + padding, 2)}${headerName}FB${
+          little(padding, 2)
+        }${"Z".repeat(padding)}`,
     ));
     if (typeof data === "number") at += data;
     else put(data);
-    const [saidSize, saidHeader] = [said.size ?? size, said.header ?? begin];
-    const long = options.zip64 || Math.max(saidSize, saidHeader) >= 2 ** 32 - 1;
+    const [shownSize, offset] = [overrides.size ?? size, overrides.header ?? begin];
+    const long = options.zip64 || Math.max(shownSize, offset) >= 2 ** 32 - 1;
     const extra = long
-      ? `\x01\0${little(24, 2)}${
-        [saidSize, saidSize, saidHeader].map((n) => little(n, 8)).join("")
-      }`
+      ? `\x01\0${little(24, 2)}${[shownSize, shownSize, offset].map((n) => little(n, 8)).join("")}`
       : "";
     const short = (n: number) => little(long ? 2 ** 32 - 1 : n, 4);
     const central = text(new TextEncoder().encode(name));
-    directory += `PK\x01\x02${little(0, 2)}${common}${little(check, 4)}${short(saidSize)}${
-      short(saidSize)
+    directory += `PK\x01\x02${little(0, 2)}${common}${little(check, 4)}${short(shownSize)}${
+      short(shownSize)
     }${little(central.length, 2)}${little(extra.length, 2)}${little(0, 10)}${
-      short(saidHeader)
+      short(offset)
     }${central}${extra}`;
   }
   const begin = options.end?.begin ?? at;
@@ -211,7 +203,7 @@ export function zipPieces(members: readonly Member[], options: ZipOptions = {}):
   return { size: at, pieces };
 }
 
-/** Such an archive as bytes. */
+/** The bytes of an archive. */
 export function zipBytes(
   members: readonly Member[],
   options?: ZipOptions,
@@ -222,19 +214,19 @@ export function zipBytes(
   return bytes;
 }
 
-/** What a checkpoint has beside its value. */
+/** Options of a checkpoint. */
 export interface TorchOptions extends ZipOptions {
-  /** The bytes of the storages by their key; a number stands for so many zeros. */
+  /** Bytes of the storages by key; a number means that many zeros. */
   readonly storages?: Readonly<Record<string, Uint8Array | number>>;
   readonly byteorder?: string;
   readonly version?: string;
-  /** The folder within. */
+  /** Folder in the archive. */
   readonly root?: string;
   /** Further members. */
   readonly members?: readonly Member[];
 }
 
-/** The members of a checkpoint. A value is pickled; bytes are a pickle. */
+/** The members of a checkpoint. `value` is pickled, unless it is the bytes of a pickle. */
 export function torchMembers(value: unknown, options: TorchOptions = {}): Member[] {
   const { storages = {}, byteorder = "little", version = "3\n", root = "archive" } = options;
   const data = value instanceof Uint8Array ? value : pickleBytes(value);
@@ -247,15 +239,15 @@ export function torchMembers(value: unknown, options: TorchOptions = {}): Member
   ];
 }
 
-/** The file of a checkpoint. */
+/** The bytes of a checkpoint. */
 export function torchBytes(value: unknown, options: TorchOptions = {}): Uint8Array<ArrayBuffer> {
   return zipBytes(torchMembers(value, options), options);
 }
 
-/** A file in memory, called "x.pt"; `asked` lists what was read of it. */
+/** A file "x.pt" in memory; `reads` receives each read. */
 export function inMemory(
   file: Uint8Array | Pieces,
-  asked: { offset: number; length: number }[] = [],
+  reads: { offset: number; length: number }[] = [],
 ): ByteSource {
   const { size, pieces } = file instanceof Uint8Array
     ? { size: file.length, pieces: [{ at: 0, bytes: file }] }
@@ -264,7 +256,7 @@ export function inMemory(
     name: "x.pt",
     size,
     read(offset, into) {
-      asked.push({ offset, length: into.length });
+      reads.push({ offset, length: into.length });
       if (!(offset >= 0 && offset + into.length <= size)) {
         return Promise.reject(
           new CheckpointError(`read past the end: ${into.length} at ${offset}`),

@@ -1,5 +1,5 @@
 /**
- * A checkpoint, whatever its format: named tensors that are read when they are asked for.
+ * Checkpoint of any format: named tensors, read on demand.
  *
  * @module
  */
@@ -17,63 +17,87 @@ import {
 import { joinShards, readShardIndex, shardPaths } from "./shards.ts";
 import { readTorch, type TorchContents } from "./torch/mod.ts";
 
-/** What a checkpoint says of a tensor. */
+/** Name, dtype and shape of a stored tensor. */
 export interface TensorInfo {
-  /** As the file spells it. */
+  /** Name in the file. */
   readonly name: string;
-  /** As stored, spelt as safetensors spells it. */
+  /** Stored dtype, in the spelling of safetensors: "F32", "BF16", "F8_E4M3", … */
   readonly dtype: string;
-  /** The outermost extent first. */
+  /** Extents, outermost first. */
   readonly shape: readonly number[];
 }
 
-/** An open checkpoint. Opening reads the directory alone. */
+/**
+ * An open checkpoint. Opening it reads only the directory of tensors, not their values; disposing
+ * of it closes the files.
+ */
 export interface Checkpoint extends Disposable {
-  /** The file that it was opened from, or the index of its files. */
+  /** Path of the file, or of the index of its shards. */
   readonly path: string;
-  /** Text that its writer left in it. */
+  /** Text entries that its writer stored. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** The model's configuration, where a trainer left it within: the keys of a config.json. */
+  /** Model configuration inside the file, if its trainer stored one: the keys of a config.json. */
   readonly config?: Record<string, unknown>;
-  /** Whether `config` was found by its keys alone: a config.json beside the file knows better. */
+  /**
+   * Whether `config` was recognized only by its keys; a config.json next to the file overrides it.
+   */
   readonly configIsGuess?: boolean;
-  /** The tokenizer's record, where a trainer left it within. */
+  /** Tokenizer inside the file, if its trainer stored one. */
   readonly tokenizer?: Record<string, unknown>;
-  /** nanoGPT's name for the data set that the model was trained on. */
+  /** Name of the training data set, in nanoGPT's checkpoints. */
   readonly dataset?: string;
-  /** What was left out of the file, a sentence each. */
+  /** One sentence for each kind of tensor that is ignored. */
   readonly notes?: readonly string[];
-  /** Every tensor, in the order of their bytes. */
+  /** All tensors, in the order of their bytes. */
   tensors(): TensorInfo[];
   /**
-   * Whether two names stand for the same bytes of the file.
-   * @throws {CheckpointError} when there is no tensor of one of the names.
+   * Whether two tensors are the same bytes of the file, as tied weights are.
+   * @param name a tensor.
+   * @param other another tensor.
+   * @throws {CheckpointError} If there is no tensor of one of the names.
    */
   sharesBytes(name: string, other: string): boolean;
   /**
-   * One tensor, widened to F32; 64-bit numbers are rounded to it, integers by way of F64.
-   * @throws {CheckpointError} when there is none of that name.
+   * Reads a tensor and converts it to F32. 64-bit numbers are rounded, integers through F64.
+   * @param name the tensor.
+   * @returns the elements, row by row.
+   * @throws {CheckpointError} If there is no such tensor, or its bytes cannot be read.
    */
   read(name: string): Promise<Float32Array>;
   /**
-   * Fills `into` with a tensor's stored bytes from `byteOffset` on.
-   * @throws {CheckpointError} when there is no such tensor, or it ends before.
+   * Fills `into` with a tensor's stored bytes.
+   * @param name the tensor.
+   * @param byteOffset first byte, counted from the start of the tensor.
+   * @param into the destination; its length is the number of bytes to read.
+   * @throws {CheckpointError} If there is no such tensor, or it ends before `into` is full.
    */
   readBytes(name: string, byteOffset: number, into: Uint8Array): Promise<void>;
 }
 
 /**
- * Opens a `.safetensors` file, a PyTorch checkpoint, the index of their shards, or the weights that
- * `locate` finds in another source.
- * @throws {CheckpointError} If it is missing or breaks a rule of its format.
+ * Opens a checkpoint to read single tensors, without building a model.
+ *
+ * @example
+ * ```ts
+ * import { openCheckpoint } from "@wgslm/wgslm";
+ *
+ * using checkpoint = await openCheckpoint("bench/demo");
+ * const [{ name, dtype, shape }] = checkpoint.tensors();
+ * const values = await checkpoint.read(name); // Float32Array, row by row
+ * console.log(name, dtype, shape, values.length);
+ * ```
+ * @param source a `.safetensors` file, a PyTorch checkpoint, the index of its shards, a folder that
+ *   holds one of these, or a repository on the Hugging Face hub: `hf:owner/name`.
+ * @param hub options of the download, for a repository.
+ * @throws {CheckpointError} If it is missing, damaged or in another format.
  */
 export async function openCheckpoint(source: string, hub?: HubOptions): Promise<Checkpoint> {
   return await openWeights((await locate(source, hub)).weights);
 }
 
 /**
- * Opens the file of the weights, or the index of their shards.
- * @throws {CheckpointError} when it breaks a rule of its format.
+ * Opens a weight file, or the index of its shards.
+ * @throws {CheckpointError} If it breaks a rule of its format.
  */
 export async function openWeights(path: string): Promise<Checkpoint> {
   using opened = new DisposableStack();
@@ -98,20 +122,20 @@ export async function openWeights(path: string): Promise<Checkpoint> {
   return new OpenCheckpoint(path, contents, opened.move());
 }
 
-/** A clone without Git LFS has a pointer, a few lines of text, in place of each large file. */
+/** Refuses Git LFS pointers: a clone without LFS has a few lines of text for each large file. */
 async function refusePointer(file: ByteSource): Promise<void> {
-  const sign = "version https://git-lfs.github.com/";
-  const head = new Uint8Array(Math.min(file.size, sign.length));
+  const signature = "version https://git-lfs.github.com/";
+  const head = new Uint8Array(Math.min(file.size, signature.length));
   await file.read(0, head);
-  if (new TextDecoder().decode(head) === sign) {
+  if (new TextDecoder().decode(head) === signature) {
     throw new CheckpointError(
-      `Cannot open "${file.name}": it is a pointer of Git LFS, and the file itself is elsewhere; ` +
-        "fetch it with git lfs pull",
+      `Cannot open "${file.name}": expected weights, got a Git LFS pointer; ` +
+        "fetch the file with git lfs pull",
     );
   }
 }
 
-/** What the reader of any format gives. */
+/** Result of a format's reader. */
 type Contents = SafetensorsHeader & Partial<Omit<TorchContents, keyof SafetensorsHeader>>;
 
 class OpenCheckpoint implements Checkpoint {

@@ -9,30 +9,31 @@ import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
 
 /** The files of a model on disk. */
 export interface ModelFiles {
-  /** The file of the weights, or the index of their shards. */
+  /** Path of the weight file, or of the index of its shards. */
   readonly weights: string;
-  /** The folder in which config.json and the tokenizer are looked for. */
+  /** Folder that is searched for config.json and the tokenizer. */
   readonly folder: string;
-  /** Which of several checkpoints was taken, in a sentence. */
+  /** A sentence that names the chosen checkpoint, if there were several. */
   readonly note?: string;
 }
 
-/** The checkpoint of a nanoGPT run, in its output folder. */
+/** Checkpoint in the output folder of a nanoGPT run. */
 const NANOGPT = "ckpt.pt";
 
-/** How the files that can be read end. */
+/** Extensions of supported weight files. */
 const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
 
-/** The repository that a source names, where it names one. */
+/** The repository of a source `hf:owner/name`; undefined for a path. */
 export function repositoryOf(source: string): string | undefined {
   return source.startsWith("hf:") ? source.slice(3) : undefined;
 }
 
 /**
- * Finds the files that a source names: `hf:owner/name`, a folder in Hugging Face layout, a
- * `.safetensors` file, the index of its shards, or a PyTorch checkpoint. A repository on the hub is
- * downloaded, unless the cache has it.
- * @param beforeWeights may refuse a repository by its small files, before its weights are fetched.
+ * Finds the files of a source: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors`
+ * file, the index of its shards, or a PyTorch checkpoint. A repository is downloaded unless it is
+ * in the cache.
+ * @param beforeWeights called with the folder of the small files before the weights are downloaded;
+ *   throws to refuse the repository.
  * @throws {CheckpointError} If there is no such file, or its format is not supported.
  */
 export async function locate(
@@ -60,12 +61,12 @@ export async function locate(
   }
   if (path.endsWith(".gguf")) return fail("this version does not read GGUF");
   if (!ENDINGS.test(path)) {
-    return fail("expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)");
+    return fail("expected a folder, a .safetensors file or a PyTorch checkpoint (.pt)");
   }
   return { weights: path, folder: folderOf(path) };
 }
 
-/** The weights in a folder: in Hugging Face layout, or a nanoGPT run's. */
+/** The weights in a folder in Hugging Face layout, or of a nanoGPT run. */
 async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
   for (const name of [...WEIGHTS, NANOGPT]) {
     const weights = beside(folder, name);
@@ -73,13 +74,15 @@ async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
   }
 }
 
-/** The newest checkpoint of a run of transformers' Trainer: `checkpoint-N` with the highest N. */
+/** The newest checkpoint of transformers' Trainer: `checkpoint-N` with the highest N. */
 async function newestCheckpoint(folder: string): Promise<ModelFiles | undefined> {
   const numbers = (await listFolder(folder))
     .flatMap((name) => /^checkpoint-(\d{1,15})$/.exec(name)?.[1] ?? [])
     .sort((a, b) => Number(b) - Number(a));
   for (const number of numbers) {
     const found = await weightsIn(beside(folder, `checkpoint-${number}`));
-    if (found) return { ...found, note: `"${folder}" is a trainer's output: took ${found.folder}` };
+    if (found) {
+      return { ...found, note: `"${folder}" is a trainer's output: opened ${found.folder}` };
+    }
   }
 }

@@ -1,8 +1,15 @@
 /**
- * The safetensors format, read lazily: https://huggingface.co/docs/safetensors.
+ * Reader of the safetensors format (https://huggingface.co/docs/safetensors). It reads the header;
+ * tensors are read on demand.
  *
- * Eight bytes of header length, a JSON header, then the tensors' bytes without holes. Every rule of
- * the format is enforced before a byte is allocated on a number from the file.
+ *     byte 0         8                       8 + n                              end of the file
+ *          ┌─────────┬───────────────────────┬──────────────┬──────────────┬───┐
+ *          │ n (u64) │ JSON header (n bytes) │ tensor "a"   │ tensor "b"   │ … │
+ *          └─────────┴───────────────────────┴──────────────┴──────────────┴───┘
+ *     {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "b": …, "__metadata__": …}
+ *
+ * data_offsets count from byte 8 + n; the tensors have no gaps. Every rule of the format is checked
+ * before a number from the file decides the size of an allocation.
  *
  * @module
  */
@@ -12,13 +19,10 @@ import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
 import type { ByteSource } from "../host/mod.ts";
 
-/** A dtype of the format: bytes of an element, and how stored elements become F32. */
+/** A dtype of the format: bytes of an element, and the conversion to F32. */
 type StoredDtype = Pick<Format, "bytes" | "decode">;
 
-/**
- * Every dtype of the format. Weights may be kept in those that have a record; the
- * others are widened to F32.
- */
+/** Every dtype of the format. Weights can stay in F32, F16 or BF16; other dtypes become F32. */
 export const STORED: Readonly<Record<string, StoredDtype>> = {
   F64: numbers(Float64Array),
   F32,
@@ -37,7 +41,7 @@ export const STORED: Readonly<Record<string, StoredDtype>> = {
   F8_E5M2: bytes(e5m2),
 };
 
-/** Elements of one byte, by the value of each of the 256. */
+/** One-byte elements, decoded by a table of 256 values. */
 function bytes(valueOf: (byte: number) => number): StoredDtype {
   const values = Float32Array.from({ length: 256 }, (_, byte) => valueOf(byte));
   return {
@@ -49,8 +53,8 @@ function bytes(valueOf: (byte: number) => number): StoredDtype {
 }
 
 /**
- * s eeee mmm, bias 7: (−1)ˢ · 2ᵉ⁻⁷ · (1 + m/8), subnormal at e = 0. No infinity; NaN where all of
- * e and m are set (float8_e4m3fn of PyTorch; Micikevicius et al. 2022, arXiv:2209.05433).
+ * s eeee mmm, bias 7: (−1)ˢ · 2ᵉ⁻⁷ · (1 + m/8), subnormal if e = 0. There is no infinity; NaN has
+ * all bits of e and m set (PyTorch's float8_e4m3fn; Micikevicius et al. 2022, arXiv:2209.05433).
  */
 function e4m3(byte: number): number {
   const [sign, e, m] = [byte & 0x80 ? -1 : 1, byte >> 3 & 15, byte & 7];
@@ -58,7 +62,7 @@ function e4m3(byte: number): number {
   return sign * (e === 0 ? m / 8 * 2 ** -6 : (1 + m / 8) * 2 ** (e - 7));
 }
 
-/** s eeeee mm: the upper byte of an F16. */
+/** s eeeee mm, bias 15: the upper byte of an F16. */
 function e5m2(byte: number): number {
   return new Float16Array(Uint16Array.of(byte << 8).buffer)[0];
 }
@@ -68,7 +72,7 @@ interface ArrayType<A> {
   new (buffer: ArrayBufferLike, byteOffset: number, count: number): A;
 }
 
-/** Elements that a typed array reads as numbers. */
+/** Elements that a typed array converts to numbers. */
 function numbers(Elements: ArrayType<ArrayLike<number>>): StoredDtype {
   return {
     bytes: Elements.BYTES_PER_ELEMENT,
@@ -78,7 +82,7 @@ function numbers(Elements: ArrayType<ArrayLike<number>>): StoredDtype {
   };
 }
 
-/** 64-bit integers, rounded to F32 by way of F64. */
+/** 64-bit integers, rounded to F64 and then to F32. */
 function integers64(Elements: ArrayType<BigInt64Array | BigUint64Array>): StoredDtype {
   return {
     bytes: Elements.BYTES_PER_ELEMENT,
@@ -89,32 +93,31 @@ function integers64(Elements: ArrayType<BigInt64Array | BigUint64Array>): Stored
   };
 }
 
-/** The format's own bound. */
+/** Longest header that the format allows. */
 const MAX_HEADER_BYTES = 100_000_000;
 
-/** Where a tensor lies. */
+/** A tensor's place in a file. */
 export interface StoredTensor {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** Where its bytes lie, row after row, little-endian. */
+  /** Holds its bytes row by row, little-endian. */
   readonly source: ByteSource;
   /** First byte in the source. */
   readonly offset: number;
   readonly byteLength: number;
 }
 
-/** What a header says. */
+/** A checked header. */
 export interface SafetensorsHeader {
-  /** In the order of their bytes. */
+  /** By name, in the order of their bytes. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
 /**
  * Reads and checks a header.
- * @throws {CheckpointError} when the file breaks a rule of the format; names the
- * tensor and what was expected.
+ * @throws {CheckpointError} If the file breaks a rule of the format; names the tensor and the rule.
  */
 export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
   const fail = (expected: string): never => {
@@ -124,9 +127,9 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   const head = new Uint8Array(8);
   await source.read(0, head);
   const headerBytes = new DataView(head.buffer).getBigUint64(0, true);
-  const room = Math.min(source.size - 8, MAX_HEADER_BYTES);
-  if (headerBytes > BigInt(room)) {
-    fail(`a header of at most ${room} bytes, got a length of ${headerBytes} at byte 0`);
+  const maxBytes = Math.min(source.size - 8, MAX_HEADER_BYTES);
+  if (headerBytes > BigInt(maxBytes)) {
+    fail(`a header of at most ${maxBytes} bytes, got a length of ${headerBytes} at byte 0`);
   }
   const text = new Uint8Array(Number(headerBytes));
   await source.read(8, text);
@@ -144,8 +147,8 @@ function parseHeader(bytes: Uint8Array, fail: (expected: string) => never) {
     fail(`a header of JSON at byte 8, got ${messageOf(error)}`);
   }
   if (!isRecord(value) || bytes[0] !== 0x7b) return fail("a header that is a JSON object");
-  const twice = duplicateKey(text);
-  if (twice !== undefined) fail(`every key of the header once, got ${JSON.stringify(twice)} twice`);
+  const key = duplicateKey(text);
+  if (key !== undefined) fail(`every key of the header once, got ${JSON.stringify(key)} twice`);
   return value;
 }
 
@@ -158,7 +161,7 @@ function checkHeader(
   const tensors: StoredTensor[] = [];
   const metadata: Record<string, string> = {};
   for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__" && entry === null) continue; // as the format's own reader does
+    if (name === "__metadata__" && entry === null) continue; // Hugging Face's reader accepts null
     if (!isRecord(entry)) return fail(`an object for ${JSON.stringify(name)}`);
     if (name === "__metadata__") {
       for (const [key, value] of Object.entries(entry)) {
@@ -175,14 +178,14 @@ function checkHeader(
     if (t.offset !== end) {
       fail(
         `tensor "${t.name}" to begin where the one before it ends, at byte ${end}, got ${t.offset} ${
-          t.offset < end ? "(they overlap)" : "(a hole)"
+          t.offset < end ? "(they overlap)" : "(a gap)"
         }`,
       );
     }
     end += t.byteLength;
   }
   if (end !== source.size) {
-    fail(`tensors up to the last of ${source.size} bytes, got tensors up to ${end}`);
+    fail(`tensors up to byte ${source.size}, the end of the file, got tensors up to ${end}`);
   }
   return { tensors: new Map(tensors.map((t) => [t.name, t])), metadata };
 }
@@ -209,8 +212,7 @@ function checkEntry(
   if (begin > end || end > dataBytes) {
     fail(`${of} within the file's ${dataBytes} bytes of data, got [${begin}, ${end}]`);
   }
-  // Past the file's size the product need not be exact, so that it cannot
-  // overflow into a right answer.
+  // The product is a float: a huge shape loses precision, but cannot wrap around to the right size.
   let byteLength = STORED[dtype].bytes;
   for (const extent of shape) byteLength *= extent;
   if (byteLength !== end - begin) {
@@ -220,9 +222,9 @@ function checkEntry(
 }
 
 /**
- * The first key that some object of a valid JSON text has twice; `JSON.parse` would keep the
- * last in silence. By hand: a regular expression gives up on strings of some megabytes,
- * which metadata may hold.
+ * The first key that an object of a valid JSON text has twice; `JSON.parse` silently keeps the
+ * last. Not a regular expression: V8's give up on strings of some megabytes, which metadata may
+ * hold.
  */
 function duplicateKey(text: string): string | undefined {
   const open: (Set<string> | null)[] = []; // a set for an object, null for an array
@@ -244,7 +246,7 @@ function duplicateKey(text: string): string | undefined {
   return undefined;
 }
 
-/** Where the string ends that begins at `begin`. */
+/** Index of the quote that closes the string at `begin`. */
 function closingQuote(text: string, begin: number): number {
   for (let at = begin;;) {
     at = text.indexOf('"', at + 1);
@@ -254,13 +256,13 @@ function closingQuote(text: string, begin: number): number {
   }
 }
 
-/** Whether a string was a key: the next character that is no blank is a colon. */
+/** Whether the next non-blank character is a colon: the string before it was a key. */
 function isColonNext(text: string, at: number): boolean {
   while (" \t\n\r".includes(text[at])) at++;
   return text[at] === ":";
 }
 
-/** Widens stored bytes of any dtype of the table to F32. */
+/** Converts stored bytes of any dtype to F32. */
 export function decode(bytes: Uint8Array, dtype: string): Float32Array {
   const stored = STORED[dtype];
   const out = new Float32Array(bytes.length / stored.bytes);

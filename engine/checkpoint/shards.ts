@@ -1,6 +1,11 @@
 /**
  * Sharded checkpoints: Hugging Face's `*.index.json`, which maps each tensor to its file.
  *
+ *     model.safetensors.index.json   { "weight_map": { "a.weight": "model-1.safetensors",
+ *                                                      "b.weight": "model-2.safetensors" } }
+ *     model-1.safetensors            a.weight
+ *     model-2.safetensors            b.weight
+ *
  * @module
  */
 import { CheckpointError } from "../errors.ts";
@@ -13,24 +18,24 @@ import type { StoredTensor } from "./safetensors.ts";
 export interface ShardIndex {
   /** Path of the index. */
   readonly path: string;
-  /** Name of the file that holds a tensor. */
+  /** File name by tensor name. */
   readonly fileOf: ReadonlyMap<string, string>;
-  /** Every file once, in order of name. */
+  /** File names without repetition, sorted. */
   readonly files: readonly string[];
 }
 
 /**
- * Reads an index, whose files must be in the same folder.
- * @throws {CheckpointError} If it is damaged, or names a file elsewhere.
+ * Reads an index. Its files must be in its own folder.
+ * @throws {CheckpointError} If it is damaged, or names a file in another folder.
  */
 export async function readShardIndex(source: ByteSource): Promise<ShardIndex> {
   const path = source.name;
   const { weight_map: map } = await jsonObjectOf(source);
   const entries = isRecord(map) ? Object.entries(map) : [];
   if (!entries.length) {
-    throw new CheckpointError(`Cannot read "${path}": expected a weight_map with a file a tensor`);
+    throw new CheckpointError(`Cannot read "${path}": expected a weight_map from tensors to files`);
   }
-  // An index of the safe format leads to no pickle.
+  // An index of safetensors must not lead to a pickle.
   const ending = path.endsWith(".safetensors.index.json") ? ".safetensors" : "";
   const fileOf = new Map<string, string>();
   for (const [tensor, file] of entries) {
@@ -46,15 +51,15 @@ export async function readShardIndex(source: ByteSource): Promise<ShardIndex> {
   return { path, fileOf, files: [...new Set(fileOf.values())].sort() };
 }
 
-/** Whether a name can be that of a file in the same folder, and no way out of it. */
+/** Whether a name is a file name without a folder. */
 function isPlainName(name: string): boolean {
-  // deno-lint-ignore no-control-regex -- no file that is meant has a control character in its name
+  // deno-lint-ignore no-control-regex -- control characters are refused
   return name !== "" && !/^\.\.?$|[/\\\u0000-\u001f]/.test(name);
 }
 
 /**
  * The paths of the shards.
- * @throws {CheckpointError} naming the ones that are not there.
+ * @throws {CheckpointError} If shards are missing; names them.
  */
 export async function shardPaths({ path, files }: ShardIndex): Promise<string[]> {
   const folder = folderOf(path);
@@ -71,10 +76,10 @@ export async function shardPaths({ path, files }: ShardIndex): Promise<string[]>
 }
 
 /**
- * The tensors of all shards as one, held against the index.
+ * Merges the tensors of all shards and checks them against the index.
  * @param shards the tensors of each file, in the order of `index.files`.
- * @throws {CheckpointError} If a tensor is in two shards, in another than the index says, or in
- *   none.
+ * @throws {CheckpointError} If a tensor is in two shards, in no shard, or in another shard than the
+ *   index names.
  */
 export function joinShards(
   { path, fileOf, files }: ShardIndex,

@@ -115,7 +115,7 @@ Deno.test({
   },
 });
 
-Deno.test("loadModel() takes the number of heads that a state dict lacks from its options", async () => {
+Deno.test("loadModel() takes the number of heads from its options", async () => {
   const path = fixture("people/nanogpt/state-dict-toml/weights.pt");
   const refusal = { name: "CheckpointError", message: /expected the number of heads, .* n_head/ };
   await assert.rejects(loadModel(path, { device: "js" }), refusal);
@@ -123,14 +123,14 @@ Deno.test("loadModel() takes the number of heads that a state dict lacks from it
   await expectLogits(model, "people/goldens/state-dict");
 });
 
-Deno.test("loadModel() says which of a trainer's checkpoints it took, and what it left out", async () => {
+Deno.test("loadModel() reports the checkpoint it chose and the tensors it left out", async () => {
   await using run = await loadModel(fixture("people/trainer/run"), { device: "js" });
-  assert.match(run.notes.join(), /is a trainer's output: took .*checkpoint-500$/);
+  assert.match(run.notes.join(), /is a trainer's output: opened .*checkpoint-500$/);
   await using best = await loadModel(fixture("people/trainer/run-best"), { device: "js" });
   assert.deepEqual(best.notes, []);
   await using module = await loadModel(fixture("people/lightning/last.ckpt"), { device: "js" });
   assert.match(
     module.notes.join(),
-    /^left out, for they are not of "model", the model: "train_loss/,
+    /^left out tensors that are not part of the model, "model": "train_loss/,
   );
 });

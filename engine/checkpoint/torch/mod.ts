@@ -1,10 +1,16 @@
 /**
- * PyTorch's checkpoints (`.pt`, `.pth`, `.ckpt`, `pytorch_model.bin`), read lazily: what
- * `torch.save` writes from version 1.6 on.
+ * Reader of PyTorch checkpoints (`.pt`, `.pth`, `.ckpt`, `pytorch_model.bin`): the zip archives
+ * that `torch.save` writes since version 1.6.
  *
- * A zip archive: `data.pkl` tells of the tensors, `data/0`, `data/1` … hold their bytes. The pickle
- * is read as data and nothing of it is run; tensors that are not of the model, as an optimizer's,
- * cost no more than their lines in it.
+ *     model.pt (zip)
+ *     ├─ archive/data.pkl    pickle: {"model": {"wte.weight": tensor(storage "0", [V, C]), …}, …}
+ *     ├─ archive/data/0      bytes of storage "0", shared by all tensors that view it
+ *     ├─ archive/data/1      …
+ *     ├─ archive/byteorder   "little" or "big"; absent in older files
+ *     └─ archive/version     "3"
+ *
+ * The pickle is parsed, never executed. Tensors that are not the model's, such as an optimizer's,
+ * cost only their lines in the pickle: their bytes are not read.
  *
  * @module
  */
@@ -26,39 +32,33 @@ import { STORED, type StoredTensor } from "../safetensors.ts";
 import { isContiguous, spanOf, type ViewCache, ViewSource } from "./strided.ts";
 import { isZip, locateMember, readMember, readZip, type ZipMember } from "./zip.ts";
 
-/** What a checkpoint holds. */
+/** Contents of a checkpoint. */
 export interface TorchContents {
-  /** In the order of the state dict; names without the prefixes of wrappers. */
+  /** By name without the prefixes of wrappers, in the order of the state dict. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** Numbers and short texts beside the tensors, as text: the step, the losses. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** The model's configuration, where its trainer left it, and whose trainer that is. */
+  /** The model's configuration, if its trainer stored one. */
   readonly config?: TorchConfig;
-  /** LabCore's record of the tokenizer, where there is one. */
+  /** LabCore's tokenizer, if the file has one. */
   readonly tokenizer?: Record<string, unknown>;
-  /**
-   * The name of the data set in nanoGPT's training configuration, under
-   * which its vocabulary is kept.
-   */
+  /** Data set of nanoGPT's training configuration: the folder of its vocabulary. */
   readonly dataset?: string;
-  /** What was left out, a sentence each. */
+  /** One sentence for each kind of tensor that is ignored. */
   readonly notes: readonly string[];
 }
 
 /** A trainer's configuration of the model. */
 export interface TorchConfig {
-  /** Whose keys they are. */
+  /** The trainer whose keys it has. */
   readonly kind: "labcore" | "nanogpt";
-  /** Plain values alone. */
+  /** Plain values only. */
   readonly record: Record<string, unknown>;
-  /**
-   * Found by its keys in an object that a trainer named freely: a config.json
-   * beside the file knows better.
-   */
+  /** Recognized only by its keys; a config.json next to the file overrides it. */
   readonly guessed?: true;
 }
 
-/** Where trainers keep the state dict, in the order in which they are tried. */
+/** Keys of the state dict by trainer, in the order of search. */
 const STATES = [
   "model_state_dict", // LabCore
   "model", // nanoGPT
@@ -66,16 +66,13 @@ const STATES = [
   "module", // DeepSpeed
 ] as const;
 
-/** Where trainers keep the configuration of the model. */
+/** Keys of the model's configuration by trainer. */
 const CONFIGS = [
   { key: "model_config", kind: "labcore" },
   { key: "model_args", kind: "nanogpt" },
 ] as const;
 
-/**
- * Components that wrappers of modules put into a tensor's name: torch.compile,
- * FSDP, activation checkpoints.
- */
+/** Name components added by module wrappers: torch.compile, FSDP, activation checkpointing. */
 const WRAPPERS = new Set([
   "_orig_mod",
   "_fsdp_wrapped_module",
@@ -83,34 +80,29 @@ const WRAPPERS = new Set([
   "_checkpoint_wrapped_module",
 ]);
 
-/**
- * Largest data.pkl that is read, in bytes. It has no tensors' bytes in it: some 100 bytes a tensor.
- */
+/** Largest data.pkl that is read, in bytes; a tensor takes about 100. */
 const MAX_PICKLE_BYTES = 2 ** 28;
 
-/** The newest version of the archive that PyTorch knows. */
+/** Newest archive version that PyTorch reads. */
 const MAX_VERSION = 10;
 
-/**
- * Bounds of a record of plain data: how deep, and how many values and characters, counted as
- * often as they are named.
- */
+/** Limits of a record of plain data: depth; values plus characters, with repetitions. */
 const MAX_DEPTH = 8;
 const MAX_RECORD = 2 ** 21;
 
-/** Bounds of the metadata: entries, and characters of one. */
+/** Limits of the metadata: number of entries, characters per entry. */
 const MAX_METADATA = 64;
 const MAX_METADATA_TEXT = 200;
 
-/** Most extents of a tensor, as in PyTorch. */
+/** PyTorch's limit of a tensor's extents. */
 const MAX_EXTENTS = 64;
 
 type Fail = (expected: string) => never;
 
 /**
  * Reads a checkpoint's directory and pickle.
- * @throws {CheckpointError} when it is torn, of another form, holds something else than data,
- * or has no tensors by name.
+ * @throws {CheckpointError} If it is damaged, in another format, refers to code, or has no named
+ *   tensors.
  */
 export async function readTorch(source: ByteSource): Promise<TorchContents> {
   const fail: Fail = (expected) => {
@@ -130,9 +122,9 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
   const isLightning = root instanceof Map && root.has("pytorch-lightning_version");
   const model = key === "state_dict" ? withoutAttribute(named, isLightning, notes) : named;
   const tensors = new Map<string, StoredTensor>();
-  const place = new Placing(source, archive, fail);
+  const locator = new TensorLocator(source, archive, fail);
   for (const [name, value] of withoutAverage(byName(model, fail), notes)) {
-    tensors.set(name, await place.tensor(name, value));
+    tensors.set(name, await locator.locate(name, value));
   }
   if (!(root instanceof Map) || root === state) return { tensors, metadata: {}, notes };
 
@@ -149,18 +141,17 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
   };
 }
 
-/**
- * The configuration under a trainer's key for it, or an object anywhere at the root
- * that has GPTConfig's keys.
- */
+/** The configuration under a trainer's key, or any object near the root with GPTConfig's keys. */
 function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfig | undefined {
   for (const { key, kind } of CONFIGS) {
     const dict = plainDict(root.get(key));
     if (dict) return { kind, record: toRecord(dict, fail) };
   }
-  const near = [...root.values()].flatMap((value) => plainDict(value) ?? []);
-  const far = near.flatMap((dict) => [...dict.values()].flatMap((value) => plainDict(value) ?? []));
-  const dict = [...near, ...far].find((dict) => isGptConfig((key) => dict.has(key)));
+  const direct = [...root.values()].flatMap((value) => plainDict(value) ?? []);
+  const nested = direct.flatMap((dict) =>
+    [...dict.values()].flatMap((value) => plainDict(value) ?? [])
+  );
+  const dict = [...direct, ...nested].find((dict) => isGptConfig((key) => dict.has(key)));
   return dict && { kind: "nanogpt", record: toRecord(dict, fail), guessed: true };
 }
 
@@ -170,10 +161,10 @@ function plainDict(value: unknown): ReadonlyMap<unknown, unknown> | undefined {
   return value instanceof Map ? value : undefined;
 }
 
-/** The members that matter. */
+/** An open archive. */
 interface Archive {
   readonly members: ReadonlyMap<string, ZipMember>;
-  /** The name of every member begins so. */
+  /** Prefix of every member's name, such as "archive/". */
   readonly root: string;
   readonly pickle: ZipMember;
   readonly bigEndian: boolean;
@@ -191,15 +182,15 @@ async function openArchive(source: ByteSource, fail: Fail): Promise<Archive> {
   const root = pickles[0].slice(0, -"data.pkl".length);
   if ([...members.keys()].some((name) => /^[^/]+\/(constants\.pkl$|code\/)/.test(name))) {
     throw new CheckpointError(
-      `Cannot open "${source.name}": it is a TorchScript archive, which holds a program; ` +
-        "save the state dict: torch.save(model.state_dict(), path)",
+      `Cannot open "${source.name}": expected tensors, got a TorchScript archive, ` +
+        "which holds a program; save the state dict: torch.save(model.state_dict(), path)",
     );
   }
   const pickle = members.get(pickles[0])!;
   if (pickle.size > MAX_PICKLE_BYTES) {
     fail(`a data.pkl of at most ${MAX_PICKLE_BYTES} bytes, got ${pickle.size}`);
   }
-  /** A member that holds a word. */
+  /** The text of a member that holds one word. */
   const word = async (name: string): Promise<string | undefined> => {
     const member = members.get(root + name);
     if (!member) return undefined;
@@ -215,21 +206,21 @@ async function openArchive(source: ByteSource, fail: Fail): Promise<Archive> {
   return { members, root, pickle, bigEndian: order === "big" };
 }
 
-/** Tells what a file is that is no archive, where that is known. */
+/** Refuses a file that is no zip archive, and names its format if it is known. */
 function refuseOther(name: string, head: Uint8Array, fail: Fail): never {
   const text = Array.from(head, (byte) => String.fromCharCode(byte)).join("");
-  // PyTorch's magic number, which a file of the old form begins with, as pickle writes it.
+  // PyTorch's magic number as a pickled integer: the start of a file in the old format.
   const old = text.slice(0, 32).includes("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19");
   if (old || text.slice(257, 262) === "ustar") {
     throw new CheckpointError(
-      `Cannot open "${name}": it has the form that PyTorch wrote before version 1.6; ` +
+      `Cannot open "${name}": expected a zip archive, got the format of PyTorch before 1.6; ` +
         "save it again with a newer one: torch.save(torch.load(path), path)",
     );
   }
   return fail("a checkpoint that torch.save wrote (a zip archive), got another kind of file");
 }
 
-/** Finds the dict of tensors, and under which key of the root it is. */
+/** The dict of tensors, and its key in the root; no key if it is the root itself. */
 function findState(
   root: unknown,
   name: string,
@@ -248,7 +239,7 @@ function findState(
   const key = STATES.find((key) => hasTensors(root.get(key)));
   if (key !== undefined) return { key, state: root.get(key) as ReadonlyMap<unknown, unknown> };
   if (hasTensors(root)) return { state: root };
-  // A trainer's own name for it, if no other dict at the root has tensors.
+  // Any other key, if only one dict of the root has tensors.
   const states = [...root].filter(([, value]) => hasTensors(value));
   if (states.length === 1) {
     const [[key, state]] = states;
@@ -262,7 +253,7 @@ function hasTensors(value: unknown): boolean {
   return value instanceof Map && value.values().some(isTensor);
 }
 
-/** A tensor, or one of a kind that is not read. */
+/** Whether a value is a tensor, even of an unsupported kind. */
 function isTensor(value: unknown): value is TorchTensor | Opaque {
   return value instanceof TorchTensor ||
     (value instanceof Opaque && value.name.startsWith("torch._utils."));
@@ -270,10 +261,7 @@ function isTensor(value: unknown): value is TorchTensor | Opaque {
 
 type Named = readonly [name: string, tensor: TorchTensor];
 
-/**
- * The tensors of a state dict by their plain names. Other values, such as the extra state of
- * modules, are passed over.
- */
+/** The tensors of a state dict, without wrappers in their names. Other values are skipped. */
 function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[] {
   const named: Named[] = [];
   for (const [name, value] of state) {
@@ -288,10 +276,9 @@ function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[]
 }
 
 /**
- * The tensors of the model that a LightningModule holds as an attribute, `model` as a rule: those
- * under the attribute with the most tensors. Others, such as the state of metrics, are no part of
- * the model and are left out, if Lightning's mark or the names of a GPT say that the attribute is
- * the model.
+ * The tensors of the model inside a LightningModule. The model is the attribute with the most
+ * tensors, usually `model`. Tensors of other attributes, such as metrics, are left out, but only if
+ * the file is from Lightning or the names inside the attribute are a GPT's.
  */
 function withoutAttribute(named: readonly Named[], isLightning: boolean, notes: string[]): Named[] {
   if (isModel(named)) return [...named];
@@ -308,21 +295,18 @@ function withoutAttribute(named: readonly Named[], isLightning: boolean, notes: 
   const isWhole = inside.length === named.length && attribute === "model";
   if (!isWhole && !isLightning && !isModel(inside)) return [...named];
   const others = named.filter((tensor) => !isInside(tensor)).map(([name]) => name);
-  if (others.length) notes.push(leftOut(others, `are not of "${attribute}", the model`));
+  if (others.length) notes.push(leftOut(others, `are not part of the model, "${attribute}"`));
   return inside;
 }
 
-/** Whether tensors have a GPT's names: its embedding or its layers are not behind an attribute. */
+/** Whether the names are a GPT's, without an attribute in front of embedding and layers. */
 function isModel(named: readonly Named[]): boolean {
   const gpt2 = /^(transformer\.)?(wte|h\.\d+)\./;
   const llama = /^(model\.|model\.decoder\.|gpt_neox\.)?(embed_tokens|embed_in|layers\.\d+)\./;
   return named.some(([name]) => gpt2.test(name) || llama.test(name));
 }
 
-/**
- * Without the count of averaged models that torch.optim.swa_utils.AveragedModel
- * keeps beside the average.
- */
+/** Drops `n_averaged`, the counter of torch.optim.swa_utils.AveragedModel. */
 function withoutAverage(
   tensors: ReadonlyMap<string, TorchTensor>,
   notes: string[],
@@ -334,7 +318,7 @@ function withoutAverage(
 
 function leftOut(names: readonly string[], why: string): string {
   const more = names.length > 3 ? ` and ${names.length - 3} more` : "";
-  return `left out, for they ${why}: ${names.slice(0, 3).map(describe).join(", ")}${more}`;
+  return `left out tensors that ${why}: ${names.slice(0, 3).map(describe).join(", ")}${more}`;
 }
 
 function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
@@ -350,10 +334,7 @@ function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
   return tensors;
 }
 
-/**
- * A name as the model itself has it: without the components that wrappers add, and without
- * DataParallel's in front.
- */
+/** A tensor's name in the model: without wrappers, and without DataParallel's leading "module". */
 function withoutWrappers(name: string): string {
   const parts = name.split(".").filter((part) => !WRAPPERS.has(part));
   let first = 0;
@@ -361,15 +342,15 @@ function withoutWrappers(name: string): string {
   return parts.slice(first).join(".");
 }
 
-/** Finds where the bytes of tensors lie. */
-class Placing {
+/** Locates the bytes of tensors in the archive. */
+class TensorLocator {
   readonly #starts = new Map<string, number>();
   readonly #views = new Map<string, ViewSource>();
   readonly #cache: ViewCache = new Map();
 
   constructor(readonly file: ByteSource, readonly archive: Archive, readonly fail: Fail) {}
 
-  async tensor(name: string, tensor: TorchTensor): Promise<StoredTensor> {
+  async locate(name: string, tensor: TorchTensor): Promise<StoredTensor> {
     const fail: Fail = (expected) => this.fail(`tensor ${describe(name)} ${expected}`);
     const { storage, offset, shape, stride } = tensor;
     if (!(storage instanceof TorchStorage)) return fail("to have a storage");
@@ -387,14 +368,14 @@ class Placing {
         `to have a dtype of ${Object.keys(STORED).join(" ")}, got ${describe(type)}`,
       );
     }
-    if (tensor.marks instanceof Map && [...tensor.marks.values()].includes(true)) {
-      return fail("to be as it is stored, got one to be negated or conjugated");
+    if (tensor.flags instanceof Map && [...tensor.flags.values()].includes(true)) {
+      return fail("to be stored plainly, got one to be negated or conjugated");
     }
 
     const elementBytes = STORED[dtype].bytes;
     const member = this.archive.members.get(`${this.archive.root}data/${storage.key}`);
-    if (!member) return fail(`to have its bytes in data/${storage.key}, which is not there`);
-    // A storage with no dtype of its own counts bytes.
+    if (!member) return fail(`to have its bytes in data/${storage.key}, which is missing`);
+    // An untyped storage counts bytes.
     const unit = STORED[spellingOf(storage.type) ?? "U8"].bytes;
     if (storage.count * unit !== member.size) {
       return fail(
@@ -403,7 +384,7 @@ class Placing {
       );
     }
     const start = await this.#start(member);
-    // Past the file's size the product need not be exact.
+    // A float: inexact for huge shapes, which are refused below.
     const byteLength = shape.reduce((product, extent) => product * extent, elementBytes);
     if (byteLength === 0) {
       return { name, dtype, shape, source: this.file, offset: start, byteLength };
@@ -420,7 +401,7 @@ class Placing {
     if (!bigEndian && isContiguous(shape, stride)) {
       return { name, dtype, shape, source: this.file, offset: begin, byteLength };
     }
-    // The same view of the same bytes is one source, so that tied tensors are seen to be tied.
+    // Equal views share one source, so that `sharesBytes` recognizes tied tensors.
     const view = `${begin} ${elementBytes} ${shape} ${stride}`;
     let source = this.#views.get(view);
     if (!source) {
@@ -434,7 +415,7 @@ class Placing {
     return { name, dtype, shape, source, offset: 0, byteLength };
   }
 
-  /** Where a storage begins in the file; it may be that of many tensors. */
+  /** Byte offset of a storage in the file, cached: many tensors may share it. */
   async #start(member: ZipMember): Promise<number> {
     let start = this.#starts.get(member.name);
     if (start === undefined) {
@@ -445,7 +426,7 @@ class Placing {
   }
 }
 
-/** A dict of plain data as a record; what is not plain, such as a tensor, is left out. */
+/** Converts a dict to a record of plain data; other values, such as tensors, are left out. */
 function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<string, unknown> {
   let left = MAX_RECORD;
   const plain = (value: unknown, depth: number): unknown => {
@@ -463,7 +444,7 @@ function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<strin
       const { attributes, items, args } = value;
       if (attributes.size) return record(attributes, depth + 1);
       if (items.length) return plain(items, depth);
-      // A member of an Enum is made by its value.
+      // An Enum member is constructed from its value.
       return args.length === 1 ? plain(args[0], depth + 1) : undefined;
     }
     return value instanceof Map ? record(value, depth + 1) : undefined;
@@ -480,7 +461,7 @@ function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<strin
   return record(dict, 0);
 }
 
-/** The numbers and short texts of the root, and of its losses. */
+/** Numbers and short texts of the root and of its `losses`. */
 function readMetadata(root: ReadonlyMap<unknown, unknown>): Record<string, string> {
   const metadata = {};
   let left = MAX_METADATA;

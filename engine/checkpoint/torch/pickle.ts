@@ -1,14 +1,14 @@
 /**
- * Python's pickle, read as data: the machine of
- * https://docs.python.org/3/library/pickletools.html without the powers.
+ * Safe parser of Python pickles (https://docs.python.org/3/library/pickletools.html).
  *
- * A pickle is a program for a small stack machine, which may name any function of Python and call
- * it. Here a name is looked up in a table of constructors that make plain values, and nowhere else.
- * An object of a class that a trainer wrote is kept as its attributes; any other name is refused.
+ * A pickle is a program for a stack machine that can name and call any Python function. Here only
+ * an allow-list of names is accepted, and each makes a plain value. An object of a trainer's class
+ * becomes its attributes; any other name is refused. No code of the file runs.
  *
- * dict → Map, list → array, tuple → frozen array, set → Set, int → number (bigint past 2^53), bytes
- * → Uint8Array, None → null. Time and memory grow with the pickle's length and no faster: values
- * that are named twice are shared.
+ *     dict → Map     tuple → frozen array     int → number, bigint above 2^53     None → null
+ *     list → array   set → Set                bytes → Uint8Array
+ *
+ * Time and memory are linear in the pickle's length: values that are referenced twice are shared.
  *
  * @module
  */
@@ -23,34 +23,33 @@ import {
   shorten,
 } from "./pickle_values.ts";
 
-/** How a pickle is to be read. */
+/** Input and allow-list of a parser. */
 export interface PickleOptions {
-  /** Names the file in messages. */
+  /** File name, for messages. */
   readonly file: string;
-  /** The file's member that is the pickle, for messages; left out where the file is one itself. */
+  /** Archive member that holds the pickle, for messages; absent if the file is a pickle. */
   readonly member?: string;
-  /** Finds a name of Python, as "module.name". */
+  /** The allowed name "module.name"; undefined to refuse it. */
   find(name: string): PickleGlobal | undefined;
-  /** Makes the value of a persistent id, by which a pickle points outside of itself. */
+  /** The value of a persistent id, which refers to data outside the pickle. */
   persistent(id: unknown, machine: Machine): unknown;
 }
 
 /**
- * Most instructions that are followed. A tensor takes about 30, and the largest value of one
- * takes some 200 bytes here.
+ * Limit of instructions. A tensor takes about 30; one instruction needs at most ~200 bytes here.
  */
 const MAX_INSTRUCTIONS = 2 ** 22;
 
-/** Longest integer, in bytes: what a checkpoint has are seeds and states of 128 bits. */
+/** Longest integer in bytes. Checkpoints have seeds and generator states of 128 bits. */
 const MAX_INTEGER_BYTES = 1024;
 
-/** The highest protocol there is. */
+/** Newest pickle protocol. */
 const MAX_PROTOCOL = 5;
 
 /**
- * Reads a pickle.
- * @throws {CheckpointError} when it is damaged, or asks for what is not data; names the file
- * and the byte of the pickle.
+ * Parses a pickle.
+ * @throws {CheckpointError} If it is damaged, or refers to anything but data; names the file and
+ *   the byte of the pickle.
  */
 export function unpickle(bytes: Uint8Array, options: PickleOptions): unknown {
   return new Unpickler(bytes, options).load();
@@ -63,15 +62,15 @@ class Unpickler implements Machine {
   readonly #view: DataView;
   readonly #options: PickleOptions;
   #at = 0;
-  /** Where the instruction that is followed begins. */
+  /** Byte offset of the current instruction. */
   #instruction = 0;
   #frameEnd = 0;
   #copied = 0;
   readonly #stack: unknown[] = [];
-  /** Heights of the stack; nothing below the last is taken. */
+  /** Stack heights at MARK instructions; values below the last one cannot be popped. */
   readonly #marks: number[] = [];
   readonly #memo = new Map<number, unknown>();
-  /** Who made the values that take attributes. */
+  /** Constructor of each value that accepts attributes. */
   readonly #makers = new Map<unknown, PickleGlobal>();
 
   constructor(bytes: Uint8Array, options: PickleOptions) {
@@ -85,7 +84,7 @@ class Unpickler implements Machine {
       this.#instruction = this.#at;
       const code = this.#natural(1);
       if (code === 0x2e) return this.#stop(); // STOP
-      this.#follow(code);
+      this.#execute(code);
     }
     return this.fail(`at most ${MAX_INSTRUCTIONS} instructions`);
   }
@@ -96,7 +95,7 @@ class Unpickler implements Machine {
 
   spend(count: number): void {
     this.#copied += count;
-    if (this.#copied > this.#bytes.length) this.fail("values that are not copied over and over");
+    if (this.#copied > this.#bytes.length) this.fail("each value to be copied at most once");
   }
 
   #refuse(sentence: string): never {
@@ -112,8 +111,8 @@ class Unpickler implements Machine {
     return value;
   }
 
-  /** Follows one instruction. The names are those of pickletools. */
-  #follow(code: number): void {
+  /** Executes one instruction. The comments are the names of pickletools. */
+  #execute(code: number): void {
     switch (code) {
       case 0x80: // PROTO
         if (this.#natural(1) > MAX_PROTOCOL) this.fail(`protocol ${MAX_PROTOCOL} at most`);
@@ -144,7 +143,7 @@ class Unpickler implements Machine {
       case 0x4c: // LONG
         return this.#push(this.#decimal());
       case 0x8c: // SHORT_BINUNICODE
-      case 0x55: // SHORT_BINSTRING, the text of Python 2
+      case 0x55: // SHORT_BINSTRING, Python 2 text
         return this.#push(this.#text(this.#natural(1)));
       case 0x58: // BINUNICODE
       case 0x54: // BINSTRING
@@ -159,7 +158,7 @@ class Unpickler implements Machine {
       case 0x96: // BYTEARRAY8
         return this.#push(this.#take(this.#natural(8)));
 
-      // Values that hold others
+      // Containers
       case 0x28: // MARK
         this.#marks.push(this.#stack.length);
         return;
@@ -217,20 +216,22 @@ class Unpickler implements Machine {
         this.#memo.set(this.#natural(4), this.#top());
         return;
       case 0x68: // BINGET
-        return this.#push(this.#remembered(this.#natural(1)));
+        return this.#push(this.#recall(this.#natural(1)));
       case 0x6a: // LONG_BINGET
-        return this.#push(this.#remembered(this.#natural(4)));
+        return this.#push(this.#recall(this.#natural(4)));
 
-      // Names of Python, and what is made by them
+      // Python names and objects
       case 0x63: { // GLOBAL
         const module = this.#line();
         return this.#push(this.#global(module, this.#line()));
       }
-      // INST, a class of Python 2 and its making in one; no name of the table is such a class
+      // INST: name and call of a Python 2 class in one; the table has no such class
       case 0x69: {
         const module = this.#line();
         const { name } = this.#global(module, this.#line());
-        return this.#refuse(`its pickle makes ${name} in a way of Python 2`);
+        return this.#refuse(
+          `its pickle constructs ${name} as Python 2 does; save it again with Python 3`,
+        );
       }
       case 0x93: { // STACK_GLOBAL
         const [module, name] = this.#popped(2);
@@ -251,17 +252,17 @@ class Unpickler implements Machine {
       case 0x51: // BINPERSID
         return this.#push(this.#options.persistent(this.#pop(), this));
     }
-    // Left out on purpose: protocol 0 (PyTorch cannot write it), classes of Python 2, registered
-    // extensions, buffers from outside.
+    // Refused by design: protocol 0 (PyTorch cannot write it), classes of Python 2, registered
+    // extensions, out-of-band buffers.
     const hex = code.toString(16).padStart(2, "0");
-    this.fail(`an instruction of pickle, got 0x${hex}, which is none or not for data`);
+    this.fail(`a supported pickle instruction, got 0x${hex}`);
   }
 
   #push(value: unknown): void {
     this.#stack.push(value);
   }
 
-  /** Checks that so many values stand above the last mark. */
+  /** Checks that at least `count` values are above the last mark. */
   #need(count: number): void {
     if (this.#stack.length - (this.#marks.at(-1) ?? 0) < count) {
       this.fail(`${count} more on the stack`);
@@ -289,9 +290,9 @@ class Unpickler implements Machine {
     return this.#stack.splice(mark);
   }
 
-  #remembered(index: number): unknown {
+  #recall(index: number): unknown {
     const value = this.#memo.get(index);
-    if (value === undefined) this.fail(`a value to be remembered as ${index}`);
+    if (value === undefined) this.fail(`a memo with entry ${index}`);
     return value;
   }
 
@@ -323,13 +324,13 @@ class Unpickler implements Machine {
 
   #global(module: unknown, name: unknown): PickleGlobal {
     if (typeof module !== "string" || typeof name !== "string") {
-      return this.fail("a name of Python to be text");
+      return this.fail("a Python name to be text");
     }
     const full = `${module}.${name}`;
     const found = this.#options.find(full);
     if (found) return found;
     return this.#refuse(
-      `its pickle asks for ${
+      `its pickle refers to ${
         shorten(full)
       }, which is not data; save the state dict alone: torch.save(model.state_dict(), path)`,
     );
@@ -341,7 +342,9 @@ class Unpickler implements Machine {
     }
     const { make, build } = callee;
     if (!make) {
-      return this.#refuse(`its pickle calls ${shorten(callee.name)}, which makes no data`);
+      return this.#refuse(
+        `its pickle calls ${shorten(callee.name)}, which is not a data constructor`,
+      );
     }
     if (!isTuple(args)) return this.fail(`the arguments of ${callee.name} to be a tuple`);
     const made = make(args, this);
@@ -356,20 +359,17 @@ class Unpickler implements Machine {
     build(made, state, this);
   }
 
-  /**
-   * A frame tells how much may be read ahead. It is not needed here, and held against
-   * the bytes that there are.
-   */
+  /** A frame announces a length for read-ahead. Here it is only checked against the pickle. */
   #frame(): void {
     const length = this.#natural(8);
-    if (this.#at < this.#frameEnd) this.fail("frames that do not lie in each other");
+    if (this.#at < this.#frameEnd) this.fail("frames that do not nest");
     this.#frameEnd = this.#at + length;
     if (this.#frameEnd > this.#bytes.length) {
       this.fail(`a frame of at most ${this.#bytes.length - this.#at} bytes, got ${length}`);
     }
   }
 
-  /** Moves on, and gives where it was. */
+  /** Skips bytes and returns the offset before them. */
   #skip(count: number): number {
     const at = this.#at;
     if (count > this.#bytes.length - at) {
@@ -394,12 +394,12 @@ class Unpickler implements Machine {
         return this.#view.getUint16(at, true);
       case 4:
         return this.#view.getUint32(at, true);
-      default: // a length: past 2^53 it need not be exact to be too long
+      default: // a length: inexact above 2^53, but then too long anyway
         return Number(this.#view.getBigUint64(at, true));
     }
   }
 
-  /** An integer in two's complement, of any length. */
+  /** A little-endian integer in two's complement, of any length. */
   #integer(count: number): number | bigint {
     if (count > MAX_INTEGER_BYTES) {
       return this.fail(`an integer of at most ${MAX_INTEGER_BYTES} bytes, got ${count}`);
@@ -409,7 +409,7 @@ class Unpickler implements Machine {
     return toInteger(BigInt.asIntN(8 * count, BigInt(`0x0${hex}`)));
   }
 
-  /** An integer as text; a bool, which protocol 1 writes as "00" or "01". */
+  /** A decimal integer, or a bool, which protocol 1 writes as "00" or "01". */
   #decimal(): number | bigint | boolean {
     const text = this.#line();
     if (text === "00" || text === "01") return text === "01";

@@ -1,7 +1,8 @@
 /**
- * The names of Python that a checkpoint may ask for, and the plain value that each makes: what
- * PyTorch's own `weights_only` loader lets through, and what trainers keep beside their tensors. A
- * name that is not here is refused; none is ever looked up elsewhere.
+ * Allow-list of Python names in checkpoints, with the plain value that each makes.
+ *
+ * It covers the names that PyTorch's `weights_only` loader accepts, and those of common trainers'
+ * metadata. Every other name is refused; no name is looked up anywhere else.
  *
  * @module
  */
@@ -14,7 +15,7 @@ import {
   PickleGlobal,
 } from "./pickle_values.ts";
 
-/** PyTorch's dtypes, as safetensors spells them. */
+/** PyTorch's dtypes in the spelling of safetensors. */
 const DTYPES: Readonly<Record<string, string>> = {
   float64: "F64",
   float32: "F32",
@@ -33,7 +34,7 @@ const DTYPES: Readonly<Record<string, string>> = {
   float8_e5m2: "F8_E5M2",
 };
 
-/** PyTorch's storages of one dtype. */
+/** PyTorch's typed storages in the spelling of safetensors. */
 const STORAGES: Readonly<Record<string, string>> = {
   DoubleStorage: "F64",
   FloatStorage: "F32",
@@ -47,7 +48,7 @@ const STORAGES: Readonly<Record<string, string>> = {
   BoolStorage: "BOOL",
 };
 
-/** What may be named in a checkpoint, though no tensor of it is read. */
+/** Names that a checkpoint may contain, but whose tensors cannot be read. */
 const OTHER_DTYPES =
   "complex32 complex64 complex128 bcomplex32 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu " +
   "float4_e2m1fn_x2 qint8 quint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8 bits2x4 bits4x2 " +
@@ -61,41 +62,33 @@ const OTHER_TENSORS =
   "_rebuild_wrapper_subclass _rebuild_meta_tensor_no_storage _rebuild_device_tensor_from_numpy " +
   "_rebuild_device_tensor_from_cpu_tensor";
 
-/** The bytes of tensors, in a member of the archive. */
+/** A storage: the bytes of one or more tensors, in a member of the archive. */
 export class TorchStorage {
-  /**
-   * Pairs a storage's class with the name of its member and its number of elements: of bytes,
-   * where the class has no dtype.
-   */
+  /** `key` names the member; `count` is in elements, or in bytes if the class is untyped. */
   constructor(readonly type: PickleGlobal, readonly key: string, readonly count: number) {}
 }
 
-/**
- * A tensor as the pickle tells of it. Its parts are checked when the tensor is wanted, which
- * an optimizer's never is.
- */
+/** A tensor's description in the pickle. It is checked only if the tensor belongs to the model. */
 export class TorchTensor {
-  /** Keeps the arguments of PyTorch's `_rebuild_tensor` functions. */
+  /** Takes the arguments of PyTorch's `_rebuild_tensor` functions. */
   constructor(
     readonly storage: unknown,
     readonly offset: unknown,
     readonly shape: unknown,
     readonly stride: unknown,
-    /** Where it is not the storage's. */
+    /** Absent if it is the storage's. */
     readonly dtype?: unknown,
-    /** Marks of numbers that are to be negated or conjugated when read. */
-    readonly marks?: unknown,
+    /** Flags of a lazily negated or conjugated tensor. */
+    readonly flags?: unknown,
   ) {}
 }
 
-/** How safetensors spells a dtype or a storage's dtype; undefined where no tensor of it is read. */
+/** The safetensors spelling of a dtype or a typed storage; undefined if it is not supported. */
 export function spellingOf({ name }: PickleGlobal): string | undefined {
   return spellings.get(name);
 }
 
-/**
- * The name that a pickle asks for, under whichever of its names: modules have moved over the years.
- */
+/** An allowed name, under its current or an older module name. */
 export function findGlobal(name: string): PickleGlobal | undefined {
   const known = globals.get(
     name
@@ -111,8 +104,8 @@ export function findGlobal(name: string): PickleGlobal | undefined {
 }
 
 /**
- * Packages whose names are data only if the table has them: PyTorch, NumPy and Python's standard
- * library (`sys.stdlib_module_names` of Python 3.14 and what earlier versions had beside it).
+ * Packages of which only the names in the table are allowed: PyTorch, NumPy, and Python's standard
+ * library (`sys.stdlib_module_names` of Python 3.14, and the modules that earlier versions had).
  */
 const CLOSED_PACKAGES = new Set(
   ("torch numpy pip setuptools pkg_resources " +
@@ -139,8 +132,8 @@ const CLOSED_PACKAGES = new Set(
 );
 
 /**
- * A class of a trainer's own code or library, which makes an object whose state is kept as data.
- * Python spells classes with a capital letter; a function, which a pickle would call, is refused.
+ * A class of a trainer, recognized by its capital letter; its objects become their attributes.
+ * Functions, which a pickle would call, are refused.
  */
 function foreignName(name: string): PickleGlobal | undefined {
   const [, root] = /^(\w+)[\w.]*\._*[A-Z]\w*$/.exec(name) ?? [];
@@ -157,7 +150,7 @@ function foreignClass(name: string): Constructor {
     },
     build(made, state, machine) {
       const { attributes } = made as PickledObject;
-      // With __slots__ the state is a pair: of the attributes, and of those in slots.
+      // With __slots__ the state is a pair: attributes, and attributes in slots.
       for (const part of isTuple(state) ? state : [state]) {
         if (!(part instanceof Map)) continue;
         machine.spend(part.size);
@@ -167,10 +160,7 @@ function foreignClass(name: string): Constructor {
   };
 }
 
-/**
- * Makes the storage that a persistent id points to: ("storage", class, key,
- * location, number of elements).
- */
+/** The storage of a persistent id: ("storage", class, key, location, number of elements). */
 export function persistentStorage(id: unknown, machine: Machine): TorchStorage {
   if (!isTuple(id) || id.length !== 5 || id[0] !== "storage") {
     return machine.fail("a persistent id of a storage");
@@ -185,7 +175,7 @@ export function persistentStorage(id: unknown, machine: Machine): TorchStorage {
   return new TorchStorage(type, key, count);
 }
 
-/** Whether a value is a natural number that is exact. */
+/** Whether a value is a natural number below 2^53. */
 export function isNatural(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
@@ -197,7 +187,7 @@ function add(name: string, constructor?: Constructor): void {
   globals.set(name, new PickleGlobal(name, constructor));
 }
 
-/** A value of which only the name is kept, whatever it is made of. */
+/** A constructor that keeps only its name. */
 function opaque(name: string): Constructor {
   return { make: () => new Opaque(name) };
 }
@@ -215,12 +205,12 @@ add("torch._utils._rebuild_tensor", {
   make: ([storage, offset, shape, stride]) => new TorchTensor(storage, offset, shape, stride),
 });
 add("torch._utils._rebuild_tensor_v2", {
-  make: ([storage, offset, shape, stride, , , marks]) =>
-    new TorchTensor(storage, offset, shape, stride, undefined, marks),
+  make: ([storage, offset, shape, stride, , , flags]) =>
+    new TorchTensor(storage, offset, shape, stride, undefined, flags),
 });
 add("torch._utils._rebuild_tensor_v3", {
-  make: ([storage, offset, shape, stride, , , dtype, marks]) =>
-    new TorchTensor(storage, offset, shape, stride, dtype, marks),
+  make: ([storage, offset, shape, stride, , , dtype, flags]) =>
+    new TorchTensor(storage, offset, shape, stride, dtype, flags),
 });
 for (const name of OTHER_TENSORS.split(" ")) {
   add(`torch._utils.${name}`, opaque(`torch._utils.${name}`));
@@ -229,13 +219,13 @@ const parameter: Constructor = { make: ([data], machine) => tensorOrOpaque(data,
 add("torch._utils._rebuild_parameter", parameter);
 add("torch._utils._rebuild_parameter_with_state", parameter);
 add("torch._tensor._rebuild_from_type_v2", {
-  // A tensor with attributes of its own: how to make it, its class, the arguments, the attributes.
-  make([how, , args], machine) {
-    if (!(how instanceof PickleGlobal) || !how.name.startsWith("torch._utils._rebuild_")) {
+  // A tensor with attributes: rebuild function, class, arguments, attributes.
+  make([rebuild, , args], machine) {
+    if (!(rebuild instanceof PickleGlobal) || !rebuild.name.startsWith("torch._utils._rebuild_")) {
       return machine.fail("a tensor to be made by PyTorch");
     }
-    if (!how.make || !isTuple(args)) return machine.fail("the arguments of a tensor");
-    return tensorOrOpaque(how.make(args, machine), machine);
+    if (!rebuild.make || !isTuple(args)) return machine.fail("the arguments of a tensor");
+    return tensorOrOpaque(rebuild.make(args, machine), machine);
   },
 });
 
@@ -244,7 +234,7 @@ function tensorOrOpaque(value: unknown, machine: Machine): TorchTensor | Opaque 
   return machine.fail("a tensor");
 }
 
-// What else PyTorch keeps
+// Other PyTorch values
 add("torch.Size", {
   make: ([extents = Object.freeze([])], machine) =>
     Array.isArray(extents) ? extents : machine.fail("the extents of a size"),
@@ -264,7 +254,7 @@ const text: Constructor = {
 add("torch.torch_version.TorchVersion", text);
 add("torch.serialization._get_layout", text);
 
-// Python's own values
+// Python values
 for (const name of ["int", "float", "str", "bool", "tuple", "object"]) add(`builtins.${name}`);
 for (const name of ["complex", "range", "slice"]) {
   add(`builtins.${name}`, opaque(`builtins.${name}`));
@@ -276,8 +266,7 @@ add("builtins.list", { make: ([items], machine) => copyOf(items, machine) });
 const dict = ([items]: readonly unknown[], machine: Machine) => dictOf(items, machine);
 add("builtins.dict", { make: dict });
 add("collections.Counter", { make: dict });
-// State dicts have attributes (`_metadata`, the versions of the modules), which
-// say nothing of the tensors.
+// State dicts have an attribute `_metadata` with versions of modules; it is not needed.
 add("collections.OrderedDict", { make: dict, build: () => {} });
 add("collections.defaultdict", {
   make: ([factory = null], machine) =>
@@ -296,7 +285,7 @@ for (const name of ["argparse.Namespace", "types.SimpleNamespace"]) {
   });
 }
 add("_codecs.encode", {
-  // How protocol 2 writes bytes.
+  // Protocol 2 writes bytes as a call of this function.
   make: ([value, encoding], machine) => latin1(value, encoding, machine),
 });
 for (const name of ["bytes", "bytearray"]) {
@@ -320,14 +309,14 @@ for (const flavour of ["", "Posix", "Windows"]) {
   }
 }
 
-/** Python's ways to fill a list or a set. */
+/** Copies the items of a list or a set, as list() and set() do. */
 function copyOf(items: unknown = [], machine: Machine): unknown[] {
   if (!Array.isArray(items) && !(items instanceof Set)) return machine.fail("a list of values");
   machine.spend(items instanceof Set ? items.size : items.length);
   return [...items];
 }
 
-/** Python's ways to fill a dict: another, or a list of pairs. */
+/** Copies a dict or a list of pairs, as dict() does. */
 function dictOf(items: unknown = [], machine: Machine): Map<unknown, unknown> {
   if (items instanceof Map) {
     machine.spend(items.size);
@@ -355,8 +344,7 @@ function latin1(value: unknown, encoding: unknown, machine: Machine): Uint8Array
   return bytes;
 }
 
-// NumPy's scalars, which are what a mean of losses is; of its arrays (states of
-// generators) nothing is kept.
+// NumPy scalars: a mean of losses is one. Arrays (generator states) are not kept.
 add("numpy.ndarray");
 add("numpy.core.multiarray._reconstruct", {
   make: () => new Opaque("numpy.ndarray"),
@@ -388,7 +376,7 @@ class NumpyDtype {
   constructor(readonly code: string) {}
 }
 
-/** NumPy's codes: the kind, and the number of bytes. */
+/** Readers by NumPy's dtype code: kind and number of bytes. */
 const SCALARS: Readonly<Record<string, (view: DataView, little: boolean) => unknown>> = {
   f8: (view, little) => view.getFloat64(0, little),
   f4: (view, little) => view.getFloat32(0, little),

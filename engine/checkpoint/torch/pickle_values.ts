@@ -1,52 +1,52 @@
 /**
- * Values that a pickle is read into, where JavaScript has none of the kind: names, objects, tuples.
+ * Python values without a JavaScript counterpart: names, objects, tuples.
  *
  * @module
  */
 
-/** What a constructor may ask of the machine. */
+/** The part of the unpickler that constructors use. */
 export interface Machine {
   /**
-   * Counts what a constructor copies. Two lines of a pickle could copy one list for ever, and a
-   * sound pickle copies each once.
-   * @throws {CheckpointError} when more was copied than the pickle has bytes.
+   * Counts copied values. A short pickle could copy one list again and again; a sound pickle copies
+   * each value once.
+   * @throws {CheckpointError} If more values are copied than the pickle has bytes.
    */
   spend(count: number): void;
-  /** @throws {CheckpointError} naming the file and the byte. */
+  /** @throws {CheckpointError} Always; names the file and the byte. */
   fail(expected: string): never;
 }
 
-/** What a name of the table can do; one without `make` is only a name. */
+/** The behaviour of an allowed name; without `make` it cannot be called. */
 export interface Constructor {
-  /** Makes the value of a call. */
+  /** Returns the value of a call. */
   make?(args: readonly unknown[], machine: Machine): unknown;
-  /** Takes the attributes of a value that `make` made. */
+  /** Sets the attributes of a value that `make` returned. */
   build?(made: unknown, state: unknown, machine: Machine): void;
 }
 
-/** A name of Python that the pickle asked for and may have. */
+/** An allowed Python name that the pickle refers to. */
 export class PickleGlobal {
-  /** Makes the value of a call, where it can be called. */
+  /** Returns the value of a call; absent if the name cannot be called. */
   readonly make?: Constructor["make"];
-  /** Takes the attributes of a value that it made. */
+  /** Sets the attributes of a value that `make` returned. */
   readonly build?: Constructor["build"];
 
-  /** Pairs a name with what it can do. */
+  /** Pairs a name with its behaviour. */
   constructor(readonly name: string, { make, build }: Constructor = {}) {
     this.make = make;
     this.build = build;
   }
 }
 
-/** A value of which nothing is kept but what it is. */
+/** A value of which only the constructor's name is kept. */
 export class Opaque {
   /** Keeps the name of the constructor. */
   constructor(readonly name: string) {}
 }
 
 /**
- * An object of a class outside the table, such as a trainer's configuration: its state as data. The
- * class is never imported and none of its code runs.
+ * The state of an object whose class is not in the table, such as a trainer's configuration. The
+ * class is never imported and its code never runs.
  */
 export class PickledObject {
   /** Attributes, and the items of a subclass of dict. */
@@ -54,21 +54,21 @@ export class PickledObject {
   /** Items of a subclass of list. */
   readonly items: unknown[] = [];
 
-  /** Keeps the class's name and what its constructor is given: of an Enum's member, the value. */
+  /** Keeps the name of the class and the constructor's arguments: for an Enum member, its value. */
   constructor(readonly name: string, readonly args: readonly unknown[]) {}
 }
 
-/** Whether a value is a tuple of Python. */
+/** Whether a value is a Python tuple. */
 export function isTuple(value: unknown): value is readonly unknown[] {
   return Array.isArray(value) && Object.isFrozen(value);
 }
 
-/** Whether a value is a list of Python. */
+/** Whether a value is a Python list. */
 export function isList(value: unknown): value is unknown[] {
   return Array.isArray(value) && !Object.isFrozen(value);
 }
 
-/** A value in a message: what it is, and a short text itself. */
+/** A value for a message: its kind, or the value itself if it is text or a number. */
 export function describe(value: unknown): string {
   if (value === null) return "None";
   if (typeof value === "string") return JSON.stringify(shorten(value));
@@ -82,7 +82,7 @@ export function describe(value: unknown): string {
   return "another value";
 }
 
-/** A file may name things of any length. */
+/** Cuts a text to 80 characters: names from a file may have any length. */
 export function shorten(text: string): string {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

@@ -1,28 +1,29 @@
 /**
- * Tensors whose bytes do not lie in the file as they are wanted: views that step through a
- * storage, and big-endian numbers.
+ * Strided and big-endian tensors: views of a storage that must be gathered before use.
+ *
+ *     storage   0 1 2 3 4 5         shape [3, 2], stride [1, 3]: the transpose of [2, 3]
+ *     gathered  0 3 1 4 2 5         element (i, j) is storage element i·1 + j·3
  *
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
 import type { ByteSource } from "../../host/mod.ts";
 
-/** Where the elements of a tensor lie in a file. Nothing of it is checked here. */
+/** Layout of a tensor's elements in a file. The caller has checked it against the file. */
 export interface Layout {
-  /** First byte of the first element. */
+  /** Byte offset of the first element in the file. */
   readonly begin: number;
-  /** Bytes of an element. */
+  /** Bytes per element. */
   readonly elementBytes: number;
-  /** Extents; none is 0. */
+  /** Extents, each above 0. */
   readonly shape: readonly number[];
-  /** Elements between neighbours, for each extent. */
+  /** Distance between neighbours in elements, for each extent. */
   readonly stride: readonly number[];
   readonly bigEndian: boolean;
 }
 
 /**
- * Whether the elements lie one after the other, in order. Between neighbours of which there is one
- * alone, any step will do.
+ * Whether the elements are adjacent and in row order. The stride of an extent of 1 is irrelevant.
  */
 export function isContiguous(shape: readonly number[], stride: readonly number[]): boolean {
   let step = 1;
@@ -33,31 +34,26 @@ export function isContiguous(shape: readonly number[], stride: readonly number[]
   return true;
 }
 
-/** Elements from the first to the last of a view, both counted. */
+/** Number of storage elements from the first to the last element of a view, inclusive. */
 export function spanOf(shape: readonly number[], stride: readonly number[]): number {
   return shape.reduce((span, extent, d) => span + (extent - 1) * stride[d], 1);
 }
 
-/**
- * Views whose bytes are kept: two, which are compared with each other where they should be tied.
- */
+/** Gathered views kept at once: two, because tied tensors are compared with each other. */
 const KEPT = 2;
 
-/**
- * What the views of a file share: the bytes of those that are being read, or the reading
- * of them, the oldest first.
- */
+/** The gathered bytes of the views in use, shared by the views of a file; oldest first. */
 export type ViewCache = Map<ViewSource, Promise<Uint8Array>>;
 
 /**
- * Gives a view's bytes row after row and little-endian. They are gathered when some are asked for,
- * kept while they are read, and let go at their end or when other views of the file are read.
+ * A view's bytes, row by row and little-endian. The first read gathers them; they are released
+ * after the last byte is read, or when `KEPT` newer views are in use.
  */
 export class ViewSource implements ByteSource {
   readonly name: string;
   readonly size: number;
 
-  /** Makes a source that reads from `file`. */
+  /** Makes a source that gathers from `file`. */
   constructor(readonly file: ByteSource, readonly layout: Layout, readonly cache: ViewCache) {
     this.name = file.name;
     this.size = layout.shape.reduce((product, n) => product * n, layout.elementBytes);
@@ -119,7 +115,7 @@ async function gather(file: ByteSource, layout: Layout): Promise<Uint8Array> {
   return out;
 }
 
-/** Row after row; the last extent is the inner loop. */
+/** Copies elements row by row; the inner loop runs over the last extent. */
 function copyElements<T extends number | bigint>(
   out: { [index: number]: T; readonly length: number },
   from: { readonly [index: number]: T },

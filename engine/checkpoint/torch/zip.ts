@@ -1,28 +1,33 @@
 /**
- * The directory of a zip archive whose members are stored as they are, as PyTorch writes them:
- * the format's own text is PKWARE's APPNOTE.TXT. Members of more than 4 GiB have their numbers in
- * the format's zip64 records.
+ * Zip archives with uncompressed members, as PyTorch writes them (PKWARE's APPNOTE.TXT).
  *
- * The directory at the end of the file is read, and never a member that nobody asks for. Every
- * number is held against the file before it is used.
+ *     ┌────────┬──────┬────────┬──────┬───┬───────────────┬───────────────────┬────────────┐
+ *     │ header │ data │ header │ data │ … │ directory:    │ zip64 end record, │ end record │
+ *     │ name   │      │ name   │      │   │ 1 entry per   │ locator (beyond   │ (+ comment)│
+ *     │ extra  │      │ extra  │      │   │ member        │ 4 GiB only)       │            │
+ *     └────────┴──────┴────────┴──────┴───┴───────────────┴───────────────────┴────────────┘
+ *
+ * Only the end of the file and the directory are read; a member is read on demand. A 32-bit field
+ * of all ones refers to a 64-bit number in a zip64 record. Every number is checked against the
+ * file's size before use.
  *
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
 import type { ByteSource } from "../../host/mod.ts";
 
-/** A member, as the directory tells of it. */
+/** A directory entry. */
 export interface ZipMember {
   readonly name: string;
-  /** Where its own header begins, in the file. */
+  /** Byte offset of its header in the file. */
   readonly header: number;
   /** Bytes. */
   readonly size: number;
-  /** Why its bytes cannot be read as they are, where that is so. */
+  /** Why its bytes cannot be read: compressed or encrypted. */
   readonly packed?: string;
-  /** Checksum of its bytes; 0 where the writer left it out. */
+  /** Checksum of its bytes; 0 if the writer left it out. */
   readonly crc32: number;
-  /** Where what follows it begins: the next member, or the directory. */
+  /** Byte offset of the next member or the directory: its upper bound. */
   readonly limit: number;
 }
 
@@ -33,35 +38,32 @@ const END = 0x06054b50;
 const END_64 = 0x06064b50;
 const LOCATOR_64 = 0x07064b50;
 
-/** Bytes of the fixed part of the records. */
+/** Bytes of the fixed part of each record. */
 const MEMBER_BYTES = 30;
 const ENTRY_BYTES = 46;
 const END_BYTES = 22;
 const END_64_BYTES = 56;
 const LOCATOR_64_BYTES = 20;
 
-/** What a 32-bit field holds where the number is in the zip64 record. */
+/** Value of a 32-bit field whose number is in the zip64 record. */
 const IN_ZIP64 = 0xffffffff;
 
-/** Largest directory that is read: that of some million members. */
+/** Largest directory that is read: about a million members. */
 const MAX_DIRECTORY_BYTES = 2 ** 27;
 
-/**
- * The largest record that may stand between two members: checksum and sizes once more, for who
- * writes without looking back.
- */
+/** Largest data descriptor after a member: checksum and sizes, repeated by streaming writers. */
 const MAX_DESCRIPTOR_BYTES = 24;
 
-/** Whether a file begins as an archive with members does. */
+/** Whether a file begins with a member's signature. */
 export function isZip(head: Uint8Array): boolean {
   return head.length >= 4 && viewOf(head).getUint32(0, true) === MEMBER;
 }
 
 /**
  * Reads the directory of an archive.
- * @returns its members by name, in the order of the directory.
- * @throws {CheckpointError} when the file is torn, is no zip archive, or its
- * numbers contradict each other.
+ * @returns the members by name, in the order of the directory.
+ * @throws {CheckpointError} If the file is cut off, is no zip archive, or its numbers contradict
+ *   each other.
  */
 export async function readZip(source: ByteSource): Promise<Map<string, ZipMember>> {
   const fail = (expected: string): never => {
@@ -72,7 +74,7 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipMember
     fail(`a directory of at most ${MAX_DIRECTORY_BYTES} bytes, got ${size} at byte ${begin}`);
   }
   if (count * ENTRY_BYTES > size) {
-    fail(`a directory with room for its ${count} members, got ${size} bytes`);
+    fail(`a directory large enough for ${count} members, got ${size} bytes`);
   }
   const bytes = await readBytes(source, begin, size);
   const entries: ZipMember[] = [];
@@ -84,12 +86,11 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipMember
   if (entries.length !== count) {
     fail(`${count} members in the directory, got ${entries.length}`);
   }
-  // By the place in the file, so that no two lie over each other and the last
-  // ends before the directory.
-  const placed = entries.toSorted((a, b) => a.header - b.header);
+  // In file order: no member may overlap the next one, or the directory.
+  const sorted = entries.toSorted((a, b) => a.header - b.header);
   const limits = new Map<ZipMember, number>();
-  for (const [i, member] of placed.entries()) {
-    const limit = placed[i + 1]?.header ?? begin;
+  for (const [i, member] of sorted.entries()) {
+    const limit = sorted[i + 1]?.header ?? begin;
     if (member.header + MEMBER_BYTES + member.size > limit) {
       fail(`"${member.name}" to end before byte ${limit}, got ${member.size} bytes of it`);
     }
@@ -104,9 +105,9 @@ export async function readZip(source: ByteSource): Promise<Map<string, ZipMember
 }
 
 /**
- * Finds where a member's bytes begin, which its own header tells.
- * @throws {CheckpointError} when that header is damaged or another's, or the bytes are
- * compressed or encrypted.
+ * The byte offset of a member's data, which follows a header of variable length.
+ * @throws {CheckpointError} If the header is damaged or belongs to another member, or the bytes are
+ *   compressed or encrypted.
  */
 export async function locateMember(source: ByteSource, member: ZipMember): Promise<number> {
   const fail = (expected: string): never => {
@@ -124,33 +125,32 @@ export async function locateMember(source: ByteSource, member: ZipMember): Promi
     fail(`the header of "${member.name}"`);
   }
   if (dataStart > room || room - dataStart > MAX_DESCRIPTOR_BYTES) {
-    fail(`"${member.name}" to fill its place`);
+    fail(`"${member.name}" to fill the space up to the next member`);
   }
   const rest = await readBytes(source, member.header + MEMBER_BYTES, nameBytes + extraBytes);
   if (decodeName(rest.subarray(0, nameBytes)) !== member.name) {
     fail(`the header of "${member.name}"`);
   }
-  // PyTorch pads with an extra field, so that the bytes begin on a round number: a wrong
-  // length would move all of them.
+  // PyTorch aligns the data with an extra field. A wrong length would shift all bytes.
   if (!extraFields(rest.subarray(nameBytes))) fail(`whole extra fields of "${member.name}"`);
   return member.header + dataStart;
 }
 
-/** Reads a member whole and checks its checksum, where the writer left one. */
+/** Reads a whole member and checks its checksum, if it has one. */
 export async function readMember(source: ByteSource, member: ZipMember): Promise<Uint8Array> {
   const bytes = await readBytes(source, await locateMember(source, member), member.size);
   if (member.crc32 !== 0 && crc32(bytes) !== member.crc32) {
     throw new CheckpointError(
-      `Cannot open "${source.name}": "${member.name}" is damaged, its checksum is another`,
+      `Cannot open "${source.name}": "${member.name}" is damaged: its checksum differs`,
     );
   }
   return bytes;
 }
 
-/** Where the directory lies, and how many members it has. */
+/** Offset and size of the directory in bytes, and its number of members. */
 async function findDirectory(source: ByteSource, fail: (expected: string) => never) {
-  const torn = "the end of a zip archive; the file may be cut off";
-  // The end record is last, but for a comment of up to 65,535 bytes.
+  const ending = "the end of a zip archive; the file may be cut off";
+  // Only a comment of at most 65,535 bytes may follow the end record.
   const tailBytes = Math.min(source.size, END_BYTES + 0xffff);
   const tailStart = source.size - tailBytes;
   const tail = viewOf(await readBytes(source, tailStart, tailBytes));
@@ -160,7 +160,7 @@ async function findDirectory(source: ByteSource, fail: (expected: string) => nev
     (tail.getUint32(at, true) !== END ||
       at + END_BYTES + tail.getUint16(at + 20, true) !== tailBytes)
   ) at--;
-  if (at < 0) return fail(torn);
+  if (at < 0) return fail(ending);
 
   let end = tailStart + at;
   let count = tail.getUint16(at + 10, true);
@@ -168,14 +168,14 @@ async function findDirectory(source: ByteSource, fail: (expected: string) => nev
   let begin = tail.getUint32(at + 16, true);
   const oneDisk = tail.getUint16(at + 4, true) === 0 && tail.getUint16(at + 6, true) === 0 &&
     tail.getUint16(at + 8, true) === count;
-  if (!oneDisk) fail("an archive in one piece");
+  if (!oneDisk) fail("an archive in one file, not a part of one");
 
   const locator = at - LOCATOR_64_BYTES;
   if (locator >= 0 && tail.getUint32(locator, true) === LOCATOR_64) {
     const record = toNumber(tail.getBigUint64(locator + 8, true));
-    if (!(record + END_64_BYTES <= tailStart + locator)) return fail(torn); // NaN too
+    if (!(record + END_64_BYTES <= tailStart + locator)) return fail(ending); // also refuses NaN
     const end64 = viewOf(await readBytes(source, record, END_64_BYTES));
-    if (end64.getUint32(0, true) !== END_64) return fail(torn);
+    if (end64.getUint32(0, true) !== END_64) return fail(ending);
     end = record;
     count = toNumber(end64.getBigUint64(32, true));
     size = toNumber(end64.getBigUint64(40, true));
@@ -187,7 +187,7 @@ async function findDirectory(source: ByteSource, fail: (expected: string) => nev
   return { begin, size, count };
 }
 
-/** One entry of the directory; `at` in its bytes, `begin` where they lie in the file. */
+/** Reads the directory entry at byte `at`; the directory begins at byte `begin` of the file. */
 function readEntry(
   bytes: Uint8Array,
   at: number,
@@ -215,9 +215,9 @@ function readEntry(
   if (!fields) return fail(`whole extra fields of "${name}" ${here}`);
   const zip64 = viewOf(fields.get(1) ?? new Uint8Array());
   let next = 0;
-  /** A number that stands in the zip64 field where it does not fit into its own place. */
-  const number = (place: number): number => {
-    const short = view.getUint32(at + place, true);
+  /** A 32-bit number, or the next 64-bit number of the zip64 field if the field refers to it. */
+  const number = (field: number): number => {
+    const short = view.getUint32(at + field, true);
     if (short !== IN_ZIP64) return short;
     if (next + 8 > zip64.byteLength) return fail(`the zip64 numbers of "${name}" ${here}`);
     const long = toNumber(zip64.getBigUint64(next, true));
@@ -228,19 +228,16 @@ function readEntry(
   const size = number(20);
   const header = number(42);
   if (!packed && size !== wholeSize) {
-    return fail(`"${name}" stored as it is, got ${size} bytes of ${wholeSize}`);
+    return fail(`"${name}" stored uncompressed, got ${size} bytes for ${wholeSize}`);
   }
-  // Holds for NaN as well, which stands for a number past all files.
+  // Negated, so that NaN (a number above 2^53) fails too.
   if (!(header + MEMBER_BYTES + size <= begin)) {
-    return fail(`"${name}" to lie before byte ${begin}, got ${size} bytes of it at ${header}`);
+    return fail(`"${name}" to end before byte ${begin}, got ${size} bytes at ${header}`);
   }
   return { member: { name, header, size, packed, crc32, limit: begin }, end };
 }
 
-/**
- * The extra fields of a member by their number; none where they do not fill
- * their place to the byte.
- */
+/** Extra fields by their number; undefined if their lengths do not add up. */
 function extraFields(bytes: Uint8Array): Map<number, Uint8Array> | undefined {
   const view = viewOf(bytes);
   const fields = new Map<number, Uint8Array>();
@@ -262,7 +259,7 @@ function decodeName(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** A 64-bit number; NaN, which no comparison takes, where it is past what a number holds. */
+/** A 64-bit number; NaN above 2^53 − 1, so that every comparison with it is false. */
 function toNumber(value: bigint): number {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : NaN;
 }
@@ -277,13 +274,13 @@ function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
   return new DataView(buffer, byteOffset, byteLength);
 }
 
-/** The remainders of each byte, by the polynomial that zip uses. */
+/** CRC-32 of each byte, by zip's reflected polynomial 0xedb88320. */
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
   return n;
 });
 
-/** The checksum of zip, as zlib's crc32. */
+/** CRC-32 checksum, equal to zlib's crc32. */
 export function crc32(bytes: Uint8Array): number {
   let sum = -1;
   for (let i = 0; i < bytes.length; i++) sum = CRC_TABLE[(sum ^ bytes[i]) & 0xff] ^ (sum >>> 8);

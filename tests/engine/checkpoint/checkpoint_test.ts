@@ -13,7 +13,7 @@ import {
 } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 
-Deno.test("openCheckpoint() opens LabCore's and transformers' files when given a folder or a file", async () => {
+Deno.test("openCheckpoint() opens a folder or a file of LabCore or transformers", async () => {
   for (const name of ["labcore/learned", "labcore/rope66", "tiny/gpt2", "tiny/gpt2-f16"]) {
     const folder = fixture(name);
     const path = `${folder}/model.safetensors`;
@@ -38,7 +38,7 @@ Deno.test("openCheckpoint() opens LabCore's and transformers' files when given a
   });
 });
 
-/** All 256 values of a float8 type, as PyTorch widens them. */
+/** All 256 values of a float8 type, as PyTorch converts them. */
 function float8(dtype: string): { data: Uint8Array; values: number[] } {
   const bits = readJson<Record<string, (number | "nan")[]>>("float8/values.json")[dtype];
   assert.equal(bits.length, 256);
@@ -49,7 +49,7 @@ function float8(dtype: string): { data: Uint8Array; values: number[] } {
   };
 }
 
-Deno.test("Checkpoint.read() widens each dtype when its values are at the edges", async () => {
+Deno.test("Checkpoint.read() converts the extreme values of each dtype to F32", async () => {
   const f32 = [1.5, -0, Infinity, 2 ** -149, 3.4028234663852886e38];
   const cases: Record<string, { data: ArrayBufferView; values: number[] }> = {
     F32: { data: Float32Array.from(f32), values: f32 },
@@ -86,7 +86,7 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
     const tensors = Object.entries(cases).map(([dtype, { data, values }]) => {
       return [dtype, { dtype, shape: [values.length], data }] as const;
     });
-    // Odd lengths go before wider numbers here, so that most of them lie at odd places of the file.
+    // In this order, odd lengths come first and misalign most of the wider numbers.
     await Deno.writeFile(path, safetensorsBytes(tensors.toReversed()));
     using checkpoint = await openCheckpoint(path);
     for (const [dtype, { values }] of Object.entries(cases)) {
@@ -100,8 +100,8 @@ Deno.test("Checkpoint.read() widens each dtype when its values are at the edges"
   });
 });
 
-Deno.test("Checkpoint.read() gives the bits that were written when tensors are any", async () => {
-  // Not those that JSON has to escape: V8's JSON.parse may confuse such keys.
+Deno.test("Checkpoint.read() returns the written bits of random tensors", async () => {
+  // Without escapes: V8's JSON.parse may misread escaped keys.
   const isPlain = (text: string): boolean => !JSON.stringify(text).includes("\\");
   const name = fc.oneof(
     fc.string({ unit: "binary" }),
@@ -144,7 +144,7 @@ Deno.test("Checkpoint.read() gives the bits that were written when tensors are a
   });
 });
 
-Deno.test("Checkpoint.readBytes() gives a part of a tensor when asked, and no byte beside it", async () => {
+Deno.test("Checkpoint.readBytes() reads a range of a tensor and no byte beyond", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     const tensor = (...data: number[]) => ({
@@ -177,7 +177,7 @@ Deno.test("Checkpoint.readBytes() gives a part of a tensor when asked, and no by
   });
 });
 
-Deno.test("openCheckpoint() returns at once when the file has 3 GiB", async () => {
+Deno.test("openCheckpoint() opens a file of 3 GiB at once", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/model.safetensors`;
     const bytes = 3 * 2 ** 30;
@@ -186,7 +186,7 @@ Deno.test("openCheckpoint() returns at once when the file has 3 GiB", async () =
       last: { dtype: "F32", shape: [1], data_offsets: [bytes - 4, bytes] },
     }));
     await Deno.writeFile(path, head);
-    await Deno.truncate(path, head.length + bytes); // sparse: it takes no place on the disk
+    await Deno.truncate(path, head.length + bytes); // sparse: it takes no disk space
     const began = performance.now();
     using checkpoint = await openCheckpoint(folder);
     assert.deepEqual(checkpoint.tensors().map(({ name }) => name), ["big", "last"]);
@@ -195,7 +195,7 @@ Deno.test("openCheckpoint() returns at once when the file has 3 GiB", async () =
   });
 });
 
-Deno.test("openCheckpoint() refuses a file when it is torn or holds no safetensors", async () => {
+Deno.test("openCheckpoint() refuses a file that is cut off or not safetensors", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/model.safetensors`;
     const whole = safetensorsBytes([
@@ -211,12 +211,12 @@ Deno.test("openCheckpoint() refuses a file when it is torn or holds no safetenso
     await Deno.writeTextFile(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
     await assert.rejects(openCheckpoint(path), {
       name: "CheckpointError",
-      message: /is a pointer of Git LFS.*git lfs pull$/,
+      message: /got a Git LFS pointer; fetch the file with git lfs pull$/,
     });
   });
 });
 
-Deno.test("Checkpoint.read() says how much there was when the file shrank after opening", async () => {
+Deno.test("Checkpoint.read() reports a file that shrank after opening", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     await writeSafetensors(path, { a: { dtype: "F32", shape: [2], data: Float32Array.of(1, 2) } });
@@ -230,8 +230,8 @@ Deno.test("Checkpoint.read() says how much there was when the file shrank after 
   });
 });
 
-Deno.test("openCheckpoint() closes the file when disposed and when it is refused", async () => {
-  // The sanitizer of Deno's tests fails this one where a file stays open.
+Deno.test("openCheckpoint() closes the file when disposed or refused", async () => {
+  // Deno's resource sanitizer fails this test if a file stays open.
   const checkpoint = await openCheckpoint(fixture("labcore/learned"));
   checkpoint[Symbol.dispose]();
   await assert.rejects(checkpoint.read("wpe.weight"), CheckpointError);
@@ -242,14 +242,14 @@ Deno.test("openCheckpoint() closes the file when disposed and when it is refused
   });
 });
 
-Deno.test("locate() finds the weights and the folder when the source is either", async () => {
+Deno.test("locate() finds weights and folder from either of them", async () => {
   const folder = fixture("tiny/gpt2");
   const weights = `${folder}/model.safetensors`;
   assert.deepEqual(await locate(folder), { weights, folder });
   assert.deepEqual(await locate(weights), { weights, folder: `${folder}/` });
 });
 
-Deno.test("locate() takes safetensors before PyTorch's format when a folder has several", () =>
+Deno.test("locate() prefers safetensors to PyTorch's format", () =>
   inTempFolder(async (folder) => {
     const names = [
       "pytorch_model.bin.index.json",
@@ -263,7 +263,7 @@ Deno.test("locate() takes safetensors before PyTorch's format when a folder has 
     }
   }));
 
-Deno.test("openCheckpoint() says in one sentence what is wrong when a source is no checkpoint", async () => {
+Deno.test("openCheckpoint() explains why a source is no checkpoint", async () => {
   await inTempFolder(async (folder) => {
     const cases: [source: string, sentence: string][] = [
       [`${folder}/none`, "there is no such file or folder"],
@@ -279,7 +279,7 @@ Deno.test("openCheckpoint() says in one sentence what is wrong when a source is 
         ["a.gguf", "this version does not read GGUF"],
         [
           "config.json",
-          "expected a folder, a .safetensors file or a checkpoint of PyTorch (.pt)",
+          "expected a folder, a .safetensors file or a PyTorch checkpoint (.pt)",
         ],
       ]
     ) {
@@ -295,7 +295,7 @@ Deno.test("openCheckpoint() says in one sentence what is wrong when a source is 
   });
 });
 
-Deno.test("openCheckpoint() refuses when the file is a folder or a pipe", async () => {
+Deno.test("openCheckpoint() refuses a folder or a pipe named like a file", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/model.safetensors`;
     const refusal = new CheckpointError(`Cannot open "${path}": expected a regular file`);
@@ -313,7 +313,7 @@ Deno.test("openCheckpoint() refuses when the file is a folder or a pipe", async 
 });
 
 Deno.test({
-  name: "openCheckpoint() says that it may not read when Deno gives no permission",
+  name: "openCheckpoint() reports a missing read permission",
   permissions: { read: false },
   fn: () =>
     assert.rejects(
@@ -322,13 +322,13 @@ Deno.test({
     ),
 });
 
-Deno.test("decode() reads where the bytes stand when they are a view", () => {
+Deno.test("decode() reads bytes of a view at its offset", () => {
   const bytes = new Uint8Array(16);
   bytes.set(new Uint8Array(Float32Array.of(1.5, -2).buffer), 8);
   assert.deepEqual(decode(bytes.subarray(8), "F32"), Float32Array.of(1.5, -2));
   assert.deepEqual(decode(bytes.subarray(15), "U8"), Float32Array.of(0xc0));
   assert.deepEqual(decode(new Uint8Array(0), "F64"), new Float32Array(0));
-  // F32 bytes may stand anywhere; a wider view of them may not.
+  // F32 bytes need no alignment; F64 bytes do.
   assert.deepEqual(decode(bytes.subarray(1, 5), "F32"), new Float32Array(1));
   assert.throws(() => decode(bytes.subarray(1, 9), "F64"), RangeError);
 });

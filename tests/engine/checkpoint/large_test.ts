@@ -1,7 +1,4 @@
-/**
- * Files that are larger than 32 bits can tell: sparse ones, which have holes in
- * place of what nobody reads.
- */
+/** Checkpoints beyond 4 GiB, as sparse files: the parts that are not read are holes. */
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { bytesOf } from "../../../kernels/tensor.ts";
@@ -15,7 +12,7 @@ interface Piece {
   readonly bytes: Uint8Array;
 }
 
-/** Writes a file that is zero but for its pieces. */
+/** Writes a file of zeros, except for the pieces. */
 async function writeSparse(path: string, size: number, pieces: readonly Piece[]): Promise<void> {
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   await file.truncate(size);
@@ -25,8 +22,8 @@ async function writeSparse(path: string, size: number, pieces: readonly Piece[])
   }
 }
 
-/** Whether the file system leaves holes out. */
-async function leavesHoles(): Promise<boolean> {
+/** Whether the file system supports sparse files. */
+async function supportsSparse(): Promise<boolean> {
   let holes = false;
   await inTempFolder(async (folder) => {
     await writeSparse(`${folder}/x`, 2 ** 24, []);
@@ -36,23 +33,23 @@ async function leavesHoles(): Promise<boolean> {
   return holes;
 }
 
-const sparse = await leavesHoles();
+const sparse = await supportsSparse();
 if (!sparse) {
-  console.warn("SKIPPED: files beyond 4 GiB, since the file system makes no sparse ones");
+  console.warn("SKIPPED: files beyond 4 GiB: the file system has no sparse files");
 }
 
 function sparseTest(name: string, test: (folder: string) => Promise<void>): void {
   Deno.test({ name, ignore: !sparse, fn: () => inTempFolder(test) });
 }
 
-/** Bytes that this process has read, where the system counts them. */
+/** Bytes read by this process, if the system counts them; otherwise 0. */
 async function bytesRead(): Promise<number> {
   const io = await Deno.readTextFile("/proc/self/io").catch(() => "");
   return Number(/^rchar: (\d+)$/m.exec(io)?.[1] ?? 0);
 }
 
-/** Runs `work`, which must not read a file through to find its tensors. */
-async function expectStraight(work: () => Promise<void>): Promise<void> {
+/** Runs `work` and asserts that it reads less than 4 MiB: it must seek, not scan the file. */
+async function expectSeeks(work: () => Promise<void>): Promise<void> {
   const before = await bytesRead();
   await work();
   const read = await bytesRead() - before;
@@ -61,10 +58,7 @@ async function expectStraight(work: () => Promise<void>): Promise<void> {
 
 const VALUES = Float32Array.of(1.5, -2, 3e-3, 4e9, 5, -6);
 
-/**
- * A header for tensors of so many bytes, one after the other; those of
- * VALUES are F32, the others U8.
- */
+/** A header for adjacent tensors of given bytes. A tensor as large as VALUES is F32, others U8. */
 function headerOf(tensors: readonly (readonly [name: string, bytes: number])[]) {
   let end = 0;
   const entries = tensors.map(([name, bytes]) => {
@@ -72,26 +66,26 @@ function headerOf(tensors: readonly (readonly [name: string, bytes: number])[]) 
     const small = bytes === VALUES.byteLength;
     return [name, { dtype: small ? "F32" : "U8", shape: [small ? 6 : bytes], data_offsets }];
   });
-  // As many blanks as bring the data to a round number.
+  // Padded with blanks to align the data to 8 bytes.
   const json = JSON.stringify(Object.fromEntries(entries));
   const head = frame(json.padEnd(Math.ceil(json.length / 8) * 8));
   return { head, size: head.length + end };
 }
 
 sparseTest(
-  "openCheckpoint() reads a tensor of a safetensors file that lies beyond 4 GiB",
+  "openCheckpoint() reads a tensor beyond 4 GiB of a safetensors file",
   async (folder) => {
     const path = `${folder}/model.safetensors`;
     const big = 5 * GIB;
     const { head, size } = headerOf([["big", big], ["far", VALUES.byteLength], ["last", 8]]);
-    const [mark, edge] = [Uint8Array.of(7, 8, 9), head.length + 4 * GIB - 1];
+    const [sample, edge] = [Uint8Array.of(7, 8, 9), head.length + 4 * GIB - 1];
     await writeSparse(path, size, [
       { at: 0, bytes: head },
-      { at: edge, bytes: mark },
+      { at: edge, bytes: sample },
       { at: head.length + big, bytes: bytesOf(VALUES) },
       { at: size - 1, bytes: Uint8Array.of(42) },
     ]);
-    await expectStraight(async () => {
+    await expectSeeks(async () => {
       using checkpoint = await openCheckpoint(path);
       assert.deepEqual(checkpoint.tensors().map(({ name }) => name), ["big", "far", "last"]);
       assert.deepEqual(await checkpoint.read("far"), VALUES);
@@ -105,7 +99,7 @@ sparseTest(
 );
 
 sparseTest(
-  "openCheckpoint() reads a shard of more than 2 GiB, and the one after it",
+  "openCheckpoint() reads a shard above 2 GiB and the next shard",
   async (folder) => {
     const names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
     const first = headerOf([["a", 3 * GIB], ["b", VALUES.byteLength]]);
@@ -122,7 +116,7 @@ sparseTest(
       `${folder}/model.safetensors.index.json`,
       JSON.stringify({ weight_map: { a: names[0], b: names[0], c: names[1] } }),
     );
-    await expectStraight(async () => {
+    await expectSeeks(async () => {
       using checkpoint = await openCheckpoint(folder);
       assert.deepEqual(await checkpoint.read("b"), VALUES);
       assert.deepEqual(await checkpoint.read("c"), VALUES.map((value) => -value));
@@ -133,16 +127,10 @@ sparseTest(
   },
 );
 
-/**
- * The folder within the archive; with a name as long, headers are padded by more
- * than the zip64 numbers take.
- */
+/** Folder in the archive. Its length makes the padding larger than the zip64 field. */
 const ROOT = "a-model-of-many-bytes";
 
-/**
- * A member's own header with its sizes in a zip64 field, which takes the
- * place of some of its padding.
- */
+/** A member's header with its sizes in a zip64 field, which replaces a part of the padding. */
 function withLongSizes(header: Uint8Array, size: number): Uint8Array {
   const view = new DataView(header.buffer.slice(0));
   const [nameBytes, extraBytes] = [view.getUint16(26, true), view.getUint16(28, true)];
@@ -151,14 +139,14 @@ function withLongSizes(header: Uint8Array, size: number): Uint8Array {
   const rest = extraBytes - zip64.length - 4;
   assert.ok(rest >= 0, `room for zip64 numbers in ${extraBytes} bytes of padding`);
   const extra = `${zip64}FB${little(rest, 2)}${"Z".repeat(rest)}`;
-  for (const place of [18, 22]) view.setUint32(place, 2 ** 32 - 1, true);
+  for (const field of [18, 22]) view.setUint32(field, 2 ** 32 - 1, true);
   const bytes = new Uint8Array(view.buffer);
   bytes.set(Uint8Array.from(extra, (c) => c.charCodeAt(0)), 30 + nameBytes);
   return bytes;
 }
 
 sparseTest(
-  "openCheckpoint() reads a .pt of more than 4 GiB, in storages and views beyond them",
+  "openCheckpoint() reads a .pt above 4 GiB: storages and views beyond it",
   async (folder) => {
     const path = `${folder}/model.pt`;
     const count = 5 * GIB / 4; // F32 numbers of the first storage
@@ -166,7 +154,7 @@ sparseTest(
     const members = torchMembers({
       model: {
         view: tensor(big, [2, 3], [3, 1], count - 6),
-        turned: tensor(big, [3, 2], [1, 3], count - 6),
+        transposed: tensor(big, [3, 2], [1, 3], count - 6),
         start: tensor(big, [2], [1]),
         far: tensor(far, [6], [1]),
       },
@@ -184,11 +172,11 @@ sparseTest(
     assert.ok(
       pieces.some(({ at, bytes }) => at > 4 * GIB && text(bytes).includes(`${ROOT}/data/1`)),
     );
-    await expectStraight(async () => {
+    await expectSeeks(async () => {
       using checkpoint = await openCheckpoint(path);
       assert.deepEqual(await checkpoint.read("view"), VALUES);
       const [a, b, c, d, e, f] = VALUES;
-      assert.deepEqual(await checkpoint.read("turned"), Float32Array.of(a, d, b, e, c, f));
+      assert.deepEqual(await checkpoint.read("transposed"), Float32Array.of(a, d, b, e, c, f));
       assert.deepEqual(await checkpoint.read("start"), new Float32Array(2));
       assert.deepEqual(await checkpoint.read("far"), VALUES);
     });

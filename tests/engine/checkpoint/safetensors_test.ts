@@ -6,13 +6,13 @@ import { CheckpointError } from "../../../engine/errors.ts";
 import { frame, safetensorsBytes, writeSafetensors } from "../../safetensors.ts";
 import { fixture } from "../../testing.ts";
 
-/** Opens bytes as a file would be; `asked` lists what was read. */
-function open(bytes: Uint8Array, asked: number[] = [], size = bytes.length) {
+/** Opens bytes as a file; `reads` receives the length of each read. */
+function open(bytes: Uint8Array, reads: number[] = [], size = bytes.length) {
   return readSafetensorsHeader({
     name: "test",
     size,
     read(offset, into) {
-      asked.push(into.length);
+      reads.push(into.length);
       into.set(bytes.subarray(offset, offset + into.length));
       return Promise.resolve();
     },
@@ -32,7 +32,7 @@ const four = new Float32Array([1, 2, 3, 4]);
 const entry = (shape: unknown, offsets: unknown, dtype: unknown = "F32") =>
   JSON.stringify({ a: { dtype, shape, data_offsets: offsets } });
 
-Deno.test("readSafetensorsHeader() refuses every beginning of a file that is torn", async () => {
+Deno.test("readSafetensorsHeader() refuses a file that is cut off anywhere", async () => {
   const whole = safetensorsBytes([["a", { dtype: "F32", shape: [4], data: four }]]);
   assert.equal((await open(whole)).tensors.size, 1);
   for (let n = 0; n < whole.length; n++) {
@@ -40,15 +40,15 @@ Deno.test("readSafetensorsHeader() refuses every beginning of a file that is tor
   }
 });
 
-Deno.test("readSafetensorsHeader() refuses a header longer than the file before it allocates", async () => {
+Deno.test("readSafetensorsHeader() refuses a header longer than the file", async () => {
   for (const length of [2n ** 60n, 2n ** 64n - 1n, 90_000_000n, 17n]) {
-    const asked: number[] = [];
-    await assert.rejects(open(frame("{}".padEnd(16), [], length), asked), CheckpointError);
-    assert.deepEqual(asked, [8], "nothing but the length is read");
+    const reads: number[] = [];
+    await assert.rejects(open(frame("{}".padEnd(16), [], length), reads), CheckpointError);
+    assert.deepEqual(reads, [8], "only the length is read, and nothing is allocated");
   }
 });
 
-Deno.test("readSafetensorsHeader() refuses what is no JSON object", async () => {
+Deno.test("readSafetensorsHeader() refuses a header that is no JSON object", async () => {
   for (
     const header of ["", "{", "[]", "null", "3", ' {"a":1}', '{"a":1}', '{"a":{}}', "\ufeff{}"]
   ) {
@@ -57,7 +57,7 @@ Deno.test("readSafetensorsHeader() refuses what is no JSON object", async () => 
   await refuses(frame(new Uint8Array([0x7b, 0xff, 0xfe, 0x7d])), /JSON/);
 });
 
-Deno.test("readSafetensorsHeader() refuses a key that stands twice, however it is spelt", async () => {
+Deno.test("readSafetensorsHeader() refuses a duplicate key in any spelling", async () => {
   const tensor = '{"dtype":"F32","shape":[],"data_offsets":[0,4]}';
   await refuses(frame(`{"a":${tensor},"a":${tensor}}`, [four.subarray(1)]), /"a" twice/);
   await refuses(frame(`{"a":${tensor},"\\u0061":${tensor}}`, [four.subarray(1)]), /"a" twice/);
@@ -65,13 +65,13 @@ Deno.test("readSafetensorsHeader() refuses a key that stands twice, however it i
   await refuses(frame(inner, [four]), /"dtype" twice/);
 });
 
-Deno.test("readSafetensorsHeader() refuses offsets and shapes that do not fit the data", async () => {
+Deno.test("readSafetensorsHeader() refuses offsets and shapes that misfit the data", async () => {
   const cases: [string, RegExp][] = [
     [entry([4], [0, 12]), /16 bytes, got 12/],
     [entry([4], [16, 0]), /within the file/],
     [entry([4], [8, 24]), /within the file/],
-    [entry([3], [4, 16]), /hole/],
-    [entry([3], [0, 12]), /up to the last/],
+    [entry([3], [4, 16]), /a gap/],
+    [entry([3], [0, 12]), /the end of the file/],
     [entry([-4], [0, 16]), /shape/],
     [entry([4.5], [0, 16]), /shape/],
     [entry("4", [0, 16]), /shape/],
@@ -95,7 +95,7 @@ Deno.test("readSafetensorsHeader() refuses offsets and shapes that do not fit th
   assert.equal((await open(frame(two("[8,16]", "[0,8]"), [four]))).tensors.size, 2);
 });
 
-Deno.test("readSafetensorsHeader() takes empty tensors, text for metadata and any name", async () => {
+Deno.test("readSafetensorsHeader() accepts empty tensors, metadata and any name", async () => {
   const empty = new Float32Array(0);
   const { tensors, metadata } = await open(safetensorsBytes([
     ["__proto__", { dtype: "F32", shape: [4], data: four }],
@@ -106,18 +106,18 @@ Deno.test("readSafetensorsHeader() takes empty tensors, text for metadata and an
   assert.equal(metadata.format, "pt");
 });
 
-Deno.test("readSafetensorsHeader() reads the header alone, of a file of any size", async () => {
+Deno.test("readSafetensorsHeader() reads only the header of a large file", async () => {
   const size = 3 * 2 ** 30;
   const header = JSON.stringify({
     a: { dtype: "F32", shape: [2 ** 28, 2], data_offsets: [0, 2 ** 31] },
     b: { dtype: "U8", shape: [2 ** 30], data_offsets: [2 ** 31, size] },
   });
-  const asked: number[] = [];
-  await open(frame(header), asked, 8 + header.length + size);
-  assert.deepEqual(asked, [8, header.length]);
+  const reads: number[] = [];
+  await open(frame(header), reads, 8 + header.length + size);
+  assert.deepEqual(reads, [8, header.length]);
 });
 
-Deno.test("openCheckpoint() gives back the bits that were written, for any tensors", async () => {
+Deno.test("openCheckpoint() returns the written bits of random tensors", async () => {
   const folder = await Deno.makeTempDir();
   const path = `${folder}/any.safetensors`;
   const tensor = fc.record({
@@ -155,7 +155,7 @@ Deno.test("openCheckpoint() gives back the bits that were written, for any tenso
   }
 });
 
-Deno.test("Checkpoint.read() widens every dtype to F32", async () => {
+Deno.test("Checkpoint.read() converts every dtype to F32", async () => {
   const path = await Deno.makeTempFile({ suffix: ".safetensors" });
   try {
     await writeSafetensors(path, {
@@ -193,7 +193,7 @@ Deno.test("Checkpoint.read() widens every dtype to F32", async () => {
   }
 });
 
-Deno.test("openCheckpoint() says in one sentence what it cannot open, and never hangs", async () => {
+Deno.test("openCheckpoint() explains what it cannot open and never hangs", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const pipe = `${folder}/pipe.safetensors`;
@@ -220,7 +220,7 @@ Deno.test("openCheckpoint() says in one sentence what it cannot open, and never 
 
 const tensor = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}';
 
-Deno.test("readSafetensorsHeader() names what it expected when a header breaks a rule", async () => {
+Deno.test("readSafetensorsHeader() names the broken rule of a header", async () => {
   const dtypes = "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL F8_E4M3 F8_E5M2";
   const two = (a: number[], b: number[]) =>
     JSON.stringify({
@@ -259,9 +259,9 @@ Deno.test("readSafetensorsHeader() names what it expected when a header breaks a
       (at) =>
         `tensor "b" to begin where the one before it ends, at byte ${at + 1}, got ${
           at + 2
-        } (a hole)`,
+        } (a gap)`,
     ],
-    ["{}", (at) => `tensors up to the last of ${at + 4} bytes, got tensors up to ${at}`],
+    ["{}", (at) => `tensors up to byte ${at + 4}, the end of the file, got tensors up to ${at}`],
   ];
   for (const [header, expected] of cases) {
     await assert.rejects(
@@ -271,7 +271,7 @@ Deno.test("readSafetensorsHeader() names what it expected when a header breaks a
   }
 });
 
-Deno.test("readSafetensorsHeader() refuses bytes that are no UTF-8 when a name or a text has them", async () => {
+Deno.test("readSafetensorsHeader() refuses text that is not UTF-8", async () => {
   const encoder = new TextEncoder();
   for (const bad of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xc3]]) {
     const [before, after] = ['{"__metadata__":{"a":"', '"}}'].map((t) => encoder.encode(t));
@@ -279,22 +279,22 @@ Deno.test("readSafetensorsHeader() refuses bytes that are no UTF-8 when a name o
   }
 });
 
-Deno.test("readSafetensorsHeader() bounds the header when the file has room for a longer one", async () => {
-  const asked: number[] = [];
-  await assert.rejects(open(frame("{}", [], 100_000_001n), asked, 2 ** 40), {
+Deno.test("readSafetensorsHeader() limits the header of a large file", async () => {
+  const reads: number[] = [];
+  await assert.rejects(open(frame("{}", [], 100_000_001n), reads, 2 ** 40), {
     name: "CheckpointError",
     message: /at most 100000000 bytes, got a length of 100000001 at byte 0$/,
   });
-  assert.deepEqual(asked, [8]);
+  assert.deepEqual(reads, [8]);
 });
 
-Deno.test("readSafetensorsHeader() refuses a shape when its product overflows to what is there", async () => {
+Deno.test("readSafetensorsHeader() refuses a shape whose product overflows", async () => {
   const M = 2 ** 53 - 1;
   const shapes = [
     [M, M], // 1 modulo 2^53
     [2 ** 32, 2 ** 31, 2], // 0 modulo 2^64
     Array(40).fill(M), // Infinity
-    [...Array(40).fill(M), 0], // no number
+    [...Array(40).fill(M), 0], // NaN
   ];
   for (const shape of shapes) {
     for (const dtype of ["U8", "F32"]) {
@@ -306,8 +306,8 @@ Deno.test("readSafetensorsHeader() refuses a shape when its product overflows to
   }
 });
 
-Deno.test("readSafetensorsHeader() finds a key twice when blanks or escapes hide it", async () => {
-  const twice: [header: string, key: string][] = [
+Deno.test("readSafetensorsHeader() finds a duplicate key behind blanks or escapes", async () => {
+  const duplicates: [header: string, key: string][] = [
     [`{"a":${tensor},"a"${" ".repeat(1000)}\n\t\r:${tensor}}`, "a"],
     [`{"\\/":${tensor},"/":${tensor}}`, "/"],
     [`{"\\"":${tensor},"\\u0022":${tensor}}`, '"'],
@@ -317,7 +317,7 @@ Deno.test("readSafetensorsHeader() finds a key twice when blanks or escapes hide
     [`{"__proto__":${tensor},"__proto__":${tensor}}`, "__proto__"],
     [`{"a":{"x":[{"y":1,"y":2}]}}`, "y"],
   ];
-  for (const [header, key] of twice) {
+  for (const [header, key] of duplicates) {
     await assert.rejects(
       open(frame(header)),
       new CheckpointError(
@@ -329,7 +329,7 @@ Deno.test("readSafetensorsHeader() finds a key twice when blanks or escapes hide
   }
 });
 
-Deno.test("readSafetensorsHeader() takes a text twice when it is not a key of the same object", async () => {
+Deno.test("readSafetensorsHeader() accepts a text twice if it is no duplicate key", async () => {
   const { tensors, metadata } = await open(frame(
     '{"__metadata__":{"a":"a","b":"a","c":"{\\"a\\":1,\\"a\\":2}","d":"\\\\"},' +
       '"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"x":["a","a","a:",{"a":1},{"a":1}]},' +
@@ -339,30 +339,30 @@ Deno.test("readSafetensorsHeader() takes a text twice when it is not a key of th
   assert.deepEqual(metadata, { a: "a", b: "a", c: '{"a":1,"a":2}', d: "\\" });
 });
 
-Deno.test("readSafetensorsHeader() keeps __proto__ a name when metadata or an entry has it", async () => {
+Deno.test("readSafetensorsHeader() treats __proto__ as any other name", async () => {
   const { metadata } = await open(frame('{"__metadata__":{"__proto__":"p","toString":"t"}}'));
   assert.deepEqual(Object.entries(metadata), [["__proto__", "p"], ["toString", "t"]]);
   assert.equal(Object.getPrototypeOf(metadata), Object.prototype);
-  // What an entry lacks is not taken from a prototype that the file brought along.
+  // A missing field is not inherited from a prototype in the file.
   await refuses(frame(`{"a":{"__proto__":${tensor}}}`), /dtype of .*, got undefined$/);
 });
 
-Deno.test("readSafetensorsHeader() gives the order of the bytes when the header has another", async () => {
+Deno.test("readSafetensorsHeader() returns tensors in the order of their bytes", async () => {
   const at = (begin: number) => ({ dtype: "U8", shape: [1], data_offsets: [begin, begin + 1] });
-  // An object's keys that are numbers come first, whatever the text.
+  // JavaScript puts numeric keys first, in any text.
   const header = JSON.stringify({ b: at(1), 7: at(2), a: at(0) });
   const { tensors } = await open(frame(header, [new Uint8Array(3)]));
   assert.deepEqual([...tensors.keys()], ["a", "b", "7"]);
 });
 
-Deno.test("readSafetensorsHeader() takes a text of many megabytes when metadata holds one", async () => {
+Deno.test("readSafetensorsHeader() accepts a metadata text of many megabytes", async () => {
   for (const text of ["x".repeat(2e7), '\\"'.repeat(4e6)]) {
     const { metadata } = await open(frame(JSON.stringify({ __metadata__: { text } })));
     assert.equal(metadata.text.length, text.length);
   }
 });
 
-Deno.test("readSafetensorsHeader() takes linear time when there are 100,000 tensors", async () => {
+Deno.test("readSafetensorsHeader() reads 100,000 tensors in linear time", async () => {
   const count = 100_000;
   const entries = Array.from(
     { length: count },
@@ -371,11 +371,11 @@ Deno.test("readSafetensorsHeader() takes linear time when there are 100,000 tens
   const began = performance.now();
   const { tensors } = await open(frame(`{${entries}}`, [new Uint8Array(count)]));
   assert.equal(tensors.size, count);
-  // It takes 0.4 s; comparing every two of them would take minutes.
+  // It takes 0.4 s; a comparison of all pairs would take minutes.
   assert.ok(performance.now() - began < 8000);
 });
 
-Deno.test("readSafetensorsHeader() throws CheckpointError alone when any bytes of a file change", async () => {
+Deno.test("readSafetensorsHeader() throws only CheckpointError for damaged bytes", async () => {
   const whole = safetensorsBytes([
     ["a", { dtype: "F32", shape: [2, 2], data: four }],
     ["b", { dtype: "F16", shape: [3], data: new Uint16Array(3) }],

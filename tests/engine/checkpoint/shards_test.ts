@@ -6,7 +6,7 @@ import { fixture, greedy, readJson } from "../../testing.ts";
 
 type Tensors = Record<string, WrittenTensor>;
 
-/** A folder's index: which file has which tensor. */
+/** Writes the index of a folder: the file of each tensor. */
 const writeIndex = (folder: string, weight_map: unknown) =>
   Deno.writeTextFile(
     `${folder}/model.safetensors.index.json`,
@@ -40,7 +40,7 @@ Deno.test("openCheckpoint() reads tensors from every shard when a folder has an 
     }
   }));
 
-Deno.test("openCheckpoint() says what an index and its shards disagree on", () =>
+Deno.test("openCheckpoint() reports how an index and its shards disagree", () =>
   inTempFolder(async (folder) => {
     await writeShards(folder);
     const cases: [map: unknown, message: RegExp][] = [
@@ -78,13 +78,12 @@ Deno.test("openCheckpoint() refuses a tensor that is in two shards", () =>
       name: "CheckpointError",
       message: /every tensor in one shard, got "a" in m-1\.safetensors and m-2\.safetensors/,
     });
-    // A shard that is damaged closes the ones before it: the sanitizer of
-    // Deno's tests sees to that.
+    // A damaged shard closes the ones before it: Deno's resource sanitizer checks that.
     await Deno.writeTextFile(`${folder}/m-2.safetensors`, "torn");
     await assert.rejects(openCheckpoint(folder), { name: "CheckpointError", message: /m-2/ });
   }));
 
-Deno.test("loadModel() draws the same ids from a model in four shards as from the whole", () =>
+Deno.test("loadModel() draws the same ids from four shards as from one file", () =>
   inTempFolder(async (folder) => {
     const shards: Tensors[] = [{}, {}, {}, {}];
     const map: Record<string, string> = {};

@@ -38,7 +38,7 @@ function open(value: unknown, options?: TorchOptions): Promise<TorchContents> {
   return readTorch(inMemory(torchBytes(value, options)));
 }
 
-/** Opening must end in one sentence that names the file. */
+/** Asserts that opening throws a CheckpointError that names the file. */
 async function refuses(opening: Promise<unknown>, message: RegExp): Promise<void> {
   await assert.rejects(opening, (error: Error) => {
     assert.ok(error instanceof CheckpointError, error.stack);
@@ -48,7 +48,7 @@ async function refuses(opening: Promise<unknown>, message: RegExp): Promise<void
   });
 }
 
-/** Six numbers, 0 to 5. */
+/** F32 numbers 0 to 5. */
 const six = new Uint8Array(Float32Array.of(0, 1, 2, 3, 4, 5).buffer);
 const stored = storage("0", "FloatStorage", 6);
 const plain = tensor(stored, [2, 3], [3, 1]);
@@ -58,7 +58,7 @@ async function numbersOf(tensor: StoredTensor): Promise<number[]> {
   return [...new Float32Array((await bytesOf(tensor)).slice().buffer)];
 }
 
-Deno.test("readTorch() gives the bits, the configuration and the tokenizer that LabCore exports", async () => {
+Deno.test("readTorch() reads the weights, config and tokenizer of a LabCore export", async () => {
   for (const model of ["learned", "rope66", "rope-bias"]) {
     const { tensors, metadata, config, tokenizer } = await openFixture(
       `labcore/${model}/ckpt_last.pt`,
@@ -74,7 +74,7 @@ Deno.test("readTorch() gives the bits, the configuration and the tokenizer that 
       });
       assert.deepEqual(await bytesOf(tensor), await bytesOf(expected), `${model}: ${name}`);
     }
-    // The export keeps one of the two that are tied.
+    // The export has one of the two tied tensors.
     const extra = [...tensors.keys()].filter((name) => !exported.has(name));
     assert.ok(extra.every((name) => /^(wte|lm_head)\.weight$/.test(name)), `${extra}`);
     assert.equal(tensors.get("wte.weight")!.offset, tensors.get("lm_head.weight")!.offset);
@@ -87,7 +87,7 @@ Deno.test("readTorch() gives the bits, the configuration and the tokenizer that 
   }
 });
 
-Deno.test("readTorch() gives what PyTorch does: views, dtypes, prefixes, roots, protocols", async () => {
+Deno.test("readTorch() reads views, dtypes, prefixes, roots and protocols as PyTorch", async () => {
   const expected = readJson<
     Record<string, Record<string, { dtype: string; shape: number[]; hex: string }>>
   >("torch/expected.json");
@@ -103,7 +103,7 @@ Deno.test("readTorch() gives what PyTorch does: views, dtypes, prefixes, roots, 
   }
 });
 
-Deno.test("readTorch() reads straight from the file where it can, and shows what is tied", async () => {
+Deno.test("readTorch() reads contiguous tensors from the file and detects ties", async () => {
   const file = inMemory(Deno.readFileSync(fixture("torch/views.pt")));
   const { tensors } = await readTorch(file);
   const get = (name: string) => tensors.get(name)!;
@@ -116,7 +116,7 @@ Deno.test("readTorch() reads straight from the file where it can, and shows what
   assert.notEqual(get("columns").source, get("transposed").source);
 });
 
-Deno.test("readTorch() takes the configuration as plain data, whatever NumPy and PyTorch put in", async () => {
+Deno.test("readTorch() converts a config with NumPy and PyTorch values", async () => {
   const texts = ["\n", "a", "ö", "\ufeff", "😀"];
   for (const protocol of [2, 3, 4, 5]) {
     const { config, metadata, tokenizer } = await openFixture(`torch/trainer${protocol}.pt`);
@@ -153,12 +153,12 @@ Deno.test("readTorch() takes the configuration as plain data, whatever NumPy and
   assert.deepEqual(metadata, { iter_num: "7" });
 });
 
-Deno.test("readTorch() tells what is wrong with a file of another form", async () => {
+Deno.test("readTorch() explains why a file of another format is refused", async () => {
   const cases: [string, RegExp][] = [
-    ["legacy.pt", /form that PyTorch wrote before version 1\.6; save it again/],
+    ["legacy.pt", /got the format of PyTorch before 1\.6; save it again/],
     ["script.pt", /a TorchScript archive, which holds a program; save the state dict/],
     ["tensor.pt", /expected a dict, got a tensor/],
-    ["evil.pt", /asks for posix\.system, which is not data; save the state dict alone/],
+    ["evil.pt", /refers to posix\.system, which is not data; save the state dict alone/],
     ["odd_complex.pt", /tensor "complex" to have a dtype of .*, got torch\.ComplexFloatStorage/],
     ["odd_meta.pt", /tensor "meta" to be a plain one, got .*_rebuild_meta_tensor_no_storage/],
     ["odd_quantized.pt", /tensor "quantized" to be a plain one, got .*_rebuild_qtensor/],
@@ -168,7 +168,7 @@ Deno.test("readTorch() tells what is wrong with a file of another form", async (
   for (const [file, message] of cases) await refuses(openFixture(`torch/${file}`), message);
   const tar = new Uint8Array(600);
   tar.set(latin1("ustar"), 257);
-  await refuses(readTorch(inMemory(tar)), /before version 1\.6/);
+  await refuses(readTorch(inMemory(tar)), /got the format of PyTorch before 1\.6; save it again/);
   await refuses(readTorch(inMemory(new Uint8Array())), /another kind of file/);
   const roots: [unknown, RegExp][] = [
     [null, /a dict, got None/],
@@ -198,25 +198,25 @@ Deno.test("readTorch() refuses a file that is cut off anywhere", async () => {
   }
 });
 
-Deno.test("readTorch() reads big-endian numbers, one big tensor at a time", async () => {
+Deno.test("readTorch() reads big-endian numbers, two tensors at most at a time", async () => {
   const bytes = new Uint8Array(48);
   const view = new DataView(bytes.buffer);
   for (let i = 0; i < 6; i++) view.setFloat32(4 * i, i);
   for (let i = 0; i < 3; i++) view.setBigInt64(24 + 8 * i, BigInt(i - 1));
   const root = {
     w: plain,
-    turned: tensor(stored, [3, 2], [1, 3]),
+    transposed: tensor(stored, [3, 2], [1, 3]),
     scalar: tensor(stored, [], [], 4),
     long: tensor(storage("1", "LongStorage", 3), [3], [1]),
     bytes: tensor(storage("2", "ByteStorage", 2), [2], [1]),
   };
-  const asked: { offset: number; length: number }[] = [];
+  const reads: { offset: number; length: number }[] = [];
   const data = { 0: bytes.subarray(0, 24), 1: bytes.subarray(24), 2: Uint8Array.of(7, 8) };
-  const file = inMemory(torchBytes(root, { storages: data, byteorder: "big" }), asked);
+  const file = inMemory(torchBytes(root, { storages: data, byteorder: "big" }), reads);
   const { tensors } = await readTorch(file);
   const get = (name: string) => tensors.get(name)!;
   assert.deepEqual(await numbersOf(get("w")), [0, 1, 2, 3, 4, 5]);
-  assert.deepEqual(await numbersOf(get("turned")), [0, 3, 1, 4, 2, 5]);
+  assert.deepEqual(await numbersOf(get("transposed")), [0, 3, 1, 4, 2, 5]);
   assert.deepEqual(await numbersOf(get("scalar")), [4]);
   assert.deepEqual([...new BigInt64Array((await bytesOf(get("long"))).slice().buffer)], [
     -1n,
@@ -226,28 +226,32 @@ Deno.test("readTorch() reads big-endian numbers, one big tensor at a time", asyn
   assert.deepEqual([...await bytesOf(get("bytes"))], [7, 8]);
   assert.equal(get("bytes").source, file, "single bytes have no order");
 
-  // Gathered once while it is read in pieces, and again after its end or after two others.
+  // Gathered once while read in pieces; again after its last byte, or after two other views.
   const piece = new Uint8Array(8);
   const count = async (name: string, at: number) => {
-    asked.length = 0;
+    reads.length = 0;
     await get(name).source.read(at, piece);
-    return asked.length;
+    return reads.length;
   };
   assert.deepEqual(
     [await count("w", 0), await count("w", 8), await count("w", 16), await count("w", 0)],
     [1, 0, 0, 1],
   );
-  assert.deepEqual([await count("turned", 0), await count("w", 8), await count("turned", 8)], [
+  assert.deepEqual([
+    await count("transposed", 0),
+    await count("w", 8),
+    await count("transposed", 8),
+  ], [
     1,
     0,
     0,
   ]);
-  const [first, second] = await Promise.all([numbersOf(get("w")), numbersOf(get("turned"))]);
+  const [first, second] = await Promise.all([numbersOf(get("w")), numbersOf(get("transposed"))]);
   assert.deepEqual([first, second], [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5]]);
   await refuses(get("w").source.read(20, piece), /8 bytes at 20 of a tensor of 24/);
 });
 
-Deno.test("readTorch() checks a tensor against its storage before anything is read of it", async () => {
+Deno.test("readTorch() checks a tensor against its storage before reading it", async () => {
   const huge = 2 ** 53 - 1;
   const cases: [unknown, RegExp][] = [
     [
@@ -273,8 +277,8 @@ Deno.test("readTorch() checks a tensor against its storage before anything is re
     [tensor(stored, [2], [1], huge), /to end within/],
     [tensor(null, [2], [1]), /to have a storage/],
     [tensor(stored, [2], [1], 0, new Map([["neg", true]])), /negated or conjugated/],
-    [tensor(storage("9", "FloatStorage", 6), [2], [1]), /data\/9, which is not there/],
-    [tensor(storage("../data.pkl", "FloatStorage", 6), [2], [1]), /which is not there/],
+    [tensor(storage("9", "FloatStorage", 6), [2], [1]), /data\/9, which is missing/],
+    [tensor(storage("../data.pkl", "FloatStorage", 6), [2], [1]), /which is missing/],
     [tensor(storage("0", "FloatStorage", 7), [2], [1]), /7 times 4 bytes, got 24 in data\/0/],
     [tensor(storage("0", "DoubleStorage", 6), [2], [1]), /6 times 8 bytes/],
     [tensor(storage("0", "DoubleStorage", 3), [4], [1]), /to end within/],
@@ -290,7 +294,7 @@ Deno.test("readTorch() checks a tensor against its storage before anything is re
   assert.deepEqual(await numbersOf(tensors.get("one")!), [3, 4, 5]);
 });
 
-Deno.test("readTorch() takes the prefixes of wrappers off, and no others", async () => {
+Deno.test("readTorch() removes the prefixes of wrappers only", async () => {
   const names = async (root: unknown) => [...(await open(root, { storages })).tensors.keys()];
   const state = (...names: string[]) => new Map(names.map((name) => [name, plain]));
   assert.deepEqual(
@@ -314,7 +318,7 @@ Deno.test("readTorch() takes the prefixes of wrappers off, and no others", async
   assert.deepEqual(await names({ w: plain, _extra_state: null, version: 2 }), ["w"]);
 });
 
-Deno.test("readTorch() takes the names of more wrappers off: FSDP, activation checkpoints, averages, DeepSpeed", async () => {
+Deno.test("readTorch() removes FSDP, checkpointing, averaging and DeepSpeed names", async () => {
   const state = (...names: string[]) => new Map(names.map((name) => [name, plain]));
   const names = async (root: unknown) => {
     const { tensors, notes } = await open(root, { storages });
@@ -331,7 +335,7 @@ Deno.test("readTorch() takes the names of more wrappers off: FSDP, activation ch
   assert.deepEqual(await names({ model: state("a"), ema: state("b") }), [["a"], 0]);
 });
 
-Deno.test("readTorch() finds the model within a LightningModule, whatever its attribute is called", async () => {
+Deno.test("readTorch() finds the model in any attribute of a LightningModule", async () => {
   const state = (...names: string[]) => new Map(names.map((name) => [name, plain]));
   const marked = (...names: string[]) => ({
     "pytorch-lightning_version": "2.6.6",
@@ -340,10 +344,10 @@ Deno.test("readTorch() finds the model within a LightningModule, whatever its at
   const open1 = async (root: unknown) => await open(root, { storages });
   const one = await open1(marked("model.h.0.w", "model.wte.weight", "val_acc.total"));
   assert.deepEqual([...one.tensors.keys()], ["h.0.w", "wte.weight"]);
-  assert.match(one.notes.join(), /are not of "model", the model: "val_acc\.total"$/);
+  assert.match(one.notes.join(), /not part of the model, "model": "val_acc\.total"$/);
   const two = await open1(marked("gpt.h.0.w", "gpt.h.1.w", "loss.weight", "temperature"));
   assert.deepEqual([...two.tensors.keys()], ["h.0.w", "h.1.w"]);
-  // A module that is the model itself has no attribute in front.
+  // A LightningModule that is the model itself: no attribute in front.
   const three = await open1(
     marked("transformer.wte.weight", "transformer.h.0.w", "lm_head.weight"),
   );
@@ -351,7 +355,7 @@ Deno.test("readTorch() finds the model within a LightningModule, whatever its at
   assert.deepEqual(three.notes, []);
 });
 
-Deno.test("readTorch() finds a configuration in a dataclass, a Namespace or a dict of any name", async () => {
+Deno.test("readTorch() finds a config in a dataclass, a Namespace or a dict", async () => {
   const shape = { n_layer: 1, n_head: 2, n_embd: 4, block_size: 8, vocab_size: 16 };
   const made = (module: string, own: string, ...args: unknown[]) =>
     new Call(name(module, own), ...args);
@@ -380,23 +384,23 @@ Deno.test("readTorch() finds a configuration in a dataclass, a Namespace or a di
   assert.equal(dataset, "shakespeare");
 });
 
-Deno.test("readTorch() reads nothing of an optimizer but its lines in the pickle", async () => {
+Deno.test("readTorch() reads no bytes of an optimizer", async () => {
   const far = 2 ** 33;
   const root = {
     model: { w: plain },
     optimizer: { state: [tensor(storage("1", "FloatStorage", far / 4), [far / 4], [1])] },
   };
   const members = torchMembers(root, { storages: { 1: far, ...storages } });
-  const asked: { offset: number; length: number }[] = [];
-  const { tensors } = await readTorch(inMemory(zipPieces(members), asked));
+  const reads: { offset: number; length: number }[] = [];
+  const { tensors } = await readTorch(inMemory(zipPieces(members), reads));
   assert.deepEqual(await numbersOf(tensors.get("w")!), [0, 1, 2, 3, 4, 5]);
-  const read = asked.reduce((sum, { length }) => sum + length, 0);
+  const read = reads.reduce((sum, { length }) => sum + length, 0);
   assert.ok(read < 2 ** 16 + 4096, `${read} bytes`);
-  // Nor does it matter what kinds of tensors it has.
+  // An optimizer may have unsupported tensors.
   assert.equal((await openFixture("torch/nanogpt.pt")).tensors.size, 3);
 });
 
-Deno.test("readTorch() takes plain data of a bounded size from a root that is cyclic or multiplies", async () => {
+Deno.test("readTorch() limits plain data of a cyclic or exploding root", async () => {
   const nested = (depth: number): unknown => depth ? [nested(depth - 1)] : 1;
   const tooMuch = /a configuration and a tokenizer of ordinary size and depth/;
   const withConfig = (config: unknown) =>
@@ -419,7 +423,7 @@ Deno.test("readTorch() takes plain data of a bounded size from a root that is cy
   assert.equal(Object.keys((await open(root, { storages })).metadata).length, 64);
 });
 
-Deno.test("readTorch() gives the same or a CheckpointError for any damage", async () => {
+Deno.test("readTorch() returns the same or throws a CheckpointError for any damage", async () => {
   const whole = Deno.readFileSync(fixture("torch/views.pt"));
   const goldens = (await openFixture("torch/views.pt")).tensors;
   let refused = 0;
@@ -438,8 +442,7 @@ Deno.test("readTorch() gives the same or a CheckpointError for any damage", asyn
           await bytesOf({ dtype, shape, byteLength, ...tensor }),
           await bytesOf(golden),
         ];
-        // A byte of a storage has no checksum that is looked at; in an expanded view
-        // it stands several times.
+        // Checksums of storages are not checked; an expanded view repeats a wrong byte.
         const wrong = new Set([...actual].filter((byte, i) => byte !== expected[i]));
         assert.ok(wrong.size <= 1, `mutant ${mutant}: ${name} is wrong in more than byte ${at}`);
       }

@@ -28,14 +28,14 @@ import {
   Tuple,
 } from "../../../torch.ts";
 
-/** Reads a pickle; text is of bytes. */
+/** Parses a pickle, given as bytes or as text of one character per byte. */
 function load(pickle: Uint8Array | string): unknown {
   const bytes = typeof pickle === "string" ? latin1(pickle) : pickle;
   const options = { file: "x.pt", member: "data.pkl", find: findGlobal };
   return unpickle(bytes, { ...options, persistent: persistentStorage });
 }
 
-/** Reading must end in one sentence that names the file and the byte. */
+/** Asserts that parsing throws a CheckpointError that names the file and the byte. */
 function refuses(pickle: Uint8Array | string, message: RegExp): void {
   assert.throws(() => load(pickle), (error: Error) => {
     assert.ok(error instanceof CheckpointError, error.stack);
@@ -45,7 +45,7 @@ function refuses(pickle: Uint8Array | string, message: RegExp): void {
   });
 }
 
-/** A pickle's instructions alone. */
+/** A pickle's instructions without PROTO and STOP. */
 function textOf(pickle: Uint8Array): string {
   return text(pickle.subarray(2, -1));
 }
@@ -56,7 +56,7 @@ async function pickleOf(file: string): Promise<Uint8Array> {
   return await readMember(source, members.get(`${file.replace(/\..*/, "")}/data.pkl`)!);
 }
 
-Deno.test("unpickle() gives the same plain values whatever the protocol", async () => {
+Deno.test("unpickle() returns the same plain values for every protocol", async () => {
   for (const protocol of [2, 3, 4, 5]) {
     const root = load(await pickleOf(`trainer${protocol}.pt`)) as Map<string, unknown>;
     const config = root.get("model_config") as Map<string, unknown>;
@@ -118,7 +118,7 @@ Deno.test("unpickle() gives the same plain values whatever the protocol", async 
   }
 });
 
-Deno.test("unpickle() reads instructions that PyTorch does not write but Python may", () => {
+Deno.test("unpickle() executes instructions that only Python writes", () => {
   assert.deepEqual(load("}(K\x01K\x02u."), new Map([[1, 2]]));
   assert.deepEqual(load("(K\x01K\x02d."), new Map([[1, 2]]));
   assert.deepEqual(load("(K\x01K\x02l."), [1, 2]);
@@ -140,16 +140,16 @@ Deno.test("unpickle() reads instructions that PyTorch does not write but Python 
   assert.deepEqual(load("cargparse\nNamespace\n)}\x92."), new Map());
 });
 
-Deno.test("unpickle() keeps __proto__ a key like any other", () => {
+Deno.test("unpickle() treats __proto__ as any other key", () => {
   const namespace = new Call(name("argparse", "Namespace"));
   const state = new Map([["__proto__", 1], ["constructor", 2]] as [string, number][]);
   assert.deepEqual(load(pickleBytes(new Built(namespace, state))), state);
   for (const global of ["__proto__", "constructor", "toString"]) {
-    refuses(pickleBytes(name(global, global)), new RegExp(`asks for ${global}\\.${global}`));
+    refuses(pickleBytes(name(global, global)), new RegExp(`refers to ${global}\\.${global}`));
   }
 });
 
-Deno.test("unpickle() refuses what is not data by its name, called or not", () => {
+Deno.test("unpickle() refuses names that are not data, called or not", () => {
   const names = [
     "os.system",
     "posix.system",
@@ -202,19 +202,22 @@ Deno.test("unpickle() refuses what is not data by its name, called or not", () =
   ];
   for (const full of names) {
     const at = full.lastIndexOf(".");
-    const [module, own] = [full.slice(0, Math.max(at, 0)), full.slice(at + 1)];
-    const asked = new RegExp(
-      `asks for ${`${module}.${own}`.replaceAll(".", "\\.")}, which is not data`,
+    const [module, attribute] = [full.slice(0, Math.max(at, 0)), full.slice(at + 1)];
+    const refusal = new RegExp(
+      `refers to ${`${module}.${attribute}`.replaceAll(".", "\\.")}, which is not data`,
     );
-    refuses(pickleBytes(name(module, own)), asked);
-    refuses(pickleBytes(new Call(name(module, own), "echo")), asked);
-    refuses(pickleBytes({ model: { a: 1 }, optimizer: [new Call(name(module, own))] }), asked);
+    refuses(pickleBytes(name(module, attribute)), refusal);
+    refuses(pickleBytes(new Call(name(module, attribute), "echo")), refusal);
+    refuses(
+      pickleBytes({ model: { a: 1 }, optimizer: [new Call(name(module, attribute))] }),
+      refusal,
+    );
     const short = (text: string) => `\x8c${String.fromCharCode(text.length)}${text}`;
-    refuses(`\x80\x04${short(module)}${short(own)}\x93)R.`, asked);
+    refuses(`\x80\x04${short(module)}${short(attribute)}\x93)R.`, refusal);
   }
 });
 
-Deno.test("unpickle() keeps an object of a trainer's class as its attributes, and runs nothing", () => {
+Deno.test("unpickle() keeps only the attributes of a trainer's object", () => {
   const object = (value: unknown) => load(pickleBytes(value)) as PickledObject;
   const make = (full: string, ...args: unknown[]) => {
     const at = full.lastIndexOf(".");
@@ -229,28 +232,31 @@ Deno.test("unpickle() keeps an object of a trainer's class as its attributes, an
   const pair = object(new Built(make("a.Both"), new Tuple({ a: 1 }, { b: 2 })));
   assert.deepEqual([...pair.attributes.keys()], ["a", "b"]);
   assert.deepEqual(object(make("model.Kind", "gpt")).args, ["gpt"]);
-  // Subclasses of dict and list, and __new__ in place of a call.
+  // Subclasses of dict and list, constructed by __new__.
   assert.deepEqual(
     object(new Raw("clib\nAttributeDict\n)\x81X\x01\0\0\0aK\x07s")).attributes.get("a"),
     7,
   );
   assert.deepEqual(object(new Raw("clib\nListConfig\n)\x81(K\x01K\x02e")).items, [1, 2]);
-  // Its state is counted, however often it is given.
+  // Copies of its state are counted.
   const state = new Map(Array.from({ length: 50 }, (_, i) => [i, i]));
   const repeated = `q\x02${"h\x02b".repeat(400)}`;
   refuses(
     pickleBytes(new Raw(`${textOf(pickleBytes(state))}q\x020clib\nA\n)\x81${repeated.slice(2)}`)),
-    /copied over and over/,
+    /each value to be copied at most once/,
   );
 });
 
-Deno.test("unpickle() calls nothing but its constructors, and those with their own arguments", () => {
+Deno.test("unpickle() calls only its constructors, with valid arguments", () => {
   const cases: [unknown, RegExp][] = [
     [new Call("os.system", "echo"), /a constructor to call, got "os\.system"/],
     [new Call(new Map(), 1), /got a dict/],
     [new Call(new Call(name("collections", "OrderedDict"))), /got a dict/],
-    [new Call(name("torch", "FloatStorage"), 1), /torch\.FloatStorage, which makes no data/],
-    [new Call(name("__builtin__", "int"), "1"), /builtins\.int, which makes no data/],
+    [
+      new Call(name("torch", "FloatStorage"), 1),
+      /torch\.FloatStorage, which is not a data constructor/,
+    ],
+    [new Call(name("__builtin__", "int"), "1"), /builtins\.int, which is not a data constructor/],
     [new Raw("ccollections\nOrderedDict\n]R"), /to be a tuple/],
     [new Raw("ccollections\nOrderedDict\n)}(K\x01K\x02u\x92"), /without named arguments/],
     [new Raw("ccollections\nOrderedDict\n)}K\x01\x93"), /to be text/],
@@ -272,7 +278,7 @@ Deno.test("unpickle() calls nothing but its constructors, and those with their o
       /by PyTorch/,
     ],
     [
-      // A chain of these would be followed by recursion.
+      // A chain of these would recurse.
       new Call(
         name("torch._tensor", "_rebuild_from_type_v2"),
         name("torch._tensor", "_rebuild_from_type_v2"),
@@ -286,14 +292,17 @@ Deno.test("unpickle() calls nothing but its constructors, and those with their o
     [new Raw("Pstorage\n"), /0x50/],
     [new Raw("\x82\x01"), /0x82/],
     [new Raw("\x97"), /0x97/],
-    [new Raw("(ios\nsystem\n"), /asks for os\.system/],
-    [new Raw("(icollections\nOrderedDict\n"), /makes collections\.OrderedDict in a way/],
-    [new Raw("(cos\n"), /cut off|asks for/],
+    [new Raw("(ios\nsystem\n"), /refers to os\.system/],
+    [
+      new Raw("(icollections\nOrderedDict\n"),
+      /constructs collections\.OrderedDict as Python 2 does/,
+    ],
+    [new Raw("(cos\n"), /cut off|refers to/],
   ];
   for (const [value, message] of cases) refuses(pickleBytes(value), message);
 });
 
-Deno.test("unpickle() refuses what is damaged, with the byte", () => {
+Deno.test("unpickle() names the byte of a damaged pickle", () => {
   const cases: [string, RegExp][] = [
     ["", /1 more bytes, got 0; the pickle is cut off \(byte 0 /],
     [".", /1 more on the stack/],
@@ -304,8 +313,8 @@ Deno.test("unpickle() refuses what is damaged, with the byte", () => {
     ["K\x01\x87.", /3 more on the stack \(byte 2 /],
     ["K\x01(0\x85K\x02(\x85.", /1 more on the stack/],
     ["t.", /a mark/],
-    ["h\x00.", /remembered as 0/],
-    ["j\xff\xff\xff\xff.", /remembered as 4294967295/],
+    ["h\x00.", /a memo with entry 0/],
+    ["j\xff\xff\xff\xff.", /a memo with entry 4294967295/],
     ["q\x00.", /1 more on the stack/],
     ["\x94.", /1 more on the stack/],
     ["K\x01Na.", /a list to append to/],
@@ -328,13 +337,13 @@ Deno.test("unpickle() refuses what is damaged, with the byte", () => {
     ["X\x03\0\0\0\xed\xa0\x80.", /text in UTF-8/],
     [`\x80\x04\x95${little(9, 8)}N.`, /a frame of at most 2 bytes, got 9/],
     [`\x80\x04\x95${"\xff".repeat(8)}N.`, /a frame of at most 2 bytes/],
-    [`\x80\x04\x95${little(11, 8)}\x95${little(1, 8)}N.`, /frames that do not lie in each other/],
+    [`\x80\x04\x95${little(11, 8)}\x95${little(1, 8)}N.`, /frames that do not nest/],
     ["\xff.", /got 0xff/],
   ];
   for (const [pickle, message] of cases) refuses(pickle, message);
 });
 
-Deno.test("unpickle() refuses every beginning of a pickle that is cut off", async () => {
+Deno.test("unpickle() refuses a pickle that is cut off anywhere", async () => {
   for (const file of ["trainer2.pt", "trainer4.pt"]) {
     const whole = await pickleOf(file);
     for (let n = 0; n < whole.length; n++) {
@@ -343,9 +352,9 @@ Deno.test("unpickle() refuses every beginning of a pickle that is cut off", asyn
   }
 });
 
-Deno.test("unpickle() takes time and memory by the pickle's length, whatever it builds", () => {
+Deno.test("unpickle() takes time and memory linear in the pickle's length", () => {
   const start = performance.now();
-  // Each list has the one before ten times: 10^40 leaves in 40 lines.
+  // Each list holds the previous one ten times: 10^40 leaves in 40 lines.
   const tenfold = `](${"h\x00".repeat(10)}eq\x00`;
   const laughs = load(`]q\x000(${tenfold.repeat(40)}1h\x00.`);
   assert.ok(Array.isArray(laughs));
@@ -356,20 +365,23 @@ Deno.test("unpickle() takes time and memory by the pickle's length, whatever it 
   load("N" + "\x85".repeat(depth) + ".");
   const circle = load("]q\x00h\x00a.") as unknown[];
   assert.equal(circle[0], circle);
-  // One list of 10,000 values is copied by each call.
+  // Each call copies one list of 10,000 values.
   const list = `(${"N".repeat(10_000)}lq\x000`;
   for (const copying of ["__builtin__\nset", "__builtin__\nlist", "__builtin__\nfrozenset"]) {
     const calls = `(c${copying}\nh\x00\x85R`.slice(1).repeat(1000);
-    refuses(`${list}(${calls}l.`, /copied over and over/);
+    refuses(`${list}(${calls}l.`, /each value to be copied at most once/);
   }
   const text = `X${little(10_000, 4)}${"a".repeat(10_000)}q\x000`;
-  refuses(`${text}(${"cpathlib\nPath\nh\x00h\x00\x86R".repeat(100)}l.`, /copied over and over/);
+  refuses(
+    `${text}(${"cpathlib\nPath\nh\x00h\x00\x86R".repeat(100)}l.`,
+    /each value to be copied at most once/,
+  );
   refuses("N0".repeat(2 ** 21 + 1), /at most 4194304 instructions/);
   const ms = performance.now() - start;
   assert.ok(ms < 10_000, `took ${ms.toFixed(0)} ms`);
 });
 
-Deno.test("unpickle() ends in values or in a CheckpointError for any bytes", async () => {
+Deno.test("unpickle() returns values or throws a CheckpointError for any bytes", async () => {
   const whole = await pickleOf("trainer4.pt");
   for (let mutant = 0; mutant < 2000; mutant++) {
     const bytes = whole.slice();
