@@ -1,13 +1,13 @@
 /**
  * A model that can chat, and says nothing: random weights, an id for each of 317
- * characters, and ChatML's marks.
+ * characters, and ChatML's special tokens.
  *
  * @module
  */
 import { inTempFolder } from "./safetensors.ts";
 import { fixture } from "./testing.ts";
 
-const MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+const SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
 /** As many ids as tiny/llama has; what is decoded and encoded again gives the same ids. */
 const CHARACTERS = [
@@ -18,11 +18,11 @@ const CHARACTERS = [
 
 /** The tokenizer, as a parsed tokenizer.json. */
 export const CHAT_TOKENIZER = {
-  added_tokens: MARKS.map((content, id) => ({ id, content, special: true })),
+  added_tokens: SPECIAL_TOKENS.map((content, id) => ({ id, content, special: true })),
   decoder: { type: "Fuse" },
   model: {
     type: "BPE",
-    vocab: Object.fromEntries([...MARKS, ...CHARACTERS].map((token, id) => [token, id])),
+    vocab: Object.fromEntries([...SPECIAL_TOKENS, ...CHARACTERS].map((token, id) => [token, id])),
     merges: [],
   },
 };

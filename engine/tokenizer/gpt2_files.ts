@@ -14,7 +14,7 @@ type Json = Record<string, unknown>;
  */
 const CLASSES = /^(GPT2|CodeGen)Tokenizer(Fast)?$/;
 
-/** GPT-2's only mark, where the configuration names none. */
+/** GPT-2's only special token, where the configuration names none. */
 const END_OF_TEXT = "<|endoftext|>";
 
 /**
@@ -40,8 +40,8 @@ export function fromGpt2Files(vocab: Json, merges: string, config: Json): Json |
   };
 }
 
-/** The configuration with GPT-2's marks where it names none. */
-export function withGpt2Marks(config: Json): Json {
+/** The configuration with GPT-2's special tokens where it names none. */
+export function withGpt2SpecialTokens(config: Json): Json {
   const filled = { ...config };
   for (const name of ["bos_token", "eos_token", "unk_token"]) {
     if (filled[name] === undefined) filled[name] = END_OF_TEXT;

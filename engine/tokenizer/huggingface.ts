@@ -11,7 +11,7 @@ import { CheckpointError, messageOf } from "../errors.ts";
 import { AddedTokens } from "./added_tokens.ts";
 import { ChatTemplate } from "./chat_template.ts";
 import { withinDeadline } from "./deadline.ts";
-import { type Marks, readMarks } from "./special_tokens.ts";
+import { readSpecialTokens, type SpecialTokens } from "./special_tokens.ts";
 import { Merger } from "./merge.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
 import { type NewLink, readDecoder } from "./decoder.ts";
@@ -49,11 +49,11 @@ export async function huggingFaceTokenizer(
     throw new CheckpointError(`Cannot read ${where}: expected ${expected}`);
   };
   try {
-    const marks = readMarks(config, fail);
+    const special = readSpecialTokens(config, fail);
     const chat = chatTemplate == null
       ? null
-      : new ChatTemplate(chatTemplate, marks.variables, where);
-    return make(library, file, config, { where, marks, chat }, fail);
+      : new ChatTemplate(chatTemplate, special.variables, where);
+    return make(library, file, config, { where, special, chat }, fail);
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
     const message = messageOf(error);
@@ -70,23 +70,23 @@ function make(
   from: LibraryModule,
   file: Json,
   config: Json,
-  beside: { where: string; marks: Marks; chat: ChatTemplate | null },
+  beside: { where: string; special: SpecialTokens; chat: ChatTemplate | null },
   fail: Fail,
 ): Tokenizer {
-  const { where, marks, chat } = beside;
+  const { where, special, chat } = beside;
   if (!isRecord(file.model)) return fail("model to be an object");
   const type = modelType(file.model);
   if (!isModelType(type)) throw new Unread(`a vocabulary of type ${show(type)}`);
-  const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, marks.tokens, fail);
+  const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, special.tokens, fail);
   const library = openLibrary(from, vocabulary, {
     normalizer: rewriteNormalizer(file.normalizer, fail),
     pre_tokenizer: rewritePreTokenizer(file.pre_tokenizer, fail),
   });
   const template = readTemplate(file.post_processor, vocabulary, fail);
   const [bosId, eosId] = ["bos_token", "eos_token"].map((name) =>
-    vocabulary.ids.get(marks.named.get(name) ?? "") ?? null
+    vocabulary.ids.get(special.named.get(name) ?? "") ?? null
   );
-  const frame = { bosId, eosId, template: withMarks(template, config, bosId, eosId), chat };
+  const frame = { bosId, eosId, template: withSpecialTokens(template, config, bosId, eosId), chat };
   const startDecoding = readDecoder(file.decoder, fail);
   // Added tokens are normalized at once, by patterns that are the file's.
   const size = vocabulary.added.reduce((sum, { content }) => sum + content.length, 0) +
@@ -132,10 +132,10 @@ function openLibrary(
 }
 
 /**
- * add_bos_token and add_eos_token ask for marks; where they are false, what the
+ * add_bos_token and add_eos_token ask for special tokens; where they are false, what the
  * template has still stands.
  */
-function withMarks(
+function withSpecialTokens(
   { before, after }: Template,
   config: Json,
   bosId: number | null,
@@ -201,7 +201,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#hasByteFallback = model.type === "Unigram" && model.byte_fallback === true;
   }
 
-  /** The end of a text; where a chat template ends an answer with another mark, that one too. */
+  /** The end of a text; where a chat template ends an answer with another token, that one too. */
   get eosIds(): readonly number[] {
     return this.#eosIds ??= [...new Set([this.#eosId, this.#turnEndId()])].filter((id) =>
       id !== null
@@ -209,7 +209,7 @@ class HuggingFaceTokenizer implements Tokenizer {
   }
 
   #turnEndId(): number | null {
-    const rest = this.#chat?.afterAnswer().slice(0, 200) ?? ""; // no mark is longer
+    const rest = this.#chat?.afterAnswer().slice(0, 200) ?? ""; // no special token is longer
     const [id] = rest === "" ? [] : this.encode(rest, { addSpecialTokens: false });
     const token = id === undefined ? undefined : this.vocabulary.tokens.get(id);
     return token !== undefined && this.#special.has(token) && rest.startsWith(token) ? id : null;

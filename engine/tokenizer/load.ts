@@ -16,10 +16,10 @@ import {
 } from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import { charTokenizer } from "./char.ts";
-import { fromGpt2Files, withGpt2Marks } from "./gpt2_files.ts";
+import { fromGpt2Files, withGpt2SpecialTokens } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
 import { isNanogptMeta, MAX_META_BYTES, readMetaJson, readMetaPickle } from "./nanogpt_meta.ts";
-import { fillMarks } from "./special_tokens.ts";
+import { fillSpecialTokens } from "./special_tokens.ts";
 import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -100,7 +100,7 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     if (typeof file === "string") {
       return `Cannot read "${vocab}": this version does not read ${file}`;
     }
-    return await fromRecord(file, withGpt2Marks(config), `"${vocab}"`, kind);
+    return await fromRecord(file, withGpt2SpecialTokens(config), `"${vocab}"`, kind);
   }
   if (await exists(beside(folder, "tokenizer.model"))) {
     return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not ` +
@@ -160,7 +160,7 @@ async function readConfig(folder: string): Promise<Record<string, unknown>> {
       return await exists(path) ? await readJsonObject(path) : {};
     }),
   );
-  const filled = fillMarks(config, map);
+  const filled = fillSpecialTokens(config, map);
   const template = beside(folder, "chat_template.jinja");
   // As in transformers, the file of its own is the newer one.
   if (await exists(template)) filled.chat_template = await readText(template, "a chat template");

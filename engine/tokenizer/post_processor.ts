@@ -34,8 +34,8 @@ export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fai
     case "BertProcessing":
     case "RobertaProcessing":
       return {
-        before: [markId(step.cls, vocabulary, fail)],
-        after: [markId(step.sep, vocabulary, fail)],
+        before: [specialTokenId(step.cls, vocabulary, fail)],
+        after: [specialTokenId(step.sep, vocabulary, fail)],
       };
     case "TemplateProcessing":
       return readSingle(step, vocabulary, fail);
@@ -44,10 +44,10 @@ export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fai
   }
 }
 
-/** A mark as a pair of its content and its id. */
-function markId(mark: unknown, { tokens }: Vocabulary, fail: Fail): number {
-  const id: unknown = Array.isArray(mark) ? mark[1] : undefined;
-  return isId(id) && tokens.has(id) ? id : fail(`a mark and its id, got ${show(mark)}`);
+/** The id of a special token, from a pair of its content and its id. */
+function specialTokenId(token: unknown, { tokens }: Vocabulary, fail: Fail): number {
+  const id: unknown = Array.isArray(token) ? token[1] : undefined;
+  return isId(id) && tokens.has(id) ? id : fail(`a special token and its id, got ${show(token)}`);
 }
 
 function readSingle(
@@ -55,8 +55,8 @@ function readSingle(
   { tokens }: Vocabulary,
   fail: Fail,
 ): Template {
-  const { special_tokens: marks } = step;
-  if (!isRecord(marks)) return fail("special_tokens to be an object");
+  const { special_tokens: special } = step;
+  if (!isRecord(special)) return fail("special_tokens to be an object");
   const [before, after]: [number[], number[]] = [[], []];
   let at = before;
   for (const item of asList(step.single, "the template", fail)) {
@@ -64,14 +64,14 @@ function readSingle(
       if (at === after) throw new Unread("a template that has the text twice");
       at = after;
     } else if (isRecord(item) && isRecord(item.SpecialToken)) {
-      const name = asText(item.SpecialToken.id, "the id of a mark", fail);
-      const mark = marks[name];
-      const ids: unknown = isRecord(mark) ? mark.ids : undefined;
+      const name = asText(item.SpecialToken.id, "the id of a special token", fail);
+      const token = special[name];
+      const ids: unknown = isRecord(token) ? token.ids : undefined;
       if (!Array.isArray(ids) || !ids.every((id) => isId(id) && tokens.has(id))) {
-        return fail(`ids of ${show(name)}, got ${show(mark)}`);
+        return fail(`ids of ${show(name)}, got ${show(token)}`);
       }
       at.push(...ids);
-    } else fail(`a template of marks and the text, got ${show(item)}`);
+    } else fail(`a template of special tokens and the text, got ${show(item)}`);
   }
   if (at === before) fail("a template with the text");
   return { before, after };

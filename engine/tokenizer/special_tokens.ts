@@ -1,6 +1,6 @@
 /**
- * The marks that a tokenizer_config.json names: tokens that are no text, such as those that begin
- * and end one. Written as text or as an object with a content, in this file or in an older
+ * Special tokens that a tokenizer_config.json names: tokens that are no text, such as those that
+ * begin and end one. Written as text or as an object with a content, in this file or in an older
  * special_tokens_map.json.
  *
  * @module
@@ -10,7 +10,9 @@ import { type Fail, show } from "./vocabulary.ts";
 
 type Json = Record<string, unknown>;
 
-/** Marks that have a name of their own, which is also the name of a template's variable. */
+/**
+ * Special tokens that have a name of their own, which is also the name of a template's variable.
+ */
 const NAMES = [
   "bos_token",
   "eos_token",
@@ -21,11 +23,11 @@ const NAMES = [
   "mask_token",
 ];
 
-/** Marks that have none: a list, or an object with names that a repository made up. */
+/** Further special tokens: a list, or an object with names that a repository made up. */
 const MORE = ["additional_special_tokens", "extra_special_tokens"];
 
-/** The marks of a tokenizer. */
-export interface Marks {
+/** The special tokens of a tokenizer. */
+export interface SpecialTokens {
   /** By name. */
   readonly named: ReadonlyMap<string, string>;
   /** All of them as added tokens without ids, each content once. */
@@ -35,7 +37,7 @@ export interface Marks {
 }
 
 /** What a special_tokens_map.json says, where the tokenizer_config.json is silent. */
-export function fillMarks(config: Json, map: Json): Json {
+export function fillSpecialTokens(config: Json, map: Json): Json {
   const filled = { ...config };
   for (const name of [...NAMES, ...MORE]) {
     if (map[name] != null) filled[name] ??= map[name];
@@ -43,33 +45,33 @@ export function fillMarks(config: Json, map: Json): Json {
   return filled;
 }
 
-/** Reads the marks. */
-export function readMarks(config: Json, fail: Fail): Marks {
+/** Reads the special tokens. */
+export function readSpecialTokens(config: Json, fail: Fail): SpecialTokens {
   const named = new Map<string, string>();
   const tokens = new Map<string, Json>();
   const variables: Json = {};
-  const read = (mark: unknown): string => {
-    const token = isRecord(mark) ? mark : { content: mark };
+  const read = (given: unknown): string => {
+    const token = isRecord(given) ? given : { content: given };
     const { content } = token;
     if (typeof content !== "string") {
-      return fail(`a mark of tokenizer_config.json to be text, got ${show(mark)}`);
+      return fail(`a special token of tokenizer_config.json to be text, got ${show(given)}`);
     }
-    // Where a mark is written as text, it is found in texts as they are given.
+    // Given as text, it is found in texts as they are given.
     if (!tokens.has(content)) tokens.set(content, { normalized: false, ...token, special: true });
     return content;
   };
-  const name = (key: string, mark: unknown) => {
-    if (mark == null) return;
-    const content = read(mark);
+  const name = (key: string, token: unknown) => {
+    if (token == null) return;
+    const content = read(token);
     named.set(key, content);
     variables[key] = content;
   };
   for (const key of NAMES) name(key, config[key]);
   for (const key of MORE) {
-    const marks = config[key] ?? [];
-    if (Array.isArray(marks)) variables[key] = marks.map(read);
-    else if (isRecord(marks)) { for (const [own, mark] of Object.entries(marks)) name(own, mark); }
-    else fail(`${key} of tokenizer_config.json to be a list or an object, got ${show(marks)}`);
+    const more = config[key] ?? [];
+    if (Array.isArray(more)) variables[key] = more.map(read);
+    else if (isRecord(more)) { for (const [own, token] of Object.entries(more)) name(own, token); }
+    else fail(`${key} of tokenizer_config.json to be a list or an object, got ${show(more)}`);
   }
   return { named, tokens: [...tokens.values()], variables };
 }

@@ -10,7 +10,7 @@
  */
 import { BYTE_CHARACTERS } from "./byte_level.ts";
 
-/** The mark between GPT-2's training texts. */
+/** The special token between GPT-2's training texts. */
 const END_OF_TEXT = "<|endoftext|>";
 
 /**

@@ -44,7 +44,7 @@ export interface EncodeOptions {
 
 /** How ids are decoded. */
 export interface DecodeOptions {
-  /** Leave out ids that are marks and no text. Default true. */
+  /** Leave out special tokens. Default true. */
   readonly skipSpecialTokens?: boolean;
 }
 

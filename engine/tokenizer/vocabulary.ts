@@ -16,7 +16,7 @@ export class Unread extends Error {}
 export interface AddedToken {
   readonly id: number;
   readonly content: string;
-  /** A mark and no text. */
+  /** Not text, such as the token that ends one. */
   readonly special: boolean;
   /** Found in the normalized text, not in the text as given. */
   readonly normalized: boolean;
@@ -66,14 +66,14 @@ export function isModelType(type: unknown): type is ModelType {
  * Reads the vocabulary.
  * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further
  * added tokens by their ids.
- * @param marks what a tokenizer_config.json calls special, without ids: each is found in
+ * @param special what a tokenizer_config.json calls special, without ids: each is found in
  * texts as an added token is.
  */
 export function readVocabulary(
   file: Record<string, unknown>,
   type: ModelType,
   decoder: unknown,
-  marks: readonly Record<string, unknown>[],
+  special: readonly Record<string, unknown>[],
   fail: Fail,
 ): Vocabulary {
   const { merges, ...rest } = file.model as Record<string, unknown>;
@@ -82,9 +82,9 @@ export function readVocabulary(
   if (ids.size === 0) fail("a vocabulary with tokens");
   if (type === "BPE") model.merges = readMerges(merges, ids, fail);
   checkModel(model, ids, fail);
-  // A mark that the vocabulary lacks would get a new id, for which a model
+  // A special token that the vocabulary lacks would get a new id, for which a model
   // has no row: it stays text.
-  const known = marks.map((mark) => ({ ...mark, id: ids.get(mark.content as string) }))
+  const known = special.map((token) => ({ ...token, id: ids.get(token.content as string) }))
     .filter(({ id }) => id !== undefined);
   const added = readAdded(file.added_tokens ?? [], decoder ?? {}, known, fail);
   const tokens = new Map<number, string>();
@@ -189,7 +189,7 @@ function checkModel(
 function readAdded(
   list: unknown,
   decoder: unknown,
-  marks: readonly unknown[],
+  special: readonly unknown[],
   fail: Fail,
 ): AddedToken[] {
   if (!Array.isArray(list)) return fail("added_tokens to be a list");
@@ -201,7 +201,7 @@ function readAdded(
     ...Object.entries(decoder).map(([id, token]) =>
       isRecord(token) ? { ...token, id: Number(id) } : token
     ),
-    ...marks,
+    ...special,
   ];
   for (const token of further) {
     const more = readAddedToken(token, fail);

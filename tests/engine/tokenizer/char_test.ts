@@ -12,7 +12,7 @@ function refused(vocab: unknown, message: string): void {
   assert.throws(() => charTokenizer(vocab, `"meta.json"`), new CheckpointError(message));
 }
 
-Deno.test("charTokenizer() has LabCore's conventions when made: no marks, ids in order", () => {
+Deno.test("charTokenizer() has LabCore's conventions when made: no special tokens, ids in order", () => {
   const made: Tokenizer = tokenizer;
   assert.equal(made.vocabSize, VOCAB.length);
   assert.equal(made.bosId, null);

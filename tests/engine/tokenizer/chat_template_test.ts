@@ -120,7 +120,7 @@ Deno.test("applyChatTemplate() takes the template in every spelling when there a
   assert.equal((await tokenizerWith({ chat_template: "no" }, files)).applyChatTemplate(HI), "a");
 });
 
-Deno.test("applyChatTemplate() knows the marks by their names when a template asks for them", async () => {
+Deno.test("applyChatTemplate() knows the special tokens by their names when a template asks for them", async () => {
   const config = {
     bos_token: { __type: "AddedToken", content: "<|im_start|>", lstrip: true },
     pad_token: null,
@@ -321,7 +321,7 @@ Deno.test("applyChatTemplate() has the time of chats of a thousand turns", async
   }
 });
 
-Deno.test("eosIds has the mark that a chat template writes after an answer", async () => {
+Deno.test("eosIds has the special token that a chat template writes after an answer", async () => {
   const eosOf = async (config: Json) => (await tokenizerWith(config)).eosIds;
   const eos_token = "<|endoftext|>";
   assert.deepEqual(await eosOf({ eos_token }), [0]);
@@ -336,7 +336,7 @@ Deno.test("eosIds has the mark that a chat template writes after an answer", asy
   assert.deepEqual(await eosOf({ eos_token, chat_template: refusing }), [0]);
 });
 
-Deno.test("generate() ends an answer at the template's mark, which no configuration names", () =>
+Deno.test("generate() ends an answer at the template's special token, which no configuration names", () =>
   withChatModel(async (folder) => {
     await Deno.writeTextFile(`${folder}/generation_config.json`, `{"eos_token_id":[0]}`);
     await using model = await loadModel(folder, { device: "js" });
@@ -346,11 +346,11 @@ Deno.test("generate() ends an answer at the template's mark, which no configurat
     const seen = new Set<number>();
     for (; seen.size < 2 && options.seed < 100; options.seed++) {
       const tokens = await Array.fromAsync(model.generate("Hi", options));
-      const marks = tokens.flatMap(({ id, finishReason }) =>
+      const ends = tokens.flatMap(({ id, finishReason }) =>
         id === 0 || id === 2 ? [[id, finishReason]] : []
       );
-      assert.ok(marks.length <= 1);
-      for (const [id, reason] of marks) {
+      assert.ok(ends.length <= 1);
+      for (const [id, reason] of ends) {
         assert.equal(reason, "eos");
         seen.add(id as number);
       }

@@ -35,7 +35,7 @@ function byteBpe(): {
   return file as ReturnType<typeof byteBpe>;
 }
 
-/** Letters, and two marks that tokenizer.json does not tell from text. */
+/** Letters, and two special tokens that tokenizer.json does not tell from text. */
 const LETTERS = {
   decoder: { type: "Fuse" },
   model: {
@@ -55,7 +55,7 @@ const letters = async (config: Json, map?: Json): Promise<Tokenizer> => {
   return made!;
 };
 
-Deno.test("loadTokenizer() finds a mark in a text when any spelling of the configuration names it", async () => {
+Deno.test("loadTokenizer() finds a special token in a text when any spelling of the configuration names it", async () => {
   assert.deepEqual((await letters({})).encode("<s>a"), [2, 3, 4, 0]);
   const spellings: readonly Json[] = [
     { bos_token: "<s>" },
@@ -77,20 +77,23 @@ Deno.test("loadTokenizer() finds a mark in a text when any spelling of the confi
   assert.deepEqual(stripping.encode("<s>  a"), [5, 0]);
 });
 
-Deno.test("loadTokenizer() takes marks from special_tokens_map.json when tokenizer_config.json has none", async () => {
+Deno.test("loadTokenizer() takes special tokens from special_tokens_map.json when tokenizer_config.json has none", async () => {
   const map = { bos_token: "<b>", eos_token: { content: "<s>" } };
   const { bosId, eosIds } = await letters({ bos_token: "<s>", eos_token: null }, map);
   assert.deepEqual([bosId, eosIds], [5, [5]]);
 });
 
-Deno.test("loadTokenizer() leaves a mark alone when the vocabulary has no id for it", async () => {
+Deno.test("loadTokenizer() leaves a special token alone when the vocabulary has no id for it", async () => {
   const tokenizer = await letters({ pad_token: "[PAD]", additional_special_tokens: ["<none>"] });
   assert.equal(tokenizer.vocabSize, 7);
 });
 
-Deno.test("loadTokenizer() fails when a mark is neither text nor an object with it", async () => {
+Deno.test("loadTokenizer() fails when a special token is neither text nor an object with it", async () => {
   for (const config of [{ bos_token: 5 }, { extra_special_tokens: [{}] }, { pad_token: [] }]) {
-    await assert.rejects(letters(config), /a mark of tokenizer_config\.json to be text, got/);
+    await assert.rejects(
+      letters(config),
+      /a special token of tokenizer_config\.json to be text, got/,
+    );
   }
   for (const name of ["additional_special_tokens", "extra_special_tokens"]) {
     await assert.rejects(

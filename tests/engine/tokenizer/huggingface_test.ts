@@ -30,7 +30,7 @@ interface Golden {
 
 type Json = Record<string, unknown>;
 
-/** Kinds, the number of ids, and the marks that begin and end a text. */
+/** Kinds, the number of ids, and the special tokens that begin and end a text. */
 const KINDS: Readonly<Record<string, readonly [number, number | null, readonly number[]]>> = {
   "byte-bpe": [871, 0, [0]],
   llama3: [933, 927, [931]],
@@ -62,7 +62,7 @@ for (const [kind, [vocabSize, bosId, eosIds]] of Object.entries(KINDS)) {
   const golden = readJson<Golden>(`tokenizers/${kind}/golden.json`);
   const tokenizer = await loadTokenizer(fixture(`tokenizers/${kind}`));
 
-  Deno.test(`loadTokenizer() knows the size and the marks when it reads ${kind}`, () => {
+  Deno.test(`loadTokenizer() knows the size and the special tokens when it reads ${kind}`, () => {
     assert.equal(tokenizer.vocabSize, vocabSize);
     assert.equal(tokenizer.bosId, bosId);
     assert.deepEqual(tokenizer.eosIds, eosIds);
@@ -154,7 +154,7 @@ Deno.test("encode() finds the longest word in linear time when nothing splits it
   }
 });
 
-Deno.test("loadTokenizer() takes marks from tokenizer_config.json when it lies beside", async () => {
+Deno.test("loadTokenizer() takes special tokens from tokenizer_config.json when it lies beside", async () => {
   const file = fileOf("qwen2");
   const markOf = async (config: Json): Promise<Tokenizer> => {
     let made: Tokenizer | undefined;
@@ -190,7 +190,7 @@ Deno.test("loadTokenizer() takes marks from tokenizer_config.json when it lies b
   assert.equal(more.decode([900, 807]), "");
   await assert.rejects(
     markOf({ bos_token: 1 }),
-    /expected a mark of tokenizer_config.json to be text, got 1$/,
+    /expected a special token of tokenizer_config.json to be text, got 1$/,
   );
 });
 
