@@ -9,7 +9,7 @@ import { openBackend } from "../kernels/mod.ts";
 import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { makeLogits, makeState } from "../engine/decoder.ts";
-import { type GeneratedToken, generateTokens } from "../engine/generate.ts";
+import { checkGenerate, type GeneratedToken, generateTokens } from "../engine/generate.ts";
 import { estimateMemory } from "../engine/memory.ts";
 import { Runner } from "../engine/runner.ts";
 import {
@@ -69,8 +69,8 @@ async function openLoop(
   const runner = await Runner.create(backend, a, weights, { id, slots: a.blockSize, chunk });
   const model = { runner, tokenizer: null, eosIds: [], checkAlive: () => {} };
   const prompt = Array.from({ length: PROMPT }, (_, i) => i % a.vocabSize);
-  const start = () =>
-    generateTokens(model, prompt, { maxNewTokens: 1e9, seed: 1, ignoreEos: true });
+  const settings = checkGenerate({ maxNewTokens: 1e9, seed: 1, ignoreEos: true });
+  const start = () => generateTokens(model, prompt, settings);
   let tokens: AsyncGenerator<GeneratedToken> = start();
   let length = 0;
   const next = async () => {

@@ -8,29 +8,37 @@ import type { Memory } from "../kernels/memory.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { encodeChat } from "./conversation.ts";
-import { DEFAULTS } from "./defaults.ts";
 import { findNotFinite } from "./diagnose.ts";
 import { CheckpointError } from "./errors.ts";
 import {
+  ABORTED,
   checkGenerate,
   type GeneratedToken,
   type GenerateOptions,
+  type GenerateSettings,
   generateTokens,
 } from "./generate.ts";
+import { copyIds, expectType } from "./options.ts";
 import type { Runner } from "./runner.ts";
 import type { ChatMessage, Tokenizer } from "./tokenizer/tokenizer.ts";
 
-/** What the benchmark and the profile use of a model beside its public members. */
+/** Access of the benchmark and the profile to a model, beside its public members. */
 export interface Instruments {
   /**
-   * Runs `work` over `ids` while nothing else runs on the model.
-   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context
-   *   holds.
+   * Waits until the model is free and runs `work` on a copy of `ids`.
+   * @param signal ends the waiting with its reason.
+   * @throws {TypeError} If `ids` is no list.
+   * @throws {RangeError} If there are no ids, an id is outside the vocabulary, or there are more
+   *   ids than the context holds.
    */
-  run<T>(ids: readonly number[], work: (runner: Runner) => Promise<T>): Promise<T>;
+  run<T>(
+    ids: readonly number[],
+    work: (runner: Runner, ids: readonly number[]) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T>;
   /**
-   * As `Model.generate`; `onRead` is called with the number of ids that each read from the device
-   * brings.
+   * As `Model.generate`.
+   * @param onRead called after each read from the device, with the number of ids that it returned.
    */
   generate(
     ids: readonly number[],
@@ -42,36 +50,35 @@ export interface Instruments {
 /** The instruments of a model; not exported by `mod.ts`. */
 export let instrumentsOf: (model: Model) => Instruments;
 
-/** A loaded model. Dispose of it to give its memory back. */
+/** A loaded model: generation, logits, and its memory until it is disposed of. */
 export class Model implements AsyncDisposable {
   static {
-    // Trick: only code inside the class reaches private members, so the function for other modules
-    // is made here.
+    // Trick: gives other modules of the engine access to private members, without a public door.
     instrumentsOf = (model) => ({
-      run: (ids, work) => model.#run(ids, work),
+      run: (ids, work, signal) => model.#run(ids, work, signal),
       generate: (ids, options, onRead) => model.#start(ids, options, onRead),
     });
   }
 
   #runner: Runner | null;
-  /** Settles when the model is free; the next use waits for it. */
+  /** Settles when the model is free; the next caller waits for it. */
   #free: Promise<void> = Promise.resolve();
   readonly #tokenizer: Tokenizer | string;
   readonly #backend: Backend;
-  /** What the model was loaded from. */
+  /** The source that the model was loaded from. */
   readonly id: string;
-  /** The dtype that the weights are kept in. */
+  /** Dtype of the weights in memory. */
   readonly dtype: WeightDtype;
-  /** What was chosen or left out when the files were read, a sentence each. */
+  /** Choices and omissions made while reading the files, a sentence each. */
   readonly notes: readonly string[];
-  /** From the call of `loadModel` to a model that is ready, in ms. */
+  /** Time of loading, from the call of `loadModel` on, in ms. */
   readonly loadMs: number;
-  /** Learned numbers, tied ones once. */
+  /** Number of learned parameters; tied ones count once. */
   readonly parameters: number;
-  /** Bytes of the weights as they are kept. */
+  /** Bytes of the weights in memory. */
   readonly weightsBytes: number;
 
-  /** Made by `loadModel`. */
+  /** Called by `loadModel`. */
   constructor(
     backend: Backend,
     /** The architecture record. */
@@ -97,34 +104,34 @@ export class Model implements AsyncDisposable {
     this.weightsBytes = backend.memory.classes.weights.current;
   }
 
-  /** What the model runs on. */
+  /** The backend that the model runs on. */
   get backend(): Pick<Backend, "name" | "threads" | "description" | "onGpu" | "shaders"> {
     return this.#backend;
   }
 
-  /** Tracked bytes of every buffer; all zero after dispose. */
+  /** Tracked bytes of every buffer; all 0 after disposal. */
   get memory(): Memory {
     return this.#backend.memory;
   }
 
-  /** Tokens that the cache holds. */
+  /** Number of tokens that the cache holds. */
   get contextLength(): number {
     return this.#alive().slots;
   }
 
-  /** Whether a generation goes on past the context, by the rule of the model's family. */
+  /** Whether a generation continues past the context, as the model's family defines it. */
   get slides(): boolean {
     return this.config.slides || this.config.crops;
   }
 
-  /** Whether there is a tokenizer; without one the model works with ids. */
+  /** Whether there is a tokenizer; a model without one works with ids. */
   get hasTokenizer(): boolean {
     return typeof this.#tokenizer !== "string";
   }
 
   /**
-   * The tokenizer that lies beside the weights.
-   * @throws {CheckpointError} saying why there is none, when there is none.
+   * The tokenizer found with the weights.
+   * @throws {CheckpointError} If there is none; the message says why.
    */
   get tokenizer(): Tokenizer {
     if (typeof this.#tokenizer === "string") throw new CheckpointError(this.#tokenizer);
@@ -132,13 +139,26 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Draws tokens after a prompt, one item for each id. The last item has the reason for the end.
-   * Leaving the loop early leaves the model usable; a second generation waits for the first.
+   * Draws tokens after a prompt, one item for each id; the last item has the reason for the end.
    *
-   * @throws {RangeError} on an option out of range, an empty prompt, an id outside the vocabulary,
-   *   or a prompt beyond the context (LabCore's models crop it).
-   * @throws {CheckpointError} on text without a tokenizer, and when logits are not finite; it names
-   *   the layer.
+   * Leaving the loop early leaves the model usable. A second generation waits for the first.
+   *
+   * @param prompt text, which is encoded with special tokens, or ids.
+   * @param options sampling, length, stop strings and signal.
+   * @throws {TypeError} If the prompt or an option is of the wrong type.
+   * @throws {RangeError} If an option is out of range, the prompt is empty, an id is outside the
+   *   vocabulary, or the prompt is beyond the context (models of LabCore and nanoGPT crop it).
+   * @throws {CheckpointError} If text is given or asked for and there is no tokenizer, or a logit
+   *   is not finite (the message names the layer).
+   * @example
+   * ```ts
+   * import { loadModel } from "@wgslm/wgslm";
+   *
+   * await using model = await loadModel("bench/demo");
+   * for await (const { text } of model.generate("ROMEO:", { maxNewTokens: 16, seed: 1 })) {
+   *   console.log(text);
+   * }
+   * ```
    */
   generate(
     prompt: string | readonly number[],
@@ -150,14 +170,15 @@ export class Model implements AsyncDisposable {
   /**
    * Draws the assistant's answer to a conversation: the tokenizer's chat template, then `generate`.
    *
-   * `reusePrompt: "all"` keeps the cache from one answer to the next, so that a conversation that
-   * goes on feeds only what is new.
-   * @param messages the conversation, the oldest message first.
-   * @throws {CheckpointError} when there is no tokenizer, or it has no chat template or refuses the
-   *   conversation.
-   * @throws {TypeError} when a message has no role or no content.
-   * @throws {RangeError} as `generate` does.
+   * `reusePrompt: "all"` keeps the cache from one answer to the next, so that only new messages are
+   * prefilled.
    *
+   * @param messages the conversation, the oldest message first.
+   * @param options as of `generate`.
+   * @throws {CheckpointError} If there is no tokenizer, it has no chat template, or the template
+   *   refuses the conversation.
+   * @throws {TypeError} If a message has no role or no content, or an option is of the wrong type.
+   * @throws {RangeError} As `generate` does.
    * @example
    * ```ts ignore
    * const messages = [{ role: "user", content: "What is the capital of France?" }];
@@ -172,89 +193,117 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Logits of every position: Float32Array [ids.length, vocabSize].
-   * @throws {RangeError} on no ids, an id outside the vocabulary, or more ids than the context
-   *   holds.
-   * @throws {CheckpointError} when a logit is not finite; it names the layer.
+   * Computes the logits of every position.
+   *
+   * @param ids at most `contextLength` ids, [T].
+   * @returns logits, [T, V] row by row, V the vocabulary's size.
+   * @throws {TypeError} If `ids` is no list.
+   * @throws {RangeError} If there are no ids, an id is outside the vocabulary, or there are more
+   *   ids than the context holds.
+   * @throws {CheckpointError} If a logit is not finite; the message names the layer.
+   * @example
+   * ```ts
+   * import { loadModel } from "@wgslm/wgslm";
+   *
+   * await using model = await loadModel("bench/demo");
+   * const ids = model.tokenizer.encode("ROMEO:");
+   * const logits = await model.logits(ids);
+   * console.log(logits.length === ids.length * model.config.vocabSize); // true
+   * ```
    */
-  logits(ids: readonly number[]): Promise<Float32Array> {
-    return this.#run(ids, async (runner) => {
+  async logits(ids: readonly number[]): Promise<Float32Array> {
+    return await this.#run(ids, async (runner, ids) => {
       const logits = await runner.logits(ids);
       if (!logits.every(Number.isFinite)) throw await findNotFinite(runner, ids);
       return logits;
     });
   }
 
-  /** Frees every buffer. A generation that is under way ends with an error. */
+  /** Frees every buffer. A generation under way ends with an error. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#runner) return;
     this.#runner = null;
     await this.#backend[Symbol.asyncDispose]();
   }
 
-  /** Checks everything before the first token is asked for. */
+  /** Checks prompt and options when `generate` is called, not when its first item is asked for. */
   #start(
     prompt: string | readonly number[],
     options: GenerateOptions,
     onRead?: (count: number) => void,
   ): AsyncGenerator<GeneratedToken, void, undefined> {
     const { slots } = this.#alive();
-    const { stop } = checkGenerate(options);
-    if (stop.length && !this.hasTokenizer) this.tokenizer; // throws: a stop string needs one
-    const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
-    this.#checkIds(ids);
+    const settings = checkGenerate(options);
+    if (settings.stop.length && !this.hasTokenizer) this.tokenizer; // throws: stops need text
+    const isPrompt = typeof prompt === "string" || typeof prompt === "object" && prompt !== null;
+    expectType("Cannot generate: expected a prompt", "text or token ids", isPrompt, prompt);
+    const ids = this.#checkIds(
+      typeof prompt === "string" ? this.tokenizer.encode(prompt) : prompt,
+    );
     const count = ids.length;
     if (!this.slides && count > slots) {
       throw new RangeError(
         `Cannot generate: expected a prompt of at most ${slots} tokens (the context), got ${count}`,
       );
     }
-    return this.#generate(ids, options, onRead);
+    return this.#generate(ids, settings, onRead);
   }
 
   async *#generate(
     ids: readonly number[],
-    options: GenerateOptions,
+    settings: GenerateSettings,
     onRead?: (count: number) => void,
   ): AsyncGenerator<GeneratedToken, void, undefined> {
-    const release = await this.#acquire();
+    const release = await this.#acquire(settings.signal);
+    if (!release) return yield ABORTED;
     try {
       const runner = this.#alive();
-      await runner.useFixed(options.deterministic ?? DEFAULTS.deterministic);
+      await runner.useFixed(settings.deterministic);
       const tokenizer = this.hasTokenizer ? this.tokenizer : null;
-      // A chat model's configuration may name the end of a text alone; the tokenizer has the id
+      // A chat model's configuration may name only the end of a text; the tokenizer has the id
       // that ends an answer.
       const eosIds = [...this.config.eosIds, ...tokenizer?.eosIds ?? []];
       const checkAlive = () => void this.#alive();
-      yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, options, onRead);
+      yield* generateTokens({ runner, tokenizer, eosIds, checkAlive }, ids, settings, onRead);
     } finally {
       release();
     }
   }
 
-  async #run<T>(ids: readonly number[], work: (runner: Runner) => Promise<T>): Promise<T> {
-    this.#checkIds(ids);
+  async #run<T>(
+    asked: readonly number[],
+    work: (runner: Runner, ids: readonly number[]) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const ids = this.#checkIds(asked);
     const { slots } = this.#alive();
     if (ids.length > slots) {
       throw new RangeError(
         `Cannot give logits: expected at most ${slots} ids (the context), got ${ids.length}`,
       );
     }
-    const release = await this.#acquire();
+    const release = await this.#acquire(signal);
+    if (!release) throw signal!.reason;
     try {
-      return await work(this.#alive());
+      return await work(this.#alive(), ids);
     } finally {
       release();
     }
   }
 
-  /** Waits until the model is free and takes it; the result frees it. */
-  async #acquire(): Promise<() => void> {
+  /** Waits until the model is free; the result frees it again. null if aborted while waiting. */
+  async #acquire(signal?: AbortSignal): Promise<(() => void) | null> {
     const before = this.#free;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#free = promise;
-    await before;
-    return resolve;
+    const aborted = Promise.withResolvers<"aborted">();
+    const onAbort = () => aborted.resolve("aborted");
+    signal?.addEventListener("abort", onAbort);
+    const first = signal?.aborted ? "aborted" : await Promise.race([before, aborted.promise]);
+    signal?.removeEventListener("abort", onAbort);
+    if (first !== "aborted") return resolve;
+    before.then(resolve); // later ones still wait for the earlier ones
+    return null;
   }
 
   #alive(): Runner {
@@ -262,14 +311,10 @@ export class Model implements AsyncDisposable {
     return this.#runner;
   }
 
-  #checkIds(ids: readonly number[]): void {
-    if (!ids.length) {
-      throw new RangeError("Cannot run an empty prompt: expected at least one token");
-    }
-    const V = this.config.vocabSize;
-    const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= V);
-    if (wrong !== undefined) {
-      throw new RangeError(`Cannot run id ${wrong}: expected an integer from 0 to ${V - 1}`);
-    }
+  /** A checked copy of ids that the caller may change. */
+  #checkIds(ids: readonly number[]): number[] {
+    const copy = copyIds(ids, this.config.vocabSize);
+    if (copy.length) return copy;
+    throw new RangeError("Cannot run an empty prompt: expected at least one token");
   }
 }

@@ -5,24 +5,30 @@
  */
 import { filterLogits } from "../kernels/ops/sample/mod.ts";
 import { DEFAULTS, RANGES } from "./defaults.ts";
+import { copyIds, expectType, isOptions, show } from "./options.ts";
 
-/** How the next token is chosen. */
+/** Options of sampling: how the next token is chosen. */
 export interface SamplingOptions {
-  /** 0 is greedy, ties to the lowest id. Default 0.9. */
+  /** Divides the logits; 0 is greedy, ties to the lowest id. Default 0.9. */
   readonly temperature?: number;
-  /** Keep the k largest logits, and all that equal the k-th; 0 is off. Default 40. */
+  /** Keeps the k largest logits and all that equal the k-th; 0 is off. Default 40. */
   readonly topK?: number;
   /**
-   * Keep ids while the probability of all greater ones is at most p; 1 is off, 0 keeps
-   * the likeliest. Default 1.
+   * Keeps ids while the probability of all greater ones is at most p; 1 is off, 0 keeps the
+   * likeliest id alone. Default 1.
    */
   readonly topP?: number;
   /** Divides the logit of each id generated so far; 1 is off. Default 1. */
   readonly repetitionPenalty?: number;
 }
 
-/** Fills in defaults. @throws {RangeError} naming the option that is out of range. */
+/**
+ * Fills in defaults.
+ * @throws {TypeError} If an option is not a number.
+ * @throws {RangeError} If an option is out of range.
+ */
 export function checkSampling(options: SamplingOptions): Required<SamplingOptions> {
+  expectType("Cannot generate: expected options", "an object", isOptions(options), options);
   const checked = {
     temperature: options.temperature ?? DEFAULTS.temperature,
     topK: options.topK ?? DEFAULTS.topK,
@@ -35,35 +41,74 @@ export function checkSampling(options: SamplingOptions): Required<SamplingOption
   return checked;
 }
 
-/** @throws {RangeError} if the value is out of the option's range. */
+/**
+ * Checks an option against the table of ranges.
+ * @throws {TypeError} If the value is not a number.
+ * @throws {RangeError} If the value is out of range.
+ */
 export function expectOption(name: keyof typeof RANGES, value: number): void {
   const range = RANGES[name];
+  expectType(`Cannot generate: expected ${name}`, range.name, typeof value === "number", value);
   if (!range.has(value)) {
-    throw new RangeError(`Cannot generate: expected ${name} to be ${range.name}, got ${value}`);
+    throw new RangeError(
+      `Cannot generate: expected ${name} to be ${range.name}, got ${show(value)}`,
+    );
   }
 }
 
 /**
- * The distribution [V] that sampling draws from: temperature, repetition penalty, top-k, top-p,
- * softmax, in LabCore's order.
- * @param logits [V]
- * @param generated ids drawn so far, the prompt's not among them.
- * @throws {RangeError} on an option out of range, or logits that are not finite.
+ * The distribution that sampling draws from: logits after temperature, repetition penalty, top-k
+ * and top-p, in this order (LabCore's), through a softmax.
+ *
+ * @param logits one row of logits, [V].
+ * @param generated ids drawn so far, without those of the prompt.
+ * @param options temperature, top-k, top-p and repetition penalty.
+ * @returns probabilities, [V]; ids that cannot be drawn have 0.
+ * @throws {TypeError} If an argument is of the wrong type.
+ * @throws {RangeError} If an option is out of range, an id is outside the vocabulary, or a logit is
+ *   not finite.
+ * @example
+ * ```ts
+ * import { nextTokenProbabilities } from "@wgslm/wgslm";
+ *
+ * const logits = new Float32Array([1, 3, 2]);
+ * const p = nextTokenProbabilities(logits, [], { temperature: 1, topK: 2 });
+ * console.log(p); // Float32Array [0, 0.731, 0.269]
+ * ```
  */
 export function nextTokenProbabilities(
   logits: Float32Array,
   generated: readonly number[],
   options: SamplingOptions = {},
 ): Float32Array {
+  const what = "Cannot give probabilities: expected logits";
+  expectType(what, "a Float32Array", logits instanceof Float32Array, logits);
   const V = logits.length;
   const seen = new Uint32Array(V);
-  for (const id of generated) seen[id] = 1;
+  for (const id of copyIds(generated, V)) seen[id] = 1;
+  const filter = checkSampling(options);
   const kept = new Float32Array(V);
-  if (!filterLogits(kept, logits, seen, checkSampling(options), new Float32Array(V))) {
+  if (!filterLogits(kept, logits, seen, filter, new Float32Array(V))) {
     throw new RangeError("Cannot give probabilities: expected finite logits");
   }
-  const max = kept.reduce((a, b) => Math.max(a, b), -Infinity);
-  let total = 0;
-  for (const s of kept) total += Math.exp(s - max);
-  return kept.map((s) => Math.exp(s - max) / total);
+  if (Number.isFinite(largest(kept))) return softmax(kept);
+  // Divided by a temperature or a penalty below 1, a finite logit may exceed F32, and infinities
+  // have no softmax. F64 has the range, but other ties than LabCore's F32, so it comes second.
+  const wide = new Float64Array(V);
+  filterLogits(wide, logits, seen, filter, new Float64Array(V));
+  return softmax(wide);
+}
+
+function largest(values: Float32Array | Float64Array): number {
+  let max = -Infinity;
+  for (const value of values) max = Math.max(max, value);
+  return max;
+}
+
+/** pᵢ = e^(sᵢ − max) / Σ e^(sⱼ − max), [V]; infinite maxima share all of it. */
+function softmax(s: Float32Array | Float64Array): Float32Array {
+  const max = largest(s);
+  const exp = Float64Array.from(s, (value) => value === max ? 1 : Math.exp(value - max));
+  const total = exp.reduce((sum, value) => sum + value, 0);
+  return Float32Array.from(exp, (value) => value / total);
 }

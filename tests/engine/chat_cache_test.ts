@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
-import { type GenerateOptions, generateTokens } from "../../engine/generate.ts";
+import { checkGenerate, type GenerateOptions, generateTokens } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/load.ts";
 import { Runner } from "../../engine/runner.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
@@ -45,7 +45,7 @@ async function openRunner() {
     generate: async (prompt: readonly number[], options: GenerateOptions) => {
       rows = 0;
       const tokens = await Array.fromAsync(
-        generateTokens(model, prompt, { ...GREEDY, ...options }),
+        generateTokens(model, prompt, checkGenerate({ ...GREEDY, ...options })),
       );
       return { ids: tokens.flatMap(({ id }) => id ?? []), rows };
     },

@@ -96,7 +96,7 @@ Deno.test("generate() of a model that does not slide ends where the context is f
   assert.equal((await items(model, long.slice(1), GREEDY)).length, 1);
 });
 
-Deno.test("generate() tells an abort on an item without id, and the model goes on", async () => {
+Deno.test("generate() reports an abort on an item without id, and the model goes on", async () => {
   await using model = await open();
   const controller = new AbortController();
   const seen: GeneratedToken[] = [];
@@ -148,6 +148,88 @@ Deno.test("generate() checks its options and its prompt before anything runs", a
   assert.throws(() => model.generate([65]), /id 65: expected an integer from 0 to 64/);
   assert.throws(() => model.generate([1.5]), RangeError);
   assert.throws(() => model.generate("é"), /é/);
+});
+
+Deno.test("generate() refuses a prompt or an option of the wrong type in one sentence", async () => {
+  await using model = await open();
+  const generate = model.generate.bind(model) as (...args: unknown[]) => unknown;
+  const cases: [args: unknown[], message: RegExp][] = [
+    [[undefined], /^Cannot generate: expected a prompt to be text or token ids, got undefined$/],
+    [[null], /expected a prompt .*, got null$/],
+    [[42], /expected a prompt .*, got 42$/],
+    [[{ ids: [1] }], /expected token ids to be a list of numbers, got an object$/],
+    [["A", null], /expected options to be an object, got null$/],
+    [["A", "x".repeat(1000)], /expected options to be an object, got "x{200}…"$/],
+    [["A", { stop: 5 }], /expected stop to be a text or a list of texts, got 5$/],
+    [["A", { stop: ["x", 5] }], /expected each stop to be a text, got 5$/],
+    [["A", { stop: new Array(1) }], /expected each stop to be a text, got undefined$/],
+    [["A", { maxNewTokens: "7" }], /expected maxNewTokens to be a whole number .*, got "7"$/],
+    [["A", { seed: 1n }], /expected seed to be a whole number .*, got 1n$/],
+    [["A", { temperature: "hot" }], /expected temperature to be a number .*, got "hot"$/],
+    [["A", { topK: [40] }], /expected topK to be a whole number .*, got a list$/],
+    [["A", { topP: {} }], /expected topP to be a number .*, got an object$/],
+    [["A", { repetitionPenalty: true }], /expected repetitionPenalty .*, got true$/],
+    [["A", { deterministic: 1 }], /expected deterministic to be true or false, got 1$/],
+    [["A", { useKvCache: "no" }], /expected useKvCache to be true or false, got "no"$/],
+    [["A", { ignoreEos: 0 }], /expected ignoreEos to be true or false, got 0$/],
+    [["A", { reusePrompt: "some" }], /to be true, false or "all", got "some"$/],
+    [["A", { signal: {} }], /expected signal to be an AbortSignal, got an object$/],
+  ];
+  for (const [args, message] of cases) {
+    assert.throws(() => generate(...args), { name: "TypeError", message });
+  }
+});
+
+Deno.test("generate() takes one stop string as a list of it", async () => {
+  await using model = await open();
+  const whole = textOf(await items(model, "ROMEO:", GREEDY));
+  for (const stop of [whole.slice(5, 8), whole.slice(2, 4)]) {
+    const one = await items(model, "ROMEO:", { ...GREEDY, stop });
+    assert.deepEqual(one, await items(model, "ROMEO:", { ...GREEDY, stop: [stop] }));
+    assert.equal(one.at(-1)?.finishReason, "stop");
+  }
+  assert.equal(textOf(await items(model, "ROMEO:", { ...GREEDY, stop: "" })), whole);
+});
+
+Deno.test("generate() ends at once when aborted while it waits, and later ones keep waiting", async () => {
+  await using model = await open();
+  const running = model.generate("ROMEO:", GREEDY);
+  await running.next(); // holds the model until it is read to its end
+  const controller = new AbortController();
+  const queued = Array.fromAsync(model.generate("A", { signal: controller.signal }));
+  const order: string[] = [];
+  const last = items(model, "ROMEO:", GREEDY).then((tokens) => {
+    order.push("last");
+    return tokens;
+  });
+  const late = assert.rejects(
+    instrumentsOf(model).run([1], () => Promise.resolve(), controller.signal),
+    { name: "AbortError" },
+  );
+  controller.abort();
+  assert.deepEqual(await queued, [{ text: "", finishReason: "aborted" }]);
+  await late;
+  const aborted = await items(model, "A", { signal: AbortSignal.abort() });
+  assert.deepEqual(aborted, [{ text: "", finishReason: "aborted" }]);
+  const rest = await Array.fromAsync(running);
+  order.push("running");
+  assert.equal(rest.length, 19);
+  assert.deepEqual(idsOf(rest), idsOf(await last).slice(1));
+  assert.deepEqual(order, ["running", "last"]);
+});
+
+Deno.test("generate() is not changed by options that change while it waits", async () => {
+  await using model = await open();
+  const expected = await items(model, "ROMEO:", { ...GREEDY, stop: ["\u0001"] });
+  const running = model.generate("A", GREEDY);
+  await running.next();
+  const stop = ["\u0001"];
+  const options = { temperature: 0, maxNewTokens: 20, stop };
+  const queued = items(model, "ROMEO:", options);
+  options.maxNewTokens = -5;
+  stop[0] = textOf(expected).slice(0, 1);
+  await Array.fromAsync(running);
+  assert.deepEqual(await queued, expected);
 });
 
 Deno.test("generate() without a tokenizer takes ids, gives no text, and says why it takes none", async () => {

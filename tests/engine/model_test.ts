@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
+import { instrumentsOf } from "../../engine/model.ts";
 import { fixture } from "../testing.ts";
 
 const LEARNED = fixture("labcore/learned");
@@ -40,4 +41,45 @@ Deno.test("logits() refuses more ids than the context holds", async () => {
   await using model = await loadModel(LEARNED, { device: "js" });
   await assert.rejects(model.logits(Array<number>(33).fill(1)), /at most 32 ids/);
   await assert.rejects(model.logits([]), /empty/);
+});
+
+Deno.test("logits() refuses what is no list of ids", async () => {
+  await using model = await loadModel(LEARNED, { device: "js" });
+  const logits = model.logits.bind(model) as (ids?: unknown) => Promise<Float32Array>;
+  const sparse = [1, 2, 3];
+  delete sparse[1];
+  const wrong: [ids: unknown, name: string, message: RegExp][] = [
+    [[1, undefined], "RangeError", /^Cannot run id undefined: expected an integer from 0 to 64$/],
+    [sparse, "RangeError", /^Cannot run id undefined:/],
+    [new Array(3), "RangeError", /^Cannot run id undefined:/],
+    [[1, null], "RangeError", /id null:/],
+    [["1"], "RangeError", /id "1":/],
+    [[1n], "RangeError", /id 1n:/],
+    [Int32Array.of(1, -1), "RangeError", /id -1:/],
+    [undefined, "TypeError", /token ids to be a list of numbers, got undefined$/],
+    ["ROMEO:", "TypeError", /token ids to be a list of numbers, got "ROMEO:"$/],
+    [{ length: 1, 0: 1 }, "TypeError", /got an object$/],
+  ];
+  for (const [ids, name, message] of wrong) {
+    await assert.rejects(logits(ids), { name, message });
+    if (typeof ids === "string" || ids === undefined) continue;
+    assert.throws(() => model.generate(ids as number[]), { name, message });
+  }
+  assert.deepEqual(await logits(Uint8Array.of(1, 2)), await logits([1, 2]));
+});
+
+Deno.test("logits() and a prefill run the ids of their call, whatever becomes of the list", async () => {
+  await using model = await loadModel(LEARNED, { device: "js" });
+  const expected = await model.logits([1, 2, 3]);
+  for (const change of [[64, 0, 5], [99, -1, 2], []]) {
+    const running = model.generate("A", { maxNewTokens: 3 });
+    await running.next();
+    const ids = [1, 2, 3];
+    const all = model.logits(ids);
+    const last = instrumentsOf(model).run(ids, (runner, ids) => runner.lastLogits(ids));
+    ids.splice(0, 3, ...change);
+    await Array.fromAsync(running);
+    assert.deepEqual(await all, expected);
+    assert.deepEqual(await last, expected.slice(-65));
+  }
 });

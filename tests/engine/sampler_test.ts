@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { nextTokenProbabilities } from "../../engine/sampler.ts";
+import { nextTokenProbabilities, type SamplingOptions } from "../../engine/sampler.ts";
 import { assertClose, readJson, TOLERANCE } from "../testing.ts";
 
 interface Case {
@@ -53,4 +53,37 @@ Deno.test("nextTokenProbabilities() keeps the likeliest id alone when topP is 0 
     const p = nextTokenProbabilities(flat, [], { topP, topK: 0 });
     assert.deepEqual([p[7], p.filter((value) => value > 0).length], [1, 1]);
   }
+});
+
+Deno.test("nextTokenProbabilities() gives no NaN when scaled logits exceed F32", () => {
+  const cases: [logits: number[], generated: number[], SamplingOptions, expected: number[]][] = [
+    [[3e38, 2.9e38, -3e38], [], { temperature: 0.7, topK: 0 }, [1, 0, 0]],
+    [[2.9e38, 3e38, 3e38], [], { temperature: 0.7, topK: 2 }, [0, 0.5, 0.5]],
+    [[2.9e38, 3e38, 0], [], { temperature: 1e-6, topK: 0, topP: 0.5 }, [0, 1, 0]],
+    [[-3.1e38, -3e38, -3.2e38], [], { temperature: 0.5, topK: 0 }, [0, 1, 0]],
+    [[3e38, 2e38, 1], [1], { temperature: 1, topK: 0, repetitionPenalty: 0.5 }, [0, 1, 0]],
+    [[2e38, 3e38, 1], [0, 1], { temperature: 0, repetitionPenalty: 0.5 }, [0, 1, 0]],
+    [[1, 2, 3], [1], { temperature: 1, repetitionPenalty: 1e-300 }, [0, 1, 0]],
+    [[3e38, 2e38, 1], [0], { temperature: 1, repetitionPenalty: 1e-300 }, [1, 0, 0]],
+    [[3, 3, -3e38], [], { temperature: 0.1, topK: 0 }, [0.5, 0.5, 0]],
+  ];
+  for (const [logits, generated, options, expected] of cases) {
+    const p = nextTokenProbabilities(Float32Array.from(logits), generated, options);
+    assert.deepEqual([...p], expected, JSON.stringify([logits, options]));
+  }
+});
+
+Deno.test("nextTokenProbabilities() refuses arguments of the wrong type in one sentence", () => {
+  const call = nextTokenProbabilities as (...args: unknown[]) => unknown;
+  const logits = new Float32Array([1, 2, 3]);
+  const cases: [args: unknown[], name: string, message: RegExp][] = [
+    [[[1, 2, 3], []], "TypeError", /^Cannot give .*logits to be a Float32Array, got a list$/],
+    [[undefined, []], "TypeError", /got undefined$/],
+    [[logits, undefined], "TypeError", /token ids to be a list of numbers, got undefined$/],
+    [[logits, [1, undefined]], "RangeError", /id undefined: expected an integer from 0 to 2$/],
+    [[logits, [3]], "RangeError", /id 3: /],
+    [[logits, [], { topK: "40" }], "TypeError", /topK to be a whole number .*, got "40"$/],
+    [[logits, [], { temperature: 1n }], "TypeError", /temperature to be a number .*, got 1n$/],
+  ];
+  for (const [args, name, message] of cases) assert.throws(() => call(...args), { name, message });
 });

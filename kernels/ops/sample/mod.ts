@@ -104,11 +104,11 @@ export interface Filter {
  * @returns whether every logit was finite; `out` is undefined otherwise.
  */
 export function filterLogits(
-  out: Float32Array,
+  out: Float32Array | Float64Array,
   logits: Float32Array,
   seen: Uint32Array,
   { temperature, topK, topP, repetitionPenalty }: Filter,
-  sorted: Float32Array,
+  sorted: Float32Array | Float64Array,
 ): boolean {
   const V = logits.length;
   const greedy = temperature === 0;
@@ -138,7 +138,11 @@ export function filterLogits(
 }
 
 /** The least of the ascending values ≥ `floor` with a probability of all greater ones ≤ `p`. */
-function topPThreshold(sorted: Float32Array, floor: number, p: number): number {
+function topPThreshold(
+  sorted: Float32Array | Float64Array,
+  floor: number,
+  p: number,
+): number {
   const max = sorted[sorted.length - 1];
   let first = sorted.length - 1;
   let total = 0;
