@@ -94,8 +94,8 @@ export interface Backend extends AsyncDisposable {
    * Copies `data` to `t` from element `offset` on. Steps queued before still see the old values.
    * @param t destination.
    * @param data elements; 16-bit floats as their bits.
-   * @param offset first element, default 0. In a 16-bit tensor it must be even, and so must the
-   *   end unless it is the end of the tensor.
+   * @param offset first element, default 0. In a 16-bit tensor it must be even, and so must the end
+   *   unless it is the end of the tensor.
    * @throws {TypeError} If `data` is not the array type of the tensor's dtype.
    */
   write(t: Tensor, data: HostArray, offset?: number): void;
@@ -115,8 +115,8 @@ export interface Backend extends AsyncDisposable {
    */
   record(build: (k: Recorder) => void): Promise<Plan>;
   /**
-   * As `record`, but never chooses a kernel by timing it, so that every process runs the same
-   * ones; missing if `record` never does.
+   * As `record`, but never chooses a kernel by timing it, so that every process runs the same ones;
+   * missing if `record` never does.
    * @param build makes the calls of one forward pass, in order.
    */
   recordFixed?(build: (k: Recorder) => void): Promise<Plan>;

@@ -4,9 +4,7 @@
  * @module
  */
 
-/**
- * Lets timers, signals and other pending tasks run. Takes 0.1 ms; a timer of 0 ms takes 2.5 ms.
- */
+/** Lets timers, signals and other pending tasks run. Takes 0.1 ms; a timer of 0 ms takes 2.5 ms. */
 export async function nextTask(): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   await new Promise((resolve) => {

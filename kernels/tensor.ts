@@ -2,9 +2,12 @@
  * Tensors: dtypes, shapes and host arrays.
  *
  * Letters of shapes, in all kernels and docs:
- * T rows (tokens of a step), C width of the model, H query heads, G key/value heads, D head size,
- * F hidden width of the MLP, V vocabulary, S slots of the KV cache, P positions of a table;
- * N outputs and K inputs of a weight.
+ *
+ *     T  rows: tokens of a step       F  hidden width of the MLP
+ *     C  width of the model           V  vocabulary
+ *     H  query heads                  S  slots of the KV cache
+ *     G  key/value heads              P  positions of a table
+ *     D  head size                    N, K  outputs and inputs of a weight
  *
  * @module
  */

@@ -1,23 +1,21 @@
 /**
- * The elementwise functions of an MLP, and erf, which the exact GELU needs.
+ * Activations of an MLP (ReLU, GELU, SiLU), and erf for the exact GELU.
  *
- * They run as an epilogue of `matmul`; there is no pass of their own.
+ * They run in the epilogue of `matmul`, not as a pass.
  *
  * @module
  */
 import { f32x4, type FunctionBuilder, type Local, type Value } from "../asm/assembler.ts";
 import type { VectorMath } from "../asm/math.ts";
 
-/**
- * As torch.nn.functional: `gelu` is the exact form, `geluTanh` the one with `approximate="tanh"`.
- */
+/** As torch.nn.functional; `gelu` is the exact form, `geluTanh` the one of `approximate="tanh"`. */
 export type Activation = "relu" | "gelu" | "geluTanh" | "silu";
 
 /**
- * The error function, within 3e-15 of the true value.
+ * The error function, with an error below 3e-15.
  *
- * DLMF 7.6.2: erf x = 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (1·3·5…(2n+1)): no term is negative, so
- * nothing cancels.
+ * Method: erf x = 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (1·3·5…(2n+1)) (DLMF 7.6.2). All terms have the
+ * sign of x, so nothing cancels.
  */
 export function erf(x: number): number {
   if (Number.isNaN(x)) return x;
@@ -31,9 +29,9 @@ export function erf(x: number): number {
   return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
 }
 
-/** One function for each activation: a number in, a number out. */
+/** Scalar form of each activation. */
 export const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = {
-  relu: (x) => x < 0 ? 0 : x, // a NaN stays one
+  relu: (x) => x < 0 ? 0 : x, // keeps NaN
   gelu: (x) => 0.5 * x * (1 + erf(x * Math.SQRT1_2)),
   geluTanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))),
   silu: (x) => x / (1 + Math.exp(-x)),

@@ -1,14 +1,14 @@
 /**
- * Contract of an operation: its operands, its cost, and what a call becomes on each backend.
+ * Contract of an operation: its operands, its cost, and its form on each backend.
  *
  *     k.norm(y, x, options) ──▶ normCall() ──▶ NormCall ──▶ normOperands()    y: write, x: read, …
- *                                                       ──▶ normCost()        bytes, operations
+ *                                                       ──▶ normCost()        bytes, FLOPs
  *                                                       ──▶ bindNorm()        closure of js
  *                                                       ──▶ normEntries()     entries of wasm
  *                                                       ──▶ normDispatches()  dispatches of webgpu
  *
- * A call is checked where it is made, and its operands are listed in `…Operands` alone: the three
- * forms take them from there by name, each in the order of its own parameters or bindings.
+ * A call is checked once, by `…Call`. Its operands are listed once, by `…Operands`: the three forms
+ * take them from there by name, in the order of their parameters or bindings.
  *
  * @module
  */
@@ -20,18 +20,18 @@ import type { Weight } from "../formats/mod.ts";
 import type { HostArray, Tensor } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
-/** What a call touches, and how. */
+/** A tensor or weight of a call, and its access. */
 export interface Operand {
-  /** A weight is a table or a matrix; scratch and parts of a weight are tensors. */
+  /** Tables and matrices are weights; scratch and parts of a weight are tensors. */
   readonly of: Tensor | Weight;
-  /** `write`: every row in use is overwritten; `update`: read as well, or kept in part. */
+  /** `write`: overwrites all rows in use; `update`: reads them, too, or keeps some. */
   readonly access: "read" | "write" | "update";
 }
 
-/** The operands of a call by name; undefined where one was left out. */
+/** Operands of a call by name; undefined if left out. */
 export type Operands = Readonly<Record<string, Operand | undefined>>;
 
-/** An operand that is read, if given. */
+/** A read operand, if given. */
 export function reads(of: Tensor | Weight): Operand;
 export function reads(of?: Tensor | Weight): Operand | undefined;
 export function reads(of?: Tensor | Weight): Operand | undefined {
@@ -48,27 +48,30 @@ export function updates(of: Tensor): Operand {
   return { of, access: "update" };
 }
 
-/** A tensor of a plan's own, which its kernels pass on to each other. */
+/** Scratch of a plan, which passes results from one kernel to the next. */
 export function scratchOf(of: Tensor): Operand {
   return updates(of);
 }
 
-/** Scratch for a kernel that reads it alone. */
+/** The same scratch for a kernel that only reads it. */
 export function readOnly({ of }: Operand): Operand {
   return reads(of);
 }
 
-/** Bytes and operations of one call in one step, at least. */
+/** Minimum bytes and FLOPs of one call in one step. */
 export interface Cost {
-  /** The kind of kernel: calls of one name are added up. */
+  /** Kind of kernel: a profile adds up calls of one name. */
   readonly name: string;
-  /** Operands, each moved once; of a table and of the cache only the rows that a step touches. */
+  /**
+   * Bytes of all operands, each moved once; of a table or the cache, only the rows that a step
+   * touches.
+   */
   readonly bytes: number;
-  /** Multiplications and additions; exp, cos and the like, and integer arithmetic, do not count. */
+  /** Multiplications and additions; not exp, cos etc., nor integer arithmetic. */
   readonly flops: number;
 }
 
-/** Costs of a fused kernel, which keeps `saved` bytes on chip that its parts would pass on. */
+/** Cost of a fused kernel, which keeps `saved` bytes on chip that its parts would move. */
 export function mergeCosts(costs: readonly Cost[], saved: number): Cost {
   const sum = (key: "bytes" | "flops") => costs.reduce((total, cost) => total + cost[key], 0);
   const name = costs.map((cost) => cost.name).join(" + ");
@@ -78,7 +81,7 @@ export function mergeCosts(costs: readonly Cost[], saved: number): Cost {
 /** A call of the typed-array backend, bound to its operands. */
 export type Closure = (step: Segment) => void;
 
-/** Numbers of an F32 tensor of the typed-array backend; recording has checked the dtype. */
+/** Numbers of an F32 tensor of the typed-array backend; the dtype was checked when recorded. */
 export function f32Of(tensor: Tensor): Float32Array {
   return (tensor as HostTensor).data as Float32Array;
 }
@@ -98,21 +101,21 @@ export interface HostTensor extends Tensor {
   readonly data: HostArray;
 }
 
-/** A kernel, its operands and its work items; an absent operand has address 0. */
+/** A kernel, its operands and its work items; undefined operands have address 0. */
 export type WasmEntry = KernelCall<Operand | undefined>;
 
-/** The module that a pass is lowered to. */
+/** Target of a pass on the CPU: the WebAssembly module that it is lowered to. */
 export interface WasmTarget {
   readonly module: ModuleBuilder;
   readonly math: VectorMath;
   /**
-   * What `define` makes of these constants, made once for all calls that have them in common.
-   * Constants are plain data: a kernel that depends on anything else would be shared wrongly.
+   * Calls `define` once for all calls with equal `op` and constants, and shares the result.
+   * `define` may depend only on the constants, which are plain data.
    */
   once<C, D>(op: string, constants: C, define: (constants: C) => D): D;
-  /** Scratch that lives as long as the plan. */
+  /** Allocates scratch that lives as long as the plan. */
   scratch(bytes: number): Operand;
-  /** Thread-local scratch: so many bytes for each thread, for the time of one kernel. */
+  /** Allocates thread-local scratch: `bytes` for each thread, during one kernel. */
   threadScratch(bytes: number): Operand;
 }
 
@@ -122,23 +125,23 @@ export const EACH_ROW: Items = { count: 1, perRow: true };
 /** A shader, the operands at its bindings, and its workgroups in a step. */
 export interface GpuDispatch extends Shader {
   readonly op: string;
-  /** In order of their bindings; an absent one leaves a gap. */
+  /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Operand | undefined)[];
   readonly groups: (step: Segment) => number;
 }
 
-/** The GPU that a pass is lowered to. */
+/** Target of a pass on a GPU. */
 export interface GpuTarget {
   /** Whether the CPU emulates the GPU: barriers are expensive then. */
   readonly software: boolean;
   readonly subgroups: boolean;
-  /** A weight by the bindings that hold it. */
+  /** Parts of a weight, one per buffer. */
   parts(weight: Operand): readonly GpuPart[];
-  /** Scratch that lives as long as the plan. */
+  /** Allocates scratch that lives as long as the plan. */
   scratch(bytes: number): Operand;
 }
 
-/** Outputs first … first + count of a weight. */
+/** Outputs first … first + count of a weight, in one buffer. */
 export interface GpuPart {
   readonly first: number;
   readonly count: number;

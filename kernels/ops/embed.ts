@@ -1,5 +1,5 @@
 /**
- * Rows of a table: token embeddings and learned positions.
+ * Embedding lookup: rows of a table of tokens or of learned positions.
  *
  *     embed:        y[t] = scale · table[ids[t]]           (zeros for an id outside the table)
  *     addPosition:  x[t] += table[position + t]
@@ -36,9 +36,9 @@ import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, storeLanes } from "../asm/lanes.ts";
 import { mainWgsl, type Shader } from "../wgsl/shader.ts";
 
-/** What is done to each row of `embed`. */
+/** Options of `embed`. */
 export interface EmbedOptions {
-  /** Default 1; Gemma's is sqrt(C). */
+  /** Factor of every row; default 1, Gemma's is sqrt(C). */
   readonly scale?: number;
 }
 
@@ -49,7 +49,7 @@ export interface EmbedCall {
   readonly table: Weight;
   readonly ids: Tensor;
   readonly scale: number;
-  /** The table of an `addPosition` that was fused into it. */
+  /** Table [P, C] of an `addPosition` that was fused into the call. */
   readonly positions?: Weight;
 }
 
@@ -78,17 +78,17 @@ export function addPositionCall(x: Tensor, table: Weight): AddPositionCall {
   return { op: "addPosition", x, table };
 }
 
-/** The operands, and how each is accessed. */
+/** Operands and their access. */
 export function embedOperands({ y, table, ids, positions }: EmbedCall) {
   return { y: writes(y), table: reads(table), ids: reads(ids), positions: reads(positions) };
 }
 
-/** The operands, and how each is accessed. */
+/** Operands and their access. */
 export function addPositionOperands({ x, table }: AddPositionCall) {
   return { x: updates(x), table: reads(table) };
 }
 
-/** The rows of the table in, y out. */
+/** Reads rows of the table, writes y. */
 export function embedCost(call: EmbedCall, step: Pick<Step, "rows">): Cost {
   const { y, table, scale, positions } = call;
   const numbers = step.rows * y.shape[1];
@@ -99,7 +99,7 @@ export function embedCost(call: EmbedCall, step: Pick<Step, "rows">): Cost {
   return mergeCosts([embed, added], 2 * BYTES.F32 * numbers);
 }
 
-/** The rows of the table in, x in and out. */
+/** Reads rows of the table, reads and writes x. */
 export function addPositionCost(
   { x, table }: Omit<AddPositionCall, "op">,
   { rows }: Pick<Step, "rows">,
@@ -109,20 +109,20 @@ export function addPositionCost(
   return { name: "addPosition", bytes, flops: numbers };
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindEmbed(call: EmbedCall): Closure {
   const [y, ids, table] = [f32Of(call.y), i32Of(call.ids), call.table as Rows];
   return ({ rows }) => embedJs(y, table, ids, call, rows);
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindAddPosition(call: AddPositionCall): Closure {
   const [x, table] = [f32Of(call.x), call.table as Rows];
   const row = new Float32Array(table.shape[1]);
   return ({ rows, position }) => addPositionJs(x, table, position, rows, row);
 }
 
-/** The oracle. */
+/** The plain form, and oracle of the others. */
 export function embedJs(
   y: Float32Array,
   { data, dtype, shape: [V, C] }: Rows,
@@ -134,14 +134,14 @@ export function embedJs(
   const rowBytes = storedBytes(dtype, C);
   for (let t = 0; t < T; t++) {
     const row = y.subarray(t * C, t * C + C);
-    // What ran ahead of a failed sample embeds its sentinel; the host drops those steps.
+    // Steps queued behind a failed sample read its sentinel id; the host drops their results.
     if (ids[t] < 0 || ids[t] >= V) row.fill(0);
     else decode(row, data.subarray(ids[t] * rowBytes, (ids[t] + 1) * rowBytes));
     if (scale !== 1) { for (let c = 0; c < C; c++) row[c] *= scale; }
   }
 }
 
-/** The oracle. `row` is scratch of C numbers. */
+/** The plain form, and oracle of the others. `row` is scratch [C]. */
 export function addPositionJs(
   x: Float32Array,
   { data, dtype, shape: [, C] }: Rows,
@@ -158,44 +158,43 @@ export function addPositionJs(
   }
 }
 
-/** A table as a shader of this file reads it. */
+/** A table, or the part of it in one buffer. */
 interface TableWgsl {
   readonly dtype: WeightDtype;
-  /** Its rows first … first + count alone, where it does not fit one binding. */
+  /** Rows first … first + count, if the table exceeds one binding. */
   readonly first: number;
   readonly count: number;
 }
 
-/** The constants that the shader of `embed` and `addPosition` is specialised on. */
+/** Constants of the shader of `embed` and `addPosition`. */
 export interface EmbedWgsl {
   readonly V: number;
   readonly C: number;
   /** Lanes of a workgroup. */
   readonly lanes: number;
-  /** Rows are chosen by ids, and overwrite y; without it by the position, and are added. */
+  /** "ids": row ids[t] overwrites y[t]; "position": row position + t is added to it. */
   readonly table: TableWgsl;
   readonly by: "ids" | "position";
   readonly scale: number;
-  /** `addPosition`'s whole table, when both are done at once. */
+  /** Dtype of the fused `addPosition`'s table, which fits one binding. */
   readonly positions?: WeightDtype;
 }
 
-/** Groups of four numbers of all rows of a step. */
+/** Workgroups of a step: a lane per group of four numbers. */
 function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
   return Math.ceil(rows * Math.ceil(C / 4) / lanes);
 }
 
 /**
- * The WGSL form: a lane has four numbers of a row. Operands: 0 y, 1 ids, 2 table, 3 positions;
- * tables in panels, as for `matmulWgsl`. `run` and `index_of` come from `PRELUDE` in
- * `wgsl/shader.ts`.
+ * The WGSL form: a lane computes four numbers of a row. Bindings: 0 y, 1 ids, 2 table, 3 positions;
+ * tables are in panels (`formats/wgsl.ts`). `run` and `index_of` come from `PRELUDE`.
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
   const { group, load } = FORMATS[dtype].wgsl;
   const added = positions && FORMATS[positions].wgsl;
   const assign = by === "ids" ? "=" : "+=";
-  // An id outside the table is the first part's: somebody has to write its zeros.
+  // The first part writes the zeros of ids outside the table.
   const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
   const declareAdded = added
     ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.group}>;
@@ -238,12 +237,12 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: 0 };
 }
 
-/** The call on a GPU: a dispatch for each part of the table. */
+/** Lowers the call to a dispatch for each part of the table. */
 export function embedDispatches(call: EmbedCall, target: GpuTarget): GpuDispatch[] {
   const { y, table, ids, positions } = embedOperands(call);
   const added = positions && target.parts(positions);
   if (call.positions && added && added.length > 1) {
-    // Positions in several parts are added by dispatches of their own.
+    // A table of positions in several parts is not fused: it takes dispatches of its own.
     const add: AddPositionCall = { op: "addPosition", x: call.y, table: call.positions };
     const embed = embedDispatches({ ...call, positions: undefined }, target);
     return [...embed, ...addPositionDispatches(add, target)];
@@ -253,14 +252,14 @@ export function embedDispatches(call: EmbedCall, target: GpuTarget): GpuDispatch
   return tableDispatches("embed", table, constants, operands, target);
 }
 
-/** The call on a GPU: a dispatch for each part of the table. */
+/** Lowers the call to a dispatch for each part of the table. */
 export function addPositionDispatches(call: AddPositionCall, target: GpuTarget): GpuDispatch[] {
   const { x, table } = addPositionOperands(call);
   const operands = (part: Operand) => [x, undefined, part];
   return tableDispatches("addPosition", table, { by: "position", scale: 1 }, operands, target);
 }
 
-/** A dispatch for each part of a table, whose operands `operands` puts around the part. */
+/** Dispatches for each part of a table; `operands` gives the bindings around the part. */
 function tableDispatches(
   op: string,
   table: Operand,
@@ -281,7 +280,7 @@ function tableDispatches(
   });
 }
 
-/** The call on the CPU. */
+/** Lowers the call to a WASM kernel over rows. */
 export function embedEntries(call: EmbedCall, target: WasmTarget): WasmEntry[] {
   const { y, table, ids } = embedOperands(call);
   const constants = { table: tableShape(call.table), scale: call.scale };
@@ -293,7 +292,7 @@ export function embedEntries(call: EmbedCall, target: WasmTarget): WasmEntry[] {
   return [{ kernel, operands: [y, table, ids], items: EACH_ROW }];
 }
 
-/** The call on the CPU. */
+/** Lowers the call to a WASM kernel over rows. */
 export function addPositionEntries(call: AddPositionCall, target: WasmTarget): WasmEntry[] {
   const { x, table } = addPositionOperands(call);
   const kernel = target.once(
@@ -308,7 +307,7 @@ function tableShape({ shape: [V, C], dtype }: Weight): TableWasm {
   return { V, C, dtype };
 }
 
-/** The constants that the WASM forms are specialised on. */
+/** Constants of the WASM forms. */
 interface TableWasm {
   readonly V: number;
   readonly C: number;

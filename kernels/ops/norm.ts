@@ -32,25 +32,25 @@ import {
   writes,
 } from "./contract.ts";
 
-/** What a norm is made of. */
+/** Parameters of a norm. */
 export interface Norm<A = Tensor> {
-  /** With the mean taken off, or not. */
+  /** "layer" subtracts the mean, "rms" does not. */
   readonly kind: "layer" | "rms";
   /** [C] */
   readonly weight: A;
   /** [C] */
   readonly bias?: A;
-  /** Added to the variance, or to the mean square. */
+  /** Added to the variance or mean square. */
   readonly eps: number;
   /** Added to every weight; default 0. */
   readonly offset?: number;
 }
 
-/** A norm and what becomes of its result: y = scale · norm(x), or y += scale · norm(x). */
+/** A norm with its epilogue: y = scale · norm(x), or y += scale · norm(x). */
 export interface NormOptions<A = Tensor> extends Norm<A> {
-  /** Add onto y, in place of overwriting it. */
+  /** Whether to add to y instead of overwriting it; default false. */
   readonly residual?: boolean;
-  /** Default 1. */
+  /** Factor of the result; default 1. */
   readonly scale?: number;
 }
 
@@ -73,7 +73,7 @@ export function normCall(y: Tensor, x: Tensor, options: NormOptions): NormCall {
   return { op: "norm", y, x, options };
 }
 
-/** The operands, and how each is accessed. */
+/** Operands and their access. */
 export function normOperands({ y, x, options }: NormCall) {
   const { weight, bias, residual } = options;
   return {
@@ -84,7 +84,7 @@ export function normOperands({ y, x, options }: NormCall) {
   };
 }
 
-/** x in, y out (and in, to be added to), and the parameters once. */
+/** Reads x, writes y (and reads it for a residual), reads the parameters once. */
 export function normCost(
   { x, options }: Pick<NormCall, "x" | "options">,
   { rows }: Pick<Step, "rows">,
@@ -94,30 +94,30 @@ export function normCost(
   return { name: "norm", bytes, flops: rows * C * normFlops(options) };
 }
 
-/** Operations per number: mean, deviation, its square, their sum, products; RMS has no mean. */
+/** FLOPs per number: mean, deviation, its square, their sum, products; RMS has no mean. */
 export function normFlops({ kind, bias }: Norm): number {
   return (kind === "layer" ? 7 : 4) + (bias ? 1 : 0);
 }
 
-/** Bytes of a norm's weight and bias. */
+/** Bytes of weight and bias. */
 export function normBytes({ weight, bias }: Norm): number {
   const bytes = (t?: Tensor) => t ? BYTES.F32 * t.shape[0] : 0;
   return bytes(weight) + bytes(bias);
 }
 
-/** The options with the numbers of their tensors. */
+/** The options, with typed arrays for tensors. */
 export function bindNormOptions(norm: NormOptions): NormOptions<Float32Array> {
   return { ...norm, weight: f32Of(norm.weight), bias: norm.bias && f32Of(norm.bias) };
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindNorm(call: NormCall): Closure {
   const [y, x] = [f32Of(call.y), f32Of(call.x)];
   const options = bindNormOptions(call.options);
   return ({ rows }) => normJs(y, x, options, rows);
 }
 
-/** The oracle. `y` may be `x`. */
+/** The plain form, and oracle of the others. `y` may be `x`. */
 export function normJs(
   y: Float32Array,
   x: Float32Array,
@@ -141,15 +141,13 @@ export function normJs(
   }
 }
 
-/** The constants that a norm's shader is specialised on. */
+/** Constants of the shader. */
 export interface NormWgsl {
   /** Width of a row. */
   readonly C: number;
   /** Lanes of a workgroup, a power of two. */
   readonly lanes: number;
-  /**
-   * Whether `y` and `x` are one tensor: WebGPU refuses to bind a buffer twice when it is written.
-   */
+  /** Whether `y` is `x`: WebGPU refuses a second binding of a written buffer. */
   readonly inPlace: boolean;
   /** Whether the device has subgroups; default false. */
   readonly subgroups?: boolean;
@@ -157,8 +155,8 @@ export interface NormWgsl {
 }
 
 /**
- * The WGSL form: one workgroup a row. Operands: 0 y, 1 x (absent in place), 2 weight, 3 bias
- * (absent without one). `run` and `index_of` come from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: one workgroup per row. Bindings: 0 y, 1 x (none in place), 2 weight, 3 bias (if
+ * any). `run` and `index_of` come from `PRELUDE`.
  */
 export function normWgsl({ C, lanes, inPlace, subgroups, options }: NormWgsl): Shader {
   const { kind, bias, eps, offset = 0, residual = false, scale = 1 } = options;
@@ -203,7 +201,7 @@ ${mainWgsl(lanes)} {
   return { ...sum, wgsl };
 }
 
-/** The call on a GPU: one workgroup a row. */
+/** Lowers the call to one dispatch, a workgroup per row. */
 export function normDispatches(call: NormCall, { software, subgroups }: GpuTarget): GpuDispatch[] {
   const { options } = call;
   const { y, x, weight, bias } = normOperands(call);
@@ -217,7 +215,7 @@ export function normDispatches(call: NormCall, { software, subgroups }: GpuTarge
   }];
 }
 
-/** The call on the CPU. */
+/** Lowers the call to a WASM kernel over rows. */
 export function normEntries(call: NormCall, target: WasmTarget): WasmEntry[] {
   const { y, x, weight, bias } = normOperands(call);
   const options = { ...call.options, weight: true, bias: !!bias };

@@ -1,23 +1,25 @@
 /**
- * Rotary positions (Su et al., RoFormer, 2021): pairs of numbers of a head, turned by an angle that
- * grows with the position.
+ * Rotary position embedding, RoPE (Su et al., RoFormer, 2021): rotates pairs of numbers of a head.
  *
- * The pairs are (i, i + R/2) in the half-rotated layout (Llama, GPT-NeoX) and (2i, 2i + 1) in the
- * interleaved one (GPT-J). R ≤ D numbers of each head turn; the rest pass through. Angles come from
- * a table, whatever made it, so no kernel knows of a scaling rule.
+ *     (a, b) ← (a·cos − b·sin, b·cos + a·sin),  angle = position · frequency[pair]
+ *
+ *     half-rotated  pairs (i, i + R/2)      Llama, GPT-NeoX
+ *     interleaved   pairs (2i, 2i + 1)      GPT-J
+ *
+ * The first R ≤ D numbers of each head are rotated; the rest pass through. Cosines and sines come
+ * from a table, so kernels do not depend on the scaling rule.
  *
  * @module
  */
 
 /**
- * How a model's frequencies are stretched to a longer context than it was first trained on;
- * positions count in tokens.
+ * Scaling of the frequencies to a longer context than the original one; positions are in tokens.
  */
 export type RopeScaling =
-  /** Every frequency divided by `factor` (Chen et al., 2023). */
+  /** Every frequency is divided by `factor` (Chen et al., 2023). */
   | { readonly type: "linear"; readonly factor: number }
   /**
-   * Llama 3.1: long waves divided by `factor`, short ones kept, a smooth passage between the two.
+   * Llama 3.1: low frequencies are divided by `factor`, high ones kept, those between interpolated.
    */
   | {
     readonly type: "llama3";
@@ -27,50 +29,49 @@ export type RopeScaling =
     readonly originalPositions: number;
   }
   /**
-   * YaRN (Peng et al., 2023): a linear passage over the pairs that turn `betaSlow` … `betaFast`
-   * times in the first context.
+   * YaRN (Peng et al., 2023): interpolates linearly over the pairs that make `betaSlow` …
+   * `betaFast` rotations in the original context.
    */
   | {
     readonly type: "yarn";
     readonly factor: number;
     readonly betaFast: number;
     readonly betaSlow: number;
-    /** Whether the passage begins and ends at whole pairs. */
+    /** Whether to round the ends of that range outwards to whole pairs. */
     readonly truncate: boolean;
     readonly originalPositions: number;
-    /** What cosines and sines are multiplied by. */
+    /** Factor of cosines and sines. */
     readonly attentionFactor: number;
   }
   /**
-   * LongRoPE (Ding et al., 2024): a divisor [R/2] for each pair, one list for contexts as long as
-   * the first one, one for longer.
+   * LongRoPE (Ding et al., 2024): divisors [R/2], one list for contexts up to the original one and
+   * one for longer ones.
    */
   | {
     readonly type: "longrope";
     readonly shortFactor: readonly number[];
     readonly longFactor: readonly number[];
     readonly originalPositions: number;
-    /** What cosines and sines are multiplied by. */
+    /** Factor of cosines and sines. */
     readonly attentionFactor: number;
   };
 
-/** What a table is made from. */
+/** Parameters of a table. */
 export interface RopeTableOptions {
   /** P: rows of the table, one more than the context. */
   readonly positions: number;
-  /** R: numbers of a head that turn; even. */
+  /** R: rotated numbers of a head; even. */
   readonly rotaryDim: number;
   /** Base of the geometric series of frequencies; 10000 in the paper. */
   readonly theta: number;
-  /** Default none. */
+  /** Scaling of the frequencies; default none. */
   readonly scaling?: RopeScaling;
 }
 
 /**
- * A table [P, R]: row p holds the R/2 cosines, then the R/2 sines, of position p.
+ * Returns a table [P, R]: row p holds the R/2 cosines, then the R/2 sines, of position p.
  *
- * Rounds to F32 where PyTorch does (the inverse frequency, then the angle), so that
- * both turn by the same angle.
+ * Rounds to F32 where PyTorch does (inverse frequency, then angle), for equal angles.
  */
 export function ropeTable(options: RopeTableOptions): Float32Array {
   const { positions, rotaryDim, scaling } = options;
@@ -87,10 +88,7 @@ export function ropeTable(options: RopeTableOptions): Float32Array {
   return table;
 }
 
-/**
- * The angle [R/2] by which each pair turns from one position to the next, as transformers'
- * modeling_rope_utils.py has it.
- */
+/** Angle per position [R/2] of each pair, as in transformers' modeling_rope_utils.py. */
 function ropeFrequencies(options: RopeTableOptions): Float32Array {
   const { positions, rotaryDim, theta, scaling } = options;
   const waves = Float32Array.from(
@@ -112,8 +110,8 @@ function ropeFrequencies(options: RopeTableOptions): Float32Array {
       );
     }
     case "longrope": {
-      // A model that is asked for a longer context turns by the long factors from its first token
-      // on: keys that are in the cache have been turned, and cannot follow a change in mid-text.
+      // The context length decides, from the first token on: cached keys are already rotated and
+      // could not follow a change of factors within a text.
       const { originalPositions, longFactor, shortFactor } = scaling;
       const factors = positions - 1 > originalPositions ? longFactor : shortFactor;
       return waves.map((wave, i) => 1 / Math.fround(Math.fround(factors[i]) * wave));
@@ -134,27 +132,27 @@ function llama3(
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/** The part [R/2] of each frequency that stays as it was: 1 for short waves, 0 for long ones. */
+/** Share [R/2] of each frequency that is kept: 1 for high frequencies, 0 for low ones. */
 function yarnKept(
   rotaryDim: number,
   theta: number,
   { betaFast, betaSlow, truncate, originalPositions }: RopeScaling & { type: "yarn" },
 ): Float32Array {
-  /** The pair that turns so many times in the first context. */
+  /** The pair that makes so many rotations in the original context. */
   const pair = (turns: number) =>
     rotaryDim * Math.log(originalPositions / (turns * 2 * Math.PI)) / (2 * Math.log(theta));
   let [low, high] = [pair(betaFast), pair(betaSlow)];
   if (truncate) [low, high] = [Math.floor(low), Math.ceil(high)];
   low = Math.max(low, 0);
   high = Math.min(high, rotaryDim - 1);
-  if (low === high) high += 0.001; // as transformers keeps clear of 0/0
+  if (low === high) high += 0.001; // avoids 0/0, as transformers does
   return Float32Array.from(
     { length: rotaryDim / 2 },
     (_, i) => 1 - Math.min(Math.max((i - low) / (high - low), 0), 1),
   );
 }
 
-/** The oracle: turns the first R numbers at `at` in place, by the table's row for `position`. */
+/** The plain form, and oracle of the others: rotates the first R numbers at `at` in place. */
 export function rotateJs(
   x: Float32Array,
   at: number,

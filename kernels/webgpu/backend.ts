@@ -79,10 +79,8 @@ class WebGpuBackend implements Backend {
   readonly software: boolean;
   /**
    * A guess: a current integrated GPU, or lavapipe on two cores. It only sizes prefill chunks, of
-   * 128
-   * rows at most. A measured figure would vary between runs, and with it the bounds of the chunks
-   * and
-   * the low bits of the sums.
+   * 128 rows at most. A measured figure would vary between runs, and with it the bounds of the
+   * chunks and the low bits of the sums.
    */
   readonly nominalFlops: number;
   readonly readAhead = READ_AHEAD;

@@ -1,7 +1,6 @@
 /**
  * Trial of a device's optional features: a feature counts as present once a small computation with
- * it
- * has given the right result.
+ * it has given the right result.
  *
  * @module
  */
@@ -46,8 +45,7 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
 
 /**
  * Two consecutive sums over a workgroup, as kernels compute them. The numbers are small integers,
- * so
- * the result is exact and the same in every lane.
+ * so the result is exact and the same in every lane.
  */
 function sumsCall(out: GPUBuffer, subgroups: boolean): ShaderCall {
   const sum = sumOverLanesWgsl(LANES, { subgroups });

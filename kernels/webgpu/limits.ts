@@ -30,7 +30,8 @@ ${mainWgsl(LANES)}`;
 
 /**
  * Reads every byte of a buffer once.
- * Trick: writes `out` only if the sum is 12345.678, which it never is; without a use of the sum the
+ *
+ * Trick: writes `out` only if the sum is 12345.678, which it never is. Without a use of the sum the
  * compiler drops the reads.
  */
 export function readCall(from: GPUBuffer, out: GPUBuffer): ShaderCall {

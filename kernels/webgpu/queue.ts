@@ -88,8 +88,7 @@ export class StepQueue {
 
   /**
    * Runs a step with one compute pass per dispatch, and writes the device's clock at the begin and
-   * end
-   * of each to `clocks`: [dispatches, 2] U64.
+   * end of each to `clocks`: [dispatches, 2] U64.
    */
   runTimed(
     step: Segment,
@@ -247,6 +246,7 @@ function cannotRead(cause: unknown): DeviceError {
 
 /**
  * Copies a buffer whose map is requested, if it is mapped already.
+ *
  * Trick: Deno's `mapAsync` waits for the device before it returns, but resolves its promise ten
  * milliseconds later; reading at once saves them. On other platforms the early read throws, and the
  * caller awaits the promise.

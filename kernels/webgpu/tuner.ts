@@ -60,10 +60,10 @@ export class Tiles {
 
   /** The tile of a product of up to `T` rows, or of one row that it norms itself. */
   of(weight: Weight, T: number, normed: boolean): Tile {
-    const road = T === 1 ? "one" : "many";
-    if (this.#gpu.software) return SOFTWARE_TILES[normed ? "normed" : road];
+    const phase = T === 1 ? "decode" : "prefill";
+    if (this.#gpu.software) return SOFTWARE_TILES[normed ? "normed" : phase];
     const choice = this.#choices?.get(keyOf(weight, T));
-    return TILES[road][choice ?? untuned(weight, T)];
+    return TILES[phase][choice ?? untuned(weight, T)];
   }
 
   get #key(): string {
@@ -96,7 +96,7 @@ export class Tiles {
       { buffer, written: false },
     ];
     try {
-      const tiles = TILES[T === 1 ? "one" : "many"];
+      const tiles = TILES[T === 1 ? "decode" : "prefill"];
       const dispatches = await Promise.all(tiles.map((tile) =>
         this.#compiler.prepare({
           op: "matmul",
@@ -156,7 +156,7 @@ export class Tiles {
       const valid = Object.entries(choices as Record<string, unknown>).filter(
         (entry): entry is [string, number] =>
           Number.isInteger(entry[1]) && (entry[1] as number) >= 0 &&
-          (entry[1] as number) < (entry[0].endsWith(" one") ? TILES.one : TILES.many).length,
+          (entry[1] as number) < (entry[0].endsWith(" one") ? TILES.decode : TILES.prefill).length,
       );
       return new Map(valid);
     } catch {

@@ -70,8 +70,7 @@ export interface SumOverLanes {
 
 /**
  * Defines `sum_over_lanes`: every lane gets the sum of all lanes' values. `lanes` is a power of
- * two;
- * all lanes of the workgroup must call it.
+ * two; all lanes of the workgroup must call it.
  *
  *     plain      halves: lane i adds lane i + half, for half = lanes/2 … 1, with a barrier each
  *     subgroups  subgroupAdd, one sum per subgroup to memory, barrier, subgroupAdd of those

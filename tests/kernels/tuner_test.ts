@@ -96,7 +96,7 @@ Deno.test({
     const measured = Object.keys(JSON.parse(store.text as string).choices);
     assert.ok(measured.length > 0 && measured.length < shapes.length, `${measured}`);
     assert.deepEqual(measured, shapes.slice(0, measured.length).map((N) => `${N}x8 F32 one`));
-    assert.ok(clock.asked > measured.length * 2 * TILES.one.length);
+    assert.ok(clock.asked > measured.length * 2 * TILES.decode.length);
   },
 });
 
@@ -136,7 +136,7 @@ Deno.test({
     await shaderOf(measured, false);
     const kept = JSON.parse(measured.text as string);
     const [tuned, fixed] = [new Set(), new Set()];
-    for (const choice of TILES.one.keys()) {
+    for (const choice of TILES.decode.keys()) {
       const store = storeOf(
         JSON.stringify({ ...kept, choices: { [`${N}x${K} F32 one`]: choice } }),
       );
@@ -144,7 +144,7 @@ Deno.test({
       fixed.add(await shaderOf(store, true));
       assert.equal(store.saved, 0);
     }
-    assert.equal(tuned.size, TILES.one.length);
+    assert.equal(tuned.size, TILES.decode.length);
     assert.equal(fixed.size, 1);
   },
 });

@@ -133,7 +133,7 @@ Deno.test({
     // As if the tile that sums in another order than those that are taken
     // unmeasured had been the fastest.
     for (const key of Object.keys(kept.choices)) {
-      kept.choices[key] = TILES[key.endsWith("one") ? "one" : "many"].length - 1;
+      kept.choices[key] = TILES[key.endsWith("one") ? "decode" : "prefill"].length - 1;
     }
     await Deno.writeTextFile(file, JSON.stringify(kept));
     await using model = await open(true);

@@ -190,7 +190,7 @@ gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backen
   const original = Tiles.prototype.of;
   try {
     for (const T of [1, 70]) {
-      for (const tile of TILES[T === 1 ? "one" : "many"]) {
+      for (const tile of TILES[T === 1 ? "decode" : "prefill"]) {
         Tiles.prototype.of = () => tile;
         for (const [N, K] of [[1, 1], [66, 66], [130, 260], [257, 40]]) {
           for (const dtype of ["F32", "BF16"] as const) {

@@ -1,12 +1,12 @@
 /**
- * Causal attention of T query rows over the keys and values in the cache.
+ * Causal attention of T query rows over the KV cache.
  *
  *     s[j] = scale · q · k[j],  then softCap · tanh(s / softCap) if there is a cap
  *     y    = Σ softmax(s)[j] · v[j]
  *
- * y, q [T, H·D]; k, v [G, S, D]; head h reads key/value head ⌊h·G/H⌋. Of `length` keys, the last
- * row sees all, the row before it one less, and so on; under a window of W, a row sees the last W
- * of those. As torch's scaled_dot_product_attention.
+ * y, q [T, H·D]; k, v [G, S, D]; query head h reads key/value head ⌊h·G/H⌋. The last row sees
+ * `length` keys, each row before it one less; with a window W, a row sees the last W of them. As
+ * torch's scaled_dot_product_attention.
  *
  * @module
  */
@@ -17,13 +17,13 @@ import type { Segment } from "../../step.ts";
 import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
-/** What makes one family's attention another's. */
+/** Options of `attention`, which differ between model families. */
 export interface AttentionOptions {
-  /** Default 1/sqrt(D). */
+  /** Factor of the scores; default 1/sqrt(D). */
   readonly scale?: number;
-  /** A bound on the scores that is approached smoothly (Gemma 2); default none. */
+  /** Soft bound of the scores (Gemma 2); default none. */
   readonly softCap?: number;
-  /** Keys that a row sees, itself among them (Mistral); default all. */
+  /** Most keys that a row sees, including its own (Mistral); default all. */
   readonly window?: number;
   /** G; default the cache's, which it must equal. */
   readonly nKvHead?: number;
@@ -39,7 +39,7 @@ export interface AttentionCall {
   readonly shape: AttentionShape;
 }
 
-/** The sizes that `attention` works with. */
+/** Sizes: heads, key/value heads, head size, cache slots. */
 export interface AttentionShape {
   readonly H: number;
   readonly G: number;
@@ -68,22 +68,22 @@ export function attentionCall(
   return { op: "attention", y, q, cache, options, shape: { H, G, D, S } };
 }
 
-/** The operands, and how each is accessed. */
+/** Operands and their access. */
 export function attentionOperands({ y, q, cache }: AttentionCall) {
   return { y: writes(y), q: reads(q), k: reads(cache.k), v: reads(cache.v) };
 }
 
-/** q in, y out, and the keys and values that any row sees. */
+/** Reads q, writes y, reads the keys and values that any row sees. */
 export function attentionCost(call: AttentionCall, { rows, length }: Segment): Cost {
   const { options: { window = Infinity }, shape: { H, G, D } } = call;
-  let seen = 0; // by all rows together
+  let seen = 0; // keys, summed over rows
   for (let row = 0; row < rows; row++) seen += Math.min(length - row, window);
   const keys = Math.min(length, window + rows - 1);
   const bytes = BYTES.F32 * (2 * G * D * keys + 2 * rows * H * D);
   return { name: "attention", bytes, flops: 4 * H * D * seen };
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindAttention({ options, shape, ...call }: AttentionCall): Closure {
   const [y, q, cache] = [f32Of(call.y), f32Of(call.q), bindCache(call.cache)];
   const scores = new Float64Array(shape.S);
@@ -91,7 +91,7 @@ export function bindAttention({ options, shape, ...call }: AttentionCall): Closu
   return (step) => attentionJs(y, q, cache, options, shape, step, scores, sums);
 }
 
-/** The oracle. `scores` is scratch of S numbers, `sums` of D. */
+/** The plain form, and oracle of the others. Scratch: `scores` [S], `sums` [D]. */
 export function attentionJs(
   y: Float32Array,
   q: Float32Array,

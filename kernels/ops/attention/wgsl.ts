@@ -1,10 +1,26 @@
 /**
- * The WGSL forms of attention; `mod.ts` has the formula and the shapes.
+ * WGSL attention: prefill with a running max and sum, decode as split and reduce. `mod.ts` has the
+ * formula and the shapes.
  *
- * Many rows: each lane has a query and walks over the keys that its workgroup sees, a few at a
- * time, with a running maximum and sum (Dao, FlashAttention-2, 2023). One row: the keys are shared
- * out among workgroups, each of which serves all query heads of a key/value head, so that keys and
- * values are read once; what they leave is then put together.
+ * Prefill (several rows): a lane has a query row and walks over the keys that its workgroup sees,
+ * with a running max and sum (Dao, FlashAttention-2, 2023).
+ *
+ * Decode (one row): the keys are split among workgroups. Each serves all H/G query heads of a
+ * key/value head, so that keys and values are read once.
+ *
+ *     keys that the row sees
+ *     ┌───── split 0 ──────┬───── split 1 ──────┬─ split 2 ─┐
+ *     │ keysAtOnce keys    │ keysAtOnce keys    │ the rest  │   one workgroup per split and
+ *     └─────────┬──────────┴─────────┬──────────┴─────┬─────┘   key/value head
+ *               ▼                    ▼                ▼
+ *     ┌────────────────────┬────────────────────┬───────────┐   table [splits, H, D + 2]:
+ *     │ sum [D], max, total│ sum [D], max, total│ …         │   max of s, total = Σ e^(s − max),
+ *     └─────────┬──────────┴─────────┬──────────┴─────┬─────┘   sum = Σ e^(s − max) · v
+ *               └────────────────────┼────────────────┘
+ *                                    ▼                          reduce, one workgroup per head:
+ *     y[h] = Σᵢ e^(maxᵢ − m) · sumᵢ  /  Σᵢ e^(maxᵢ − m) · totalᵢ    m = max of maxᵢ
+ *
+ * A cache that one split covers takes one dispatch, which divides by its total and writes y itself.
  *
  * `run` and `index_of` in the shaders come from `PRELUDE` in `wgsl/shader.ts`.
  *
@@ -26,17 +42,17 @@ import {
   workgroupBytes,
 } from "../../wgsl/shader.ts";
 
-/** The constants that attention's shaders are specialised on. */
+/** Constants of the shaders. */
 export interface AttentionWgsl extends AttentionShape {
   /** Lanes of a workgroup, a power of two up to 128. */
   readonly lanes: number;
   readonly options: AttentionOptions;
 }
 
-/** Less than any score; a device may assume that there is no infinity. */
+/** Below any score; WGSL lets a device assume that there is no infinity. */
 const LOWEST = "-3e38";
 
-/** A score from a sum: scaled, and capped if there is a cap. */
+/** Defines `score`: scales a dot product, and caps it if there is a cap. */
 function scoreWgsl({ D, options: { scale, softCap } }: AttentionWgsl): string {
   const capped = softCap ? `f32(${softCap}) * tanh(clamp(s / f32(${softCap}), -15.0, 15.0))` : "s";
   return /* wgsl */ `
@@ -46,15 +62,15 @@ fn score(sum: f32) -> f32 {
 }`;
 }
 
-/** The first key that a row sees which sees the keys before `end`. */
+/** Defines `first_of`: the first key that a row sees, if the last one is `end` − 1. */
 function firstWgsl(window: number | undefined): string {
   const first = window === undefined ? "0u" : `select(0u, end - ${window}u, end > ${window}u)`;
   return `fn first_of(end: u32) -> u32 { return ${first}; }`;
 }
 
 /**
- * Declares q, k or v, and how a group of four of its numbers is read: as a vector where D
- * allows, else with zeros past D.
+ * Declares q, k or v, and `<name>_at`: four numbers of a row. Vectors if D is a multiple of four,
+ * else single numbers with zeros past D.
  */
 function loadWgsl(name: string, binding: number, D: number): string {
   const whole = D % 4 === 0;
@@ -74,7 +90,7 @@ fn ${name}_at(row: u32, i: u32) -> vec4f {
 }`;
 }
 
-/** The head of both forms that read keys: operands 0 y, 1 q, 2 k, 3 v, and their functions. */
+/** Declarations of both forms that read keys. Bindings: 0 y, 1 q, 2 k, 3 v. */
 function headWgsl(constants: AttentionWgsl): string {
   const { D, options: { window } } = constants;
   return /* wgsl */ `
@@ -86,34 +102,36 @@ ${scoreWgsl(constants)}
 ${firstWgsl(window)}`;
 }
 
-/** The constants of the form for many rows. */
-interface AttentionManyWgsl extends AttentionWgsl {
-  /** Rows that a lane has: each key and value that it reads serves all of them. */
+/** Constants of the prefill shader. */
+interface AttentionPrefillWgsl extends AttentionWgsl {
+  /** Rows per lane: each key and value that it reads serves all of them. */
   readonly queries: number;
 }
 
-/** Workgroups of `attentionManyWgsl`. */
-function attentionManyGroups(
-  { H, lanes, queries }: AttentionManyWgsl,
+/** Workgroups of the prefill shader. */
+function attentionPrefillGroups(
+  { H, lanes, queries }: AttentionPrefillWgsl,
   rows: number,
 ): number {
   return H * Math.ceil(rows / (lanes * queries));
 }
 
 /**
- * Keys that a lane takes at a time: one new maximum, and one turn of the sums, for all of them.
- * What is written out for each key and row grows with the head, and compilers need more than twice
- * the time for twice the text.
+ * Keys per iteration of a lane: one new max, and one rescaling of the sums, for all of them. The
+ * unrolled text grows with keys, rows and D, and twice the text takes more than twice the time to
+ * compile.
  */
-function keysAtATime({ D, queries }: AttentionManyWgsl): number {
+function keysAtATime({ D, queries }: AttentionPrefillWgsl): number {
   return D * queries <= 64 ? 2 : 1;
 }
 
 /**
- * Many rows. Operands: 0 y, 1 q, 2 k, 3 v. Numbers of a head stand in named
- * vectors: no array, no barrier.
+ * Prefill. Bindings: 0 y, 1 q, 2 k, 3 v. A head's numbers are in named vectors: no array, no
+ * barrier.
+ *
+ * Phases of an iteration: scores, softmax (new max, rescale), accumulate.
  */
-export function attentionManyWgsl(constants: AttentionManyWgsl): Shader {
+export function attentionPrefillWgsl(constants: AttentionPrefillWgsl): Shader {
   const { H, G, D, S, lanes, queries, options: { window } } = constants;
   const vectors = Math.ceil(D / 4);
   const keys = keysAtATime(constants);
@@ -211,13 +229,10 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: 0 };
 }
 
-/**
- * Query heads that a workgroup takes at a time, of those that share keys and values: each needs
- * registers and workgroup memory.
- */
+/** Most query heads per pass of a workgroup: each takes registers and workgroup memory. */
 const MAX_HEADS = 16;
 
-/** Bytes of workgroup memory that every device has. */
+/** Bytes of workgroup memory on every device. */
 const WORKGROUP_BYTES = 16384;
 
 function headsAtOnce({ H, G }: AttentionWgsl): number {
@@ -225,28 +240,24 @@ function headsAtOnce({ H, G }: AttentionWgsl): number {
   return Math.ceil(heads / Math.ceil(heads / MAX_HEADS));
 }
 
-/**
- * Keys that a workgroup has at most, of one row: their scores stand in workgroup memory for every
- * query head that it takes.
- */
+/** Keys of a split: their scores fit workgroup memory, for all query heads of a pass. */
 export function keysAtOnce(constants: AttentionWgsl): number {
   const { lanes } = constants;
-  const rest = WORKGROUP_BYTES - (16 + 4) * lanes; // after `shares` and `totals`
+  const rest = WORKGROUP_BYTES - (16 + 4) * lanes; // less `shares` and `totals`
   let keys = 256;
   while (4 * headsAtOnce(constants) * (keys + lanes) > rest) keys /= 2;
   return keys;
 }
 
-/** Places of `attentionOneWgsl` among `visible` keys. */
+/** Number of splits of `visible` keys. */
 function splitsOf(constants: AttentionWgsl, visible: number): number {
   return Math.ceil(visible / keysAtOnce(constants));
 }
 
 /**
- * Sums of the lanes that had the same numbers of a head, for query head r; nothing
- * where each lane has its own.
+ * Adds up the partial sums of lanes with the same numbers of a head, for query head r of the pass.
  */
-function gatherWgsl(r: number, wide: number, slices: number): string {
+function reduceSlicesWgsl(r: number, wide: number, slices: number): string {
   if (slices === 1) return "";
   return /* wgsl */ `
   workgroupBarrier();
@@ -262,18 +273,19 @@ function gatherWgsl(r: number, wide: number, slices: number): string {
 }
 
 /**
- * One row. Operands: 0 y, 1 q, 2 k, 3 v; under `split`, y is a table [splits, H, D + 2]: sums, and
- * behind them the greatest score and the total, of the keys that a workgroup had.
+ * Decode. Bindings: 0 y, 1 q, 2 k, 3 v; under `split`, y is the table [splits, H, D + 2].
+ *
+ * Phases, for each pass of heads: scores, max over lanes, exp, accumulate, reduce slices, store.
  */
-export function attentionOneWgsl(constants: AttentionWgsl, split: boolean): Shader {
+export function attentionDecodeWgsl(constants: AttentionWgsl, split: boolean): Shader {
   const { H, G, D, S, lanes } = constants;
   const keys = keysAtOnce(constants);
   const heads = headsAtOnce(constants);
   const vectors = Math.ceil(D / 4);
-  // Keys whose scores a lane makes side by side: what it reads of a query serves all of them.
+  // Keys per lane and iteration: each number of a query that it reads serves all of them.
   const beside = Math.min(4, Math.ceil(keys / lanes));
-  // Lanes that stand side by side have a head's numbers by fours; if there are more,
-  // they share out the keys.
+  // `wide` neighbouring lanes have four numbers of a head each; `slices` of them share out the
+  // keys.
   const wide = Math.min(lanes, 2 ** Math.ceil(Math.log2(vectors)));
   const slices = lanes / wide;
   const each = (line: (r: number) => string) => linesWgsl(heads, line);
@@ -364,7 +376,7 @@ ${mainWgsl(lanes)} {
           ${each(add)}
         }
       }
-      ${each((r) => gatherWgsl(r, wide, slices))}
+      ${each((r) => reduceSlicesWgsl(r, wide, slices))}
       if (slice == 0u && i < ${vectors}u) {
         ${each(store)}
       }
@@ -376,10 +388,7 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: workgroupBytes(memory) };
 }
 
-/**
- * Puts together what the workgroups of one row left; one workgroup a head.
- * Operands: 0 y, 1 the table.
- */
+/** Reduce: combines the splits of one row; one workgroup per head. Bindings: 0 y, 1 the table. */
 export function attentionReduceWgsl(constants: AttentionWgsl): Shader {
   const { H, D, lanes, options: { window } } = constants;
   const keys = keysAtOnce(constants);
@@ -413,25 +422,25 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: 0 };
 }
 
-/** The call on a GPU: one dispatch; for one row over a long context, split and reduce. */
+/** Lowers the call: prefill to one dispatch; decode to one, or to split and reduce. */
 export function attentionDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
-  return call.q.shape[0] > 1 ? manyDispatches(call, target) : oneDispatches(call, target);
+  return call.q.shape[0] > 1 ? prefillDispatches(call, target) : decodeDispatches(call, target);
 }
 
-function manyDispatches(call: AttentionCall, { software }: GpuTarget): GpuDispatch[] {
+function prefillDispatches(call: AttentionCall, { software }: GpuTarget): GpuDispatch[] {
   const { y, q, k, v } = attentionOperands(call);
   const { options, shape } = call;
   const [lanes, queries] = software ? [8, shape.D > 64 ? 1 : 2] : [32, 1];
   const constants = { ...shape, lanes, queries, options };
   return [{
     op: "attention",
-    ...attentionManyWgsl(constants),
+    ...attentionPrefillWgsl(constants),
     operands: [y, q, k, v],
-    groups: ({ rows }) => attentionManyGroups(constants, rows),
+    groups: ({ rows }) => attentionPrefillGroups(constants, rows),
   }];
 }
 
-function oneDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
+function decodeDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
   const { y, q, k, v } = attentionOperands(call);
   const { options, shape } = call;
   const { H, G, D, S } = shape;
@@ -441,11 +450,11 @@ function oneDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
   const groups = ({ rows, length }: Segment) => rows * G * splits(length);
   const op = "attention";
   if (splits(S) === 1) {
-    return [{ op, ...attentionOneWgsl(constants, false), operands: [y, q, k, v], groups }];
+    return [{ op, ...attentionDecodeWgsl(constants, false), operands: [y, q, k, v], groups }];
   }
   const table = target.scratch(4 * splits(S) * H * (D + 2));
   return [
-    { op, ...attentionOneWgsl(constants, true), operands: [table, q, k, v], groups },
+    { op, ...attentionDecodeWgsl(constants, true), operands: [table, q, k, v], groups },
     {
       op,
       ...attentionReduceWgsl(constants),

@@ -1,6 +1,5 @@
 /**
- * KV cache write: from the fused projection to attention's operands in one pass, split, norm,
- * rotate, store.
+ * KV cache write: splits the fused projection; norms and rotates q and k; stores k and v.
  *
  *     q[t]            = rope(qNorm(qkv[t, 0 … H·D]))
  *     k[·, slot + t]  = rope(kNorm(qkv[t, H·D … (H+G)·D]))
@@ -20,23 +19,23 @@ import type { Tensor } from "../../tensor.ts";
 
 /** Keys and values of one layer. */
 export interface KvCache<A = Tensor> {
-  /** [G, S, D], already turned by its position. */
+  /** [G, S, D], already rotated. */
   readonly k: A;
   /** [G, S, D] */
   readonly v: A;
 }
 
-/** What happens on the way into the cache. */
+/** Options of `writeKv`: norms and rotation of q and k. */
 export interface WriteKvOptions<A = Tensor> {
-  /** [P, R], as `ropeTable` makes it; none where positions are learned. */
+  /** [P, R] from `ropeTable`; none for models with learned positions. */
   readonly table?: A;
-  /** R: numbers of a head that turn; default all of the table's width. */
+  /** R: rotated numbers of a head; default the table's width. */
   readonly rotaryDim?: number;
-  /** Pairs (2i, 2i+1) in place of (i, i + R/2). */
+  /** Rotates pairs (2i, 2i+1) instead of (i, i + R/2); default false. */
   readonly interleaved?: boolean;
-  /** Weight [D]: over each head (Qwen 3); weight [H·D]: over the whole row (OLMo 2). */
+  /** Norm of q. Weight [D]: over each head (Qwen 3); weight [H·D]: over the whole row (OLMo 2). */
   readonly qNorm?: Norm<A>;
-  /** Weight [D] or [G·D], as `qNorm`. */
+  /** Norm of k. Weight [D] or [G·D], as `qNorm`. */
   readonly kNorm?: Norm<A>;
 }
 
@@ -50,7 +49,7 @@ export interface WriteKvCall {
   readonly shape: WriteKvShape;
 }
 
-/** The sizes that `writeKv` works with. */
+/** Sizes: heads, key/value heads, head size, cache slots. */
 export interface WriteKvShape {
   readonly H: number;
   readonly G: number;
@@ -84,7 +83,7 @@ export function writeKvCall(
   return { op: "writeKv", q, cache, qkv, options, shape: { H, G, D, S } };
 }
 
-/** The operands, and how each is accessed: of the cache, the slots of the rows alone. */
+/** Operands and their access; of the cache, only the rows' slots are written. */
 export function writeKvOperands({ q, cache, qkv, options }: WriteKvCall) {
   const { table, qNorm, kNorm } = options;
   return {
@@ -100,12 +99,12 @@ export function writeKvOperands({ q, cache, qkv, options }: WriteKvCall) {
   };
 }
 
-/** R: numbers of a head that are rotated; 0 without a table. */
+/** R: rotated numbers of a head; 0 without a table. */
 export function rotaryDimOf({ table, rotaryDim }: WriteKvOptions): number {
   return table ? rotaryDim ?? table.shape[1] : 0;
 }
 
-/** qkv in, q, k and v out, and the rows of the table. */
+/** Reads qkv and the table's rows, writes q, k and v. */
 export function writeKvCost({ qkv, options, shape }: WriteKvCall, { rows }: Segment): Cost {
   const { H, G, D } = shape;
   const { qNorm, kNorm } = options;
@@ -120,7 +119,7 @@ export function writeKvCost({ qkv, options, shape }: WriteKvCall, { rows }: Segm
   };
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindWriteKv({ shape, ...call }: WriteKvCall): Closure {
   const [q, qkv, cache] = [f32Of(call.q), f32Of(call.qkv), bindCache(call.cache)];
   const { interleaved, table, qNorm, kNorm } = call.options;
@@ -135,19 +134,19 @@ export function bindWriteKv({ shape, ...call }: WriteKvCall): Closure {
   return (step) => writeKvJs(q, cache, qkv, options, shape, step, key);
 }
 
-/** The numbers of a cache of the typed-array backend. */
+/** The cache as typed arrays. */
 export function bindCache({ k, v }: KvCache): KvCache<Float32Array> {
   return { k: f32Of(k), v: f32Of(v) };
 }
 
-/** A norm over each head of D numbers, or over the whole row. */
+/** Checks a norm over each head (weight [D]) or over the whole row. */
 function expectNorm(operand: string, { weight, bias }: Norm, D: number, row: number): void {
   const C = weight.shape[0] === D ? D : row;
   expectTensor("writeKv", operand, weight, [C]);
   if (bias) expectTensor("writeKv", `${operand}.bias`, bias, [C]);
 }
 
-/** The oracle. `key` is scratch of G·D numbers. */
+/** The plain form, and oracle of the others. `key` is scratch [G·D]. */
 export function writeKvJs(
   q: Float32Array,
   cache: KvCache<Float32Array>,

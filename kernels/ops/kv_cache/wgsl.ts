@@ -1,5 +1,5 @@
 /**
- * The WGSL form of `writeKv`; `mod.ts` has the formula and the shapes.
+ * WGSL KV cache write: one workgroup per head and row. `mod.ts` has the formula and the shapes.
  *
  * @module
  */
@@ -14,25 +14,25 @@ import {
 } from "./mod.ts";
 import { mainWgsl, type Shader, sumOverLanesWgsl } from "../../wgsl/shader.ts";
 
-/** The constants that the shader is specialised on. */
+/** Constants of the shader. */
 export interface WriteKvWgsl extends WriteKvShape {
   /** Lanes of a workgroup, a power of two. */
   readonly lanes: number;
-  /** R: numbers of a head that turn; 0 without a table. */
+  /** R: rotated numbers of a head; 0 without a table. */
   readonly rotaryDim: number;
   /** Whether the device has subgroups; default false. */
   readonly subgroups?: boolean;
-  /** What this dispatch writes; default all three. */
+  /** What the dispatch writes; default all three. */
   readonly part?: WriteKvPart;
   readonly options: WriteKvOptions<unknown>;
 }
 
-/** Queries alone, keys and values alone, or all three. */
+/** Queries; keys and values; or all three. */
 export type WriteKvPart = "q" | "kv" | "qkv";
 
 /**
- * The parts of a call, each a dispatch: one, but where both norms have a bias and there is a table,
- * which would be nine operands. Eight are what every device can bind.
+ * Dispatches of a call: one; but two if both norms have a bias and there is a table, since every
+ * device binds at most eight buffers and that would be nine.
  */
 function writeKvParts({ table, qNorm, kNorm }: WriteKvOptions<unknown>): WriteKvPart[] {
   return table && qNorm?.bias && kNorm?.bias ? ["q", "kv"] : ["qkv"];
@@ -43,12 +43,12 @@ function writeKvGroups({ H, G }: WriteKvShape, part: WriteKvPart, rows: number):
   return rows * headsOf(part, H, G);
 }
 
-/** Heads that a part has of a row: queries' first, then keys', then values'. */
+/** Heads of a part per row, in the order queries, keys, values. */
 function headsOf(part: WriteKvPart, H: number, G: number): number {
   return { q: H, kv: 2 * G, qkv: H + 2 * G }[part];
 }
 
-/** Mean and 1/deviation of `count` numbers of qkv, which every lane gets alike. */
+/** Mean and 1/deviation of `count` numbers of qkv, equal in every lane. */
 function statsWgsl(lanes: number, subgroups?: boolean): Shader {
   const sum = sumOverLanesWgsl(lanes, { subgroups });
   const wgsl = /* wgsl */ `
@@ -70,7 +70,7 @@ fn inverse_of(lane: u32, start: u32, count: u32, mean: f32, eps: f32) -> f32 {
   return { ...sum, wgsl };
 }
 
-/** A norm of `heads` heads: over each of them, or over all together. */
+/** A norm over each of `heads` heads, or over all of them together. */
 interface HeadNorm {
   readonly norm: Norm<unknown> | undefined;
   readonly wholeRow: boolean;
@@ -78,8 +78,8 @@ interface HeadNorm {
 }
 
 /**
- * How a head of `name` (q or k) is read, as `at_<name>(index within the head, start of the head,
- * its number, mean, 1/deviation)`, and the lines that find the two.
+ * Reads a head of `name` (q or k): `declare` defines `at_<name>(index within the head, start of the
+ * head, its number, mean, 1/deviation)`, `stats` computes the last two.
  */
 function headWgsl(
   name: "q" | "k",
@@ -112,8 +112,8 @@ fn at_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32) -> f32 {
   };
 }
 
-/** One number of a turned head; both numbers of a pair are read for each. */
-function turnedWgsl(name: "q" | "k", rotaryDim: number, interleaved: boolean): string {
+/** Defines a number of the rotated head, from both numbers of its pair. */
+function rotatedWgsl(name: "q" | "k", rotaryDim: number, interleaved: boolean): string {
   const plain = `at_${name}(i, start, head, mean, inverse)`;
   if (rotaryDim === 0) {
     return `fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
@@ -136,29 +136,28 @@ fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, positi
 }
 
 /**
- * The WGSL form: one workgroup for each head of each row, queries, then keys, then values.
- * Operands: 0 q, 1 k, 2 v, 3 qkv, 4 table, 5 and 6 weight and bias of the queries' norm, 7
- * and 8 of the keys'; a part has those that it needs. `run` and `index_of` come from
- * `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form: one workgroup per head and row, in the order queries, keys, values. Bindings: 0 q,
+ * 1 k, 2 v, 3 qkv, 4 table, 5 and 6 weight and bias of the queries' norm, 7 and 8 of the keys'; a
+ * part binds those that it uses. `run` and `index_of` come from `PRELUDE`.
  */
 export function writeKvWgsl(constants: WriteKvWgsl): Shader {
   const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
   const { table, qNorm, kNorm } = options;
   const normed = part === "q" ? qNorm : part === "kv" ? kNorm : qNorm ?? kNorm;
   const stats = normed ? statsWgsl(lanes, subgroups) : { wgsl: "", workgroupBytes: 0 };
-  const turned = (name: "q" | "k") =>
-    turnedWgsl(name, table ? rotaryDim : 0, options.interleaved ?? false);
+  const rotated = (name: "q" | "k") =>
+    rotatedWgsl(name, table ? rotaryDim : 0, options.interleaved ?? false);
   const query = headWgsl("q", D, normOf(qNorm, D, H));
   const key = headWgsl("k", D, normOf(kNorm, D, G));
   const declareQuery = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> q: array<f32>;
 ${query.declare}
-${turned("q")}`;
+${rotated("q")}`;
   const declareKey = /* wgsl */ `
 @group(1) @binding(1) var<storage, read_write> k: array<f32>;
 @group(1) @binding(2) var<storage, read_write> v: array<f32>;
 ${key.declare}
-${turned("k")}`;
+${rotated("k")}`;
   const writeQuery = /* wgsl */ `{
     let to = (t * H + head) * D;
     ${query.stats}
@@ -209,16 +208,13 @@ ${mainWgsl(lanes)} {
   return { ...stats, wgsl };
 }
 
-/**
- * Whether a norm is over the whole row is told by its weight, of which a shader's
- * constants keep the extents.
- */
+/** A norm with its extent, by the shape of its weight: [D] over each head, else the whole row. */
 function normOf(norm: Norm<unknown> | undefined, D: number, heads: number): HeadNorm {
   const shape = (norm?.weight as { shape?: readonly number[] } | undefined)?.shape;
   return { norm, wholeRow: shape !== undefined && shape[0] !== D, heads };
 }
 
-/** The call on a GPU: a dispatch for each of `writeKvParts`. */
+/** Lowers the call to the dispatches of `writeKvParts`. */
 export function writeKvDispatches(
   call: WriteKvCall,
   { software, subgroups }: GpuTarget,

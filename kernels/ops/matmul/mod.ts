@@ -1,5 +1,5 @@
 /**
- * Matrix product of a linear layer with its epilogue: bias, activation, gate, scale, cap, residual.
+ * Matmul of a linear layer, with its epilogue: bias, activation, gate, scale, cap, residual.
  *
  *     v = scale · gate ⊙ activation(x · Wᵀ + bias)
  *     v = softCap · tanh(v / softCap)                   if there is a cap
@@ -18,19 +18,19 @@ import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../.
 import type { Step } from "../../step.ts";
 import type { Tensor } from "../../tensor.ts";
 
-/** What is done to each sum before it is stored. */
+/** Epilogue of `matmul`. */
 export interface MatmulOptions<A = Tensor> {
-  /** [N] */
+  /** [N], added to each sum. */
   readonly bias?: A;
-  /** Applied to each sum after the bias; default none. */
+  /** Applied after the bias; default none. */
   readonly activation?: Activation;
-  /** [T, N]; multiplied in after the activation: a gated MLP's other half. */
+  /** [T, N], multiplied in after the activation: the other half of a gated MLP. */
   readonly gate?: A;
-  /** Default 1. */
+  /** Factor of the result; default 1. */
   readonly scale?: number;
-  /** A bound that is approached smoothly; default none. */
+  /** Soft bound of the result; default none. */
   readonly softCap?: number;
-  /** Add onto y, in place of overwriting it. */
+  /** Whether to add to y instead of overwriting it; default false. */
   readonly residual?: boolean;
 }
 
@@ -41,7 +41,7 @@ export interface MatmulCall {
   readonly x: Tensor;
   readonly weight: Weight;
   readonly options: MatmulOptions;
-  /** A norm of x that was fused into it. */
+  /** Norm of x that was fused into the call. */
   readonly norm?: NormOptions;
 }
 
@@ -63,7 +63,7 @@ export function matmulCall(
   return { op: "matmul", y, x, weight, options };
 }
 
-/** The operands, and how each is accessed. */
+/** Operands and their access. */
 export function matmulOperands({ y, x, weight, options, norm }: MatmulCall) {
   const { bias, gate, residual } = options;
   return {
@@ -77,7 +77,7 @@ export function matmulOperands({ y, x, weight, options, norm }: MatmulCall) {
   };
 }
 
-/** The weight as it is stored, x and gate in, y out (and in, to be added to). */
+/** Reads the stored weight, x and gate; writes y (and reads it for a residual). */
 export function matmulCost(call: MatmulCall, step: Pick<Step, "rows">): Cost {
   const { x, weight, options: { bias, gate, residual }, norm } = call;
   const { rows } = step;
@@ -89,7 +89,7 @@ export function matmulCost(call: MatmulCall, step: Pick<Step, "rows">): Cost {
   return mergeCosts([normCost({ x, options: norm }, step), product], 2 * BYTES.F32 * rows * K);
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindMatmul(call: MatmulCall): Closure {
   const [y, x, weight] = [f32Of(call.y), f32Of(call.x), call.weight as Rows];
   const { bias, gate } = call.options;
@@ -98,7 +98,7 @@ export function bindMatmul(call: MatmulCall): Closure {
   return ({ rows }) => matmulJs(y, x, weight, options, rows, scratch);
 }
 
-/** A weight in plain rows [N, K], as the typed-array form reads it. */
+/** A weight [N, K] in plain rows, as typed arrays read it. */
 export interface Rows {
   /** Whole blocks of the dtype, row after row. */
   readonly data: Uint8Array;
@@ -109,19 +109,19 @@ export interface Rows {
 /** Rows of W per pass over x: 8 sums fit in registers, and x is read once for all of them. */
 const BLOCK = 8;
 
-/** Scratch for `matmulJs`: one block of rows, widened, and its sums. */
+/** Scratch of `matmulJs`: decoded rows [8, K] and sums [8]. */
 export interface MatmulScratch {
   readonly rows: Float32Array;
   readonly sums: Float64Array;
 }
 
-/** Scratch for a weight of K inputs; F32 weights are read where they are stored. */
+/** Scratch for a weight of K inputs; F32 weights need no decoded rows. */
 export function matmulScratch(dtype: WeightDtype, K: number): MatmulScratch {
   const decoded = FORMATS[dtype].view ? 0 : BLOCK * K;
   return { rows: new Float32Array(decoded), sums: new Float64Array(BLOCK) };
 }
 
-/** The oracle. Rows of other formats than F32 are decoded a block at a time while they are read. */
+/** The plain form, and oracle of the others. Decodes 8 rows at a time, except F32. */
 export function matmulJs(
   y: Float32Array,
   x: Float32Array,
@@ -148,7 +148,7 @@ export function matmulJs(
   }
 }
 
-/** Eight neighbouring rows of W times one row of x. */
+/** sums[i] = w[i] · x for 8 neighbouring rows of W and one row of x. */
 function dot8(
   sums: Float64Array,
   x: Float32Array,
@@ -187,7 +187,7 @@ function dot(x: Float32Array, xAt: number, w: Float32Array, wAt: number, K: numb
   return sum;
 }
 
-/** The epilogue: `count` sums of outputs n… of one row, stored from `at`. */
+/** The epilogue, of `count` sums of outputs n, n + 1, … of one row; stores from y[at] on. */
 function store(
   y: Float32Array,
   at: number,

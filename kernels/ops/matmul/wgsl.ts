@@ -1,5 +1,25 @@
 /**
- * The WGSL form of the matrix product; `mod.ts` has the formula and the shapes.
+ * WGSL matmul: flat, split and shared tiles, for decode and prefill.
+ *
+ *     flat    a lane computes `rows` × `outputs` sums over all of K; no barrier
+ *     split   one row: `outputs` lanes side by side, `slices` of them share out K and add up
+ *     shared  x and the weight pass through workgroup memory, 16 inputs at a time:
+ *
+ *                       tileN outputs
+ *                  ┌───────┬───────┬─────────┐                  load tile    tile_w and tile_x
+ *                  │ tile_w│       │         │ 16 inputs        barrier
+ *                  └───────┴───────┴─────────┘                  multiply     rows × outputs sums
+ *        ┌────────┐┌───────┬───────┬─────────┐                  barrier
+ *        │ tile_x ││ a b … │ a b … │ a b …   │
+ *        │        ││ c d … │ c d … │ c d …   │ tileT rows       lane a: row 0, column 0 of every
+ *        ├────────┤├───────┼───────┼─────────┤                  block; lane b: column 1; lane c:
+ *        │        ││ a b … │ a b … │ a b …   │                  row 1, column 0; …
+ *        │        ││ c d … │ c d … │ c d …   │
+ *        └────────┘└───────┴───────┴─────────┘
+ *         16 inputs  `outputs` blocks of tileN / outputs columns,
+ *                    `rows` blocks of tileT / rows rows
+ *
+ * `mod.ts` has the formula and the shapes.
  *
  * @module
  */
@@ -19,10 +39,8 @@ import {
 } from "../../wgsl/shader.ts";
 
 /**
- * How a product is shared out. `flat` has no barrier: a lane has `rows` × `outputs` sums, its
- * outputs `lanes` apart. `split` is for one row: `outputs` lanes side by side, and `slices` of them
- * share the inputs out and add up at the end. `shared` keeps tiles of x and of the weight in
- * workgroup memory: `tileT` rows × `tileN` outputs, of which a lane has `rows` × `outputs`.
+ * Shape of a workgroup's work, drawn above. `flat`: outputs of a lane are `lanes` apart. `shared`:
+ * `tileT` × `tileN` sums per workgroup, `rows` × `outputs` per lane.
  */
 export type Tile =
   | {
@@ -40,38 +58,38 @@ export type Tile =
     readonly rows: number;
   };
 
-/** The constants that a matmul's shader is specialised on. */
+/** Constants of the shader. */
 export interface MatmulWgsl {
   readonly N: number;
   readonly K: number;
   readonly dtype: WeightDtype;
   readonly tile: Tile;
   readonly options: MatmulOptions<unknown>;
-  /** Outputs first … first + count, of a weight that does not fit one binding; default all. */
+  /** Outputs first … first + count, of a weight that exceeds one binding; default all. */
   readonly part?: { readonly first: number; readonly count: number };
   /**
-   * A norm of x that is made on the way; for `flat` and `split` of one row, and at most
+   * Norm of x, computed by the same kernel: for `flat` and `split` of one row of at most
    * `MAX_NORM_WIDTH` inputs.
    */
   readonly norm?: NormOptions<unknown>;
 }
 
-/** A normed row must fit workgroup memory beside the sums; 16 KiB is what every device has. */
+/**
+ * Widest row that a product norms itself: it and the sums must fit 16 KiB of workgroup memory,
+ * which every device has.
+ */
 export const MAX_NORM_WIDTH = 3072;
 
-/**
- * Tiles for one row, and for many, from which measuring chooses; the first of
- * each is taken unmeasured.
- */
-export const TILES: Readonly<Record<"one" | "many", readonly Tile[]>> = {
-  one: [
+/** Candidates of the autotuner, by number of rows. */
+export const TILES: Readonly<Record<"decode" | "prefill", readonly Tile[]>> = {
+  decode: [
     { kind: "split", outputs: 32, slices: 8 },
     { kind: "split", outputs: 16, slices: 16 },
     { kind: "split", outputs: 8, slices: 32 },
     { kind: "split", outputs: 8, slices: 8 },
     { kind: "flat", lanes: 64, outputs: 1, rows: 1 },
   ],
-  many: [
+  prefill: [
     { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4 },
     { kind: "shared", tileN: 32, tileT: 32, outputs: 4, rows: 4 },
     { kind: "shared", tileN: 64, tileT: 32, outputs: 8, rows: 4 },
@@ -81,17 +99,17 @@ export const TILES: Readonly<Record<"one" | "many", readonly Tile[]>> = {
 };
 
 /**
- * Tiles for a processor that plays the GPU: barriers are dear there, lanes beyond its vectors bring
- * nothing, and each number that is read costs as much as several sums. `normed` has the most
- * outputs, since each workgroup norms the row anew.
+ * Tiles for a GPU emulated by the CPU: barriers are expensive, lanes beyond its vectors gain
+ * nothing, and each number read costs as much as several multiply-adds. `normed` has the most
+ * outputs, since each workgroup norms the row again.
  */
-export const SOFTWARE_TILES: Readonly<Record<"one" | "normed" | "many", Tile>> = {
-  one: { kind: "flat", lanes: 8, outputs: 8, rows: 1 },
+export const SOFTWARE_TILES: Readonly<Record<"decode" | "normed" | "prefill", Tile>> = {
+  decode: { kind: "flat", lanes: 8, outputs: 8, rows: 1 },
   normed: { kind: "flat", lanes: 16, outputs: 8, rows: 1 },
-  many: { kind: "flat", lanes: 8, outputs: 8, rows: 8 },
+  prefill: { kind: "flat", lanes: 8, outputs: 8, rows: 8 },
 };
 
-/** Workgroups that a product of `rows` rows takes. */
+/** Workgroups of a product of `count` outputs and `rows` rows. */
 export function matmulGroups(tile: Tile, count: number, rows: number): number {
   switch (tile.kind) {
     case "flat":
@@ -103,10 +121,7 @@ export function matmulGroups(tile: Tile, count: number, rows: number): number {
   }
 }
 
-/**
- * Each takes and gives a number `v`. Arguments of exp and tanh are bounded: a
- * device may assume no infinity.
- */
+/** Expressions of `v`. Arguments of exp and tanh are bounded: a device may assume no infinity. */
 const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
   relu: "select(v, 0.0, v < 0.0)",
   gelu: "0.5 * v * (1.0 + erf(v * 0.70710678))",
@@ -115,8 +130,10 @@ const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
 };
 
 /**
- * erf within 2e-7. Polynomials through Chebyshev nodes, fitted to erf(x) / x over x² in [0, 1] and
- * to log(erfc(x)) over [1, 4]; from 4 on an F32 erf is 1.
+ * erf with an error below 2e-7.
+ *
+ * Method: polynomials through Chebyshev nodes, fitted to erf(x) / x over x² in [0, 1] and to
+ * log(erfc(x)) over [1, 4]; from 4 on, erf is 1 in F32.
  */
 const ERF_WGSL = /* wgsl */ `
 fn erf(x: f32) -> f32 {
@@ -130,7 +147,7 @@ fn erf(x: f32) -> f32 {
 }
 `;
 
-/** A NaN must stay one, for sampling to see it; what clamp makes of it is the device's affair. */
+/** Soft cap that keeps NaN, which sampling must see: WGSL leaves clamp(NaN) to the device. */
 const CAPPED_WGSL = /* wgsl */ `
 fn capped(v: f32, cap: f32) -> f32 {
   let is_nan = (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
@@ -138,10 +155,7 @@ fn capped(v: f32, cap: f32) -> f32 {
 }
 `;
 
-/**
- * What stands between a sum `v` and its store, one line a step, in the order
- * of the module's formula.
- */
+/** The epilogue of a sum `v`, one line per step, in the order of the formula. */
 function epilogueWgsl(options: MatmulOptions<unknown>): string {
   const { bias, activation, gate, scale = 1, softCap, residual = false } = options;
   const steps: string[] = [];
@@ -155,8 +169,8 @@ function epilogueWgsl(options: MatmulOptions<unknown>): string {
 }
 
 /**
- * How x is read in groups of four: as vectors where rows allow it, else number by number,
- * with zeros past the end.
+ * Defines `load_x`: four inputs of a row. Vectors if K is a multiple of four, else single numbers
+ * with zeros past K.
  */
 function loadXWgsl(K: number): string {
   if (K % 4 === 0) {
@@ -172,7 +186,7 @@ fn load_x(t: u32, k: u32) -> vec4f {
 }`;
 }
 
-/** Rows of x normed into workgroup memory by all lanes together; `load_x` then reads them there. */
+/** Norms a row of x into workgroup memory, by all lanes together; `load_x` reads it there. */
 function normedWgsl(
   lanes: number,
   K: number,
@@ -216,8 +230,8 @@ fn load_x(t: u32, k: u32) -> vec4f { return normed[k]; }`;
 }
 
 /**
- * No shared memory, no barrier but a norm's: each lane walks all of K for its sums,
- * which are named, not indexed.
+ * Flat: each lane walks all of K. Sums are named, not indexed; no workgroup memory or barrier
+ * except a norm's.
  */
 function flatBody(
   { lanes, outputs, rows }: Tile & { kind: "flat" },
@@ -226,8 +240,8 @@ function flatBody(
 ): string {
   const each = (line: (i: number, j: number) => string) =>
     linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
-  // Two groups of inputs a round: more loads are under way, and a processor asks once for
-  // both which lanes are alive.
+  // Two groups of inputs per iteration: more loads in flight, and a CPU that emulates the GPU
+  // checks the active lanes once for both.
   const depth = Math.ceil(K / 4) % 2 === 0 ? 2 : 1;
   const multiply = (d: number) =>
     /* wgsl */ `{
@@ -250,7 +264,7 @@ function flatBody(
   ${each((i, j) => `store(t + ${i}u, n + ${j * lanes}u, sum_${i}_${j});`)}`;
 }
 
-/** One row: lanes side by side have outputs, and every so many lanes the next groups of inputs. */
+/** Split: `outputs` neighbouring lanes per slice; slice s takes groups s, s + slices, … of K. */
 function splitBody({ outputs, slices }: Tile & { kind: "split" }, normed: boolean): string {
   return /* wgsl */ `
   if (index >= BLOCKS * run.rows) { return; }
@@ -277,13 +291,10 @@ function splitBody({ outputs, slices }: Tile & { kind: "split" }, normed: boolea
   if (slice == 0u) { store(t, n, share_of[lane]); }`;
 }
 
-/** Groups of four inputs that stand in workgroup memory at a time. */
+/** Groups of four inputs in workgroup memory at a time. */
 const DEPTH = 4;
 
-/**
- * A tile of x and one of the weight go through workgroup memory, and each lane multiplies a
- * small block out of them.
- */
+/** Shared. Phases: load tile, barrier, multiply, barrier. */
 function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }): string {
   const [wide, high] = [tileN / outputs, tileT / rows];
   const lanes = wide * high;
@@ -321,7 +332,7 @@ function sharedBody({ tileN, tileT, outputs, rows }: Tile & { kind: "shared" }):
   ${each((i, j) => `store(t + row + ${i * high}u, n + column + ${j * wide}u, sum_${i}_${j});`)}`;
 }
 
-/** Lanes of a workgroup, its outputs, its own memory and its work. */
+/** Lanes of a workgroup, its outputs (`block`), workgroup memory and code. */
 function bodyOf(
   tile: Tile,
   K: number,
@@ -352,9 +363,8 @@ function bodyOf(
 }
 
 /**
- * The WGSL form. Operands: 0 y, 1 x, 2 weight in panels [⌈N/PANEL⌉][⌈K/4⌉][PANEL][4] with zeros
- * where it ends, 3 bias, 4 gate, 5 and 6 the weight and bias of a norm. `run` and `index_of` come
- * from `PRELUDE` in `wgsl/shader.ts`.
+ * The WGSL form. Bindings: 0 y, 1 x, 2 weight [⌈N/PANEL⌉][⌈K/4⌉][PANEL][4], zero-padded, 3 bias, 4
+ * gate, 5 and 6 weight and bias of a norm. `run` and `index_of` come from `PRELUDE`.
  */
 export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): Shader {
   const { first, count } = part ?? { first: 0, count: N };
@@ -411,7 +421,7 @@ ${mainWgsl(lanes)} {
   return { wgsl, workgroupBytes: workgroupBytes([load, ...memory]) };
 }
 
-/** The call on a GPU: a dispatch for each part of the weight. */
+/** Lowers the call to a dispatch for each part of the weight. */
 export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile): GpuDispatch[] {
   const { y, x, weight, bias, gate, normWeight, normBias } = matmulOperands(call);
   const { weight: { shape: [N, K], dtype }, options, norm } = call;

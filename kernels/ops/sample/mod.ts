@@ -1,15 +1,15 @@
 /**
- * Sampling: from one row of logits to the id of the next token.
+ * Sampling: draws the next token's id from one row of logits.
  *
  *     s = logits / temperature, then / repetitionPenalty for each id drawn before (negative or not)
  *     top-k: keep s ≥ the k-th largest
  *     top-p: of those, keep s while the probability of all greater ones is ≤ p
  *     id = argmax(s + noise),  noise = −log(−log u),  u = f(seed, draw, id)
  *
- * logits [1, V]; ids [T] I32: writes the first, where the next step's `embed` reads it.
- * The order is that of LabCore's script. Adding Gumbel noise and taking the maximum draws from
- * softmax(s) (Gumbel, 1954) without a running sum: equal logits give equal ids on every backend.
- * A temperature of 0 takes the largest s, of equal ones the lowest id.
+ * logits [1, V]; ids [T] I32, of which ids[0] is written: the next step's `embed` reads it there.
+ * The order of the filters is that of LabCore's script. The argmax with Gumbel noise draws from
+ * softmax(s) (Gumbel, 1954) without a cumulative sum, so equal logits give equal ids on every
+ * backend. Temperature 0 takes the largest s, ties to the lowest id.
  *
  * @module
  */
@@ -18,10 +18,10 @@ import { type Closure, type Cost, f32Of, i32Of, reads, u32Of, updates } from "..
 import { BYTES } from "../../formats/mod.ts";
 import type { Tensor } from "../../tensor.ts";
 
-/** The sentinel id of logits that are not finite. */
+/** Sentinel id: the logits are not finite. */
 export const NOT_FINITE = -1;
 
-/** What sampling keeps on the device; written by the host when a generation starts. */
+/** State of sampling on the device; the host writes it when a generation starts. */
 export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
   /** F32 [4]: temperature, top-k (0 = off), top-p (≥ 1 = off), repetition penalty (1 = off). */
   readonly settings: F;
@@ -29,7 +29,7 @@ export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
   readonly counter: U;
   /** U32 [V]: 1 for each id drawn so far. */
   readonly seen: U;
-  /** I32 [R]: a ring with draw i at i mod R, so that one read returns the ids of several steps. */
+  /** I32 [R]: a ring, draw i at i mod R, so that one read returns the ids of several steps. */
   readonly drawn: I;
 }
 
@@ -59,7 +59,7 @@ export function sampleCall(ids: Tensor, logits: Tensor, sampling: Sampling): Sam
   return { op: "sample", ids, logits, sampling, V, R };
 }
 
-/** The operands, and how each is accessed: of `ids`, `seen` and `drawn`, one element each. */
+/** Operands and their access; of `ids`, `seen` and `drawn`, one element is written. */
 export function sampleOperands({ ids, logits, sampling }: SampleCall) {
   const { settings, counter, seen, drawn } = sampling;
   return {
@@ -72,12 +72,12 @@ export function sampleOperands({ ids, logits, sampling }: SampleCall) {
   };
 }
 
-/** Logits and the ids seen; each logit is scaled, penalised, noised and compared. */
+/** Reads logits and `seen`; scales, penalises, adds noise to and compares each logit. */
 export function sampleCost({ V }: SampleCall): Cost {
   return { name: "sample", bytes: V * (BYTES.F32 + BYTES.U32), flops: 4 * V };
 }
 
-/** The call on typed arrays. */
+/** Binds the call to typed arrays. */
 export function bindSample({ V, sampling, ...call }: SampleCall): Closure {
   const [ids, logits] = [i32Of(call.ids), f32Of(call.logits)];
   const bound = {
@@ -90,7 +90,7 @@ export function bindSample({ V, sampling, ...call }: SampleCall): Closure {
   return () => sampleJs(ids, logits, bound, scratch);
 }
 
-/** The distribution's shape; see the module for what each does. */
+/** Settings of the filters; the head of this module has their formulas. */
 export interface Filter {
   readonly temperature: number;
   readonly topK: number;
@@ -99,9 +99,9 @@ export interface Filter {
 }
 
 /**
- * Writes to `out` the scaled logits that may be drawn, and −Infinity for the rest. `sorted` is
- * scratch of V numbers.
- * @returns whether every logit was finite; `out` is undefined otherwise.
+ * Writes the scaled logits to `out` [V], and −Infinity for ids that are filtered out. `sorted` is
+ * scratch [V].
+ * @returns false if a logit is not finite; `out` is undefined then.
  */
 export function filterLogits(
   out: Float32Array | Float64Array,
@@ -137,7 +137,7 @@ export function filterLogits(
   return true;
 }
 
-/** The least of the ascending values ≥ `floor` with a probability of all greater ones ≤ `p`. */
+/** The least of the ascending values ≥ `floor` whose greater values have probability ≤ `p`. */
 function topPThreshold(
   sorted: Float32Array | Float64Array,
   floor: number,
@@ -158,13 +158,14 @@ function topPThreshold(
   return sorted[first];
 }
 
-/** Bits that each of eight rounds rotates by, in order. */
+/** Rotations of eight rounds, in bits. */
 export const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 
 /**
- * Threefry-2x32, 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): a
- * counter in, 64 random bits out, by additions, rotations and exclusive ors of 32-bit integers.
- * Returns the first word.
+ * Threefry-2x32, 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+ *
+ * A counter-based generator: key and counter in, 64 random bits out, of which the first word is
+ * returned. Only additions, rotations and XORs of 32-bit integers.
  */
 export function threefry(key0: number, key1: number, counter0: number, counter1: number): number {
   const keys = [key0, key1, 0x1bd11bda ^ key0 ^ key1];
@@ -183,19 +184,19 @@ export function threefry(key0: number, key1: number, counter0: number, counter1:
   return x >>> 0;
 }
 
-/** Gumbel noise of one id in one draw. 23 bits: u is exact in F32 and is neither 0 nor 1. */
+/** Gumbel noise of one id in one draw. u has 23 bits: exact in F32, and neither 0 nor 1. */
 export function gumbel(seed0: number, seed1: number, draw: number, id: number): number {
   const u = ((threefry(seed0, seed1, draw, id) >>> 9) + 0.5) / 2 ** 23;
   return -Math.log(-Math.log(u));
 }
 
-/** Scratch for `sampleJs`: V numbers each. */
+/** Scratch of `sampleJs`, each [V]. */
 export interface SampleScratch {
   readonly kept: Float32Array;
   readonly sorted: Float32Array;
 }
 
-/** The oracle. */
+/** The plain form, and oracle of the others. */
 export function sampleJs(
   ids: Int32Array,
   logits: Float32Array,

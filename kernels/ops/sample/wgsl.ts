@@ -1,5 +1,6 @@
 /**
- * The WGSL form of `sample`: one workgroup; thresholds by bisection over the keys of floats.
+ * WGSL sampling: one workgroup; thresholds by bisection over order-preserving integer keys of
+ * floats.
  *
  * @module
  */
@@ -12,10 +13,10 @@ import {
 import type { GpuDispatch, GpuTarget } from "../contract.ts";
 import { NOT_FINITE, ROTATIONS, type SampleCall, sampleOperands } from "./mod.ts";
 
-/** The constants that the sampling shader is specialised on. */
+/** Constants of the shader. */
 export interface SampleWgsl {
   readonly V: number;
-  /** Places of the ring of drawn ids. */
+  /** Length of the ring of drawn ids. */
   readonly R: number;
   /** Lanes of the one workgroup, a power of two. */
   readonly lanes: number;
@@ -23,7 +24,7 @@ export interface SampleWgsl {
   readonly subgroups?: boolean;
 }
 
-/** The rounds of `threefry` written out, on a state `s` and `keys`. */
+/** Unrolls the rounds of `threefry`, on state `s` and `keys`. */
 function threefryRoundsWgsl(): string {
   const lines: string[] = [];
   for (let round = 0; round < 20; round++) {
@@ -36,10 +37,7 @@ function threefryRoundsWgsl(): string {
   return lines.join("\n  ");
 }
 
-/**
- * Functions of numbers alone: keys that order as floats do, a logarithm that is exact
- * enough near 1, the noise.
- */
+/** Scalar functions: order-preserving keys of floats, a log accurate near 1, Gumbel noise. */
 function sampleMathWgsl(): string {
   return /* wgsl */ `
 // Floats in the order of their keys; both zeros have one key. Comparing integers asks no device what it makes of infinity.
@@ -80,7 +78,8 @@ fn gumbel(seed: vec2u, draw: u32, id: u32) -> f32 {
 }
 
 /**
- * The thresholds, found by sums over the workgroup that every lane gets alike, two bits at a pass.
+ * Thresholds of top-k and top-p: two bits of the key per pass, by sums over the workgroup, equal in
+ * every lane.
  */
 function sampleThresholdsWgsl({ lanes, subgroups }: SampleWgsl): Shader {
   const count = sumOverLanesWgsl(lanes, { name: "count_over_lanes", type: "vec3u", subgroups });
@@ -132,7 +131,7 @@ fn top_p_key(lane: u32, least: u32, top_key: u32, p: f32) -> u32 {
 }
 
 /**
- * The WGSL form: one workgroup. Operands: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5
+ * The WGSL form: one workgroup. Bindings: 0 ids, 1 logits as bits, 2 settings, 3 counter, 4 seen, 5
  * drawn, 6 keys (scratch, U32 [V]).
  */
 export function sampleWgsl(constants: SampleWgsl): Shader {
@@ -214,7 +213,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   return { wgsl, workgroupBytes: workgroupBytes([thresholds, candidates]) };
 }
 
-/** The call on a GPU. */
+/** Lowers the call to one dispatch. */
 export function sampleDispatches(call: SampleCall, target: GpuTarget): GpuDispatch[] {
   const { ids, logits, settings, counter, seen, drawn } = sampleOperands(call);
   const { V, R } = call;

@@ -2,8 +2,8 @@ import fc from "../../fast_check.ts";
 import assert from "node:assert/strict";
 import type { AttentionOptions } from "../../../kernels/ops/attention/mod.ts";
 import {
-  attentionManyWgsl,
-  attentionOneWgsl,
+  attentionDecodeWgsl,
+  attentionPrefillWgsl,
   attentionReduceWgsl,
   keysAtOnce,
 } from "../../../kernels/ops/attention/wgsl.ts";
@@ -123,13 +123,13 @@ Deno.test("attention() stays within every device's workgroup memory when many he
         const what = JSON.stringify(constants);
         for (
           const { workgroupBytes } of [
-            attentionOneWgsl(constants, false),
-            attentionOneWgsl(constants, true),
+            attentionDecodeWgsl(constants, false),
+            attentionDecodeWgsl(constants, true),
             attentionReduceWgsl(constants),
-            attentionManyWgsl(constants),
+            attentionPrefillWgsl(constants),
           ]
         ) assert.ok(workgroupBytes <= WORKGROUP_LIMIT, what);
-        const { workgroupBytes } = attentionOneWgsl(constants, true);
+        const { workgroupBytes } = attentionDecodeWgsl(constants, true);
         assert.ok(workgroupBytes > WORKGROUP_LIMIT / 64, what);
         assert.ok(keysAtOnce(constants) >= 32, what);
       }

@@ -106,8 +106,8 @@ Deno.test("matmul() leaves the other rows alone when the step is short", async (
 Deno.test("matmul() stays within every device's workgroup memory when any tile is chosen", () => {
   const common = { N: 66, K: MAX_NORM_WIDTH, dtype: "F32", options: {} } as const;
   const norm = { kind: "layer", weight: {}, bias: {}, eps: 1e-5 } as const;
-  const one = [...TILES.one, SOFTWARE_TILES.one, SOFTWARE_TILES.normed];
-  const many = [...TILES.many, SOFTWARE_TILES.many];
+  const one = [...TILES.decode, SOFTWARE_TILES.decode, SOFTWARE_TILES.normed];
+  const many = [...TILES.prefill, SOFTWARE_TILES.prefill];
   for (const tile of [...one, ...many]) {
     const { workgroupBytes: bytes } = matmulWgsl({ ...common, tile });
     assert.ok(bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));

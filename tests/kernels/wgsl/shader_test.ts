@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import {
-  attentionManyWgsl,
-  attentionOneWgsl,
+  attentionDecodeWgsl,
+  attentionPrefillWgsl,
   attentionReduceWgsl,
 } from "../../../kernels/ops/attention/wgsl.ts";
 import { embedWgsl } from "../../../kernels/ops/embed.ts";
@@ -60,16 +60,16 @@ function* shaders(): Generator<[string, Shader]> {
   for (const lanes of [8, 32, 128]) {
     for (const [H, D] of [[2, 64], [16, 66], [142, 256]]) {
       const constants = { H, G: 2, D, S: 8192, lanes, queries: 1, options: {} };
-      yield ["attention many", attentionManyWgsl(constants)];
-      yield ["attention one", attentionOneWgsl(constants, false)];
-      yield ["attention split", attentionOneWgsl(constants, true)];
+      yield ["attention many", attentionPrefillWgsl(constants)];
+      yield ["attention one", attentionDecodeWgsl(constants, false)];
+      yield ["attention split", attentionDecodeWgsl(constants, true)];
       yield ["attention reduce", attentionReduceWgsl(constants)];
     }
   }
-  const one = [...TILES.one, SOFTWARE_TILES.one, SOFTWARE_TILES.normed];
+  const one = [...TILES.decode, SOFTWARE_TILES.decode, SOFTWARE_TILES.normed];
   for (const K of [66, 768]) {
     const product = { N: 66, K, dtype: "F16", options: {} } as const;
-    for (const tile of [...one, ...TILES.many, SOFTWARE_TILES.many]) {
+    for (const tile of [...one, ...TILES.prefill, SOFTWARE_TILES.prefill]) {
       yield [`matmul ${JSON.stringify(tile)}`, matmulWgsl({ ...product, tile })];
     }
     for (const tile of one) {

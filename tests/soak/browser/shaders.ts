@@ -98,7 +98,7 @@ async function recordTiles(shapes: readonly Shape[]): Promise<void> {
     save: (_key: string, text: string) => Promise.resolve(void (kept = text)),
   };
   await record({ software: false, store }, shapes, ["BF16"]); // measures, and keeps its choices
-  for (let tile = 0; tile < Math.max(TILES.one.length, TILES.many.length); tile++) {
+  for (let tile = 0; tile < Math.max(TILES.decode.length, TILES.prefill.length); tile++) {
     const { choices, ...rest } = JSON.parse(kept!);
     for (const key of Object.keys(choices)) choices[key] = tile;
     kept = JSON.stringify({ ...rest, choices });
