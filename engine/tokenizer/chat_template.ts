@@ -83,7 +83,7 @@ export class ChatTemplate {
   }
 
   /**
-   * The text that the template writes right after an assistant's message: there such a turn ends.
+   * The text that the template writes right after an assistant's message, the end of a turn.
    * Empty if the template takes no conversation of a user and an assistant.
    */
   afterAnswer(): string {
@@ -151,8 +151,8 @@ function withReasoning(message: Dict): Dict {
 }
 
 /**
- * Renders a conversation as it is; if the template trips over content in parts, with the texts of
- * the parts joined. A template's own refusal stands.
+ * Renders a conversation as it is; if the template fails on content in parts, with the texts of
+ * the parts joined. `raise_exception` is final.
  */
 function renderOrJoin(chat: readonly Dict[], render: (messages: Value) => string): string {
   const joined = chat.map(withJoinedParts);
@@ -160,8 +160,8 @@ function renderOrJoin(chat: readonly Dict[], render: (messages: Value) => string
   try {
     return render([...chat]);
   } catch (error) {
-    const isTripped = error instanceof TemplateError && !(error instanceof RaisedByTemplate);
-    if (!hasParts || !isTripped) throw error;
+    const hasFailed = error instanceof TemplateError && !(error instanceof RaisedByTemplate);
+    if (!hasParts || !hasFailed) throw error;
     return render(joined);
   }
 }
@@ -207,7 +207,7 @@ function chooseTemplate(source: unknown, hasTools: boolean): string {
   );
 }
 
-/** Why a template failed; what it says itself is cut. */
+/** The reason of a failure, cut to MAX_REASON characters. */
 function reasonOf(error: unknown): string {
   // The stack is used up, as when a macro calls itself, or a text is longer than texts can be.
   if (error instanceof RangeError) return `it is too much (${error.message})`;

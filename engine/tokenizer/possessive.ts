@@ -4,7 +4,7 @@
  *     \s++$      →  (?:(?=(?<_0>\s+))\k<_0>)$
  *     (?>a|ab)c  →  (?:(?=(?<_0>a|ab))\k<_0>)c
  *
- * A lookahead is never entered again once it has matched, so that what it captured stays as it is.
+ * A lookahead is not re-entered after it has matched, so its capture never gives characters back.
  * `{2,3}+` is no possessive quantifier in Oniguruma's Ruby syntax and is left alone.
  *
  * @module
@@ -40,7 +40,7 @@ class Rewriter {
   #out = "";
   #at = 0;
   #count = 0;
-  /** Where the last atom begins in the output; -1 where there is none. */
+  /** Start of the last atom in the output, or -1. */
   #atom = -1;
   /** Open groups: where each begins, and the name of an atomic one. */
   readonly #groups: { start: number; name: string | null }[] = [];

@@ -6,12 +6,12 @@
 import { toIndex } from "./numbers.ts";
 import { fail, integerOf, type Kwargs, textOf, typeOf, Undefined, type Value } from "./values.ts";
 
-/** Arguments in the order of a signature; undefined for those that were not given. */
+/** Arguments in the order of a signature; an absent one is undefined. */
 export type Bound = readonly (Value | undefined)[];
 
 /**
  * Sorts arguments by a signature.
- * @param signature names with a space between; `!` ends those that have to be given.
+ * @param signature names separated by spaces; `!` after a required one.
  */
 export function bind(
   name: string,

@@ -1,7 +1,8 @@
 /**
- * Attributes and items: `a.b` looks for an attribute first, `a["b"]` for an item; as Jinja's
- * ImmutableSandboxedEnvironment, which hides what begins with an underscore and what would change a
- * list or a dict.
+ * Attribute and item access: `a.b` tries attributes first, `a["b"]` items.
+ *
+ * As Jinja's ImmutableSandboxedEnvironment: names with a leading underscore and methods that change
+ * a list or a dict are unsafe.
  *
  * @module
  */
@@ -79,11 +80,11 @@ function methodOf<T>(
   return new Callable(name, (args, kwargs) => run(self, bind(name, signature, args, kwargs)));
 }
 
-/** An attribute as Python's getattr() gives it; undefined where there is none. */
+/** An attribute as Python's getattr() gives it; undefined if it does not exist. */
 export function attributeOf(value: Value, name: string): Value | undefined {
   if (value instanceof Undefined) return value.fail();
   if (name.startsWith("_") || MUTATING[typeOf(value)]?.includes(name)) {
-    // Every Python object has some of these; only what calls or uses it fails.
+    // Python finds these attributes; using the result fails.
     const isThere = !name.startsWith("_") || /^__\w+__$/.test(name);
     if (!isThere) return undefined;
     return new Undefined(
@@ -135,7 +136,7 @@ function numberAttribute(value: Value, name: string): Value | undefined {
   }
 }
 
-/** An item as Python's `value[key]` gives it; undefined where there is none. */
+/** An item as Python's `value[key]` gives it; undefined if it does not exist. */
 function itemOf(value: Value, key: Value): Value | undefined {
   if (value instanceof Undefined) return value.fail();
   if (value instanceof Dict) {

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** A template that is broken, or that asks for what it cannot get. */
+/** A syntax error, or an operation that Python or the sandbox refuses. */
 export class TemplateError extends Error {}
 
 /** A template's own `raise_exception()`. */

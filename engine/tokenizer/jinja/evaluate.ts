@@ -32,10 +32,10 @@ const TABLES: Tables = { filters: FILTERS, tests: TESTS };
 
 export type Evaluate = (frame: Frame) => Value;
 
-/** Where an expression stands. */
+/** Compile-time surroundings of an expression. */
 export interface Site {
   readonly scope: Scope;
-  /** Within an if: a filter or a test that does not exist is refused only where it is reached. */
+  /** Inside an `if`: an unknown filter or test fails when it is reached, not at compile time. */
   readonly isSoft: boolean;
 }
 
@@ -70,18 +70,53 @@ function compileNode(node: Expression, site: Site): Evaluate {
       return (frame) => orElse(frame.get(slot), missing);
     }
     case "Tuple":
-    case "List": {
-      const items = node.items.map(of);
-      return node.type === "List"
-        ? (frame) => items.map((item) => item(frame))
-        : (frame) => new Tuple(items.map((item) => item(frame)));
-    }
+    case "List":
+    case "Concat":
+      return compileItems(node.type, node.items.map(of));
     case "Dict": {
       const pairs = node.pairs.map(({ key, value }) => [of(key), of(value)] as const);
       return (frame) => new Dict(pairs.map(([key, value]) => [key(frame), value(frame)]));
     }
     case "Conditional":
       return compileConditional(node, site);
+    case "Attribute": {
+      const inner = of(node.node);
+      return (frame) => getAttribute(inner(frame), node.name);
+    }
+    case "Item": {
+      const [inner, key] = [of(node.node), of(node.key)];
+      return (frame) => getItem(inner(frame), key(frame));
+    }
+    case "Slice": {
+      const inner = of(node.node);
+      const bounds = node.bounds.map((bound) => bound && of(bound));
+      return (frame) => getSlice(inner(frame), bounds.map((bound) => bound?.(frame)));
+    }
+    case "Call":
+      return compileCall(node, site);
+    case "Filter":
+    case "Test":
+      return compileFilter(node, site);
+    default:
+      return compileOperator(node, site);
+  }
+}
+
+function compileItems(type: "Tuple" | "List" | "Concat", items: readonly Evaluate[]): Evaluate {
+  const evaluate = (frame: Frame) => items.map((item) => item(frame));
+  if (type === "List") return evaluate;
+  return type === "Tuple"
+    ? (frame) => new Tuple(evaluate(frame))
+    : (frame) => join(evaluate(frame));
+}
+
+type Operator = Expression & {
+  readonly type: "And" | "Or" | "Not" | "Unary" | "Binary" | "Compare";
+};
+
+function compileOperator(node: Operator, site: Site): Evaluate {
+  const of = (inner: Expression) => compile(inner, site);
+  switch (node.type) {
     case "And":
     case "Or": {
       const [left, right] = [of(node.left), of(node.right)];
@@ -105,37 +140,22 @@ function compileNode(node: Expression, site: Site): Evaluate {
     }
     case "Compare":
       return compileCompare(node, site);
-    case "Concat": {
-      const items = node.items.map(of);
-      return (frame) => join(items.map((item) => item(frame)));
-    }
-    case "Attribute": {
-      const inner = of(node.node);
-      return (frame) => getAttribute(inner(frame), node.name);
-    }
-    case "Item": {
-      const [inner, key] = [of(node.node), of(node.key)];
-      return (frame) => getItem(inner(frame), key(frame));
-    }
-    case "Slice": {
-      const inner = of(node.node);
-      const bounds = node.bounds.map((bound) => bound && of(bound));
-      return (frame) => getSlice(inner(frame), bounds.map((bound) => bound?.(frame)));
-    }
-    case "Call":
-      return compileCall(node, site);
-    case "Filter":
-    case "Test": {
-      const run: Run<Value> = node.type === "Filter"
-        ? lookup(TABLES.filters, "filter", node.name, site)
-        : lookup(TABLES.tests, "test", node.name, site);
-      const [inner, given] = [of(node.node!), compileArguments(node, site)];
-      return (frame) => {
-        const value = inner(frame);
-        return run(value, ...given(frame), TABLES);
-      };
-    }
   }
+}
+
+/** A filter or a test of a value. */
+function compileFilter(
+  node: Expression & { readonly type: "Filter" | "Test" },
+  site: Site,
+): Evaluate {
+  const run: Run<Value> = node.type === "Filter"
+    ? lookup(TABLES.filters, "filter", node.name, site)
+    : lookup(TABLES.tests, "test", node.name, site);
+  const [inner, given] = [compile(node.node!, site), compileArguments(node, site)];
+  return (frame) => {
+    const value = inner(frame);
+    return run(value, ...given(frame), TABLES);
+  };
 }
 
 function compileConditional(

@@ -17,9 +17,9 @@ type Signal = "break" | "continue" | undefined;
 
 type Run = (frame: Frame, out: Output) => Signal;
 
-/** Where a statement stands. */
+/** Compile-time surroundings of a statement. */
 interface Place extends Site {
-  /** What is assigned here is a variable of the template. */
+  /** Assignments here set variables of the template. */
   readonly isTopLevel: boolean;
   /** Within the body of a loop, of the same function. */
   readonly isInLoop: boolean;
@@ -123,7 +123,7 @@ function compileIf(node: Statement & { readonly type: "If" }, place: Place): Run
   };
 }
 
-/** Assigns to names, or to the attributes of namespaces; takes apart what goes to several. */
+/** An assignment to a name, an attribute of a namespace, or a tuple of both. */
 function compileTarget(target: Target, place: Place): (frame: Frame, value: Value) => void {
   if (target.type === "Tuple") {
     const items = target.items.map((item) => compileTarget(item, place));
@@ -146,65 +146,91 @@ function compileTarget(target: Target, place: Place): (frame: Frame, value: Valu
   };
 }
 
+/** A compiled loop. */
+interface LoopParts {
+  readonly scope: Scope;
+  /** Slot of `loop`; undefined if the body does not use it. */
+  readonly loopSlot: string | undefined;
+  readonly assign: (frame: Frame, value: Value) => void;
+  /** Items that pass the loop's test. */
+  readonly choose: ((frame: Frame, source: Value) => Iterable<Value>) | null;
+  readonly body: Run;
+  readonly otherwise: Run | null;
+}
+
+type Recurse = ((items: Value) => string) | null;
+
 function compileFor(node: ForNode, place: Place): Run {
   if (assigns([node], "loop")) throw new TemplateError("can't assign to loop within a loop");
+  const items = compile(node.items, place);
+  const parts = compileLoop(node, place);
+  if (!node.isRecursive) return (frame, out) => runLoop(parts, frame, out, items(frame), 0, null);
+  return (frame, out) => {
+    const render = (source: Value, depth: number): string => {
+      const text = new Output();
+      const own = new Frame(frame.context, frame);
+      runLoop(parts, own, text, source, depth, (deeper) => render(deeper, depth + 1));
+      return text.text;
+    };
+    out.write(render(items(frame), 0));
+  };
+}
+
+function compileLoop(node: ForNode, place: Place): LoopParts {
   const scope = new Scope(place.scope);
   const needsLoop = node.isRecursive || undeclared(node.body, ["loop"]).size > 0 ||
     node.body.some(hasScopedBlock);
   const loopSlot = needsLoop ? scope.parameter("loop") : undefined;
   scope.visitParameters(node.target);
   scope.visitBody(node.body);
-  const otherwiseScope = new Scope(place.scope);
-  otherwiseScope.visitBody(node.otherwise);
-
   const inside = inner(place, scope);
   const assign = compileTarget(node.target, inside);
-  const items = compile(node.items, place);
-  const choose = node.test && compileTest(node, assign, place);
-  const body = compileBody(node.body, { ...inside, isInLoop: true });
-  const outside = {
-    ...inner(place, otherwiseScope),
-    isInLoop: place.isInLoop && !node.isRecursive,
+  return {
+    scope,
+    loopSlot,
+    assign,
+    choose: node.test && compileTest(node, assign, place),
+    body: compileBody(node.body, { ...inside, isInLoop: true }),
+    otherwise: node.otherwise.length > 0 ? compileElse(node, place) : null,
   };
-  const otherwise = compileBody(node.otherwise, outside);
+}
 
-  const walk = (
-    frame: Frame,
-    out: Output,
-    source: Value,
-    depth: number,
-    recurse: ((items: Value) => string) | null,
-  ): Signal => {
-    const chosen = choose ? new Lazy(choose(frame, source)) : source;
-    const loop = new Loop(iterate(chosen), chosen, depth, recurse);
-    let isEmpty = true;
-    for (let item; (item = loop.next()) !== undefined;) {
-      frame.context.budget.take();
-      assign(frame, item);
-      if (loopSlot !== undefined) frame.set(loopSlot, loop);
-      enter(scope, frame);
-      const signal = body(frame, out);
-      if (signal === "break") break;
-      // As in the code that Jinja writes: a pass that is cut short does not count for else.
-      if (signal === undefined) isEmpty = false;
-    }
+function compileElse(node: ForNode, place: Place): Run {
+  const scope = new Scope(place.scope);
+  scope.visitBody(node.otherwise);
+  const isInLoop = place.isInLoop && !node.isRecursive;
+  const body = compileBody(node.otherwise, { ...inner(place, scope), isInLoop });
+  return (frame, out) => {
+    enter(scope, frame);
+    const signal = body(frame, out);
     leave(scope, frame);
-    if (!isEmpty || node.otherwise.length === 0) return undefined;
-    enter(otherwiseScope, frame);
-    const signal = otherwise(frame, out);
-    leave(otherwiseScope, frame);
     return signal;
   };
-  if (!node.isRecursive) return (frame, out) => walk(frame, out, items(frame), 0, null);
-  return (frame, out) => {
-    const render = (source: Value, depth: number): string => {
-      const text = new Output();
-      const own = new Frame(frame.context, frame);
-      walk(own, text, source, depth, (deeper) => render(deeper, depth + 1));
-      return text.text;
-    };
-    out.write(render(items(frame), 0));
-  };
+}
+
+function runLoop(
+  { scope, loopSlot, assign, choose, body, otherwise }: LoopParts,
+  frame: Frame,
+  out: Output,
+  source: Value,
+  depth: number,
+  recurse: Recurse,
+): Signal {
+  const chosen = choose ? new Lazy(choose(frame, source)) : source;
+  const loop = new Loop(iterate(chosen), chosen, depth, recurse);
+  let isEmpty = true;
+  for (let item; (item = loop.next()) !== undefined;) {
+    frame.context.budget.take();
+    assign(frame, item);
+    if (loopSlot !== undefined) frame.set(loopSlot, loop);
+    enter(scope, frame);
+    const signal = body(frame, out);
+    if (signal === "break") break;
+    // As in Jinja: an iteration cut short by break or continue does not keep `else` from running.
+    if (signal === undefined) isEmpty = false;
+  }
+  leave(scope, frame);
+  return isEmpty ? otherwise?.(frame, out) : undefined;
 }
 
 /** The items for which a loop's test holds. */
@@ -217,7 +243,7 @@ function compileTest(
   scope.visitParameters(node.target);
   scope.visitExpression(node.test!);
   const test = compile(node.test!, inner(place, scope));
-  // As in Jinja's generator, what is taken apart comes out as a tuple of the parts.
+  // Jinja's generator yields an unpacked item as a tuple.
   const rebuild = (target: Target, frame: Frame, item: Value): Value =>
     target.type === "Tuple"
       ? new Tuple(
@@ -346,7 +372,7 @@ function compileWith(node: Statement & { readonly type: "With" }, place: Place):
   };
 }
 
-/** `{% filter %}` writes what it captures, `{% set %}` assigns it. */
+/** `{% filter %}` writes the captured text, `{% set %}` assigns it. */
 function compileCapture(
   node: Statement & { readonly type: "SetBlock" | "FilterBlock" },
   place: Place,

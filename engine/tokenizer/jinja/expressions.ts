@@ -20,7 +20,7 @@ const CONSTANTS: Readonly<Record<string, boolean | null>> = {
 
 const COMPARISONS = new Set(["==", "!=", "<", "<=", ">", ">="]);
 
-/** What begins the argument of a test without parentheses: `x is divisibleby 3`. */
+/** First tokens of a test's argument without parentheses: `x is divisibleby 3`. */
 const ARGUMENT_STARTS = new Set(["name", "string", "integer", "float", "[", "{"]);
 
 /** Reads expressions from tokens. */

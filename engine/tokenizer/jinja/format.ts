@@ -44,54 +44,62 @@ interface Spec {
 
 const PERCENT = /%(?:\(((?:[^()]|\([^()]*\))*)\))?([-#0 +]*)(\*|\d*)(?:\.(\*|\d*))?[hlL]?([^]?)/g;
 
-/** `template % values`; a Markup escapes what is filled in as text. */
+/** `template % values`; `write` is the text of a value, escaped for a Markup. */
 export function formatPercent(template: string, values: Value, write = toText): string {
-  const isTuple = values instanceof Tuple;
-  const args = isTuple ? values.items : [values];
+  const args = values instanceof Tuple ? values.items : [values];
   let used = 0;
+  let usesKeys = false;
   const next = (): Value =>
     used < args.length ? args[used++] : fail("not enough arguments for format string");
-  let usedKeys = false;
+  const size = (written: string | undefined): number | undefined => {
+    if (written !== "*") return written === undefined ? undefined : Number(written);
+    return Number(integerOf(next()) ?? fail("* wants int"));
+  };
   const text = template.replace(PERCENT, (_, key, flags, width, precision, type) => {
-    const size = (written: string): number | undefined => {
-      if (written !== "*") return written === undefined ? undefined : Number(written);
-      return Number(integerOf(next()) ?? fail("* wants int"));
-    };
-    if (key !== undefined) usedKeys = true;
-    const [least, most] = [size(width) ?? 0, size(precision)];
+    usesKeys ||= key !== undefined;
+    const spec = percentSpec(flags, size(width) ?? 0, size(precision), type);
     if (type === "%") return "%";
-    const value = key === undefined
-      ? next()
-      : values instanceof Dict
-      ? orElse(values.get(key), () => fail(`KeyError: ${quote(key)}`))
-      : fail("format requires a mapping");
-    const isLeft = flags.includes("-") || least < 0;
-    const isNumber = "diuxXoeEfFgG".includes(type);
-    const written = type === "s"
-      ? write(value)
-      : type === "r"
-      ? write(repr(value))
-      : type === "a"
-      ? write(ascii(value))
-      : value;
-    return checked(formatOne(written, type, {
-      fill: flags.includes("0") && !isLeft && isNumber ? "0" : " ",
-      align: isLeft ? "<" : flags.includes("0") && isNumber ? "=" : ">",
-      sign: flags.includes("+") ? "+" : flags.includes(" ") ? " " : "-",
-      isAlternate: flags.includes("#"),
-      width: Math.abs(least),
-      grouping: "",
-      precision: most,
-      type,
-    }));
+    const value = key === undefined ? next() : keyed(values, key);
+    return checked(formatOne(
+      type === "s"
+        ? write(value)
+        : type !== "" && "ra".includes(type)
+        ? write(convert(value, type))
+        : value,
+      spec,
+    ));
   });
   const isMapping = values instanceof Dict || Array.isArray(values) || values instanceof Range ||
     values instanceof Undefined;
-  if (used < args.length && !usedKeys && !isMapping) {
+  if (used < args.length && !usesKeys && !isMapping) {
     fail("not all arguments converted during string formatting");
   }
-  checkText(text.length);
-  return text;
+  return checked(text);
+}
+
+function keyed(values: Value, key: string): Value {
+  if (!(values instanceof Dict)) return fail("format requires a mapping");
+  return orElse(values.get(key), () => fail(`KeyError: ${quote(key)}`));
+}
+
+function percentSpec(
+  flags: string,
+  width: number,
+  precision: number | undefined,
+  type: string,
+): Spec {
+  const isLeft = flags.includes("-") || width < 0;
+  const hasZeros = flags.includes("0") && "diuxXoeEfFgG".includes(type);
+  return {
+    fill: hasZeros && !isLeft ? "0" : " ",
+    align: isLeft ? "<" : hasZeros ? "=" : ">",
+    sign: flags.includes("+") ? "+" : flags.includes(" ") ? " " : "-",
+    isAlternate: flags.includes("#"),
+    width: Math.abs(width),
+    grouping: "",
+    precision,
+    type,
+  };
 }
 
 function checked(text: string): string {
@@ -99,7 +107,8 @@ function checked(text: string): string {
   return text;
 }
 
-function formatOne(value: Value, type: string, spec: Spec): string {
+function formatOne(value: Value, spec: Spec): string {
+  const { type } = spec;
   switch (type) {
     case "s":
     case "r":
@@ -292,13 +301,13 @@ export function formatValue(value: Value, specification: string): string {
   return formatFloat(number!, type === "n" ? { ...spec, type: "g" } : spec);
 }
 
-/** What str.format() asks the interpreter for. */
+/** Attribute and item access for replacement fields. */
 export interface Lookup {
   attribute(value: Value, name: string): Value;
   item(value: Value, key: Value): Value;
 }
 
-/** `template.format(*args, **kwargs)`; for Markup, all that is filled in is escaped. */
+/** `template.format(*args, **kwargs)`; `finish` escapes a filled-in text for a Markup. */
 export function formatBraces(
   template: string,
   args: readonly Value[],
@@ -306,21 +315,22 @@ export function formatBraces(
   lookup: Lookup,
   finish: (value: Value, text: string) => string = (_, text) => text,
 ): string {
-  let counter = 0;
-  const get = (name: string): Value => {
-    const [, first, rest] = /^([^.[]*)([^]*)$/.exec(name)!;
-    const key = first === "" ? String(counter++) : first;
-    let value: Value = /^\d+$/.test(key)
-      ? orElse(args[Number(key)], () => fail(`no argument ${key} to fill in`))
-      : orElse(kwargs.get(key), () => fail(`KeyError: ${quote(key)}`));
-    for (const [, attribute, item] of rest.matchAll(/\.([^.[]*)|\[([^\]]*)\]/g)) {
-      value = attribute !== undefined
-        ? lookup.attribute(value, attribute)
-        : lookup.item(value, /^\d+$/.test(item) ? BigInt(item) : item);
-    }
-    return value;
-  };
-  const fill = (text: string, depth: number): string => {
+  return new BraceFormatter(args, kwargs, lookup, finish).fill(template, 1);
+}
+
+class BraceFormatter {
+  /** Next number of `{}`. */
+  #counter = 0;
+
+  constructor(
+    readonly args: readonly Value[],
+    readonly kwargs: Kwargs,
+    readonly lookup: Lookup,
+    readonly finish: (value: Value, text: string) => string,
+  ) {}
+
+  /** Replaces the fields of a text; a specification is filled one level deeper. */
+  fill(text: string, depth: number): string {
     if (depth > 3) fail("Max string recursion exceeded");
     let filled = "";
     for (let at = 0; at < text.length;) {
@@ -330,33 +340,54 @@ export function formatBraces(
       else {
         const end = letter === "{" ? closing(text, at) : -1;
         if (end < 0) fail(`Single '${letter}' encountered in format string`);
-        filled += field(text.slice(at + 1, end), depth);
+        filled += this.#field(text.slice(at + 1, end), depth);
         at = end + 1;
       }
       checkText(filled.length);
     }
     return filled;
-  };
-  const field = (text: string, depth: number): string => {
+  }
+
+  /** `name!conversion:specification` */
+  #field(text: string, depth: number): string {
     const [, name, conversion, specification = ""] =
       /^((?:\[[^\]]*\]|[^!:[])*)(?:!([^]?))?(?::([^]*))?$/.exec(text) ??
         fail("expected ':' after conversion specifier");
-    const value = get(name);
-    const converted = conversion === undefined
-      ? value
-      : conversion === "r"
-      ? repr(value)
-      : conversion === "s"
-      ? toText(value)
-      : conversion === "a"
-      ? ascii(value)
-      : fail(`Unknown conversion specifier '${conversion}'`);
-    return finish(converted, formatValue(converted, fill(specification, depth + 1)));
-  };
-  return fill(template, 1);
+    const value = this.#value(name);
+    const converted = conversion === undefined ? value : convert(value, conversion);
+    return this.finish(converted, formatValue(converted, this.fill(specification, depth + 1)));
+  }
+
+  /** `0.attribute[item]` */
+  #value(name: string): Value {
+    const [, first, rest] = /^([^.[]*)([^]*)$/.exec(name)!;
+    const key = first === "" ? String(this.#counter++) : first;
+    let value: Value = /^\d+$/.test(key)
+      ? orElse(this.args[Number(key)], () => fail(`no argument ${key} to fill in`))
+      : orElse(this.kwargs.get(key), () => fail(`KeyError: ${quote(key)}`));
+    for (const [, attribute, item] of rest.matchAll(/\.([^.[]*)|\[([^\]]*)\]/g)) {
+      value = attribute !== undefined
+        ? this.lookup.attribute(value, attribute)
+        : this.lookup.item(value, /^\d+$/.test(item) ? BigInt(item) : item);
+    }
+    return value;
+  }
 }
 
-/** Where the braces that open here close. */
+/** `!r`, `!s`, `!a`, and the same three of a percent format. */
+function convert(value: Value, conversion: string): string {
+  switch (conversion) {
+    case "r":
+      return repr(value);
+    case "s":
+      return toText(value);
+    case "a":
+      return ascii(value);
+  }
+  return fail(`Unknown conversion specifier '${conversion}'`);
+}
+
+/** Position of the brace that closes the one at `from`, or -1. */
 function closing(text: string, from: number): number {
   let depth = 0;
   for (let at = from; at < text.length; at++) {

@@ -14,7 +14,7 @@
 import { TemplateError } from "./errors.ts";
 import { SPACE, stripText } from "./text.ts";
 
-/** What a token is; an operator is a type of its own, such as "+" or "==". */
+/** A token's kind; an operator is a type of its own, such as "+" or "==". */
 export interface Token {
   readonly type: string;
   /** Text of a name, of a string (unescaped) or of template data; a number as it is written. */

@@ -177,7 +177,7 @@ function* unique(value: Value, isCaseSensitive?: Value, attribute?: Value): Gene
   }
 }
 
-/** What `map` does to each item: a filter by its name, or an attribute. */
+/** The function that `map` applies to each item: a named filter or an attribute. */
 function mapper(args: readonly Value[], kwargs: Kwargs, tables: Tables): Get {
   if (args.length === 0 && kwargs.has("attribute")) {
     const { attribute, default: otherwise, ...others } = Object.fromEntries(kwargs);

@@ -32,7 +32,7 @@ export interface TupleNode<Item = Expression> {
   readonly items: readonly Item[];
 }
 
-/** What can be assigned to. */
+/** An assignment target. */
 export type Target = Name | NamespaceTarget | TupleNode<Target>;
 
 export interface CallNode extends Arguments {

@@ -92,12 +92,12 @@ export function toFloat(value: bigint | number): number {
   return float;
 }
 
-/** An int as a number of JavaScript, for sizes and places: what is larger than any is cut. */
+/** An int as a number of JavaScript, for sizes and places: clamped to ±1e15. */
 export function toIndex(value: bigint): number {
   return Number(BigInt.asIntN(64, value) === value ? value : value < 0n ? -1e15 : 1e15);
 }
 
-/** A float as an int, without what is after its point. */
+/** A float truncated to an int. */
 export function truncate(value: number): bigint {
   if (!Number.isFinite(value)) fail(`cannot convert float ${writeFloat(value)} to integer`);
   return BigInt(Math.trunc(value));

@@ -102,7 +102,9 @@ function reprOne(value: Value): string {
 
 const SHORT: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
-/** A text in quotes: single ones unless it has those alone. What cannot be printed is escaped. */
+/**
+ * A quoted string: double quotes if it has only single ones. Unprintable characters are escaped.
+ */
 export function quote(text: string): string {
   const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
   const escaped = text.replace(/[\\'"]|[\p{C}\p{Z}]/gu, (letter) => {
@@ -122,7 +124,7 @@ export function quote(text: string): string {
 
 /** Options of `tojson` as transformers has it: those of json.dumps. */
 export interface JsonOptions {
-  /** What each level begins a line with; null: all in one line. */
+  /** Indentation per level; null writes one line. */
   readonly indent: string | null;
   readonly ensureAscii: boolean;
   readonly separators: readonly [item: string, key: string];

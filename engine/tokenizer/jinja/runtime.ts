@@ -27,7 +27,7 @@ import {
  */
 const MAX_STEPS = 3_000_000;
 
-/** Bounds what a template does, so that little memory is taken until its deadline. */
+/** Step budget: bounds the memory that a template takes until its deadline. */
 export class Budget {
   #left: number;
 
@@ -51,7 +51,7 @@ export class Budget {
   }
 }
 
-/** Variables of a template, and what it assigned outside of every loop and macro. */
+/** Variables of a template: those given, and its own top-level assignments. */
 export class Context {
   readonly assigned = new Map<string, Value>();
 
@@ -104,14 +104,14 @@ export class Loop extends Thing {
   readonly #iterator: Iterator<Value>;
   #size: number | undefined;
   #index0 = -1;
-  /** Items that were looked at before their turn. */
+  /** Prefetched items, for `last`, `nextitem` and `length`. */
   #ahead: Value[] = [];
   #before: Value | undefined;
   #current: Value | undefined;
   #changed: readonly Value[] | undefined;
 
   /**
-   * @param source what is walked over, which may know its length.
+   * @param source the iterated value, for its length; undefined for a generator.
    * @param recurse renders the loop's body for other items, one level deeper; null where the loop
    *   is not recursive.
    */
@@ -218,7 +218,7 @@ export class Loop extends Thing {
   }
 }
 
-/** What a macro takes. */
+/** Signature of a macro. */
 export interface MacroShape {
   /** Null for the body of a call block. */
   readonly name: string | null;

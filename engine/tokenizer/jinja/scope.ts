@@ -1,10 +1,10 @@
 /**
- * Scopes of names, decided before a template runs, as jinja2.idtracking does it.
+ * Static scopes of names, as jinja2.idtracking.
  *
- * A loop, a macro, a with, a call, a filter block and a set block each have a scope of their own. A
- * name that is assigned anywhere in a scope is that scope's from its beginning: it starts as what
- * the outer scope has (alias), as a variable of the template (resolve), or as nothing (undefined).
- * The branches of an `if` share the scope around them.
+ * Loops, macros, `with`, `call`, filter blocks and set blocks have a scope each. A name assigned
+ * anywhere in a scope belongs to it from its start. Its slot begins as a copy of the outer slot
+ * (alias), as a variable of the template (resolve), or undefined. Branches of an `if` share the
+ * surrounding scope.
  *
  *     {% set n = 0 %}              slot "0 n": undefined, then 0
  *     {% for m in messages %}      slot "1 m": parameter; "1 n": alias of "0 n" at each pass
@@ -22,7 +22,7 @@ import {
   targetNames,
 } from "./nodes.ts";
 
-/** What a slot holds when its scope begins. */
+/** Initial value of a slot. */
 export type Load =
   | { readonly from: "parameter" }
   | { readonly from: "undefined" }
@@ -41,7 +41,7 @@ export class Scope {
     this.level = parent ? parent.level + 1 : 0;
   }
 
-  /** What the slots hold at the beginning. */
+  /** Initial values by slot. */
   get loads(): ReadonlyMap<string, Load> {
     return this.#loads;
   }
@@ -88,10 +88,7 @@ export class Scope {
     if (this.parent) yield* this.parent.assigned();
   }
 
-  /**
-   * Visits branches that may each run or not: what one of them assigns may as well keep its outer
-   * value.
-   */
+  /** Visits alternative branches; a name that only some assign keeps its outer value in others. */
   branches(visits: readonly ((scope: Scope) => void)[]): void {
     const copies = visits.map((visit) => {
       const copy = this.#copy();

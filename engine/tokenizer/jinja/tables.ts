@@ -1,6 +1,6 @@
 /**
- * What a filter and a test are. Both get the tables of all filters and tests: `map` and `select`
- * find others by their names.
+ * Signatures of filters and tests. Both receive the tables of all filters and tests, because `map`
+ * and `select` look others up by name.
  *
  * @module
  */

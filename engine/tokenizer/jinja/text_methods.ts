@@ -36,7 +36,7 @@ import {
   type Value,
 } from "./values.ts";
 
-/** A method: the signature of its arguments and what it does. */
+/** A method: signature and implementation. */
 type Method = readonly [
   signature: string,
   run: (text: string, args: Bound, escape: (value: Value) => Value) => Value,
@@ -199,7 +199,7 @@ const METHODS: Readonly<Record<string, Method>> = {
   }],
 };
 
-/** A method of a str or Markup; undefined where there is none of that name. */
+/** A method of a str or Markup; undefined if it does not exist. */
 export function textMethod(
   value: string | Markup,
   name: string,

@@ -34,12 +34,12 @@ export type Value =
 /** Arguments by name. */
 export type Kwargs = ReadonlyMap<string, Value>;
 
-/** Text marked as safe HTML. It escapes what is joined to it. */
+/** Safe HTML; text joined to it is escaped. */
 export class Markup {
   constructor(readonly text: string) {}
 }
 
-/** What a name or an attribute that does not exist gives. It prints as "", and has no items. */
+/** Value of a missing name, attribute or item. It prints as "" and iterates over nothing. */
 export class Undefined {
   constructor(readonly message: string) {}
 
@@ -138,7 +138,7 @@ export abstract class Thing {
   abstract readonly typeName: string;
   readonly isCallable: boolean = false;
 
-  /** The value of an attribute; undefined where there is none. */
+  /** The value of an attribute; undefined if it does not exist. */
   attribute(_name: string): Value | undefined {
     return undefined;
   }
@@ -147,12 +147,12 @@ export abstract class Thing {
     throw new TemplateError(`'${this.typeName}' object is not callable`);
   }
 
-  /** `len()`; undefined where there is none. */
+  /** `len()`; undefined if the object has none. */
   size(): number | undefined {
     return undefined;
   }
 
-  /** What a loop walks over; undefined where it cannot. */
+  /** Items for iteration; undefined if the object is not iterable. */
   items(): Iterable<Value> | undefined {
     return undefined;
   }
@@ -183,7 +183,7 @@ export class Callable extends Thing {
   }
 }
 
-/** What Python compares keys by: equal values have equal hashes. */
+/** A Map key: equal values of Python give equal keys. */
 export function hashOf(value: Value): unknown {
   switch (typeof value) {
     case "string":
@@ -236,10 +236,13 @@ export function typeOf(value: Value): string {
       return "str";
   }
   if (Array.isArray(value)) return "list";
-  if (value instanceof Thing) return value.typeName;
-  if (value instanceof Lazy) return "generator";
+  if (value instanceof Dict) return "dict";
+  if (value instanceof Tuple) return "tuple";
+  if (value instanceof Markup) return "Markup";
+  if (value instanceof Undefined) return "Undefined";
+  if (value instanceof Range) return "range";
   if (value instanceof View) return `dict_${value.kind}`;
-  return value.constructor.name === "Markup" ? "Markup" : value.constructor.name.toLowerCase();
+  return value instanceof Thing ? value.typeName : "generator";
 }
 
 /** Truth of a value. */
@@ -300,7 +303,7 @@ export function integerOf(value: Value | undefined): bigint | undefined {
   return typeof value === "bigint" ? value : typeof value === "boolean" ? BigInt(value) : undefined;
 }
 
-/** A value, or another where there is none; `??` would take None for none. */
+/** `value`, or a fallback if it is undefined; `??` would also replace None. */
 export function orElse(value: Value | undefined, otherwise: () => Value): Value {
   return value === undefined ? otherwise() : value;
 }

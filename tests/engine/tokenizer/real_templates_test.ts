@@ -67,8 +67,10 @@ for (const [name, source] of Object.entries(REAL.templates)) {
     for (const [call, expected] of cases) {
       const got = render(template, REAL.calls[call]);
       if (typeof expected === "string") assert.equal(got, expected, call);
-      // What Python trips over may be rendered from the joined texts of a message's parts.
-      else if (!/^TypeError|^UndefinedError/.test(expected.error)) assert.equal(got, null, call);
+      // A template that fails on content in parts is rendered with the parts' texts joined.
+      else if (!call.startsWith("parts") || expected.error.startsWith("TemplateError")) {
+        assert.equal(got, null, call);
+      }
     }
   });
 }
