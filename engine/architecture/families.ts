@@ -1,34 +1,38 @@
 /**
- * The families of transformers, each as data: how it spells its keys, what it takes where one is
- * absent, and its conventions. Defaults are those of transformers' configuration_*.py; the sizes
- * that a repository always states have none.
+ * Model families of Hugging Face transformers as data: key names, defaults and conventions.
+ *
+ * Defaults are those of transformers' configuration_*.py. Sizes that every repository states have
+ * no default.
  *
  * @module
  */
 import type { Family } from "./record.ts";
 import type { RopeFacts } from "./rope.ts";
 
-/** A convention that all models of a family share, or the key that says which one a model has. */
+/** A flag that is fixed for a family, or the name of the configuration key that holds it. */
 export type FlagOrKey = boolean | string;
 
-/** What makes one family another. */
+/** Configuration keys and conventions of a family. */
 export interface FamilyFacts {
-  /** How the family spells the keys that the reader asks for. */
+  /** The family's names of the reader's keys, where they differ. */
   readonly spelt?: Readonly<Record<string, string>>;
-  /** Values of absent keys. */
+  /** Default values of keys. */
   readonly defaults: Readonly<Record<string, unknown>>;
   /**
-   * Whether each query head has keys and values of its own, whatever `num_key_value_heads` says.
+   * Whether the number of key/value heads equals the number of query heads; then
+   * `num_key_value_heads` is ignored.
    */
   readonly ungrouped?: boolean;
   readonly norm: "layer" | "rms";
   /** Added to every weight of a norm; default 0. */
   readonly normOffset?: number;
-  /** Default `pre`; a key says whether it is that, or `sum`. */
+  /** Positions of the norms; default `pre`. `preKey` is a flag: `pre` if true, else `sum`. */
   readonly norms?: "pre" | "post" | "both" | { readonly preKey: string };
-  /** Key that says that there is no norm before the head. */
+  /** Key of the flag that removes the norm before the head. */
   readonly noFinalNorm?: string;
-  /** Norms of a block whose attention and MLP run side by side, and whether it does. */
+  /**
+   * Number of norms of a block with parallel attention and MLP, and whether blocks are parallel.
+   */
   readonly parallel?: { readonly norms: 1 | 2; readonly when: FlagOrKey };
   /** Whether the MLP has a gate. */
   readonly gated: boolean;
@@ -40,17 +44,19 @@ export interface FamilyFacts {
     readonly lmHead?: boolean;
   };
   /**
-   * Norm of queries and keys: over each head, over the row, or over each head where a key says so.
+   * Norm of queries and keys: over each head, over the whole row, or over each head if the flag
+   * `headKey` is true.
    */
   readonly qkNorm?: "head" | "row" | { readonly headKey: string };
-  /** Absent where positions are learned. */
+  /** Rotary positions; absent if positions are learned. */
   readonly rope?: RopeFacts;
-  /** Rows before the first learned position. */
+  /** Rows of the table of learned positions before position 0. */
   readonly positionOffset?: number;
   /**
-   * Layers that see a window of `sliding_window` keys: all of them; or those that `layer_types`
-   * names. Where it names none: all but every nth (`pattern`), those from a layer on (`from`), or
-   * those without rotary positions (`noRope`). `when` is a key that must be true for any.
+   * Layers with a sliding window of `sliding_window` keys: all, or the ones in `layer_types`.
+   * Without `layer_types`: all but every nth layer (`pattern`), layers from a number on (`from`),
+   * or layers without rotary positions (`noRope`). `when` is the key of a flag that enables
+   * windows.
    */
   readonly window?:
     | { readonly kind: "all" }
@@ -58,39 +64,39 @@ export interface FamilyFacts {
     | { readonly kind: "from"; readonly fromKey: string; readonly when: string }
     | { readonly kind: "noRope"; readonly when: string };
   /**
-   * Whether token embeddings are multiplied by the root of the width, in the dtype that they are
-   * kept in.
+   * Whether token embeddings are multiplied by √C, rounded to their dtype.
    */
   readonly embedRoot?: boolean;
-  /** Keys of numbers that most families do not have. */
+  /** Keys of factors and limits that only some families have. */
   readonly scales?: {
-    /** Of the token embeddings. */
+    /** Factor of the token embeddings. */
     readonly embed?: string;
-    /** Of the attention scores. */
+    /** Factor of the attention scores. */
     readonly attention?: string;
-    /** What attention scores are divided by the root of. */
+    /** The attention scores are divided by the square root of this number. */
     readonly attentionRoot?: string;
-    /** Of what attention and the MLP give. */
+    /** Factor of the outputs of attention and MLP. */
     readonly residual?: string;
-    /** What logits are divided by. */
+    /** Divisor of the logits. */
     readonly logitDivisor?: string;
     readonly attentionSoftCap?: string;
     readonly logitSoftCap?: string;
   };
   /**
-   * Whether some layers have no rotary positions, by `no_rope_layers` and `no_rope_layer_interval`.
+   * Whether some layers have no rotary positions, by `no_rope_layers` or `no_rope_layer_interval`.
    */
   readonly noRopeLayers?: boolean;
-  /** Activations that the family takes for another. */
+  /** Activations that the family replaces by others. */
   readonly activations?: Readonly<Record<string, string>>;
-  /** The hidden width by the model's, where the file does not say. */
+  /** Default F / C: hidden width of the MLP per width of the model. */
   readonly innerPerWidth?: number;
-  /** Keys that must have this value, or that of another key, for the rest is not done here. */
+  /** Keys with only one supported value. */
   readonly only?: Readonly<Record<string, unknown>>;
+  /** Keys that must equal another key. */
   readonly same?: Readonly<Record<string, string>>;
 }
 
-/** LLaMA's spelling and defaults, which later families begin from. */
+/** LLaMA's key names and defaults, the base of later families. */
 const LLAMA: FamilyFacts = {
   spelt: { norm_eps: "rms_norm_eps" },
   defaults: {
@@ -180,7 +186,7 @@ const PHI: FamilyFacts = {
   rope: { partial: 0.5 },
 };
 
-/** The families that one reader reads. */
+/** The families that `readTransformers` reads. */
 export const FAMILIES = {
   llama: LLAMA,
   mistral: {
@@ -207,7 +213,7 @@ export const FAMILIES = {
     ...GEMMA2,
     defaults: {
       ...GEMMA2.defaults,
-      // A text_config within a model of images and text leaves out what is so.
+      // The text_config of a multimodal model omits values equal to these defaults.
       vocab_size: 262208,
       hidden_size: 2304,
       intermediate_size: 9216,
@@ -381,7 +387,7 @@ export const FAMILIES = {
     parallel: { norms: 1, when: "use_parallel_residual" },
     bias: { qkv: "use_qkv_bias" },
     rope: { partial: 0.25 },
-    // A norm of its own for each head.
+    // With qk_layernorm every head would have its own norm weights.
     only: { qk_layernorm: false },
   },
 } satisfies Partial<Record<Family, FamilyFacts>>;

@@ -1,5 +1,5 @@
 /**
- * GPT-2 and what descends from nanoGPT: families that spell their keys as GPT-2 did.
+ * Configuration readers of GPT-2, nanoGPT and LabCore, which use GPT-2's key names.
  *
  * @module
  */
@@ -9,14 +9,14 @@ import { COMMON, type Outline } from "./record.ts";
 /** Keys that nanoGPT's GPTConfig always has. */
 const GPT_CONFIG_KEYS = ["n_layer", "n_head", "n_embd", "block_size", "vocab_size"] as const;
 
-/** Whether an object is nanoGPT's GPTConfig by its keys, whatever its trainer calls it. */
+/** Whether an object has all keys of nanoGPT's GPTConfig. */
 export function isGptConfig(has: (key: string) => boolean): boolean {
   return GPT_CONFIG_KEYS.every(has);
 }
 
 /**
- * What the tensors of a state dict say of nanoGPT's GPTConfig: everything but the number of heads,
- * which no shape has. Null for another model's tensors.
+ * Derives nanoGPT's GPTConfig from the tensors of a state dict, except the number of heads, which
+ * no shape contains; null if the tensors are another model's.
  */
 export function gptConfigOf(
   tensors: readonly { readonly name: string; readonly shape: readonly number[] }[],
@@ -70,8 +70,8 @@ export function labcore(keys: ConfigKeys): Outline {
 }
 
 /**
- * nanoGPT's GPT: LabCore's with learned positions, `bias` for its norms too, and no word on what
- * comes after the context.
+ * nanoGPT's GPT: LabCore's, but with learned positions and norms whose bias depends on `bias`.
+ * Beyond the context it encodes the last ids again from position 0.
  */
 export function nanogpt(keys: ConfigKeys): Outline {
   const base = labcore(keys);
@@ -80,7 +80,7 @@ export function nanogpt(keys: ConfigKeys): Outline {
   return { ...base, family: "nanogpt", bias, slides: false, crops: true };
 }
 
-/** GPT-2 as transformers has it. */
+/** GPT-2 of transformers. */
 export function gpt2(keys: ConfigKeys): Outline {
   const headDim = keys.headDim("n_embd", "n_head");
   const [nEmbd, nHead] = [keys.size("n_embd"), keys.size("n_head")];

@@ -1,5 +1,5 @@
 /**
- * Reading a configuration one key at a time, each with its default and its bounds.
+ * Configuration reader: one key at a time, with default, type and range.
  *
  * @module
  */
@@ -7,14 +7,14 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import { CheckpointError } from "../errors.ts";
 
 /**
- * Largest extent that a configuration may name; a shape beyond it is a damaged file and no model.
+ * Largest size in a configuration: a larger one means a damaged file.
  */
 const MAX_EXTENT = 2 ** 31 - 1;
 
-/** Longest value that a message shows. */
+/** Characters of a value that a message shows. */
 const MAX_SHOWN = 80;
 
-/** Activations by the names that configurations use; transformers has several names for some. */
+/** Activations by their names in configurations; transformers has several names for some. */
 const ACTIVATION_NAMES: Readonly<Record<string, Activation>> = {
   relu: "relu",
   gelu: "gelu",
@@ -29,19 +29,19 @@ const ACTIVATION_NAMES: Readonly<Record<string, Activation>> = {
   swish: "silu",
 };
 
-/** What a reader knows beside the file. */
+/** Key names and defaults of a family. */
 export interface KeysOptions {
-  /** How the file spells keys that the reader asks for by another name. */
+  /** The file's names of the reader's keys, where they differ. */
   readonly spelt?: Readonly<Record<string, string>>;
-  /** Values of keys that the file does not have. */
+  /** Values of absent keys. */
   readonly defaults?: Readonly<Record<string, unknown>>;
-  /** Stands before a key in messages. */
+  /** Prefix of keys in messages, such as "rope_scaling.". */
   readonly path?: string;
 }
 
 /**
- * Reads one key at a time. `null` counts as absent, as transformers has it, but for the keys that
- * may be `null` and have another default: `sizeOrNull` and its like.
+ * Reads one key at a time. `null` counts as absent, as in transformers, except in the methods
+ * `…OrNull` and `ids`: there it overrides the default.
  */
 export class ConfigKeys {
   constructor(
@@ -55,7 +55,7 @@ export class ConfigKeys {
     return this.#own(key) && this.config[this.#spelt(key)] !== null;
   }
 
-  /** Throws the sentence that a key is wrong. */
+  /** @throws {CheckpointError} Always; names the key, the expected and the actual value. */
   fail(key: string, expected: string): never {
     const { path = "" } = this.options;
     const got = JSON.stringify(this.config[this.#spelt(key)]) ?? "none";
@@ -66,14 +66,14 @@ export class ConfigKeys {
     );
   }
 
-  /** Any value, or its default. */
+  /** Any value, or its default; undefined if there is none. */
   value(key: string, fallback?: unknown): unknown {
     return this.has(key)
       ? this.config[this.#spelt(key)]
       : fallback ?? this.options.defaults?.[key] ?? undefined;
   }
 
-  /** A count of something. */
+  /** An integer of at least 1. */
   size(key: string, fallback?: number): number {
     const value = this.value(key, fallback);
     if (
@@ -84,7 +84,7 @@ export class ConfigKeys {
     return value;
   }
 
-  /** A count, or null where the file says so, or has nothing and neither have the defaults. */
+  /** An integer of at least 1; null if the file has null, or has no value and no default. */
   sizeOrNull(key: string): number | null {
     return this.#isNull(key) ? null : this.size(key);
   }
@@ -98,7 +98,7 @@ export class ConfigKeys {
     return value;
   }
 
-  /** A number above 0, or null as `sizeOrNull` has it. */
+  /** A number above 0, or null as in `sizeOrNull`. */
   positiveOrNull(key: string): number | null {
     return this.#isNull(key) ? null : this.positive(key);
   }
@@ -120,23 +120,23 @@ export class ConfigKeys {
   }
 
   /**
-   * An activation by any of its names.
-   * @param taken names that are taken for another.
+   * An activation, by any of its names.
+   * @param replaced names that mean another activation in this family.
    */
   activation(
     key: string,
     fallback?: string,
-    taken: Readonly<Record<string, string>> = {},
+    replaced: Readonly<Record<string, string>> = {},
   ): Activation {
     const given = this.value(key, fallback);
-    const value = Object.hasOwn(taken, String(given)) ? taken[String(given)] : given;
+    const value = Object.hasOwn(replaced, String(given)) ? replaced[String(given)] : given;
     if (typeof value !== "string" || !Object.hasOwn(ACTIVATION_NAMES, value)) {
       return this.fail(key, `one of ${Object.keys(ACTIVATION_NAMES).join(" ")}`);
     }
     return ACTIVATION_NAMES[value];
   }
 
-  /** A token's id, or several; none where it is null. */
+  /** A list of token ids, from one id or a list; empty for null. */
   ids(key: string): number[] {
     if (this.#isNull(key)) return [];
     const value = this.value(key);
@@ -145,14 +145,14 @@ export class ConfigKeys {
     return ids as number[];
   }
 
-  /** D where it is the width by the heads. */
+  /** D = C / H, by the keys of C and H. */
   headDim(width: string, heads: string): number {
     const [C, H] = [this.size(width), this.size(heads)];
     if (C % H) this.fail(width, `a multiple of ${this.#spelt(heads)} (${H})`);
     return C / H;
   }
 
-  /** The keys of an object within, under its name; none where it is absent. */
+  /** The keys of a nested object; no keys if it is absent. */
   within(key: string): ConfigKeys {
     const value = this.value(key, {});
     if (typeof value !== "object" || value === null || Array.isArray(value)) {

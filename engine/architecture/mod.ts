@@ -1,5 +1,5 @@
 /**
- * From a configuration (config.json, or a preset's `[model]`) to the architecture record.
+ * Model architectures: from a configuration (config.json or a preset's `[model]`) to a record.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export type {
   Rope,
 } from "./record.ts";
 
-/** Families with a reader of their own, by the names that configurations have for them. */
+/** Families with their own reader, by `model_type`. */
 const GPTS: Readonly<Record<string, (keys: ConfigKeys) => Outline>> = {
   labcore_gpt: labcore,
   labcore,
@@ -32,7 +32,7 @@ const GPTS: Readonly<Record<string, (keys: ConfigKeys) => Outline>> = {
   gpt2,
 };
 
-/** Names of the families that one reader reads, by the names that configurations have for them. */
+/** Families that `readTransformers` reads, by `model_type`. */
 const MODEL_TYPES: Readonly<Record<string, keyof typeof FAMILIES>> = {
   ...Object.fromEntries(
     Object.keys(FAMILIES).map((family) => [family, family as keyof typeof FAMILIES]),
@@ -41,8 +41,8 @@ const MODEL_TYPES: Readonly<Record<string, keyof typeof FAMILIES>> = {
 };
 
 /**
- * Keys of what is not done here; a repository that does without has them absent, null, false, or at
- * 0 or 1.
+ * Keys of unsupported features, and the supported value for the error message. A model without the
+ * feature has no such key, or null, false, 0 or 1.
  */
 const REFUSED: Readonly<Record<string, string>> = {
   quantization_config: "absent: this version reads plain F32, F16 and BF16 weights",
@@ -52,32 +52,32 @@ const REFUSED: Readonly<Record<string, string>> = {
   num_local_experts: "absent: this version runs no mixture of experts",
   n_routed_experts: "absent: this version runs no mixture of experts",
   moe_num_experts: "absent: this version runs no mixture of experts",
-  alibi: "false: this version knows learned and rotary positions",
-  use_alibi: "false: this version knows learned and rotary positions",
+  alibi: "false: this version supports learned and rotary positions",
+  use_alibi: "false: this version supports learned and rotary positions",
   use_bidirectional_attention: "false: this version runs decoders",
 };
 
 /**
- * Most layers of a configuration without a file; GPT-3 has 96. A file bounds its layers by its
- * tensors.
+ * Limit of layers in a configuration without weights; GPT-3 has 96. With weights, the number of
+ * tensors is the limit.
  */
 const MAX_LAYERS = 10_000;
 
-/** A file of weights, whose tensors bound the number of layers. */
+/** A weight file, whose number of tensors limits the number of layers. */
 export interface LayerBound {
-  /** Names the file in messages. */
+  /** Path of the file, for messages. */
   readonly path: string;
-  /** Number of its tensors. */
+  /** Number of tensors in the file. */
   readonly tensors: number;
 }
 
 /**
- * Reads a config.json, or the `[model]` section of a TOML preset (which has `family` for
+ * Reads a config.json, or the `[model]` section of a TOML preset (which has `family` instead of
  * `model_type`).
- * @param where names the configuration in messages.
- * @param file the weights that it belongs to, if there are any.
- * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something
- *   unsupported, or if the file has fewer tensors than the configuration has layers.
+ * @param where name of the configuration in messages.
+ * @param file the weights of the model, if there are any.
+ * @throws {CheckpointError} If a key is missing, invalid or of an unsupported feature, or if the
+ *   file has fewer tensors than the configuration has layers.
  * @throws {RangeError} If a configuration without a file has more than 10,000 layers.
  */
 export function readArchitecture(
@@ -92,9 +92,9 @@ export function readArchitecture(
 }
 
 /**
- * Checks the number of layers before they are listed.
+ * Checks the number of layers before an array of that length is made.
  * @throws {CheckpointError} If the file has fewer tensors than the model has layers.
- * @throws {RangeError} If there is no file, and more than 10,000 layers.
+ * @throws {RangeError} If there is no file and the model has more than 10,000 layers.
  */
 export function expectLayers(
   { family, nLayer }: Pick<Architecture, "family" | "nLayer">,
@@ -107,21 +107,21 @@ export function expectLayers(
   }
   if (file && nLayer > file.tensors) {
     throw new CheckpointError(
-      `Cannot load "${file.path}" as ${family}: ${nLayer} layers, but ${file.tensors} tensors`,
+      `Cannot load "${file.path}" as ${family}: expected at least one tensor for each of ` +
+        `${nLayer} layers, got ${file.tensors} tensors`,
     );
   }
 }
 
 /**
- * Reads all of a configuration but the list of its layers, whose number nothing bounds yet.
- * @throws {CheckpointError} If a key is missing, has an impossible value, or asks for something
- *   unsupported.
+ * Reads a configuration except the list of layers, whose length is not checked yet.
+ * @throws {CheckpointError} If a key is missing, invalid or of an unsupported feature.
  */
 export function readOutline(config: Record<string, unknown>, where: string): Outline {
   const type = config.model_type ?? config.family;
   const known = typeof type === "string" ? type : "";
   const keys = new ConfigKeys(config, where);
-  if (Object.hasOwn(GPTS, known) || Object.hasOwn(MODEL_TYPES, known)) refuseOthers(keys);
+  if (Object.hasOwn(GPTS, known) || Object.hasOwn(MODEL_TYPES, known)) refuseUnsupported(keys);
   if (Object.hasOwn(GPTS, known)) return GPTS[known](keys);
   if (!Object.hasOwn(MODEL_TYPES, known)) {
     const names = [...Object.keys(GPTS), ...Object.keys(MODEL_TYPES)];
@@ -136,20 +136,20 @@ export function readOutline(config: Record<string, unknown>, where: string): Out
 }
 
 /**
- * The keys of the language model within a model of images and text; what stands around them goes
- * first.
+ * The configuration of the language model inside a multimodal model. Ids and tying in the outer
+ * configuration override the inner ones.
  */
 function textConfig(keys: ConfigKeys): Record<string, unknown> {
   if (!keys.has("text_config")) return keys.config;
   const text = keys.within("text_config");
-  refuseOthers(text);
-  const around = ["bos_token_id", "eos_token_id", "tie_word_embeddings"].filter((key) =>
+  refuseUnsupported(text);
+  const outer = ["bos_token_id", "eos_token_id", "tie_word_embeddings"].filter((key) =>
     keys.has(key)
   );
-  return { ...text.config, ...Object.fromEntries(around.map((key) => [key, keys.config[key]])) };
+  return { ...text.config, ...Object.fromEntries(outer.map((key) => [key, keys.config[key]])) };
 }
 
-function refuseOthers(keys: ConfigKeys): void {
+function refuseUnsupported(keys: ConfigKeys): void {
   for (const [key, expected] of Object.entries(REFUSED)) {
     const value = keys.value(key);
     if (value !== undefined && value !== false && value !== 0 && value !== 1) {

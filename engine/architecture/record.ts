@@ -1,13 +1,13 @@
 /**
- * The architecture record: the shape and the conventions of a decoder as plain data, which survives
- * `structuredClone`.
+ * Architecture record: shapes and conventions of a decoder as plain data, which `structuredClone`
+ * can copy.
  *
  * @module
  */
 import type { Activation } from "../../kernels/ops/activation.ts";
 import type { RopeScaling } from "../../kernels/ops/rope.ts";
 
-/** The families that this version knows. */
+/** The supported families. */
 export type Family =
   | "labcore"
   | "nanogpt"
@@ -31,36 +31,39 @@ export type Family =
   | "stablelm";
 
 /**
- * Norms of a layer: `pre` before attention and before the MLP (GPT-2); `post` after each, before
- * the addition (OLMo 2); `both` of these (Gemma 2); `sum` of the stream after each addition, and
- * none before the head (OPT 350M).
+ * Positions of a layer's norms, f being attention or the MLP:
+ *
+ *     pre    x + f(norm(x))          GPT-2, LLaMA
+ *     post   x + norm(f(x))          OLMo 2
+ *     both   x + norm(f(norm(x)))    Gemma 2
+ *     sum    norm(x + f(x))          OPT 350M, which has no norm before the head
  */
 export type NormPlaces = "pre" | "post" | "both" | "sum";
 
-/** Norms of a parallel layer: one for attention and MLP (Phi), or one each (GPT-NeoX). */
+/** Norms of a parallel layer: 1 shared by attention and MLP (Phi), or 2 (GPT-NeoX). */
 export type ParallelNorms = 1 | 2;
 
-/** The shape and the conventions of a decoder. */
+/** Shapes and conventions of a decoder. */
 export interface Architecture {
   /** The family whose conventions the model follows. */
   readonly family: Family;
-  /** V */
+  /** V: number of tokens in the vocabulary. */
   readonly vocabSize: number;
-  /** The longest context that the model was made for, in tokens. */
+  /** Longest context of the model, in tokens. */
   readonly blockSize: number;
   /** Number of layers. */
   readonly nLayer: number;
-  /** [nLayer], the first layer first. */
+  /** Shape of each layer, first to last. [nLayer] */
   readonly layers: readonly LayerShape[];
-  /** H */
+  /** H: number of query heads. */
   readonly nHead: number;
-  /** G */
+  /** G: number of key/value heads. */
   readonly nKvHead: number;
-  /** C */
+  /** C: width of the residual stream. */
   readonly nEmbd: number;
-  /** D */
+  /** D: width of a head. */
   readonly headDim: number;
-  /** F */
+  /** F: hidden width of the MLP. */
   readonly nInner: number;
   /** Which linear layers and norms have biases. */
   readonly bias: Biases;
@@ -68,70 +71,73 @@ export interface Architecture {
   readonly activation: Activation;
   /** Whether the MLP multiplies the activation by a second projection. */
   readonly gated: boolean;
-  /** Kind of all norms. */
+  /** Formula of all norms. */
   readonly norm: NormKind;
-  /** Places of a layer's norms. */
+  /** Positions of a layer's norms. */
   readonly norms: NormPlaces;
   /** Whether there is a norm before the head. */
   readonly finalNorm: boolean;
   /**
-   * Norms of a layer whose MLP reads the stream as attention does; null where it follows attention.
+   * Norms of a layer whose attention and MLP read the same stream; null if the MLP reads the stream
+   * after attention.
    */
   readonly parallel: ParallelNorms | null;
   /** Norm of queries and keys: over each head, or over the whole row; null for none. */
   readonly qkNorm: "head" | "row" | null;
-  /** Rotary positions; null where positions are learned. */
+  /** Rotary positions; null if positions are learned. */
   readonly rope: Rope | null;
-  /** The second rotary table of families that have two (Gemma 3's local layers). */
+  /** Rotary positions of sliding-window layers, in families with two tables (Gemma 3). */
   readonly ropeLocal: Rope | null;
-  /** Rows before the first position in the file's table of learned positions. */
+  /** Rows of the file's table of learned positions before position 0. */
   readonly positionOffset: number;
-  /** Bound of attention scores: softCap · tanh(score / softCap); null for none. */
+  /** Soft cap of the attention scores: cap · tanh(score / cap); null for none. */
   readonly attentionSoftCap: number | null;
-  /** Bound of logits, in the same way; null for none. */
+  /** Soft cap of the logits: cap · tanh(logit / cap); null for none. */
   readonly logitSoftCap: number | null;
   /** Factor of token embeddings. */
   readonly embedScale: number;
   /**
-   * Whether that factor is first rounded to the dtype that the embeddings are kept in, as
-   * transformers' Gemma does.
+   * Whether `embedScale` is first rounded to the dtype of the embeddings, as in transformers'
+   * Gemma.
    */
   readonly embedScaleRounded: boolean;
-  /** Factor of what attention and the MLP add to the stream. */
+  /** Factor of the outputs of attention and MLP. */
   readonly residualScale: number;
   /** Factor of the logits. */
   readonly logitScale: number;
-  /** Whether past the context keys and values go round the cache (LabCore). */
+  /**
+   * Whether the KV cache becomes a ring beyond the context: the oldest keys are replaced (LabCore).
+   */
   readonly slides: boolean;
-  /** Whether past the context the last ids are encoded again from position 0 (nanoGPT). */
+  /** Whether beyond the context the last ids are encoded again from position 0 (nanoGPT). */
   readonly crops: boolean;
-  /** Whether the head is the token embedding. */
+  /** Whether the head uses the weights of the token embedding. */
   readonly tied: boolean;
-  /** The token that begins a text; null where the family has none. */
+  /** Token at the beginning of a text; null if the family has none. */
   readonly bosId: number | null;
-  /** The tokens that end a text. */
+  /** Tokens that end a text. */
   readonly eosIds: readonly number[];
 }
 
-/** What may differ from layer to layer. */
+/** Properties that differ between layers. */
 export interface LayerShape {
-  /** Rotary positions: the record's `rope` or `ropeLocal`; null where the layer has none. */
+  /** Rotary positions: the record's `rope` or `ropeLocal`; null if the layer has none. */
   readonly rope: Rope | null;
-  /** Scale of the attention scores. */
+  /** Factor of the attention scores. */
   readonly attentionScale: number;
-  /** Keys that a row sees, its own included; null for all. */
+  /** Number of keys that a query attends to, including its own; null for all. */
   readonly window: number | null;
 }
 
 /**
- * A record whose layers are not listed yet: a damaged configuration may ask for billions of them.
+ * A record whose layers are not listed yet: a damaged configuration may have billions of them.
  */
 export type Outline = Omit<Architecture, "layers"> & {
-  /** The shape of a layer, counted from 0. */
+  /** The shape of layer `layer`, counted from 0. */
   readonly layerOf: (layer: number) => LayerShape;
 };
 
-/** Which parts have biases. */
+/** Which parts of a model have biases. */
 export interface Biases {
   /** The projection to queries, keys and values. */
   readonly qkv: boolean;
@@ -145,7 +151,7 @@ export interface Biases {
   readonly lmHead: boolean;
 }
 
-/** Kind of all norms of a model; see `kernels/ops/norm.ts`. */
+/** Formula of all norms of a model; see `kernels/ops/norm.ts`. */
 export interface NormKind {
   /** `layer` subtracts the mean, `rms` does not. */
   readonly kind: "layer" | "rms";
@@ -155,19 +161,19 @@ export interface NormKind {
   readonly offset: number;
 }
 
-/** How a rotary table is made and used; see `kernels/ops/rope.ts`. */
+/** Rotary positions; see `kernels/ops/rope.ts`. */
 export interface Rope {
-  /** Base of the series of frequencies. */
+  /** Base of the frequencies: θᵢ = theta^(−2i/R). */
   readonly theta: number;
-  /** R: numbers of a head that are rotated. */
+  /** R: rotated numbers of a head, from the first. */
   readonly rotaryDim: number;
   /** Rotates pairs (2i, 2i+1) instead of (i, i + R/2). */
   readonly interleaved: boolean;
-  /** How the frequencies are stretched; default not at all. */
+  /** Scaling of the frequencies for longer contexts; default none. */
   readonly scaling?: RopeScaling;
 }
 
-/** Conventions that most families share with GPT-2; a family states only what differs. */
+/** Conventions that most families share with GPT-2; a family states only the differences. */
 export const COMMON = {
   gated: false,
   norms: "pre",

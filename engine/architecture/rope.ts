@@ -1,6 +1,6 @@
 /**
- * Rotary positions in all spellings: `rope_parameters` of transformers 5, `rope_theta` and
- * `rope_scaling` before it, and the keys that single families have of their own.
+ * Configuration reader of rotary positions: `rope_parameters` of transformers 5, `rope_theta` and
+ * `rope_scaling` of earlier versions, and the keys of single families.
  *
  * @module
  */
@@ -8,38 +8,38 @@ import type { RopeScaling } from "../../kernels/ops/rope.ts";
 import { ConfigKeys } from "./keys.ts";
 import type { Rope } from "./record.ts";
 
-/** What a family has to say of its rotary positions. */
+/** A family's conventions of rotary positions. */
 export interface RopeFacts {
-  /** Part of a head that is rotated unless the file says otherwise; default whole heads. */
+  /** Default of the rotated fraction R / D; absent if whole heads are rotated. */
   readonly partial?: number;
-  /** Key of R, the rotated numbers of a head, in families that give it instead of a part. */
+  /** Key of R, in families whose files have R instead of a fraction. */
   readonly rotaryDimKey?: string;
-  /** Pairs (2i, 2i+1). */
+  /** Rotates pairs (2i, 2i+1) instead of (i, i + R/2). */
   readonly interleaved?: boolean;
-  /** Whether sliding layers have a table of their own, by these keys. */
+  /** Whether sliding-window layers have their own table. */
   readonly twoBases?: boolean;
-  /** Types that the family takes for another. */
+  /** Types of scaling that the family replaces by others. */
   readonly types?: Readonly<Record<string, string>>;
 }
 
-/** What the reader needs beside the keys. */
+/** Input of the reader besides the keys. */
 export interface RopeContext {
   readonly facts: RopeFacts;
-  /** D */
+  /** D: width of a head. */
   readonly headDim: number;
-  /** The longest context, in tokens. */
+  /** Longest context, in tokens. */
   readonly maxPositions: number;
 }
 
-/** Types of scaling; `dynamic` changes nothing up to the longest context, where every run ends. */
+/** Types of scaling; `dynamic` acts only beyond the longest context, which no run exceeds. */
 const TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
 
-/** Keys of `rope_parameters` for layers of one kind. */
+/** Keys of `rope_parameters` by kind of layer. */
 const LAYER_KINDS = ["full_attention", "sliding_attention"] as const;
 
 /**
- * Reads the one table of most families, or the two of Gemma 3: for layers that see all and for
- * those that see a window.
+ * Reads the one table of most families, or the two of Gemma 3: for layers with full attention and
+ * for layers with a sliding window.
  */
 export function readRopes(
   keys: ConfigKeys,
@@ -59,7 +59,7 @@ export function readRopes(
     keys.fail("rope_parameters", `values for ${LAYER_KINDS.join(" and ")}`);
   }
   const [full, sliding] = LAYER_KINDS.map((kind) => parameters.within(kind));
-  // The old spelling has a scaling for full layers alone.
+  // The older keys scale only the layers with full attention.
   const stretched = new ConfigKeys({ ...full.config, ...scaling.config }, keys.where, {
     path: isEmpty(scaling) ? full.options.path : scaling.options.path,
   });
@@ -69,7 +69,7 @@ export function readRopes(
   };
 }
 
-/** One table. `settings` goes before the keys beside it. */
+/** Reads one table; `settings` overrides the outer keys. */
 function readRope(
   keys: ConfigKeys,
   settings: ConfigKeys,
@@ -97,13 +97,15 @@ function readRotaryDim(
   const key = "partial_rotary_factor";
   const source = settings.has(key) ? settings : keys;
   const part = source.positive(key, partial ?? 1);
-  if (partial === undefined && part !== 1) source.fail(key, "1, as the family has it");
+  if (partial === undefined && part !== 1) source.fail(key, "1: the family rotates whole heads");
   if (part === 1 && D % 2) {
     const width = keys.has("head_dim") ? "head_dim" : "hidden_size";
-    keys.fail(width, `such that a head of ${D} has an even number to turn`);
+    keys.fail(width, `a value that gives heads of even width, not ${D}`);
   }
   const R = Math.floor(D * part);
-  if (R % 2 || R > D || R === 0) source.fail(key, `an even part of a head of ${D}, above 0`);
+  if (R % 2 || R > D || R === 0) {
+    source.fail(key, `a factor that rotates an even count of ${D} numbers`);
+  }
   return R;
 }
 
@@ -172,7 +174,7 @@ function readScaling(
   }
 }
 
-/** What YaRN multiplies cosines and sines by, where the file does not say. */
+/** YaRN's default factor of cosines and sines: 0.1 · mscale · ln(factor) + 1. */
 function yarnMagnitude(settings: ConfigKeys, factor: number): number {
   const magnitude = (scale = 1) => factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1;
   if (!settings.value("mscale") || !settings.value("mscale_all_dim")) return magnitude();

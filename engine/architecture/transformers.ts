@@ -1,5 +1,5 @@
 /**
- * From a configuration of transformers and the facts of its family to the record.
+ * Reader of transformers' configurations, by the table of the family.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { ConfigKeys } from "./keys.ts";
 import { COMMON, type Family, type NormPlaces, type Outline, type Rope } from "./record.ts";
 import { readRopes } from "./rope.ts";
 
-/** Reads the configuration of a family of `families.ts`. */
+/** Reads the configuration of a family in `families.ts`. */
 export function readTransformers(
   config: Readonly<Record<string, unknown>>,
   where: string,
@@ -23,7 +23,7 @@ export function readTransformers(
   if (nHead % nKvHead) keys.fail("num_key_value_heads", `a divisor of the ${nHead} heads`);
   const headDim = keys.sizeOrNull("head_dim") ??
     keys.headDim("hidden_size", "num_attention_heads");
-  const norms = placesOfNorms(keys, facts);
+  const norms = normPlaces(keys, facts);
   return {
     ...COMMON,
     family,
@@ -56,7 +56,7 @@ export function readTransformers(
   };
 }
 
-/** What differs from layer to layer, and what follows from it. */
+/** Number and shapes of the layers, context length, rotary positions. */
 function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
   const nLayer = keys.size("num_hidden_layers");
   const maxPositions = keys.size("max_position_embeddings");
@@ -71,7 +71,7 @@ function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
   const width = isOn ? keys.sizeOrNull("sliding_window") : null;
   return {
     nLayer,
-    blockSize: reach(rope, maxPositions),
+    blockSize: contextLength(rope, maxPositions),
     rope,
     ropeLocal,
     layerOf: (layer: number) => ({
@@ -83,15 +83,14 @@ function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
 }
 
 /**
- * The longest context: YaRN's configurations keep the first one's length, and say by how much it is
- * stretched.
+ * Longest context in tokens. YaRN's configurations state the original length and a factor.
  */
-function reach(rope: Rope | null, maxPositions: number): number {
+function contextLength(rope: Rope | null, maxPositions: number): number {
   if (rope?.scaling?.type !== "yarn") return maxPositions;
   return Math.max(maxPositions, Math.floor(rope.scaling.factor * rope.scaling.originalPositions));
 }
 
-/** Which layers have rotary positions, in families where not all of them do. */
+/** Predicate of layers with rotary positions, in families where some have none. */
 function rotaryLayers(keys: ConfigKeys, nLayer: number): (layer: number) => boolean {
   if (!keys.has("no_rope_layers")) {
     const interval = keys.size("no_rope_layer_interval");
@@ -105,7 +104,7 @@ function rotaryLayers(keys: ConfigKeys, nLayer: number): (layer: number) => bool
   return (layer) => (list as unknown[])[layer] === 1;
 }
 
-/** Which layers see a window. */
+/** Predicate of layers with a sliding window. */
 function slidingLayers(
   keys: ConfigKeys,
   { window }: FamilyFacts,
@@ -140,7 +139,7 @@ function slidingLayers(
   }
 }
 
-/** Scale of the attention scores: a factor of the file's, or 1/√D. */
+/** Factor of the attention scores: from the file, or 1/√D. */
 function readAttentionScale(
   keys: ConfigKeys,
   { scales: { attention, attentionRoot } = {} }: FamilyFacts,
@@ -150,7 +149,7 @@ function readAttentionScale(
   return 1 / Math.sqrt(attentionRoot ? keys.positive(attentionRoot) : headDim);
 }
 
-/** Factors of the stream and the logits, and the bounds of scores and logits. */
+/** Factors of embeddings, residuals and logits; soft caps of scores and logits. */
 function readScales(keys: ConfigKeys, { scales = {}, embedRoot }: FamilyFacts, nEmbd: number) {
   const factor = (key?: string) => key ? keys.positive(key) : 1;
   const cap = (key?: string) => key ? keys.positiveOrNull(key) : null;
@@ -168,7 +167,7 @@ function flag(keys: ConfigKeys, value: FlagOrKey = false): boolean {
   return typeof value === "string" ? keys.flag(value) : value;
 }
 
-function placesOfNorms(keys: ConfigKeys, { norms = "pre" }: FamilyFacts): NormPlaces {
+function normPlaces(keys: ConfigKeys, { norms = "pre" }: FamilyFacts): NormPlaces {
   if (typeof norms === "string") return norms;
   return keys.flag(norms.preKey) ? "pre" : "sum";
 }
@@ -178,7 +177,7 @@ function qkNormOf(keys: ConfigKeys, { qkNorm }: FamilyFacts): Outline["qkNorm"] 
   return keys.flag(qkNorm.headKey) ? "head" : null;
 }
 
-/** Refuses values whose way of computing is not done here. */
+/** Refuses unsupported values. */
 function checkOnly(keys: ConfigKeys, { only = {}, same = {} }: FamilyFacts): void {
   for (const [key, value] of Object.entries(only)) {
     if (keys.has(key) && keys.value(key) !== value) keys.fail(key, JSON.stringify(value));

@@ -1,11 +1,10 @@
 /**
- * LoRA adapters as PEFT saves them (`adapter_config.json`, `adapter_model.safetensors`), merged
- * into the weights at load.
+ * LoRA adapters of PEFT (`adapter_config.json`, `adapter_model.safetensors`), merged at load.
  *
- * W' = W + scale · alpha / r · B·A, with A [r, K] and B [N, r] of a weight [N, K]; alpha / √r under
- * `use_rslora` (Hu et al. 2021, arXiv:2106.09685; Kalajdzievski 2023, arXiv:2312.03732). The sum is
- * made in F32, before a weight is narrowed to the dtype that it is kept in. Modules under
- * `modules_to_save`, and trained biases, take the place of the base's.
+ * Method: W' = W + scale · alpha / r · B·A for a weight W [N, K], with A [r, K] and B [N, r]; with
+ * `use_rslora` alpha / √r instead of alpha / r (Hu et al. 2021, arXiv:2106.09685; Kalajdzievski
+ * 2023, arXiv:2312.03732). The sum is computed in F32 before the weight is rounded to its dtype.
+ * Modules in `modules_to_save` and trained biases replace the base's tensors.
  *
  * @module
  */
@@ -15,15 +14,15 @@ import { type Checkpoint, openWeights, type TensorInfo } from "../checkpoint/che
 import { CheckpointError } from "../errors.ts";
 import { NAMES } from "./names.ts";
 
-/** An adapter to be merged. */
+/** An adapter to merge into a model. */
 export interface AdapterOptions {
   /** The folder that PEFT's `save_pretrained` wrote. */
   readonly path: string;
-  /** Multiplies alpha / r; default 1. */
+  /** Factor of the adapter's change; default 1. */
   readonly scale?: number;
 }
 
-/** A folder with an adapter, checked; its tensors are read when it is merged. */
+/** An open adapter. Its tensors are read when it is merged. */
 export interface Adapter extends Disposable {
   readonly path: string;
   readonly scale: number;
@@ -31,30 +30,27 @@ export interface Adapter extends Disposable {
   readonly checkpoint: Checkpoint;
 }
 
-/** What matters of adapter_config.json. */
+/** The used keys of adapter_config.json. */
 interface AdapterConfig {
   readonly base: string | null;
   readonly rslora: boolean;
   readonly alpha: number;
-  /** Alpha of modules whose names end so. */
+  /** Alpha by pattern of module names. */
   readonly alphaPattern: Readonly<Record<string, unknown>>;
 }
 
-/**
- * The sum that a weight of the base gets: L [rows, r] times R [r, columns], in the
- * order of the file's rows.
- */
+/** Low-rank change of a stored tensor [rows, columns]: left · right. */
 export interface Delta {
+  /** r */
   readonly rank: number;
   readonly columns: number;
+  /** [rows, r], with the factor scale · alpha / r included. */
   readonly left: Float32Array;
+  /** [r, columns] */
   readonly right: Float32Array;
 }
 
-/**
- * Keys that change what an adapter computes and are not done here, unless
- * absent, null, false or empty.
- */
+/** Keys of unsupported features: they must be absent, null, false or empty. */
 const REFUSED = [
   "use_dora",
   "lora_bias",
@@ -70,7 +66,7 @@ const REFUSED = [
   "monteclora_config",
 ] as const;
 
-/** What PEFT puts before the names of the base's modules. */
+/** PEFT's prefix of the base model's names. */
 const PEFT_PREFIX = "base_model.model.";
 
 /** Whether a folder holds an adapter. */
@@ -80,8 +76,8 @@ export async function isAdapter(folder: string): Promise<boolean> {
 
 /**
  * The source of the base model that an adapter's configuration names: a folder relative to the
- * adapter's, a path from the working directory, or a repository of the hub.
- * @throws {CheckpointError} If it names none that can be found.
+ * adapter's folder, a path relative to the working directory, or a repository on the hub.
+ * @throws {CheckpointError} If it names no base model, or one that does not exist.
  */
 export async function baseOf(folder: string): Promise<string> {
   const { base } = await readConfig(folder);
@@ -93,17 +89,16 @@ export async function baseOf(folder: string): Promise<string> {
     if (/^[\w.-]+\/[\w.-]+$/.test(base) && !base.startsWith(".")) return `hf:${base}`;
   }
   throw new CheckpointError(
-    `Cannot open "${folder}": expected its base_model_name_or_path to be a folder or a repository, got ${
-      JSON.stringify(base)?.slice(0, 200)
-    }; name the base and give the adapter by --lora`,
+    `Cannot open "${folder}": expected base_model_name_or_path to be a folder or a repository, ` +
+      `got ${JSON.stringify(base)?.slice(0, 200)}; open the base model with --lora ${folder}`,
   );
 }
 
 /**
  * Opens adapters.
- * @throws {CheckpointError} if a path is no adapter, or an adapter asks for what is not
- * supported; names the key.
- * @throws {RangeError} if a scale is not finite.
+ * @throws {CheckpointError} If a path is no adapter, or an adapter has an unsupported feature;
+ *   names the key.
+ * @throws {RangeError} If a scale is not finite.
  */
 export async function openAdapters(options: readonly AdapterOptions[]): Promise<Adapter[]> {
   using opened = new DisposableStack();
@@ -136,7 +131,7 @@ async function readConfig(folder: string): Promise<AdapterConfig> {
   const path = beside(folder, "adapter_config.json");
   if (!await exists(path)) {
     throw new CheckpointError(
-      `Cannot apply "${folder}": expected a folder with an adapter_config.json, as PEFT writes it`,
+      `Cannot apply "${folder}": expected a folder with an adapter_config.json of PEFT`,
     );
   }
   const config = await readJsonObject(path);
@@ -169,17 +164,17 @@ function isSet(value: unknown): boolean {
   return typeof value !== "object" || Object.keys(value).length > 0;
 }
 
-/** A base with adapters: its tensors, those that adapters replace, and the sums that others get. */
+/** A base model with adapters: replaced tensors, and changes of other tensors. */
 export interface Adapted {
-  /** The base, with replaced tensors in place of its own. */
+  /** The base, with some tensors replaced. */
   readonly checkpoint: Checkpoint;
-  /** By the name of the tensor in the checkpoint. */
+  /** Changes by the name of the tensor in the checkpoint. */
   readonly deltas: ReadonlyMap<string, readonly Delta[]>;
 }
 
 /**
- * Reads the adapters' matrices and finds the tensors of the base that they change.
- * @throws {CheckpointError} naming the adapter's tensor that fits nothing of the base.
+ * Reads the adapters' matrices and finds the base's tensors that they change.
+ * @throws {CheckpointError} If an adapter's tensor fits no tensor of the base; names it.
  */
 export async function adapt(
   base: Checkpoint,
@@ -192,10 +187,10 @@ export async function adapt(
   for (const adapter of adapters) {
     const { pairs, plain } = sortTensors(adapter);
     for (const [name, info] of plain) {
-      const own = names.find(name)?.name ?? (names.isHead(name) ? name : undefined);
-      if (own === undefined) throw unknown(adapter, name);
-      replaced.set(own, { from: adapter.checkpoint, info });
-      deltas.delete(own);
+      const target = names.find(name)?.name ?? (names.isHead(name) ? name : undefined);
+      if (target === undefined) throw unknown(adapter, name);
+      replaced.set(target, { from: adapter.checkpoint, info });
+      deltas.delete(target);
     }
     for (const [module, pair] of pairs) {
       const info = names.find(`${module}.weight`);
@@ -207,8 +202,8 @@ export async function adapt(
         );
       }
       const all = deltas.get(info.name) ?? [];
-      const turned = pair.embedding || names.storesTranspose(info.name);
-      all.push(await readDelta(adapter, module, pair, info, turned));
+      const isTransposed = pair.embedding || names.storesTranspose(info.name);
+      all.push(await readDelta(adapter, module, pair, info, isTransposed));
       deltas.set(info.name, all);
     }
   }
@@ -223,7 +218,7 @@ function unknown({ path }: Adapter, name: string): CheckpointError {
   );
 }
 
-/** Finds an adapter's module among the base's tensors, with or without the prefix of the family. */
+/** Finds tensors of the base by an adapter's names, with or without the family's prefix. */
 class BaseNames {
   readonly #byPlain = new Map<string, TensorInfo>();
   readonly #prefixes: readonly string[];
@@ -248,12 +243,12 @@ class BaseNames {
     return this.#heads.includes(this.#plain(name));
   }
 
-  /** Whether the file has [K, N] of a linear layer, as GPT-2's Conv1D does. */
+  /** Whether the file stores linear layers as [K, N], as GPT-2's Conv1D. */
   storesTranspose(name: string): boolean {
     return this.#transposed && !this.isTied(name);
   }
 
-  /** Whether a tensor is the embedding or the head, which may be one. */
+  /** Whether a tensor is the embedding or the head, which may be tied. */
   isTied(name: string): boolean {
     return this.isHead(name) || this.#plain(name) === this.#embedding;
   }
@@ -264,14 +259,14 @@ class BaseNames {
   }
 }
 
-/** Names of A and B of one module in the adapter's file. */
+/** Matrices A and B of one module. */
 interface Pair {
   a?: TensorInfo;
   b?: TensorInfo;
   embedding: boolean;
 }
 
-/** The adapter's tensors by module: pairs of matrices, and whole tensors. */
+/** Splits an adapter's tensors into pairs of matrices and whole tensors, by module. */
 function sortTensors({ checkpoint, path }: Adapter) {
   const pairs = new Map<string, Pair>();
   const plain = new Map<string, TensorInfo>();
@@ -288,7 +283,7 @@ function sortTensors({ checkpoint, path }: Adapter) {
           }`,
         );
       }
-      // What PEFT wraps, and what it trains whole, has the wrapper in its name.
+      // The names of wrapped and of fully trained modules contain PEFT's wrapper.
       plain.set(name.replace(/\.(base_layer|modules_to_save(\.default)?)(?=\.)/, ""), info);
       continue;
     }
@@ -303,16 +298,13 @@ function sortTensors({ checkpoint, path }: Adapter) {
   return { pairs, plain };
 }
 
-/**
- * L and R of a module, in the order of the file's rows; `turned` where they are
- * the columns of the product.
- */
+/** Reads the matrices of a module; `isTransposed` if the base stores the transpose of B·A. */
 async function readDelta(
   { checkpoint, config, scale, path }: Adapter,
   module: string,
   { a, b }: Pair,
   { name, shape }: TensorInfo,
-  turned: boolean,
+  isTransposed: boolean,
 ): Promise<Delta> {
   const fail = (expected: string): never => {
     throw new CheckpointError(
@@ -325,17 +317,17 @@ async function readDelta(
   if (a.shape.length !== 2 || b.shape.length !== 2 || inner !== rank || !rank) {
     return fail(`lora_A [r, K] and lora_B [N, r], got [${a.shape}] and [${b.shape}]`);
   }
-  if (`${shape}` !== `${turned ? [K, N] : [N, K]}`) {
+  if (`${shape}` !== `${isTransposed ? [K, N] : [N, K]}`) {
     return fail(`matrices that fit "${name}" [${shape}], got [${b.shape}] times [${a.shape}]`);
   }
   const factor = scale * alphaOf(config, module) / (config.rslora ? Math.sqrt(rank) : rank);
   const [A, B] = [await checkpoint.read(a.name), await checkpoint.read(b.name)];
-  const [left, right] = turned ? [transposed(A, rank, K), transposed(B, N, rank)] : [B, A];
+  const [left, right] = isTransposed ? [transposed(A, rank, K), transposed(B, N, rank)] : [B, A];
   for (let i = 0; i < left.length; i++) left[i] *= factor;
-  return { rank, columns: turned ? N : K, left, right };
+  return { rank, columns: isTransposed ? N : K, left, right };
 }
 
-/** PEFT's rule: the pattern is a regular expression for the end of the module's name. */
+/** PEFT's rule: a pattern is a regular expression for the end of a module's name. */
 function alphaOf({ alpha, alphaPattern }: AdapterConfig, module: string): number {
   for (const [pattern, value] of Object.entries(alphaPattern)) {
     if (typeof value !== "number") continue;
@@ -363,20 +355,20 @@ function transposed(matrix: Float32Array, rows: number, columns: number): Float3
   return out;
 }
 
-/** Adds a delta to whole rows of a weight, from row `row` on. */
+/** Adds left · right to rows of a weight; `row` is the first row in `values` [rows, columns]. */
 export function addDelta(values: Float32Array, row: number, delta: Delta): void {
   const { rank, columns, left, right } = delta;
   for (let i = 0; i < values.length / columns; i++) {
     const out = values.subarray(i * columns, (i + 1) * columns);
     for (let r = 0; r < rank; r++) {
       const factor = left[(row + i) * rank + r];
-      const line = right.subarray(r * columns, (r + 1) * columns);
-      for (let j = 0; j < columns; j++) out[j] += factor * line[j];
+      const direction = right.subarray(r * columns, (r + 1) * columns); // [columns]
+      for (let j = 0; j < columns; j++) out[j] += factor * direction[j];
     }
   }
 }
 
-/** A checkpoint, some of whose tensors are another's. */
+/** A checkpoint with some tensors replaced by an adapter's. */
 class Replaced implements Checkpoint {
   readonly path: string;
   readonly metadata: Readonly<Record<string, string>>;
@@ -404,17 +396,17 @@ class Replaced implements Checkpoint {
   }
 
   read(name: string): Promise<Float32Array> {
-    const own = this.replaced.get(name);
-    return own ? own.from.read(own.info.name) : this.base.read(name);
+    const other = this.replaced.get(name);
+    return other ? other.from.read(other.info.name) : this.base.read(name);
   }
 
   readBytes(name: string, byteOffset: number, into: Uint8Array): Promise<void> {
-    const own = this.replaced.get(name);
-    return own
-      ? own.from.readBytes(own.info.name, byteOffset, into)
+    const other = this.replaced.get(name);
+    return other
+      ? other.from.readBytes(other.info.name, byteOffset, into)
       : this.base.readBytes(name, byteOffset, into);
   }
 
-  /** The base and the adapters are disposed of by whoever opened them. */
+  /** Does nothing: the caller disposes of the base and the adapters. */
   [Symbol.dispose](): void {}
 }

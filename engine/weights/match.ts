@@ -1,6 +1,12 @@
 /**
- * The weights of a checkpoint: each name and each shape checked, what is missing or left over
- * listed, rows read as they are asked for.
+ * Weights of a checkpoint: names and shapes checked against the architecture, rows read on demand.
+ *
+ *     file                              rows of the file's tensor       weight of the decoder
+ *     self_attn.q_proj.weight [H·D, C]  all                          ┐
+ *     self_attn.k_proj.weight [G·D, C]  all                          ├▶ cAttn [(H + 2G)·D, C]
+ *     self_attn.v_proj.weight [G·D, C]  all                          ┘
+ *     mlp.gate_up_proj.weight [2F, C]   0 … F − 1                    ──▶ cFc [F, C]
+ *                                       F … 2F − 1                   ──▶ cUp [F, C]
  *
  * @module
  */
@@ -22,31 +28,30 @@ import {
 } from "./specs.ts";
 
 /**
- * The weights of a model before they are uploaded: which tensors, in which
- * dtypes, and the rows of each.
+ * Source of a model's weights before their upload: tensors, dtypes, rows.
  */
 export interface WeightSource {
   /** Every tensor of the model. */
   readonly specs: SpecTree;
-  /** The dtype in which the weight of this spec is to be kept. */
+  /** Dtype of a weight on the backend. */
   dtype(spec: WeightSpec): WeightDtype;
-  /** Gives rows in that dtype; of a vector, each number is a row. */
+  /** Reads rows of a tensor in a dtype; each number of a vector is a row. */
   fill(spec: WeightSpec, dtype: WeightDtype): FillRows;
 }
 
-/** The weights of a checkpoint, and what a user should know of them. */
+/** Weights of a checkpoint, with notes for the user. */
 export interface CheckpointWeights extends WeightSource {
-  /** As given, with a head of its own where the file has one that differs from the embedding. */
+  /** The given architecture, but untied if the file's head differs from its embedding. */
   readonly architecture: Architecture;
-  /** What differs from the configuration or was left out, a sentence each. */
+  /** Sentences on differences from the configuration and on tensors left out. */
   readonly notes: readonly string[];
 }
 
 /**
- * The weights of a checkpoint, each name and shape checked against the architecture.
- * @param dtype how weights are kept; "auto" as they are stored.
- * @param deltas what adapters add to a tensor, by its name.
- * @throws {CheckpointError} listing what is missing, left over, or of another shape.
+ * The weights of a checkpoint, with names and shapes checked against the architecture.
+ * @param dtype dtype of all weights; "auto" is the stored dtype.
+ * @param deltas changes of tensors by adapters, by the name of the tensor.
+ * @throws {CheckpointError} If tensors are missing, unexpected or of another shape; lists them.
  */
 export async function checkpointWeights(
   checkpoint: Checkpoint,
@@ -55,22 +60,23 @@ export async function checkpointWeights(
   deltas: ReadonlyMap<string, readonly Delta[]> = new Map(),
 ): Promise<CheckpointWeights> {
   const a = await untieIfHeadDiffers(checkpoint, configured);
-  // Listed after the number of layers was checked: it comes from a file.
+  // The number of layers comes from a file: it is checked before specs are made.
   expectLayers(a, { path: checkpoint.path, tensors: checkpoint.tensors().length });
   const specs = specTree(a);
-  const { found, beside } = matchNames(checkpoint, a, specs);
+  const { found, ignored } = matchNames(checkpoint, a, specs);
   const infoOf = ({ names: [name] }: Run) => found.get(name)!;
   return {
     specs,
     architecture: a,
     notes: [
-      ...a === configured ? [] : ["the head is the file's own, though the configuration ties it"],
-      ...list("left out, for they are no part of the model", beside),
+      ...a === configured
+        ? []
+        : ["the head is the file's, although the configuration ties it to the embedding"],
+      ...list("left out tensors that are not part of the model", ignored),
     ],
     dtype: (spec) => {
       if (dtype !== "auto") return dtype;
-      // What is put together from tensors of several dtypes is kept in the
-      // one that holds all of them.
+      // A weight of tensors with different dtypes is F32, which holds all of them.
       const [first, ...others] = new Set(runsOf(spec).map((run) => infoOf(run).dtype));
       return isWeightDtype(first) && !others.length ? first : "F32";
     },
@@ -79,16 +85,16 @@ export async function checkpointWeights(
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {
         const part = into.subarray((from - row) * rowBytes, (to - row) * rowBytes);
         const info = infoOf(run);
-        const added = deltas.get(info.name) ?? [];
-        await readRows(checkpoint, info, start, { into: part, rowBytes, kept, added });
+        const changes = deltas.get(info.name) ?? [];
+        await readRows(checkpoint, info, start, { into: part, rowBytes, kept, changes });
       }
     },
   };
 }
 
 /**
- * Where rows `begin` … `end` of a spec come from: rows `from` … `to` from a run's tensor, where
- * they stand from row `start` on.
+ * Splits rows `begin` … `end` of a spec into pieces: rows `from` … `to` of the spec are adjacent
+ * rows of the tensor of `run`, from row `start` on.
  */
 function* piecesOf(spec: WeightSpec, begin: number, end: number) {
   let at = 0;
@@ -106,21 +112,21 @@ function* piecesOf(spec: WeightSpec, begin: number, end: number) {
 }
 
 /**
- * Fills `into` with a tensor's rows from row `start` on, `rowBytes` each, in the
- * dtype that they are kept in.
+ * Fills `into` with a tensor's rows from row `start` on, converted to dtype `kept`; `rowBytes` is
+ * the size of a converted row.
  */
 async function readRows(
   checkpoint: Checkpoint,
   { name, dtype }: TensorInfo,
   start: number,
-  { into, rowBytes, kept, added }: {
+  { into, rowBytes, kept, changes }: {
     readonly into: Uint8Array;
     readonly rowBytes: number;
     readonly kept: WeightDtype;
-    readonly added: readonly Delta[];
+    readonly changes: readonly Delta[];
   },
 ): Promise<void> {
-  if (dtype === kept && !added.length) {
+  if (dtype === kept && !changes.length) {
     return await checkpoint.readBytes(name, start * rowBytes, into);
   }
   const stored = STORED[dtype];
@@ -129,21 +135,21 @@ async function readRows(
   const { view, encode } = FORMATS[kept];
   const numbers = view ? view(into) : new Float32Array(numbersIn(kept, into.length));
   stored.decode(numbers, bytes);
-  for (const delta of added) addDelta(numbers, start, delta);
+  for (const delta of changes) addDelta(numbers, start, delta);
   if (!view) encode(into, numbers);
 }
 
 /**
- * Finds each wanted tensor in a file, by the first of its names.
- * @returns the tensors by the first of their names, and the names of those that lie beside the
- * model: value heads, other models' parts. What belongs to one of the model's own modules and is
- * not wanted is an error, since the model would compute something else.
+ * Finds each tensor of the model in the file.
+ * @returns the tensors by the first of their possible names, and the names of ignored tensors:
+ *   value heads, parts of other models. An unexpected tensor inside one of the model's modules is
+ *   an error, because ignoring it would change the output.
  */
 function matchNames(
   checkpoint: Checkpoint,
   { family }: Architecture,
   specs: SpecTree,
-): { found: Map<string, TensorInfo>; beside: string[] } {
+): { found: Map<string, TensorInfo>; ignored: string[] } {
   const cannot = `Cannot load "${checkpoint.path}" as ${family}`;
   const stored = checkpoint.tensors();
   const prefix = prefixOf(stored, family);
@@ -152,8 +158,8 @@ function matchNames(
   const found = new Map<string, TensorInfo>();
   const missing: string[] = [];
   const wrong: string[] = [];
-  for (const { run: { names, of }, shape, stored: order } of wantedTensors(specs)) {
-    // The head stands outside the prefix.
+  for (const { run: { names, of }, shape, stored: order } of neededTensors(specs)) {
+    // The head's name has no prefix.
     const hits = names.flatMap((n) => byName.get(prefix + n) ?? byName.get(n) ?? []);
     hits.forEach(({ name }) => left.delete(name));
     const [hit] = hits;
@@ -171,27 +177,28 @@ function matchNames(
   const plain = (name: string) => name.startsWith(prefix) ? name.slice(prefix.length) : name;
   const { others, layers, wte, wpe, lnF, lmHead } = NAMES[family];
   const modules = [layers, wte, wpe, lnF, ...lmHead];
-  const isOwn = (name: string) => modules.some((module) => plain(name).startsWith(`${module}.`));
+  const isInModule = (name: string) =>
+    modules.some((module) => plain(name).startsWith(`${module}.`));
   const extra = [...left].filter((name) => !BUFFERS.test(plain(name)) && !others?.test(name));
   const faults = [
     ...list("missing", missing),
-    ...list("left over", extra.filter(isOwn)),
+    ...list("unexpected", extra.filter(isInModule)),
     ...list("misshapen", wrong),
   ];
   if (faults.length) throw new CheckpointError(`${cannot}: ${faults.join("; ")}`);
-  return { found, beside: extra.filter((name) => !isOwn(name)) };
+  return { found, ignored: extra.filter((name) => !isInModule(name)) };
 }
 
-/** What all names but the head's begin with in a file. */
+/** The prefix of the file's names; the head has none. */
 function prefixOf(stored: readonly TensorInfo[], family: Architecture["family"]): string {
   const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
   return NAMES[family].prefixes.find(has) ?? "";
 }
 
 /**
- * The architecture with a head of its own, if the configuration ties head and embedding and the
- * file has both and they differ: then the head wins, as in transformers.
- * @throws {CheckpointError} If a family that always ties them has two that differ.
+ * The architecture, untied if its configuration ties head and embedding, but the file has both and
+ * they differ: then the file's head is used, as in transformers.
+ * @throws {CheckpointError} If they differ in a family that always ties them.
  */
 async function untieIfHeadDiffers(
   checkpoint: Checkpoint,
@@ -215,26 +222,26 @@ async function untieIfHeadDiffers(
   return { ...a, tied: false };
 }
 
-/** Each tensor of a file once, with a spec that takes rows of it. */
-function wantedTensors(specs: SpecTree) {
-  const wanted = new Map<string, { run: Run; shape: readonly number[]; stored: StoredOrder }>();
+/** Each tensor that the model needs, once, with one of the specs that use it. */
+function neededTensors(specs: SpecTree) {
+  const needed = new Map<string, { run: Run; shape: readonly number[]; stored: StoredOrder }>();
   for (const spec of weightSpecs(specs)) {
     for (const run of runsOf(spec)) {
       const { shape, stored } = spec;
-      if (!wanted.has(run.names[0])) wanted.set(run.names[0], { run, shape, stored });
+      if (!needed.has(run.names[0])) needed.set(run.names[0], { run, shape, stored });
     }
   }
-  return wanted.values();
+  return needed.values();
 }
 
-/** A short list for a message. */
+/** A list of at most six items for a message; none if it is empty. */
 function list(what: string, items: readonly string[]): string[] {
   if (!items.length) return [];
   const more = items.length > 6 ? ` and ${items.length - 6} more` : "";
   return [`${what}: ${items.slice(0, 6).join(", ")}${more}`];
 }
 
-/** Tied tensors are stored once as a rule; a writer that stored both must have stored the same. */
+/** Whether two tensors hold the same bytes: tied tensors may be stored once or twice. */
 async function sameBytes(checkpoint: Checkpoint, a: TensorInfo, b: TensorInfo): Promise<boolean> {
   if (checkpoint.sharesBytes(a.name, b.name)) return true;
   if (a.dtype !== b.dtype || `${a.shape}` !== `${b.shape}`) return false;

@@ -1,8 +1,11 @@
 /**
- * Weights of a model on a backend, in the shape that the decoder reads, and their upload.
+ * Weights of a model on a backend: the structure that the decoder reads, and the upload.
  *
- * `names.ts` has the names of each family's tensors, `specs.ts` the tensors of an architecture,
- * `match.ts` finds them in a checkpoint.
+ *     names.ts: names of a family's tensors ─┐
+ *     architecture ──▶ specs.ts: tensors ────┴▶ match.ts: rows in a file ──▶ uploadWeights()
+ *
+ * Letters: V vocabulary, P positions, C width, H query heads, G key/value heads, D head width,
+ * F hidden width, R rotated numbers of a head.
  *
  * @module
  */
@@ -41,15 +44,15 @@ export interface Linear {
   readonly bias?: Tensor;
 }
 
-/** The end of attention and of the MLP: x += scale · cProj(y), with a norm in some families. */
+/** Output of attention or MLP: x += residualScale · cProj(y), with a norm in some families. */
 export interface Output {
   /** [C, H·D] or [C, F] */
   readonly cProj: Linear;
-  /** Norm of the summand (Gemma 2, OLMo 2). */
+  /** Norm of cProj(y), before the addition (Gemma 2, OLMo 2). */
   readonly lnPost?: Norm;
-  /** Norm of the sum (OPT 350M). */
+  /** Norm of x, after the addition (OPT 350M). */
   readonly lnSum?: Norm;
-  /** Factor of the summand (Granite). */
+  /** Factor of cProj(y); default 1 (Granite). */
   readonly residualScale?: number;
 }
 
@@ -57,17 +60,17 @@ export interface Output {
 export interface Attention extends Output {
   /** [(H + 2G)·D, C] */
   readonly cAttn: Linear;
-  /** Absent where positions are learned, or the layer has none. */
+  /** Absent if positions are learned, or the layer has none. */
   readonly rope?: Rope;
   /** Norm of queries: [D] for each head, or [H·D]. */
   readonly qNorm?: Norm;
   /** Norm of keys: [D] for each head, or [G·D]. */
   readonly kNorm?: Norm;
-  /** Scale of the scores. */
+  /** Factor of the scores. */
   readonly scale: number;
-  /** Bound of the scores: softCap · tanh(score / softCap). */
+  /** Soft cap of the scores: softCap · tanh(score / softCap). */
   readonly softCap?: number;
-  /** Keys that a row sees; default all. */
+  /** Number of keys that a query attends to; default all. */
   readonly window?: number;
 }
 
@@ -82,17 +85,17 @@ export interface Mlp extends Output {
 
 /** One layer of the decoder. */
 export interface Block {
-  /** Norm before attention; absent where attention reads the stream itself. */
+  /** Norm before attention; absent if attention reads the stream without a norm. */
   readonly ln1?: Norm;
   readonly attn: Attention;
-  /** Norm before the MLP; absent where it reads the stream itself, or what attention reads. */
+  /** Norm before the MLP; absent if it reads the stream without a norm, or attention's input. */
   readonly ln2?: Norm;
   readonly mlp: Mlp;
-  /** Whether the MLP reads the stream as it was before attention. */
+  /** Whether attention and MLP read the same stream. */
   readonly parallel: boolean;
 }
 
-/** Rotary positions, as `writeKv` takes them. */
+/** Rotary positions, as arguments of `writeKv`. */
 export interface Rope {
   /** [P, R] */
   readonly table: Tensor;
@@ -106,23 +109,23 @@ export interface Weights {
   readonly wte: Weight;
   /** Factor of the token embeddings (Gemma, Granite). */
   readonly embedScale?: number;
-  /** [P, C]; absent where positions are rotary. */
+  /** [P, C]; absent if positions are rotary. */
   readonly wpe?: Weight;
   readonly h: readonly Block[];
   /** Norm before the head. */
   readonly lnF?: Norm;
-  /** [V, C]; the same as `wte` where they are tied. */
+  /** [V, C]; equal to `wte` if they are tied. */
   readonly lmHead: Weight;
   /** [V] */
   readonly lmHeadBias?: Tensor;
   /** Factor of the logits (Granite). */
   readonly logitScale?: number;
-  /** Bound of the logits (Gemma 2): softCap · tanh(logit / softCap). */
+  /** Soft cap of the logits (Gemma 2): softCap · tanh(logit / softCap). */
   readonly logitSoftCap?: number;
 }
 
 /**
- * Bytes of a model's tensors as they are kept: norms and biases in F32, the rest in their dtypes.
+ * Bytes of a model's weights: norms and biases in F32, matrices in their dtypes.
  */
 export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): number {
   return weightSpecs(source.specs).reduce((bytes, spec) => {
@@ -132,9 +135,9 @@ export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): numb
 }
 
 /**
- * Uploads every tensor to a backend.
+ * Uploads all weights to a backend.
  * @param positions rows of the rotary tables: one more than the context.
- * @param onBytes called after each chunk of bytes, and awaited; it may throw to stop the upload.
+ * @param onBytes called and awaited after each chunk of bytes; throws to stop the upload.
  */
 export async function uploadWeights(
   backend: Backend,
@@ -203,7 +206,7 @@ async function uploadBlock(
   };
 }
 
-/** Factor of token embeddings that are kept in `dtype`. */
+/** Factor of token embeddings of dtype `dtype`. */
 export function embedScaleOf(
   { embedScale, embedScaleRounded }: Pick<Architecture, "embedScale" | "embedScaleRounded">,
   dtype: WeightDtype,
@@ -214,14 +217,14 @@ export function embedScaleOf(
   return into[0];
 }
 
-/** A factor, or undefined for 1, which needs no multiplication. */
+/** A factor; undefined for 1, which needs no multiplication. */
 function unless1(factor: number): number | undefined {
   return factor === 1 ? undefined : factor;
 }
 
 type Uploader = ReturnType<typeof uploader>;
 
-/** Uploads a spec of each kind: a matrix, a vector, a norm, a linear layer. */
+/** Functions that upload a matrix, a vector, a norm or a linear layer. */
 function uploader(
   backend: Backend,
   a: Architecture,
@@ -260,7 +263,7 @@ function uploader(
   return { weight, vector, norm, linear };
 }
 
-/** The rotary tables, by the values that they are computed from. */
+/** Uploads the rotary tables; by the key of their parameters. */
 function uploadRopes(
   backend: Backend,
   { rope, ropeLocal }: Architecture,
@@ -277,7 +280,7 @@ function uploadRopes(
   return ropes;
 }
 
-/** Equal for equal positions: a copy of a record need not share its objects. */
+/** A key by value: a copied record has other objects with equal values. */
 function keyOf(rope: RopeFacts): string {
   return JSON.stringify(rope);
 }

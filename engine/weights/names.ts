@@ -1,14 +1,16 @@
 /**
- * What each family calls its tensors: the only border where foreign names live. A family is a
- * table; what it has of these and what not is in the architecture's record.
+ * Tensor names of each family in Hugging Face checkpoints: one table per family.
+ *
+ * No other file contains names of checkpoints. Whether a model has an optional tensor is decided by
+ * the architecture record.
  *
  * @module
  */
 import type { Family } from "../architecture/mod.ts";
 
-/** Names of a family's tensors, `.weight` and `.bias` apart. */
+/** Names of a family's tensors, without `.weight` and `.bias`. */
 export interface NameTable {
-  /** What may stand before all names but the head's; the first that the file has is taken. */
+  /** Possible prefixes of all names except the head's; the first one in the file is used. */
   readonly prefixes: readonly string[];
   /** Token embeddings. */
   readonly wte: string;
@@ -16,39 +18,39 @@ export interface NameTable {
   readonly wpe?: string;
   /** Norm before the head. */
   readonly lnF: string;
-  /** The head, with no prefix; the first is taken that the file has. */
+  /** Possible names of the head, without prefix; the first one in the file is used. */
   readonly lmHead: readonly string[];
-  /** What stands before a layer's number. */
+  /** Name of the list of layers, before the layer's number. */
   readonly layers: string;
-  /** Norm of what attention reads, or of the sum with what it gives. */
+  /** Norm before attention; for norms of kind `sum`, after its addition. */
   readonly ln1?: string;
-  /** Queries, keys and values: one tensor, or three whose rows follow one another. */
+  /** Queries, keys and values: one tensor, or three whose rows are concatenated. */
   readonly qkv: readonly [string] | readonly [string, string, string];
   /**
-   * Whether the one tensor has query, key and value of a head side by side, and not all queries
-   * first.
+   * Whether the rows of the one tensor are grouped by head: q₀ k₀ v₀ q₁ k₁ v₁ … instead of
+   * q₀ q₁ … k₀ k₁ … v₀ v₁ ….
    */
   readonly qkvByHead?: boolean;
   readonly qNorm?: string;
   readonly kNorm?: string;
   readonly attnProj: string;
-  /** Norm of what attention gives. */
+  /** Norm of attention's output. */
   readonly lnAttn?: string;
-  /** Norm of what the MLP reads, or of the sum with what it gives. */
+  /** Norm before the MLP; for norms of kind `sum`, after its addition. */
   readonly ln2?: string;
-  /** The projection that goes through the activation. */
+  /** Projection before the activation. */
   readonly fc: string;
   /**
-   * The projection that is multiplied in; the same name as `fc` where one tensor has the rows of
-   * both, `fc`'s first.
+   * Projection that multiplies the activation; equal to `fc` if one tensor has the rows of both,
+   * `fc`'s first.
    */
   readonly up?: string;
   readonly mlpProj: string;
-  /** Norm of what the MLP gives. */
+  /** Norm of the MLP's output. */
   readonly lnMlp?: string;
-  /** File has the transpose of linear layers (Conv1D). */
+  /** Whether the file stores linear layers as [K, N] (Conv1D). */
   readonly transposed?: boolean;
-  /** Tensors of other parts of the repository's model. */
+  /** Tensors of other parts of a multimodal model. */
   readonly others?: RegExp;
 }
 
@@ -91,7 +93,7 @@ const GEMMA2: NameTable = {
   lnMlp: "post_feedforward_layernorm",
 };
 
-/** The table of each family. */
+/** Tensor names by family. */
 export const NAMES: Readonly<Record<Family, NameTable>> = {
   labcore: GPT2,
   nanogpt: GPT2,
@@ -169,8 +171,7 @@ export const NAMES: Readonly<Record<Family, NameTable>> = {
 };
 
 /**
- * Buffers that old checkpoints hold beside the weights: causal masks, their fillers, and rotary
- * frequencies.
+ * Buffers in old checkpoints, which are ignored: causal masks, mask values and rotary frequencies.
  */
 export const BUFFERS =
   /^((h|layers)\.\d+\.(attn|attention|self_attn)\.(bias|masked_bias|rotary_emb\.inv_freq)|rotary_emb\.inv_freq)$/;

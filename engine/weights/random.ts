@@ -1,5 +1,5 @@
 /**
- * Random weights, for measuring a shape that has no file.
+ * Random weights, to benchmark a shape without a file.
  *
  * @module
  */
@@ -9,8 +9,8 @@ import type { WeightSource } from "./match.ts";
 import { runsOf, specTree } from "./specs.ts";
 
 /**
- * Random weights as GPT-2 is initialised (a deviation of 0.02; norms 1, biases 0), the same for
- * a seed on every machine.
+ * Random weights with GPT-2's initial distribution: standard deviation 0.02, norms 1, biases 0. A
+ * seed gives the same weights on every machine.
  */
 export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype): WeightSource {
   return {
@@ -24,14 +24,13 @@ export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype)
       }
       const [{ names: [name], start }] = runsOf(spec);
       let state = hash(seed, start ? `${name} ${start}` : name);
-      // one for all runs of rows, so that nothing waits for the collector
+      // One buffer for all rows: no garbage for the GC.
       let scratch = new Float32Array(0);
       return (_row, _count, into) => {
         const count = numbersIn(kept, into.length);
         if (!view && scratch.length < count) scratch = new Float32Array(count);
         const values = view ? view(into) : scratch.subarray(0, count);
-        // Uniform over ±0.02·√3, which has that deviation: xorshift32 (Marsaglia, 2003),
-        // the cheapest that will do.
+        // Uniform in ±0.02·√3, whose standard deviation is 0.02; xorshift32 (Marsaglia 2003).
         for (let i = 0; i < values.length; i++) {
           state ^= state << 13;
           state ^= state >>> 17;
@@ -44,7 +43,7 @@ export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype)
   };
 }
 
-/** A state for xorshift, never 0, from a seed and a name. */
+/** Initial state of xorshift, never 0, from a seed and a name (FNV-1a). */
 function hash(seed: number, name: string): number {
   let h = seed ^ 0x811c9dc5;
   for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 0x01000193);

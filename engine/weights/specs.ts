@@ -1,5 +1,5 @@
 /**
- * Tensors of a model by its architecture: the shape of each, and where its rows are in a file.
+ * Tensors of an architecture: shapes, and the rows of a file that each is made of.
  *
  * @module
  */
@@ -7,17 +7,22 @@ import { sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import type { Architecture, NormPlaces } from "../architecture/mod.ts";
 import { NAMES } from "./names.ts";
 
-/** Rows of one tensor of a file. */
+/**
+ * Rows taken from one tensor of a file. With `piece` and `stride`, such as the queries of GPT-NeoX:
+ *
+ *     file rows   q₀ k₀ v₀ q₁ k₁ v₁ …      D rows each: piece = D, stride = 3·D, start = 0
+ *     taken       q₀ q₁ …                  count = H·D
+ */
 export interface Run {
-  /** Possible names of the tensor, without prefix; the first one in the file is taken. */
+  /** Possible names of the tensor, without prefix; the first one in the file is used. */
   readonly names: readonly string[];
-  /** Rows of the whole tensor as it is stored; of a vector, its numbers. */
+  /** Rows of the whole stored tensor; for a vector, its numbers. */
   readonly of: number;
   /** The first row taken. */
   readonly start: number;
   /** Number of rows taken. */
   readonly count: number;
-  /** Rows of a piece, where rows are taken with gaps between pieces; default all of them. */
+  /** Adjacent rows of a piece; default all rows. */
   readonly piece?: number;
   /** Rows from the start of a piece to the start of the next. */
   readonly stride?: number;
@@ -25,15 +30,15 @@ export interface Run {
 
 /** One tensor of a model. */
 export interface WeightSpec {
-  /** Possible names in a file, without prefix; the first one found is taken. */
+  /** Possible names in a file, without prefix; the first one in the file is used. */
   readonly names: readonly string[];
   /** [N, K] for a weight, [N] for a norm or a bias. */
   readonly shape: readonly number[];
-  /** KN: the file holds the transpose. */
+  /** KN: the file stores the transpose [K, N]. */
   readonly stored: StoredOrder;
-  /** Where the rows come from, in order; default a tensor of their own. */
+  /** Sources of the rows, concatenated; default all rows of the tensor `names`. */
   readonly runs?: readonly Run[];
-  /** The numbers of a vector before training; default 0. */
+  /** Initial value of a vector's numbers; default 0. */
   readonly initial?: number;
 }
 
@@ -43,19 +48,19 @@ export interface LayerSpec {
   readonly bias?: WeightSpec;
 }
 
-/** Where the rows of a spec come from. */
+/** The sources of a spec's rows, concatenated. */
 export function runsOf({ names, shape: [N, K], stored, runs }: WeightSpec): readonly Run[] {
   const rows = stored === "KN" ? K : N;
   return runs ?? [{ names, of: rows, start: 0, count: rows }];
 }
 
-/** Rows of the tensors of a linear layer or a norm, `.weight` and `.bias` alike. */
+/** Rows of a linear layer's weight and bias; `name` has no suffix. */
 type Part = Omit<Run, "names"> & { readonly name: string };
 
-/** The specs of a model in the shape of the decoder. */
+/** The specs of a model, in the structure of the decoder. */
 export type SpecTree = ReturnType<typeof specTree>;
 
-/** Every tensor that a model of this architecture is made of, in the shape of the decoder. */
+/** The specs of all tensors of an architecture, in the structure of the decoder. */
 export function specTree(a: Architecture) {
   const { wte, lnF, lmHead } = NAMES[a.family];
   const [embedding, head] = [`${wte}.weight`, lmHead.map((name) => `${name}.weight`)];
@@ -75,7 +80,7 @@ function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMak
   const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms } = a;
   const names = NAMES[a.family];
   const at = `${names.layers}.${i}.`;
-  /** A norm of the families whose norms are in one of these places. */
+  /** A norm, if the family has norms at one of these positions. */
   const normAt = (places: readonly NormPlaces[], name?: string) =>
     name && places.includes(norms) ? norm(at + name) : undefined;
   const qkNorm = (heads: number, name?: string) =>
@@ -102,7 +107,7 @@ function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMak
 type SpecMaker = ReturnType<typeof specMaker>;
 
 /**
- * Makes specs of each kind: a table, a vector, a norm, a linear layer of one tensor or of parts.
+ * Functions that make the specs of an embedding table, a vector, a norm or a linear layer.
  */
 function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Architecture) {
   const { transposed } = NAMES[family];
@@ -138,7 +143,7 @@ function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Arch
   };
 }
 
-/** The rows of queries, keys and values, in the order in which `writeKv` reads them. */
+/** The rows of queries, keys and values, in the order that `writeKv` expects. */
 function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at: string): Part[] {
   const { qkv, qkvByHead } = NAMES[family];
   const counts = [H * D, G * D, G * D];
@@ -152,7 +157,7 @@ function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at
   return [0, 1, 2].map((part) => ({ name, start: part * D, ...pieces }));
 }
 
-/** Learned positions; OPT's two rows before the first are never looked up, and not read. */
+/** Learned positions, without the rows before position 0: OPT's first two are never used. */
 function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): WeightSpec {
   const names = [`${NAMES[family].wpe}.weight`];
   const of = blockSize + positionOffset;
@@ -160,7 +165,7 @@ function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): 
   return { names, shape: [blockSize, nEmbd], stored: "NK", ...positionOffset && { runs } };
 }
 
-/** Every spec of a model, tied ones once. */
+/** All specs of a model; tied tensors once. */
 export function weightSpecs(tree: SpecTree): WeightSpec[] {
   const { wte, wpe, lnF, lmHead, lmHeadBias } = tree;
   const all = [wte, wpe, ...layerSpecs(tree), lnF?.weight, lnF?.bias, lmHead, lmHeadBias];
@@ -172,12 +177,12 @@ function layerSpecs({ h }: SpecTree): WeightSpec[] {
   return layers.flatMap((l) => [l?.weight, l?.bias]).filter((spec) => spec !== undefined);
 }
 
-/** Number of learned numbers, tied ones counted once. */
+/** Number of parameters; tied tensors count once. */
 export function countParameters(tree: SpecTree): number {
   return count(weightSpecs(tree));
 }
 
-/** Learned numbers of the layers alone: half the operations of a prefill's row, attention apart. */
+/** Parameters of the layers: half the FLOPs of one prefilled token, without attention. */
 export function countLayerParameters(tree: SpecTree): number {
   return count(layerSpecs(tree));
 }

@@ -77,7 +77,7 @@ damageTest(
     [(file) => delete file.model_type, /expected a model_type of .*got none/],
     [set("vocab_size", 300), /embed_tokens\.weight is \[320,64\], expected \[300,64\]/],
     [set("intermediate_size", 100), /gate_proj\.weight is \[144,64\], expected \[100,64\]/],
-    [set("num_hidden_layers", 2 ** 31 - 1), /2147483647 layers, but \d+ tensors/],
+    [set("num_hidden_layers", 2 ** 31 - 1), /for each of 2147483647 layers, got \d+ tensors/],
   ],
 );
 

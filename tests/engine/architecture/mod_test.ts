@@ -17,8 +17,7 @@ const LABCORE: Config = {
 const GPT2: Config = { model_type: "gpt2", vocab_size: 320, n_layer: 3, n_head: 4, n_embd: 64 };
 
 /**
- * The record with the one value that differs between the layers of these
- * families in place of the layers.
+ * The record without its layers, plus the one value of a layer that these families set.
  */
 function plain(config: Config) {
   const { layers, ...rest } = readArchitecture(config, "config.json");
@@ -63,6 +62,7 @@ const EXPECTED_LABCORE = {
   residualScale: 1,
   logitScale: 1,
   slides: true,
+  crops: false,
   tied: true,
   bosId: null,
   eosIds: [],
@@ -97,13 +97,14 @@ const EXPECTED_GPT2 = {
   residualScale: 1,
   logitScale: 1,
   slides: false,
+  crops: false,
   tied: true,
   bosId: 1,
   eosIds: [2],
   scales: [0.25, 0.25, 0.25],
 };
 
-Deno.test("readArchitecture() gives LabCore's conventions when the config is its export's", () => {
+Deno.test("readArchitecture() reads LabCore's conventions", () => {
   assert.deepEqual(plain(readJson("labcore/learned/config.json")), EXPECTED_LABCORE);
   const rope66 = plain(readJson("labcore/rope66/config.json"));
   assert.deepEqual([rope66.headDim, rope66.bias.mlp, rope66.nInner], [66, false, 528]);
@@ -112,7 +113,7 @@ Deno.test("readArchitecture() gives LabCore's conventions when the config is its
   assert.deepEqual([ropeBias.headDim, ropeBias.bias.mlp, ropeBias.rope?.rotaryDim], [16, true, 16]);
 });
 
-Deno.test("readArchitecture() takes a preset's family when there is no model_type", () => {
+Deno.test("readArchitecture() reads a preset's family if there is no model_type", () => {
   const { model_type: _, ...preset } = LABCORE;
   assert.deepEqual(plain({ ...preset, family: "labcore" }), EXPECTED_LABCORE);
   assert.deepEqual(plain({ ...preset, family: "labcore", model_type: null }), EXPECTED_LABCORE);
@@ -121,13 +122,13 @@ Deno.test("readArchitecture() takes a preset's family when there is no model_typ
   assert.deepEqual([wide.blockSize, wide.activation], [32, "relu"]);
 });
 
-Deno.test("readArchitecture() gives GPT-2's conventions when the config is transformers'", () => {
+Deno.test("readArchitecture() reads GPT-2's conventions from transformers", () => {
   for (const name of ["gpt2", "gpt2-f16", "gpt2-hub"]) {
     assert.deepEqual(plain(readJson(`tiny/${name}/config.json`)), EXPECTED_GPT2, name);
   }
 });
 
-Deno.test("readArchitecture() takes the defaults when keys are absent or null", () => {
+Deno.test("readArchitecture() uses the default of a key that is absent or null", () => {
   const expected = { ...EXPECTED_GPT2, blockSize: 1024, bosId: null, eosIds: [] };
   assert.deepEqual(plain(GPT2), expected);
   const optional = [
@@ -143,7 +144,7 @@ Deno.test("readArchitecture() takes the defaults when keys are absent or null", 
   );
 });
 
-Deno.test("readArchitecture() follows each key when it departs from the default", () => {
+Deno.test("readArchitecture() reads each key that differs from its default", () => {
   const changed: [config: Config, expected: Config][] = [
     [{ n_inner: 100 }, { nInner: 100 }],
     [{ n_positions: 77, block_size: 5 }, { blockSize: 77 }],
@@ -164,7 +165,7 @@ Deno.test("readArchitecture() follows each key when it departs from the default"
   }
 });
 
-Deno.test("readArchitecture() names the key when a size is missing or no size", () => {
+Deno.test("readArchitecture() names the key of a missing or invalid size", () => {
   const bad: unknown[] = [0, -1, 1.5, 2 ** 31, 1e300, NaN, "32", true, [], {}, [32]];
   const keys = ["vocab_size", "n_layer", "n_head", "n_embd"];
   for (
@@ -179,14 +180,14 @@ Deno.test("readArchitecture() names the key when a size is missing or no size", 
         `${key} to be an integer from 1 to 2147483647, got ${JSON.stringify(value)}`,
       );
     }
-    if (key === "n_positions" || key === "n_inner") continue; // those have a default
+    if (key === "n_positions" || key === "n_inner") continue; // these have a default
     const { [key]: _, ...without } = config;
     refuses(without, `${key} to be an integer from 1 to 2147483647, got none`);
     refuses({ ...config, [key]: null }, `${key} to be an integer from 1 to 2147483647, got null`);
   }
 });
 
-Deno.test("readArchitecture() names the key when a value is one that no model can have", () => {
+Deno.test("readArchitecture() names the key of an impossible value", () => {
   const activations =
     "one of relu gelu gelu_python gelu_new gelu_fast gelu_accurate gelu_pytorch_tanh gelu_python_tanh geluTanh silu swish";
   const cases: [config: Config, expected: string][] = [
@@ -219,12 +220,12 @@ Deno.test("readArchitecture() names the key when a value is one that no model ca
     [{ ...GPT2, eos_token_id: [[1]] }, "eos_token_id to be an id or a list of ids, got [[1]]"],
   ];
   for (const [config, expected] of cases) refuses(config, expected);
-  // JSON spells an infinity 1e999; a message can only say null.
+  // 1e999 parses as Infinity, which JSON.stringify shows as null.
   const infinite = JSON.parse('{"layer_norm_epsilon":1e999}') as Config;
   refuses({ ...GPT2, ...infinite }, "layer_norm_epsilon to be a positive number, got null");
 });
 
-Deno.test("readArchitecture() names the families that it knows when it is given another", () => {
+Deno.test("readArchitecture() lists the supported families for another", () => {
   const known = [
     ...["labcore_gpt", "labcore", "nanogpt", "gpt2"],
     ...["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi", "phi3"],
@@ -242,7 +243,7 @@ Deno.test("readArchitecture() names the families that it knows when it is given 
   refuses({ model_type: null }, `a model_type of ${known}, got none`);
 });
 
-Deno.test("readArchitecture() takes no value from a prototype when a file brings one along", () => {
+Deno.test("readArchitecture() reads no value from a prototype in the file", () => {
   const config = JSON.parse(
     '{"__proto__":{"n_layer":2},"model_type":"gpt2","n_embd":4,"n_head":2}',
   );
@@ -252,7 +253,7 @@ Deno.test("readArchitecture() takes no value from a prototype when a file brings
   );
 });
 
-Deno.test("readArchitecture() bounds the layers by the file's tensors, or by 10,000, before it lists them", () => {
+Deno.test("readArchitecture() limits the layers before it lists them", () => {
   const endless = { ...GPT2, n_layer: 2 ** 31 - 1 };
   assert.throws(
     () => readArchitecture(endless, "config.json"),
@@ -260,23 +261,26 @@ Deno.test("readArchitecture() bounds the layers by the file's tensors, or by 10,
   );
   assert.throws(
     () => readArchitecture(endless, "config.json", { path: "a.safetensors", tensors: 39 }),
-    new CheckpointError('Cannot load "a.safetensors" as gpt2: 2147483647 layers, but 39 tensors'),
+    new CheckpointError(
+      'Cannot load "a.safetensors" as gpt2: expected at least one tensor for each of ' +
+        "2147483647 layers, got 39 tensors",
+    ),
   );
   assert.equal(readArchitecture({ ...GPT2, n_layer: 10_000 }, "config.json").layers.length, 10_000);
-  // A file may have as many layers as it has tensors for.
+  // The limit is one layer per tensor.
   const deep = { ...GPT2, n_layer: 10_001 };
   const file = { path: "a.safetensors", tensors: 10_001 };
   assert.equal(readArchitecture(deep, "config.json", file).layers.length, 10_001);
   assert.equal(readOutline(endless, "config.json").nLayer, 2 ** 31 - 1);
 });
 
-/** Folders of models, one or more of each family. */
+/** Folders of models; at least one of each family. */
 const FOLDERS = ["labcore", "tiny"].flatMap((parent) =>
   [...Deno.readDirSync(fixture(parent))].filter(({ isDirectory }) => isDirectory)
     .map(({ name }) => `${parent}/${name}`)
 );
 
-Deno.test("an architecture record is plain data: it survives structuredClone and JSON", () => {
+Deno.test("readArchitecture() returns plain data, for structuredClone and JSON", () => {
   const families = new Set<string>();
   for (const name of FOLDERS) {
     const a = readArchitecture(readJson(`${name}/config.json`), name);

@@ -25,14 +25,14 @@ interface TableCase {
   readonly name: string;
   readonly head_dim: number;
   readonly parameters: Config;
-  /** Whether the context is longer than the first one. */
+  /** Whether the context is longer than the original context. */
   readonly long: boolean;
   readonly rows: readonly number[];
   readonly expected: readonly number[];
 }
 
 for (const golden of readJson<TableCase[]>("tiny/rope_scaling.json")) {
-  Deno.test(`ropeTable() gives transformers' angles when a config scales as ${golden.name}`, () => {
+  Deno.test(`ropeTable() returns transformers' angles for ${golden.name}`, () => {
     const { head_dim, parameters, long, rows, expected } = golden;
     const rope = ropeOf({
       ...(golden.name.startsWith("Phi")
@@ -48,7 +48,7 @@ for (const golden of readJson<TableCase[]>("tiny/rope_scaling.json")) {
   });
 }
 
-Deno.test("readArchitecture() reads one rope from both spellings when they say the same", () => {
+Deno.test("readArchitecture() reads equal ropes from old and new keys", () => {
   const scaling = { factor: 4, original_max_position_embeddings: 16 };
   const pairs: [model: Config, parameters: Config, old: Config][] = [
     [LLAMA, { rope_theta: 5000 }, { rope_theta: 5000 }],
@@ -87,7 +87,7 @@ Deno.test("readArchitecture() reads one rope from both spellings when they say t
   }
 });
 
-Deno.test("readArchitecture() gives Gemma 3's two tables from both spellings", () => {
+Deno.test("readArchitecture() reads Gemma 3's two tables from old and new keys", () => {
   const expected = {
     rope: {
       theta: 50000,
@@ -118,7 +118,7 @@ Deno.test("readArchitecture() gives Gemma 3's two tables from both spellings", (
   assert.deepEqual(ropesOf(a), [ropeLocal, ropeLocal, rope]);
 });
 
-Deno.test("readArchitecture() takes YaRN's context to be the first one, stretched", () => {
+Deno.test("readArchitecture() scales YaRN's original context by its factor", () => {
   const yarn = { type: "yarn", factor: 4, original_max_position_embeddings: 32768 };
   const { blockSize } = readArchitecture(
     { ...LLAMA, max_position_embeddings: 32768, rope_scaling: yarn },
@@ -127,7 +127,7 @@ Deno.test("readArchitecture() takes YaRN's context to be the first one, stretche
   assert.equal(blockSize, 131072);
 });
 
-Deno.test("readArchitecture() names the key when rotary positions are not as they can be", () => {
+Deno.test("readArchitecture() names the key of invalid rotary positions", () => {
   const scaled = (values: Config): Config => ({ ...LLAMA, rope_scaling: values });
   const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
   const types = "one of default linear dynamic llama3 yarn longrope";
@@ -172,15 +172,15 @@ Deno.test("readArchitecture() names the key when rotary positions are not as the
     ],
     [
       { ...LLAMA, partial_rotary_factor: 0.5 },
-      "partial_rotary_factor to be 1, as the family has it, got 0.5",
+      "partial_rotary_factor to be 1: the family rotates whole heads, got 0.5",
     ],
     [
       { ...SIZES, model_type: "phi", partial_rotary_factor: 0.4 },
-      "partial_rotary_factor to be an even part of a head of 8, above 0, got 0.4",
+      "partial_rotary_factor to be a factor that rotates an even count of 8 numbers, got 0.4",
     ],
     [
       { ...SIZES, model_type: "phi", partial_rotary_factor: 1.5 },
-      "partial_rotary_factor to be an even part of a head of 8, above 0, got 1.5",
+      "partial_rotary_factor to be a factor that rotates an even count of 8 numbers, got 1.5",
     ],
     [
       {
@@ -199,11 +199,11 @@ Deno.test("readArchitecture() names the key when rotary positions are not as the
     ],
     [
       { ...LLAMA, head_dim: 7 },
-      "head_dim to be such that a head of 7 has an even number to turn, got 7",
+      "head_dim to be a value that gives heads of even width, not 7, got 7",
     ],
     [
       { ...LLAMA, hidden_size: 12 },
-      "hidden_size to be such that a head of 3 has an even number to turn, got 12",
+      "hidden_size to be a value that gives heads of even width, not 3, got 12",
     ],
   ];
   for (const [config, expected] of cases) {

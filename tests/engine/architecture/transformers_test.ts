@@ -6,7 +6,7 @@ import { embedScaleOf } from "../../../engine/weights/mod.ts";
 
 type Config = Record<string, unknown>;
 
-/** Sizes of a small model, as the family spells them. */
+/** Sizes of a small model, under the family's keys. */
 function sizesOf(type: string): Config {
   const shared = { model_type: type, vocab_size: 64 };
   if (type === "gptj") return { ...shared, n_embd: 32, n_layer: 4, n_head: 4, rotary_dim: 4 };
@@ -15,7 +15,7 @@ function sizesOf(type: string): Config {
 }
 
 const read = (config: Config) => readArchitecture(config, "config.json");
-/** A small model of a family, with keys of its own. */
+/** The configuration of a small model, with additional keys. */
 const make = (type: string, keys: Config = {}) =>
   read({ ...sizesOf(type), num_key_value_heads: 2, ...keys });
 
@@ -29,7 +29,7 @@ function refuses(config: Config, expected: string): void {
   );
 }
 
-Deno.test("readArchitecture() takes transformers' defaults when keys are absent", () => {
+Deno.test("readArchitecture() uses transformers' defaults of absent keys", () => {
   const facts = (
     { blockSize, nKvHead, headDim, activation, norm, tied, bosId, eosIds }: Architecture,
   ) => [
@@ -61,13 +61,13 @@ Deno.test("readArchitecture() takes transformers' defaults when keys are absent"
   }
   assert.equal(expected.length, Object.keys(FAMILIES).length);
   assert.equal(read(sizesOf("gptj")).nInner, 128);
-  // A null is no absence where null is a value.
+  // null overrides the default of keys that may be null.
   const none = { num_key_value_heads: null, bos_token_id: null, eos_token_id: null };
   const { nKvHead, bosId, eosIds } = read({ ...sizesOf("mistral"), ...none });
   assert.deepEqual([nKvHead, bosId, eosIds], [4, null, []]);
 });
 
-Deno.test("readArchitecture() gives each layer the window that its keys say", () => {
+Deno.test("readArchitecture() reads each layer's window", () => {
   const types = [true, false, true, false].map((slides) =>
     slides ? "sliding_attention" : "full_attention"
   );
@@ -101,14 +101,14 @@ Deno.test("readArchitecture() gives each layer the window that its keys say", ()
   }
 });
 
-Deno.test("readArchitecture() leaves layers of SmolLM3 unturned when the config says so", () => {
+Deno.test("readArchitecture() reads SmolLM3's layers without rotary positions", () => {
   const turned = (keys: Config) => make("smollm3", keys).layers.map(({ rope }) => rope !== null);
   assert.deepEqual(turned({}), [true, true, true, false]);
   assert.deepEqual(turned({ no_rope_layer_interval: 2 }), [true, false, true, false]);
   assert.deepEqual(turned({ no_rope_layers: [0, 1, 1, 0] }), [false, true, true, false]);
 });
 
-Deno.test("readArchitecture() multiplies Gemma's embeddings by a root as its dtype would store it", () => {
+Deno.test("readArchitecture() rounds Gemma's embedding factor to its dtype", () => {
   const gemma = make("gemma", { hidden_size: 40, num_attention_heads: 4 });
   assert.equal(embedScaleOf(gemma, "F32"), Math.fround(Math.sqrt(40)));
   assert.equal(embedScaleOf(gemma, "F16"), Math.f16round(Math.sqrt(40)));
@@ -117,7 +117,7 @@ Deno.test("readArchitecture() multiplies Gemma's embeddings by a root as its dty
   assert.deepEqual([embedScaleOf(granite, "BF16"), granite.logitScale], [12.3, 1 / 8]);
 });
 
-Deno.test("readArchitecture() reads the language model within a model of images and text", () => {
+Deno.test("readArchitecture() reads the language model of a multimodal model", () => {
   const text: Config = { ...sizesOf("gemma3_text"), num_key_value_heads: 1 };
   const { vocab_size: _, ...without } = text;
   const vision = { hidden_size: 7, num_experts: 4 };
@@ -136,7 +136,7 @@ Deno.test("readArchitecture() reads the language model within a model of images 
   refuses({ model_type: "gemma3", text_config: 4 }, "text_config to be an object, got 4");
 });
 
-Deno.test("readArchitecture() names the key when a config asks for what is not done here", () => {
+Deno.test("readArchitecture() names the key of an unsupported feature", () => {
   const cases: [type: string, keys: Config, expected: string][] = [
     [
       "llama",
@@ -161,7 +161,7 @@ Deno.test("readArchitecture() names the key when a config asks for what is not d
     [
       "mistral",
       { alibi: true },
-      "alibi to be false: this version knows learned and rotary positions, got true",
+      "alibi to be false: this version supports learned and rotary positions, got true",
     ],
     [
       "gemma3_text",
@@ -197,7 +197,7 @@ Deno.test("readArchitecture() names the key when a config asks for what is not d
       "geluTanh",
     );
   }
-  // What turns nothing on is no reason to refuse.
+  // Keys that disable a feature are accepted.
   const off = {
     num_experts: 1,
     quantization_config: null,
@@ -207,7 +207,7 @@ Deno.test("readArchitecture() names the key when a config asks for what is not d
   assert.equal(make("llama", off).family, "llama");
 });
 
-Deno.test("readArchitecture() names the key when a size is one that no model can have", () => {
+Deno.test("readArchitecture() names the key of an impossible size", () => {
   const integer = "an integer from 1 to 2147483647";
   const cases: [type: string, keys: Config, expected: string][] = [
     ["llama", { num_attention_heads: 0 }, `num_attention_heads to be ${integer}, got 0`],

@@ -19,7 +19,7 @@ for (const name of CASES) {
   });
 }
 
-Deno.test("loadModel() merges in F32 before it narrows", async () => {
+Deno.test("loadModel() merges an adapter in F32 before rounding to a dtype", async () => {
   const load = (dtype?: "BF16" | "F32") =>
     loadModel(fixture("lora/llama-patterns"), { device: "js", dtype });
   await using wide = await load("F32");
@@ -30,7 +30,7 @@ Deno.test("loadModel() merges in F32 before it narrows", async () => {
   assert.ok(worst > 0 && worst < 0.5, `${worst}`);
 });
 
-Deno.test("loadModel() scales an adapter, and by 0 leaves the base as it is", async () => {
+Deno.test("loadModel() scales an adapter; a scale of 0 leaves the base", async () => {
   const base = fixture("tiny/llama");
   const logits = async (scale: number | null) => {
     const adapters = scale === null ? [] : [{ path: fixture("lora/llama-patterns"), scale }];
@@ -44,7 +44,7 @@ Deno.test("loadModel() scales an adapter, and by 0 leaves the base as it is", as
   }
 });
 
-Deno.test("loadModel() refuses what is no plain LoRA, by the key that asks for it", async () => {
+Deno.test("loadModel() names the key of an unsupported LoRA feature", async () => {
   const config = readJson<Record<string, unknown>>("lora/llama-patterns/adapter_config.json");
   const cases: [change: Record<string, unknown>, message: RegExp][] = [
     [{ use_dora: true }, /expected "use_dora" to be absent or false/],
@@ -72,7 +72,7 @@ Deno.test("loadModel() refuses what is no plain LoRA, by the key that asks for i
   }
 });
 
-Deno.test("loadModel() refuses an adapter that fits no module of the base, or has no files", async () => {
+Deno.test("loadModel() refuses an adapter that misfits the base or lacks files", async () => {
   const apply = (path: string, base = "tiny/llama") =>
     loadModel(fixture(base), { device: "js", adapters: [{ path }] });
   const refuses = (loading: Promise<unknown>, message: RegExp) =>
@@ -87,12 +87,12 @@ Deno.test("loadModel() refuses an adapter that fits no module of the base, or ha
       `${folder}/adapter_config.json`,
     );
     await refuses(apply(folder), /expected adapter_model\.safetensors in it/);
-    // Its base is a path that leads nowhere from here.
+    // Its base is a path that does not exist here.
     await refuses(loadModel(folder, { device: "js" }), /base_model_name_or_path to be a folder/);
   });
 });
 
-Deno.test("addDelta() adds rows of a product of matrices", () => {
+Deno.test("addDelta() adds rows of a matrix product", () => {
   const delta = {
     rank: 2,
     columns: 3,

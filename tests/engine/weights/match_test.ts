@@ -16,14 +16,14 @@ import { randomNumbers } from "../../testing.ts";
 
 type Tensors = Record<string, WrittenTensor>;
 
-/** A model of 2 layers, 4 heads of 2 numbers, 2 key/value heads where the family has those. */
+/** A model of 2 layers with 4 heads of width 2, and 2 key/value heads if the family groups. */
 function small(model_type: string, keys: Record<string, unknown> = {}): Architecture {
   const sizes = { vocab_size: 7, hidden_size: 8, num_hidden_layers: 2, num_attention_heads: 4 };
   const more = { intermediate_size: 6, num_key_value_heads: 2, max_position_embeddings: 5 };
   return readArchitecture({ model_type, ...sizes, ...more, ...keys }, "config.json");
 }
 
-/** Every tensor of a file as the family stores it, each with other numbers. */
+/** All tensors of a family's file, with random numbers. */
 function tensorsOf(a: Architecture, prefix: string): Tensors {
   const tensors: Tensors = {};
   for (const spec of weightSpecs(specTree(a))) {
@@ -37,7 +37,7 @@ function tensorsOf(a: Architecture, prefix: string): Tensors {
   return tensors;
 }
 
-/** Reads one wanted tensor by way of a file, a few rows at a time. */
+/** Reads a weight through a file, a few rows at a time. */
 async function readSpec(
   a: Architecture,
   tensors: Tensors,
@@ -65,7 +65,7 @@ async function readSpec(
   return { kept, numbers };
 }
 
-/** Rows `start` … `start + count` of what was written. */
+/** Rows `start` … `start + count` of a written tensor. */
 function rowsOf({ shape: [, K = 1], data }: WrittenTensor, start: number, count: number): number[] {
   return [...(data as Float32Array).subarray(start * K, (start + count) * K)];
 }
@@ -73,7 +73,7 @@ function rowsOf({ shape: [, K = 1], data }: WrittenTensor, start: number, count:
 const named = (part: string, shape: number[]) => (spec: WeightSpec) =>
   runsOf(spec).some(({ names }) => names[0].includes(part)) && `${spec.shape}` === `${shape}`;
 
-Deno.test("checkpointWeights() puts queries, keys and values together when they are stored apart", async () => {
+Deno.test("checkpointWeights() concatenates separate queries, keys and values", async () => {
   const a = small("qwen2");
   const tensors = tensorsOf(a, "model.");
   for (const [kind, shape] of [["weight", [16, 8]], ["bias", [16]]] as const) {
@@ -91,7 +91,7 @@ Deno.test("checkpointWeights() puts queries, keys and values together when they 
   }
 });
 
-Deno.test("checkpointWeights() sorts the rows of a head when query, key and value stand side by side", async () => {
+Deno.test("checkpointWeights() regroups rows that are grouped by head", async () => {
   const a = small("gpt_neox", { rotary_pct: 1 });
   const tensors = tensorsOf(a, "gpt_neox.");
   for (const [kind, shape] of [["weight", [24, 8]], ["bias", [24]]] as const) {
@@ -104,7 +104,7 @@ Deno.test("checkpointWeights() sorts the rows of a head when query, key and valu
   }
 });
 
-Deno.test("checkpointWeights() takes gate and factor apart when one tensor has the rows of both", async () => {
+Deno.test("checkpointWeights() splits a fused gate and up projection", async () => {
   const a = small("phi3");
   const tensors = tensorsOf(a, "model.");
   const fused = tensors["model.layers.1.mlp.gate_up_proj.weight"];
@@ -119,7 +119,7 @@ Deno.test("checkpointWeights() takes gate and factor apart when one tensor has t
   assert.deepEqual(up.numbers, rowsOf(fused, 6, 6));
 });
 
-Deno.test("checkpointWeights() leaves OPT's rows before the first position in the file", async () => {
+Deno.test("checkpointWeights() skips OPT's rows before position 0", async () => {
   const a = small("opt", { ffn_dim: 6 });
   const tensors = tensorsOf(a, "model.decoder.");
   const table = tensors["model.decoder.embed_positions.weight"];
@@ -128,7 +128,7 @@ Deno.test("checkpointWeights() leaves OPT's rows before the first position in th
   assert.deepEqual(numbers, rowsOf(table, 2, 5));
 });
 
-Deno.test("checkpointWeights() keeps what it puts together in F32 when its parts are of several dtypes", async () => {
+Deno.test("checkpointWeights() uses F32 for a weight of mixed dtypes", async () => {
   const a = small("llama");
   const tensors = tensorsOf(a, "model.");
   const q = "model.layers.0.self_attn.q_proj.weight";
@@ -141,7 +141,7 @@ Deno.test("checkpointWeights() keeps what it puts together in F32 when its parts
   assert.equal((await readSpec(a, tensors, whole, { dtype: "BF16" })).kept, "BF16");
 });
 
-Deno.test("checkpointWeights() finds the tensors when the names have any of a family's prefixes", async () => {
+Deno.test("checkpointWeights() accepts every prefix of a family's names", async () => {
   const cases: [a: Architecture, prefixes: string[]][] = [
     [small("llama", { tie_word_embeddings: true }), ["model.", ""]],
     [small("opt", { ffn_dim: 6 }), ["model.decoder.", "decoder.", ""]],
@@ -159,11 +159,11 @@ Deno.test("checkpointWeights() finds the tensors when the names have any of a fa
   }
 });
 
-/** Loads a model of these tensors, and throws what that throws. */
+/** Loads a model of these tensors. */
 const check = (a: Architecture, tensors: Tensors) =>
   readSpec(a, tensors, (spec) => spec.shape[0] === 7);
 
-/** What the weights of these tensors are, before a number is read. */
+/** Matches these tensors, without reading a number. */
 async function weightsOf(a: Architecture, tensors: Tensors): Promise<CheckpointWeights> {
   return await inTempFolder(async (folder) => {
     await writeSafetensors(`${folder}/model.safetensors`, tensors);
@@ -175,7 +175,7 @@ async function weightsOf(a: Architecture, tensors: Tensors): Promise<CheckpointW
 const refuses = (a: Architecture, tensors: Tensors, message: RegExp) =>
   assert.rejects(check(a, tensors), { name: "CheckpointError", message });
 
-Deno.test("checkpointWeights() passes over buffers and other models' tensors, and nothing else", async () => {
+Deno.test("checkpointWeights() ignores only buffers and other models' tensors", async () => {
   const buffer = { dtype: "F32", shape: [1], data: new Float32Array(1) };
   const llama = small("llama");
   const neox = small("gpt_neox", { rotary_pct: 1 });
@@ -198,20 +198,21 @@ Deno.test("checkpointWeights() passes over buffers and other models' tensors, an
       [`${prefix}multi_modal_projector.mm_input_projection_weight`]: buffer,
     });
   }
-  const odd = { ...tensorsOf(llama, "model."), "model.layers.0.self_attn.inv_freq": buffer };
-  await refuses(llama, odd, /left over: model\.layers\.0\.self_attn\.inv_freq$/);
-  // What lies beside the model is named in a note.
-  const beside = await weightsOf(llama, {
+  const unexpected = { ...tensorsOf(llama, "model."), "model.layers.0.self_attn.inv_freq": buffer };
+  await refuses(llama, unexpected, /unexpected: model\.layers\.0\.self_attn\.inv_freq$/);
+  // A note names tensors outside the model.
+  const extended = await weightsOf(llama, {
     ...tensorsOf(llama, "model."),
     "vision_tower.embeddings.weight": buffer,
     "v_head.summary.bias": buffer,
   });
-  assert.deepEqual(beside.notes, [
-    "left out, for they are no part of the model: vision_tower.embeddings.weight, v_head.summary.bias",
+  assert.deepEqual(extended.notes, [
+    "left out tensors that are not part of the model: " +
+    "vision_tower.embeddings.weight, v_head.summary.bias",
   ]);
 });
 
-Deno.test("checkpointWeights() names each part when it is missing or misshapen", async () => {
+Deno.test("checkpointWeights() names each missing or misshapen part", async () => {
   const a = small("llama");
   const without = (...names: string[]): Tensors => {
     const tensors = tensorsOf(a, "model.");
@@ -230,31 +231,34 @@ Deno.test("checkpointWeights() names each part when it is missing or misshapen",
     { ...tensors, [k]: { ...tensors[k], shape: [8, 4] } },
     /misshapen: model\.layers\.0\.self_attn\.k_proj\.weight is \[8,4\], expected \[4,8\]$/,
   );
-  // A tensor that several weights are taken from is named once.
+  // A tensor that several weights use is named once.
   const phi3 = small("phi3");
   const fused = tensorsOf(phi3, "model.");
   delete fused["model.layers.0.mlp.gate_up_proj.weight"];
   await refuses(phi3, fused, /missing: layers\.0\.mlp\.gate_up_proj\.weight$/);
-  // Biases that the config does not speak of are left over.
+  // Biases that the config does not enable are unexpected.
   const bias = { dtype: "F32", shape: [4], data: new Float32Array(4) };
   await refuses(
     a,
     { ...tensors, "model.layers.0.self_attn.k_proj.bias": bias },
-    /left over: model\.layers\.0\.self_attn\.k_proj\.bias$/,
+    /unexpected: model\.layers\.0\.self_attn\.k_proj\.bias$/,
   );
 });
 
-Deno.test("checkpointWeights() takes a head of its own when the configuration ties it and it differs", async () => {
+Deno.test("checkpointWeights() unties a head that differs from the embedding", async () => {
   const a = small("llama", { tie_word_embeddings: true });
   const tensors = tensorsOf(a, "model.");
   const wte = tensors["model.embed_tokens.weight"];
   const tied = await weightsOf(a, { ...tensors, "lm_head.weight": wte });
   assert.deepEqual([tied.architecture.tied, tied.notes], [true, []]);
   const other = { ...wte, data: randomNumbers(7 * 8, 99) };
-  const own = await weightsOf(a, { ...tensors, "lm_head.weight": other });
-  assert.equal(own.architecture.tied, false);
-  assert.match(own.notes.join(), /^the head is the file's own/);
-  // Some families always tie them.
+  const separate = await weightsOf(a, { ...tensors, "lm_head.weight": other });
+  assert.equal(separate.architecture.tied, false);
+  assert.match(
+    separate.notes.join(),
+    /^the head is the file's, although the configuration ties it/,
+  );
+  // nanoGPT always ties them.
   const nanogpt = readArchitecture(
     { model_type: "nanogpt", n_layer: 1, n_head: 1, n_embd: 4, vocab_size: 7, block_size: 8 },
     "config",

@@ -20,7 +20,7 @@ import { fixture, randomNumbers, readJson } from "../../testing.ts";
 
 type Tensors = Record<string, WrittenTensor>;
 
-/** Loads a fixture with its tensors changed. */
+/** Loads a fixture with changed tensors. */
 async function loadChanged(name: string, change: (t: Tensors) => void, config = {}) {
   const folder = await Deno.makeTempDir();
   try {
@@ -47,26 +47,28 @@ const refuses = (name: string, change: (t: Tensors) => void, message: RegExp, co
 
 const LEARNED = "labcore/learned";
 
-Deno.test("loadModel() lists what is missing, left over and misshapen, by name", async () => {
+Deno.test("loadModel() names missing, unexpected and misshapen tensors", async () => {
   await refuses(LEARNED, (t) => delete t["ln_f.bias"], /missing: ln_f\.bias$/);
   await refuses(
     LEARNED,
     (t) => delete t["lm_head.weight"],
     /missing: wte\.weight or lm_head\.weight/,
   );
-  await refuses(LEARNED, (t) => t["h.9.extra"] = t["ln_f.bias"], /left over: h\.9\.extra$/);
+  await refuses(LEARNED, (t) => t["h.9.extra"] = t["ln_f.bias"], /unexpected: h\.9\.extra$/);
   await refuses(
     LEARNED,
     (t) => t["h.0.mlp.c_fc.weight"] = { ...t["h.0.mlp.c_fc.weight"], shape: [32, 128] },
     /h\.0\.mlp\.c_fc\.weight is \[32,128\], expected \[128,32\]/,
   );
   await refuses(LEARNED, () => {}, /missing: h\.2\..* and 6 more/, { n_layer: 3 });
-  await refuses(LEARNED, () => {}, /layers, but/, { n_layer: 2 ** 31 - 1 });
+  await refuses(LEARNED, () => {}, /for each of 2147483647 layers, got \d+ tensors$/, {
+    n_layer: 2 ** 31 - 1,
+  });
   await refuses(LEARNED, () => {}, /wpe\.weight/, { use_rope: true });
   await refuses(LEARNED, () => {}, /wpe\.weight is \[32,32\]/, { block_size: 64 });
 });
 
-Deno.test("loadModel() stores tied tensors once, and refuses ties that differ", async () => {
+Deno.test("loadModel() stores tied tensors once and refuses ties that differ", async () => {
   await using once = await loadModel(fixture(LEARNED), { device: "js" });
   const copy = (t: Tensors) => t["wte.weight"] = t["lm_head.weight"];
   await using twice = await loadChanged(LEARNED, copy);
@@ -79,7 +81,7 @@ Deno.test("loadModel() stores tied tensors once, and refuses ties that differ", 
   }, /tied, but differ/);
 });
 
-Deno.test("loadModel() takes GPT-2 with a head of its own where the config says so", async () => {
+Deno.test("loadModel() loads an untied GPT-2", async () => {
   const zeros = (t: Tensors) => {
     const { shape, dtype } = t["transformer.wte.weight"];
     t["lm_head.weight"] = { shape, dtype, data: new Float32Array(shape[0] * shape[1]) };
@@ -99,7 +101,7 @@ Deno.test("loadModel() reads integer and F64 weights as F32", async () => {
   assert.deepEqual(await model.logits([1, 2, 3]), await plain.logits([1, 2, 3]));
 });
 
-Deno.test("loadModel() says which key of a config cannot be", async () => {
+Deno.test("loadModel() names the invalid key of a config", async () => {
   const cases: [Record<string, unknown>, RegExp][] = [
     [{ model_type: "mixtral" }, /model_type.*got "mixtral"/],
     [{ model_type: null }, /model_type/],
@@ -114,7 +116,7 @@ Deno.test("loadModel() says which key of a config cannot be", async () => {
   for (const [config, message] of cases) await refuses(LEARNED, () => {}, message, config);
 });
 
-/** A model small enough to be written for each case. */
+/** A model small enough to write it for each case. */
 const TINY = readArchitecture(
   {
     ...{ model_type: "gpt2", vocab_size: 7, n_positions: 5, n_layer: 2, n_head: 2, n_embd: 4 },
@@ -124,19 +126,19 @@ const TINY = readArchitecture(
 );
 const UNTIED: Architecture = { ...TINY, tied: false };
 
-/** Random tensors of every name and shape that a model wants, as its file would hold them. */
+/** Random tensors with all names and shapes of a model's file. */
 function tensorsOf(a: Architecture, prefix = ""): Tensors {
   const named = weightSpecs(specTree(a)).map(({ names: [name], shape, stored }, i) => {
     const data = randomNumbers(sizeOf(shape), i);
     const order = stored === "KN" ? shape.toReversed() : shape;
-    // transformers has the head outside of what it prefixes.
+    // transformers does not prefix the head.
     const full = name === "lm_head.weight" ? name : prefix + name;
     return [full, { dtype: "F32", shape: order, data }] as const;
   });
   return Object.fromEntries(named);
 }
 
-/** Puts tensors on a fresh backend by way of a file. */
+/** Uploads tensors to a new backend through a file. */
 async function put(
   a: Architecture,
   tensors: Tensors,
@@ -157,8 +159,7 @@ const refusesTiny = (tensors: Tensors, faults: RegExp, a = TINY): Promise<void> 
   assert.rejects(put(a, tensors), { name: "CheckpointError", message: faults });
 
 /**
- * The numbers [N, K] of a weight: what an identity is multiplied into, so
- * that every sum has one term.
+ * The numbers [N, K] of a weight: its product with the identity, whose sums have one term.
  */
 async function numbersOf(backend: Backend, weight: Weight): Promise<number[][]> {
   const [N, K] = weight.shape;
@@ -174,7 +175,7 @@ async function numbersOf(backend: Backend, weight: Weight): Promise<number[][]> 
   );
 }
 
-/** Every number of a model, by its place in it. */
+/** All numbers of a model, by path. */
 async function everyNumber(backend: Backend, weights: Weights): Promise<Map<string, unknown>> {
   const all = new Map<string, unknown>();
   const walk = async (value: unknown, path: string): Promise<void> => {
@@ -196,14 +197,14 @@ async function everyNumber(backend: Backend, weights: Weights): Promise<Map<stri
   return all;
 }
 
-/** The rows of a tensor that was written. */
+/** Rows of a written tensor. */
 function rowsOf({ shape: [rows, length], data }: WrittenTensor): number[][] {
   const values = [...data as Float32Array];
   return Array.from({ length: rows }, (_, r) => values.slice(r * length, (r + 1) * length));
 }
 
 /**
- * Bytes of a model of this architecture: linear layers and tables in `bytes` each, vectors in F32.
+ * Bytes of a model: `bytes` per number of linear layers and tables, vectors in F32.
  */
 function expectedBytes(a: Architecture, bytes: number, positions: number): number {
   const table = a.rope ? 4 * positions * a.rope.rotaryDim : 0;
@@ -223,7 +224,7 @@ const FIXTURES = [
 ] as const;
 
 for (const [name, bytes] of FIXTURES) {
-  Deno.test(`uploadWeights() tracks the sum of the bytes and tells of each when given ${name}`, async () => {
+  Deno.test(`uploadWeights() reports all bytes of ${name}`, async () => {
     const a = readArchitecture(readJson(`${name}/config.json`), "config.json");
     const backend = openJsBackend();
     let told = 0;
@@ -247,7 +248,7 @@ for (const [name, bytes] of FIXTURES) {
   });
 }
 
-Deno.test("uploadWeights() puts each number in its place when the file holds Conv1D's order or Linear's", async () => {
+Deno.test("uploadWeights() puts each number in place, for Conv1D and Linear", async () => {
   const labcore = readArchitecture(
     { family: "labcore", vocab_size: 7, block_size: 5, n_layer: 2, n_head: 2, n_embd: 4 },
     "preset.toml",
@@ -291,7 +292,7 @@ Deno.test("uploadWeights() puts each number in its place when the file holds Con
   }
 });
 
-Deno.test("checkpointWeights() finds the same numbers when names have GPT-2's prefix, and masks", async () => {
+Deno.test("checkpointWeights() ignores GPT-2's prefix and masks", async () => {
   const plain = await put(UNTIED, tensorsOf(UNTIED));
   await using _plain = plain.backend;
   const prefixed = tensorsOf(UNTIED, "transformer.");
@@ -307,27 +308,27 @@ Deno.test("checkpointWeights() finds the same numbers when names have GPT-2's pr
     await everyNumber(other.backend, other.weights),
     await everyNumber(plain.backend, plain.weights),
   );
-  // A name that only looks like one of a mask is left over.
+  // A name that only resembles a mask's is unexpected.
   for (const name of ["h.0.attn.biases", "h.x.attn.bias", "transformer.h.0.bias"]) {
-    await refusesTiny({ ...tensorsOf(TINY), [name]: mask }, /left over: .*(bias|h\.)/);
+    await refusesTiny({ ...tensorsOf(TINY), [name]: mask }, /unexpected: .*(bias|h\.)/);
   }
 });
 
-Deno.test("checkpointWeights() lists faults by name when there are many of each kind", async () => {
+Deno.test("checkpointWeights() lists all faults by name", async () => {
   const tensors = tensorsOf(TINY);
   delete tensors["h.1.ln_2.bias"];
   delete tensors["wpe.weight"];
   tensors["h.2.ln_1.bias"] = tensors["ln_f.bias"];
-  // The transpose has as many bytes, so that only its shape can tell.
+  // The transpose has as many bytes: only its shape differs.
   tensors["h.0.mlp.c_fc.weight"] = { ...tensors["h.0.mlp.c_fc.weight"], shape: [16, 4] };
   tensors["ln_f.weight"] = { ...tensors["ln_f.weight"], shape: [1, 4] };
   await refusesTiny(
     tensors,
-    /^Cannot load ".*model\.safetensors" as gpt2: missing: wpe\.weight, h\.1\.ln_2\.bias; left over: h\.2\.ln_1\.bias; misshapen: h\.0\.mlp\.c_fc\.weight is \[16,4\], expected \[4,16\], ln_f\.weight is \[1,4\], expected \[4\]$/,
+    /^Cannot load ".*model\.safetensors" as gpt2: missing: wpe\.weight, h\.1\.ln_2\.bias; unexpected: h\.2\.ln_1\.bias; misshapen: h\.0\.mlp\.c_fc\.weight is \[16,4\], expected \[4,16\], ln_f\.weight is \[1,4\], expected \[4\]$/,
   );
 });
 
-Deno.test("checkpointWeights() takes either name of a tied tensor, or both, when they are equal", async () => {
+Deno.test("checkpointWeights() accepts either name of a tied tensor, or both", async () => {
   const tensors = tensorsOf(TINY);
   const { "wte.weight": wte, ...rest } = tensors;
   const expected = expectedBytes(TINY, 4, 0);
@@ -341,8 +342,8 @@ Deno.test("checkpointWeights() takes either name of a tied tensor, or both, when
   }
 });
 
-Deno.test("checkpointWeights() unties a head when a bit or a dtype differs", async () => {
-  // More than a megabyte, so that the last bit is in another run of bytes than the first.
+Deno.test("checkpointWeights() unties a head if a bit or a dtype differs", async () => {
+  // More than a megabyte: the last bit is in another chunk than the first.
   const a: Architecture = { ...TINY, vocabSize: 70_000 };
   const tensors = tensorsOf(a);
   const wte = tensors["wte.weight"];
@@ -361,7 +362,7 @@ Deno.test("checkpointWeights() unties a head when a bit or a dtype differs", asy
   );
 });
 
-Deno.test("checkpointWeights() keeps a head of its own when the model is not tied", async () => {
+Deno.test("checkpointWeights() keeps the head of an untied model", async () => {
   const tensors = tensorsOf(UNTIED, "transformer.");
   const { backend, weights } = await put(UNTIED, tensors);
   await using _ = backend;
@@ -370,8 +371,8 @@ Deno.test("checkpointWeights() keeps a head of its own when the model is not tie
   assert.equal(backend.memory.classes.weights.current, expectedBytes(UNTIED, 4, 0));
 });
 
-Deno.test("checkpointWeights() keeps weights as it is told when they are stored otherwise", async () => {
-  // Eighths below 2: exact in every dtype, so that all of them must give the same numbers.
+Deno.test("checkpointWeights() converts weights to the given dtype", async () => {
+  // Eighths below 2 are exact in every dtype: all must give the same numbers.
   const exact = tensorsOf(TINY);
   for (const t of Object.values(exact)) {
     (t.data as Float32Array).forEach((v, i, all) => all[i] = Math.round(8 * v) / 8);
@@ -397,19 +398,19 @@ Deno.test("checkpointWeights() keeps weights as it is told when they are stored 
       await using _ = backend;
       const kept = dtype === "auto" ? auto : dtype;
       assert.equal(weights.wte.dtype, kept);
-      assert.equal(weights.lnF?.weight.dtype, "F32"); // vectors are few, and norms are delicate
+      assert.equal(weights.lnF?.weight.dtype, "F32"); // norms need the precision
       assert.equal(backend.memory.current, expectedBytes(TINY, kept === "F32" ? 4 : 2, 0));
       assert.deepEqual(await everyNumber(backend, weights), numbers);
     }
   }
 });
 
-Deno.test("checkpointWeights() refuses before it lists layers when there are more than tensors", async () => {
+Deno.test("checkpointWeights() refuses more layers than tensors before listing them", async () => {
   const a: Architecture = { ...TINY, nLayer: 2 ** 31 - 1 };
-  await refusesTiny(tensorsOf(TINY), /: 2147483647 layers, but 28 tensors$/, a);
+  await refusesTiny(tensorsOf(TINY), /for each of 2147483647 layers, got 28 tensors$/, a);
 });
 
-Deno.test("uploadWeights() throws CheckpointError when the file shrinks while it is read", async () => {
+Deno.test("uploadWeights() throws CheckpointError if the file shrinks meanwhile", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/model.safetensors`;
     await writeSafetensors(path, tensorsOf(TINY));
@@ -421,7 +422,7 @@ Deno.test("uploadWeights() throws CheckpointError when the file shrinks while it
   });
 });
 
-Deno.test("uploadWeights() gives up when onBytes throws, and the backend is empty after dispose", async () => {
+Deno.test("uploadWeights() stops if onBytes throws; dispose then frees all memory", async () => {
   const backend = openJsBackend();
   const enough = new DOMException("enough", "AbortError");
   let runs = 0;
@@ -451,7 +452,7 @@ async function randomNumbersOf(seed: number, dtype: WeightDtype): Promise<Map<st
   return await everyNumber(backend, weights);
 }
 
-Deno.test("randomWeights() gives the same numbers when the seed is the same, and others otherwise", async () => {
+Deno.test("randomWeights() returns the same numbers for the same seed only", async () => {
   const one = await randomNumbersOf(1, "F32");
   assert.deepEqual(await randomNumbersOf(1, "F32"), one);
   for (const seed of [0, 2, -1]) {
@@ -466,12 +467,12 @@ Deno.test("randomWeights() gives the same numbers when the seed is the same, and
   }
 });
 
-Deno.test("randomWeights() has GPT-2's deviation and no number out of its range when there are many", () => {
+Deno.test("randomWeights() has GPT-2's deviation, in a bounded range", () => {
   const spec = { names: ["wte.weight"], shape: [1000, 100], stored: "NK" } as const;
   for (const seed of [0, 1, 2 ** 31, 2 ** 53 - 1, 0x811c9dc5]) {
     const values = new Float32Array(100_000);
     const fill = randomWeights(TINY, seed, "F32").fill(spec, "F32");
-    // In two runs, as a backend asks for them: the second goes on where the first ended.
+    // In two chunks, as a backend reads them: the second continues the first.
     fill(0, 500, bytesOf(values.subarray(0, 50_000)));
     fill(500, 500, bytesOf(values.subarray(50_000)));
     const mean = values.reduce((sum, v) => sum + v, 0) / values.length;

@@ -12,7 +12,7 @@ const shape = (L: number, C: number, H: number, G: number, F: number, V: number)
   vocab_size: V,
 });
 
-Deno.test("countParameters() gives the published counts when the shape is a known model's", () => {
+Deno.test("countParameters() returns the published counts of known models", () => {
   const tied = { tie_word_embeddings: true };
   const known: [name: string, config: Record<string, unknown>, count: number][] = [
     ["llama", { ...shape(16, 2048, 32, 8, 8192, 128256), ...tied }, 1_235_814_400],
@@ -31,7 +31,7 @@ Deno.test("countParameters() gives the published counts when the shape is a know
       { n_layer: 28, n_embd: 4096, n_head: 16, rotary_dim: 64, vocab_size: 50400 },
       6_050_882_784,
     ],
-    // Two rows before the first position are not counted, for they are never looked up.
+    // The two rows before position 0 are never used and not counted.
     [
       "opt",
       { ...shape(12, 768, 12, 12, 0, 50272), ffn_dim: 3072 },
@@ -49,7 +49,7 @@ Deno.test("countParameters() gives the published counts when the shape is a know
   }
 });
 
-Deno.test("countParameters() gives GPT-2's published counts when its head is tied, and when not", () => {
+Deno.test("countParameters() returns GPT-2's published counts, tied and untied", () => {
   const gpt2 = { model_type: "gpt2", vocab_size: 50257, n_positions: 1024 };
   const known: [Record<string, unknown>, number][] = [
     [{ ...gpt2, n_layer: 12, n_head: 12, n_embd: 768 }, 124_439_808],
