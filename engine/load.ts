@@ -1,7 +1,7 @@
 /**
- * Loading a model: options → files → architecture → memory estimate → upload. A `LoadPlan` is
- * computed once, before a byte of a weight is read; `loadModel` carries it out,
- * `describeCheckpoint` and `inspect` show it.
+ * Model loading: options → files → architecture → memory estimate → upload. A `LoadPlan` is
+ * computed once, before any weight is read; `loadModel` carries it out, `describeCheckpoint` and
+ * `inspect` show it.
  *
  *     source ─locate─▶ config.json ─readArchitecture─▶ Architecture ─specTree─▶ specs
  *       │                                   ▲                                  │
@@ -17,8 +17,8 @@
  * @module
  */
 import type { Backend } from "../kernels/backend.ts";
-import { type Device, openBackend } from "../kernels/mod.ts";
-import { FORMATS, isWeightDtype, type WeightDtype } from "../kernels/formats/mod.ts";
+import { openBackend } from "../kernels/mod.ts";
+import type { WeightDtype } from "../kernels/formats/mod.ts";
 import {
   type Architecture,
   gptConfigOf,
@@ -32,20 +32,13 @@ import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import { findHost } from "./host/choose.ts";
 import { beside, exists, readJsonObject } from "./host/files.ts";
-import type { HubOptions } from "./hub/fetch.ts";
+import { checkOptions, checkSource, type LoadOptions, type RandomModel } from "./load_options.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
 import { Model } from "./model.ts";
 import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
-import {
-  adapt,
-  type Adapted,
-  type AdapterOptions,
-  baseOf,
-  isAdapter,
-  openAdapters,
-} from "./weights/lora.ts";
+import { adapt, type Adapted, baseOf, isAdapter, openAdapters } from "./weights/lora.ts";
 import {
   checkpointWeights,
   countParameters,
@@ -56,129 +49,69 @@ import {
 } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
 
-/** How far loading has come, in bytes. */
-export interface LoadProgress {
-  /** What is being loaded. */
-  readonly stage: "download" | "weights";
-  /** The file that is being read. */
-  readonly file?: string;
-  /** Bytes so far. */
-  readonly loaded: number;
-  /** Bytes in all. */
-  readonly total?: number;
-}
+export type { LoadOptions, LoadProgress, RandomModel } from "./load_options.ts";
 
-/** How a model is to be loaded; `revision`, `token`, `cacheDir` and `offline` are for the hub. */
-export interface LoadOptions extends HubOptions {
-  /**
-   * `cpu` is the best backend that runs here; `auto`, the default, a real GPU if there is one, else
-   * `cpu`.
-   */
-  readonly device?: Device;
-  /** How weights are kept; "auto", the default, as they are stored. */
-  readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
-  /** Threads that may compute, on the processor; default as many as are worth having. */
-  readonly threads?: number;
-  /**
-   * Tokens that the cache holds; default the smaller of the model's context and 4096, LabCore's
-   * whole block.
-   */
-  readonly contextLength?: number;
-  /**
-   * Whether a GPU's kernels are chosen by measuring them, where that was not done before; default
-   * true.
-   */
-  readonly tune?: boolean;
-  /** The kind of tokenizer; default whatever lies beside the weights. */
-  readonly tokenizer?: "char" | "bpe" | "hf";
-  /** Path of a meta.json or of nanoGPT's meta.pkl that holds the vocabulary. */
-  readonly meta?: string;
-  /** The keys of a config.json, for weights that come without one: a plain state dict. */
-  readonly config?: Readonly<Record<string, unknown>>;
-  /** LoRA adapters of PEFT, merged into the weights in this order. */
-  readonly adapters?: readonly AdapterOptions[];
-  /** Called after each run of bytes. */
-  readonly onProgress?: (progress: LoadProgress) => void;
-}
-
-/**
- * A shape to be filled with random weights: the keys of a config.json, or of a preset's `[model]`.
- */
-export interface RandomModel {
-  /** The keys of a config.json, or of a preset's `[model]`. */
-  readonly config: Record<string, unknown>;
-  /** Default 0. */
-  readonly seed?: number;
-}
-
-/** A model to be loaded, decided before a byte of a weight is read. */
+/** All decisions about a load, made before any weight is read. */
 export interface LoadPlan {
   /** Names the model in messages. */
   readonly id: string;
   readonly architecture: Architecture;
-  /** Every tensor, its dtype on the backend, and its rows. */
+  /** Every tensor, its dtype on the backend, and a reader of its rows. */
   readonly source: WeightSource;
-  /** Learned numbers, tied ones once. */
+  /** Number of learned parameters; tied ones count once. */
   readonly parameters: number;
   /** S: tokens that the cache holds. */
   readonly contextLength: number;
   /** Rows of a prefill chunk, and bytes by class. */
   readonly memory: MemoryEstimate;
-  /** What a user should know of the files: what was chosen or left out, a sentence each. */
+  /** Choices and omissions made while reading the files, a sentence each. */
   readonly notes: readonly string[];
 }
 
 /** The open files of a model. */
 interface OpenFiles extends Disposable {
-  /** The source that they were found by. */
+  /** The source, as the caller named it. */
   readonly id: string;
-  /** The folder of config.json and the tokenizer. */
+  /** Folder of config.json and the tokenizer. */
   readonly folder: string;
   readonly architecture: Architecture;
-  /** With the tensors that adapters replace. */
+  /** The base checkpoint, with the tensors that adapters replace. */
   readonly checkpoint: Checkpoint;
-  /** What adapters add to tensors, by their names. */
+  /** Sums that adapters add to tensors, by tensor name. */
   readonly deltas: Adapted["deltas"];
   readonly notes: readonly string[];
 }
 
-/** Every option; an unknown one would be ignored, and give wrong answers without a word. */
-const OPTIONS = {
-  device: true,
-  dtype: true,
-  threads: true,
-  contextLength: true,
-  tune: true,
-  tokenizer: true,
-  meta: true,
-  config: true,
-  adapters: true,
-  revision: true,
-  token: true,
-  cacheDir: true,
-  offline: true,
-  onProgress: true,
-  signal: true,
-} satisfies Record<keyof LoadOptions, true>;
-
 /**
- * Loads a model: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its
- * config.json, a checkpoint of PyTorch (`.pt`), or a shape with random weights.
+ * Loads a model onto a backend.
  *
+ * @param source `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its
+ *   config.json, a PyTorch checkpoint (`.pt`), a LoRA adapter's folder, or a shape to fill with
+ *   random weights.
+ * @param options backend, dtype, context length, tokenizer, adapters, hub access and progress.
+ * @returns a model; dispose of it to free its memory.
  * @throws {CheckpointError} If a file is missing, damaged, or of an unsupported format or family.
  * @throws {DeviceError} If the device is missing or too small.
- * @throws {TypeError} If an option is unknown.
+ * @throws {TypeError} If an option is unknown, or it or the source is of the wrong type.
  * @throws {RangeError} If an option is out of range.
+ * @example
+ * ```ts
+ * import { loadModel } from "@wgslm/wgslm";
+ *
+ * await using model = await loadModel("bench/demo", { device: "cpu", dtype: "F16" });
+ * console.log(model.config.nLayer, model.contextLength); // 6 512
+ * ```
  */
 export async function loadModel(
   source: string | RandomModel,
   options: LoadOptions = {},
 ): Promise<Model> {
   const start = performance.now();
+  checkSource(source, true);
   checkOptions(options);
   const { device = DEFAULTS.device, threads, tune, signal } = options;
   signal?.throwIfAborted();
-  // First of all: a missing device should cost no download.
+  // The backend comes first, so that a missing device costs no download.
   const host = await findHost();
   const backend = await openBackend(device, {
     threads,
@@ -217,29 +150,45 @@ async function loadOnto(
   });
 }
 
-/** What `inspect` shows of a checkpoint without loading it. */
+/** Contents of a checkpoint, read without its weights. */
 export interface CheckpointDescription {
-  /** The shape and the conventions of the model. */
+  /** Shape and conventions of the model. */
   readonly architecture: Architecture;
-  /** Learned numbers, tied ones once. */
+  /** Number of learned parameters; tied ones count once. */
   readonly parameters: number;
   /** Every tensor of the file. */
   readonly tensors: readonly TensorInfo[];
-  /** Text that the file's writer left in it. */
+  /** Text metadata of the file, by key. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** Tokens that the cache would hold. */
+  /** Number of tokens that the cache would hold. */
   readonly contextLength: number;
   /** Bytes that a run would take on the CPU. */
   readonly memory: MemoryEstimate;
-  /** What was chosen or left out of the files, a sentence each. */
+  /** Choices and omissions made while reading the files, a sentence each. */
   readonly notes: readonly string[];
 }
 
-/** Reads and checks everything but the weights' bytes. @throws as `loadModel` does. */
+/**
+ * Describes a checkpoint: reads and checks everything but the weights' bytes.
+ *
+ * @param source as of `loadModel`, random weights excepted.
+ * @param options context length, dtype, adapters and hub access.
+ * @throws {CheckpointError} If a file is missing, damaged, or of an unsupported format or family.
+ * @throws {TypeError} If an option is unknown, or it or the source is of the wrong type.
+ * @throws {RangeError} If an option is out of range.
+ * @example
+ * ```ts
+ * import { describeCheckpoint } from "@wgslm/wgslm";
+ *
+ * const { parameters, memory } = await describeCheckpoint("bench/demo", { contextLength: 128 });
+ * console.log(`${parameters} parameters, ${memory.total} bytes at run time`);
+ * ```
+ */
 export async function describeCheckpoint(
   source: string,
   options: Omit<LoadOptions, "device" | "threads" | "tokenizer" | "meta"> = {},
 ): Promise<CheckpointDescription> {
+  checkSource(source, false);
   checkOptions(options);
   using files = await openFiles(source, options);
   const plan = await planLoad(files, options);
@@ -258,7 +207,7 @@ export async function describeCheckpoint(
 
 /**
  * Decides how a model is loaded.
- * @param backend what it will run on; without it, a processor that adds nothing of its own.
+ * @param backend the backend to run on; without it, a processor that adds no scratch.
  */
 async function planLoad(
   from: OpenFiles | RandomModel,
@@ -294,16 +243,14 @@ function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "aut
   return { id: "random weights", architecture, source, notes: [] };
 }
 
-/**
- * Opens the files that a source names. An adapter's folder stands for its base with the adapter.
- */
+/** Opens the files that a source names; an adapter's folder opens its base and the adapter. */
 async function openFiles(source: string, options: LoadOptions): Promise<OpenFiles> {
   const { adapters = [], ...hub } = options;
   if (await isAdapter(source)) {
     const all = [{ path: source }, ...adapters];
     return { ...await openFiles(await baseOf(source), { ...hub, adapters: all }), id: source };
   }
-  // An unknown family costs no download of its weights.
+  // Checked before the weights, so that an unknown family costs no download of them.
   const { weights, folder, note } = await locate(
     source,
     hub,
@@ -329,8 +276,9 @@ async function openFiles(source: string, options: LoadOptions): Promise<OpenFile
 }
 
 /**
- * The configuration within the checkpoint, in the config.json beside it, or as given; of nanoGPT's
- * state dicts, with what the tensors say. What was found by its keys alone is second to a file.
+ * Finds the configuration: in the checkpoint, in the config.json beside it, or in the options. For
+ * a plain state dict of nanoGPT, the tensors' shapes give the rest. A config.json wins over a
+ * configuration that was only recognised in the checkpoint by its keys.
  */
 async function configOf(
   checkpoint: Checkpoint,
@@ -347,12 +295,12 @@ async function configOf(
   if (given && !shape) return [{ ...given }, weights];
   if (!shape) return await readConfig(folder, weights);
   throw new CheckpointError(
-    `Cannot open "${weights}": expected the number of heads, which no tensor has; ` +
+    `Cannot open "${weights}": expected the number of heads, which no tensor shows; ` +
       "put n_head into a config.json beside it, or into [model] of --config",
   );
 }
 
-/** The configuration in the files beside the weights, and its path. */
+/** Reads the configuration in the files beside the weights; returns its path too. */
 async function readConfig(
   folder: string,
   weights: string,
@@ -364,18 +312,18 @@ async function readConfig(
     );
   }
   const config = await readJsonObject(path);
-  // nanoGPT's GPTConfig as JSON names no family.
+  // nanoGPT's GPTConfig, saved as JSON, names no family.
   const isGpt = isGptConfig((key) => Object.hasOwn(config, key));
   if (config.model_type === undefined && isGpt) {
     return [{ ...config, model_type: "nanogpt" }, path];
   }
   const generation = beside(folder, "generation_config.json");
-  // Its end-of-text ids are those that the model's makers generate with.
+  // The end-of-text ids that the model's authors generate with.
   const { eos_token_id: eos } = await exists(generation) ? await readJsonObject(generation) : {};
   return [eos == null ? config : { ...config, eos_token_id: eos }, path];
 }
 
-/** The tokenizer, or the sentence that says why there is none. */
+/** The tokenizer, or a sentence on why there is none. */
 async function pickTokenizer(
   { id, architecture: { family, vocabSize } }: LoadPlan,
   files: OpenFiles | null,
@@ -392,8 +340,8 @@ async function pickTokenizer(
     if (kind) throw new CheckpointError(found);
     return found;
   }
-  // A model's own tokenizer.json may list more tokens than the embedding has rows: Gemma 3 and many
-  // fine-tunes are shipped so, and their ids are refused where they are used.
+  // A model's own tokenizer.json may list more tokens than the embedding has rows, as in Gemma 3
+  // and many fine-tunes; ids beyond the rows are refused when they are used.
   const isOwn = kind !== "bpe" && meta === undefined && family !== "nanogpt" &&
     files?.checkpoint.tokenizer === undefined;
   if (found.vocabSize > vocabSize && !isOwn) {
@@ -407,30 +355,9 @@ async function pickTokenizer(
 }
 
 /**
- * @throws {TypeError} If an option is unknown.
- * @throws {RangeError} If an option is out of range.
+ * S: tokens that the cache holds.
+ * @throws {RangeError} If the length asked for is outside the model's range.
  */
-function checkOptions(options: LoadOptions): void {
-  const unknown = Object.keys(options).find((name) => !Object.hasOwn(OPTIONS, name));
-  if (unknown !== undefined) {
-    throw new TypeError(
-      `Cannot load: expected options of ${Object.keys(OPTIONS).join(" ")}, got "${unknown}"`,
-    );
-  }
-  const { dtype, threads, tokenizer: kind } = options;
-  if (dtype !== undefined && dtype !== "auto" && !isWeightDtype(dtype)) {
-    const known = ["auto", ...Object.keys(FORMATS)].join(" ");
-    throw new RangeError(`Cannot load: expected a dtype of ${known}, got "${dtype}"`);
-  }
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
-    throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);
-  }
-  if (kind !== undefined && !["char", "bpe", "hf"].includes(kind)) {
-    throw new RangeError(`Cannot load a tokenizer of kind "${kind}": expected char, bpe or hf`);
-  }
-}
-
-/** S: tokens that the cache holds. @throws {RangeError} If it is out of the model's range. */
 function contextOf({ slides, crops, blockSize }: Architecture, asked?: number): number {
   if (asked === undefined) {
     return slides || crops ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
@@ -443,9 +370,7 @@ function contextOf({ slides, crops, blockSize }: Architecture, asked?: number): 
   return asked;
 }
 
-/**
- * Reports progress after each chunk of an upload, yields to the event loop, and stops when aborted.
- */
+/** After each chunk of an upload: reports progress, yields, and throws if aborted. */
 function progressOf(
   { source }: LoadPlan,
   file: string | undefined,

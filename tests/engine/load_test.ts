@@ -225,3 +225,67 @@ Deno.test("a model is made of a copied record as of the record that was read", a
   assert.deepEqual(await layersOf(structuredClone(a)), read);
   assert.deepEqual(await layersOf(JSON.parse(JSON.stringify(a))), read);
 });
+
+Deno.test("loadModel() and describeCheckpoint() refuse wrong adapters in one sentence", async () => {
+  const cases: [adapters: unknown, message: RegExp][] = [
+    ["x", /^Cannot load: expected adapters to be a list of \{ path, scale \}, got "x"$/],
+    [{ path: "x" }, /expected adapters to be a list .*, got an object$/],
+    [null, /expected adapters to be a list .*, got null$/],
+    [["x"], /expected each adapter to be an object \{ path, scale \}, got "x"$/],
+    [[null], /expected each adapter .*, got null$/],
+    [new Array(1), /expected each adapter .*, got undefined$/],
+    [[{}], /expected an adapter's path to be a text, got undefined$/],
+    [[{ path: 7 }], /expected an adapter's path to be a text, got 7$/],
+    [[{ path: "x", scale: "2" }], /expected an adapter's scale to be a number, got "2"$/],
+    [[{ path: "x", weight: 2 }], /to have path and scale alone, got "weight"$/],
+  ];
+  for (const [adapters, message] of cases) {
+    const options = { adapters } as LoadOptions;
+    await assert.rejects(loadModel(LLAMA, options), { name: "TypeError", message });
+    await assert.rejects(describeCheckpoint(LLAMA, options), { name: "TypeError", message });
+  }
+  const missing = { adapters: [{ path: "/nonexistent" }] };
+  const refusal = { name: "CheckpointError", message: /nonexistent.*adapter_config\.json/ };
+  await assert.rejects(describeCheckpoint(LLAMA, missing), refusal);
+});
+
+Deno.test("describeCheckpoint() takes adapters, as loadModel() does", async () => {
+  const folder = fixture("lora/llama-patterns");
+  const [given, own] = [
+    await describeCheckpoint(LLAMA, { adapters: [{ path: folder, scale: 0.5 }] }),
+    await describeCheckpoint(folder),
+  ];
+  assert.deepEqual(given.tensors, own.tensors);
+  assert.equal(given.memory.total, own.memory.total);
+  assert.equal(given.parameters, (await describeCheckpoint(LLAMA)).parameters);
+});
+
+Deno.test("loadModel() refuses sources and options of the wrong type in one sentence", async () => {
+  const load = loadModel as (...args: unknown[]) => Promise<unknown>;
+  const cases: [args: unknown[], name: string, message: RegExp][] = [
+    [[], "TypeError", /source to be a text or an object \{ config, seed \}, got undefined$/],
+    [[7], "TypeError", /expected a source .*, got 7$/],
+    [[{}], "TypeError", /expected a source .*, got an object$/],
+    [[{ config: {}, seed: "1" }], "TypeError", /expected seed to be a number, got "1"$/],
+    [[LLAMA, null], "TypeError", /expected options to be an object, got null$/],
+    [[LLAMA, { ["x".repeat(999)]: 1 }], "TypeError", /got "x{200}…"$/],
+    [[LLAMA, { device: "gpu" }], "RangeError", /device to be one of auto cpu .*, got "gpu"$/],
+    [[LLAMA, { device: 1 }], "RangeError", /device to be one of .*, got 1$/],
+    [[LLAMA, { dtype: "int4" }], "RangeError", /dtype to be one of auto F32 .*, got "int4"$/],
+    [[LLAMA, { tokenizer: "sp" }], "RangeError", /tokenizer to be one of char bpe hf, got "sp"$/],
+    [[LLAMA, { threads: "2" }], "TypeError", /threads to be a positive integer, got "2"$/],
+    [[LLAMA, { contextLength: "64" }], "TypeError", /contextLength to be .*, got "64"$/],
+    [[LLAMA, { tune: 1 }], "TypeError", /tune to be true or false, got 1$/],
+    [[LLAMA, { meta: {} }], "TypeError", /meta to be a text, got an object$/],
+    [[LLAMA, { config: [] }], "TypeError", /config to be an object, got a list$/],
+    [[LLAMA, { offline: "yes" }], "TypeError", /offline to be true or false, got "yes"$/],
+    [[LLAMA, { onProgress: {} }], "TypeError", /onProgress to be a function, got an object$/],
+    [[LLAMA, { signal: true }], "TypeError", /signal to be an AbortSignal, got true$/],
+  ];
+  for (const [args, name, message] of cases) {
+    await assert.rejects(load(...args), { name, message });
+  }
+  const describe = describeCheckpoint as (...args: unknown[]) => Promise<unknown>;
+  const refusal = { name: "TypeError", message: /expected a source to be a text, got an object$/ };
+  await assert.rejects(describe({ config: {} }), refusal);
+});
