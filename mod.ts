@@ -100,6 +100,7 @@ export {
   toJson,
   toMarkdown,
   VERSION,
+  warnings,
 } from "./engine/report.ts";
 export type { AdapterOptions } from "./engine/weights/lora.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";

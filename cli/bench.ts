@@ -8,11 +8,11 @@ import { DEFAULTS } from "../engine/defaults.ts";
 import {
   benchmark,
   type BenchmarkReport,
-  doubts,
   type Model,
   profile,
   toJson,
   toMarkdown,
+  warnings,
 } from "../mod.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { bytes, duration, rate } from "./format.ts";
@@ -65,7 +65,7 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
   signal.throwIfAborted();
   clearStatus();
   saySummary(report);
-  doubts(report).forEach(note);
+  warnings(report).forEach(note);
   try {
     if (given.profile) await addProfile(report, model, signal);
   } finally {

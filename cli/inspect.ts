@@ -109,13 +109,13 @@ function weightsByDtype({ memory }: CheckpointDescription): Record<string, numbe
 /** Whether a run fits a backend, in words. */
 function verdict(backend: BackendFit | MissingBackend, contextLength: number): string {
   if ("missing" in backend) return `not here: ${backend.missing}`;
-  const { fits, needs, room, tensorRoom, instead } = backend;
+  const { fits, needs, room, tensorRoom, alternatives } = backend;
   const most = tensorRoom === null ? "" : `, in buffers of at most ${bytes(tensorRoom)}`;
   if (fits) return `fits: needs ${bytes(needs.total)}${room ? ` of ${bytes(room)}` : most}`;
   const wants = room !== null
     ? `needs ${bytes(needs.total)}, has ${bytes(room)}`
     : `needs a buffer of ${bytes(needs.largest)}, has ${bytes(tensorRoom ?? 0)}`;
-  const others = instead.map(({ dtype, contextLength: slots }) => {
+  const others = alternatives.map(({ dtype, contextLength: slots }) => {
     const context = slots < contextLength ? [`--context ${slots}`] : [];
     return [...dtype ? [`--dtype ${dtype}`] : [], ...context].join(" ");
   });
@@ -142,8 +142,12 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
     weights_bytes: weightsByDtype(description),
     backends: backends.map((backend) => {
       if ("missing" in backend) return { name: backend.name, here: false, why: backend.missing };
-      const { name, fits, needs, room, tensorRoom, instead } = backend;
+      const { name, fits, needs, room, tensorRoom, alternatives } = backend;
       const { weights, kvCache, activations } = needs.classes;
+      const runs = alternatives.map(({ dtype = null, contextLength: context }) => ({
+        dtype,
+        context,
+      }));
       return {
         name,
         here: true,
@@ -156,7 +160,8 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
           largest_buffer: needs.largest,
         },
         has: { bytes: room, largest_buffer: tensorRoom },
-        instead: instead.map(({ dtype = null, contextLength: context }) => ({ dtype, context })),
+        alternatives: runs,
+        instead: runs, // @deprecated: the key's name up to version 0.1
       };
     }),
     metadata,

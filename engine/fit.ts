@@ -1,6 +1,5 @@
 /**
- * Fit of a run on each backend: what it needs, what the backend has, and which smaller run would
- * fit.
+ * Memory fit of a run on each backend: required and available bytes, and smaller runs that fit.
  *
  * @module
  */
@@ -12,54 +11,54 @@ import { findHost } from "./host/choose.ts";
 import type { LoadPlan } from "./load.ts";
 import { expectFits, type MemoryEstimate } from "./memory.ts";
 
-/** A run whose fit is asked for: of a `LoadPlan`, or of the description of a checkpoint. */
+/** A run to fit: a `LoadPlan`, or the description of a checkpoint. */
 type FitRun = Pick<LoadPlan, "contextLength" | "memory">;
 
 /** A backend that cannot be opened here. */
 export interface MissingBackend {
-  /** Its name. */
+  /** Name of the backend. */
   readonly name: BackendName;
-  /** The reason. */
+  /** The reason, a sentence. */
   readonly missing: string;
 }
 
-/** What a run needs of a backend, and what the backend has. */
+/** Required and available memory of one backend. */
 export interface BackendFit {
-  /** Its name. */
+  /** Name of the backend. */
   readonly name: BackendName;
-  /** Whether `loadModel` would go on. */
+  /** Whether `loadModel` would accept the run. */
   readonly fits: boolean;
-  /** What the run needs. */
+  /** Bytes that the run requires. */
   readonly needs: MemoryEstimate;
-  /** Bytes for all buffers together; null where only allocating them would show. */
+  /** Bytes available to all buffers; null if only an allocation can find out. */
   readonly room: number | null;
-  /** Bytes of the largest possible tensor, weights apart; null where nothing bounds it. */
+  /** Bytes of the largest possible tensor, weights excluded; null if unlimited. */
   readonly tensorRoom: number | null;
-  /** Smaller runs that fit where this one does not, the nearest first. */
-  readonly instead: readonly Instead[];
+  /** Smaller runs that fit if this one does not, the nearest first. */
+  readonly alternatives: readonly Alternative[];
 }
 
 /** A smaller run that fits. */
-export interface Instead {
-  /** The longest context that fits, up to the one that was asked for. */
+export interface Alternative {
+  /** The longest context that fits, at most the one asked for. */
   readonly contextLength: number;
-  /** The dtype of the weights, where it is another. */
+  /** The dtype of the weights, if it differs. */
   readonly dtype?: WeightDtype;
 }
 
-/** What `fitBackend` asks of a backend. */
+/** Members of a backend that `fitBackend` uses. */
 type FitTarget = Pick<
   Backend,
   "name" | "onGpu" | "software" | "nominalFlops" | "readAhead" | "scratchBytes" | "expectFree"
 >;
 
-/** Bytes that the check of a fit compares. */
+/** Bytes that the check compares. */
 type Needs = Pick<MemoryEstimate, "total" | "classes" | "largest">;
 
-/** The dtype that takes the fewest bytes. */
+/** The dtype of the fewest bytes. */
 const SMALLEST: WeightDtype = "BF16";
 
-/** Whether and how a run fits each backend, by the check of `loadModel`. */
+/** Fits a run on each backend, by the check of `loadModel`. */
 export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBackend)[]> {
   const host = (await findHost())?.compute;
   const fits: (BackendFit | MissingBackend)[] = [];
@@ -75,7 +74,7 @@ export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBac
   return fits;
 }
 
-/** Whether and how a run fits one backend. */
+/** Fits a run on one backend. */
 export async function fitBackend(
   backend: FitTarget,
   { contextLength, memory }: FitRun,
@@ -85,7 +84,7 @@ export async function fitBackend(
   const { classes } = needs;
   const accepts = (asked: Needs) => isAccepted(backend, asked, contextLength);
   const fits = await accepts(needs);
-  // A GPU shows its room only by allocating it, so it is asked for no more than the run needs.
+  // Only an allocation finds out a GPU's room, so no more than the run needs is allocated.
   const roomUpTo = async (most: number) => {
     const room = await largest(most, (total) => accepts({ classes, total, largest: 0 }));
     return room < most ? room : null;
@@ -101,19 +100,16 @@ export async function fitBackend(
     needs,
     room,
     tensorRoom: tensorRoom < Number.MAX_SAFE_INTEGER ? tensorRoom : null,
-    instead: fits ? [] : await smallerRuns(backend, { contextLength, memory }),
+    alternatives: fits ? [] : await smallerRuns(backend, { contextLength, memory }),
   };
 }
 
-/**
- * Runs that fit: a shorter context in the same dtypes, and one in the smallest dtype if it is
- * longer.
- */
+/** Runs that fit: a shorter context in the same dtypes, and a longer one in the smallest dtype. */
 async function smallerRuns(
   backend: FitTarget,
   { contextLength, memory }: FitRun,
-): Promise<Instead[]> {
-  const runs: Instead[] = [];
+): Promise<Alternative[]> {
+  const runs: Alternative[] = [];
   const shrinks = memory.with({ dtype: SMALLEST }).total < memory.total;
   for (const dtype of [undefined, ...shrinks ? [SMALLEST] : []]) {
     const kept = memory.with({ dtype, backend });
@@ -128,7 +124,7 @@ async function smallerRuns(
   return runs;
 }
 
-/** Whether `loadModel` would go on with so many bytes. */
+/** Whether `loadModel` would accept a run of these bytes. */
 async function isAccepted(
   backend: FitTarget,
   memory: Needs,
@@ -144,8 +140,8 @@ async function isAccepted(
 }
 
 /**
- * The largest integer from 0 to `most` that is accepted, by bisection: all integers below an
- * accepted one are accepted too.
+ * The largest accepted integer from 0 to `most`, by bisection; every integer below an accepted one
+ * must be accepted too.
  */
 async function largest(most: number, accepts: (n: number) => Promise<boolean>): Promise<number> {
   if (await accepts(most)) return most;

@@ -209,30 +209,49 @@ export function toMarkdown({ device, model, generation, results }: BenchmarkRepo
   return `${TABLE_HEAD}| ${cells.join(" | ")} |\n`;
 }
 
-/**
- * Share of the mean by which the slowest and the fastest iteration may differ
- * before the mean is doubted.
- */
-const DOUBTFUL_SPREAD = 0.1;
+/** Spread of the iterations, as a share of their mean, above which a report has a warning. */
+const WARNING_SPREAD = 0.1;
 
-/** What a reader should know before trusting the figures, a sentence each; mostly nothing. */
-export function doubts({ results }: BenchmarkReport): string[] {
-  const { mean, min, max } = results.tokens_per_sec;
+/**
+ * Warnings about a report's figures, a sentence each; usually none.
+ *
+ * @param report a result of `benchmark`.
+ * @example
+ * ```ts
+ * import { benchmark, loadModel, warnings } from "@wgslm/wgslm";
+ *
+ * await using model = await loadModel("bench/demo");
+ * const report = await benchmark(model, { genTokens: 4, warmupTokens: 0, iters: 1 });
+ * for (const warning of warnings(report)) console.warn(warning);
+ * ```
+ */
+export function warnings(report: BenchmarkReport): string[] {
+  const { per_iter, tokens_per_sec: { mean, min, max } } = report.results;
   const spread = (max - min) / mean;
-  if (!(spread > DOUBTFUL_SPREAD)) return [];
-  const rates = results.per_iter.map((iteration) => iteration.tokens_per_sec);
+  if (!(spread > WARNING_SPREAD)) return [];
+  const rates = per_iter.map((iteration) => iteration.tokens_per_sec);
   const rises = rates.length > 2 && rates.every((rate, i) => i === 0 || rate > rates[i - 1]);
-  return [
-    `the iterations differ by ${Math.round(spread * 100)} % (${min.toFixed(2)} to ${
-      max.toFixed(2)
-    } tok/s)${
-      rises
-        ? ", each faster than the one before: the engine's code was still being compiled; " +
-          "more --warmup-tokens give a steady figure"
-        : ": a busy machine makes this figure doubtful; run again on a quiet one"
-    }`,
-  ];
+  const range = `${min.toFixed(2)} to ${max.toFixed(2)} tok/s`;
+  const reason = rises
+    ? ", each faster than the one before: the engine's code was still being compiled; " +
+      "more --warmup-tokens give a steady figure"
+    : ": the machine may be busy; run again on a quiet one";
+  return [`the iterations differ by ${Math.round(spread * 100)} % (${range})${reason}`];
 }
+
+/**
+ * The former name of `warnings`.
+ *
+ * @param report a result of `benchmark`.
+ * @deprecated Use `warnings`.
+ * @example
+ * ```ts
+ * import { doubts, warnings } from "@wgslm/wgslm";
+ *
+ * console.log(doubts === warnings); // true
+ * ```
+ */
+export const doubts: typeof warnings = warnings;
 
 /** Text that stays within one cell of a Markdown table, whatever a driver calls its device. */
 function cell(text: string): string {

@@ -68,12 +68,12 @@ Deno.test("fitBackends() tells what wasm and js have, and the longest context th
   const told = await fitBackends(run);
   const rooms = { js: totalmem(), wasm: Math.min(2 ** 32, totalmem()) };
   for (const [name, room] of Object.entries(rooms)) {
-    const { fits, room: has, needs, instead } = expectFit(told, name);
+    const { fits, room: has, needs, alternatives } = expectFit(told, name);
     assert.equal(fits, false, name);
     assert.equal(has, room, name);
     assert.ok(needs.total > room, name);
     await using backend = await openBackend(name as "js" | "wasm");
-    const [{ contextLength, dtype }] = instead;
+    const [{ contextLength, dtype }] = alternatives;
     assert.equal(dtype, undefined);
     const expectRun = (contextLength: number) =>
       expectFits(backend, {
@@ -109,13 +109,13 @@ Deno.test("fitBackend() tells what a GPU has by asking for no more than is wante
   const run = sizedRun(GPT2, 1024, "F32");
   const whole = await fitBackend(fakeGpu(1e9, 1e8), run);
   assert.deepEqual([whole.fits, whole.room, whole.tensorRoom], [true, null, 1e8]);
-  assert.deepEqual(whole.instead, []);
+  assert.deepEqual(whole.alternatives, []);
 
   const gpu = fakeGpu(5e8, 1e8); // the weights as they are leave no room for a cache of 1024
-  const { fits, needs, room, instead } = await fitBackend(gpu, run);
+  const { fits, needs, room, alternatives } = await fitBackend(gpu, run);
   assert.deepEqual([fits, room], [false, 5e8]);
   assert.equal(gpu.taken, needs.total);
-  const [shorter, narrower] = instead;
+  const [shorter, narrower] = alternatives;
   assert.ok(shorter.contextLength > 1 && shorter.contextLength < 1024);
   assert.equal(shorter.dtype, undefined);
   assert.deepEqual(narrower, { contextLength: 1024, dtype: "BF16" });
@@ -124,7 +124,7 @@ Deno.test("fitBackend() tells what a GPU has by asking for no more than is wante
   assert.deepEqual([narrow.fits, narrow.room, narrow.tensorRoom], [false, null, 1e6]);
   assert.ok(narrow.needs.largest > 1e6);
   const none = await fitBackend(fakeGpu(1e6, 1e8), run);
-  assert.deepEqual([none.fits, none.room, none.instead], [false, 1e6, []]);
+  assert.deepEqual([none.fits, none.room, none.alternatives], [false, 1e6, []]);
 });
 
 Deno.test("estimateMemory() shrinks the cache with the context, as loadModel() does", async () => {
