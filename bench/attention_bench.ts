@@ -2,7 +2,7 @@ import { attentionJs } from "../kernels/ops/attention/mod.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, type Share, sharesAfter, stored } from "./measuring.ts";
 
-/** Heads, head size and keys: GPT-2 and the demo, early and late in their contexts. */
+/** H, D and keys of GPT-2 and the demo, early and late in their contexts. */
 const SHAPES: readonly [H: number, D: number, length: number][] = [
   [12, 64, 128],
   [12, 64, 1024],

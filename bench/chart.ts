@@ -1,12 +1,13 @@
 /**
- * The bar chart of the README: decode rates of SmolLM2 by engine, drawn from the first table of
- * `docs/measurements.md`. `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares
- * the file with the table.
+ * Bar chart of the README: decode rates of SmolLM2 by engine, from the first table of
+ * `docs/measurements.md`.
+ *
+ * `deno run -A bench/chart.ts` writes `docs/decode.svg`; a test compares the file with the table.
  *
  * @module
  */
 
-/** One engine with one storage of the weights. */
+/** An engine with one dtype of weights. */
 interface Bar {
   readonly label: string;
   readonly tokensPerSec: number;
@@ -35,7 +36,7 @@ function barsOf(markdown: string): Bar[] {
   return bars.sort((a, b) => b.tokensPerSec - a.tokensPerSec);
 }
 
-/** The chart as the text of an SVG file. */
+/** The chart as SVG text. */
 export function drawChart(markdown: string): string {
   const bars = barsOf(markdown);
   const most = bars[0].tokensPerSec;

@@ -1,11 +1,12 @@
 /**
- * This engine beside others, on the same weights, in turns, in one run: `deno run -A
- * bench/compare.ts [--smollm2 FOLDER] [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf FOLDER]
- * [--python PROGRAM] [--turns N] [--write docs/measurements.md]`.
+ * Comparison with other engines on the same weights, in interleaved rounds of one run.
  *
- * `docs/measurements.md` tells where to get the others. What is not given is not measured,
- * and that is said. Prints Markdown; with `--write` it also takes the place of what stands
- * between the marks of that file.
+ * `deno run -A bench/compare.ts [--smollm2 FOLDER] [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf
+ * FOLDER] [--python PROGRAM] [--turns ROUNDS] [--write docs/measurements.md]`
+ *
+ * `docs/measurements.md` says where to get the other engines. Engines and models not given are
+ * skipped with a message. Prints Markdown; `--write` also replaces the section between the markers
+ * of a file.
  *
  * @module
  */
@@ -29,26 +30,26 @@ import {
 } from "./compare/sides.ts";
 import { median, percent } from "./measuring.ts";
 
-/** Passes over memory in a turn. */
+/** Passes over memory per round. */
 const READS = 5;
 
-const MARKS = ["<!-- measured -->", "<!-- /measured -->"] as const;
+const MARKERS = ["<!-- measured -->", "<!-- /measured -->"] as const;
 
-/** A line of the first table: one engine on one model in one storage. */
+/** A row of the first table: an engine, a model and a dtype. */
 interface Row {
   readonly model: string;
   readonly side: Side;
   readonly dtype: WeightDtype;
   readonly measure: () => Promise<Rates>;
-  /** Bytes of all weights that a token reads. */
+  /** Bytes of the weights that one token reads. */
   readonly bytes: number;
-  /** A turn each. */
+  /** One per round. */
   readonly rates: Rates[];
-  /** Bytes a second that memory was read at in those turns. */
+  /** Bytes per second read from memory, one per round. */
   readonly reading: number[];
 }
 
-/** A line of the second table: an engine with the cache and without it, a turn each. */
+/** A row of the second table: an engine with and without the KV cache, one rate per round. */
 interface DemoRow {
   readonly side: DemoSide;
   readonly weights: WeightDtype;
@@ -83,7 +84,7 @@ function fail(error: unknown, code: number): never {
   Deno.exit(code);
 }
 
-/** Engines on a model, in every storage that each has for it. */
+/** Rows of a model: every engine with each of its dtypes. */
 async function rowsOf(
   model: string,
   name: "smollm2" | "gpt2",
@@ -92,11 +93,11 @@ async function rowsOf(
 ): Promise<Row[]> {
   const folder = given[name];
   if (folder === undefined) {
-    say(`not measured: ${model}, for --${name} names no folder`);
+    say(`skipped ${model}: --${name} is missing`);
     return [];
   }
   const config = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
-  // A token reads one row of the learned positions.
+  // A token reads only one row of the learned positions.
   const read = weightSpecs(specTree(readArchitecture(config, folder))).filter(({ names }) =>
     !names[0].includes("wpe")
   );
@@ -118,13 +119,13 @@ async function rowsOf(
   ];
 }
 
-/** Every row once a turn, and what memory gives in that turn. */
-async function measureModels(rows: readonly Row[], turns: number): Promise<void> {
+/** Measures every row once per round, and memory bandwidth in the same round. */
+async function measureModels(rows: readonly Row[], rounds: number): Promise<void> {
   if (!rows.length) return;
   await using limits = await Limits.open(THREADS);
   const reading = await limits.reading();
   for (let i = 0; i < READS; i++) reading.run(); // the first passes are slower
-  for (let turn = 1; turn <= turns; turn++) {
+  for (let round = 1; round <= rounds; round++) {
     for (const row of rows) {
       const passes = Array.from({ length: READS }, () => {
         const start = performance.now();
@@ -135,7 +136,7 @@ async function measureModels(rows: readonly Row[], turns: number): Promise<void>
       const rates = await row.measure();
       row.rates.push(rates);
       say(
-        `turn ${turn} of ${turns}: ${row.model}, ${rates.engine}, ${row.dtype}: decode ${
+        `round ${round} of ${rounds}: ${row.model}, ${rates.engine}, ${row.dtype}: decode ${
           rates.decode.toFixed(1)
         }, prefill ${rates.prefill.toFixed(0)} tok/s; memory ${
           (median(passes) / 1e9).toFixed(1)
@@ -145,15 +146,15 @@ async function measureModels(rows: readonly Row[], turns: number): Promise<void>
   }
 }
 
-async function measureDemo(rows: readonly DemoRow[], turns: number): Promise<void> {
-  for (let turn = 1; turn <= turns; turn++) {
+async function measureDemo(rows: readonly DemoRow[], rounds: number): Promise<void> {
+  for (let round = 1; round <= rounds; round++) {
     for (const { side, on, off } of rows) {
       on.push(await side.demo(true));
       off.push(await side.demo(false));
       say(
-        `turn ${turn} of ${turns}: demo, ${on[turn - 1].engine}: with the cache ${
-          on[turn - 1].rate.toFixed(0)
-        }, without ${off[turn - 1].rate.toFixed(0)} tok/s`,
+        `round ${round} of ${rounds}: demo, ${on[round - 1].engine}: with the cache ${
+          on[round - 1].rate.toFixed(0)
+        }, without ${off[round - 1].rate.toFixed(0)} tok/s`,
       );
     }
   }
@@ -166,17 +167,17 @@ function markdown(head: readonly string[], rows: readonly (readonly string[])[])
 
 const decodes = ({ rates }: Row) => rates.map(({ decode }) => decode);
 
-const ratesOf = (turns: readonly DemoRate[]) => turns.map(({ rate }) => rate);
+const ratesOf = (rates: readonly DemoRate[]) => rates.map(({ rate }) => rate);
 
-/** Each turn's share of what memory gave in it, by the bytes of the weights alone. */
+/** Weight bytes read per second as a share of the bandwidth in the same round. */
 const shares = (row: Row) => decodes(row).map((decode, i) => decode * row.bytes / row.reading[i]);
 
-/** The median of the turns' ratios, as text. */
+/** Median ratio over rounds, as text. */
 function times(ours: readonly number[], others: readonly number[]): string {
   return `${median(ours.map((rate, i) => rate / others[i])).toFixed(2)}×`;
 }
 
-/** What this project set itself, as far as the rows tell. */
+/** Goals of this project and their results, if the rows contain them. */
 function goals(rows: readonly Row[], demo: readonly DemoRow[]): string[] {
   const find = (
     model: string,
@@ -230,17 +231,17 @@ const GPT2 = "GPT-2's shape";
 
 async function main(): Promise<void> {
   const started = performance.now();
-  const turns = Number(given.turns);
-  if (!Number.isInteger(turns) || turns < 1 || turns % 2 === 0) {
-    fail(`Cannot compare: expected --turns to be odd, got "${given.turns}"`, 2);
+  const rounds = Number(given.turns);
+  if (!Number.isInteger(rounds) || rounds < 1 || rounds % 2 === 0) {
+    fail(`Cannot compare: expected --turns to be an odd number of rounds, got "${given.turns}"`, 2);
   }
   const place = given.write === undefined ? undefined : await findPlace(given.write);
   const wgslm = new Wgslm();
   const { "llama-bench": program, gguf, python } = given;
   const llama = program && gguf ? new LlamaCpp(program, gguf) : undefined;
-  if (!llama) say("not measured: llama.cpp, for --llama-bench and --gguf are not both given");
+  if (!llama) say("skipped llama.cpp: --llama-bench or --gguf is missing");
   await using torch = python ? new Torch(python) : undefined;
-  if (!torch) say("not measured: PyTorch, for --python is not given");
+  if (!torch) say("skipped PyTorch: --python is missing");
   const sides = { wgslm, llama, torch };
   const all = ["F32", "F16", "BF16"] as const;
   const rows = [
@@ -252,18 +253,18 @@ async function main(): Promise<void> {
     ),
     ...await rowsOf(GPT2, "gpt2", { wgslm: all, llama: all, torch: ["F32", "BF16"] }, sides),
   ];
-  await measureModels(rows, turns);
+  await measureModels(rows, rounds);
   const demo: DemoRow[] = [{ side: wgslm, weights: "F16", on: [], off: [] }];
   if (torch) demo.push({ side: torch, weights: "F32", on: [], off: [] });
-  await measureDemo(demo, turns);
-  const text = report(rows, demo, turns);
+  await measureDemo(demo, rounds);
+  const text = report(rows, demo, rounds);
   console.log(text);
   say(`took ${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
   await place?.(text);
 }
 
-/** The tables and what they say of the goals. */
-function report(rows: readonly Row[], demo: readonly DemoRow[], turns: number): string {
+/** The tables, and the results of the goals. */
+function report(rows: readonly Row[], demo: readonly DemoRow[], rounds: number): string {
   const gb = rows.flatMap(({ reading }) => reading).map((rate) => (rate / 1e9).toFixed(1))
     .toSorted((a, b) => Number(a) - Number(b));
   const memory = gb.length
@@ -292,9 +293,8 @@ function report(rows: readonly Row[], demo: readonly DemoRow[], turns: number): 
   );
   const list = goals(rows, demo).map((line) => `- ${line}`);
   return [
-    `${
-      os.cpus()[0].model
-    }, ${os.cpus().length} cores; ${THREADS} threads for each engine; medians of ${turns} turns${memory}.`,
+    `${os.cpus()[0].model}, ${os.cpus().length} cores; ${THREADS} threads for each engine; ` +
+    `medians of ${rounds} rounds${memory}.`,
     ...(rows.length ? [models] : []),
     demos,
     ...(list.length ? [list.join("\n")] : []),
@@ -302,16 +302,17 @@ function report(rows: readonly Row[], demo: readonly DemoRow[], turns: number): 
 }
 
 /**
- * Finds the marks of a file before minutes are spent; what puts a text between
- * them, as `deno fmt` has it.
+ * Finds the section to replace, before minutes of measuring; returns the function that replaces it.
  */
 async function findPlace(path: string): Promise<(text: string) => Promise<void>> {
   const old = await Deno.readTextFile(path);
-  const [begin, end] = MARKS.map((mark) => old.indexOf(mark));
+  const [begin, end] = MARKERS.map((marker) => old.indexOf(marker));
   if (begin < 0 || end < begin) {
-    throw new Error(`Cannot write "${path}": expected a line ${MARKS[0]} and a line ${MARKS[1]}`);
+    throw new Error(
+      `Cannot write "${path}": expected markers ${MARKERS[0]} and ${MARKERS[1]}, got none`,
+    );
   }
-  const head = old.slice(0, begin + MARKS[0].length);
+  const head = old.slice(0, begin + MARKERS[0].length);
   return async (text) => {
     await Deno.writeTextFile(path, `${head}\n\n${text}\n\n${old.slice(end)}`);
     await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();

@@ -1,6 +1,5 @@
 /**
- * The decode loop, and the kernels that it consists of each on its own, over the
- * same weights and by turns.
+ * Decode loop against the sum of its kernels, on the same weights, in interleaved rounds.
  *
  * @module
  */
@@ -20,7 +19,7 @@ import {
 } from "../engine/weights/mod.ts";
 import { median, type Share } from "./measuring.ts";
 
-/** The smallest GPT-2, as its config.json has it. */
+/** config.json of the smallest GPT-2. */
 export const GPT2 = {
   model_type: "gpt2",
   vocab_size: 50257,
@@ -30,21 +29,21 @@ export const GPT2 = {
   n_embd: 768,
 };
 
-/** The folder of the bundled checkpoint. */
+/** Folder of the bundled checkpoint. */
 export const DEMO = new URL("./demo", import.meta.url).pathname;
 
-/** Tokens before the first that is timed: attention has keys to look at. */
+/** Tokens before the first timed one, so that attention has keys. */
 const PROMPT = 32;
 
-/** A decode loop that goes on until its context ends, and its parts. */
+/** A decode loop up to the end of its context, and its kernels. */
 export interface DecodeLoop extends AsyncDisposable {
   /** Generates one token. */
   next(): Promise<void>;
-  /** Milliseconds of each kind of kernel in one token, each kind run on its own. */
+  /** Milliseconds per token of each kind of kernel, run alone. */
   kernels(): Promise<Record<string, number>>;
 }
 
-/** The demo's loop. */
+/** Opens the loop of the demo. */
 export async function openDemoLoop(): Promise<DecodeLoop> {
   const config = JSON.parse(await Deno.readTextFile(`${DEMO}/config.json`));
   const a = readArchitecture(config, "demo");
@@ -52,7 +51,7 @@ export async function openDemoLoop(): Promise<DecodeLoop> {
   return await openLoop("demo", a, await checkpointWeights(checkpoint, a, "auto"));
 }
 
-/** The loop of GPT-2's shape, in F32 by random weights. */
+/** Opens the loop of GPT-2's shape, with random F32 weights. */
 export async function openGpt2Loop(): Promise<DecodeLoop> {
   const a = readArchitecture(GPT2, "GPT-2");
   return await openLoop("GPT-2", a, randomWeights(a, 1, "F32"));
@@ -82,7 +81,7 @@ async function openLoop(
     await tokens.next();
     length++;
   };
-  await next(); // with the prompt
+  await next(); // prefill
   const kinds = await recordKernels(backend, a, runner);
   const kernels = async () => {
     const step = { rows: 1, position: length - 1, slot: length - 1, length };
@@ -102,18 +101,18 @@ async function openLoop(
 interface Kind {
   readonly name: string;
   readonly plan: Plan;
-  /** Waits for what was queued. */
+  /** Waits for queued steps. */
   readonly settle: () => Promise<unknown>;
 }
 
 /**
- * A plan for each kind of kernel, with all of its calls in one token: every call has its layer's
- * weights, which stand outside of the caches when their turn comes, as they do in the loop.
+ * Plans of the kinds of kernel, each with all calls of its kind in one token. Every call reads its
+ * layer's weights, which have left the caches by then, as in the loop.
  */
 async function recordKernels(backend: Backend, a: Architecture, runner: Runner): Promise<Kind[]> {
   const { weights: w, buffers: { decode: { cache } } } = runner;
-  // Operands of its own, for the loop's would be spoilt. The cache's next slot is
-  // written anew before it is read.
+  // Separate operands: the loop's must stay intact. The next slot of the cache is rewritten before
+  // it is read.
   const s = { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) };
   const sampling = {
     settings: backend.tensor([4], "F32", "activations"),
@@ -161,38 +160,37 @@ async function recordKernels(backend: Backend, a: Architecture, runner: Runner):
   return kinds;
 }
 
-/** What a loop and its parts take. */
+/** Times of a loop and its kernels. */
 export interface DecodeFigures {
-  /** Milliseconds of a token in the loop. */
+  /** Milliseconds per token in the loop. */
   readonly loopMs: number;
-  /** The sum of its kernels' times. */
+  /** Sum of its kernels' milliseconds per token. */
   readonly kernelsMs: number;
   /**
-   * The kernels' time by the loop's, 1 where the loop adds nothing: the
-   * median of the turns' ratios.
+   * Kernels' time divided by the loop's, median over rounds; 1 means that the loop adds nothing.
    */
   readonly ratio: number;
-  /** Milliseconds of each kind of kernel in a token. */
+  /** Milliseconds per token of each kind of kernel. */
   readonly parts: Readonly<Record<string, number>>;
 }
 
-/** Turns of the loop and of its kernels, and tokens in each. */
-const [TURNS, LEAST_TOKENS, TURN_MS] = [15, 4, 100];
+/** Rounds, minimum tokens and minimum milliseconds of each. */
+const [ROUNDS, LEAST_TOKENS, ROUND_MS] = [15, 4, 100];
 
-/** Times a loop and its kernels by turns. */
+/** Times a loop and its kernels in interleaved rounds. */
 export async function measureDecode(loop: DecodeLoop): Promise<DecodeFigures> {
   let perToken = 0;
-  for (let i = 0; i < 12; i++) { // warms the compiler up
+  for (let i = 0; i < 12; i++) { // warms up the compiler
     const start = performance.now();
     await loop.next();
     await loop.kernels();
     perToken = (performance.now() - start) / 2;
   }
-  const tokens = Math.max(LEAST_TOKENS, Math.ceil(TURN_MS / perToken));
+  const tokens = Math.max(LEAST_TOKENS, Math.ceil(ROUND_MS / perToken));
   const loops: number[] = [];
   const sums: number[] = [];
   const parts: Record<string, number[]> = {};
-  for (let turn = 0; turn < TURNS; turn++) {
+  for (let round = 0; round < ROUNDS; round++) {
     const start = performance.now();
     for (let i = 0; i < tokens; i++) await loop.next();
     loops.push((performance.now() - start) / tokens);
@@ -213,7 +211,7 @@ export async function measureDecode(loop: DecodeLoop): Promise<DecodeFigures> {
   };
 }
 
-/** A loop's line in a table. */
+/** A loop's row of a table. */
 export function decodeShare(what: string, { loopMs, ratio }: DecodeFigures): Share {
   return { what, ms: loopMs, limitMs: ratio * loopMs, limit: "sum of its kernels" };
 }

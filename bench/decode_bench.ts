@@ -1,6 +1,5 @@
 /**
- * The decode loop on the demo; `deno bench -A bench/decode_bench.ts --
- * --random-weights` adds GPT-2's shape.
+ * Benches of the decode loop: the demo, and with `-- --random-weights` GPT-2's shape.
  *
  * @module
  */
@@ -13,7 +12,7 @@ if (Deno.args.includes("--random-weights")) {
 }
 
 for (const [name, loop] of Object.entries(loops)) {
-  // Deno waits for functions that are declared async, and for no others.
+  // Deno.bench awaits only functions declared async.
   Deno.bench(`a token, ${name}`, async () => await loop.next());
 }
 

@@ -1,9 +1,9 @@
 /**
- * The project's figures without a harness: `deno run -A bench/figures.ts [matvec] [decode] [memory]
- * [open] [torch] [hub]`, all by default.
+ * Figures of the typed-array backend and of loading, each beside its goal.
  *
- * Each is a ratio of two measurements of one run, or a share of a goal, beside its goal. Machines
- * differ and are noisy; nothing here fails.
+ * `deno run -A bench/figures.ts [matvec] [decode] [memory] [open] [torch] [hub]`, all by default.
+ * Each is a ratio of two measurements of one run, or a share of a goal. Machines differ and are
+ * noisy, so no figure fails the run.
  *
  * @module
  */
@@ -21,12 +21,12 @@ import type { Resident } from "./resident.ts";
 const MIB = 2 ** 20;
 
 /**
- * (a) The typed-array matvec against reading the same bytes: by a plain sum, and as fast as
- * typed arrays were seen to.
+ * (a) Typed-array matvec against reading the same bytes, by a plain sum and by the fastest one
+ * known.
  */
 async function matvec(): Promise<void> {
   console.log(
-    "\nmatvec, F32, typed arrays, by the sum over the same bytes; goal ≥ 70 % of the plain one",
+    "\nmatvec, F32, typed arrays, as a share of summing the same bytes; goal ≥ 70 % of plain",
   );
   for (const [N, K] of [[768, 768], [2304, 768], [3072, 768], [768, 3072], [50257, 768]]) {
     const { data, words } = stored(N * K, "F32");
@@ -44,27 +44,24 @@ async function matvec(): Promise<void> {
   }
 }
 
-/** (b) The decode loop's rate as a share of what its kernels alone would give. */
+/** (b) The decode loop's rate as a share of that of its kernels alone. */
 async function decode(): Promise<void> {
-  console.log("\ndecode loop: its kernels' time by its own; goal ≥ 80 %");
+  console.log("\ndecode loop: its kernels' share of its time; goal ≥ 80 %");
   for (const [name, open] of [["demo", openDemoLoop], ["GPT-2", openGpt2Loop]] as const) {
     await using loop = await open();
     const { ratio, loopMs, parts } = await measureDecode(loop);
     console.log(
-      `  ${name.padEnd(10)} ${percent(ratio).padStart(5)}   ${loopMs.toFixed(2)} ms a token, ${
+      `  ${name.padEnd(10)} ${percent(ratio).padStart(5)}   ${loopMs.toFixed(2)} ms per token, ${
         (1000 / loopMs).toFixed(1)
       } tokens/s`,
     );
     for (const [kind, ms] of Object.entries(parts)) {
-      console.log(`    ${kind.padEnd(18)} ${ms.toFixed(3).padStart(8)} ms a token`);
+      console.log(`    ${kind.padEnd(18)} ${ms.toFixed(3).padStart(8)} ms per token`);
     }
   }
 }
 
-/**
- * (c) Resident memory of GPT-2's shape in F32, above a process that imported the
- * library and did nothing.
- */
+/** (c) Resident memory of GPT-2's shape in F32, above a process that only imported the library. */
 async function memory(): Promise<void> {
   const [idle, loaded] = [await residentOf("idle"), await residentOf("gpt2")];
   const mib = (bytes: number) => `${(bytes / MIB).toFixed(0)} MiB`;
@@ -73,10 +70,10 @@ async function memory(): Promise<void> {
   console.log(
     `  weights ${mib(loaded.weights)}, cache ${mib(loaded.kvCache)}, idle ${mib(idle.rss)}`,
   );
-  const tell = (what: string, above: number) =>
+  const report = (what: string, above: number) =>
     console.log(`  ${what} ${mib(above)}: weights + cache + ${mib(above - kept)}`);
-  tell("at the end", loaded.rss - idle.rss);
-  if (loaded.peak) tell("at its peak", loaded.peak - idle.peak);
+  report("at the end", loaded.rss - idle.rss);
+  if (loaded.peak) report("at its peak", loaded.peak - idle.peak);
 }
 
 async function residentOf(which: "idle" | "gpt2"): Promise<Resident> {
@@ -89,20 +86,20 @@ async function residentOf(which: "idle" | "gpt2"): Promise<Resident> {
   return JSON.parse(new TextDecoder().decode(stdout)) as Resident;
 }
 
-/** (d) From a path to the first tensor's numbers. */
+/** (d) Opening a checkpoint, from its path to the first tensor's numbers. */
 async function open(): Promise<void> {
-  console.log("\nopening a checkpoint until its first tensor is read; goal ≤ 50 ms");
-  await tellOpening("demo", DEMO);
+  console.log("\nopening a checkpoint, up to its first tensor's numbers; goal ≤ 50 ms");
+  await reportOpening("demo", DEMO);
   const path = await Deno.makeTempFile({ suffix: ".safetensors" });
   try {
     const bytes = await writeGpt2(path);
-    await tellOpening(`${(bytes / 1e6).toFixed(0)} MB`, path);
+    await reportOpening(`${(bytes / 1e6).toFixed(0)} MB`, path);
   } finally {
     await Deno.remove(path);
   }
 }
 
-async function tellOpening(name: string, path: string): Promise<void> {
+async function reportOpening(name: string, path: string): Promise<void> {
   const [opens, firsts]: number[][] = [[], []];
   let cold = 0;
   for (let i = 0; i < 9; i++) {
@@ -121,8 +118,7 @@ async function tellOpening(name: string, path: string): Promise<void> {
 }
 
 /**
- * Writes a checkpoint of GPT-2's shape, its tensors in the order of their names, as
- * safetensors' own writer has them.
+ * Writes a checkpoint of GPT-2's shape, with tensors sorted by name as safetensors' writer does.
  */
 async function writeGpt2(path: string): Promise<number> {
   const header: Record<string, unknown> = {};

@@ -1,6 +1,6 @@
 /**
- * A trainer's checkpoint against its export, and a model of the hub's cache against its folder:
- * files of one shape, opened and loaded by turns in processes of their own.
+ * Loading a trainer's checkpoint against its export, and a cached hub model against its folder, in
+ * interleaved rounds of separate processes.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { randomNumbers } from "../tests/testing.ts";
 import { type Persistent, storage, tensor, torchMembers, zipPieces } from "../tests/torch.ts";
 import { median } from "./measuring.ts";
 
-/** LabCore's 50 M shape: 200 MB of parameters, and twice as much of an optimizer's state. */
+/** LabCore's 50 M shape: 200 MB of parameters, and 400 MB of optimizer state. */
 const SHAPE = {
   vocab_size: 50257,
   block_size: 512,
@@ -25,20 +25,18 @@ const SHAPE = {
   use_rope: true,
 };
 
-/** Processes of each kind; one more before them warms the disk's cache. */
-const TURNS = 7;
+/** Processes per source, after one that warms the disk cache. */
+const ROUNDS = 7;
 
-/** What one process took. */
+/** Measurements of one process. */
 export interface Loading {
   /** Milliseconds of `loadModel`. */
   readonly ms: number;
-  /** Bytes resident at the most. */
+  /** Peak resident bytes. */
   readonly peak: number;
 }
 
-/**
- * Writes a checkpoint with an optimizer's state, as LabCore's trainer leaves it, and its export.
- */
+/** Writes a checkpoint with optimizer state, as LabCore's trainer does, and its export. */
 export async function writeBoth(folder: string): Promise<{ checkpoint: string; exported: string }> {
   const page = randomNumbers(1 << 20, 5);
   const numbers = (count: number): Float32Array => {
@@ -85,13 +83,13 @@ export async function writeBoth(folder: string): Promise<{ checkpoint: string; e
   return { checkpoint, exported: folder };
 }
 
-/** Loads a model of each source by turns; medians. */
+/** Loads a model from each source in interleaved rounds; returns medians. */
 async function compare(
   sources: Readonly<Record<string, readonly string[]>>,
   env: Record<string, string> = {},
 ): Promise<Record<string, Loading>> {
   const found: Record<string, Loading[]> = {};
-  for (let turn = -1; turn < TURNS; turn++) {
+  for (let round = -1; round < ROUNDS; round++) {
     for (const [name, args] of Object.entries(sources)) {
       const { stdout } = await new Deno.Command(Deno.execPath(), {
         args: ["run", "-A", import.meta.url, ...args],
@@ -99,7 +97,7 @@ async function compare(
         stderr: "inherit",
       }).output();
       const loading = JSON.parse(new TextDecoder().decode(stdout)) as Loading;
-      if (turn >= 0) (found[name] ??= []).push(loading);
+      if (round >= 0) (found[name] ??= []).push(loading);
     }
   }
   return Object.fromEntries(
@@ -110,10 +108,10 @@ async function compare(
   );
 }
 
-/** A `.pt` with optimizer state by its export. */
+/** A `.pt` with optimizer state against its export. */
 export async function torchFigure(): Promise<void> {
   console.log(
-    "\na .pt with optimizer state by its safetensors export; goals ≤ 1.3× the time, ≤ 1.05× the memory",
+    "\n.pt with optimizer state relative to its export; goals ≤ 1.3× time, ≤ 1.05× memory",
   );
   await inTempFolder(async (folder) => {
     const { checkpoint, exported } = await writeBoth(folder);
@@ -129,9 +127,9 @@ export async function torchFigure(): Promise<void> {
   });
 }
 
-/** A cached model of the hub by its folder. */
+/** A cached hub model against its folder. */
 export async function hubFigure(): Promise<void> {
-  console.log("\na model of the hub that is cached, by its folder; goal: as fast");
+  console.log("\ncached hub model relative to its folder; goal: as fast");
   await inTempFolder(async (folder) => {
     const demo = new URL("./demo", import.meta.url).pathname;
     await using server = new HubServer({ "owner/name": { files: demo } });

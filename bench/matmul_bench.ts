@@ -11,7 +11,7 @@ import {
   stored,
 } from "./measuring.ts";
 
-/** [N, K] of the linear layers of GPT-2 and of the demo, their heads last. */
+/** [N, K] of the linear layers of GPT-2 and of the demo, heads last. */
 const SHAPES: readonly [N: number, K: number][] = [
   [768, 768],
   [2304, 768],
@@ -26,10 +26,10 @@ const SHAPES: readonly [N: number, K: number][] = [
 ];
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
-/** Rows of x in a product whose limit is arithmetic. */
+/** Rows of x in the compute-bound product. */
 const T = 16;
 
-/** Weights are made when their turn comes: all of them together would be a gigabyte. */
+/** Weights are made on first use: all of them would take a gigabyte. */
 function product(N: number, K: number, dtype: WeightDtype, T: number) {
   let made: { run: () => void; words: Float32Array } | undefined;
   return () => {
@@ -47,7 +47,7 @@ for (const [N, K] of SHAPES) {
   for (const dtype of DTYPES) {
     const matvec = product(N, K, dtype, 1);
     Deno.bench({ name: `matvec ${N}×${K} ${dtype} js`, fn: () => matvec().run() });
-    if (N > 4096) continue; // seconds a call, and it tells nothing new
+    if (N > 4096) continue; // takes seconds per call, without a new result
     const matmul = product(N, K, dtype, T);
     Deno.bench({ name: `matmul ${N}×${K}, ${T} rows, ${dtype} js`, fn: () => matmul().run() });
   }

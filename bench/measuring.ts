@@ -1,6 +1,5 @@
 /**
- * Figures that mean something on a noisy machine: what is measured and its limit take turns,
- * and their ratio is told.
+ * Measuring on a noisy machine: work and its limit in interleaved rounds; the median ratio counts.
  *
  * @module
  */
@@ -8,65 +7,65 @@ import { narrow, type WeightDtype } from "../kernels/formats/mod.ts";
 import { bytesOf } from "../kernels/tensor.ts";
 import { randomNumbers } from "../tests/testing.ts";
 
-/** The middle of an odd number of values. */
+/** Median of an odd number of values. */
 export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-/** Turns that each work has. */
+/** Rounds of each work. */
 const ROUNDS = 9;
 
 /**
- * Milliseconds of one turn, long against the clock's grain and short against
- * what disturbs a machine.
+ * Minimum milliseconds of one measurement: long compared with the clock's resolution, short
+ * compared with disturbances.
  */
-const TURN_MS = 25;
+const LEAST_MS = 25;
 
 /**
- * Waits until the threads of whatever ran before have gone to sleep: for 1.5 ms they watch for
- * another run, and take a core from what is measured next.
+ * Waits until idle threads sleep: they spin for 1.5 ms after a run, on a core that the next
+ * measurement needs.
  */
 export function rest(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-/** Milliseconds of one of `calls` calls. */
+/** Milliseconds per call, over `calls` calls. */
 export function timed(work: () => void, calls = 1): number {
   const start = performance.now();
   for (let i = 0; i < calls; i++) work();
   return (performance.now() - start) / calls;
 }
 
-/** Median milliseconds of a call of each work, which take turns. */
+/** Median milliseconds per call of each work, in interleaved rounds. */
 export async function interleave<N extends string>(
   works: Record<N, () => void>,
 ): Promise<Record<N, number>> {
-  const turns = (Object.entries(works) as [N, () => void][]).map(([name, work]) => {
+  const measured = (Object.entries(works) as [N, () => void][]).map(([name, work]) => {
     let calls = 1;
-    // Doubling until a turn is long enough warms the compiler up too.
-    while (timed(work, calls) * calls < TURN_MS) calls *= 2;
+    // Doubling the calls also warms up the compiler.
+    while (timed(work, calls) * calls < LEAST_MS) calls *= 2;
     return { name, work, calls, times: [] as number[] };
   });
   for (let round = 0; round < ROUNDS; round++) {
-    for (const { work, calls, times } of turns) {
+    for (const { work, calls, times } of measured) {
       await rest();
       times.push(timed(work, calls));
     }
   }
-  return Object.fromEntries(turns.map(({ name, times }) => [name, median(times)])) as Record<
+  return Object.fromEntries(measured.map(({ name, times }) => [name, median(times)])) as Record<
     N,
     number
   >;
 }
 
-/** Keeps a result alive, so that no compiler leaves the work for it out. */
+/** Trick: keeps results alive; without a use the compiler drops the work. */
 export let sink = 0;
 
-// The sums leave out the few numbers that do not fill a step, and their accumulators are declared
-// one by one: with a loop for the rest, or a destructuring, V8 made code of a third of the speed,
-// and a slow limit flatters whatever is measured by it.
+// The sums skip the remainder of a step and declare accumulators one by one: with a loop for the
+// rest, or a destructuring, V8's code had a third of the speed, and a slow limit flatters the work
+// measured against it.
 
-/** The plain way to read an array: a sum in four accumulators, front to back. */
+/** Plain read of an array: a sum in four accumulators, front to back. */
 export function sumOf(values: Float32Array): void {
   let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
   for (let i = 0; i + 3 < values.length; i += 4) {
@@ -78,10 +77,7 @@ export function sumOf(values: Float32Array): void {
   sink = s0 + s1 + s2 + s3;
 }
 
-/**
- * A sum of eight parts at once, far from each other: the fastest that was found,
- * from caches and from memory.
- */
+/** Sum of eight distant parts side by side: the fastest known, from caches and from memory. */
 export function sumFar(values: Float32Array): void {
   const L = values.length >> 3;
   const r1 = L, r2 = 2 * L, r3 = 3 * L, r4 = 4 * L, r5 = 5 * L, r6 = 6 * L, r7 = 7 * L;
@@ -100,10 +96,10 @@ export function sumFar(values: Float32Array): void {
 }
 
 /**
- * A kernel against reading the same numbers. One stream is no limit everywhere: where memory
- * answers late, a machine reads several at once much faster (2.4 against 9.7 GB/s was seen), and a
- * kernel of eight rows passes a plain sum by far. So the limit is the faster of two sums; the
- * plain one is told beside it.
+ * A kernel against reading the same numbers, by the faster of two sums; the plain one is reported
+ * beside it. One stream is not always the limit: on a machine with high memory latency several at
+ * once were much faster (9.7 against 2.4 GB/s), and a kernel of eight rows beats a plain sum by
+ * far.
  */
 export async function againstReading(
   run: () => void,
@@ -123,10 +119,7 @@ export const MULTIPLY_ADDS = 8 * 4096;
 
 const [LEFT, RIGHT] = [randomNumbers(4096, 1), randomNumbers(4096, 2)];
 
-/**
- * A limit: multiply-adds on numbers that lie in the first cache, in eight chains that do
- * not wait for each other.
- */
+/** Compute limit: multiply-adds on numbers in the L1 cache, in eight independent chains. */
 export function multiplyAdds(): void {
   let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
   for (let i = 0; i < 4096; i++) {
@@ -143,10 +136,9 @@ export function multiplyAdds(): void {
   sink = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7;
 }
 
-/** The stored form of seeded numbers, and its bytes as F32 numbers for `sumOf`. */
+/** Seeded numbers in stored form, and their bytes as F32 numbers for `sumOf`. */
 export function stored(count: number, dtype: WeightDtype) {
-  // One page over and over: drawing each number of a vocabulary's table anew
-  // would take half a minute.
+  // Repeats one page: drawing each number of a vocabulary's table would take half a minute.
   const page = randomNumbers(Math.min(count, 1 << 16), 3);
   const values = new Float32Array(count);
   for (let at = 0; at < count; at += page.length) {
@@ -156,19 +148,19 @@ export function stored(count: number, dtype: WeightDtype) {
   return { data, words: new Float32Array(data.buffer, 0, data.byteLength >> 2) };
 }
 
-/** One line of a table of shares. */
+/** A row of a table of shares. */
 export interface Share {
   readonly what: string;
-  /** Milliseconds of a call. */
+  /** Milliseconds per call. */
   readonly ms: number;
-  /** Of the same work at its limit. */
+  /** Milliseconds of the same work at its limit. */
   readonly limitMs: number;
   readonly limit: string;
 }
 
-/** Lines of shares of a limit, printed. */
+/** Prints a table of shares of a limit. */
 export function printShares(title: string, shares: readonly Share[]): void {
-  console.log(`\n${title}: share of a limit measured in this run, medians of turns`);
+  console.log(`\n${title}: share of a limit measured in this run, medians of rounds`);
   console.table(shares.map(({ what, ms, limitMs, limit }) => ({
     what,
     ms: Number(ms.toPrecision(3)),
@@ -178,21 +170,21 @@ export function printShares(title: string, shares: readonly Share[]): void {
   })));
 }
 
-/** A ratio as people read it. */
+/** Formats a ratio as a percentage. */
 export function percent(ratio: number): string {
   return `${(100 * ratio).toFixed(0)} %`;
 }
 
-/** Adds a last entry to a file of benches that measures shares and prints them. */
+/** Adds a last bench that measures shares and prints them. */
 export function sharesAfter(title: string, measure: () => Share[] | Promise<Share[]>): void {
-  let told = false;
+  let reported = false;
   Deno.bench({
     name: `${title}: shares`,
     n: 1,
     warmup: 0,
     async fn() {
-      if (told) return; // the harness may call once more than it is asked
-      told = true;
+      if (reported) return; // the harness may call once more than asked
+      reported = true;
       printShares(title, await measure());
     },
   });

@@ -2,7 +2,7 @@ import { normJs } from "../kernels/ops/norm.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { againstReading, type Share, sharesAfter } from "./measuring.ts";
 
-/** Rows and width: GPT-2 and the demo, one token and a chunk. */
+/** T and C of GPT-2 and the demo: one token, and a chunk. */
 const SHAPES: readonly [T: number, C: number][] = [[1, 768], [64, 768], [1, 256], [64, 256]];
 
 const cases = SHAPES.flatMap(([T, C]) =>
@@ -12,7 +12,7 @@ const cases = SHAPES.flatMap(([T, C]) =>
     return {
       name: `${kind} norm, ${T} rows of ${C}`,
       run: () => normJs(y, x, options, T),
-      // For the mean or the squares, and for the result: each kind has to see x at least twice.
+      // Each kind reads x at least twice: for the mean or the squares, and for the result.
       arrays: [x, x],
     };
   })

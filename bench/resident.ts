@@ -1,33 +1,31 @@
 /**
- * A process whose resident memory is compared: `idle` has imported the library, `gpt2` has run
- * GPT-2's shape as well, and `billion` Llama's of 10⁹ parameters, from random weights or from the
- * folder that comes after it.
+ * Child process whose resident memory is compared.
+ *
+ * `idle` only imports the library; `gpt2` also runs GPT-2's shape; `billion` runs Llama's shape of
+ * 10⁹ parameters, with random weights or those of the folder given next.
  *
  * @module
  */
 import { loadModel } from "../mod.ts";
 
-/** What one process took, in bytes. */
+/** Memory of one process, in bytes. */
 export interface Resident {
   rss: number;
-  /** The most that it ever was; 0 where the system does not tell. */
+  /** Peak of resident memory; 0 if the system does not report it. */
   peak: number;
   weights: number;
   kvCache: number;
   activations: number;
-  /** The most that was tracked at once. */
+  /** Peak of tracked bytes. */
   tracked: number;
   /** Milliseconds from the call of `loadModel` to the last token. */
   ms: number;
 }
 
-/**
- * Tokens of the cache, few enough that all of it is written: pages that nothing
- * touched are not resident.
- */
+/** Slots of the cache, few enough to write all: untouched pages are not resident. */
 const CONTEXT = 128;
 
-/** Llama's shape of 1.24 · 10⁹ parameters, which are 2.5 GB in BF16. */
+/** Llama's shape of 1.24 · 10⁹ parameters: 2.5 GB in BF16. */
 export const BILLION = {
   model_type: "llama",
   vocab_size: 128256,

@@ -1,6 +1,7 @@
 /**
- * GPT-2's tokenizer: text that people write, and words that nothing splits. A bench of a megabyte
- * is one of MB/s: 1 s is 1 MB/s.
+ * Benches of GPT-2's tokenizer: prose, and long words that no rule splits.
+ *
+ * A bench takes one megabyte, so that 1 s is 1 MB/s.
  *
  * @module
  */
@@ -11,7 +12,7 @@ const MEGABYTE = 1_000_000;
 const plain = await Deno.readTextFile(new URL("../README.md", import.meta.url));
 const tokenizer = await loadTokenizer({ type: "bpe" });
 
-/** Letters without order, the same on every machine. */
+/** Pseudo-random letters, the same on every machine. */
 function letters(count: number): string {
   let state = 1;
   return Array.from({ length: count }, () => {
@@ -26,7 +27,7 @@ const ids = tokenizer.encode(text);
 Deno.bench("load gpt2", async () => void await loadTokenizer({ type: "bpe" }));
 Deno.bench("encode 1 MB of plain text", () => void tokenizer.encode(text));
 Deno.bench(`decode its ${ids.length} ids`, () => void tokenizer.decode(ids));
-// Ten times as long takes ten times as long.
+// Time must grow linearly with the length.
 for (const count of [MEGABYTE / 10, MEGABYTE]) {
   const words = { letter: "a".repeat(count), letters: letters(count), spaces: " ".repeat(count) };
   for (const [name, word] of Object.entries(words)) {

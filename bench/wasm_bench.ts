@@ -1,6 +1,8 @@
 /**
- * Each WASM kernel against what the machine can do at most, on as many threads as `THREADS` says,
- * both measured by turns: `THREADS=1 deno bench -A bench/wasm_bench.ts`, two threads by default.
+ * Benches of each WASM kernel against the machine's limit on as many threads, in interleaved
+ * rounds.
+ *
+ * `THREADS=1 deno bench -A bench/wasm_bench.ts`, two threads by default.
  *
  * @module
  */
@@ -15,13 +17,10 @@ import { interleave, percent } from "./measuring.ts";
 const threads = Number(Deno.env.get("THREADS") ?? 2);
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
-/**
- * Bytes that are gone through before any of them comes again: more than the caches
- * that a core has for itself.
- */
+/** Bytes read before any is read again: more than a core's private caches. */
 const ROUND_BYTES = 200e6;
 
-/** What is measured: a plan, and what one run of it reads from memory or computes. */
+/** A measured plan, and the bytes or FLOPs of one run. */
 interface Work {
   readonly what: string;
   readonly plan: Plan;
@@ -29,7 +28,7 @@ interface Work {
   readonly length: number;
   /** Calls in the plan. */
   readonly calls: number;
-  /** Bytes or operations of a run; for neither, only the time is told. */
+  /** Bytes or FLOPs of a run; with neither, only the time is reported. */
   readonly bytes?: number;
   readonly operations?: number;
 }
@@ -44,9 +43,7 @@ function filled(backend: Backend, shape: readonly number[], seed: number): Tenso
   return t;
 }
 
-/**
- * A weight of numbers such as models have; small ones among them are below F16's least normal one.
- */
+/** A weight of typical numbers; some are below F16's smallest normal one. */
 function weight(backend: Backend, N: number, K: number, dtype: WeightDtype) {
   const small = bytesOf(narrow(randomNumbers(1 << 16, 3).map((v) => 0.04 * v), dtype));
   return backend.weight([N, K], dtype, (_row, _count, into) => {
@@ -67,7 +64,7 @@ async function recorded(
   return { ...work, plan };
 }
 
-/** [N, K] of GPT-2's layers and head, and of the demo's. */
+/** [N, K] of the layers and heads of GPT-2 and the demo. */
 const LAYERS = [[2304, 768], [768, 768], [3072, 768], [768, 3072], [768, 256], [256, 1024]];
 
 async function matmulWork(backend: Backend, T: number, N: number, K: number, dtype: WeightDtype) {
@@ -85,7 +82,7 @@ async function matmulWork(backend: Backend, T: number, N: number, K: number, dty
   );
 }
 
-/** Heads, head size, rows and keys: GPT-2's, and one that shares keys among four heads. */
+/** Heads, head size, rows and keys: GPT-2's, and one with four query heads per key/value head. */
 const ATTENTION = [
   [12, 12, 64, 1, 1024],
   [12, 12, 64, 1, 8192],
@@ -117,7 +114,7 @@ async function attentionWork(
   );
 }
 
-/** What stands between the products; 128 rows of GPT-2's width. */
+/** Operations between the products; 128 rows of GPT-2's width. */
 async function smallWorks(backend: Backend): Promise<Work[]> {
   const [T, C, H, D] = [128, 768, 12, 64];
   const [x, y, qkv] = [[T, C], [T, C], [T, 3 * C]].map((shape, i) => filled(backend, shape, i));
@@ -139,7 +136,7 @@ async function smallWorks(backend: Backend): Promise<Work[]> {
     await recorded(backend, { ...run, what: "writeKv" }, (k) => k.writeKv(y, cache, qkv)),
     await recorded(
       backend,
-      { ...run, what: "writeKv, turned" },
+      { ...run, what: "writeKv, rotated" },
       (k) => k.writeKv(y, cache, qkv, { table }),
     ),
   ];
@@ -165,10 +162,7 @@ async function sampleWork(backend: Backend, what: string, settings: number[]): P
   );
 }
 
-/**
- * Makes works one after the other, each on a backend of its own: all of them
- * together would not fit.
- */
+/** Makes one work at a time, each on its own backend: together they would not fit in memory. */
 const MAKERS: ((backend: Backend) => Promise<Work | Work[]>)[] = [
   ...DTYPES.flatMap((dtype) => [
     ...[...LAYERS, [50257, 768]].map(([N, K]) => (b: Backend) => matmulWork(b, 1, N, K, dtype)),
@@ -211,27 +205,27 @@ function lineOf(
 ): Record<string, string> {
   const us = `${(1000 * kernel / calls).toPrecision(3)}`;
   const amount = bytes ?? operations;
-  if (!amount) return { what, "µs a call": us, rate: "", limit: "", share: "" };
+  if (!amount) return { what, "µs per call": us, rate: "", limit: "", share: "" };
   const unit = bytes ? "GB/s" : "GF/s";
   const rate = amount / kernel / 1e6;
   const most = (bytes ? readBytes : limitOperations) / limit / 1e6;
   return {
     what,
-    "µs a call": us,
+    "µs per call": us,
     rate: `${rate.toFixed(1)} ${unit}`,
     limit: `${most.toFixed(1)} ${unit}`,
     share: percent(rate / most),
   };
 }
 
-let told = false;
+let reported = false;
 Deno.bench({
   name: "wasm: shares",
   n: 1,
   warmup: 0,
   async fn() {
-    if (told) return; // the harness may call once more than it is asked
-    told = true;
+    if (reported) return; // the harness may call once more than asked
+    reported = true;
     await measure();
   },
 });

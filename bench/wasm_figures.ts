@@ -1,10 +1,9 @@
 /**
- * The figures of the WebAssembly backend on two threads: `deno run -A bench/wasm_figures.ts
- * [barrier] [model] [demo] [attention] [memory] [load]`, all by default.
+ * Figures of the WebAssembly backend on two threads, each beside its goal.
  *
- * Each is a ratio of two measurements that take turns, or a share of a limit that is
- * measured in the same run by the same threads, beside its goal. Machines differ and are
- * noisy; nothing here fails.
+ * `deno run -A bench/wasm_figures.ts [barrier] [model] [demo] [attention] [memory] [load]`, all by
+ * default. Each is a ratio of two interleaved measurements, or a share of a limit measured in the
+ * same run by the same threads. Machines differ and are noisy, so no figure fails the run.
  *
  * @module
  */
@@ -34,13 +33,13 @@ const THREADS = 2;
 const MIB = 2 ** 20;
 const DTYPES = ["F32", "F16", "BF16"] as const;
 
-/** Turns of what is measured and of its limit. */
-const TURNS = 15;
+/** Rounds of the work and its limit. */
+const ROUNDS = 15;
 
-/** Tokens that the cache holds when decoding is measured. */
+/** Tokens in the cache when decoding is measured. */
 const DEPTH = 128;
 
-/** GPT-2's shape as a family has it whose weights are stored NK. */
+/** GPT-2's shape in a family whose weights are stored NK. */
 const GPT2_NK = {
   model_type: "nanogpt",
   vocab_size: 50257,
@@ -55,25 +54,22 @@ function architectureOf(order: StoredOrder): Architecture {
   return readArchitecture(order === "KN" ? GPT2 : GPT2_NK, "GPT-2");
 }
 
-/** Milliseconds of a limit, awake. */
+/** Milliseconds of a limit, with threads awake. */
 async function timedAlone(run: () => void): Promise<number> {
   await rest();
   run();
   return timed(run);
 }
 
-/**
- * What two threads take beyond half of what one takes, an entry; and what a run
- * takes whose work is nothing.
- */
+/** Time per entry that two threads take beyond half of one thread's, and of a run without work. */
 async function barrier(): Promise<void> {
-  console.log("\nbarrier: what an entry costs beyond its work shared out evenly; goal ≤ 2 µs");
+  console.log("\nbarrier: time of an entry beyond its evenly shared work; goal ≤ 2 µs");
   const [ENTRIES, ITEMS] = [200, 64];
   await using limits = await Limits.open(THREADS);
   const work = await planEntries(limits, ENTRIES, ITEMS, 2000);
   const empty = await planEntries(limits, 1, 1, 1);
   const [alone, together, handOver]: number[][] = [[], [], []];
-  for (let turn = 0; turn < 4 * TURNS; turn++) {
+  for (let round = 0; round < 4 * ROUNDS; round++) {
     limits.pool.limit(1);
     alone.push(timed(work));
     limits.pool.limit(THREADS);
@@ -87,14 +83,14 @@ async function barrier(): Promise<void> {
       us(median(together) / ENTRIES)
     }, which one thread does in ${us(median(alone) / ENTRIES)}`,
   );
-  console.log(`  a run that does nothing ${us(median(handOver))}`);
+  console.log(`  a run without work ${us(median(handOver))}`);
 }
 
 /** Decode and prefill of GPT-2's shape. */
 async function model(): Promise<void> {
   console.log(
-    "\nGPT-2's shape on two threads, by what they read and multiply at most; goals: decode F32 ≥ 75 %, 16 bits ≥ 65 %; " +
-      "prefill ≥ 85 %, ≥ 80 %",
+    "\nGPT-2's shape as a share of the limits of two threads; goals: decode ≥ 75 % (F32), " +
+      "≥ 65 % (16 bits); prefill ≥ 85 % (F32), ≥ 80 % (16 bits)",
   );
   await using limits = await Limits.open(THREADS);
   const reading = await limits.reading();
@@ -112,7 +108,7 @@ async function model(): Promise<void> {
     const settings = { temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 };
     runner.startSampling(settings, 1);
     const [reads, products, prefills, decodes]: number[][] = [[], [], [], []];
-    for (let turn = 0; turn < TURNS; turn++) {
+    for (let round = 0; round < ROUNDS; round++) {
       products.push(await timedAlone(multiplying.run));
       await rest();
       const start = performance.now();
@@ -144,20 +140,17 @@ async function model(): Promise<void> {
   }
 }
 
-/**
- * Multiplications and additions of so many tokens: of the layers, and of each
- * token with those before it.
- */
+/** FLOPs of `tokens` tokens: layers, and attention of each token to those before it. */
 function operationsOf(a: Architecture, tokens: number): number {
   const pairs = tokens * (tokens + 1) / 2;
   return 2 * tokens * countLayerParameters(specTree(a)) +
     4 * pairs * a.nHead * a.headDim * a.nLayer;
 }
 
-/** A step of the demo without a cache: all of its context goes through the layers. */
+/** A step of the demo without the cache: its whole context passes through the layers. */
 async function demo(): Promise<void> {
   console.log(
-    "\nthe demo's whole context without a cache, by multiply-adds of layers and attention; goal ≥ 75 %",
+    "\nthe demo's whole context without a cache, as a share of peak multiply-adds; goal ≥ 75 %",
   );
   await using limits = await Limits.open(THREADS);
   const multiplying = await limits.multiplying(true);
@@ -171,7 +164,7 @@ async function demo(): Promise<void> {
   const ids = Array.from({ length: slots + 1 }, (_, i) => i % a.vocabSize);
   const operations = operationsOf(a, slots);
   const shares: number[] = [];
-  for (let turn = 0; turn < 2 * TURNS; turn++) {
+  for (let round = 0; round < 2 * ROUNDS; round++) {
     const limit = multiplying.operations / await timedAlone(multiplying.run);
     await rest();
     const start = performance.now();
@@ -185,10 +178,10 @@ function rate(count: number, ms: number): string {
   return (count / ms / 1e6).toFixed(1);
 }
 
-/** One layer's attention of one row over its cache. */
+/** Attention of one row over one layer's cache. */
 async function attention(): Promise<void> {
   console.log(
-    "\nattention of one row over K and V, by reading the same bytes; goal ≥ 60 % at 8192",
+    "\nattention of one row as a share of reading the same K and V; goal ≥ 60 % at 8192",
   );
   await using limits = await Limits.open(THREADS);
   const reading = await limits.reading();
@@ -209,7 +202,7 @@ async function attention(): Promise<void> {
   for (const length of [1024, 2048, 4096, 8192]) {
     const step = { rows: 1, position: length - 1, slot: length - 1, length };
     const [reads, times]: number[][] = [[], []];
-    for (let turn = 0; turn < TURNS; turn++) {
+    for (let round = 0; round < ROUNDS; round++) {
       reads.push(await timedAlone(reading.run));
       await rest();
       times.push(timed(() => plan.run(step)));
@@ -225,7 +218,7 @@ async function attention(): Promise<void> {
   }
 }
 
-/** Resident memory above a process that imported the library and did nothing. */
+/** Resident memory above a process that only imported the library. */
 async function memory(): Promise<void> {
   console.log(
     "\nresident memory above idle, GPT-2's shape from a file; goal ≤ weights + cache + 40 MiB",
@@ -260,7 +253,7 @@ interface Resident {
   readonly kept: number;
 }
 
-/** Resident memory of this process when a file's model has run, or when nothing has. */
+/** Resident memory of this process after running a file's model, or nothing. */
 async function resident(path?: string): Promise<Resident> {
   await import("../mod.ts");
   if (!path) return { rss: Deno.memoryUsage().rss, kept: 0 };
@@ -271,7 +264,7 @@ async function resident(path?: string): Promise<Resident> {
   const weights = await uploadWeights(backend, a, source, DEPTH + 1, () => {});
   const { chunk } = estimateMemory(a, source, { contextLength: DEPTH, backend });
   const runner = await Runner.create(backend, a, weights, { id: path, slots: DEPTH, chunk });
-  // All of the cache is written: pages that nothing touched are not resident.
+  // All of the cache is written: untouched pages are not resident.
   runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
   await runner.prefill(Array.from({ length: DEPTH - 8 }, (_, i) => i));
   while (!runner.sequence.full) await runner.draw(1);
@@ -282,14 +275,14 @@ async function resident(path?: string): Promise<Resident> {
 /** Loading a checkpoint of GPT-2's shape, against reading its bytes. */
 async function load(): Promise<void> {
   console.log(
-    "\nload of GPT-2's shape, by readSync of the same bytes into fresh shared memory, in processes of their own; goal ≤ 1.3",
+    "\nload time of GPT-2's shape relative to readSync of the same bytes; goal ≤ 1.3",
   );
   await withFile(async (path) => {
     for (const order of ["KN", "NK"] as const) {
       for (const dtype of DTYPES) {
         await writeCheckpoint(path, order, dtype);
         const [reads, loads, opens]: number[][] = [[], [], []];
-        for (let turn = 0; turn < 7; turn++) {
+        for (let round = 0; round < 7; round++) {
           reads.push((await child<Loaded>("load", path, order, "read")).ms);
           const { ms, openMs } = await child<Loaded>("load", path, order, "wasm");
           loads.push(ms);
@@ -311,11 +304,11 @@ async function load(): Promise<void> {
 
 interface Loaded {
   readonly ms: number;
-  /** Of opening the backend. */
+  /** Milliseconds of opening the backend. */
   readonly openMs: number;
 }
 
-/** One load in this process, as cold as it comes. */
+/** One cold load in this process. */
 async function loadOnce(path: string, order: StoredOrder, how: string): Promise<Loaded> {
   if (how === "read") {
     const { size } = await Deno.stat(path);
@@ -366,7 +359,7 @@ async function writeCheckpoint(
   }
 }
 
-/** What this script prints when it is run with these arguments. */
+/** Runs this script as a child process with these arguments and returns its output. */
 async function child<T>(...args: string[]): Promise<T> {
   const script = new URL(import.meta.url).pathname;
   const command = new Deno.Command(Deno.execPath(), {

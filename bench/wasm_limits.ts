@@ -1,5 +1,5 @@
 /**
- * What threads take to meet: entries whose work is known, for the barrier between them.
+ * Synthetic kernels of known work, to measure the barrier between threads.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { i32, ints, type ModuleBuilder } from "../kernels/asm/assembler.ts";
 import { defineKernel, type Kernel } from "../kernels/asm/kernel.ts";
 import type { Limits } from "../kernels/wasm/limits.ts";
 
-/** So many entries of some items that take `rounds` rounds each. */
+/** A program of `entries` entries, each of `items` items that take `rounds` iterations. */
 export async function planEntries(
   limits: Limits,
   count: number,
@@ -19,7 +19,7 @@ export async function planEntries(
   return await limits.plan(all, [words.address], (m) => defineWaiting(m, rounds));
 }
 
-/** Counts, so that an item takes a while. */
+/** Counts, so that an item takes time. */
 function defineWaiting(m: ModuleBuilder, rounds: number): Kernel {
   return defineKernel(m, ["words"], (f, { words, begin, end }) => {
     const { round, at } = f.locals(ints("round", "at"));

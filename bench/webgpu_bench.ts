@@ -1,8 +1,6 @@
 /**
- * Each WGSL kernel at GPT-2's shapes and the demo's, against what the same adapter reads or
- * multiplies in the same run.
- *
- * On an adapter in software the figures are ratios of one run and no more.
+ * Benches of each WGSL kernel at the shapes of GPT-2 and the demo, against the adapter's limits
+ * measured in the same run. On a software adapter only the ratios mean something.
  *
  * @module
  */
@@ -37,12 +35,10 @@ const SHAPES: readonly Shape[] = [
 /** Rows of a prefill. */
 const ROWS = 128;
 
-/**
- * Bytes that the limits read: what stays in a cache from one run to the next, and what does not.
- */
+/** Bytes read by the limits: within a cache, and beyond it. */
 const [NEAR_BYTES, FAR_BYTES] = [4 << 20, 64 << 20];
 
-/** Turns that each work has, and the milliseconds of one. */
+/** Rounds of each work, and minimum milliseconds of each. */
 const [ROUNDS, TURN_MS] = [7, 20];
 
 interface Case {
@@ -120,7 +116,7 @@ async function casesOf(backend: Backend, shape: Shape, dtype: WeightDtype, T: nu
   return cases;
 }
 
-/** Runs that wait for their result; milliseconds of one of `count`. */
+/** Runs `count` times and waits for the result; returns milliseconds per run. */
 type Work = (count: number) => Promise<number>;
 
 function planWork(backend: Backend, plan: Plan, { step, out }: Case): Work {
@@ -132,7 +128,7 @@ function planWork(backend: Backend, plan: Plan, { step, out }: Case): Work {
   };
 }
 
-/** The two limits, on a device of their own. */
+/** The two limits, on their own device. */
 async function openLimits() {
   const gpu = await openGpu();
   const queue = new StepQueue(gpu);
@@ -160,19 +156,19 @@ async function openLimits() {
   };
 }
 
-/** Median milliseconds of each work, which take turns. */
-async function takeTurns(works: readonly Work[]): Promise<number[]> {
-  const turns = [];
+/** Median milliseconds of each work, in interleaved rounds. */
+async function interleave(works: readonly Work[]): Promise<number[]> {
+  const measured = [];
   for (const work of works) {
     await work(1); // compiles
     const once = await work(1);
     const count = Math.min(64, Math.max(1, Math.round(TURN_MS / once)));
-    turns.push({ work, count, times: [] as number[] });
+    measured.push({ work, count, times: [] as number[] });
   }
   for (let round = 0; round < ROUNDS; round++) {
-    for (const { work, count, times } of turns) times.push(await work(count));
+    for (const { work, count, times } of measured) times.push(await work(count));
   }
-  return turns.map(({ times }) => median(times));
+  return measured.map(({ times }) => median(times));
 }
 
 async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Share[]> {
@@ -183,7 +179,7 @@ async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Sha
   for (const one of cases) {
     works.push(planWork(backend, await backend.record(one.build), one));
   }
-  const [nearMs, farMs, multiplyMs, ...times] = await takeTurns([
+  const [nearMs, farMs, multiplyMs, ...times] = await interleave([
     limits.near,
     limits.far,
     limits.multiply,
@@ -191,7 +187,7 @@ async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Sha
   ]);
   await limits.close();
   return cases.map(({ name, bytes = 0, flops = 0 }, i) => {
-    // A weight that fits a cache is read from there when its product is run again and again.
+    // A weight that fits in a cache is read from there when its product is repeated.
     const isNear = bytes <= 4 * NEAR_BYTES;
     const reading = bytes * (isNear ? nearMs / NEAR_BYTES : farMs / FAR_BYTES);
     const multiplying = flops / LIMIT_FLOPS * multiplyMs;
@@ -204,10 +200,7 @@ async function measure(shape: Shape, dtype: WeightDtype, T: number): Promise<Sha
   });
 }
 
-/**
- * GPT-2's products by the typed-array form, on one thread, and by this adapter: how many
- * times faster the adapter is.
- */
+/** Matmul speed-up of this adapter over single-threaded typed arrays, at GPT-2's shapes. */
 async function printAgainstTypedArrays(): Promise<void> {
   const [{ C, F, V }] = SHAPES;
   const products = [[1, 3 * C, C], [1, C, C], [1, F, C], [1, C, F], [1, V, C], [ROWS, F, C]];
@@ -232,7 +225,7 @@ async function printAgainstTypedArrays(): Promise<void> {
       const build = (k: Recorder) => k.matmul(out, x, weight);
       const step = { rows: T, position: 0, slot: 0, length: T };
       const webgpu = planWork(backend, await backend.record(build), { name: "", step, out, build });
-      const [jsMs, ms] = await takeTurns([js, webgpu]);
+      const [jsMs, ms] = await interleave([js, webgpu]);
       lines.push({
         what: `${T} × ${K} → ${N} ${dtype}`,
         "typed arrays' ms": Number(jsMs.toPrecision(3)),
@@ -241,7 +234,7 @@ async function printAgainstTypedArrays(): Promise<void> {
       });
     }
   }
-  console.log("\nwebgpu: against typed arrays on one thread, medians of turns");
+  console.log("\nwebgpu: speed-up over typed arrays on one thread, medians of rounds");
   console.table(lines);
 }
 
@@ -267,4 +260,4 @@ if (await navigator.gpu?.requestAdapter()) {
     }
     return shares;
   });
-} else console.warn("webgpu_bench.ts: SKIPPED, no WebGPU adapter here");
+} else console.warn("webgpu_bench.ts: SKIPPED, no WebGPU adapter");

@@ -1,9 +1,9 @@
 /**
- * A whole step of GPT-2's shape on WebGPU against the sum of its kernels, the host's part in it,
- * and the products' share.
+ * Step of GPT-2's shape on WebGPU against the sum of its kernels, with the host's and the matmuls'
+ * shares.
  *
- * `deno run -A bench/webgpu_step.ts [rows] [length]`; 1 row, with the head and the
- * sampling, is a step of decode.
+ * `deno run -A bench/webgpu_step.ts [rows] [length]`; 1 row, with the head and sampling, is a
+ * decode step.
  *
  * @module
  */
@@ -50,7 +50,7 @@ const sampling = {
 backend.write(sampling.settings, new Float32Array([0.9, 40, 1, 1]));
 
 type Part = (k: Recorder, block: typeof blocks[number]) => void;
-/** What a block calls, one entry for each kernel; a norm goes with the product that reads it. */
+/** Calls of a block, one entry per kernel; a norm is fused into the product that reads it. */
 const inBlock: Readonly<Record<string, Part>> = {
   "norm, cAttn": (k, { cAttn }) => {
     k.norm(n, x, norm);
@@ -88,12 +88,12 @@ const builds: Record<string, (k: Recorder) => void> = {
 for (const [name, part] of Object.entries(inBlock)) {
   builds[name] = (k) => {
     for (const block of blocks) part(k, block);
-    // The last norm, too, is merged only where another one overwrites what it would have left.
+    // The last norm is only fused if a later one overwrites its output.
     if (name.startsWith("norm")) k.norm(n, x, norm);
   };
 }
 if (rows === 1) Object.assign(builds, { head, sample });
-// The products without the norms that they make on their way: what the whole is held against.
+// The products without their fused norms: the reference for the whole step.
 builds.products = (k) => {
   for (const { cAttn, cProj, cFc, down } of blocks) {
     k.matmul(qkv, n, cAttn);
@@ -128,4 +128,6 @@ console.log(backend.description);
 console.table(Object.fromEntries(Object.entries(ms).map(([name, v]) => [name, v.toFixed(2)])));
 console.log(`whole / sum of its kernels: ${(ms.whole / sumOf(parts)).toFixed(2)}`);
 console.log(`host's share of the whole: ${(100 * median(works[0].host) / ms.whole).toFixed(2)} %`);
-console.log(`the step's rate as a share of its products' own: ${percent(ms.products / ms.whole)}`);
+console.log(
+  `the step's rate as a share of that of its products: ${percent(ms.products / ms.whole)}`,
+);

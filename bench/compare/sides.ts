@@ -1,39 +1,36 @@
 /**
- * The engines that `compare.ts` sets side by side. Each is run as its users run it, measures a
- * model once, and tells tokens a second.
+ * Engines of `compare.ts`. Each runs as its users run it and returns tokens per second of one
+ * measurement.
  *
  * @module
  */
 import type { BenchmarkReport } from "../../mod.ts";
 import type { WeightDtype } from "../../kernels/formats/mod.ts";
 
-/** Threads of every side. */
+/** Threads of every engine. */
 export const THREADS = 2;
 
-/**
- * Tokens of a prompt, which are also those that the cache holds when decoding begins, and
- * tokens that are decoded.
- */
+/** Tokens of the prompt, in the cache when decoding begins; and decoded tokens. */
 const [DEPTH, TOKENS] = [128, 64];
 
-/** Tokens of a generation of the demo, as the specification has it. */
+/** Generated tokens of the demo, as specified. */
 const DEMO_TOKENS = 256;
 
-/** What one turn found, in tokens a second. */
+/** Rates of one round, in tokens per second. */
 export interface Rates {
-  /** What was measured, with its version. */
+  /** Name and version of the engine. */
   readonly engine: string;
   readonly decode: number;
   readonly prefill: number;
 }
 
-/** Generated tokens a second of the whole time, prompt included. */
+/** Generated tokens per second of total time, prompt included. */
 export interface DemoRate {
   readonly engine: string;
   readonly rate: number;
 }
 
-/** An engine that runs a folder in Hugging Face layout, or what was made of it. */
+/** An engine that runs a Hugging Face folder, or a conversion of it. */
 export interface Side {
   model(source: string, dtype: WeightDtype): Promise<Rates>;
 }
@@ -43,7 +40,7 @@ export interface DemoSide {
   demo(cache: boolean): Promise<DemoRate>;
 }
 
-/** This engine by its command line; drawing each token is in its decode time. */
+/** wgslm through its command line; its decode time includes sampling. */
 export class Wgslm implements Side, DemoSide {
   async model(folder: string, dtype: WeightDtype): Promise<Rates> {
     const sizes = ["--prompt-tokens", `${DEPTH}`, "--gen-tokens", `${TOKENS + 1}`];
@@ -76,7 +73,7 @@ export class Wgslm implements Side, DemoSide {
 }
 
 /**
- * llama.cpp by its `llama-bench`, which draws no token: it feeds random ones. Models are
+ * llama.cpp through its `llama-bench`, which feeds random tokens and does not sample. Models are
  * `NAME-f16.gguf`, … of a folder.
  */
 export class LlamaCpp implements Side {
@@ -98,22 +95,22 @@ export class LlamaCpp implements Side {
   }
 
   async #bench(path: string, test: readonly string[]): Promise<LlamaBench> {
-    // Read into memory of its own: mapped, as it does by default, F32 and BF16 were a tenth slower.
+    // Loaded into memory, not mapped: mapped, the default, F32 and BF16 were a tenth slower.
     const fixed = ["-lm", "none", "-t", `${THREADS}`, "-r", "1", "-o", "json"];
     return JSON.parse(await output(this.program, ["-m", path, ...fixed, ...test]))[0];
   }
 }
 
-/** A test in the output of `llama-bench`, as far as it is looked at. */
+/** A test in the output of `llama-bench`, with the fields used here. */
 interface LlamaBench {
   readonly build_commit: string;
-  /** Tokens a second. */
+  /** Tokens per second. */
   readonly avg_ts: number;
 }
 
 /**
- * transformers on PyTorch; for the demo, a plain GPT on PyTorch. One process, which sleeps
- * while others are measured.
+ * transformers on PyTorch; for the demo, a plain GPT on PyTorch. One process, which sleeps while
+ * others are measured.
  */
 export class Torch implements Side, DemoSide, AsyncDisposable {
   readonly #process: Deno.ChildProcess;
@@ -146,7 +143,9 @@ export class Torch implements Side, DemoSide, AsyncDisposable {
     await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`));
     while (!this.#rest.includes("\n")) {
       const { value, done } = await this.#reader.read();
-      if (done) throw new Error("Cannot measure PyTorch: its process ended");
+      if (done) {
+        throw new Error("Cannot measure PyTorch: expected an answer, got the end of its process");
+      }
       this.#rest += value;
     }
     const [line, ...rest] = this.#rest.split("\n");
@@ -155,13 +154,13 @@ export class Torch implements Side, DemoSide, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#writer.close().catch(() => {}); // where it ended by itself, `#ask` has said so
+    await this.#writer.close().catch(() => {}); // if it has ended by itself, `#ask` has reported it
     await this.#reader.cancel();
     await this.#process.status;
   }
 }
 
-/** What a program writes to its standard output; its other output is shown if it fails. */
+/** Returns a program's standard output; shows its standard error if it fails. */
 async function output(program: string, args: readonly string[]): Promise<string> {
   const command = new Deno.Command(program, { args: [...args] });
   const { success, stdout, stderr } = await command.output();

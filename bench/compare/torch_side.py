@@ -1,10 +1,13 @@
-"""PyTorch's side of bench/compare.ts: one JSON object a line in, one out, so that it is loaded once and sleeps while others take
-their turns. Run with `write-gpt2 FOLDER TOKENIZER_FOLDER` it makes the model of GPT-2's shape that all sides read.
+"""PyTorch engine of bench/compare.ts: one JSON request per line in, one answer per line out.
 
-- `{"folder", "dtype", "depth", "tokens"}`: transformers' `generate` on a Hugging Face folder, greedy; tokens a second of decode behind
-  `depth` tokens, and of a prefill of as many.
-- `{"demo", "cache", "tokens"}`: what the benchmark's specification asks of its script, on the bundled demo: text after "ROMEO:",
-  temperature 0.9, top-k 40, `torch.multinomial`; generated tokens by the whole time, prompt included. The model is a plain GPT.
+The process stays loaded between requests and sleeps while other engines are measured. Run with
+`write-gpt2 FOLDER TOKENIZER_FOLDER`, it writes the model of GPT-2's shape that all engines read.
+
+- `{"folder", "dtype", "depth", "tokens"}`: transformers' greedy `generate` on a Hugging Face
+  folder; answers tokens per second of a decode after `depth` tokens, and of a prefill of as many.
+- `{"demo", "cache", "tokens"}`: the specification's benchmark on the bundled demo: text after
+  "ROMEO:", temperature 0.9, top-k 40, `torch.multinomial`; answers generated tokens per second of
+  total time, prompt included. The model is a plain GPT.
 
 Needs torch, transformers and safetensors from PyPI.
 """
@@ -32,7 +35,7 @@ def load_transformers(folder, dtype):
 
 
 class Clock:
-    """A streamer for `generate`, which hands it the prompt and then each token: when it did."""
+    """Streamer for `generate`: records the times of the prompt and of each token."""
 
     def __init__(self):
         self.times = []
@@ -69,7 +72,7 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
 
     def forward(self, x, past):
-        """`past` has K and V [1, H, S, D] of what came before, or nothing; the second result has them with those of `x`."""
+        """`past`: K and V [1, H, S, D] of earlier tokens; returned extended by `x`."""
         B, T, C = x.shape
         q, k, v = (
             p.view(B, T, self.heads, -1).transpose(1, 2)
@@ -87,7 +90,7 @@ class Block(nn.Module):
 
 
 class Demo(nn.Module):
-    """LabCore's GPT as its config has it: learned positions, biases, tied head, attention spelt out; F32, as its script computes."""
+    """LabCore's GPT: learned positions, biases, tied head, explicit attention; F32."""
 
     def __init__(self, folder):
         super().__init__()
@@ -104,7 +107,7 @@ class Demo(nn.Module):
         self.eval()
 
     def forward(self, ids, cache):
-        """Logits [1, V] of the last of `ids` [1, T]; `cache`, where there is one, has K and V of each layer, and is extended."""
+        """Logits [1, V] of the last of `ids` [1, T]; extends `cache`, K and V by layer."""
         begin = cache[0][0].shape[2] if cache else 0
         x = self.wte(ids) + self.wpe(torch.arange(begin, begin + ids.shape[1]))
         for i, block in enumerate(self.h):
@@ -140,9 +143,13 @@ def measure_demo(demo, use_cache, tokens):
 
 
 def write_gpt2(folder, tokenizer):
-    """GPT-2's smallest shape, random weights, F32. llama.cpp's converter wants a tokenizer that it knows: any that is not larger."""
+    """Writes GPT-2's smallest shape with random F32 weights.
+
+    llama.cpp's converter requires a tokenizer that it knows: any with no larger vocabulary.
+    """
     torch.manual_seed(1)
-    config = transformers.GPT2Config(n_ctx=1024)  # a key of the hub's config that transformers has dropped and llama.cpp asks for
+    # llama.cpp requires n_ctx, a key of the hub's config that transformers has dropped.
+    config = transformers.GPT2Config(n_ctx=1024)
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     for path in pathlib.Path(tokenizer).glob("tokenizer*.json"):
         shutil.copy(path, folder)
