@@ -6,7 +6,7 @@
 import { TemplateError } from "./errors.ts";
 import { isEqual } from "./compare.ts";
 import { quote, repr } from "./repr.ts";
-import { checkText } from "./text.ts";
+import { checkItems, checkText } from "./text.ts";
 import {
   Callable,
   Dict,
@@ -43,9 +43,15 @@ export class Budget {
 
   /** One step that made a value: its characters and items are memory. */
   takeFor(value: Value): Value {
-    if (typeof value === "string") this.#left -= value.length / 100;
-    else if (Array.isArray(value)) this.#left -= value.length / 5;
-    else if (value instanceof Dict) this.#left -= value.size;
+    const text = textOf(value);
+    const items = value instanceof Tuple ? value.items : value;
+    if (text !== undefined) {
+      checkText(text.length);
+      this.#left -= text.length / 100;
+    } else if (Array.isArray(items)) {
+      checkItems(items.length);
+      this.#left -= items.length / 5;
+    } else if (value instanceof Dict) this.#left -= value.size;
     this.take();
     return value;
   }

@@ -13,7 +13,7 @@
  * @module
  */
 import { RaisedByTemplate, TemplateError } from "./errors.ts";
-import { characters, checkItems, lengthOf } from "./text.ts";
+import { characters, checkItems, checkText, lengthOf } from "./text.ts";
 
 export type Value =
   | null
@@ -202,7 +202,7 @@ export function hashOf(value: Value): unknown {
         ? `object ${identityOf(hash)}`
         : `${typeof hash} ${String(hash).length} ${hash}`;
     });
-    checkItems(parts.length);
+    checkText(parts.reduce((sum, part) => sum + part.length, 0));
     // A lone surrogate begins no text of a file.
     return `\ud800(${parts.join(" ")})`;
   }

@@ -89,6 +89,10 @@ const GREEDY: Readonly<Record<string, RegExp>> = {
     /a text of/,
   "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s | tojson }}":
     /a text of/,
+  "{% set ns = namespace(s=(1,)) %}{% for i in range(60) %}{% set ns.s = (ns.s, ns.s) %}{% endfor %}{{ {ns.s: 1} }}":
+    /a text of/,
+  "{{ (' ' * 9000000) | urlencode }}": /a text of/,
+  "{{ (('ŉ' * 6000000) | upper) }}": /a text of/,
   "{% for i in range(100000) %}{{ 'abcdefghij' * 100 }}{% endfor %}": /a text of|come to an end/,
   "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = ns.l + [range(100000) | list] %}{% endfor %}":
     /does not come to an end/,
