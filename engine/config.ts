@@ -1,6 +1,7 @@
 /**
- * Settings in TOML, the file of `--config`. The tables below list its keys. Such files are shared
- * with other programs, so their keys are accepted and ignored; only an unknown key warns.
+ * Configuration files in TOML (`--config`): sections `[generation]` and `[model]`.
+ *
+ * The files are shared with other programs: their keys are ignored, and only an unknown key warns.
  *
  * @module
  */
@@ -10,37 +11,37 @@ import { CheckpointError, messageOf } from "./errors.ts";
 import { readText } from "./host/files.ts";
 import { isRecord } from "./json.ts";
 
-/** How tokens are drawn; what the file does not say is absent. */
+/** Options of sampling; absent if the file does not have them. */
 export interface GenerationConfig {
-  /** Seed of the first iteration. */
+  /** Seed of sampling; iteration i of a benchmark uses seed + i. */
   seed?: number;
-  /** Fixed order of sums. */
+  /** Whether sums have a fixed order. */
   deterministic?: boolean;
-  /** 0 is greedy. */
+  /** Divisor of the logits; 0 samples greedily. */
   temperature?: number;
-  /** 0 is off. */
+  /** Samples among the k most probable tokens; 0 is off. */
   topK?: number;
-  /** 1 is off. */
+  /** Samples among the most probable tokens of this total probability; 1 is off. */
   topP?: number;
-  /** 1 is off. */
+  /** Penalty on the logits of tokens that occurred before; 1 is off. */
   repetitionPenalty?: number;
-  /** Whether keys and values are kept. */
+  /** Whether keys and values are cached. */
   useKvCache?: boolean;
 }
 
-/** What a file of settings says. */
+/** Contents of a configuration file. */
 export interface Config {
   /** The section `[generation]`. */
   generation: GenerationConfig;
-  /** The section `[model]` as it stands, for a model of that shape with random weights. */
+  /** The section `[model]`, unchecked: the shape of a model with random weights. */
   model?: Record<string, unknown>;
-  /** Sentences on keys that mean nothing. */
+  /** One sentence for each unknown key. */
   warnings: string[];
 }
 
 const BOOLEAN: Range = { name: "true or false", has: (v) => typeof v === "boolean" };
 
-/** Keys of `[generation]` that are read: the option's name in the library, and its range. */
+/** Keys of `[generation]`: name and range of the library's option. */
 const GENERATION: Readonly<Record<string, readonly [keyof GenerationConfig, Range]>> = {
   seed: ["seed", RANGES.seed],
   deterministic: ["deterministic", BOOLEAN],
@@ -51,18 +52,27 @@ const GENERATION: Readonly<Record<string, readonly [keyof GenerationConfig, Rang
   use_kv_cache: ["useKvCache", BOOLEAN],
 };
 
-/** Keys of `[generation]` that other programs read. */
+/** Keys of `[generation]` for other programs. */
 const IGNORED_GENERATION = ["max_new_tokens", "stream", "system_prompt", "max_history_turns"];
 
-/** Sections that other programs read. */
+/** Sections for other programs. */
 const IGNORED_SECTIONS = ["general", "data", "training", "optimizer"];
 
 const SECTION: Range = { name: "a section", has: (v) => isRecord(v) && !(v instanceof Date) };
 
 /**
- * Reads a file of settings.
- * @throws {CheckpointError} If it is missing, is no TOML (the message has line and column), or a
- *   key has a value of the wrong type.
+ * Reads a configuration file in TOML.
+ *
+ * @example
+ * ```ts
+ * import { loadConfig } from "@wgslm/wgslm";
+ *
+ * const { generation, model, warnings } = await loadConfig("configs/base_char.toml");
+ * console.log(generation.temperature, model?.n_layer, warnings); // 0.9 6 []
+ * ```
+ * @param path path of the file.
+ * @throws {CheckpointError} If it is missing, not TOML (the message has line and column), or a
+ *   value is out of range.
  */
 export async function loadConfig(path: string): Promise<Config> {
   const table = parseToml(await readText(path, "settings", 1_000_000), path);
@@ -77,14 +87,14 @@ export async function loadConfig(path: string): Promise<Config> {
   for (const [name, section] of Object.entries(table)) {
     const known = ["generation", "model", ...IGNORED_SECTIONS].includes(name);
     if (!known) {
-      const what = SECTION.has(section) ? `section [${name}]` : `key ${name}`;
-      config.warnings.push(`"${path}": the ${what} means nothing here`);
+      const shown = SECTION.has(section) ? `section [${name}]` : `key ${name}`;
+      config.warnings.push(`"${path}": the ${shown} has no effect`);
     } else if (!SECTION.has(section)) {
       fail(name, SECTION, section);
     } else if (name === "generation") {
       readGeneration(section as TomlTable, config, path, fail);
     } else if (name === "model") {
-      // Its keys are checked where a model is made of them; else they are another program's.
+      // Checked when a model is made of it; otherwise it is for another program.
       config.model = { ...section as TomlTable };
     }
   }
@@ -104,18 +114,18 @@ function readGeneration(
       if (!range.has(value)) fail(`generation.${key}`, range, value);
       read[name] = value;
     } else if (!IGNORED_GENERATION.includes(key)) {
-      config.warnings.push(`"${path}": the key ${key} under [generation] means nothing here`);
+      config.warnings.push(`"${path}": the key ${key} in [generation] has no effect`);
     }
   }
   config.generation = read as GenerationConfig; // every value is in its range
 }
 
-/** Lines of `seed = null` that a file may have, one a section as a rule. */
+/** Limit of `seed = null` lines in a file; usually one per section. */
 const MAX_NULLS = 16;
 
 function parseToml(text: string, path: string): TomlTable {
   const lines = text.split("\n");
-  // A placeholder for null while the file is parsed: a second or misplaced seed stays an error.
+  // Placeholder for null during parsing: a second or misplaced seed stays an error.
   const absent = crypto.randomUUID();
   for (let nulls = 0;; nulls++) {
     try {
@@ -123,13 +133,13 @@ function parseToml(text: string, path: string): TomlTable {
     } catch (error) {
       if (!(error instanceof TomlError)) throw error;
       const { line, column } = error;
-      // TOML has no null, but files with this one line are about; the seed is absent then.
+      // TOML has no null, but existing files have this line; it means an absent seed.
       const found = /^(\s*seed\s*=\s*)null(\s*(#.*)?\r?)$/.exec(lines[line - 1]);
       if (found && nulls < MAX_NULLS) {
         lines[line - 1] = `${found[1]}"${absent}"${found[2]}`;
         continue;
       }
-      // The library's message goes on with the lines of the file.
+      // The library appends lines of the file to its message.
       const reason = messageOf(error).split("\n")[0].replace(/^Invalid TOML document: /, "");
       throw new CheckpointError(
         `Cannot read "${path}": expected TOML, got an error at line ${line}, column ${column}: ` +
@@ -139,7 +149,7 @@ function parseToml(text: string, path: string): TomlTable {
   }
 }
 
-/** Takes the keys out that hold what stands for null. */
+/** Removes the keys whose value is the placeholder. */
 function withoutAbsent(table: TomlTable, absent: string): TomlTable {
   for (const [key, value] of Object.entries(table)) {
     if (value === absent) delete table[key];

@@ -1,16 +1,15 @@
 /**
- * Defaults and ranges of options: one table for the library, the command line,
- * its help and `--config`.
+ * Defaults and ranges of options, for the library, the command line, its help and `--config`.
  *
  * @module
  */
 
-/** The value of each option where none is given. */
+/** Default values of options. */
 export const DEFAULTS = {
   // loading
   device: "auto",
   dtype: "auto",
-  /** At most, and at most the model's; a sliding window is taken whole. */
+  /** Upper limit in tokens, besides the model's own; LabCore's and nanoGPT's context is not cut. */
   contextLength: 4096,
   revision: "main",
   // generating
@@ -25,7 +24,7 @@ export const DEFAULTS = {
   // benchmark
   source: "local",
   prompt: "ROMEO:",
-  /** Random ids, for a model without a tokenizer. */
+  /** Number of random ids in the prompt of a model without a tokenizer. */
   promptTokens: 128,
   warmupTokens: 64,
   genTokens: 256,
@@ -33,24 +32,24 @@ export const DEFAULTS = {
   stream: false,
 } as const;
 
-/** Values that an option takes, and their name in an error message. */
+/** Allowed values of an option, and their name in error messages. */
 export interface Range {
   readonly name: string;
   readonly has: (value: unknown) => boolean;
 }
 
-/** Finite numbers for which `has` is true. */
+/** The finite numbers for which `has` is true. */
 export function numbers(name: string, has: (n: number) => boolean): Range {
   return { name, has: (value) => Number.isFinite(value) && has(value as number) };
 }
 
-/** Whole numbers from `least` on. */
+/** The integers from `least` on, below 2^53. */
 export function wholeNumbers(least: number): Range {
   const name = `a whole number of at least ${least}`;
   return numbers(name, (n) => Number.isSafeInteger(n) && n >= least);
 }
 
-/** The ranges of the options that the library, flags and settings files share. */
+/** Ranges of the options that the library, the command line and `--config` share. */
 export const RANGES = {
   maxNewTokens: wholeNumbers(0),
   seed: wholeNumbers(0),

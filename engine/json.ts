@@ -1,31 +1,35 @@
 /**
- * A JSON parser that keeps every key as written, and checks of parsed values.
+ * JSON parser that reads escaped keys correctly, and checks of parsed values.
  *
- * V8's own parser can misread a key with an escape: once an object `{ …, "\\": … }` was parsed, the
- * key `"\""` of another that begins alike is read as `"\\"`. A byte-level vocabulary has both.
+ * V8's JSON.parse can misread an escaped key: after an object `{ …, "\\": … }`, the key `"\""` of
+ * another object with the same first keys is read as `"\\"`. Byte-level vocabularies have both
+ * keys.
  *
  * @module
  */
 
 /**
- * As JSON.parse(), every key as written.
- * @throws {SyntaxError} when the text is no JSON.
+ * JSON.parse() with correct keys.
+ *
+ * Trick: a unique first key in every object gives it its own shape, so that V8 cannot reuse the
+ * shape of an earlier object. It can go when V8 reads escaped keys correctly; a test checks that.
+ * @throws {SyntaxError} If the text is not JSON.
  */
 export function parseJson(text: string): unknown {
-  // Without a backslash there is no escape to misread.
+  // Without a backslash no key is escaped.
   if (!text.includes("\\")) return JSON.parse(text);
-  const mark = crypto.randomUUID();
+  const prefix = crypto.randomUUID();
   let guarded: unknown;
   try {
-    guarded = JSON.parse(withFirstKeys(text, mark));
+    guarded = JSON.parse(withFirstKeys(text, prefix));
   } catch {
-    return JSON.parse(text); // whose message tells the place in the text as it is
+    return JSON.parse(text); // throws with the position in the original text
   }
-  return withoutFirstKeys(guarded, mark);
+  return withoutFirstKeys(guarded, prefix);
 }
 
-/** Begins every object with a new key, so that V8 reuses no earlier object's shape. */
-function withFirstKeys(text: string, mark: string): string {
+/** Adds a unique first key to every object. */
+function withFirstKeys(text: string, prefix: string): string {
   const pieces: string[] = [];
   let from = 0;
   let objects = 0;
@@ -41,23 +45,24 @@ function withFirstKeys(text: string, mark: string): string {
       let next = at + 1;
       while (next < text.length && " \t\n\r".includes(text[next])) next++;
       const comma = text[next] === "}" ? "" : ",";
-      pieces.push(text.slice(from, at + 1), `"${mark}${objects++}":0${comma}`);
+      pieces.push(text.slice(from, at + 1), `"${prefix}${objects++}":0${comma}`);
       from = at + 1;
     }
   }
   return pieces.join("") + text.slice(from);
 }
 
-function withoutFirstKeys(value: unknown, mark: string): unknown {
+/** Removes the keys that `withFirstKeys` added. */
+function withoutFirstKeys(value: unknown, prefix: string): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (Array.isArray(value)) {
-    for (const item of value) withoutFirstKeys(item, mark);
+    for (const item of value) withoutFirstKeys(item, prefix);
     return value;
   }
   const record = value as Record<string, unknown>;
   for (const [key, item] of Object.entries(record)) {
-    if (key.startsWith(mark)) delete record[key];
-    else withoutFirstKeys(item, mark);
+    if (key.startsWith(prefix)) delete record[key];
+    else withoutFirstKeys(item, prefix);
   }
   return record;
 }
@@ -67,12 +72,12 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Whether a parsed value is a list of natural numbers. */
+/** Whether a parsed value is an array of natural numbers below 2^53. */
 export function isNaturals(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 }
 
-/** Sets a key of a record, `__proto__` as any other. */
+/** Sets a key of a record; `__proto__` is treated as any other key. */
 export function define(record: object, key: string, value: unknown): void {
   Object.defineProperty(record, key, {
     value,

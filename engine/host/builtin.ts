@@ -1,10 +1,10 @@
 /**
- * The runtime's built-in modules.
+ * Built-in modules of the runtime, without import statements.
  *
  * @module
  */
 
-/** The modules in use, by name. */
+/** Types of the used modules, by name. */
 interface Builtins {
   readonly "node:crypto": typeof import("node:crypto");
   readonly "node:os": typeof import("node:os");
@@ -12,9 +12,9 @@ interface Builtins {
 }
 
 /**
- * A built-in module, if the runtime has it: Deno, Node and Bun do, a page does not.
+ * A built-in module; undefined in a page. Deno, Node and Bun have `process.getBuiltinModule`.
  *
- * Used in place of an import, which every bundler for pages would have to be configured for.
+ * Not an import: bundlers for pages would need a configuration for `node:` imports.
  */
 export function builtin<Name extends keyof Builtins>(name: Name): Builtins[Name] | undefined {
   return globalThis.process?.getBuiltinModule?.(name) as Builtins[Name] | undefined;

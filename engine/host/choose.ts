@@ -1,5 +1,5 @@
 /**
- * The choice of the host, by the runtime's globals.
+ * Choice of the host by the runtime's globals.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import type { Host } from "./mod.ts";
 
 let found: Promise<Host | null> | undefined;
 
-/** The host of this runtime, loaded by the first call; null in a page, which has none yet. */
+/** The host of this runtime, imported by the first call; null in a page, which has no host yet. */
 export function findHost(): Promise<Host | null> {
   return found ??= "Deno" in globalThis
     ? import("./deno.ts").then(({ DENO_HOST }) => DENO_HOST)
@@ -17,7 +17,7 @@ export function findHost(): Promise<Host | null> {
 
 /**
  * The host of this runtime, for a task that needs one.
- * @param task what cannot be done without a host, for the message: `open "model.pt"`.
+ * @param task verb and object for the error message: `open "model.pt"`.
  * @throws {CheckpointError} If there is no host.
  */
 export async function hostFor(task: string): Promise<Host> {

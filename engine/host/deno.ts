@@ -1,5 +1,5 @@
 /**
- * The host on Deno.
+ * Host for Deno: files, environment, machine facts.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { ByteSource, Host, PathKind } from "./mod.ts";
 import { readPlatform, totalMemory } from "./platform.ts";
 import { TILE_STORE } from "./tile_cache.ts";
 
-/** Deno's files, environment and machine. */
+/** The host for Deno. */
 export const DENO_HOST: Host = {
   open: openFile,
   kindOf,
@@ -23,7 +23,7 @@ export const DENO_HOST: Host = {
 
 async function openFile(path: string): Promise<ByteSource> {
   try {
-    // open() would block on a pipe, so the kind is looked up first.
+    // Deno.open() would block on a pipe, so the kind is checked first.
     const { isFile, size } = await Deno.stat(path);
     if (!isFile) throw new CheckpointError(`Cannot open "${path}": expected a regular file`);
     return new FileSource(path, size, await Deno.open(path));
@@ -53,7 +53,7 @@ async function list(folder: string): Promise<string[]> {
 class FileSource implements ByteSource {
   constructor(readonly name: string, readonly size: number, readonly file: Deno.FsFile) {}
 
-  // deno-lint-ignore require-await -- a promise by contract; a synchronous read is 2 to 3 × as fast
+  // deno-lint-ignore require-await -- the interface is async; readSync is 2 to 3 × as fast
   async read(offset: number, into: Uint8Array): Promise<void> {
     try {
       this.file.seekSync(offset, Deno.SeekMode.Start);

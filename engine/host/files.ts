@@ -1,5 +1,5 @@
 /**
- * Files by path: opening them, reading text and JSON from them.
+ * Files by path: open, list, read text and JSON; path arithmetic.
  *
  * @module
  */
@@ -8,28 +8,28 @@ import { isRecord, parseJson } from "../json.ts";
 import { hostFor } from "./choose.ts";
 import type { ByteSource, PathKind } from "./mod.ts";
 
-/** Largest text file that is taken for a configuration or a vocabulary, in bytes. */
+/** Largest configuration or vocabulary file, in bytes. */
 const MAX_TEXT_BYTES = 100_000_000;
 
 /**
  * Opens a regular file.
- * @throws {CheckpointError} If it is missing, unreadable, or no regular file.
+ * @throws {CheckpointError} If it is missing, unreadable or not a regular file.
  */
 export async function openFile(path: string): Promise<ByteSource> {
   return await (await hostFor(`open "${path}"`)).open(path);
 }
 
 /**
- * What a path leads to; nothing is null.
- * @throws {CheckpointError} If that cannot be found out, as without permission.
+ * The kind of a path; null if there is no file or folder.
+ * @throws {CheckpointError} If the path cannot be checked, such as without permission.
  */
 export async function kindOf(path: string): Promise<PathKind> {
   return await (await hostFor(`open "${path}"`)).kindOf(path);
 }
 
 /**
- * Whether a path leads to something.
- * @throws {CheckpointError} If that cannot be found out, as without permission.
+ * Whether there is a file or a folder at a path.
+ * @throws {CheckpointError} If the path cannot be checked, such as without permission.
  */
 export async function exists(path: string): Promise<boolean> {
   return await kindOf(path) !== null;
@@ -44,10 +44,10 @@ export async function listFolder(folder: string): Promise<string[]> {
 }
 
 /**
- * Reads a file whole.
- * @param expected what the file should hold, for messages.
- * @param most bytes that it may have.
- * @throws {CheckpointError} If it is missing, unreadable or larger.
+ * Reads a whole file.
+ * @param expected the kind of content, for messages.
+ * @param most largest allowed size in bytes.
+ * @throws {CheckpointError} If it is missing, unreadable or larger than `most` bytes.
  */
 export async function readBytes(
   path: string,
@@ -60,8 +60,8 @@ export async function readBytes(
 
 /**
  * Reads a text file.
- * @param expected what the file should hold, for messages.
- * @param most bytes that it may have.
+ * @param expected the kind of content, for messages.
+ * @param most largest allowed size in bytes.
  * @throws {CheckpointError} If it is missing, larger than `most` bytes, or not UTF-8.
  */
 export async function readText(
@@ -74,8 +74,8 @@ export async function readText(
 }
 
 /**
- * Reads a JSON file that holds an object.
- * @throws {CheckpointError} If it is missing, torn, not UTF-8, or holds something else.
+ * Reads a JSON object from a file.
+ * @throws {CheckpointError} If the file is missing, not UTF-8, damaged or not a JSON object.
  */
 export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
   using source = await openFile(path);
@@ -83,8 +83,8 @@ export async function readJsonObject(path: string): Promise<Record<string, unkno
 }
 
 /**
- * The object that a source holds as JSON.
- * @throws {CheckpointError} If it is torn, not UTF-8, or holds something else.
+ * Reads a JSON object from a source.
+ * @throws {CheckpointError} If the content is not UTF-8, damaged or not a JSON object.
  */
 export async function jsonObjectOf(source: ByteSource): Promise<Record<string, unknown>> {
   const text = await textOf(source, "JSON", MAX_TEXT_BYTES);
@@ -123,7 +123,7 @@ async function textOf(source: ByteSource, expected: string, most: number): Promi
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     throw new CheckpointError(
-      `Cannot read "${name}": expected ${expected}, got bytes that are no UTF-8`,
+      `Cannot read "${name}": expected ${expected}, got bytes that are not UTF-8`,
     );
   }
 }
@@ -133,7 +133,7 @@ export function folderOf(path: string): string {
   return path.replace(/[^/\\]*$/, "") || ".";
 }
 
-/** The folder that holds a folder: one level up. */
+/** The parent of a folder. */
 export function parentOf(folder: string): string {
   const trimmed = folder.replace(/[/\\]+$/, "");
   if (/(^|[/\\])\.{0,2}$/.test(trimmed)) return beside(trimmed || "/", "..");

@@ -1,11 +1,10 @@
 /**
- * The host: files, environment, caches and machine facts, behind one interface.
+ * Host interface: files, environment, caches and machine facts of a runtime.
  *
- * Think of it as what the engine would import from a runtime if it ran on one runtime only. It has
- * no policy: which files make a model, what an option defaults to and where a download goes are the
- * engine's. It has nothing that web standards cover (`fetch`, `performance`, `crypto`), and no hub
- * cache, whose locks and links belong to `engine/hub/cache.ts`. A host lives as long as the
- * process; who opens a `ByteSource` disposes of it.
+ * It replaces direct calls of one runtime's API. It has no policy: the engine decides which files
+ * make a model, the defaults of options and the folder of downloads. It does not wrap web standards
+ * (`fetch`, `performance`, `crypto`), nor the hub's cache, whose locks and links are in
+ * `engine/hub/cache.ts`. A host is never disposed of; the caller of `open` disposes of the source.
  *
  *     engine ──▶ files.ts, choose.ts ──▶ Host ◀── deno.ts ──▶ platform.ts, tile_cache.ts
  *                (loads in a page)                (loaded by choose.ts, on Deno only)
@@ -17,9 +16,9 @@ import type { TileStore } from "../../kernels/mod.ts";
 
 /** Bytes with random access: a file, or a slice of one. */
 export interface ByteSource extends Disposable {
-  /** For messages. */
+  /** Path of the file, for messages. */
   readonly name: string;
-  /** Bytes. */
+  /** Size in bytes. */
   readonly size: number;
   /**
    * Fills `into` with the bytes from `offset` on.
@@ -28,10 +27,10 @@ export interface ByteSource extends Disposable {
   read(offset: number, into: Uint8Array): Promise<void>;
 }
 
-/** What a path leads to, links followed. */
+/** Kind of a path, after following links; null if there is nothing. */
 export type PathKind = "file" | "folder" | null;
 
-/** Facts about the machine and the runtime, as reports show them. */
+/** Machine and runtime, as shown in reports. */
 export interface Platform {
   /** Name, release and architecture of the operating system. */
   readonly os: string;
@@ -39,20 +38,20 @@ export interface Platform {
   readonly cpu: string;
   /** Versions of the runtime's parts. */
   readonly versions: { readonly deno: string; readonly v8: string; readonly typescript: string };
-  /** HEAD of the engine's own checkout; null if it runs from anywhere else. */
+  /** Commit of the engine's checkout; null if it does not run from a checkout. */
   readonly commit: string | null;
 }
 
-/** The platform below the engine. */
+/** The runtime's services for the engine. */
 export interface Host {
   /**
    * Opens a regular file.
-   * @throws {CheckpointError} If it is missing, unreadable, or no regular file.
+   * @throws {CheckpointError} If it is missing, unreadable or not a regular file.
    */
   open(path: string): Promise<ByteSource>;
   /**
-   * What a path leads to; a pipe or a device counts as a file, and nothing is null.
-   * @throws {CheckpointError} If that cannot be found out, as without permission.
+   * The kind of a path; a pipe or a device counts as a file.
+   * @throws {CheckpointError} If the path cannot be checked, such as without permission.
    */
   kindOf(path: string): Promise<PathKind>;
   /**
@@ -60,14 +59,14 @@ export interface Host {
    * @throws {CheckpointError} If it cannot be read.
    */
   list(folder: string): Promise<string[]>;
-  /** An environment variable. */
+  /** An environment variable; undefined if it is not set. */
   env(name: string): string | undefined;
-  /** Keeps a GPU's tile choices from one run to the next. */
+  /** Stores a GPU's fastest matmul tiles between runs. */
   readonly tiles: TileStore;
-  /** Bytes of the machine's memory; Infinity if they cannot be found out. */
+  /** Bytes of the machine's memory; Infinity if unknown. */
   totalMemory(): number;
-  /** Facts for a report. May start a process. */
+  /** Facts for a report; may start a process (`git`). */
   platform(): Promise<Platform>;
-  /** What backends need. */
+  /** The runtime's services for backends. */
   readonly compute: ComputeHost;
 }

@@ -1,5 +1,5 @@
 /**
- * Facts about the machine and the runtime: system, processor, memory, versions, checkout.
+ * Machine and runtime facts for reports: system, processor, memory, versions, commit.
  *
  * @module
  */
@@ -19,7 +19,7 @@ export async function readPlatform(): Promise<Platform> {
   };
 }
 
-/** Bytes of the machine's memory; Infinity without permission to ask. */
+/** Bytes of the machine's memory; Infinity without permission. */
 export function totalMemory(): number {
   try {
     return os.totalmem();
@@ -28,7 +28,7 @@ export function totalMemory(): number {
   }
 }
 
-/** The system's name and release; without permission to ask, what Deno was built for. */
+/** Name and release of the system; without permission, Deno's build target. */
 function osName(): string {
   try {
     return `${os.type()} ${os.release()} ${os.arch()}`;
@@ -46,7 +46,7 @@ function cpuModel(): string {
 }
 
 /**
- * HEAD of the checkout that this file is in; null outside of one, without git, or without
+ * Commit of the checkout that contains this file; null outside a checkout, without git, or without
  * permission to run it.
  */
 async function checkoutCommit(): Promise<string | null> {
@@ -60,8 +60,8 @@ async function checkoutCommit(): Promise<string | null> {
       stderr: "null",
     });
     const { success, stdout } = await git.output();
-    // The prefix is empty only at the root of a checkout: a copy inside another project has that
-    // project's commit, not ours.
+    // The prefix is empty only at the root of a checkout: inside another project, git would report
+    // that project's commit.
     const [prefix, commit] = new TextDecoder().decode(stdout).split("\n");
     return success && prefix === "" && /^[0-9a-f]{40}$/.test(commit) ? commit : null;
   } catch {

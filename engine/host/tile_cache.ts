@@ -6,8 +6,8 @@
 import type { TileStore } from "../../kernels/mod.ts";
 
 /**
- * One file for each key, which is an adapter and a version. A run that cannot read or write its
- * file measures again, which costs two seconds at most.
+ * One file per key, which is an adapter and a version. A run that cannot read or write its file
+ * measures the tiles again, which takes at most two seconds.
  */
 export const TILE_STORE: TileStore = {
   load: async (key) => {
@@ -23,14 +23,14 @@ export const TILE_STORE: TileStore = {
       await Deno.mkdir(path.replace(/[^/\\]*$/, ""), { recursive: true });
       const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
       await Deno.writeTextFile(temporary, text);
-      await Deno.rename(temporary, path); // no process finds half of it
+      await Deno.rename(temporary, path); // no process reads half a file
     } catch {
-      // as above
+      // The cache is optional.
     }
   },
 };
 
-/** Keys hold an adapter's name, which may have any characters. */
+/** The file of a key. An adapter's name may contain any characters, so they are replaced. */
 function pathOf(key: string): string {
   return `${cacheFolder()}/wgslm/tiles/${key.replace(/[^\w.]+/g, "-").slice(0, 200)}.json`;
 }
@@ -39,7 +39,7 @@ function pathOf(key: string): string {
 function cacheFolder(): string {
   const env = (name: string) => Deno.env.get(name);
   const home = env("HOME") ?? env("USERPROFILE");
-  if (!home) throw new Error("no home"); // and no place for a cache
+  if (!home) throw new Error("no home"); // without a home there is no cache
   if (Deno.build.os === "windows") return env("LOCALAPPDATA") ?? home;
   return Deno.build.os === "darwin"
     ? `${home}/Library/Caches`

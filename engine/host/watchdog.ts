@@ -1,25 +1,23 @@
 /**
- * A watchdog for synchronous work: ends a regular expression or a script that runs too long.
+ * Watchdog for synchronous work: ends a regular expression or a script that runs too long.
  *
  * @module
  */
 import { builtin } from "./builtin.ts";
 
 /**
- * Milliseconds between the limit and the watchdog, in which work that is a little late ends by
- * itself.
+ * Milliseconds from the limit to the watchdog: work that is slightly late can still return.
  */
 const GRACE_MS = 500;
 
-/** Milliseconds after the limit by which the watchdog has come. */
+/** Milliseconds from the limit after which the watchdog has surely acted. */
 const LATEST_MS = 4 * GRACE_MS;
 
-/** The work under way, under the name by which a watched script calls it. */
+/** The running work, as a global of the watched script `work()`. */
 const shared: { work?: () => unknown } = {};
 
 /**
- * Calls `shared.work()`, and ends it after so many milliseconds; null in a page, which has no
- * watchdog.
+ * Calls `shared.work()` and ends it after a timeout; null in a page, which has no watchdog.
  */
 let callWatched: ((timeoutMs: number) => unknown) | null | undefined;
 
@@ -32,11 +30,11 @@ function startWatchdog(): typeof callWatched {
 }
 
 /**
- * Does work that ends in time. Within other work, the limit of that holds.
+ * Runs work with a time limit. Nested work shares the limit of the outer work.
  *
- * Without a watchdog the work runs to its end, and is refused if that was too late.
- * @returns what the work returns; what it throws is thrown.
- * @throws {Error} If it takes longer than `limitMs`; time in which the process is stopped counts.
+ * Without a watchdog the work runs to its end; then it is refused if it was too late.
+ * @returns the result of the work. Its errors are thrown unchanged.
+ * @throws {Error} If it takes longer than `limitMs`, even if the process was suspended meanwhile.
  */
 export function runWithin<T>(limitMs: number, work: () => T): T {
   if (shared.work) return work();
@@ -46,7 +44,7 @@ export function runWithin<T>(limitMs: number, work: () => T): T {
     try {
       return work();
     } finally {
-      expectInTime(end, limitMs);
+      refuseIfLate(end, limitMs);
     }
   };
   try {
@@ -60,15 +58,15 @@ export function runWithin<T>(limitMs: number, work: () => T): T {
 }
 
 /**
- * Refuses work that has ended too late.
+ * Refuses work that ended too late.
  *
- * Trick: spins until the watchdog ends it. The watchdog comes late if a step could not be
- * interrupted, such as a join; if the script has returned by then, Deno 2.9 ends whatever runs next
- * instead, and the process with it ("execution terminated", which cannot be caught). The spin may
- * go when Deno cancels the termination of a script that has returned, as Node does.
+ * Trick: spins until the watchdog ends it. The watchdog is late if a step cannot be interrupted,
+ * such as a join. Without the spin the script may return first; then Deno 2.9 terminates the code
+ * that runs next, and the process with it ("execution terminated", which cannot be caught). The
+ * spin can go when Deno cancels the termination of a script that has returned, as Node does.
  * @throws {Error} If `end` has passed.
  */
-function expectInTime(end: number, limitMs: number): void {
+function refuseIfLate(end: number, limitMs: number): void {
   if (performance.now() < end) return;
   while (callWatched && performance.now() < end + LATEST_MS);
   throw tooLong(limitMs);

@@ -296,7 +296,7 @@ Deno.test("a note on a key of a configuration cannot steer the terminal", () =>
     assert.equal(code, 0, stderr);
     assert.equal(
       stderr.match(/^note: .*$/m)?.[0].replace(/^.*": /, ""),
-      "the key a [31m m b means nothing here",
+      "the key a [31m m b has no effect",
     );
   }));
 

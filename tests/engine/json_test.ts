@@ -2,19 +2,19 @@ import assert from "node:assert/strict";
 import { isRecord, parseJson } from "../../engine/json.ts";
 import fc from "../fast_check.ts";
 
-/** Objects that begin with these keys and go on with a backslash: V8 remembers their shape. */
+/** Parses objects with these first keys and then a backslash: V8 remembers their shapes. */
 function teachShapes(...keys: readonly string[]): unknown[] {
   return keys.map((key) => JSON.parse(`{${key}"\\\\":1}`));
 }
 
-Deno.test("JSON.parse() misreads a key with an escape when V8 knows another shape", () => {
-  // Should this fail after an upgrade, then V8 was mended and parseJson() can go.
+Deno.test("JSON.parse() misreads an escaped key after a similar object", () => {
+  // If this fails after an upgrade, V8 is fixed and parseJson() can be removed.
   const shapes = teachShapes(`"first":0,`);
   assert.deepEqual(Object.keys(JSON.parse(`{"first":0,"\\"":1}`)), ["first", "\\"]);
   assert.equal(shapes.length, 1);
 });
 
-Deno.test("parseJson() reads keys as written when V8 would misread them", () => {
+Deno.test("parseJson() reads keys that V8 would misread", () => {
   const shapes = teachShapes("", `"!":0,`, `"a":{},`);
   assert.deepEqual(parseJson(`{"!":0,"\\"":1}`), { "!": 0, '"': 1 });
   assert.deepEqual(parseJson(`{"!":0,"\\n":1}`), { "!": 0, "\n": 1 });
@@ -26,7 +26,7 @@ Deno.test("parseJson() reads keys as written when V8 would misread them", () => 
   assert.equal(shapes.length, 3);
 });
 
-Deno.test("parseJson() gives what was written when it is any JSON", () => {
+Deno.test("parseJson() returns the written value of random JSON", () => {
   const escapes = fc.string({ unit: fc.constantFrom("a", '"', "\\", "{", "}", ":", "\n", "é") });
   const { value } = fc.letrec((tie) => ({
     value: fc.oneof(
@@ -46,7 +46,7 @@ Deno.test("parseJson() gives what was written when it is any JSON", () => {
   );
 });
 
-Deno.test("parseJson() refuses what JSON.parse() refuses, with its words", () => {
+Deno.test("parseJson() throws the errors of JSON.parse()", () => {
   for (const text of ["", "{", `{"\\":1}`, `{,"\\n":1}`, `{"\\n":1,}`, `["\\n"`, `{"\\n"}`, "\\"]) {
     let expected: unknown;
     try {
@@ -59,7 +59,7 @@ Deno.test("parseJson() refuses what JSON.parse() refuses, with its words", () =>
   }
 });
 
-Deno.test("isRecord() is true when a parsed value is an object and no list", () => {
+Deno.test("isRecord() is true for objects, not for arrays", () => {
   assert.ok(isRecord({}));
   assert.ok(isRecord(JSON.parse('{"__proto__": 1}')));
   for (const value of [null, undefined, [], "a", 1, true]) assert.ok(!isRecord(value));

@@ -1,13 +1,11 @@
-/**
- * The library on a runtime that has no host: a process in which neither Deno nor Node can be found.
- */
+/** The library without a host: a process without the globals `Deno` and `process`. */
 import assert from "node:assert/strict";
 import { findHost, hostFor } from "../../../engine/host/choose.ts";
 
 const MOD = new URL("../../../mod.ts", import.meta.url).href;
 const CONFIG = new URL("../../../deno.json", import.meta.url).pathname;
 
-/** What a script prints that finds the library in `wgslm` and no runtime. */
+/** Lines printed by a script without a host; the library is in `wgslm`. */
 async function withoutRuntime(script: string): Promise<string[]> {
   const code = `
     const { log } = console;
@@ -25,7 +23,7 @@ async function withoutRuntime(script: string): Promise<string[]> {
   return out.trimEnd().split("\n");
 }
 
-Deno.test("findHost() gives one host, with the machine's facts, when this is Deno", async () => {
+Deno.test("findHost() returns one host on Deno, with machine facts", async () => {
   const host = await findHost();
   assert.ok(host);
   assert.equal(await hostFor("do this"), host);
@@ -35,7 +33,7 @@ Deno.test("findHost() gives one host, with the machine's facts, when this is Den
   assert.ok(commit === null || /^[0-9a-f]{40}$/.test(commit));
 });
 
-Deno.test("a model runs and tokenizers encode when there is no host", async () => {
+Deno.test("loadModel() and loadTokenizer() work without a host", async () => {
   const lines = await withoutRuntime(`
     const chars = await wgslm.loadTokenizer({ type: "char", vocab: ["a", "b"] });
     log(chars.encode("ba").join());
@@ -51,18 +49,18 @@ Deno.test("a model runs and tokenizers encode when there is no host", async () =
   assert.deepEqual(lines, ["1,0", "15496,995", "1 100", "2 100"]);
 });
 
-Deno.test("what needs a file is refused in one sentence when there is no host", async () => {
+Deno.test("hostFor() refuses tasks that need a file without a host", async () => {
   const lines = await withoutRuntime(`
-    const told = (work) => work.then(() => log("done"), ({ name, message }) => log(name, message));
+    const show = (work) => work.then(() => log("done"), ({ name, message }) => log(name, message));
     const config = {
       model_type: "gpt2", vocab_size: 50, n_embd: 8, n_head: 2, n_layer: 1, n_positions: 16,
     };
-    await told(wgslm.openCheckpoint("model.pt"));
-    await told(wgslm.loadTokenizer("folder"));
-    await told(wgslm.loadConfig("bench.toml"));
-    await told(wgslm.loadModel("hf:owner/name", { device: "js" }));
+    await show(wgslm.openCheckpoint("model.pt"));
+    await show(wgslm.loadTokenizer("folder"));
+    await show(wgslm.loadConfig("bench.toml"));
+    await show(wgslm.loadModel("hf:owner/name", { device: "js" }));
     await using model = await wgslm.loadModel({ config }, { device: "js" });
-    await told(wgslm.benchmark(model, { prompt: [1], genTokens: 1, warmupTokens: 1 }));`);
+    await show(wgslm.benchmark(model, { prompt: [1], genTokens: 1, warmupTokens: 1 }));`);
   const refusals = [
     'open "model.pt"',
     'open "folder"',

@@ -6,7 +6,7 @@ import { fixture } from "../../testing.ts";
 
 const CONFIG = fixture("tiny/gpt2/config.json");
 
-/** Fails where a promise is not settled soon, as when a pipe is opened that nobody writes to. */
+/** Fails if a promise is not settled in 5 s, such as the opening of a pipe without a writer. */
 async function soon<T>(promise: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -19,7 +19,7 @@ async function soon<T>(promise: Promise<T>): Promise<T> {
   }
 }
 
-Deno.test("openFile() reads any range when asked in any order", async () => {
+Deno.test("openFile() reads ranges in any order", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/file`;
     const bytes = Uint8Array.from({ length: 1000 }, (_, i) => i % 251);
@@ -32,14 +32,14 @@ Deno.test("openFile() reads any range when asked in any order", async () => {
       await source.read(offset, into);
       assert.deepEqual(into, bytes.slice(offset, offset + count));
     }
-    // Two at once do not disturb each other's place in the file.
+    // Concurrent reads do not disturb each other's position.
     const [a, b] = [new Uint8Array(3), new Uint8Array(3)];
     await Promise.all([source.read(7, a), source.read(100, b)]);
     assert.deepEqual([...a, ...b], [7, 8, 9, 100, 101, 102]);
   });
 });
 
-Deno.test("ByteSource.read() says how much there was when the file ends before", async () => {
+Deno.test("ByteSource.read() reports how many bytes a short file has", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/file`;
     await Deno.writeFile(path, new Uint8Array(100));
@@ -48,7 +48,7 @@ Deno.test("ByteSource.read() says how much there was when the file ends before",
       source.read(95, new Uint8Array(10)),
       new CheckpointError(`Cannot read "${path}": expected 10 bytes at 95, got 5`),
     );
-    await Deno.truncate(path, 20); // as when it is written anew while it is open
+    await Deno.truncate(path, 20); // as if it is rewritten while open
     await assert.rejects(
       source.read(50, new Uint8Array(1)),
       new CheckpointError(`Cannot read "${path}": expected 1 bytes at 50, got 0`),
@@ -56,7 +56,7 @@ Deno.test("ByteSource.read() says how much there was when the file ends before",
   });
 });
 
-Deno.test("openFile() refuses when there is nothing, a folder, a pipe or a device", async () => {
+Deno.test("openFile() refuses a missing file, a folder, a pipe or a device", async () => {
   await inTempFolder(async (folder) => {
     await assert.rejects(
       openFile(`${folder}/none`),
@@ -78,24 +78,24 @@ Deno.test("openFile() refuses when there is nothing, a folder, a pipe or a devic
 });
 
 Deno.test({
-  name: "openFile() and exists() throw CheckpointError when Deno gives no permission",
+  name: "openFile() and exists() throw CheckpointError without permission",
   permissions: { read: false },
   fn: async () => {
     const refusal = { name: "CheckpointError", message: /^Cannot open ".*": .*read access/ };
     await assert.rejects(openFile(CONFIG), refusal);
     await assert.rejects(readJsonObject(CONFIG), refusal);
-    // "There is no such file" would send people looking for it.
+    // "There is no such file" would be misleading.
     await assert.rejects(exists(CONFIG), refusal);
   },
 });
 
 const mayReadAll = Deno.build.os === "windows" || Deno.uid() === 0;
 if (mayReadAll) {
-  console.warn("files_test.ts: SKIPPED, a file without permission, since root may read everything");
+  console.warn("files_test.ts: SKIPPED, a file without permission: root may read all files");
 }
 
 Deno.test({
-  name: "openFile() throws CheckpointError when the system gives no permission",
+  name: "openFile() throws CheckpointError for an unreadable file",
   ignore: mayReadAll,
   fn: () =>
     inTempFolder(async (folder) => {
@@ -108,14 +108,14 @@ Deno.test({
     }),
 });
 
-Deno.test("exists() tells files and folders from nothing when asked", async () => {
+Deno.test("exists() is true for files and folders only", async () => {
   assert.ok(await exists(CONFIG));
   assert.ok(await exists(fixture("tiny")));
   assert.ok(!await exists(fixture("none")));
   assert.ok(!await exists(`${CONFIG}/below-a-file`));
 });
 
-Deno.test("readJsonObject() reads an object when it begins with a byte order mark or blanks", async () => {
+Deno.test("readJsonObject() accepts a byte order mark and blanks", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.json`;
     for (const text of ['{"é": [1]}', '\ufeff{"é": [1]}', ' \n{"é": [1]}\n']) {
@@ -125,7 +125,7 @@ Deno.test("readJsonObject() reads an object when it begins with a byte order mar
   });
 });
 
-Deno.test("readJsonObject() refuses when it is torn at any byte", async () => {
+Deno.test("readJsonObject() refuses a file that is cut off anywhere", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.json`;
     const whole = new TextEncoder().encode('{"é": [1.5, null, {"b": "\\u00e9"}]}');
@@ -140,7 +140,7 @@ Deno.test("readJsonObject() refuses when it is torn at any byte", async () => {
   });
 });
 
-Deno.test("readJsonObject() refuses when it holds something else than an object", async () => {
+Deno.test("readJsonObject() refuses any value but an object", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.json`;
     for (const text of ["[]", "null", "3", '"a"', "true", '[{"a": 1}]']) {
@@ -158,7 +158,7 @@ Deno.test("readJsonObject() refuses when it holds something else than an object"
   });
 });
 
-Deno.test("readJsonObject() refuses before it reads when the file is huge", async () => {
+Deno.test("readJsonObject() refuses a huge file before reading it", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/a.json`;
     await Deno.writeTextFile(path, "{}");

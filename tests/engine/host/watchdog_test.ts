@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 
-/** The watchdog as a page has it, which finds no built-in module: an instance of its own. */
+/** A separate instance of the module, for a page, which has no built-in modules. */
 async function withoutWatchdog(): Promise<typeof import("../../../engine/host/watchdog.ts")> {
   return await import(new URL("../../../engine/host/watchdog.ts?page", import.meta.url).href);
 }
 
-Deno.test("runWithin() refuses work that was too late when there is no watchdog", async () => {
+Deno.test("runWithin() refuses late work without a watchdog", async () => {
   const { runWithin } = await withoutWatchdog();
   const { process } = globalThis;
   Reflect.deleteProperty(globalThis, "process");
@@ -20,7 +20,7 @@ Deno.test("runWithin() refuses work that was too late when there is no watchdog"
       () => runWithin(10, wait),
       new Error("it does not come to an end within 0 seconds"),
     );
-    // It ends with the work, since no watchdog comes.
+    // It ends with the work: there is no watchdog to wait for.
     assert.ok(performance.now() < start + 1000);
     assert.equal(runWithin(1000, () => 2), 2);
   } finally {
