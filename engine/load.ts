@@ -27,7 +27,7 @@ import {
   readOutline,
 } from "./architecture/mod.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
-import { locate } from "./checkpoint/locate.ts";
+import { locate, repositoryOf } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import { findHost } from "./host/choose.ts";
@@ -246,7 +246,7 @@ function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "aut
 /** Opens the files that a source names; an adapter's folder opens its base and the adapter. */
 async function openFiles(source: string, options: LoadOptions): Promise<OpenFiles> {
   const { adapters = [], ...hub } = options;
-  if (await isAdapter(source)) {
+  if (repositoryOf(source) === undefined && await isAdapter(source)) {
     const all = [{ path: source }, ...adapters];
     return { ...await openFiles(await baseOf(source), { ...hub, adapters: all }), id: source };
   }
