@@ -1,9 +1,8 @@
 /**
- * `bench`: measures, and leaves the row and the report.
+ * `bench`: measures a model; writes the row and the report.
  *
  * @module
  */
-import { drawPrompt } from "../engine/benchmark.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
 import {
   benchmark,
@@ -14,6 +13,7 @@ import {
   toMarkdown,
   warnings,
 } from "../mod.ts";
+import { type AskedSize, type BenchmarkSize, fitBenchmark } from "./bench_size.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { bytes, duration, rate } from "./format.ts";
 import { type Output, prepareOutput, sameFile } from "./output.ts";
@@ -23,7 +23,7 @@ import { Progress } from "./progress.ts";
 import { chooseModel, openModel, readSettings, sayModel } from "./session.ts";
 import { clearStatus, fancy, note, print, say, showStatus } from "./terminal.ts";
 
-/** Runs the command. What can be known to fail is told before minutes are spent on measuring. */
+/** Runs the command. Errors that can be known early come before the load. */
 export async function bench(invocation: Invocation, signal: AbortSignal): Promise<void> {
   const { given } = invocation;
   const jsonPath = given["json-out"];
@@ -39,17 +39,21 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
 
   const iters = given.iters ?? DEFAULTS.iters;
   using progress = new Progress(iters);
-  await using model = await openModel(chosen, given, config, progress, signal);
-  signal.throwIfAborted();
-  sayModel(model, chosen.id);
   const { generation } = config;
   const seed = given.seed ?? generation.seed ?? null;
+  let size: BenchmarkSize | undefined;
+  await using model = await openModel(chosen, given, config, progress, signal, (loadable) => {
+    size = fitBenchmark(loadable, askedSize(given), seed ?? 0);
+    if (size.note) note(size.note);
+  });
+  signal.throwIfAborted();
+  sayModel(model, chosen.id);
   const report = await benchmark(model, {
+    prompt: size?.prompt,
+    genTokens: size?.genTokens,
+    warmupTokens: size?.warmupTokens,
     source: chosen.origin,
     id: chosen.id,
-    prompt: choosePrompt(model, given, seed ?? 0),
-    genTokens: given["gen-tokens"],
-    warmupTokens: given["warmup-tokens"],
     iters,
     temperature: generation.temperature,
     topK: generation.topK,
@@ -58,7 +62,6 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
     seed,
     deterministic: generation.deterministic,
     useKvCache: given["use-kv-cache"] ?? generation.useKvCache,
-    stream: false,
     signal,
     onProgress: progress.measure,
   });
@@ -74,8 +77,7 @@ export async function bench(invocation: Invocation, signal: AbortSignal): Promis
 }
 
 /**
- * Last of all, so that it changes no figure of the report: where a token's time goes in
- * the middle of a generation.
+ * Profiles a token in the middle of a generation; last, so that it changes no figure of the report.
  */
 async function addProfile(
   report: BenchmarkReport,
@@ -89,7 +91,7 @@ async function addProfile(
   say(profileTable(report.results.profile).trimEnd());
 }
 
-/** The row is printed even where a file fails: what took minutes to measure is not thrown away. */
+/** Prints the row even if a file fails: it took minutes to measure. */
 function deliver(report: BenchmarkReport, json?: Output, md?: Output): void {
   const failures: unknown[] = [];
   for (const [output, text] of [[json, toJson(report)], [md, toMarkdown(report)]] as const) {
@@ -104,10 +106,13 @@ function deliver(report: BenchmarkReport, json?: Output, md?: Output): void {
   if (failures.length) throw failures[0];
 }
 
-/** What was asked for; `benchmark` itself knows what to take where nothing was. */
-function choosePrompt(model: Model, given: Given, seed: number): string | number[] | undefined {
-  const count = given["prompt-tokens"];
-  return count === undefined ? given.prompt : drawPrompt(count, model.config.vocabSize, seed);
+function askedSize(given: Given): AskedSize {
+  return {
+    prompt: given.prompt,
+    promptTokens: given["prompt-tokens"],
+    genTokens: given["gen-tokens"],
+    warmupTokens: given["warmup-tokens"],
+  };
 }
 
 function saySummary({ results }: BenchmarkReport): void {

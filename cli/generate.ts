@@ -1,17 +1,18 @@
 /**
- * `generate`: text on standard output, as it comes.
+ * `generate`: text on standard output, token by token.
  *
  * @module
  */
 import { DEFAULTS } from "../engine/defaults.ts";
 import { type ChatMessage, encodeChat, type GenerateOptions, type Model } from "../mod.ts";
 import { chat } from "./chat.ts";
-import type { Given } from "./flags.ts";
+import { type Given, UsageError } from "./flags.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
-import { chooseModel, openModel, readSettings, sayModel } from "./session.ts";
-import { clearStatus } from "./terminal.ts";
-import { write } from "./write.ts";
+import { chooseModel, type Chosen, openModel, readSettings, sayModel } from "./session.ts";
+import { readPrompt } from "./stdin.ts";
+import { clearStatus, say } from "./terminal.ts";
+import { endingOf, write } from "./write.ts";
 
 /** Runs the command. */
 export async function generate(invocation: Invocation, signal: AbortSignal): Promise<void> {
@@ -19,6 +20,8 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
   const config = await readSettings(given);
   const { generation } = config;
   const chosen = chooseModel(invocation, config);
+  const isConversation = given.chat && given.prompt === undefined;
+  const prompt = isConversation ? [] : await choosePrompt(chosen, given, signal);
   using progress = new Progress();
   await using model = await openModel(chosen, given, config, progress, signal);
   signal.throwIfAborted();
@@ -37,21 +40,43 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
     signal,
   };
   const isVerbose = given.verbose ?? false;
-  if (given.chat && given.prompt === undefined) {
+  if (isConversation) {
     return await chat(model, { messages: systemMessage(given), isVerbose, options });
   }
-  await write(model, promptOf(model, given), options, isVerbose);
+  const written = await write(model, encode(model, prompt, given), options, isVerbose);
+  const ending = endingOf(model, written);
+  if (ending) say(ending);
 }
 
-function promptOf(model: Model, given: Given): string | number[] {
-  if (given.ids) return given.ids;
-  const prompt = given.prompt ?? DEFAULTS.prompt;
-  if (!given.chat) return prompt;
+/**
+ * The prompt of a flag, of standard input, or of the demo.
+ * @throws {UsageError} If there is none.
+ */
+async function choosePrompt(
+  { isDemo }: Chosen,
+  { prompt, ids }: Given,
+  signal: AbortSignal,
+): Promise<string | readonly number[]> {
+  const chosen = prompt ?? ids ?? await readPrompt(signal) ??
+    (isDemo ? DEFAULTS.prompt : undefined);
+  if (chosen !== undefined) return chosen;
+  throw new UsageError(
+    "generate needs a prompt: give --prompt TEXT, --ids 1,2,3, or text on standard input",
+  );
+}
+
+/** The prompt as `model.generate` takes it; with `--chat`, in the chat template. */
+function encode(
+  model: Model,
+  prompt: string | readonly number[],
+  given: Given,
+): string | readonly number[] {
+  if (!given.chat || typeof prompt !== "string") return prompt;
   const messages = [...systemMessage(given), { role: "user", content: prompt }];
   return encodeChat(model.tokenizer, messages);
 }
 
-/** How a conversation begins. */
+/** The messages that a conversation begins with. */
 function systemMessage({ system }: Given): ChatMessage[] {
   return system === undefined ? [] : [{ role: "system", content: system }];
 }

@@ -1,33 +1,37 @@
 /**
- * What the commands have in common: which model is meant, its settings, and opening it.
+ * Model selection, settings and loading, shared by the commands.
  *
  * @module
  */
 import {
   type Config,
+  type Device,
   DeviceError,
   loadConfig,
-  loadModel,
   type LoadOptions,
   type Model,
   probeWebGpu,
 } from "../mod.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
+import { type LoadCheck, loadChecked } from "../engine/load.ts";
 import { type Given, UsageError } from "./flags.ts";
 import { duration, plural } from "./format.ts";
 import type { Invocation } from "./parse.ts";
 import type { Progress } from "./progress.ts";
 import { note, say } from "./terminal.ts";
 
-/** A model that is meant: where it is, and what reports call it. */
+/** The model that the arguments name. */
 export interface Chosen {
   readonly source: string | { config: Record<string, unknown>; seed?: number };
+  /** Its name in reports. */
   readonly id: string;
-  /** Where it is from, as reports tell it. */
+  /** Its source in reports. */
   readonly origin: "local" | "hf";
+  /** Whether it is the bundled demo, the only model with a default prompt. */
+  readonly isDemo?: boolean;
 }
 
-/** Reads `--config`, where it was given. */
+/** Reads `--config`, if it was given. */
 export async function readSettings(given: Given): Promise<Config> {
   const config = given.config === undefined
     ? { generation: {}, warnings: [] }
@@ -37,8 +41,9 @@ export async function readSettings(given: Given): Promise<Config> {
 }
 
 /**
- * The model that the command line names, or the demo.
- * @throws {UsageError} when it names none and there is no demo.
+ * The model that the arguments name, or the demo.
+ * @throws {UsageError} If they name none and there is no demo.
+ * @throws {Error} If the path does not exist and may be a repository of the hub.
  */
 export function chooseModel({ command, model, given }: Invocation, config?: Config): Chosen {
   if (given["random-weights"]) {
@@ -48,7 +53,7 @@ export function chooseModel({ command, model, given }: Invocation, config?: Conf
           "which --random-weights takes its shape from",
       );
     }
-    // LabCore's own files do not say whose shape it is.
+    // LabCore's files do not name the family.
     const shape = { family: "labcore", ...config.model };
     const seed = given.seed ?? config.generation.seed;
     return { source: { config: shape, seed }, id: `random:${given.config}`, origin: "local" };
@@ -62,42 +67,88 @@ export function chooseModel({ command, model, given }: Invocation, config?: Conf
     ? model ?? given.checkpoint
     : `hf:${repository.replace(/^hf:/, "")}`;
   if (path?.startsWith("hf:")) return { source: path, id: path.slice(3), origin: "hf" };
-  if (path !== undefined) return { source: path, id: path, origin: "local" };
-  const demo = demoFolder();
-  if (demo === null) {
-    throw new UsageError(
-      `${command} needs a model, since the demo is not here: name one with --checkpoint PATH`,
-    );
+  if (path !== undefined) {
+    refuseRepository(path);
+    return { source: path, id: path, origin: "local", isDemo: isDemo(path) };
   }
-  return { source: demo, id: "demo", origin: "local" };
+  const demo = demoFolder();
+  if (demo !== null) return { source: demo, id: "demo", origin: "local", isDemo: true };
+  throw new UsageError(
+    `${command} needs a model, since the demo is missing: name one with --checkpoint PATH`,
+  );
 }
 
-/**
- * The checkpoint that comes with the source; it is in a checkout and not in the published package.
- */
+/** The bundled checkpoint; it is in a clone and not in the published package. */
 function demoFolder(): string | null {
   const url = new URL("../bench/demo/config.json", import.meta.url);
   if (url.protocol !== "file:") return null;
   // A URL has its own spelling of blanks, and of drives.
   const path = decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, "$1");
-  try {
-    Deno.statSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw error;
-  }
-  return path.replace(/\/config\.json$/, "");
+  return isMissing(path) ? null : path.replace(/\/config\.json$/, "");
 }
 
-/** Opens a model; on the CPU where the device that was asked for is not there. */
+/** Whether there is nothing at a path; false without permission to look. */
+function isMissing(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.NotFound;
+  }
+}
+
+/** Whether a path leads to the demo. Looks there only for a folder of its name. */
+function isDemo(path: string): boolean {
+  if (!/(^|[/\\])demo[/\\]*$/.test(path)) return false;
+  const demo = demoFolder();
+  try {
+    return demo !== null && Deno.realPathSync(path) === Deno.realPathSync(demo);
+  } catch { // missing, or not permitted
+    return false;
+  }
+}
+
+/** @throws {Error} If a path is missing and looks like OWNER/NAME. */
+function refuseRepository(path: string): void {
+  const isName = /^\w[\w.-]*\/\w[\w.-]*$/.test(path) &&
+    !/\.(safetensors|pt|pth|ckpt|bin|json|gguf)$/.test(path);
+  if (!isName || !isMissing(path)) return;
+  throw new Error(
+    `Cannot open "${path}": there is no such file or folder; ` +
+      `name a model of the hub hf:${path}`,
+  );
+}
+
+/**
+ * The device to load on. `cuda` asks for a GPU, so a software adapter, which is slower than the
+ * CPU's own backend, does not do (the demo: 158 tokens per second against 2022).
+ * @throws {DeviceError} If `--strict` forbids the CPU.
+ */
+async function chooseDevice(given: Given): Promise<Device> {
+  const { device = DEFAULTS.device, strict } = given;
+  if (device !== "cuda" && device !== "webgpu") return device;
+  const adapter = await probeWebGpu();
+  if (!adapter?.software) return "webgpu";
+  if (device === "webgpu") {
+    note(`${adapter.description}, is slow: --device cpu is faster`);
+    return device;
+  }
+  const sentence = `expected a GPU, got ${adapter.description}; --device webgpu runs on it`;
+  if (strict) throw new DeviceError(`Cannot use --device cuda: ${sentence}`);
+  note(`falling back to the CPU: ${sentence}`);
+  return "cpu";
+}
+
+/** Opens a model; on the CPU if the device that was asked for is missing. */
 export async function openModel(
   { source }: Chosen,
   given: Given,
   { generation: { deterministic }, model: config }: Config,
   progress: Progress,
   signal: AbortSignal,
+  check?: LoadCheck,
 ): Promise<Model> {
-  const device = given.device === "cuda" ? "webgpu" : given.device ?? DEFAULTS.device;
+  const device = await chooseDevice(given);
   const options: LoadOptions = {
     device,
     dtype: given.dtype,
@@ -114,15 +165,15 @@ export async function openModel(
   };
   let model: Model;
   try {
-    model = await loadModel(source, options);
+    model = await loadChecked(source, options, check);
   } catch (error) {
     if (!(error instanceof DeviceError) || given.strict) throw error;
-    // From the processor to the processor there is nothing to fall back to.
+    // A failure of the CPU has no fallback.
     const onGpu = device === "webgpu" ||
       device === "auto" && (await probeWebGpu())?.software === false;
     if (!onGpu) throw error;
     note(`falling back to the CPU: ${error.message}`);
-    model = await loadModel(source, { ...options, device: "cpu" });
+    model = await loadChecked(source, { ...options, device: "cpu" }, check);
   }
   model.notes.forEach(note);
   const { threads } = model.backend;
@@ -137,13 +188,13 @@ export async function openModel(
   return model;
 }
 
-/** What the flags say of the hub. */
+/** Options of the hub. */
 export function hubOptions(given: Given): Pick<LoadOptions, "revision" | "offline"> {
   const revision = given["repo-revision"];
   return { ...revision !== undefined && { revision }, ...given.offline && { offline: true } };
 }
 
-/** One line on the model that was opened. */
+/** Two lines on a loaded model and its device. */
 export function sayModel(model: Model, id: string): void {
   const { nLayer, nHead, nEmbd, vocabSize } = model.config;
   const { name, threads, description } = model.backend;

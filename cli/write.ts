@@ -1,19 +1,24 @@
 /**
- * A generation on standard output, as it comes.
+ * A generation on standard output, token by token.
  *
  * @module
  */
 import type { FinishReason, GenerateOptions, Model } from "../mod.ts";
 import { plural, rate } from "./format.ts";
-import { print, say } from "./terminal.ts";
+import { ask, print, printText, say } from "./terminal.ts";
 
-/** What was written, and why it ended. */
+/** A finished generation. */
 export interface Written {
   readonly text: string;
+  readonly tokens: number;
+  readonly seconds: number;
   readonly reason?: FinishReason;
 }
 
-/** Generates and prints, and ends the last line. */
+/**
+ * Generates, prints, and ends the last line. A model without a tokenizer gives ids, separated by
+ * commas as `--ids` takes them.
+ */
 export async function write(
   model: Model,
   prompt: string | readonly number[],
@@ -21,23 +26,39 @@ export async function write(
   isVerbose: boolean,
 ): Promise<Written> {
   const start = performance.now();
-  let count = 0;
+  let tokens = 0;
   let reason: FinishReason | undefined;
   let all = "";
   try {
     for await (const { id, text, finishReason } of model.generate(prompt, options)) {
-      if (id !== undefined) count++;
       reason = finishReason;
-      all += text;
-      if (text) print(text);
+      let shown = text;
+      if (id !== undefined) {
+        if (!model.hasTokenizer) shown = tokens ? `,${id}` : `${id}`;
+        tokens++;
+      }
+      all += shown;
+      if (shown) printText(shown);
     }
   } finally {
-    // What comes next on the terminal begins on a line of its own, also after an interrupt.
+    // What follows begins on a line of its own, also after the ^C that a terminal shows.
     if (all && !all.endsWith("\n")) print("\n");
+    else if (options.signal?.aborted && Deno.stdin.isTerminal()) ask("\n");
   }
-  if (isVerbose) {
-    const seconds = (performance.now() - start) / 1000;
-    say(`${plural(count, "token")}, ${rate(count / seconds)}, ended by ${reason}`);
-  }
-  return { text: all, reason };
+  const seconds = (performance.now() - start) / 1000;
+  if (isVerbose) say(`${plural(tokens, "token")}, ${rate(tokens / seconds)}, ended by ${reason}`);
+  return { text: all, tokens, seconds, reason };
+}
+
+/** Why a generation ended before the number of tokens asked for; undefined if it did not. */
+export function endingOf(model: Model, { tokens, reason }: Written): string | undefined {
+  const causes: Readonly<Record<FinishReason, string | undefined>> = {
+    eos: "the model ended its text",
+    stop: "a --stop text came up",
+    context: `the context of ${plural(model.contextLength, "token")} is full`,
+    aborted: "interrupted",
+    length: undefined,
+  };
+  const cause = reason && causes[reason];
+  return cause && `ended after ${plural(tokens, "token")}: ${cause}`;
 }

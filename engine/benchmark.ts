@@ -110,19 +110,28 @@ function checkBenchmark(model: Model, options: BenchmarkOptions) {
       ? DEFAULTS.prompt
       : drawPrompt(DEFAULTS.promptTokens, model.config.vocabSize, seed));
   const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
-  if (!ids.length) {
-    throw new RangeError("Cannot benchmark: expected a prompt of at least 1 token, got none");
-  }
-  const room = model.contextLength;
-  const longest = Math.max(genTokens, warmupTokens);
-  if (!model.slides && ids.length + longest > room) {
-    throw new RangeError(
-      `Cannot benchmark: expected the prompt's ${ids.length} tokens and ${longest} more to fit ` +
-        `the context of ${room}`,
-    );
-  }
+  expectRoom(model, ids.length, Math.max(genTokens, warmupTokens));
   const askedSeed = options.seed ?? null;
   return { ...options, prompt, ids, genTokens, warmupTokens, iters, seed, askedSeed, sampling };
+}
+
+/**
+ * Checks that a prompt and the tokens after it fit the context.
+ * @throws {RangeError} If they do not.
+ */
+export function expectRoom(
+  { contextLength, slides }: Pick<Model, "contextLength" | "slides">,
+  promptTokens: number,
+  tokens: number,
+): void {
+  if (!promptTokens) {
+    throw new RangeError("Cannot benchmark: expected a prompt of at least 1 token, got none");
+  }
+  if (slides || promptTokens + tokens <= contextLength) return;
+  throw new RangeError(
+    `Cannot benchmark: expected the prompt's ${promptTokens} tokens and ${tokens} more to fit ` +
+      `the context of ${contextLength}`,
+  );
 }
 
 function expectCount(name: string, value: number, least: number): number {

@@ -102,9 +102,30 @@ interface OpenFiles extends Disposable {
  * console.log(model.config.nLayer, model.contextLength); // 6 512
  * ```
  */
-export async function loadModel(
+export function loadModel(
   source: string | RandomModel,
   options: LoadOptions = {},
+): Promise<Model> {
+  return loadChecked(source, options);
+}
+
+/** A model about to be uploaded, for a check that may refuse it before its weights are read. */
+export interface Loadable {
+  readonly architecture: Architecture;
+  /** S: tokens that the cache holds. */
+  readonly contextLength: number;
+  /** The tokenizer, or the sentence that says why there is none. */
+  readonly tokenizer: Tokenizer | string;
+}
+
+/** Checks a model before its weights are read; throws to refuse it. */
+export type LoadCheck = (model: Loadable) => void;
+
+/** As `loadModel`, with a check before the upload. */
+export async function loadChecked(
+  source: string | RandomModel,
+  options: LoadOptions,
+  check?: LoadCheck,
 ): Promise<Model> {
   const start = performance.now();
   checkSource(source, true);
@@ -120,7 +141,7 @@ export async function loadModel(
     host: host?.compute,
   });
   try {
-    return await loadOnto(backend, source, options, start);
+    return await loadOnto(backend, source, options, start, check);
   } catch (error) {
     await backend[Symbol.asyncDispose]();
     throw error;
@@ -132,10 +153,12 @@ async function loadOnto(
   source: string | RandomModel,
   options: LoadOptions,
   start: number,
+  check?: LoadCheck,
 ): Promise<Model> {
   using files = typeof source === "string" ? await openFiles(source, options) : null;
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
   const tokenizer = await pickTokenizer(plan, files, options);
+  check?.({ ...plan, tokenizer });
   await expectFits(backend, plan);
   const { id, architecture, contextLength: slots, memory: { chunk } } = plan;
   const onBytes = progressOf(plan, files?.checkpoint.path, options);

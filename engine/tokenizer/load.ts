@@ -76,7 +76,7 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
   if (meta !== undefined) return await fromFile(meta, kind);
   if (record) return await fromRecord(record, {}, "the checkpoint's tokenizer", kind);
   if (folder === undefined) {
-    return "The model has no tokenizer; name one with --meta FILE, or give ids with --ids";
+    return `The model has no tokenizer; ${NAME_ONE}`;
   }
   for (const name of ["tokenizer.json", "meta.json", "meta.pkl"]) {
     const path = beside(folder, name);
@@ -98,17 +98,20 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
       config,
     );
     if (typeof file === "string") {
-      return `Cannot read "${vocab}": this version does not read ${file}`;
+      return `Cannot read "${vocab}": this version does not read ${file}; ${NAME_ONE}`;
     }
     return await fromRecord(file, withGpt2SpecialTokens(config), `"${vocab}"`, kind);
   }
   if (await exists(beside(folder, "tokenizer.model"))) {
     return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not ` +
       "read by this version; transformers " +
-      `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`;
+      `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or ${NAME_ONE}`;
   }
-  return `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`;
+  return `"${folder}" has no tokenizer; ${NAME_ONE}`;
 }
+
+/** The next step without a tokenizer, on the command line. */
+const NAME_ONE = "name one with --meta FILE or --tokenizer bpe, or give ids with --ids";
 
 /**
  * Numbers of ids that mean GPT-2's BPE in nanoGPT: its own, and that rounded
@@ -195,7 +198,7 @@ async function fromRecord(
       }
       return `Cannot read ${where}: this version reads the encoding "gpt2" only, not ${
         show(encoding)
-      }`;
+      }; ${NAME_ONE}`;
     }
   }
   throw new CheckpointError(

@@ -436,7 +436,7 @@ Deno.test("an interrupt ends generate with 130 and its line with a newline", uni
   }
   const stderr = await new Response(child.stderr).text();
   assert.equal((await child.status).code, 130);
-  assert.equal(stderr, "");
+  assert.match(stderr, /^ended after \d+ tokens?: interrupted\n$/);
   assert.ok(text.endsWith("\n"));
 });
 

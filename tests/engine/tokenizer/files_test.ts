@@ -144,7 +144,7 @@ Deno.test("findTokenizer() gives a sentence when two files are of another class 
   await withFiles({ ...files, "tokenizer_config.json": config }, async (folder) => {
     assert.equal(
       await findTokenizer({ folder }),
-      `Cannot read "${folder}/vocab.json": this version does not read a tokenizer of class "Qwen2Tokenizer" without a tokenizer.json`,
+      `Cannot read "${folder}/vocab.json": this version does not read a tokenizer of class "Qwen2Tokenizer" without a tokenizer.json; name one with --meta FILE or --tokenizer bpe, or give ids with --ids`,
     );
   });
   await withFiles({ ...files, "tokenizer_config.json": {} }, async (folder) => {

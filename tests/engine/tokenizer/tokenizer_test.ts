@@ -14,6 +14,7 @@ const HUGGING_FACE = {
   model: { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: ["a b"] },
 };
 const BPE = { type: "bpe", encoding_name: "gpt2" };
+const NAME_ONE = "name one with --meta FILE or --tokenizer bpe, or give ids with --ids";
 const OTHER_BPE = { type: "bpe", encoding_name: "cl100k_base" };
 const ONLY_GPT2 = `this version reads the encoding "gpt2" only, not`;
 
@@ -64,7 +65,7 @@ Deno.test("loadTokenizer() takes GPT-2's ranks when LabCore names its bpe", asyn
   await assert.rejects(
     loadTokenizer(OTHER_BPE),
     new CheckpointError(
-      `Cannot read the tokenizer that was given: ${ONLY_GPT2} "cl100k_base"`,
+      `Cannot read the tokenizer that was given: ${ONLY_GPT2} "cl100k_base"; ${NAME_ONE}`,
     ),
   );
 });
@@ -94,7 +95,7 @@ Deno.test("loadTokenizer() throws the sentence when there is nothing to load", a
     await assert.rejects(
       loadTokenizer(folder),
       new CheckpointError(
-        `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
+        `"${folder}" has no tokenizer; ${NAME_ONE}`,
       ),
     );
     await assert.rejects(
@@ -154,21 +155,21 @@ Deno.test("findTokenizer() gives a sentence when a model can only work with ids"
   const folder = fixture("tiny/gpt2");
   assert.equal(
     await findTokenizer({ folder }),
-    `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
+    `"${folder}" has no tokenizer; ${NAME_ONE}`,
   );
   assert.equal(
     await findTokenizer({ folder, kind: "hf" }),
-    `"${folder}" has no tokenizer; name one with --meta FILE, or give ids with --ids`,
+    `"${folder}" has no tokenizer; ${NAME_ONE}`,
   );
   assert.equal(
     await findTokenizer({}),
-    "The model has no tokenizer; name one with --meta FILE, or give ids with --ids",
+    "The model has no tokenizer; name one with --meta FILE or --tokenizer bpe, or give ids with --ids",
   );
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, OTHER_BPE);
     // The first file that is there decides: another's vocabulary would be the wrong one.
     await writeJson(`${folder}/meta.json`, { tokenizer: CHAR });
-    const sentence = `Cannot read "${path}": ${ONLY_GPT2} "cl100k_base"`;
+    const sentence = `Cannot read "${path}": ${ONLY_GPT2} "cl100k_base"; ${NAME_ONE}`;
     assert.equal(await findTokenizer({ folder }), sentence);
   });
 });
