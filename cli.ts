@@ -17,6 +17,7 @@
  */
 import { tmpdir } from "node:os";
 import { bench } from "./cli/bench.ts";
+import { Interrupted } from "./cli/chat.ts";
 import { devices } from "./cli/devices.ts";
 import { UsageError } from "./cli/flags.ts";
 import { generate } from "./cli/generate.ts";
@@ -43,7 +44,7 @@ export async function main(args: readonly string[]): Promise<number> {
     await run(parseArguments(args), controller.signal);
     return controller.signal.aborted ? 130 : 0;
   } catch (error) {
-    if (controller.signal.aborted) return 130;
+    if (controller.signal.aborted || error instanceof Interrupted) return 130;
     // Whoever reads the output has seen enough, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) return 0;
     const sentence = error instanceof Error ? error.message : String(error);

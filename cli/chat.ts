@@ -1,96 +1,148 @@
 /**
- * `generate --chat` without a prompt: a conversation, a turn a line.
+ * `generate --chat` without a prompt: a conversation, one turn per line.
  *
  * @module
  */
 import { DEFAULTS } from "../engine/defaults.ts";
 import { type ChatMessage, encodeChat, type GenerateOptions, type Model } from "../mod.ts";
+import { type Conversation, isCommandLine, runCommand } from "./chat_commands.ts";
 import { UsageError } from "./flags.ts";
 import { plural } from "./format.ts";
-import { ask, note, takeInterrupts } from "./terminal.ts";
-import { write } from "./write.ts";
+import { History } from "./history.ts";
+import { LineEditor } from "./line_editor.ts";
+import { readLines } from "./stdin.ts";
+import { ask, fancy, note, takeInterrupts } from "./terminal.ts";
+import { write, type Written } from "./write.ts";
 
-/** How the conversation is led. */
+/** The options of a conversation. */
 interface ChatSettings {
-  /** How it begins: with a system message, or none. */
+  /** The messages that it begins with: a system message, or none. */
   readonly messages: readonly ChatMessage[];
   readonly isVerbose: boolean;
-  /** How answers are generated; turn i draws with seed + i. */
+  /** Options of each answer; turn i draws with seed + i. */
   readonly options: GenerateOptions;
 }
 
 /**
  * Answers the lines of standard input until it ends, a line is "/exit", or the conversation fills
- * the context. What an interrupt finds is stopped: an answer, or at the prompt the command.
+ * the context. An interrupt stops an answer, and at the prompt the command.
  *
- * The cache keeps the conversation, and each turn feeds only what is new (`engine/conversation.ts`
- * has the picture).
+ * The cache keeps the conversation, and each turn prefills only what is new
+ * (`engine/conversation.ts` has the picture).
  *
- * @throws {UsageError} when there is no line at all and nobody was asked for one.
- * @throws the signal's reason, when the command is to end.
+ * @throws {UsageError} If standard input is no terminal and has no line.
+ * @throws the signal's reason, if the command is to end.
  */
 export async function chat(
   model: Model,
-  { messages: begin, isVerbose, options }: ChatSettings,
+  { messages, isVerbose, options }: ChatSettings,
 ): Promise<void> {
-  const isAsked = Deno.stdin.isTerminal();
-  const { contextLength } = model;
-  const { signal, seed, ...rest } = options;
-  const messages = [...begin];
-  const idsAfter = (content: string) => {
-    messages.push({ role: "user", content });
-    return encodeChat(model.tokenizer, messages);
-  };
-  idsAfter("Hi"); // a model that cannot chat says so before anybody has typed
-  messages.pop();
-  let turns = 0;
-  let isCutTold = false;
-  if (isAsked) ask("> ");
-  for await (const line of readLines(signal)) {
-    if (line.trim() === "/exit") return;
-    if (line.trim() !== "") {
-      const ids = idsAfter(line);
-      if (ids.length > contextLength) {
-        const sentence =
-          `the conversation takes ${ids.length} tokens, and the context has ${contextLength}`;
-        // Whoever sent lines without watching has to learn that one was not answered.
-        if (!isAsked) throw new Error(`Cannot answer: ${sentence}`);
-        return note(`${sentence}, so it ends here`);
-      }
-      using answer = stoppable(signal);
-      const { text, reason } = await write(model, ids, {
-        ...rest,
-        reusePrompt: "all", // answers too
-        signal: answer.signal,
-        ...seed != null && { seed: seed + turns },
-      }, isVerbose);
-      signal?.throwIfAborted();
-      turns++;
-      messages.push({ role: "assistant", content: text });
-      if (reason === "context") {
-        return note(
-          `the context of ${contextLength} tokens is full, so the conversation ends here`,
-        );
-      }
-      if (reason === "length" && !isCutTold) {
-        isCutTold = true;
-        const cut = plural(rest.maxNewTokens ?? DEFAULTS.maxNewTokens, "token");
-        note(`the answer was cut at ${cut}; --max-tokens gives it more`);
-      }
+  const isTerminal = Deno.stdin.isTerminal();
+  const { signal } = options;
+  const conversation: Conversation = { model, messages: [...messages], turns: 0 };
+  // Fails before a line is read if the model cannot chat.
+  encodeChat(model.tokenizer, [...messages, { role: "user", content: "Hi" }]);
+  const answerer = new Answerer(conversation, options, isVerbose, isTerminal);
+  let lines = 0;
+  for await (const line of isTerminal ? typedLines(signal) : readLines(signal)) {
+    if (line.trim() === "") continue;
+    lines++;
+    if (isCommandLine(line)) {
+      const next = runCommand(conversation, line);
+      if (next === "exit") return;
+      if (next === "answer" && !await answerer.answer()) return;
+    } else {
+      conversation.messages.push({ role: "user", content: line });
+      if (!await answerer.answer()) return;
     }
-    if (isAsked) ask("> ");
   }
-  if (isAsked) ask("\n"); // the shell's prompt begins on a line of its own
-  else if (!turns) throw new UsageError("--chat needs a --prompt, or lines on standard input");
+  if (!isTerminal && !lines) {
+    throw new UsageError("--chat needs a --prompt, or lines on standard input");
+  }
 }
 
-/**
- * A signal for an answer: aborted with the command, and at an interrupt, until it is disposed of.
- */
+/** Lines from the terminal: from the editor, or as the terminal itself edits them if it is dumb. */
+async function* typedLines(signal?: AbortSignal): AsyncGenerator<string> {
+  if (!fancy) {
+    ask("> ");
+    for await (const line of readLines(signal)) {
+      yield line;
+      ask("> ");
+    }
+    return ask("\n"); // the shell's prompt begins on a line of its own
+  }
+  const editor = new LineEditor(new History());
+  for (;;) {
+    const edited = await editor.edit("> ", signal);
+    if (edited === "end") return;
+    if (edited === "interrupt") throw new Interrupted();
+    yield edited.line;
+  }
+}
+
+/** Ctrl-C at the prompt, which in raw mode is no signal. */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted";
+}
+
+/** Draws the answers of a conversation. */
+class Answerer {
+  #isCutSaid = false;
+
+  constructor(
+    readonly conversation: Conversation,
+    readonly options: GenerateOptions,
+    readonly isVerbose: boolean,
+    readonly isTerminal: boolean,
+  ) {}
+
+  /** Answers the last message. Returns whether the conversation goes on. */
+  async answer(): Promise<boolean> {
+    const { conversation, options: { signal, seed, ...options } } = this;
+    const { model, messages } = conversation;
+    const ids = encodeChat(model.tokenizer, messages);
+    if (ids.length > model.contextLength) {
+      const sentence =
+        `the conversation takes ${ids.length} tokens, and the context has ${model.contextLength}`;
+      // A script has to learn that a line got no answer.
+      if (!this.isTerminal) throw new Error(`Cannot answer: ${sentence}`);
+      note(`${sentence}, so it ends here`);
+      return false;
+    }
+    using stop = stoppable(signal);
+    const written = await write(model, ids, {
+      ...options,
+      reusePrompt: "all", // answers too
+      signal: stop.signal,
+      ...seed != null && { seed: seed + conversation.turns },
+    }, this.isVerbose);
+    signal?.throwIfAborted();
+    conversation.turns++;
+    conversation.last = written;
+    messages.push({ role: "assistant", content: written.text });
+    return this.#goesOn(written);
+  }
+
+  #goesOn({ reason }: Written): boolean {
+    const { model: { contextLength } } = this.conversation;
+    if (reason === "context") {
+      note(`the context of ${contextLength} tokens is full, so the conversation ends here`);
+      return false;
+    }
+    if (reason === "length" && !this.#isCutSaid) {
+      this.#isCutSaid = true;
+      const cut = plural(this.options.maxNewTokens ?? DEFAULTS.maxNewTokens, "token");
+      note(`the answer was cut at ${cut}; --max-tokens gives it more`);
+    }
+    return true;
+  }
+}
+
+/** A signal for an answer: aborted with the command, and at an interrupt, until disposed of. */
 function stoppable(command?: AbortSignal): Disposable & { readonly signal: AbortSignal } {
   const answer = new AbortController();
   const handler = takeInterrupts(() => {
-    // Whoever presses it again while the answer lasts means the command.
+    // A second interrupt during one answer ends the command.
     if (answer.signal.aborted) return false;
     answer.abort();
     return true;
@@ -99,22 +151,4 @@ function stoppable(command?: AbortSignal): Disposable & { readonly signal: Abort
     signal: command ? AbortSignal.any([command, answer.signal]) : answer.signal,
     [Symbol.dispose]: () => handler[Symbol.dispose](),
   };
-}
-
-/** The lines of standard input, the last one also where nothing ends it. */
-async function* readLines(signal?: AbortSignal): AsyncGenerator<string> {
-  const reader = Deno.stdin.readable.pipeThrough(new TextDecoderStream()).getReader();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  aborted.catch(() => {}); // also when nobody waits for a line
-  signal?.addEventListener("abort", () => reject(signal.reason));
-  let held = "";
-  for (;;) {
-    signal?.throwIfAborted();
-    const { value, done } = await Promise.race([reader.read(), aborted]);
-    if (done) break;
-    const lines = (held + value).split("\n");
-    held = lines.pop()!;
-    for (const line of lines) yield line.replace(/\r$/, "");
-  }
-  if (held) yield held;
 }

@@ -36,7 +36,7 @@ function pathOf(key: string): string {
 }
 
 /** The user's cache folder, by the system's convention. */
-function cacheFolder(): string {
+export function cacheFolder(): string {
   const env = (name: string) => Deno.env.get(name);
   const home = env("HOME") ?? env("USERPROFILE");
   if (!home) throw new Error("no home"); // without a home there is no cache

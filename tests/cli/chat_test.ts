@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { CHAT_TEMPLATE, withChatModel } from "../chat_model.ts";
 import { fixture } from "../testing.ts";
+import { hasTerminal, runOnTerminal, type Step } from "./on_terminal.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
@@ -110,41 +111,8 @@ Deno.test("generate --chat without a template fails before a line is read", asyn
   assert.match(stderr, /^error: Cannot apply a chat template: a character vocabulary has none$/m);
 });
 
-/** Whether a terminal can be had: `script` makes one. */
-const hasTerminal = Deno.build.os === "linux" &&
-  (await new Deno.Command("script", { args: ["--version"], stdout: "null", stderr: "null" })
-      .output().catch(() => null))?.success === true;
-if (!hasTerminal) console.warn("SKIPPED: a chat on a terminal, since there is no `script` here");
-
-/** A conversation on a terminal: what is typed, and then awaited on the screen. */
-async function onTerminal(
-  folder: string,
-  flags: readonly string[],
-  steps: readonly (readonly [typed: string, awaited: RegExp])[],
-): Promise<{ code: number; screen: string }> {
-  const line = [Deno.execPath(), ...argumentsOf(folder, flags)].map((arg) => `'${arg}'`).join(" ");
-  const child = new Deno.Command("script", {
-    args: ["--quiet", "--return", "--command", line, "/dev/null"],
-    stdin: "piped",
-    stdout: "piped",
-    env: { NO_COLOR: "1", TERM: "dumb" },
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  let screen = "";
-  let from = 0; // what was awaited before is not looked at again
-  let step = 0;
-  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-    screen += text;
-    while (step < steps.length && steps[step][1].test(screen.slice(from))) {
-      from = screen.length;
-      const next = steps[++step]?.[0];
-      if (next) await writer.write(new TextEncoder().encode(next));
-    }
-  }
-  await writer.close().catch(() => {});
-  assert.equal(step, steps.length, JSON.stringify(screen));
-  return { code: (await child.status).code, screen };
-}
+const onTerminal = (folder: string, flags: readonly string[], steps: readonly Step[]) =>
+  runOnTerminal([Deno.execPath(), ...argumentsOf(folder, flags)], steps, { TERM: "dumb" });
 
 Deno.test({
   name: "generate --chat on a terminal asks for each turn, and ends with its input",

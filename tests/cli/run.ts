@@ -46,3 +46,10 @@ export async function runCli(args: readonly string[], options: RunOptions = {}):
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
+
+/** Deno's cache of packages, for a process whose home or cache folder is another. */
+export const DENO_DIR: string = JSON.parse(
+  new TextDecoder().decode(
+    new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).outputSync().stdout,
+  ),
+).denoDir;
