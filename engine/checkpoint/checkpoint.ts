@@ -178,7 +178,7 @@ class OpenCheckpoint implements Checkpoint {
   }
 
   async readBytes(name: string, byteOffset: number, into: Uint8Array): Promise<void> {
-    const { source, offset, byteLength } = this.#find(name);
+    const { source, offset, byteLength, verify } = this.#find(name);
     const end = byteOffset + into.length;
     if (!(byteOffset >= 0 && end <= byteLength)) {
       throw new CheckpointError(
@@ -187,6 +187,7 @@ class OpenCheckpoint implements Checkpoint {
       );
     }
     await source.read(offset + byteOffset, into);
+    verify?.(offset + byteOffset, into);
   }
 
   #find(name: string): StoredTensor {

@@ -106,6 +106,11 @@ export interface StoredTensor {
   /** First byte in the source. */
   readonly offset: number;
   readonly byteLength: number;
+  /**
+   * Takes bytes that were read of the source, to compare them with the file's checksums.
+   * @throws {CheckpointError} If they differ.
+   */
+  readonly verify?: (offset: number, bytes: Uint8Array) => void;
 }
 
 /** A checked header. */

@@ -9,6 +9,7 @@ interface Builtins {
   readonly "node:crypto": typeof import("node:crypto");
   readonly "node:os": typeof import("node:os");
   readonly "node:vm": typeof import("node:vm");
+  readonly "node:zlib": typeof import("node:zlib");
 }
 
 /**

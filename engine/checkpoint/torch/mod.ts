@@ -29,8 +29,10 @@ import {
   TorchTensor,
 } from "./pickle_globals.ts";
 import { STORED, type StoredTensor } from "../safetensors.ts";
+import { type Archive, type Fail, openArchive } from "./archive.ts";
+import { Checksums, followed } from "./checksums.ts";
 import { isContiguous, spanOf, type ViewCache, ViewSource } from "./strided.ts";
-import { isZip, locateMember, readMember, readZip, type ZipMember } from "./zip.ts";
+import { locateMember, readMember, type ZipMember } from "./zip.ts";
 
 /** Contents of a checkpoint. */
 export interface TorchContents {
@@ -80,12 +82,6 @@ const WRAPPERS = new Set([
   "_checkpoint_wrapped_module",
 ]);
 
-/** Largest data.pkl that is read, in bytes; a tensor takes about 100. */
-const MAX_PICKLE_BYTES = 2 ** 28;
-
-/** Newest archive version that PyTorch reads. */
-const MAX_VERSION = 10;
-
 /** Limits of a record of plain data: depth; values plus characters, with repetitions. */
 const MAX_DEPTH = 8;
 const MAX_RECORD = 2 ** 21;
@@ -96,8 +92,6 @@ const MAX_METADATA_TEXT = 200;
 
 /** PyTorch's limit of a tensor's extents. */
 const MAX_EXTENTS = 64;
-
-type Fail = (expected: string) => never;
 
 /**
  * Reads a checkpoint's directory and pickle.
@@ -159,65 +153,6 @@ function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfi
 function plainDict(value: unknown): ReadonlyMap<unknown, unknown> | undefined {
   if (value instanceof PickledObject) return value.attributes;
   return value instanceof Map ? value : undefined;
-}
-
-/** An open archive. */
-interface Archive {
-  readonly members: ReadonlyMap<string, ZipMember>;
-  /** Prefix of every member's name, such as "archive/". */
-  readonly root: string;
-  readonly pickle: ZipMember;
-  readonly bigEndian: boolean;
-}
-
-async function openArchive(source: ByteSource, fail: Fail): Promise<Archive> {
-  const head = new Uint8Array(Math.min(source.size, 512));
-  await source.read(0, head);
-  if (!isZip(head)) return refuseOther(source.name, head, fail);
-  const members = await readZip(source);
-  const pickles = [...members.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
-  if (pickles.length !== 1) {
-    return fail(`one data.pkl, as torch.save writes it, got ${pickles.length}`);
-  }
-  const root = pickles[0].slice(0, -"data.pkl".length);
-  if ([...members.keys()].some((name) => /^[^/]+\/(constants\.pkl$|code\/)/.test(name))) {
-    throw new CheckpointError(
-      `Cannot open "${source.name}": expected tensors, got a TorchScript archive, ` +
-        "which holds a program; save the state dict: torch.save(model.state_dict(), path)",
-    );
-  }
-  const pickle = members.get(pickles[0])!;
-  if (pickle.size > MAX_PICKLE_BYTES) {
-    fail(`a data.pkl of at most ${MAX_PICKLE_BYTES} bytes, got ${pickle.size}`);
-  }
-  /** The text of a member that holds one word. */
-  const word = async (name: string): Promise<string | undefined> => {
-    const member = members.get(root + name);
-    if (!member) return undefined;
-    if (member.size > 16) return fail(`a word in ${name}, got ${member.size} bytes`);
-    return new TextDecoder().decode(await readMember(source, member)).trim();
-  };
-  const order = await word("byteorder") ?? "little";
-  if (order !== "little" && order !== "big") fail(`a byteorder of little or big, got "${order}"`);
-  const version = await word("version") ?? "3";
-  if (!/^\d+$/.test(version) || Number(version) > MAX_VERSION) {
-    fail(`version ${MAX_VERSION} of the archive at most, got "${version}"`);
-  }
-  return { members, root, pickle, bigEndian: order === "big" };
-}
-
-/** Refuses a file that is no zip archive, and names its format if it is known. */
-function refuseOther(name: string, head: Uint8Array, fail: Fail): never {
-  const text = Array.from(head, (byte) => String.fromCharCode(byte)).join("");
-  // PyTorch's magic number as a pickled integer: the start of a file in the old format.
-  const old = text.slice(0, 32).includes("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19");
-  if (old || text.slice(257, 262) === "ustar") {
-    throw new CheckpointError(
-      `Cannot open "${name}": expected a zip archive, got the format of PyTorch before 1.6; ` +
-        "save it again with a newer one: torch.save(torch.load(path), path)",
-    );
-  }
-  return fail("a checkpoint that torch.save wrote (a zip archive), got another kind of file");
 }
 
 /** The dict of tensors, and its key in the root; no key if it is the root itself. */
@@ -347,8 +282,14 @@ class TensorLocator {
   readonly #starts = new Map<string, number>();
   readonly #views = new Map<string, ViewSource>();
   readonly #cache: ViewCache = new Map();
+  readonly #checksums: Checksums;
+  /** The file, for views, whose reads are verified as they gather a tensor. */
+  readonly #followed: ByteSource;
 
-  constructor(readonly file: ByteSource, readonly archive: Archive, readonly fail: Fail) {}
+  constructor(readonly file: ByteSource, readonly archive: Archive, readonly fail: Fail) {
+    this.#checksums = new Checksums(file);
+    this.#followed = followed(this.#checksums);
+  }
 
   async locate(name: string, tensor: TorchTensor): Promise<StoredTensor> {
     const fail: Fail = (expected) => this.fail(`tensor ${describe(name)} ${expected}`);
@@ -399,14 +340,15 @@ class TensorLocator {
     const begin = start + offset * elementBytes;
     const bigEndian = this.archive.bigEndian && elementBytes > 1;
     if (!bigEndian && isContiguous(shape, stride)) {
-      return { name, dtype, shape, source: this.file, offset: begin, byteLength };
+      const verify = this.#verify;
+      return { name, dtype, shape, source: this.file, offset: begin, byteLength, verify };
     }
     // Equal views share one source, so that `sharesBytes` recognizes tied tensors.
     const view = `${begin} ${elementBytes} ${shape} ${stride}`;
     let source = this.#views.get(view);
     if (!source) {
       source = new ViewSource(
-        this.file,
+        this.#followed,
         { begin, elementBytes, shape, stride, bigEndian },
         this.#cache,
       );
@@ -415,12 +357,15 @@ class TensorLocator {
     return { name, dtype, shape, source, offset: 0, byteLength };
   }
 
+  readonly #verify = (offset: number, bytes: Uint8Array) => this.#checksums.saw(offset, bytes);
+
   /** Byte offset of a storage in the file, cached: many tensors may share it. */
   async #start(member: ZipMember): Promise<number> {
     let start = this.#starts.get(member.name);
     if (start === undefined) {
       start = await locateMember(this.file, member);
       this.#starts.set(member.name, start);
+      this.#checksums.add(start, member);
     }
     return start;
   }

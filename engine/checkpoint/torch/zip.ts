@@ -280,9 +280,9 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-/** CRC-32 checksum, equal to zlib's crc32. */
-export function crc32(bytes: Uint8Array): number {
-  let sum = -1;
+/** CRC-32 checksum, equal to zlib's crc32; `before` is that of the bytes in front. */
+export function crc32(bytes: Uint8Array, before = 0): number {
+  let sum = ~before;
   for (let i = 0; i < bytes.length; i++) sum = CRC_TABLE[(sum ^ bytes[i]) & 0xff] ^ (sum >>> 8);
   return ~sum >>> 0;
 }

@@ -1,0 +1,81 @@
+/**
+ * Checksums of storages, verified while their bytes are read.
+ *
+ * The zip directory has the CRC-32 of every member. A storage that is read whole and in order, in
+ * pieces of any size, is verified on the way, without a second pass over its bytes; one of which a
+ * part is never read, or that is read in another order, is not.
+ *
+ * @module
+ */
+import { CheckpointError } from "../../errors.ts";
+import { builtin } from "../../host/builtin.ts";
+import type { ByteSource } from "../../host/mod.ts";
+import { crc32 as plainCrc32, type ZipMember } from "./zip.ts";
+
+/** A storage of which the first bytes were read. */
+interface Run {
+  readonly member: ZipMember;
+  /** The byte of the file behind the storage. */
+  readonly end: number;
+  /** CRC-32 of the bytes so far. */
+  sum: number;
+}
+
+/** The native form is some ten times as fast: 9 GB/s on one core of an EPYC. */
+const crc32 = (bytes: Uint8Array, sum: number): number =>
+  builtin("node:zlib")?.crc32(bytes, sum) ?? plainCrc32(bytes, sum);
+
+/** Follows the reads of one file. */
+export class Checksums {
+  /** Storages by their first byte in the file. */
+  readonly #starts = new Map<number, ZipMember>();
+  /** Storages under way, by the byte that would come next. */
+  readonly #runs = new Map<number, Run>();
+
+  constructor(readonly file: ByteSource) {}
+
+  /** Notes where a storage begins. One whose writer left the checksum out is not followed. */
+  add(start: number, member: ZipMember): void {
+    if (member.crc32 !== 0) this.#starts.set(start, member);
+  }
+
+  /**
+   * Takes bytes that were read from `offset` on.
+   * @throws {CheckpointError} If they end a storage whose checksum differs.
+   */
+  saw(offset: number, bytes: Uint8Array): void {
+    if (!bytes.length) return;
+    const run = this.#runs.get(offset) ?? this.#begin(offset);
+    if (!run) return;
+    this.#runs.delete(offset);
+    run.sum = crc32(bytes, run.sum);
+    const next = offset + bytes.length;
+    if (next < run.end) this.#runs.set(next, run);
+    if (next === run.end && run.sum !== run.member.crc32) {
+      const [expected, got] = [run.member.crc32, run.sum].map((sum) => sum.toString(16));
+      throw new CheckpointError(
+        `Cannot read "${this.file.name}": expected ${run.member.name} to have the checksum ` +
+          `${expected}, got ${got}; the file is damaged`,
+      );
+    }
+  }
+
+  #begin(offset: number): Run | undefined {
+    const member = this.#starts.get(offset);
+    return member && { member, end: offset + member.size, sum: 0 };
+  }
+}
+
+/** A file whose reads are followed. */
+export function followed(checksums: Checksums): ByteSource {
+  const { file } = checksums;
+  return {
+    name: file.name,
+    size: file.size,
+    async read(offset, into) {
+      await file.read(offset, into);
+      checksums.saw(offset, into);
+    },
+    [Symbol.dispose]: () => file[Symbol.dispose](),
+  };
+}

@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { openCheckpoint } from "../../../../engine/checkpoint/checkpoint.ts";
+import { Checksums } from "../../../../engine/checkpoint/torch/checksums.ts";
+import { crc32, locateMember, readZip } from "../../../../engine/checkpoint/torch/zip.ts";
+import { loadModel } from "../../../../engine/load.ts";
+import { inTempFolder } from "../../../safetensors.ts";
+import { fixture } from "../../../testing.ts";
+import { inMemory } from "../../../torch.ts";
+
+const CHECKPOINT = fixture("people/nanogpt/beside/ckpt.pt");
+const DAMAGED = { name: "CheckpointError", message: /to have the checksum .*the file is damaged/ };
+
+/** Where the members of an archive are in its file. */
+async function storagesOf(bytes: Uint8Array<ArrayBuffer>) {
+  const source = inMemory(bytes);
+  const members = [...(await readZip(source)).values()].filter(({ name }) => /\/data\//.test(name));
+  return await Promise.all(members.map(async (member) => ({
+    member,
+    start: await locateMember(source, member),
+  })));
+}
+
+Deno.test("loadModel() finds one flipped bit in any storage of the model", async () => {
+  const whole = Deno.readFileSync(CHECKPOINT);
+  const storages = (await storagesOf(whole)).sort((a, b) => b.member.size - a.member.size);
+  await inTempFolder(async (folder) => {
+    const path = `${folder}/ckpt.pt`;
+    let found = 0;
+    // The largest are weights; the optimizer's are as large, and are never read.
+    for (const { start, member } of storages.slice(0, 12)) {
+      const damaged = whole.slice();
+      damaged[start + Math.floor(member.size / 3)] ^= 4;
+      Deno.writeFileSync(path, damaged);
+      for (const dtype of ["F32", "BF16"] as const) {
+        try {
+          await using _model = await loadModel(path, { device: "js", dtype });
+        } catch (error) {
+          assert.equal((error as Error).name, "CheckpointError");
+          assert.match((error as Error).message, DAMAGED.message);
+          found++;
+        }
+      }
+    }
+    assert.ok(found >= 6 && found % 2 === 0, `${found}`);
+  });
+});
+
+Deno.test("Checkpoint.read() verifies plain tensors, transposed ones, and none without checksums", async () => {
+  const damage = async (file: string, name: string) => {
+    const bytes = Deno.readFileSync(fixture(`torch/${file}`));
+    for (const { start, member } of await storagesOf(bytes)) {
+      if (member.size) bytes[start + member.size - 1] ^= 1;
+    }
+    return await inTempFolder(async (folder) => {
+      await Deno.writeFile(`${folder}/x.pt`, bytes);
+      using checkpoint = await openCheckpoint(`${folder}/x.pt`);
+      return await checkpoint.read(name);
+    });
+  };
+  for (const name of ["base", "transposed", "permuted"]) {
+    await assert.rejects(damage("views.pt", name), DAMAGED);
+  }
+  // Of a part of a storage nothing can be said.
+  assert.equal((await damage("views.pt", "rows")).length, 12);
+  assert.ok((await damage("no_crc.pt", "wte.weight")).length > 0);
+});
+
+Deno.test("Checksums.saw() follows pieces of any size, several storages at once, and starts anew", () => {
+  const bytes = Uint8Array.from({ length: 100 }, (_, i) => 7 * i);
+  const member = (name: string, size: number, sum: number) => ({
+    name,
+    size,
+    crc32: sum,
+    header: 0,
+    limit: 1000,
+  });
+  const make = () => {
+    const checksums = new Checksums(inMemory(new Uint8Array(1000)));
+    checksums.add(100, member("a/data/0", 100, crc32(bytes)));
+    checksums.add(300, member("a/data/1", 100, crc32(bytes) ^ 1));
+    return checksums;
+  };
+  const checksums = make();
+  checksums.saw(100, bytes.subarray(0, 1));
+  checksums.saw(300, bytes.subarray(0, 99));
+  checksums.saw(101, bytes.subarray(1, 60));
+  checksums.saw(160, bytes.subarray(60));
+  assert.throws(() => checksums.saw(399, bytes.subarray(99)), DAMAGED);
+  // A gap ends a run, and a new beginning begins one.
+  checksums.saw(100, bytes.subarray(0, 50));
+  checksums.saw(170, bytes.subarray(70));
+  checksums.saw(100, bytes);
+  const other = bytes.slice();
+  other[3]++;
+  assert.throws(() => checksums.saw(100, other), DAMAGED);
+});
+
+Deno.test("crc32() goes on from the checksum of what is in front", () => {
+  const bytes = new TextEncoder().encode("123456789");
+  assert.equal(crc32(bytes.subarray(4), crc32(bytes.subarray(0, 4))), 0xcbf43926);
+});
