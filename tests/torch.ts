@@ -4,7 +4,7 @@
  * @module
  */
 import type { ByteSource } from "../engine/host/mod.ts";
-import { crc32 } from "../engine/checkpoint/torch/zip.ts";
+import { crc32 } from "../engine/host/crc32.ts";
 import { CheckpointError } from "../engine/errors.ts";
 
 /** Raw pickle instructions, one character per byte: "\x80\x02". */

@@ -14,6 +14,7 @@
  * @module
  */
 import { CheckpointError } from "../../errors.ts";
+import { crc32 } from "../../host/crc32.ts";
 import type { ByteSource } from "../../host/mod.ts";
 
 /** A directory entry. */
@@ -272,17 +273,4 @@ async function readBytes(source: ByteSource, offset: number, count: number): Pro
 
 function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
   return new DataView(buffer, byteOffset, byteLength);
-}
-
-/** CRC-32 of each byte, by zip's reflected polynomial 0xedb88320. */
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
-  return n;
-});
-
-/** CRC-32 checksum, equal to zlib's crc32; `before` is that of the bytes in front. */
-export function crc32(bytes: Uint8Array, before = 0): number {
-  let sum = ~before;
-  for (let i = 0; i < bytes.length; i++) sum = CRC_TABLE[(sum ^ bytes[i]) & 0xff] ^ (sum >>> 8);
-  return ~sum >>> 0;
 }
