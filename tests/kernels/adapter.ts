@@ -1,9 +1,6 @@
 import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
 
-/**
- * Whether a file's tests of the GPU are to be ignored, which is said aloud: there is no
- * adapter, and none is required.
- */
+/** Whether to ignore a file's GPU tests: no adapter, and none required. Logs a warning then. */
 export async function ignoreWithoutAdapter(file: string): Promise<boolean> {
   const ignore = await probeWebGpu() === null && Deno.env.get("WGSLM_REQUIRE_WEBGPU") !== "1";
   if (ignore) {

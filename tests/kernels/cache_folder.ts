@@ -1,10 +1,10 @@
-/** Where a user's caches lie, by one system's custom or another's. */
+/** Environment variables that locate a user's caches on some system. */
 const PLACES = ["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"];
 
-/** Mesa would put its own cache there, and complain when the folder is gone. */
+/** Mesa would put its cache there, and complain once the folder is removed. */
 const MESA = "MESA_SHADER_CACHE_DISABLE";
 
-/** A folder of caches of the test's own, while it is in use. */
+/** A cache folder of the test, while in use. */
 export class CacheFolder implements AsyncDisposable {
   readonly #before = [...PLACES, MESA].map((name) => [name, Deno.env.get(name)] as const);
 
@@ -17,12 +17,12 @@ export class CacheFolder implements AsyncDisposable {
     return new CacheFolder(await Deno.makeTempDir());
   }
 
-  /** Another place, which need be no folder. */
+  /** Another place, not necessarily a folder. */
   move(path: string): void {
     for (const name of PLACES) Deno.env.set(name, path);
   }
 
-  /** The files that the tuner left, with their whole path. */
+  /** Full paths of the tuner's files. */
   async tiles(): Promise<string[]> {
     for (const place of [`${this.path}/wgslm/tiles`, `${this.path}/Library/Caches/wgslm/tiles`]) {
       const files = Array.fromAsync(Deno.readDir(place), ({ name }) => `${place}/${name}`);

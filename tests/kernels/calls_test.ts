@@ -25,21 +25,21 @@ import { FakeGpu } from "./fake_gpu.ts";
 
 const [T, C, H, G, D, S, V, P] = [3, 8, 2, 1, 4, 512, 16, 8];
 
-/** A step in the middle of a text, over a part of the cache. */
+/** A step in the middle of a sequence, over part of the cache. */
 const SEGMENT = { rows: T, position: 1, slot: 2, length: 5 };
 
-/** Makes operands on some backend. */
+/** Makes operands on a backend. */
 interface Maker {
   tensor(shape: readonly number[], dtype?: Dtype): Tensor;
   weight(N: number, K: number): Weight;
 }
 
-/** A build that makes one call, whose operands are there already. */
+/** A build of one call, on existing operands. */
 function calling<Op extends keyof Recorder>(op: Op, ...args: Parameters<Recorder[Op]>) {
   return (k: Recorder) => (k[op] as (...args: Parameters<Recorder[Op]>) => void)(...args);
 }
 
-/** A call of each operation, with few operands and with all that it may have; of `rows` rows. */
+/** Each operation with the fewest operands and with all of them, over `rows` rows. */
 function makes(make: Maker, rows: number): Record<string, () => (k: Recorder) => void> {
   const f32 = (...shape: number[]) => make.tensor(shape);
   const [wide, ids] = [(width: number) => f32(rows, width), () => make.tensor([rows], "I32")];
@@ -73,7 +73,7 @@ function makes(make: Maker, rows: number): Record<string, () => (k: Recorder) =>
 
 const NAMES = Object.keys(makes({ tensor: () => assert.fail(), weight: () => assert.fail() }, T));
 
-/** Numbers that an operand may hold, others for each seed. Of four F32, settings of a sampler. */
+/** Valid numbers of an operand, different for each seed. Four F32 are a sampler's settings. */
 function numbersOf({ shape, dtype }: Tensor | Weight, seed: number): Iterable<number> {
   const count = shape.reduce((n, extent) => n * extent, 1);
   if (dtype === "F32" && shape.length === 1 && count === 4) return [seed % 2 ? 0 : 3, 0, 1, 2];
@@ -81,7 +81,7 @@ function numbersOf({ shape, dtype }: Tensor | Weight, seed: number): Iterable<nu
   return Array.from({ length: count }, (_, i) => (i * 5 + seed) % (dtype === "U32" ? 2 : V));
 }
 
-/** Operands on the typed-array backend, in the order in which they were made. */
+/** Operands on the typed-array backend, in order of creation. */
 class Pool implements Maker {
   readonly made: (Tensor | Weight)[] = [];
   constructor(readonly backend: Backend, readonly weights: readonly Weight[]) {}
@@ -98,23 +98,23 @@ class Pool implements Maker {
     return weight;
   }
 
-  /** What the operands hold. */
+  /** Numbers of the operands. */
   snapshot(): number[][] {
     return this.made.map((of) => Array.from((of as unknown as HostTensor).data));
   }
 
-  /** Fills the operands, one of them with other numbers. */
+  /** Fills the operands, one of them with another seed. */
   fill(other?: number): void {
     for (const [i, of] of this.made.entries()) {
       const { data } = of as unknown as { data: Float32Array | Uint8Array };
       const numbers = [...numbersOf(of, 2 * i + (i === other ? 1 : 0))];
-      // A weight is held as the bytes of its numbers.
+      // A weight is kept as bytes.
       data.set(data instanceof Uint8Array ? bytesOf(new Float32Array(numbers)) : numbers);
     }
   }
 }
 
-/** What each operand held before and after four runs; `other` is filled with other numbers. */
+/** Numbers of each operand before and after four runs; `other` is filled with another seed. */
 async function run(pool: Pool, build: (k: Recorder) => void, other?: number) {
   using plan = await pool.backend.record(build);
   pool.fill(other);
@@ -126,7 +126,7 @@ async function run(pool: Pool, build: (k: Recorder) => void, other?: number) {
 const differ = (a: readonly number[], b: readonly number[]) =>
   a.some((v, i) => !Object.is(v, b[i]));
 
-/** How a call really accesses an operand, from two runs that differ in what it held before. */
+/** Observed access of an operand: from two runs that differ in its old numbers. */
 function accessOf(
   at: number,
   { before, after }: Awaited<ReturnType<typeof run>>,
@@ -140,7 +140,7 @@ function accessOf(
 }
 
 for (const name of NAMES) {
-  Deno.test(`operandsOf() lists what a call reads and writes: ${name}`, async () => {
+  Deno.test(`operandsOf() lists the operands that a call reads and writes: ${name}`, async () => {
     await using backend = openJsBackend();
     const weights = await Promise.all(
       [V, P].map((N) => backend.weight([N, C], "F32", () => {}, { stored: "NK" })),
@@ -161,7 +161,7 @@ for (const name of NAMES) {
   });
 }
 
-/** Operands at addresses of their own, all of them linear memory has. */
+/** Operands at distinct addresses, each of them linear memory. */
 class Addresses implements Maker {
   next = 64;
   readonly tensor = (shape: readonly number[], dtype: Dtype = "F32"): Tensor => {
@@ -185,7 +185,7 @@ for (const rows of [1, T]) {
       const target = new WasmLowering({ ...options, allocate: memory.allocate });
       const bound = target.lower([call]).flat().flatMap(({ operands }) => operands);
       const listed = operandsOf(call).map(({ of }) => (of as unknown as Placed).block.address);
-      // Address 0 is an operand that is left out; scratch is made last.
+      // Address 0 is a missing operand; scratch is made last.
       const given = bound.filter((address) => address > 0 && address <= last);
       assert.deepEqual(sorted(given), sorted(listed), name);
     }
@@ -198,13 +198,13 @@ interface Placed {
 
 const sorted = (numbers: readonly number[]) => [...new Set(numbers)].sort((a, b) => a - b);
 
-/** What a shader says about its bindings: whether each is written. */
+/** Access of each binding as the shader declares it. */
 function declared(wgsl: string): Map<number, boolean> {
   const bindings = wgsl.matchAll(/@group\(1\) @binding\((\d+)\) var<storage, (\w+)>/g);
   return new Map([...bindings].map(([, at, access]) => [Number(at), access === "read_write"]));
 }
 
-/** Operands on a GPU, weights in two buffers. */
+/** Operands on a GPU; weights have two buffers. */
 class Buffers implements Maker {
   constructor(readonly gpu: Gpu) {}
 
@@ -223,7 +223,7 @@ class Buffers implements Maker {
   }
 }
 
-/** Buffers of a call's operands, and whether it writes to each. */
+/** Buffers of a call's operands, and whether they are written. */
 function buffersOf(call: Call): Map<GPUBuffer, boolean> {
   const buffers = new Map<GPUBuffer, boolean>();
   for (const { of, access } of operandsOf(call)) {
@@ -234,7 +234,7 @@ function buffersOf(call: Call): Map<GPUBuffer, boolean> {
   return buffers;
 }
 
-/** A pass with all that is fused: positions, and a norm whose output a later one overwrites. */
+/** A pass with every fusion: positions, and a norm whose output is overwritten later. */
 function fusedPass(make: Maker): (k: Recorder) => void {
   const [x, n, y] = [make.tensor([1, C]), make.tensor([1, C]), make.tensor([1, V])];
   const [weight, bias] = [make.tensor([C]), make.tensor([C])];
@@ -296,7 +296,7 @@ Deno.test("record() checks each call before the next one is made", () => {
   assert.deepEqual(made, ["first"]);
 });
 
-Deno.test("costOf() leaves out what a fused kernel's parts pass on", () => {
+Deno.test("costOf() omits tensors passed between parts when a kernel is fused", () => {
   const calls = record(fusedPass({
     tensor: (shape, dtype = "F32") => ({ shape, dtype }),
     weight: (N, K) => ({ shape: [N, K], dtype: "BF16" }),

@@ -1,10 +1,9 @@
 /**
- * Hashes of all code that the engine generates: the bytes of every WASM module and the
- * text of every WGSL shader that the passes of a model are made of. What packs and
- * uploads weights is left out.
+ * Hashes of all generated code: the bytes of every WASM module and the text of every WGSL shader of
+ * a model's passes, without those that pack and upload weights.
  *
- * Two checkouts that print the same lines generate the same code:
- * `deno run -A tests/kernels/code_hashes.ts`.
+ * Two checkouts that print the same lines generate the same code: `deno run -A
+ * tests/kernels/code_hashes.ts`.
  *
  * @module
  */
@@ -15,10 +14,10 @@ import { FakeGpu } from "./fake_gpu.ts";
 
 const DTYPES = ["F32", "F16", "BF16"] as const;
 
-/** `f32x4.relaxed_madd`, whose absence makes an engine one without relaxed SIMD. */
+/** `f32x4.relaxed_madd`: without it, an engine has no relaxed SIMD. */
 const RELAXED_MADD = [0xfd, 0x85, 0x02];
 
-/** Passes at GPT-2's width, at a ragged width over a long context, and over GPT-2's vocabulary. */
+/** Random models: GPT-2's width, a ragged width over a long context, GPT-2's vocabulary. */
 const SHAPES: Readonly<Record<string, Record<string, unknown>>> = {
   wide: gpt2({ n_embd: 768, n_head: 12, n_layer: 2, vocab_size: 512, n_positions: 1024 }),
   vocabulary: gpt2({ n_embd: 64, n_head: 2, n_layer: 1, vocab_size: 50257, n_positions: 128 }),
@@ -35,7 +34,7 @@ const SHAPES: Readonly<Record<string, Record<string, unknown>>> = {
   },
 };
 
-/** How a model is loaded, and what is different about the engine or the adapter then. */
+/** Options of a model, and changes to the engine or adapter. */
 interface Variant {
   readonly name: string;
   readonly options: LoadOptions;
@@ -60,7 +59,7 @@ function gpt2(keys: Record<string, number>): Record<string, unknown> {
   return { model_type: "gpt2", ...keys };
 }
 
-/** Folders of models below the fixtures. */
+/** Model folders in the fixtures. */
 function folders(): string[] {
   return ["labcore", "tiny"].flatMap((parent) =>
     [...Deno.readDirSync(fixture(parent))].filter((entry) => entry.isDirectory)
@@ -68,7 +67,7 @@ function folders(): string[] {
   ).sort();
 }
 
-/** Code that is generated while this is in use, in the order in which it is compiled. */
+/** Code generated while in use, in order of compilation. */
 class Watch implements Disposable {
   readonly wasm: Uint8Array[] = [];
   readonly #compile = WebAssembly.compile;
@@ -94,7 +93,7 @@ function contains(bytes: Uint8Array, part: readonly number[]): boolean {
   return bytes.some((_, at) => part.every((byte, i) => bytes[at + i] === byte));
 }
 
-/** One line of a model in a dtype on a backend. */
+/** The line of a model, dtype and backend. */
 async function hashOf(
   source: string | RandomModel,
   dtype: typeof DTYPES[number],
@@ -114,13 +113,10 @@ async function sha256(bytes: Uint8Array): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice())).toHex();
 }
 
-/** Tiles that a product of one row, or of many, can have. */
+/** Number of candidate tiles of a product of one row, and of several. */
 const TILES = 8;
 
-/**
- * A line for each tile that a GPU's tuner may choose, by choices that are
- * put where it keeps its own.
- */
+/** A line for each tile that the tuner may choose, forced through its store. */
 async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   const variant = { name: "tiles", options: { device: "webgpu" as const } };
   const gpu = { software: false, subgroups: true };
@@ -128,14 +124,14 @@ async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   const before = Deno.env.get("XDG_CACHE_HOME");
   Deno.env.set("XDG_CACHE_HOME", folder);
   try {
-    await hashOf(source, dtype, { ...variant, gpu }); // measures, and keeps its choices
+    await hashOf(source, dtype, { ...variant, gpu }); // measures and stores its choices
     const [{ name }] = Deno.readDirSync(`${folder}/wgslm/tiles`);
     const path = `${folder}/wgslm/tiles/${name}`;
     const { choices, ...rest } = JSON.parse(Deno.readTextFileSync(path));
     for (let tile = 0; tile < TILES; tile++) {
       for (const key of Object.keys(choices)) choices[key] = tile;
       Deno.writeTextFileSync(path, JSON.stringify({ ...rest, choices }));
-      // A choice that there is not is measured again, and its code is anybody's.
+      // An invalid choice would be measured again, with unpredictable code.
       using fake = new FakeGpu(gpu);
       await using model = await loadModel(source, { dtype, ...variant.options });
       await model.logits([1, 2, 3]);
@@ -150,7 +146,7 @@ async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   }
 }
 
-/** Shaders in any order, without those that upload weights and try features. */
+/** Shaders, sorted, without those that upload weights and try features. */
 async function hashShaders({ shaders }: FakeGpu): Promise<string> {
   const codes = [...shaders].filter(([, op]) => op !== "weight" && op !== "trial")
     .map(([code]) => code).sort();

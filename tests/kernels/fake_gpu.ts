@@ -1,20 +1,20 @@
 /**
- * A GPU that compiles and computes nothing, put where WebGPU's is: shows which shaders a backend
- * asks for on adapters that this machine does not have.
+ * Fake GPU that compiles and computes nothing: shows which shaders a backend requests on adapters
+ * that this machine does not have.
  *
  * @module
  */
 
-/** What every buffer reads as: what a device with working subgroups gives to the trial of them. */
+/** Contents of every buffer: the right result of the trial of subgroups. */
 function trialSum(): number {
   let sum = 0;
   for (let lane = 0; lane < 256; lane++) sum += lane + 2 * (lane * lane % 7);
   return sum;
 }
 
-/** In use as `navigator.gpu` until it is disposed of. */
+/** Replaces `navigator.gpu` until disposed. */
 export class FakeGpu implements Disposable {
-  /** The text of each shader, and the label it was compiled under. */
+  /** Text and label of each compiled shader. */
   readonly shaders = new Map<string, string>();
 
   constructor(adapter: { readonly software: boolean; readonly subgroups: boolean }) {

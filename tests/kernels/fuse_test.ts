@@ -11,7 +11,7 @@ const tensor = (...shape: number[]): Tensor => ({ shape, dtype: "F32" });
 const weight = (N: number, K = C): Weight => ({ shape: [N, K], dtype: "F32" });
 const normOf = (width: number) => ({ kind: "rms", weight: tensor(width), eps: 1e-5 }) as const;
 
-/** What a pass becomes: the operations, a fused one with what went into it. */
+/** Operations of the fused pass; a fused one lists its parts. */
 function fused(build: (k: Recorder) => void): string[] {
   return fuse(record(build)).map(nameOf);
 }
@@ -21,7 +21,7 @@ function nameOf(call: Call): string {
   return call.op === "matmul" && call.norm ? "norm+matmul" : call.op;
 }
 
-/** A stream of one row, its normed copy, and outputs of two products. */
+/** A residual stream of one row, its normed copy, and outputs of two products. */
 function state(width = C) {
   return {
     x: tensor(1, width),
@@ -33,7 +33,7 @@ function state(width = C) {
   };
 }
 
-Deno.test("fuse() puts positions into the embedding of the same rows, and no other", () => {
+Deno.test("fuse() fuses positions into the embedding only when the rows are the same", () => {
   const ids: Tensor = { shape: [3], dtype: "I32" };
   const [x, other, wte, wpe] = [tensor(3, C), tensor(3, C), weight(16), weight(32)];
   const embed = (k: Recorder) => k.embed(x, wte, ids, { scale: 2 });
@@ -52,7 +52,7 @@ Deno.test("fuse() puts positions into the embedding of the same rows, and no oth
   );
 });
 
-Deno.test("fuse() puts a norm into all products behind it when its output is overwritten", () => {
+Deno.test("fuse() fuses a norm into all products behind it when its output is overwritten", () => {
   const { x, n, y, z, norm, w } = state();
   const calls = fuse(record((k) => {
     k.norm(n, x, norm);
@@ -64,7 +64,7 @@ Deno.test("fuse() puts a norm into all products behind it when its output is ove
   assert.deepEqual(calls.slice(0, 2).map((call) => call.op === "matmul" && call.x), [x, x]);
 });
 
-Deno.test("fuse() keeps a norm whose output the host may read", () => {
+Deno.test("fuse() keeps a norm when the host may read its output", () => {
   const { x, n, y, norm, w } = state();
   const pass = (k: Recorder) => {
     k.norm(n, x, norm);
@@ -73,7 +73,7 @@ Deno.test("fuse() keeps a norm whose output the host may read", () => {
   assert.deepEqual(fused(pass), ["norm", "matmul"]);
 });
 
-/** What makes a norm stay where its output is overwritten at last: calls between the two norms. */
+/** Calls between two norms that prevent fusion of the first. */
 const KEEPING: Record<string, (k: Recorder, s: ReturnType<typeof state>) => void> = {
   "another call reads its output": (k, { n, x, y, w }) => {
     k.matmul(y, n, w);
@@ -112,7 +112,7 @@ for (const [what, between] of Object.entries(KEEPING)) {
   });
 }
 
-Deno.test("fuse() keeps a norm that is in place, added, of many rows or too wide", () => {
+Deno.test("fuse() keeps a norm when it is in place, a residual, of several rows or too wide", () => {
   const twice = (x: Tensor, n: Tensor, options: { residual?: boolean } = {}) => {
     const [T, width] = x.shape;
     return (k: Recorder) => {

@@ -1,5 +1,5 @@
 /**
- * How the goldens of kernels stand in their files.
+ * Format of the kernels' golden files.
  *
  * @module
  */
@@ -14,7 +14,7 @@ export interface Numbers {
   readonly data: readonly number[];
 }
 
-/** The same on a backend. */
+/** Copies it to a backend. */
 export function put(backend: Backend, { shape, data }: Numbers): Tensor {
   const t = backend.tensor(shape, "F32", "activations");
   backend.write(t, Float32Array.from(data));
@@ -24,12 +24,12 @@ export function put(backend: Backend, { shape, data }: Numbers): Tensor {
 /** A weight, stored NK. */
 export interface Matrix {
   readonly shape: readonly [N: number, K: number];
-  /** Default F32; the data of a 16-bit weight are bits. */
+  /** Default F32; 16-bit weights are bits. */
   readonly dtype?: WeightDtype;
   readonly data: readonly number[];
 }
 
-/** The same on a backend. */
+/** Copies it to a backend. */
 export function putWeight(
   backend: Backend,
   { shape, dtype = "F32", data }: Matrix,

@@ -1,11 +1,11 @@
-/** Backends on a platform that is handed in. */
+/** Tests of backends on a given platform. */
 import assert from "node:assert/strict";
 import { DeviceError } from "../../kernels/errors.ts";
 import { type ComputeHost, WEB_HOST } from "../../kernels/host.ts";
 import { measureWebGpu, openBackend, probeWebGpu } from "../../kernels/mod.ts";
 import { FakeGpu } from "./fake_gpu.ts";
 
-/** The platform with some of its members replaced. */
+/** The default platform with some members replaced. */
 function hostWith(change: Partial<ComputeHost>): ComputeHost {
   const { gpu, cores, startWorker, keepAlive } = WEB_HOST;
   return { gpu, cores, startWorker, keepAlive, ...change };
@@ -50,7 +50,7 @@ Deno.test("openBackend() takes the host's GPU, or none when the host has none", 
     assert.equal(backend.description, "a GPU that is not there");
     assert.ok(fake.shaders.size > 0);
   }
-  // What is not handed in is the platform's, looked up when it is used.
+  // Other members are looked up on the default platform when used.
   await using auto = await openBackend("auto", { tune: false });
   assert.equal(auto.name, "webgpu");
   assert.equal(await probeWebGpu(none), null);

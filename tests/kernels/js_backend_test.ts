@@ -7,7 +7,7 @@ import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod
 import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
 import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
 
-/** Legend of the sizes in these tests; no two are equal, so that no wrong shape fits by chance. */
+/** Sizes in these tests; all differ, so that no wrong shape fits by chance. */
 const [T, C, N, V, H, G, D, S, P, R] = [3, 10, 11, 13, 4, 2, 6, 7, 8, 4];
 
 /** Operands that fit each other. */
@@ -58,7 +58,7 @@ async function operands(b: Backend): Promise<Operands> {
   };
 }
 
-/** Each operation with every operand that it can have. */
+/** Each operation with all its operands. */
 const CALLS = {
   embed: (k: Recorder, o: Operands) => k.embed(o.x, o.weight, o.ids),
   addPosition: (k: Recorder, o: Operands) => k.addPosition(o.x, o.weight),
@@ -79,7 +79,7 @@ function normOf(weight: Tensor): { kind: "rms"; weight: Tensor; bias: Tensor; ep
   return { kind: "rms", weight, bias: weight, eps: 1e-5 };
 }
 
-/** What is put in the place of an operand, and the operand that the message must name. */
+/** Replacement of an operand, and the operand that the message must name. */
 interface WrongCase {
   readonly op: keyof typeof CALLS;
   readonly operand: keyof Operands;
@@ -146,7 +146,7 @@ const WRONG: readonly WrongCase[] = [
   { op: "sample", operand: "drawn", shape: [0], dtype: "I32", named: "room for one id" },
 ];
 
-Deno.test("record() takes every operation when the operands fit", async () => {
+Deno.test("record() accepts every operation when the operands fit", async () => {
   await using backend = openJsBackend();
   const fitting = await operands(backend);
   for (const call of Object.values(CALLS)) {
@@ -215,7 +215,7 @@ Deno.test("record() refuses when an option does not fit the operands", async () 
   );
 });
 
-Deno.test("Plan.run() gives a chunked pass the rows of the whole when the steps differ", async () => {
+Deno.test("Plan.run() gives the same rows when a pass is split into chunks", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.integer({ min: 1, max: T }), { minLength: 1, maxLength: 4 }),
@@ -225,7 +225,7 @@ Deno.test("Plan.run() gives a chunked pass the rows of the whole when the steps 
         const ids = Array.from(randomNumbers(total, seed), (v) => Math.floor((v + 1) * N / 2));
         const whole = await openBlock(seed, total);
         const expected = await whole.run(ids, 0);
-        const block = await openBlock(seed, T); // one plan, replayed with each chunk's step
+        const block = await openBlock(seed, T); // one plan, replayed with the step of each chunk
         for (let first = 0, i = 0; i < chunks.length; first += chunks[i++]) {
           const rows = await block.run(ids.slice(first, first + chunks[i]), first);
           assertClose(
@@ -242,8 +242,7 @@ Deno.test("Plan.run() gives a chunked pass the rows of the whole when the steps 
 });
 
 /**
- * Embedding, position, norm, projection and attention of a small block, for at
- * most `most` rows at once.
+ * Embedding, position, norm, projection and attention of a small block, over at most `most` rows.
  */
 async function openBlock(
   seed: number,
@@ -288,7 +287,7 @@ async function openBlock(
   };
 }
 
-Deno.test("Plan.run() reads what was written last when it is replayed", async () => {
+Deno.test("Plan.run() reads the last written numbers when it is replayed", async () => {
   await using backend = openJsBackend();
   const ten = fillFrom(Float32Array.of(1, 10));
   const weight = await backend.weight([1, 2], "F32", ten, { stored: "NK" });
@@ -352,11 +351,11 @@ for (const dtype of ["F32", "F16", "BF16"] as const) {
   });
 }
 
-/** A scratch buffer of a mebibyte, and what stays after it. */
+/** 1 MiB of scratch, and the bytes of the finished weight. */
 const MIB = 1 << 20;
 
 for (const stored of ["NK", "KN"] as const) {
-  Deno.test(`weight() asks for rows in order over a bounded scratch when a big one is ${stored}`, async () => {
+  Deno.test(`weight() requests rows in order through bounded scratch when a large one is ${stored}`, async () => {
     await using backend = openJsBackend();
     const [N, K] = [1500, 1100]; // 6.3 MiB
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
@@ -382,7 +381,7 @@ for (const stored of ["NK", "KN"] as const) {
     assert.equal(staging.current, 0);
     assert.ok(staging.peak <= MIB);
 
-    // Every number stands where it belongs: a row n of the weight is n, or 0, 1, 2 … under KN.
+    // Number (n, k) of the weight identifies its place: n, or 0, 1, 2 … under KN.
     const ids = backend.tensor([1], "I32", "activations");
     const y = backend.tensor([1, K], "F32", "activations");
     using plan = await backend.record((k) => k.embed(y, weight, ids));
@@ -397,7 +396,7 @@ for (const stored of ["NK", "KN"] as const) {
   });
 }
 
-Deno.test("weight() gives its scratch back when fill throws", async () => {
+Deno.test("weight() frees its scratch when fill throws", async () => {
   await using backend = openJsBackend();
   const fill = () => {
     throw new TypeError("the file ended");
@@ -406,7 +405,7 @@ Deno.test("weight() gives its scratch back when fill throws", async () => {
   assert.equal(backend.memory.classes.staging.current, 0);
 });
 
-Deno.test("Backend.memory counts each class apart, with its peak, and is zero when disposed", async () => {
+Deno.test("Backend.memory counts each class separately, with its peak, and is zero when disposed", async () => {
   const backend = openJsBackend();
   const { memory } = backend;
   backend.tensor([2, 3], "F32", "activations");

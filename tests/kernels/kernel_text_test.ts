@@ -50,7 +50,7 @@ Deno.test("shaders() has each module of a model's plans and its kernels (wasm)",
       [...ops].sort(),
       ["addPosition", "attention", "embed", "matmul", "norm", "program", "sample", "writeKv"],
     );
-    // Two layers have two norms each, and a third follows them; three passes, one without a head.
+    // Two layers of two norms, and a final one; three passes, one without a head.
     const norms = kernels.filter(({ op }) => op === "norm");
     assert.deepEqual(norms.map(({ calls }) => calls), [3 * 2 * model.config.nLayer + 2]);
   } finally {
@@ -58,7 +58,7 @@ Deno.test("shaders() has each module of a model's plans and its kernels (wasm)",
   }
 });
 
-Deno.test("shaders() forgets a plan that is disposed of, and is missing on js", async () => {
+Deno.test("shaders() omits a plan when it is disposed, and is missing on js", async () => {
   await using model = await loadModel(SOURCE, { device: "wasm", threads: 1 });
   const before = textsOf(model).length;
   await model.logits([0]); // records one more plan

@@ -18,7 +18,7 @@ Deno.test("Memory.add() keeps the peak of the sum apart when classes peak at oth
   });
 });
 
-Deno.test("Memory.resetPeak() starts from what is in use when buffers are held", () => {
+Deno.test("Memory.resetPeak() starts from the bytes in use when buffers are held", () => {
   const memory = new Memory();
   memory.add("kvCache", 40);
   memory.add("activations", 60);

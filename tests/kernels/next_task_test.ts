@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { nextTask } from "../../kernels/next_task.ts";
 
-Deno.test("nextTask() lets a timer have its turn that is due", async () => {
+Deno.test("nextTask() runs a timer when it is due", async () => {
   let due = false;
   setTimeout(() => due = true, 5);
   const start = performance.now();
@@ -9,21 +9,21 @@ Deno.test("nextTask() lets a timer have its turn that is due", async () => {
   assert.ok(due);
 });
 
-Deno.test("nextTask() leaves nothing when it was called 20,000 times", async () => {
-  const turns = async (count: number) => {
+Deno.test("nextTask() leaks nothing when it is called 20,000 times", async () => {
+  const memoryAfter = async (count: number) => {
     for (let i = 0; i < count; i++) await nextTask();
     return Deno.memoryUsage().rss;
   };
-  const before = await turns(2000);
-  const grown = await turns(20_000) - before;
-  assert.ok(grown < 40e6, `grew by ${grown} bytes`); // a port that stays takes 5 KiB: 100 MB
+  const before = await memoryAfter(2000);
+  const grown = await memoryAfter(20_000) - before;
+  assert.ok(grown < 40e6, `grew by ${grown} bytes`); // an open port takes 5 KiB: 100 MB in all
 });
 
 Deno.test({
-  name: "nextTask() lets a signal through when a built-in module was taken before",
+  name: "nextTask() lets a signal through when a built-in module was loaded before",
   ignore: Deno.build.os === "windows",
   async fn() {
-    // In a process of its own: the test runner's loop lets signals through anyway.
+    // In a separate process: the test runner's loop handles signals anyway.
     const code = `
       import { nextTask } from "${new URL("../../kernels/next_task.ts", import.meta.url)}";
       process.getBuiltinModule("node:vm");

@@ -1,6 +1,6 @@
 /**
- * A program for a process of its own, whose room ends half a gigabyte on: what a backend says then,
- * one line each, and that it goes on.
+ * Child process limited to half a gigabyte more: prints a backend's errors, one per line, and that
+ * it still works.
  */
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 
@@ -13,7 +13,7 @@ const args = ["--pid", `${Deno.pid}`, `--as=${1024 * usedKiB + ROOM_MIB * 2 ** 2
 const limited = await new Deno.Command("prlimit", { args }).output();
 if (!limited.success) throw new Error("no prlimit");
 
-async function tell(work: () => Promise<unknown>): Promise<void> {
+async function report(work: () => Promise<unknown>): Promise<void> {
   try {
     console.log(`done: ${await work()}`);
   } catch (error) {
@@ -21,16 +21,16 @@ async function tell(work: () => Promise<unknown>): Promise<void> {
   }
 }
 
-await tell(() => backend.expectFree!("a model", 2 ** 31));
-await tell(async () => {
+await report(() => backend.expectFree!("a model", 2 ** 31));
+await report(async () => {
   await backend.weight([2 ** 14, 2 ** 14], "F32", () => {}, { stored: "NK" });
 });
-await tell(async () => {
+await report(async () => {
   const tensors = Array.from({ length: 16 }, () => backend.tensor([2 ** 24], "F32", "kvCache"));
   await backend.read(tensors[0], 0, 1);
 });
 const small = backend.tensor([1], "F32", "activations");
 backend.write(small, new Float32Array([7]));
-await tell(() => backend.read(small));
+await report(() => backend.read(small));
 await backend[Symbol.asyncDispose]();
 console.log(`left: ${backend.memory.current}`);

@@ -12,7 +12,7 @@ import { fillFrom, randomNumbers } from "../testing.ts";
 
 const webgpu = { ignore: await probeWebGpu() === null };
 
-/** The parts of a small block, its state on a backend. */
+/** Parts of a small block, with its state on a backend. */
 async function block(backend: Backend, T: number) {
   const [C, H, D, S, V] = [8, 2, 4, 16, 12];
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
@@ -50,7 +50,7 @@ const BACKENDS: Record<string, { open: () => Promise<Backend>; ignore?: boolean 
 
 for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   Deno.test({
-    name: `profile() tells calls, bytes and operations of each kind on ${name}`,
+    name: `profile() reports calls, bytes and FLOPs of each kind on ${name}`,
     ignore,
     async fn() {
       await using backend = await open();
@@ -68,7 +68,7 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   });
 
   Deno.test({
-    name: `profile() runs what a plan runs, and leaves no bytes behind, on ${name}`,
+    name: `profile() runs the calls of a plan, and leaks no bytes, on ${name}`,
     ignore,
     async fn() {
       await using backend = await open();
@@ -86,7 +86,7 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   });
 }
 
-Deno.test("costOf() counts the keys that many rows see within a window", async () => {
+Deno.test("costOf() counts the visible keys when rows have a window", async () => {
   await using backend = await openBackend("js");
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const [y, q, cache] = [f32(4, 8), f32(4, 8), { k: f32(1, 16, 4), v: f32(1, 16, 4) }];
@@ -94,7 +94,7 @@ Deno.test("costOf() counts the keys that many rows see within a window", async (
     const [call] = record((k) => k.attention(y, q, cache, options));
     return costOf(call, { rows: 4, position: 6, slot: 6, length: 10 });
   };
-  // Rows see 7, 8, 9 and 10 keys; within a window of 3 each sees three, together six.
+  // Rows see 7, 8, 9 and 10 keys; with a window of 3 each sees three, six in all.
   assert.deepEqual(costOfAttention(), {
     name: "attention",
     bytes: 4 * (2 * 4 * 10 + 2 * 4 * 8),
@@ -107,7 +107,7 @@ Deno.test("costOf() counts the keys that many rows see within a window", async (
   });
 });
 
-Deno.test("costOf() counts a weight as it is stored when it is narrow", async () => {
+Deno.test("costOf() counts stored bytes when a weight has 16 bits", async () => {
   await using backend = await openBackend("js");
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const weight = await backend.weight([6, 8], "BF16", () => {}, { stored: "NK" });
@@ -118,7 +118,7 @@ Deno.test("costOf() counts a weight as it is stored when it is narrow", async ()
   assert.deepEqual(cost, { name: "matmul 8→6", bytes, flops: 2 * 2 * 48 });
 });
 
-Deno.test("mergeCosts() leaves out what its parts hand on", () => {
+Deno.test("mergeCosts() omits tensors that its parts pass on", () => {
   const costs = [{ name: "a", bytes: 10, flops: 1 }, { name: "b", bytes: 20, flops: 2 }];
   assert.deepEqual(mergeCosts(costs, 8), { name: "a + b", bytes: 22, flops: 3 });
 });
@@ -139,7 +139,7 @@ Deno.test("profileRuns() adds up the medians of a part's entries", async () => {
   ]);
 });
 
-Deno.test("addUp() joins parts of one name, in the order of their first", () => {
+Deno.test("addUp() joins parts of one name, in order of first appearance", () => {
   const part = (name: string) => ({ name, bytes: 1, flops: 2, entries: 1 });
   const kinds = addUp([part("b"), part("a"), part("b")], [1, 2, 3]);
   assert.deepEqual(kinds, [
@@ -148,17 +148,17 @@ Deno.test("addUp() joins parts of one name, in the order of their first", () => 
   ]);
 });
 
-Deno.test("laps() are the times between marks", () => {
+Deno.test("laps() gives the times between marks", () => {
   assert.deepEqual(laps(1, [3, 4, 8]), [2, 1, 4]);
 });
 
-Deno.test("measureWasm() tells what threads do at most", async () => {
+Deno.test("measureWasm() measures the limits of threads", async () => {
   const { readBytesPerSec, flopsPerSec } = await measureWasm(1);
   assert.ok(readBytesPerSec > 1e8 && flopsPerSec > 1e8);
 });
 
 Deno.test({
-  name: "measureWebGpu() tells what the adapter does at most and what it has",
+  name: "measureWebGpu() measures the limits of the adapter and lists its features",
   ...webgpu,
   async fn() {
     const { features, faulty, ...limits } = await measureWebGpu();

@@ -1,15 +1,15 @@
 /**
- * Counting what a WebGPU backend really does, at WebGPU's own door.
+ * Spies on WebGPU calls: count what a WebGPU backend requests.
  *
  * @module
  */
 
-/** Counts the calls of some methods of a WebGPU class while it is in use. */
+/** Counts the calls of some methods of a WebGPU class while in use. */
 export class Spy implements Disposable {
   readonly calls: Record<string, number> = {};
   readonly #undo: (() => void)[] = [];
 
-  /** `seen` is given what each call was given, with `this` and its result in front. */
+  /** `seen` gets `this`, the result and the arguments of each call. */
   on(
     { prototype }: { prototype: object },
     method: string,
@@ -27,7 +27,7 @@ export class Spy implements Disposable {
     return this;
   }
 
-  /** Everything that a device can be asked to make. */
+  /** All factory methods of a device. */
   onCreate(): this {
     for (const name of Object.getOwnPropertyNames(GPUDevice.prototype)) {
       if (name.startsWith("create")) this.on(GPUDevice, name);
@@ -40,11 +40,11 @@ export class Spy implements Disposable {
   }
 }
 
-/** The buffers that there are, counted as they come and go. */
+/** Counts live buffers and their bytes. */
 export class BufferSpy implements Disposable {
-  /** Of the buffers that there are. */
+  /** Bytes of live buffers. */
   bytes = 0;
-  /** The most there were at once. */
+  /** Peak of live buffers. */
   peak = 0;
   readonly alive = new Set<GPUBuffer>();
   readonly #spy = new Spy();

@@ -63,7 +63,7 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
   });
 }
 
-Deno.test("onlySegment() refuses what is not one segment of the one sequence", () => {
+Deno.test("onlySegment() refuses a step unless it is one segment of sequence 0", () => {
   const room = { rows: 9, slots: 9 };
   assert.equal(onlySegment(SEGMENT, room), SEGMENT);
   assert.equal(onlySegment({ rows: 2, segments: [SEGMENT] }, room), SEGMENT);
@@ -79,7 +79,7 @@ Deno.test("onlySegment() refuses what is not one segment of the one sequence", (
   refuses({ ...SEGMENT, sequence: 1 }, /expected sequence 0, got 1/);
 });
 
-Deno.test("onlySegment() refuses rows and slots that a pass has no room for", () => {
+Deno.test("onlySegment() refuses rows and slots beyond the tensors of a pass", () => {
   const segment = { rows: 3, position: 5, slot: 5, length: 8 };
   assert.equal(onlySegment(segment, { rows: 3, slots: 8 }), segment);
   assert.equal(onlySegment(segment, { rows: Infinity, slots: Infinity }), segment);
@@ -87,7 +87,7 @@ Deno.test("onlySegment() refuses rows and slots that a pass has no room for", ()
   assert.throws(() => onlySegment(segment, { rows: 3, slots: 7 }), /slots below 7, got 5 to 7$/);
 });
 
-Deno.test("roomOf() is the least of what the calls of a pass write", async () => {
+Deno.test("roomOf() is the smallest extent that the calls of a pass write", async () => {
   await using backend = openJsBackend();
   const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
   const [x, small, qkv, q] = [f32(5, C), f32(4, C), f32(6, 3 * C), f32(6, C)];

@@ -9,7 +9,7 @@ import { CacheFolder } from "./cache_folder.ts";
 
 const ignore = await ignoreWithoutAdapter("tuner_test.ts");
 
-/** A place for the tuner's choices, under whatever key, and how often something was kept. */
+/** A tile store that counts its saves. */
 function storeOf(text: string | null) {
   const store = {
     text,
@@ -30,7 +30,7 @@ function storeOf(text: string | null) {
 }
 
 Deno.test({
-  name: "record() measures each shape once, and takes what was kept of this adapter alone",
+  name: "record() times each shape once, and loads only choices of the same adapter",
   ignore,
   async fn() {
     const record = async (store: ReturnType<typeof storeOf>, tune?: boolean) => {
@@ -66,7 +66,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "record() keeps the choices of another process, and runs when a store cannot be used",
+  name: "record() keeps the choices of another process, and runs when a store fails",
   ignore,
   async fn() {
     const store = storeOf(null);
@@ -85,7 +85,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "record() measures for two seconds at most, and each tile of a shape, by the clock",
+  name: "record() times for at most two seconds, and each tile of a shape",
   ignore,
   async fn() {
     const store = storeOf(null);
@@ -100,7 +100,7 @@ Deno.test({
   },
 });
 
-/** A clock that is some milliseconds on whenever it is asked. */
+/** A clock that advances some milliseconds per reading. */
 class SlowClock implements Disposable {
   asked = 0;
   readonly #original = performance.now;
@@ -115,7 +115,7 @@ class SlowClock implements Disposable {
 }
 
 Deno.test({
-  name: "record() takes the tile that was the fastest, and recordFixed() the one that any run has",
+  name: "record() takes the fastest tile, and recordFixed() the same one in every process",
   ignore,
   async fn() {
     const [N, K, T] = [66, 130, 1];
@@ -151,7 +151,7 @@ Deno.test({
 
 for (const options of [{ software: true }, { software: false, tune: false }]) {
   Deno.test({
-    name: `recordFixed() is missing when nothing is measured: ${JSON.stringify(options)}`,
+    name: `recordFixed() is missing when tiles are not timed: ${JSON.stringify(options)}`,
     ignore,
     async fn() {
       await using backend = await openWebGpuBackend(options);
@@ -160,7 +160,7 @@ for (const options of [{ software: true }, { software: false, tune: false }]) {
   });
 }
 
-Deno.test("TILE_STORE keeps a text for each key, and bears a folder that is none", async () => {
+Deno.test("TILE_STORE keeps a text for each key, and tolerates a path that is no folder", async () => {
   await using caches = await CacheFolder.make();
   const keys = ["A card (driver 1.2), version 1", "A card (driver 1.2), version 2", "../é/\\:*?"];
   for (const key of keys) {
@@ -170,14 +170,14 @@ Deno.test("TILE_STORE keeps a text for each key, and bears a folder that is none
   }
   for (const key of keys) assert.equal(await TILE_STORE.load(key), `text of ${key}`);
   const files = await caches.tiles();
-  assert.equal(files.length, keys.length, `${files}`); // nothing half-written is left
+  assert.equal(files.length, keys.length, `${files}`); // no temporary file is left
   caches.move(files[0]);
   await TILE_STORE.save(keys[0], "text");
   assert.equal(await TILE_STORE.load(keys[0]), null);
 });
 
 Deno.test({
-  name: "measureWebGpu() gives rates that a machine can have, and leaves no buffer",
+  name: "measureWebGpu() gives plausible rates, and leaks no buffer",
   ignore,
   async fn() {
     using buffers = new BufferSpy();

@@ -1,6 +1,6 @@
 /**
- * The tests that every backend passes: each operation against its typed-array form, at ragged
- * shapes and with every option. Those of embeddings and of the cache are in `twins_attention.ts`.
+ * Tests of every backend: each operation against its typed-array form, at ragged shapes and with
+ * all options. `twins_attention.ts` has those of embeddings and the cache.
  *
  * @module
  */
@@ -20,10 +20,10 @@ import {
 } from "../../kernels/tensor.ts";
 import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
 
-/** The step of `rows` rows at the start of a text. */
+/** A step of `rows` rows at position 0. */
 export const stepOf = (rows: number) => ({ rows, position: 0, slot: 0, length: rows });
 
-/** A tensor that holds `data`. */
+/** A tensor with the numbers of `data`. */
 export function put(
   backend: Backend,
   data: HostArray,
@@ -35,13 +35,13 @@ export function put(
   return t;
 }
 
-/** Runs what `build` records once, over `rows` rows. */
+/** Records `build` and runs it once, over `rows` rows. */
 export async function runOnce(backend: Backend, rows: number, build: (k: Recorder) => void) {
   using plan = await backend.record(build);
   plan.run(stepOf(rows));
 }
 
-/** Bytes of workgroup memory that a browser gives without being asked for more. */
+/** Default limit of workgroup memory in browsers, in bytes. */
 export const WORKGROUP_LIMIT = 16384;
 
 interface NormCase extends Pick<NormOptions, "kind" | "offset" | "residual" | "scale"> {
@@ -88,7 +88,7 @@ interface MatmulCase extends Omit<MatmulOptions, "bias" | "gate"> {
   rows?: number;
 }
 
-/** A weight with the numbers of `rows`, handed over as they would stand in a file. */
+/** A weight with the numbers of `rows`, given in file order. */
 export function upload(
   backend: Backend,
   { data, dtype, shape: [N, K] }: Omit<Rows, "data"> & { readonly data: HostArray | Uint8Array },
@@ -142,10 +142,10 @@ interface SampleCase {
   logits?: (i: number) => number;
 }
 
-/** Draws on both sides with the same state, and compares all that is left on the device. */
+/** Draws on both backends from the same state, and compares all state on the device. */
 async function checkSampleCase(backend: Backend, test: SampleCase): Promise<void> {
   const { V, settings, seed = 1, draws = 6, logits } = test;
-  const R = 4; // fewer than draws, so that the ring comes round
+  const R = 4; // fewer than draws, so that the ring wraps
   const numbers = logits
     ? Float32Array.from({ length: V }, (_, i) => logits(i))
     : randomNumbers(V, seed).map((v) => 8 * v);
@@ -177,7 +177,7 @@ async function checkSampleCase(backend: Backend, test: SampleCase): Promise<void
   assert.deepEqual(await backend.read(device.seen), host.seen, what);
 }
 
-/** Registers the tests; `test` gives each one a backend of its own. */
+/** Registers the tests; `test` opens a backend for each. */
 export function twinTests(
   test: (name: string, run: (backend: Backend) => Promise<void>) => void,
 ): void {
@@ -206,7 +206,7 @@ export function twinTests(
     for (const test of cases) await checkNormCase(backend, test);
   });
 
-  test("norm() leaves the rows beyond the step when it has fewer than T", async (backend) => {
+  test("norm() leaves rows beyond the step unchanged when it has fewer than T", async (backend) => {
     await checkNormCase(backend, { T: 5, C: 66, kind: "rms", rows: 2 });
   });
 
@@ -239,7 +239,7 @@ export function twinTests(
     }
   });
 
-  test("matmul() leaves the rows beyond the step when it has fewer than T", async (backend) => {
+  test("matmul() leaves rows beyond the step unchanged when it has fewer than T", async (backend) => {
     await checkMatmulCase(backend, { T: 129, N: 65, K: 66, rows: 6 });
   });
 
@@ -292,7 +292,7 @@ export function twinTests(
     },
   );
 
-  test("weight() asks for rows in order and in pieces when it is large", async (backend) => {
+  test("weight() requests rows in order and in chunks when it is large", async (backend) => {
     const [N, K] = [2100, 1030];
     const data = randomNumbers(N * K, 3);
     const xs = randomNumbers(K, 1);
@@ -319,7 +319,7 @@ export function twinTests(
     }
   });
 
-  test("sample() takes the lowest of the greatest ids when it is greedy", async (backend) => {
+  test("sample() takes the lowest id of the largest logit when it is greedy", async (backend) => {
     for (const V of [1, 2, 65, 396, 1000]) {
       await checkSampleCase(backend, { V, settings: [0, 0, 1, 1] });
       await checkSampleCase(backend, { V, settings: [0, 0, 1, 1.3] });
@@ -353,7 +353,7 @@ export function twinTests(
     }
   });
 
-  test("sample() keeps equal logits together when they stand at a threshold", async (backend) => {
+  test("sample() keeps equal logits together when they are at a threshold", async (backend) => {
     const logits = (i: number) => Math.floor(i / 10) % 7;
     for (let seed = 0; seed < 5; seed++) {
       for (const settings of [[2, 15, 1, 1], [2, 0, 0.4, 1], [2, 30, 0.6, 1]] as const) {
@@ -363,7 +363,7 @@ export function twinTests(
   });
 
   test(
-    "sample() draws the ids of sampleJs() when it is asked hundreds of times",
+    "sample() draws the ids of sampleJs() when it draws hundreds of times",
     async (backend) => {
       await checkSampleCase(backend, { V: 65, settings: [4, 0, 1, 1], draws: 300 });
       await checkSampleCase(backend, { V: 65, settings: [4, 20, 0.9, 1.1], draws: 300 });
@@ -398,7 +398,7 @@ export function twinTests(
     }
   });
 
-  test("write() refuses an array of another kind than the tensor's", (backend) => {
+  test("write() refuses an array of another type than the tensor's", (backend) => {
     const t = backend.tensor([4], "F32", "activations");
     assert.throws(() => backend.write(t, new Int32Array(4)), TypeError);
     return Promise.resolve();

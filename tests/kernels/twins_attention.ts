@@ -1,6 +1,5 @@
 /**
- * The tests that every backend passes, part two: the operations at the beginning of a
- * pass and around the cache.
+ * Tests of every backend, part two: embeddings, cache writes and attention.
  *
  * @module
  */
@@ -28,15 +27,12 @@ interface EmbedCase {
   dtype?: WeightDtype;
   stored?: StoredOrder;
   scale?: number;
-  /** Default seeded ones, the last of the table among them. */
+  /** Default random ids, the last of the table among them. */
   ids?: readonly number[];
   rows?: number;
 }
 
-/**
- * A table of seeded numbers; repeating a page of them saves half a minute at
- * a vocabulary of 50,257.
- */
+/** A table of random numbers; repeating a page saves half a minute at a vocabulary of 50,257. */
 function seededTable(N: number, K: number, dtype: WeightDtype): Rows {
   const page = randomNumbers(Math.min(N * K, 65521), 3);
   const values = Float32Array.from({ length: N * K }, (_, i) => page[i % page.length]);
@@ -134,16 +130,16 @@ export async function checkWriteKvCase(backend: Backend, test: WriteKvCase): Pro
     normOfHeads(backend, G, D, test.kNorm),
   ];
   const table = angles && put(backend, angles, [P, rotaryDim!]);
-  const turn = { rotaryDim, interleaved };
+  const rotation = { rotaryDim, interleaved };
   using plan = await backend.record((k) =>
-    k.writeKv(q, cache, qkv, { ...turn, table, qNorm: qNorm.device, kNorm: kNorm.device })
+    k.writeKv(q, cache, qkv, { ...rotation, table, qNorm: qNorm.device, kNorm: kNorm.device })
   );
   plan.run({ rows, position, slot, length: slot + rows });
   writeKvJs(
     host.q,
     host,
     host.qkv,
-    { ...turn, table: angles, qNorm: qNorm.host, kNorm: kNorm.host },
+    { ...rotation, table: angles, qNorm: qNorm.host, kNorm: kNorm.host },
     { H, G, D, S },
     { rows, position, slot },
   );
@@ -157,9 +153,9 @@ export async function checkWriteKvCase(backend: Backend, test: WriteKvCase): Pro
 interface AttentionCase extends AttentionShape, AttentionOptions {
   T: number;
   rows?: number;
-  /** Default rows: the start of a text. */
+  /** Default `rows`: the start of a sequence. */
   length?: number;
-  /** What queries are multiplied by, for scores that are far apart. */
+  /** Factor of the queries, for scores far apart. */
   loud?: number;
 }
 
@@ -167,7 +163,7 @@ export async function checkAttentionCase(backend: Backend, test: AttentionCase):
   const { T, H, G, D, S, rows = T, length = rows, loud = 1, ...options } = test;
   const qs = randomNumbers(T * H * D, 1).map((v) => loud * v);
   const host = { k: randomNumbers(G * S * D, 2), v: randomNumbers(G * S * D, 3) };
-  // No key from `length` on may be seen, whatever stands there.
+  // Keys from `length` on must not be read, whatever their values.
   for (let g = 0; g < G; g++) {
     for (const numbers of Object.values(host)) {
       numbers.fill(NaN, (g * S + length) * D, (g + 1) * S * D);
@@ -186,7 +182,7 @@ export async function checkAttentionCase(backend: Backend, test: AttentionCase):
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 const STORED: readonly StoredOrder[] = ["NK", "KN"];
 
-/** Registers the tests; `test` gives each one a backend of its own. */
+/** Registers the tests; `test` opens a backend for each. */
 export function attentionTwinTests(
   test: (name: string, run: (backend: Backend) => Promise<void>) => void,
 ): void {
@@ -233,7 +229,7 @@ export function attentionTwinTests(
     }
   });
 
-  test("writeKv() agrees with writeKvJs() when heads turn", async (backend) => {
+  test("writeKv() agrees with writeKvJs() when heads are rotated", async (backend) => {
     for (const [D, rotaryDim] of [[66, 66], [66, 64], [66, 2], [66, 22], [32, 32], [64, 16]]) {
       for (const interleaved of [false, true]) {
         for (const T of [1, 7]) {
@@ -278,7 +274,7 @@ export function attentionTwinTests(
     }
   });
 
-  test("attention() agrees with attentionJs() when a row follows many", async (backend) => {
+  test("attention() agrees with attentionJs() when one row has a long cache", async (backend) => {
     for (const [H, G, D] of [[3, 3, 66], [4, 2, 32], [12, 1, 64]]) {
       for (const length of [1, 2, 3, 31, 64, 65, 255, 256, 257, 511, 512, 513, 1024, 1025]) {
         await checkAttentionCase(backend, { T: 1, H, G, D, S: 1030, length });
@@ -295,7 +291,7 @@ export function attentionTwinTests(
     await checkAttentionCase(backend, { T: 3, H: 50, G: 2, D: 30, S: 40, length: 40 });
   });
 
-  test("attention() agrees with attentionJs() when many rows follow many", async (backend) => {
+  test("attention() agrees with attentionJs() when many rows have a long cache", async (backend) => {
     for (const [H, G, D] of [[2, 1, 66], [2, 2, 32]]) {
       for (const [T, rows] of [[2, 2], [7, 7], [33, 20], [129, 129]]) {
         for (const length of [256, 300, 1025]) {
@@ -327,19 +323,19 @@ export function attentionTwinTests(
     }
   });
 
-  test("attention() leaves the rows beyond the step when it has fewer than T", async (backend) => {
+  test("attention() leaves rows beyond the step unchanged when it has fewer than T", async (backend) => {
     for (const rows of [1, 2, 5]) {
       await checkAttentionCase(backend, { T: 129, rows, H: 2, G: 1, D: 66, S: 300, length: 290 });
     }
   });
 }
 
-/** Registers a test of so many rounds; on a GPU each compiles shaders of its own. */
+/** Registers a test of so many rounds; on a GPU each compiles its own shaders. */
 export function randomTwinTest(
   test: (name: string, run: (backend: Backend) => Promise<void>) => void,
   rounds: number,
 ): void {
-  test(`every operation agrees with its twin in ${rounds} rounds of random shapes`, async (backend) => {
+  test(`every operation agrees with its plain form in ${rounds} rounds of random shapes`, async (backend) => {
     let draw = 0;
     const below = (n: number) => threefry(7, 0, draw++, 0) % n;
     const oneOf = <E>(list: readonly E[]) => list[below(list.length)];

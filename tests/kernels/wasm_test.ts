@@ -25,14 +25,14 @@ attentionTwinTests(wasmTest);
 randomTwinTest(wasmTest, 24);
 
 wasmTest(
-  "run() replays a plan with what was written since, after memory has grown",
+  "run() replays a plan with the numbers written since when memory has grown",
   async (backend) => {
     const C = 66;
     const x = put(backend, randomNumbers(C, 1), [1, C]);
     const y = backend.tensor([1, C], "F32", "activations");
     const weight = put(backend, new Float32Array(C).fill(1), [C]);
     using plan = await backend.record((k) => k.norm(y, x, { kind: "rms", weight, eps: 1e-5 }));
-    backend.tensor([1 << 22], "F32", "kvCache"); // 16 MiB more: every view is made anew
+    backend.tensor([1 << 22], "F32", "kvCache"); // grows memory by 16 MiB, which detaches all views
     backend.write(x, new Float32Array(C).fill(-5));
     plan.run(stepOf(1));
     const expected = new Float32Array(C).fill(-1);
@@ -48,8 +48,8 @@ wasmTest("weight() refuses what exceeds the memory before it allocates", async (
 });
 
 for (const relaxed of [false, true]) {
-  const road = relaxed ? "in one" : "one after the other";
-  Deno.test(`matmul() agrees with matmulJs() when it multiplies and adds ${road} (wasm)`, async () => {
+  const how = relaxed ? "fused multiply-adds" : "separate multiplications and additions";
+  Deno.test(`matmul() agrees with matmulJs() when it uses ${how} (wasm)`, async () => {
     await using backend = await openWasmBackend({ relaxed });
     for (const [N, K] of [[1, 1], [3, 3], [16, 66], [65, 65], [396, 528]]) {
       for (const T of [1, 3, 129]) {
@@ -74,7 +74,7 @@ wasmTest(
   },
 );
 
-Deno.test("openWasmBackend() names the way out when there is no SIMD", async () => {
+Deno.test("openWasmBackend() names the next step when there is no SIMD", async () => {
   const { validate } = WebAssembly;
   try {
     WebAssembly.validate = () => false;
@@ -89,7 +89,7 @@ Deno.test("openWasmBackend() names the way out when there is no SIMD", async () 
 });
 
 wasmTest(
-  "weight() keeps 16 bits a number and a bounded scratch while it packs",
+  "weight() keeps 16 bits per number and bounded scratch when it packs",
   async (backend) => {
     const [N, K] = [4096, 512];
     const { weights, staging } = backend.memory.classes;
@@ -101,7 +101,7 @@ wasmTest(
   },
 );
 
-Deno.test("weight() keeps an F16 that is not finite, wide, as js does", async () => {
+Deno.test("weight() keeps numbers as F32, as js does, when an F16 is not finite", async () => {
   for (const threads of [1, 2]) {
     await using backend = await openWasmBackend({ threads });
     for (const [N, K] of [[3, 3], [40, 32]] as const) {
@@ -126,20 +126,23 @@ Deno.test("weight() keeps an F16 that is not finite, wide, as js does", async ()
   }
 });
 
-wasmTest("weight() packs into its own place when memory grows while it waits", async (backend) => {
-  const [N, K] = [600, 530]; // two pieces
-  const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
-    await Promise.resolve();
-    backend.tensor([1 << 20], "F32", "activations");
-    const numbers = new Float32Array(into.buffer, into.byteOffset, count * K);
-    for (let i = 0; i < count; i++) numbers.fill(row + i, i * K, (i + 1) * K);
-  }, { stored: "NK" });
-  const x = put(backend, new Float32Array(K).fill(1), [1, K]);
-  const y = backend.tensor([1, N], "F32", "activations");
-  using plan = await backend.record((k) => k.matmul(y, x, weight));
-  plan.run(stepOf(1));
-  assert.deepEqual(await backend.read(y), Float32Array.from({ length: N }, (_, n) => n * K));
-});
+wasmTest(
+  "weight() packs to the right address when memory grows while it waits",
+  async (backend) => {
+    const [N, K] = [600, 530]; // two pieces
+    const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
+      await Promise.resolve();
+      backend.tensor([1 << 20], "F32", "activations");
+      const numbers = new Float32Array(into.buffer, into.byteOffset, count * K);
+      for (let i = 0; i < count; i++) numbers.fill(row + i, i * K, (i + 1) * K);
+    }, { stored: "NK" });
+    const x = put(backend, new Float32Array(K).fill(1), [1, K]);
+    const y = backend.tensor([1, N], "F32", "activations");
+    using plan = await backend.record((k) => k.matmul(y, x, weight));
+    plan.run(stepOf(1));
+    assert.deepEqual(await backend.read(y), Float32Array.from({ length: N }, (_, n) => n * K));
+  },
+);
 
 wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async (backend) => {
   const V = 64;
@@ -163,7 +166,7 @@ wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async
 
   const late = await backend.record((k) => k.sample(ids, logits, sampling));
   await backend[Symbol.asyncDispose]();
-  late[Symbol.dispose](); // after its backend: nothing is counted twice
+  late[Symbol.dispose](); // after its backend: nothing is subtracted twice
 });
 
 wasmTest("run() keeps the order of its calls when kernels are shared", async (backend) => {
@@ -186,7 +189,7 @@ wasmTest("run() keeps the order of its calls when kernels are shared", async (ba
 
 wasmTest("write() and read() refuse a range when it leaves the tensor", async (backend) => {
   const first = put(backend, new Float32Array(16).fill(1), [16]);
-  const second = put(backend, new Float32Array(16).fill(2), [16]); // lies right behind
+  const second = put(backend, new Float32Array(16).fill(2), [16]); // directly behind
   assert.throws(() => backend.write(first, new Float32Array(4), 13), RangeError);
   assert.throws(() => backend.write(first, new Float32Array(1), -1), RangeError);
   await assert.rejects(backend.read(first, 10, 7), RangeError);
@@ -236,7 +239,7 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
   assert.doesNotMatch(text, /local\.[gs]et (?!\$[a-zA-Z])/, "every variable has a name");
 });
 
-Deno.test("keyOf() is equal for equal constants alone", () => {
+Deno.test("keyOf() is equal only when the constants are equal", () => {
   const constants = [0, -0, 1, NaN, Infinity, -Infinity, null, "0", "NaN", '"0', true, [1], ["1"]];
   const nested = [{ eps: 0 }, { eps: NaN }, { eps: Infinity }, { scale: 0 }, { eps: { scale: 0 } }];
   const keys = [...constants, ...nested].map(keyOf);
@@ -245,7 +248,7 @@ Deno.test("keyOf() is equal for equal constants alone", () => {
 });
 
 wasmTest(
-  "matmul() keeps kernels apart when their scales differ by a sign alone",
+  "matmul() keeps kernels separate when their scales differ only in sign",
   async (backend) => {
     const x = put(backend, new Float32Array([1]), [1, 1]);
     const one = { data: new Float32Array([1]), dtype: "F32", shape: [1, 1] } as const;
@@ -261,7 +264,7 @@ wasmTest(
 );
 
 wasmTest(
-  "embed() gives every F16 back when it is below 64, and keeps others wide",
+  "embed() returns every F16 exactly when it is below 64, and keeps others as F32",
   async (backend) => {
     const codes = Array.from({ length: 1 << 16 }, (_, code) => code)
       .filter((code) => (code & 0x7fff) < 0x5400); // 64

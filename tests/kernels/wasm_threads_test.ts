@@ -23,7 +23,7 @@ import { put, stepOf, upload } from "./twins.ts";
 
 const STEP: Segment = { rows: 3, position: 0, slot: 0, length: 1 };
 
-/** A pool, and plans of kernels that are made for a test. */
+/** A pool of threads, and plans of test kernels. */
 class Bench implements AsyncDisposable {
   private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
 
@@ -32,14 +32,14 @@ class Bench implements AsyncDisposable {
     return new Bench(linear, await Pool.start(linear.wasm, threads, WEB_HOST));
   }
 
-  /** So many I32. */
+  /** Allocates `count` I32. */
   words(count: number): { address: number; view: () => Int32Array } {
     const block = this.linear.allocate(4 * count, "activations");
     const view = () => this.linear.view(block, "I32", 0, count) as Int32Array;
     return { address: block.address, view };
   }
 
-  /** Runs entries of a kernel, one for each of `operands`. */
+  /** Runs one entry of a kernel for each of `operands`. */
   async plan(
     items: readonly Items[],
     operands: readonly number[],
@@ -62,8 +62,7 @@ class Bench implements AsyncDisposable {
 }
 
 /**
- * word[item] = 3 · word[item] + 1, so that the order of entries shows; no
- * two threads write the same.
+ * word[item] = 3 · word[item] + 1, which shows the order of entries; threads write distinct words.
  */
 const step3 = (m: ModuleBuilder): Kernel =>
   defineKernel(m, ["words"], (f, { words, begin, end }) => {
@@ -97,7 +96,7 @@ for (const threads of [1, 2, 3, 4]) {
   });
 }
 
-Deno.test("run() goes on when workers come, sleep and go", async () => {
+Deno.test("run() continues when workers join, sleep and leave", async () => {
   await using bench = await Bench.open(4);
   const { address, view } = bench.words(64);
   const run = await bench.plan([{ count: 64, perRow: false }], [address], step3);
@@ -111,7 +110,7 @@ Deno.test("run() goes on when workers come, sleep and go", async () => {
     await new Promise((resolve) => setTimeout(resolve, 4)); // they fall asleep
     again();
     const loading = bench.plan([{ count: 1, perRow: false }], [address], step3);
-    for (let i = 0; i < 10; i++) again(); // they are away, reading
+    for (let i = 0; i < 10; i++) again(); // they are outside, reading
     await loading;
     bench.pool.limit(1 + round % 4);
   }
@@ -123,7 +122,7 @@ Deno.test("run() goes on when workers come, sleep and go", async () => {
   assert.deepEqual(view(), new Int32Array(64).fill(expected));
 });
 
-/** Waits until another thread is in it too, which traps. */
+/** Waits until another thread has entered, which traps. */
 const trap = (m: ModuleBuilder): Kernel =>
   defineKernel(m, ["calls"], (f, { calls }) => {
     const before = f.local("i32", "before");
@@ -156,7 +155,7 @@ Deno.test("run() ends and failure() names the thread when one traps", async () =
   assert.ok(there > 0);
 });
 
-/** Two layers of norm and matmul, F32 and 16 bits; gives what each run leaves. */
+/** Two layers of norm and matmul, F32 and 16 bits; returns the results of each run. */
 async function layers(backend: Backend, T: number): Promise<() => Promise<Float32Array>> {
   const [C, F] = [132, 396];
   const weight = (N: number, K: number, seed: number, dtype: WeightDtype) =>
@@ -182,7 +181,7 @@ async function layers(backend: Backend, T: number): Promise<() => Promise<Float3
   };
 }
 
-/** Stored numbers near 0.1 and far from what is not finite. */
+/** Stored numbers near 0.1, all finite. */
 function bitsOf(count: number, seed: number, dtype: WeightDtype): Float32Array | Uint16Array {
   const numbers = randomNumbers(count, seed).map((v) => v / 8);
   return dtype === "F32" ? numbers : narrow(numbers, dtype);
@@ -204,7 +203,7 @@ Deno.test("run() gives equal bits when there are 1 to 4 threads", async () => {
   }
 });
 
-Deno.test("run() keeps to its own memory when two backends take turns", async () => {
+Deno.test("run() keeps to its own memory when two backends alternate", async () => {
   await using one = await openWasmBackend({ threads: 2 });
   await using other = await openWasmBackend({ threads: 3 });
   const [first, second] = [await layers(one, 5), await layers(other, 9)];
@@ -216,7 +215,7 @@ Deno.test("run() keeps to its own memory when two backends take turns", async ()
   }
 });
 
-Deno.test("run() comes to its end when other programs keep every processor busy", async () => {
+Deno.test("run() ends when other programs keep every processor busy", async () => {
   await using backend = await openWasmBackend({ threads: 4 });
   const run = await layers(backend, 3);
   const expected = await run();
@@ -233,17 +232,17 @@ Deno.test("run() comes to its end when other programs keep every processor busy"
   }
 });
 
-Deno.test("asyncDispose() leaves nobody waiting, whenever it comes while a pass is recorded", async () => {
+Deno.test("asyncDispose() leaves no promise pending when a pass is being recorded", async () => {
   for (let ticks = 0; ticks < 25; ticks++) {
     const backend = await openWasmBackend({ threads: 2 });
-    const recording = layers(backend, 2).catch(() => {}); // refused, or recorded in time
+    const recording = layers(backend, 2).catch(() => {}); // refused, or recorded before
     for (let tick = 0; tick < ticks; tick++) await Promise.resolve();
     await backend[Symbol.asyncDispose]();
     await recording;
   }
 });
 
-Deno.test("asyncDispose() ends the threads when a plan, a weight and a run are under way", async () => {
+Deno.test("asyncDispose() ends the threads when a plan, a weight and a run are in progress", async () => {
   const backend = await openWasmBackend({ threads: 3 });
   const run = await layers(backend, 3);
   await run();
@@ -261,7 +260,7 @@ Deno.test("asyncDispose() ends the threads when a plan, a weight and a run are u
   await backend[Symbol.asyncDispose]();
 });
 
-Deno.test("openWasmBackend() keeps no process alive when nobody disposes of it", async () => {
+Deno.test("openWasmBackend() keeps no process alive when it is never disposed", async () => {
   const url = (path: string) =>
     JSON.stringify(new URL(`../../kernels/${path}`, import.meta.url).href);
   const script = `
@@ -278,7 +277,7 @@ Deno.test("openWasmBackend() keeps no process alive when nobody disposes of it",
   assert.equal(new TextDecoder().decode(stdout), "2\n");
 });
 
-Deno.test("openWasmBackend() finds its number of threads when it is not told", async () => {
+Deno.test("openWasmBackend() chooses its number of threads when none is given", async () => {
   await using backend = await openWasmBackend();
   assert.ok(backend.threads >= 1 && backend.threads <= navigator.hardwareConcurrency);
   await using again = await openWasmBackend();
@@ -287,7 +286,7 @@ Deno.test("openWasmBackend() finds its number of threads when it is not told", a
   assert.deepEqual(await run(), await run());
 });
 
-Deno.test("openWasmBackend() refuses a number of threads when there cannot be so many", async () => {
+Deno.test("openWasmBackend() refuses a number of threads when it is out of range", async () => {
   for (const threads of [0, -1, 1.5, 65, NaN]) {
     await assert.rejects(
       openWasmBackend({ threads }),
@@ -354,14 +353,13 @@ Deno.test("weight() packs every number when threads share the work, for each dty
   }
 });
 
-/** Numbers that every dtype holds, the same ones far apart alone. */
+/** Numbers that every dtype can hold; equal ones are far apart. */
 function coarseNumbers(count: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => (i * 37 % 251 - 125) / 64);
 }
 
 /**
- * Every number of a weight comes through a product with one of a few inputs set: here the first,
- * the last and one between.
+ * A product with a one-hot input reads a column of the weight: the first, the last, one between.
  */
 async function rowsThrough(backend: Backend, weight: Weight): Promise<Float32Array> {
   const [N, K] = weight.shape;
@@ -391,7 +389,7 @@ function inputsOf(K: number): number[] {
   return [...new Set([0, 1, 7, K >> 1, K - 5, K - 1].filter((k) => k >= 0 && k < K))];
 }
 
-Deno.test("weight() keeps rows and what was odd about them apart when several are filled at a time", async () => {
+Deno.test("weight() keeps rows and their overflow apart when several weights are filled at a time", async () => {
   for (const threads of [1, 2]) {
     await using backend = await openWasmBackend({ threads });
     const [N, K] = [600, 1030];
@@ -414,7 +412,7 @@ Deno.test("weight() keeps rows and what was odd about them apart when several ar
   }
 });
 
-Deno.test("weight() gives its memory back when filling fails", async () => {
+Deno.test("weight() frees its memory when filling fails", async () => {
   await using backend = await openWasmBackend({ threads: 2 });
   const { current } = backend.memory;
   let calls = 0;
@@ -429,7 +427,7 @@ Deno.test("weight() gives its memory back when filling fails", async () => {
   assert.deepEqual(await run(), await run());
 });
 
-Deno.test("openBackend() gives js for the processor when WebAssembly has no vectors", async () => {
+Deno.test("openBackend() opens js for cpu when WebAssembly has no SIMD", async () => {
   await using best = await openBackend("cpu", { threads: 1 });
   assert.equal(best.name, "wasm");
   const { validate } = WebAssembly;
@@ -466,7 +464,7 @@ Deno.test("a whole model gives equal bits when there are 1 to 4 threads", async 
   }
 });
 
-Deno.test("generate() ends when it is cancelled, and when its model is disposed of (wasm)", async () => {
+Deno.test("generate() ends when it is aborted, and when its model is disposed (wasm)", async () => {
   const model = await loadModel(MODEL, { device: "wasm", threads: 2 });
   const before = model.memory.current;
   const controller = new AbortController();

@@ -1,5 +1,5 @@
 /**
- * What the WebGPU backend asks of a device: features by trying, and no more than every device has.
+ * Tests of what the WebGPU backend requires of a device: features by trial, limits of every device.
  */
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
@@ -17,7 +17,7 @@ import { attentionTwinTests, checkWriteKvCase } from "./twins_attention.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_features_test.ts");
 
-// The other tests walk the road with subgroups, where there are any.
+// Other tests use subgroups if the device has them.
 for (const register of [twinTests, attentionTwinTests]) {
   register((name, run) => {
     if (!/^(norm|writeKv|sample)\(\)/.test(name)) return;
@@ -32,7 +32,7 @@ for (const register of [twinTests, attentionTwinTests]) {
   });
 }
 
-/** A device, whose features were tried as `change` has it. */
+/** A device whose features were tried after `change`. */
 async function tried(change: Partial<Pick<GPUAdapter, "requestDevice">> = {}) {
   const { prototype } = GPUAdapter;
   const original = prototype.requestDevice;
@@ -48,7 +48,7 @@ async function tried(change: Partial<Pick<GPUAdapter, "requestDevice">> = {}) {
   }
 }
 
-/** As an adapter that refuses a device with `refused`. */
+/** An adapter that refuses a device with `refused`. */
 function refusing(refused: Feature): Pick<GPUAdapter, "requestDevice"> {
   const original = GPUAdapter.prototype.requestDevice;
   return {
@@ -61,7 +61,7 @@ function refusing(refused: Feature): Pick<GPUAdapter, "requestDevice"> {
 }
 
 Deno.test({
-  name: "tryFeatures() finds what the device was granted when it works, and leaves no buffer",
+  name: "tryFeatures() adds the granted features when they work, and leaks no buffer",
   ignore,
   async fn() {
     using buffers = new BufferSpy();
@@ -74,7 +74,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "openGpu() does without the one feature that an adapter refuses, and tells it",
+  name: "openGpu() opens without a feature when the adapter refuses it, and reports it",
   ignore,
   async fn() {
     const all = await tried();
@@ -83,7 +83,7 @@ Deno.test({
       const { gpu } = await tried(refusing(refused));
       const rest = all.gpu.granted.filter((name) => name !== refused);
       assert.deepEqual([...gpu.features], rest);
-      // Deno does not list subgroups, so that nobody misses them.
+      // Deno does not list subgroups, so they do not count as faulty.
       const listed = (await navigator.gpu.requestAdapter())?.features.has(refused);
       assert.deepEqual(gpu.claimed, listed ? all.gpu.claimed : rest);
       gpu.close();
@@ -92,7 +92,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "tryFeatures() takes a feature for absent when its answer is wrong, and kernels do without",
+  name: "tryFeatures() omits a feature when its result is wrong, and kernels do without",
   ignore,
   async fn() {
     const original = GPUDevice.prototype.createShaderModule;
@@ -101,7 +101,7 @@ Deno.test({
       return original.call(this, { ...descriptor, code });
     };
     const resolve = GPUCommandEncoder.prototype.resolveQuerySet;
-    GPUCommandEncoder.prototype.resolveQuerySet = () => {}; // a clock that stands still
+    GPUCommandEncoder.prototype.resolveQuerySet = () => {}; // a stopped clock
     try {
       const { gpu } = await tried();
       assert.deepEqual([...gpu.features], []);
@@ -119,11 +119,11 @@ Deno.test({
 });
 
 Deno.test({
-  name: "tryFeatures() tells a shader of subgroups when the device asks for it",
+  name: "tryFeatures() enables subgroups in shaders when the device requires it",
   ignore,
   async fn() {
     const original = GPUDevice.prototype.createShaderModule;
-    // As a browser has it: the directive is needed; but this device does not know it.
+    // As in a browser: the directive is required; but this device rejects it.
     GPUDevice.prototype.createShaderModule = function (descriptor) {
       const { code } = descriptor;
       const enabled = code.startsWith("enable subgroups;\n");
@@ -143,7 +143,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "openGpu() leaves a kernel's limits where every device has them",
+  name: "openGpu() requests no more than the default limits of kernels",
   ignore,
   async fn() {
     const { gpu } = await tried();
@@ -156,7 +156,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "prepare() names the kernel that binds too much or shares too much memory",
+  name: "prepare() names the kernel when it binds too much or takes too much workgroup memory",
   ignore,
   async fn() {
     const { gpu, compiler } = await tried();
@@ -213,7 +213,7 @@ Deno.test({
   },
 });
 
-Deno.test("sampleWgsl() sums by subgroups when the device has them, and not else", () => {
+Deno.test("sampleWgsl() sums by subgroups only when the device has them", () => {
   for (const lanes of [64, 256]) {
     assert.match(sampleWgsl({ V: 65, R: 4, lanes, subgroups: true }).wgsl, /subgroupAdd/);
     assert.doesNotMatch(sampleWgsl({ V: 65, R: 4, lanes }).wgsl, /subgroupAdd/);

@@ -1,7 +1,4 @@
-/**
- * A device that is really out of memory: only where the processor plays it, for
- * its room can be bounded.
- */
+/** Test of a device out of memory: only on a software adapter, whose memory can be limited. */
 import assert from "node:assert/strict";
 import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
@@ -13,12 +10,12 @@ if (!bounded) {
 const ignore = await ignoreWithoutAdapter("webgpu_memory_test.ts") || !bounded;
 
 Deno.test({
-  name: "a device without memory refuses what is too large, says so, and goes on",
+  name: "a backend refuses what exceeds the device's memory, names the size, and goes on",
   ignore,
   async fn() {
     const program = new URL("./out_of_memory.ts", import.meta.url).pathname;
     const args = ["run", "-A", program];
-    // Vulkan alone: other drivers take room of their own while they look for an adapter.
+    // Vulkan only: other drivers allocate memory while they search for an adapter.
     const options = { args, env: { DENO_WEBGPU_BACKEND: "vulkan" } };
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), options).output();
     const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);

@@ -1,4 +1,4 @@
-/** What a model asks of the WebGPU backend beyond single operations. */
+/** Tests of whole models on the WebGPU backend. */
 import { assertClose, fixture, randomNumbers, TOLERANCE } from "../testing.ts";
 import assert from "node:assert/strict";
 import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
@@ -21,8 +21,8 @@ const lastLogits = (model: Model, ids: readonly number[]) =>
 
 for (const software of [false, true]) {
   Deno.test({
-    name: `a norm that goes into its products gives what it gives before them, as on ${
-      software ? "a processor" : "a GPU"
+    name: `fuse() keeps the results of a norm when its kernels are for ${
+      software ? "a software adapter" : "a GPU"
     }`,
     ignore,
     fn: async () => {
@@ -42,10 +42,7 @@ for (const software of [false, true]) {
   });
 }
 
-/**
- * A product of a norm's result, which another norm then overwrites: only so may the
- * first go into its product.
- */
+/** A product of a norm whose output a later norm overwrites: only then is the first one fused. */
 async function normedProducts(
   backend: Backend,
   T: number,
@@ -92,7 +89,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "loadModel() refuses what a software adapter's host cannot hold before anything is made",
+  name: "loadModel() refuses a model beyond a software adapter's host memory before it allocates",
   ignore,
   fn: async () => {
     const sizes = { vocab_size: 65, block_size: 64, n_layer: 9000, n_head: 8, n_embd: 2048 };
@@ -111,7 +108,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "generate() uses no kernel that was chosen by measuring when it is deterministic",
+  name: "generate() uses no kernel chosen by timing when it is deterministic",
   ignore,
   fn: async () => {
     await using caches = await CacheFolder.make();
@@ -130,8 +127,7 @@ Deno.test({
     assert.deepEqual(others, []);
     const kept = JSON.parse(await Deno.readTextFile(file));
     assert.equal(kept.adapter, "A card");
-    // As if the tile that sums in another order than those that are taken
-    // unmeasured had been the fastest.
+    // Pretends that the tile with another order of sums was the fastest.
     for (const key of Object.keys(kept.choices)) {
       kept.choices[key] = TILES[key.endsWith("one") ? "decode" : "prefill"].length - 1;
     }
@@ -152,12 +148,13 @@ Deno.test({
 });
 
 Deno.test({
-  name: "generate() ends soon when a timer aborts it, though steps are queued ahead, and goes on",
+  name:
+    "generate() ends soon when a timer aborts it, despite queued steps, and can be called again",
   ignore,
   fn: async () => {
     await using model = await loadModel(fixture("labcore/learned"), { device: "webgpu" });
     const draw = (options: GenerateOptions) => model.generate([1, 2, 3], { seed: 1, ...options });
-    // What came together (`ahead`) follows from the time that a step took; the ids do not.
+    // The grouping of ids (`ahead`) depends on the time of a step; the ids do not.
     const first = () => Array.fromAsync(draw({ maxNewTokens: 20 }), ({ id }) => id);
     const expected = await first();
     const controller = new AbortController();
@@ -171,7 +168,7 @@ Deno.test({
         controller.abort();
       }, 100);
     }
-    // What comes back together spans a tenth of a second; the rest is for a machine that is busy.
+    // Ids read together span a tenth of a second; the rest is slack for a busy machine.
     assert.ok(performance.now() - aborted < 5000);
     assert.ok(aborted > 0);
     assert.equal(last?.finishReason, "aborted");
@@ -179,7 +176,7 @@ Deno.test({
   },
 });
 
-/** The adapter has another name, and is known as software by that alone. */
+/** An adapter with another name, which alone identifies it as software. */
 class Card implements Disposable {
   readonly #original: PropertyDescriptorMap = Object.getOwnPropertyDescriptors(
     GPUAdapterInfo.prototype,

@@ -20,7 +20,7 @@ import { ignoreWithoutAdapter } from "./adapter.ts";
 const adapter = await probeWebGpu();
 const ignore = await ignoreWithoutAdapter("webgpu_test.ts");
 
-/** A test that needs an adapter. */
+/** A test that requires an adapter. */
 function gpuTest(
   name: string,
   run: (backend: Backend) => Promise<void>,
@@ -36,11 +36,11 @@ function gpuTest(
   });
 }
 
-// Kernels for a GPU and for a processor that plays one differ, and either adapter can run both.
+// Kernels for hardware and for software adapters differ; either adapter can run both.
 for (const software of [false, true]) {
-  const what = software ? "a processor" : "a GPU";
+  const what = software ? "a software adapter" : "a GPU";
   const test: typeof gpuTest = (name, run) =>
-    gpuTest(`${name}, as on ${what}`, run, { software, tune: false });
+    gpuTest(`${name}, with kernels for ${what}`, run, { software, tune: false });
   twinTests(test);
   attentionTwinTests(test);
   randomTwinTest(test, 2); // the soak test has more
@@ -58,7 +58,7 @@ async function normPlan(backend: Backend, T = 3) {
   return { x, y, plan };
 }
 
-/** norm, matmul and sample as a head has them, over one row. */
+/** Norm, matmul and sample of a head, over one row. */
 async function headPlan(backend: Backend): Promise<{ plan: Plan; ids: Tensor }> {
   const [V, C] = [65, NORM_SIZE];
   const x = put(backend, randomNumbers(C, 1), [1, C]);
@@ -85,10 +85,7 @@ async function headPlan(backend: Backend): Promise<{ plan: Plan; ids: Tensor }> 
   return { plan, ids };
 }
 
-/**
- * A decoder of `layers` layers like GPT-2's, over one row and `slots` of cache, up
- * to the id that is drawn.
- */
+/** A decoder like GPT-2's, over one row and `slots` of cache, including the draw. */
 async function decoderPlan(backend: Backend, layers: number, slots: number) {
   const [V, C, H, F] = [65, 64, 4, 128];
   const weight = (N: number, K: number) =>
@@ -137,10 +134,9 @@ async function decoderPlan(backend: Backend, layers: number, slots: number) {
 }
 
 gpuTest(
-  "run() takes at most 7 dispatches a layer and 4 more when a block is GPT-2's",
+  "run() takes at most 7 dispatches per layer and 4 more when a block is GPT-2's",
   async (backend) => {
-    // One workgroup has the scores of a short cache; a long one is shared out, and
-    // its parts are put together.
+    // A short cache takes one split; a long one is split and reduced.
     for (const [slots, perLayer] of [[128, 6], [700, 7]]) {
       const { plan, step, drawn } = await decoderPlan(backend, 3, slots);
       using spy = new Spy().on(GPUComputePassEncoder, "dispatchWorkgroups");
@@ -152,12 +148,12 @@ gpuTest(
 );
 
 gpuTest(
-  "run() makes nothing but an encoder, a pass and a submit when steps are queued",
+  "run() creates only an encoder, a pass and a submit when steps are queued",
   async (backend) => {
     const { plan, step, drawn } = await decoderPlan(backend, 1, 300);
     plan.run(step(0));
     await backend.read(drawn);
-    await new Promise((resolve) => setTimeout(resolve, 30)); // the read's own buffer comes back
+    await new Promise((resolve) => setTimeout(resolve, 30)); // the read's staging buffer is reused
     using spy = new Spy().onCreate();
     spy.on(GPUQueue, "submit").on(GPUCommandEncoder, "beginComputePass");
     for (let i = 1; i <= 5; i++) plan.run(step(i));
@@ -174,7 +170,7 @@ gpuTest(
   "run() gives the same ids when steps are queued together and one by one",
   async (backend) => {
     const all = await decoderPlan(backend, 2, 300);
-    for (let i = 0; i < 100; i++) all.plan.run(all.step(i)); // more than share a submit
+    for (let i = 0; i < 100; i++) all.plan.run(all.step(i)); // more than one submit holds
     const together = await backend.read(all.drawn);
     const one = await decoderPlan(backend, 2, 300);
     for (let i = 0; i < 100; i++) {
@@ -206,8 +202,7 @@ gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backen
 });
 
 Deno.test({
-  name:
-    "weight() is split when one binding cannot hold it, and embed() and matmul() find its parts",
+  name: "weight() is split when it exceeds one binding, and embed() and matmul() read its parts",
   ignore,
   async fn() {
     const limits = GPUSupportedLimits.prototype;
@@ -242,29 +237,35 @@ Deno.test({
   },
 });
 
-gpuTest("expectFree() tells what there is when it is less, and keeps nothing", async (backend) => {
-  const { current } = backend.memory;
-  assert.ok(backend.expectFree);
-  await backend.expectFree("a model", 1000);
-  const original = GPUDevice.prototype.popErrorScope;
-  GPUDevice.prototype.popErrorScope = async function () {
-    await original.call(this);
-    return { message: "out of memory" };
-  };
-  try {
-    await assert.rejects(
-      backend.expectFree("a model", 1000),
-      (error: Error) =>
-        error instanceof DeviceError &&
-        /^Cannot load "a model" .*at most 0 bytes .*got 1000; choose a smaller/.test(error.message),
-    );
-  } finally {
-    GPUDevice.prototype.popErrorScope = original;
-  }
-  assert.equal(backend.memory.current, current);
-}, { software: false });
+gpuTest(
+  "expectFree() reports the free bytes when they are too few, and keeps nothing",
+  async (backend) => {
+    const { current } = backend.memory;
+    assert.ok(backend.expectFree);
+    await backend.expectFree("a model", 1000);
+    const original = GPUDevice.prototype.popErrorScope;
+    GPUDevice.prototype.popErrorScope = async function () {
+      await original.call(this);
+      return { message: "out of memory" };
+    };
+    try {
+      await assert.rejects(
+        backend.expectFree("a model", 1000),
+        (error: Error) =>
+          error instanceof DeviceError &&
+          /^Cannot load "a model" .*at most 0 bytes .*got 1000; choose a smaller/.test(
+            error.message,
+          ),
+      );
+    } finally {
+      GPUDevice.prototype.popErrorScope = original;
+    }
+    assert.equal(backend.memory.current, current);
+  },
+  { software: false },
+);
 
-gpuTest("record() leaves what a norm wrote where somebody can read it", async (backend) => {
+gpuTest("record() keeps the output of a norm when the host may read it", async (backend) => {
   const C = 66;
   const x = put(backend, randomNumbers(C, 1), [1, C]);
   const n = backend.tensor([1, C], "F32", "activations");
@@ -299,7 +300,7 @@ gpuTest("write() leaves queued steps alone when it comes after them", async (bac
   assert.deepEqual(await backend.read(y), filled(7));
 });
 
-gpuTest("read() gives what write() was given when counts and offsets are odd", async (backend) => {
+gpuTest("read() returns the written numbers when counts and offsets are odd", async (backend) => {
   const t = backend.tensor([7], "BF16", "activations");
   backend.write(t, new Uint16Array([1, 2, 3, 4, 5, 6, 7]));
   backend.write(t, new Uint16Array([30, 40]), 2);
@@ -315,7 +316,7 @@ gpuTest("read() gives what write() was given when counts and offsets are odd", a
   await assert.rejects(backend.read(t, 5, 3), RangeError);
 });
 
-gpuTest("memory counts the bytes of the buffers that there are when they come and go", async () => {
+gpuTest("memory counts the bytes of live buffers when they are made and freed", async () => {
   using spy = new BufferSpy();
   const backend = await openWebGpuBackend();
   backend.tensor([3, 5], "F16", "kvCache");
@@ -323,9 +324,9 @@ gpuTest("memory counts the bytes of the buffers that there are when they come an
   plan.run(stepOf(1));
   await backend.read(ids);
   const { classes } = backend.memory;
-  assert.equal(classes.kvCache.current, 32); // 15 halves, filled up to fours
+  assert.equal(classes.kvCache.current, 32); // 15 halves, padded to four bytes
   assert.equal(classes.weights.current, 96 * 68 * 2); // panels of 32 rows, groups of 4 inputs
-  assert.equal(classes.staging.current, 64 * 256 + 4096); // the steps, and what a read came by
+  assert.equal(classes.staging.current, 64 * 256 + 4096); // the steps' submit, and the read's
   assert.equal(backend.memory.current, spy.bytes);
   assert.equal(backend.memory.peak, spy.peak);
   const held = spy.bytes;
@@ -395,7 +396,7 @@ gpuTest("record() names the kernel when its shader does not compile", async (bac
 });
 
 gpuTest(
-  "read() throws what went wrong in the queue when a buffer is bad or the device lost",
+  "read() throws the queue's error when a buffer is invalid or the device lost",
   async () => {
     let device: GPUDevice | undefined;
     using _spy = new Spy().on(GPUDevice, "createBuffer", (self) => device = self as GPUDevice);
@@ -417,7 +418,7 @@ gpuTest(
   },
 );
 
-gpuTest("read() gives a lost device away when it is lost between two steps", async (backend) => {
+gpuTest("read() reports a lost device when it is lost between two steps", async (backend) => {
   let device: GPUDevice | undefined;
   using _spy = new Spy().on(
     GPUDevice,
@@ -446,7 +447,7 @@ gpuTest("read() gives a lost device away when it is lost between two steps", asy
   );
 });
 
-Deno.test("openWebGpuBackend() and probeWebGpu() say that there is no WebGPU or no adapter", async () => {
+Deno.test("openWebGpuBackend() throws and probeWebGpu() is null when there is no WebGPU or no adapter", async () => {
   const denied = [
     undefined,
     { requestAdapter: () => Promise.resolve(null) },
@@ -484,7 +485,7 @@ gpuTest("openWebGpuBackend() opens when a device grants no feature", async () =>
   }
 });
 
-gpuTest("openWebGpuBackend() tells the adapter when it opens", async (backend) => {
+gpuTest("openWebGpuBackend() describes the adapter when it opens", async (backend) => {
   assert.equal(backend.name, "webgpu");
   assert.equal(backend.threads, 1);
   assert.equal(backend.description, adapter?.description);

@@ -24,13 +24,13 @@ for (const { op, dtype, f32, stored } of readJson<TensorCase[]>("kernels/tensor.
   });
 }
 
-/** Every pattern of a 16-bit dtype, and the number that each is. */
+/** Every bit pattern of a 16-bit dtype, and its number. */
 const ALL = Uint16Array.from({ length: 1 << 16 }, (_, bits) => bits);
 const NUMBERS = { F16: widenAll(ALL, "F16"), BF16: widenAll(ALL, "BF16") };
 
 for (const dtype of ["F16", "BF16"] as const) {
   const numbers = NUMBERS[dtype];
-  // patterns of all ones in the exponent and a fraction
+  // NaN: exponent of all ones and a fraction
   const nans = { F16: 2046, BF16: 254 }[dtype];
 
   Deno.test(`narrow() undoes widen() when ${dtype} is any of the 65536 patterns`, () => {
@@ -47,16 +47,17 @@ for (const dtype of ["F16", "BF16"] as const) {
     assert.equal(count, nans);
   });
 
-  Deno.test(`narrow() takes the nearest, and the even of two, when ${dtype} stores any F32`, () => {
-    // Finite patterns of one sign stand in the order of their numbers, so a
-    // pattern's neighbours are ±1 away.
+  Deno.test(`narrow() rounds to nearest, ties to even, when ${dtype} stores any F32`, () => {
+    // Finite patterns of one sign are ordered as their numbers, so the neighbours of a pattern are
+    // ±1 away.
     const infinity = numbers.indexOf(Infinity);
     fc.assert(
       fc.property(fc.float({ noNaN: true, noDefaultInfinity: true }), (x) => {
         const [bits] = narrow(new Float32Array([x]), dtype);
         const magnitude = bits & 0x7fff;
         assert.equal(bits >>> 15, x < 0 || Object.is(x, -0) ? 1 : 0);
-        // One step over the largest stands for infinity: rounding goes by where it would be.
+        // One step above the largest finite number is infinity: rounding uses the value that it
+        // would have.
         const value = (at: number): number =>
           at === infinity ? 2 * numbers[infinity - 1] - numbers[infinity - 2] : numbers[at];
         const distance = (at: number): number => Math.abs(Math.abs(x) - value(at));
@@ -71,7 +72,7 @@ for (const dtype of ["F16", "BF16"] as const) {
     );
   });
 
-  Deno.test(`widen() reads from where it is told when ${dtype} is a view of a larger buffer`, () => {
+  Deno.test(`widen() reads from its start when ${dtype} is a view of a larger buffer`, () => {
     const data = Uint16Array.from([0xdead, 1, 0x3c00, 0xbf80, 0x4200, 0xdead]).subarray(1, 5);
     const into = new Float32Array(4).fill(-1).subarray(1);
     widen(into, data, dtype, 1, 2);
@@ -79,7 +80,7 @@ for (const dtype of ["F16", "BF16"] as const) {
   });
 }
 
-Deno.test("narrow() keeps a NaN one when BF16 rounding would carry it to infinity or zero", () => {
+Deno.test("narrow() keeps a NaN when BF16 rounding would carry it to infinity or zero", () => {
   const nans = Uint32Array.of(0x7fffffff, 0xffffffff, 0x7f800001, 0xff800001, 0x7fc00000);
   for (const dtype of ["F16", "BF16"] as const) {
     const stored = narrow(new Float32Array(nans.buffer), dtype);
@@ -93,7 +94,7 @@ Deno.test("widen() copies the numbers when they are F32", () => {
   assert.deepEqual(into, new Float32Array([-0, 0.1, NaN]));
 });
 
-Deno.test("hostArray() is zeroed and as large as BYTES says when of any dtype", () => {
+Deno.test("hostArray() is zeroed and has the size that BYTES gives when of any dtype", () => {
   const kinds = {
     F32: Float32Array,
     F16: Uint16Array,

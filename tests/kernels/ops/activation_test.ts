@@ -3,7 +3,7 @@ import fc from "../../fast_check.ts";
 import { type Activation, ACTIVATIONS, erf } from "../../../kernels/ops/activation.ts";
 import { assertClose, readJson, TOLERANCE } from "../../testing.ts";
 
-/** Numbers, or the names of those that JSON does not know. */
+/** Numbers, or the names of those that JSON cannot represent. */
 interface Numbers {
   readonly data: readonly (number | string)[];
 }
@@ -23,7 +23,7 @@ for (const golden of readJson<ActivationCase[]>("kernels/activation.json")) {
   Deno.test(`${name}() agrees with torch in F64 when x is in [-7, 7], tiny or large`, () => {
     assertClose(x.data.map(Number).map(f), expected.data.map(Number), TOLERANCE.double, name);
   });
-  Deno.test(`${name}() gives what torch gives when x is zero, infinite or not a number`, () => {
+  Deno.test(`${name}() agrees with torch when x is zero, infinite or NaN`, () => {
     assert.deepEqual(special.data.map(Number).map(f), expectedSpecial.data.map(Number));
   });
 }

@@ -19,7 +19,7 @@ interface AttentionCase extends AttentionOptions {
   readonly rows: number;
   readonly length: number;
   readonly q: Numbers;
-  /** Slots from `length` on hold what must not be seen. */
+  /** Slots from `length` on must not be read. */
   readonly k: Numbers;
   readonly v: Numbers;
   readonly expected: Numbers;
@@ -38,7 +38,7 @@ for (const golden of readJson<AttentionCase[]>("kernels/attention.json")) {
   });
 }
 
-/** Sizes of an attention, and where a chunk of it starts and ends. */
+/** Sizes of an attention, and the start and end of a chunk. */
 const attentions = fc.record({
   G: fc.integer({ min: 1, max: 3 }),
   queriesPerKey: fc.integer({ min: 1, max: 3 }),
@@ -49,7 +49,7 @@ const attentions = fc.record({
   seed: fc.nat(),
 });
 
-Deno.test("attention() gives a chunk the rows of the whole when it reads the same keys", async () => {
+Deno.test("attention() gives the same rows when a chunk reads the same keys as the whole", async () => {
   await fc.assert(
     fc.asyncProperty(
       attentions,

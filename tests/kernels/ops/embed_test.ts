@@ -43,7 +43,7 @@ for (const golden of readJson<(EmbedCase | AddPositionCase)[]>("kernels/embed.js
   });
 }
 
-Deno.test("embed() gives the stored numbers themselves when there is no scale", async () => {
+Deno.test("embed() gives the stored numbers exactly when there is no scale", async () => {
   await using backend = openJsBackend();
   const data = [0.1, -0.2, 0.3, 1e-40, 3.4e38, -0];
   const table = await putWeight(backend, { shape: [2, 3], data });

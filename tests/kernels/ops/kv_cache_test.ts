@@ -45,7 +45,7 @@ for (const golden of readJson<WriteKvCase[]>("kernels/kv_cache.json")) {
     assertClose(await backend.read(q) as Float32Array, golden.q.data, TOLERANCE.kernel, "q");
     const k = await backend.read(cache.k) as Float32Array;
     assertClose(k, golden.k.data, TOLERANCE.kernel, "k");
-    // Values only move, and slots that no row is written to keep what they had.
+    // Values are only copied, and slots that no row writes keep their contents.
     assert.deepEqual(await backend.read(cache.v), Float32Array.from(golden.v.data));
     for (let g = 0; g < G; g++) {
       for (let s = 0; s < S; s++) {

@@ -26,7 +26,7 @@ interface MatmulCase {
   readonly weight: Matrix;
   readonly bias?: Numbers;
   readonly gate?: Numbers;
-  /** What y holds before, where it is added onto. */
+  /** Initial y, if it is added to. */
   readonly y?: Numbers;
   readonly expected: Numbers;
 }
@@ -54,7 +54,7 @@ for (const golden of readJson<MatmulCase[]>("kernels/matmul.json")) {
   });
 }
 
-Deno.test("matmul() gives each row the same numbers when more rows go with it", async () => {
+Deno.test("matmul() gives a row the same numbers when it has more rows", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.record({
@@ -119,7 +119,7 @@ Deno.test("matmul() stays within every device's workgroup memory when any tile i
   }
 });
 
-Deno.test("matmul() gives a row the same bits when any many rows go with it (wasm)", async () => {
+Deno.test("matmul() gives a row the same bits when it has any number of rows (wasm)", async () => {
   const [T, N, K] = [24, 40, 67];
   await using backend = await openWasmBackend({ threads: 2 });
   const numbers = randomNumbers(T * K, 1);
@@ -139,7 +139,7 @@ Deno.test("matmul() gives a row the same bits when any many rows go with it (was
   }
 });
 
-Deno.test("prefetchOf() has nothing read behind a panel, and nearly all of it when GPT-2's is fetched", () => {
+Deno.test("prefetchOf() stays within a panel, and covers nearly all of it when it is GPT-2's", () => {
   for (const T of [4, 5, 7, 16, 30, 64, 100, 128, 1000]) {
     for (let K = 1; K < 3200; K += K % 64 === 0 ? 1 : 63) {
       const { tileBytes, stepBytes } = prefetchOf(new ModuleBuilder(), { T, K });
@@ -165,7 +165,7 @@ Deno.test("packWasm() stays within its scratch when it packs any number of rows"
     const x = new Float32Array(memory.buffer, from, bytes / 4);
     for (let rows = 4; rows <= 130; rows++) {
       packed.fill(0);
-      // The numbers of a row are its own; what is behind the last one is another.
+      // A row has its own numbers; the row behind the last one belongs to another tensor.
       for (let i = 0; i < rows * K + 4; i++) x[i] = 1 + Math.floor(i / K);
       pack(0, from, rows);
       const length = rowsScratch({ T: rows, K, dtype: "F32" }) / 4;

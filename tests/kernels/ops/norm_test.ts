@@ -10,7 +10,7 @@ interface NormCase extends Norm<Numbers> {
   readonly scale?: number;
   readonly inPlace?: boolean;
   readonly x: Numbers;
-  /** What y holds before, where it is added onto. */
+  /** Initial y, if it is added to. */
   readonly y?: Numbers;
   readonly expected: Numbers;
 }
@@ -48,7 +48,7 @@ for (const kind of ["layer", "rms"] as const) {
     using plan = await backend.record((k) => k.norm(x, x, { kind, weight, eps: 0 }));
     plan.run({ rows: 2, position: 0, slot: 0, length: 2 });
     assert.deepEqual(await backend.read(x, 2 * C), before.slice(2 * C));
-    // What the rows in use must have become: a mean square of 1.
+    // Rows in use must have a mean square of 1.
     const after = await backend.read(x, 0, 2 * C) as Float32Array;
     for (const row of [after.subarray(0, C), after.subarray(C)]) {
       assertClose([row.reduce((sum, v) => sum + v * v, 0) / C], [1], TOLERANCE.kernel);

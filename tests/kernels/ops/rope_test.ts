@@ -12,7 +12,7 @@ interface TableCase {
   readonly positions: number;
   readonly rotaryDim: number;
   readonly theta: number;
-  /** The rows that `expected` holds. */
+  /** Positions of the rows in `expected`. */
   readonly rows: readonly number[];
   readonly expected: Numbers;
 }
@@ -32,7 +32,7 @@ interface RotateCase {
 const goldens = readJson<(TableCase | RotateCase)[]>("kernels/rope.json");
 
 for (const golden of goldens.filter((c) => c.op === "table")) {
-  Deno.test(`ropeTable() agrees with torch when it turns ${golden.name}`, () => {
+  Deno.test(`ropeTable() agrees with torch when it rotates ${golden.name}`, () => {
     const { positions, rotaryDim: R, rows, expected } = golden;
     const table = ropeTable(golden);
     assert.equal(table.length, positions * R);
@@ -42,7 +42,7 @@ for (const golden of goldens.filter((c) => c.op === "table")) {
 }
 
 for (const golden of goldens.filter((c) => c.op === "rotate")) {
-  Deno.test(`writeKv() turns q and k as transformers does when it turns ${golden.name}`, async () => {
+  Deno.test(`writeKv() agrees with transformers when it rotates ${golden.name}`, async () => {
     await using backend = openJsBackend();
     const { heads: [H, G, D], position, interleaved } = golden;
     const [T] = golden.qkv.shape;
@@ -60,7 +60,7 @@ for (const golden of goldens.filter((c) => c.op === "rotate")) {
   });
 }
 
-Deno.test("writeKv() keeps q · k when both positions move by as much", async () => {
+Deno.test("writeKv() keeps q · k when both positions shift by the same amount", async () => {
   const [D, positions] = [10, 64];
   const position = fc.integer({ min: 0, max: positions / 2 - 1 });
   await fc.assert(

@@ -32,7 +32,7 @@ interface DrawsCase {
   readonly op: "draws";
   readonly name: string;
   readonly seed: readonly [low: number, high: number];
-  /** Draws before these. */
+  /** Number of earlier draws. */
   readonly first: number;
   readonly temperature: number;
   readonly penalty: number;
@@ -89,7 +89,7 @@ Deno.test("filterLogits() keeps the lowest id of the largest when greedy", () =>
   const greedy = { ...OFF, temperature: 0 };
   assert.deepEqual(keptIds(filtered([1, 3, 2, 3], [], greedy).out), [1]);
   assert.deepEqual(keptIds(filtered([-5, -5], [], greedy).out), [0]);
-  // The penalty comes first, and moves the largest.
+  // The penalty comes first and changes the largest.
   assert.deepEqual(keptIds(filtered([1, 3, 2, 3], [1], { ...greedy, repetitionPenalty: 2 }).out), [
     3,
   ]);
@@ -104,7 +104,7 @@ Deno.test("filterLogits() keeps all that equal the k-th when there are ties", ()
   for (const off of [0, 6, 7, 1000]) assert.deepEqual(topK(off), [0, 1, 2, 3, 4, 5]);
 });
 
-Deno.test("filterLogits() keeps the first that passes p when it cuts by probability", () => {
+Deno.test("filterLogits() keeps the first id beyond p when it cuts by probability", () => {
   // Probabilities 1/2, 1/4, 1/8, 1/8 in the order of ids 1, 3, 0, 2.
   const logits = [1, 4, 1, 2].map(Math.log);
   const topP = (p: number) => keptIds(filtered(logits, [], { ...OFF, topP: p }).out);
@@ -112,7 +112,7 @@ Deno.test("filterLogits() keeps the first that passes p when it cuts by probabil
   assert.deepEqual(topP(0.49), [1]);
   assert.deepEqual(topP(0.51), [1, 3]);
   assert.deepEqual(topP(0.74), [1, 3]);
-  assert.deepEqual(topP(0.76), [0, 1, 2, 3]); // equals stay together
+  assert.deepEqual(topP(0.76), [0, 1, 2, 3]); // ties stay together
   assert.deepEqual(topP(1), [0, 1, 2, 3]);
 });
 
@@ -121,8 +121,8 @@ Deno.test("filterLogits() divides by the penalty when the logit is negative or n
   assert.deepEqual([...out], [1, -1, 2, -2]);
 });
 
-Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are on", () => {
-  // Temperature before penalty cannot be told from after (both divide); the cuts see both.
+Deno.test("filterLogits() applies temperature, penalty, top-k, top-p in order when all are on", () => {
+  // Both divide, so their order cannot be observed; the cuts see both.
   const { out } = filtered([8, 6, 5, 4, -4], [0], {
     temperature: 2,
     repetitionPenalty: 4,
@@ -130,8 +130,8 @@ Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are o
     topP: 1,
   });
   assert.deepEqual([...out], [-Infinity, 3, 2.5, 2, -Infinity]);
-  // Of the three that top-k leaves, 3 has a probability of over 1/2; of all five it has
-  // less, and 2.5 would stay.
+  // Of the three ids that top-k keeps, 3 has probability over 1/2; of all five it has less, and 2.5
+  // would be kept.
   const { out: both } = filtered([8, 6, 5, 4, -4], [0], {
     temperature: 2,
     repetitionPenalty: 4,
@@ -141,7 +141,7 @@ Deno.test("filterLogits() goes temperature, penalty, top-k, top-p when all are o
   assert.deepEqual([...both], [-Infinity, 3, -Infinity, -Infinity, -Infinity]);
 });
 
-Deno.test("filterLogits() says so when a logit is not finite", () => {
+Deno.test("filterLogits() returns false when a logit is not finite", () => {
   for (const bad of [NaN, Infinity, -Infinity]) {
     for (const temperature of [0, 1]) {
       assert.equal(filtered([1, 2, bad], [], { ...OFF, temperature }).finite, false);
@@ -151,8 +151,8 @@ Deno.test("filterLogits() says so when a logit is not finite", () => {
 });
 
 /**
- * Logits on a grid of halves: F32 sums and quotients by powers of two are
- * exact, and ties are frequent.
+ * Logits are multiples of 1/2: F32 sums and divisions by powers of two are exact, and ties
+ * frequent.
  */
 const gridLogits = fc.array(fc.integer({ min: -20, max: 20 }).map((v) => v / 2), {
   minLength: 1,
@@ -178,7 +178,7 @@ Deno.test("filterLogits() keeps the same ids when a constant is added to every l
   );
 });
 
-Deno.test("filterLogits() keeps what its definition says when settings are any", () => {
+Deno.test("filterLogits() keeps the ids of its definition when settings are random", () => {
   fc.assert(
     fc.property(gridLogits, gridFilter, (logits, filter) => {
       const { temperature, topK, topP } = filter;
@@ -235,7 +235,7 @@ Deno.test("sample() wraps around its ring when there are more draws than room", 
   const all = await open(backend, logits, { seed: [5, 0], filter: OFF, ring: 11 }).draw(11);
   const drawer = open(backend, logits, { seed: [5, 0], filter: OFF, ring: 4 });
   await drawer.draw(11);
-  // Draws 8, 9, 10 stand over 4, 5, 6; draw 7 still stands.
+  // Draws 8, 9, 10 overwrite 4, 5, 6; draw 7 remains.
   assert.deepEqual(
     [...await backend.read(drawer.sampling.drawn)],
     [all[8], all[9], all[10], all[7]],
@@ -252,7 +252,7 @@ Deno.test("sample() takes the largest without noise when the temperature is 0", 
   assert.deepEqual(await drawer.draw(3), [1, 1, 1]);
 });
 
-Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not finite", async () => {
+Deno.test("sample() gives NOT_FINITE and leaves `seen` unchanged when a logit is not finite", async () => {
   for (const bad of [NaN, Infinity, -Infinity]) {
     for (const temperature of [0, 0.7]) {
       await using backend = openJsBackend();
@@ -269,7 +269,7 @@ Deno.test("sample() gives NOT_FINITE and marks nothing seen when a logit is not 
   }
 });
 
-Deno.test("sample() writes the first id alone when there is room for more", async () => {
+Deno.test("sample() writes only the first id when there is room for more", async () => {
   await using backend = openJsBackend();
   const drawer = open(backend, [0, 9], {
     seed: [1, 0],
@@ -289,7 +289,7 @@ const distributions: readonly { readonly name: string; readonly filter: Filter }
 ];
 
 for (const { name, filter } of distributions) {
-  Deno.test(`sample() draws from the softmax of what is kept when there is ${name}`, async () => {
+  Deno.test(`sample() draws from the softmax of the kept ids when there is ${name}`, async () => {
     const count = 20000;
     const logits = Array.from(randomNumbers(16, 8), (v) => 1.5 * v);
     await using backend = openJsBackend();
@@ -335,7 +335,7 @@ function softmax(values: ArrayLike<number>): number[] {
 interface Drawer {
   readonly ids: Tensor;
   readonly sampling: Sampling;
-  /** Draws `count` ids through a recorded plan. */
+  /** Draws `count` ids with a recorded plan. */
   draw(count: number): Promise<number[]>;
 }
 

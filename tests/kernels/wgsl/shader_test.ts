@@ -11,10 +11,7 @@ import { normWgsl } from "../../../kernels/ops/norm.ts";
 import { sampleWgsl } from "../../../kernels/ops/sample/wgsl.ts";
 import { type Shader, sumOverLanesWgsl } from "../../../kernels/wgsl/shader.ts";
 
-/**
- * Bytes of an array's element in workgroup memory, by the table "Alignment and size"
- * of the WGSL specification.
- */
+/** Bytes per array element in workgroup memory: "Alignment and size" of the WGSL specification. */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   f32: 4,
   u32: 4,
@@ -24,7 +21,7 @@ const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   vec4f: 16,
 };
 
-/** Bytes of the `var<workgroup>` declarations in a text; NaN for one that is not understood. */
+/** Bytes of the `var<workgroup>` declarations in a text; NaN if one cannot be parsed. */
 function declaredBytes(text: string): number {
   const constants = new Map(
     Array.from(text.matchAll(/^const (\w+) = (\d+)u;/gm), ([, name, value]) => [name, value]),
@@ -39,7 +36,7 @@ function declaredBytes(text: string): number {
 
 const LAYER = { kind: "layer", weight: { shape: [66] }, bias: {}, eps: 1e-5 } as const;
 
-/** Each kernel's shaders over the constants that decide about workgroup memory. */
+/** Shaders of each kernel, over the constants that decide workgroup memory. */
 function* shaders(): Generator<[string, Shader]> {
   for (const subgroups of [false, true]) {
     for (const lanes of [32, 64, 256]) {
@@ -81,7 +78,7 @@ function* shaders(): Generator<[string, Shader]> {
   yield ["embed", embedWgsl({ V: 65, C: 66, lanes: 64, table, by: "ids", scale: 1 })];
 }
 
-Deno.test("every shader's workgroupBytes are those that its text declares", () => {
+Deno.test("every shader declares the workgroupBytes that it reports", () => {
   let sharing = 0;
   for (const [what, { wgsl, workgroupBytes }] of shaders()) {
     assert.equal(workgroupBytes, declaredBytes(wgsl), what);
