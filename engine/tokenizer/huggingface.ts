@@ -13,6 +13,7 @@ import { ChatTemplate } from "./chat_template.ts";
 import { withinDeadline } from "./deadline.ts";
 import { readSpecialTokens, type SpecialTokens } from "./special_tokens.ts";
 import { Merger } from "./merge.ts";
+import { readBehavior, splitText } from "./split.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./rewrite.ts";
 import { type NewLink, readDecoder } from "./decoder.ts";
 import { readTemplate, type Template } from "./post_processor.ts";
@@ -97,12 +98,32 @@ function make(
   );
 }
 
-/** The library's normalizer, pre-tokenizer and model, with three methods replaced. */
+/** Gives a pre-tokenizer the behaviors of Split that the library lacks. */
+function withSplits(
+  library: LibraryModule,
+  preTokenizer: InstanceType<LibraryModule["PreTokenizer"]> | null,
+): void {
+  if (preTokenizer instanceof library.SequencePreTokenizer) {
+    for (const one of preTokenizer.tokenizers) withSplits(library, one);
+  }
+  if (!(preTokenizer instanceof library.SplitPreTokenizer)) return;
+  const { config, pattern } = preTokenizer;
+  const behavior = readBehavior(config.behavior);
+  const isInverted = config.invert === true;
+  // The library is right in these two, and faster: it keeps no places.
+  if (!pattern || !behavior || behavior === (isInverted ? "removed" : "isolated")) return;
+  // Trick: replace the method that splits, because the library has only the two behaviors above. It
+  // can go once the library has all five.
+  preTokenizer.pre_tokenize_text = (text) => splitText(text, pattern, behavior, isInverted);
+}
+
+/** The library's normalizer, pre-tokenizer and model, with some methods replaced. */
 function openLibrary(
-  { Tokenizer: Library, BPE, Unigram }: LibraryModule,
+  from: LibraryModule,
   vocabulary: Vocabulary,
   steps: Json,
 ): Library {
+  const { Tokenizer: Library, BPE, Unigram } = from;
   const merges = vocabulary.model.merges ?? [];
   const isWordLevel = vocabulary.model.type === "WordLevel";
   const library = new Library({
@@ -112,6 +133,7 @@ function openLibrary(
     decoder: null,
     added_tokens: [],
   }, {});
+  withSplits(from, library.pre_tokenizer);
   const { model } = library;
   if (model instanceof BPE) {
     const { ids, size } = vocabulary;

@@ -9,6 +9,7 @@
  */
 import { isRecord } from "../json.ts";
 import { withoutPossessive } from "./possessive.ts";
+import { readBehavior } from "./split.ts";
 import { type Fail, isId, show, Unread } from "./vocabulary.ts";
 
 type Step = Record<string, unknown>;
@@ -144,38 +145,21 @@ function metaspace(step: Step, fail: Fail): Step {
   ]);
 }
 
-/** A Split with the behaviour that the library leaves out said by the pattern. */
-function split(pattern: string, behavior: unknown, invert = false): Step {
-  const other = String.raw`(?:(?!(?:${pattern}))[\s\S])`;
-  const name = typeof behavior === "string" ? behavior.toLowerCase() : behavior;
-  const isNext = name === "mergedwithnext";
-  switch (name) {
-    case "isolated":
-      return isolate(pattern);
-    case "contiguous":
-      return isolate(`(?:${pattern})+`);
-    case "removed":
-      return invert ? matches(pattern) : matches(`${other}+`);
-    // Inverted, what is between the matches goes to the other side.
-    case "mergedwithprevious":
-    case "mergedwithnext":
-      return isNext === invert
-        ? matches(`${other}*(?:${pattern})|${other}+`)
-        : matches(`(?:${pattern})${other}*|${other}+`);
-  }
-  throw new Unread(`a Split with behavior ${show(behavior)}${invert ? ", inverted" : ""}`);
+/** A Split; `withSplits` adds the behaviors that the library lacks. */
+function split(pattern: string, name: unknown, invert = false): Step {
+  const behavior = readBehavior(name);
+  if (!behavior) throw new Unread(`a Split with behavior ${show(name)}`);
+  return { type: "Split", pattern: portable({ Regex: pattern }), behavior, invert };
 }
 
-/** What matches stands alone, and what is between. */
+/** Matches, and the text between them. */
 function isolate(pattern: string): Step {
-  const regex = portable({ Regex: pattern });
-  return { type: "Split", pattern: regex, behavior: "Isolated", invert: false };
+  return split(pattern, "isolated");
 }
 
-/** What matches, without what is between. */
+/** Matches, without the text between them. */
 function matches(pattern: string): Step {
-  const regex = portable({ Regex: pattern });
-  return { type: "Split", pattern: regex, behavior: "Removed", invert: true };
+  return split(pattern, "removed", true);
 }
 
 /** A pattern for the library, which drops the second sign of a possessive quantifier. */
