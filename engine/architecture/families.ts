@@ -15,7 +15,7 @@ export type FlagOrKey = boolean | string;
 /** Configuration keys and conventions of a family. */
 export interface FamilyFacts {
   /** The family's names of the reader's keys, where they differ. */
-  readonly spelt?: Readonly<Record<string, string>>;
+  readonly keyNames?: Readonly<Record<string, string>>;
   /** Default values of keys. */
   readonly defaults: Readonly<Record<string, unknown>>;
   /**
@@ -63,9 +63,7 @@ export interface FamilyFacts {
     | { readonly kind: "pattern"; readonly every: number; readonly everyKey?: string }
     | { readonly kind: "from"; readonly fromKey: string; readonly when: string }
     | { readonly kind: "noRope"; readonly when: string };
-  /**
-   * Whether token embeddings are multiplied by √C, rounded to their dtype.
-   */
+  /** Whether token embeddings are multiplied by √C, rounded to their dtype. */
   readonly embedRoot?: boolean;
   /** Keys of factors and limits that only some families have. */
   readonly scales?: {
@@ -98,7 +96,7 @@ export interface FamilyFacts {
 
 /** LLaMA's key names and defaults, the base of later families. */
 const LLAMA: FamilyFacts = {
-  spelt: { norm_eps: "rms_norm_eps" },
+  keyNames: { norm_eps: "rms_norm_eps" },
   defaults: {
     hidden_act: "silu",
     max_position_embeddings: 2048,
@@ -149,7 +147,7 @@ const GEMMA: FamilyFacts = {
 
 const GEMMA2: FamilyFacts = {
   ...GEMMA,
-  spelt: { ...GEMMA.spelt, hidden_act: "hidden_activation" },
+  keyNames: { ...GEMMA.keyNames, hidden_act: "hidden_activation" },
   defaults: {
     ...GEMMA.defaults,
     query_pre_attn_scalar: 256,
@@ -167,7 +165,7 @@ const GEMMA2: FamilyFacts = {
 };
 
 const PHI: FamilyFacts = {
-  spelt: { norm_eps: "layer_norm_eps" },
+  keyNames: { norm_eps: "layer_norm_eps" },
   defaults: {
     hidden_act: "gelu_new",
     max_position_embeddings: 2048,
@@ -251,7 +249,11 @@ export const FAMILIES = {
   },
   gpt_neox: {
     ...PHI,
-    spelt: { ...PHI.spelt, rope_theta: "rotary_emb_base", partial_rotary_factor: "rotary_pct" },
+    keyNames: {
+      ...PHI.keyNames,
+      rope_theta: "rotary_emb_base",
+      partial_rotary_factor: "rotary_pct",
+    },
     defaults: {
       ...PHI.defaults,
       hidden_act: "gelu",
@@ -266,7 +268,7 @@ export const FAMILIES = {
     rope: { partial: 0.25 },
   },
   gptj: {
-    spelt: {
+    keyNames: {
       hidden_size: "n_embd",
       num_attention_heads: "n_head",
       num_hidden_layers: "n_layer",
@@ -290,7 +292,7 @@ export const FAMILIES = {
     rope: { rotaryDimKey: "rotary_dim", interleaved: true },
   },
   opt: {
-    spelt: { intermediate_size: "ffn_dim", hidden_act: "activation_function" },
+    keyNames: { intermediate_size: "ffn_dim", hidden_act: "activation_function" },
     defaults: {
       hidden_act: "relu",
       max_position_embeddings: 2048,
@@ -353,7 +355,7 @@ export const FAMILIES = {
   },
   starcoder2: {
     ...LLAMA,
-    spelt: { norm_eps: "norm_epsilon" },
+    keyNames: { norm_eps: "norm_epsilon" },
     defaults: {
       ...LLAMA.defaults,
       hidden_act: "gelu_pytorch_tanh",
@@ -372,7 +374,7 @@ export const FAMILIES = {
   },
   stablelm: {
     ...LLAMA,
-    spelt: { norm_eps: "layer_norm_eps" },
+    keyNames: { norm_eps: "layer_norm_eps" },
     defaults: {
       ...LLAMA.defaults,
       num_key_value_heads: 32,

@@ -6,9 +6,7 @@
 import type { Activation } from "../../kernels/ops/activation.ts";
 import { CheckpointError } from "../errors.ts";
 
-/**
- * Largest size in a configuration: a larger one means a damaged file.
- */
+/** Largest size in a configuration: a larger one means a damaged file. */
 const MAX_EXTENT = 2 ** 31 - 1;
 
 /** Characters of a value that a message shows. */
@@ -32,7 +30,7 @@ const ACTIVATION_NAMES: Readonly<Record<string, Activation>> = {
 /** Key names and defaults of a family. */
 export interface KeysOptions {
   /** The file's names of the reader's keys, where they differ. */
-  readonly spelt?: Readonly<Record<string, string>>;
+  readonly keyNames?: Readonly<Record<string, string>>;
   /** Values of absent keys. */
   readonly defaults?: Readonly<Record<string, unknown>>;
   /** Prefix of keys in messages, such as "rope_scaling.". */
@@ -52,15 +50,15 @@ export class ConfigKeys {
 
   /** Whether the file has a value other than null. */
   has(key: string): boolean {
-    return this.#own(key) && this.config[this.#spelt(key)] !== null;
+    return this.#hasKey(key) && this.config[this.#nameOf(key)] !== null;
   }
 
   /** @throws {CheckpointError} Always; names the key, the expected and the actual value. */
   fail(key: string, expected: string): never {
     const { path = "" } = this.options;
-    const got = JSON.stringify(this.config[this.#spelt(key)]) ?? "none";
+    const got = JSON.stringify(this.config[this.#nameOf(key)]) ?? "none";
     throw new CheckpointError(
-      `Cannot read "${this.where}": expected ${path}${this.#spelt(key)} to be ${expected}, got ${
+      `Cannot read "${this.where}": expected ${path}${this.#nameOf(key)} to be ${expected}, got ${
         got.length > MAX_SHOWN ? `${got.slice(0, MAX_SHOWN)}…` : got
       }`,
     );
@@ -69,7 +67,7 @@ export class ConfigKeys {
   /** Any value, or its default; undefined if there is none. */
   value(key: string, fallback?: unknown): unknown {
     return this.has(key)
-      ? this.config[this.#spelt(key)]
+      ? this.config[this.#nameOf(key)]
       : fallback ?? this.options.defaults?.[key] ?? undefined;
   }
 
@@ -148,7 +146,7 @@ export class ConfigKeys {
   /** D = C / H, by the keys of C and H. */
   headDim(width: string, heads: string): number {
     const [C, H] = [this.size(width), this.size(heads)];
-    if (C % H) this.fail(width, `a multiple of ${this.#spelt(heads)} (${H})`);
+    if (C % H) this.fail(width, `a multiple of ${this.#nameOf(heads)} (${H})`);
     return C / H;
   }
 
@@ -158,21 +156,21 @@ export class ConfigKeys {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       return this.fail(key, "an object");
     }
-    const path = `${this.options.path ?? ""}${this.#spelt(key)}.`;
+    const path = `${this.options.path ?? ""}${this.#nameOf(key)}.`;
     return new ConfigKeys(value as Record<string, unknown>, this.where, { path });
   }
 
-  #spelt(key: string): string {
-    return this.options.spelt?.[key] ?? key;
+  #nameOf(key: string): string {
+    return this.options.keyNames?.[key] ?? key;
   }
 
-  #own(key: string): boolean {
-    return Object.hasOwn(this.config, this.#spelt(key));
+  #hasKey(key: string): boolean {
+    return Object.hasOwn(this.config, this.#nameOf(key));
   }
 
   #isNull(key: string): boolean {
-    return this.#own(key)
-      ? this.config[this.#spelt(key)] === null
+    return this.#hasKey(key)
+      ? this.config[this.#nameOf(key)] === null
       : (this.options.defaults?.[key] ?? null) === null;
   }
 }

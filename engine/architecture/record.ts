@@ -129,9 +129,7 @@ export interface LayerShape {
   readonly window: number | null;
 }
 
-/**
- * A record whose layers are not listed yet: a damaged configuration may have billions of them.
- */
+/** A record whose layers are not listed yet: a damaged configuration may have billions of them. */
 export type Outline = Omit<Architecture, "layers"> & {
   /** The shape of layer `layer`, counted from 0. */
   readonly layerOf: (layer: number) => LayerShape;

@@ -82,9 +82,7 @@ function readLayers(keys: ConfigKeys, facts: FamilyFacts, headDim: number) {
   };
 }
 
-/**
- * Longest context in tokens. YaRN's configurations state the original length and a factor.
- */
+/** Longest context in tokens. YaRN's configurations state the original length and a factor. */
 function contextLength(rope: Rope | null, maxPositions: number): number {
   if (rope?.scaling?.type !== "yarn") return maxPositions;
   return Math.max(maxPositions, Math.floor(rope.scaling.factor * rope.scaling.originalPositions));

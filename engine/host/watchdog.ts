@@ -5,9 +5,7 @@
  */
 import { builtin } from "./builtin.ts";
 
-/**
- * Milliseconds from the limit to the watchdog: work that is slightly late can still return.
- */
+/** Milliseconds from the limit to the watchdog: work that is slightly late can still return. */
 const GRACE_MS = 500;
 
 /** Milliseconds from the limit after which the watchdog has surely acted. */
@@ -16,9 +14,7 @@ const LATEST_MS = 4 * GRACE_MS;
 /** The running work, as a global of the watched script `work()`. */
 const shared: { work?: () => unknown } = {};
 
-/**
- * Calls `shared.work()` and ends it after a timeout; null in a page, which has no watchdog.
- */
+/** Calls `shared.work()` and ends it after a timeout; null in a page, which has no watchdog. */
 let callWatched: ((timeoutMs: number) => unknown) | null | undefined;
 
 function startWatchdog(): typeof callWatched {

@@ -342,12 +342,12 @@ export class HubClient {
           : `there is no such repository at ${endpoint}; check the name`,
       );
     }
-    const asked = path === undefined ? "" : ` for "${path}"`;
+    const forPath = path === undefined ? "" : ` for "${path}"`;
     if (code === "EntryNotFound") {
       return this.fail(`its listing at ${endpoint} names "${path}", but there is no such file`);
     }
     return this.fail(
-      `${host} answered ${status}${asked}${said ? ` (${said})` : ""}; try again later`,
+      `${host} answered ${status}${forPath}${said ? ` (${said})` : ""}; try again later`,
     );
   }
 }

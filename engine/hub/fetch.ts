@@ -86,9 +86,7 @@ const SMALL_FILES = [
  */
 const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
 
-/**
- * Weight files in order of preference: safetensors before pickles, one file before shards.
- */
+/** Weight files in order of preference: safetensors before pickles, one file before shards. */
 export const WEIGHTS: readonly string[] = [
   "model.safetensors",
   "model.safetensors.index.json",

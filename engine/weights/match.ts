@@ -27,9 +27,7 @@ import {
   weightSpecs,
 } from "./specs.ts";
 
-/**
- * Source of a model's weights before their upload: tensors, dtypes, rows.
- */
+/** Source of a model's weights before their upload: tensors, dtypes, rows. */
 export interface WeightSource {
   /** Every tensor of the model. */
   readonly specs: SpecTree;

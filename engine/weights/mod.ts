@@ -124,9 +124,7 @@ export interface Weights {
   readonly logitSoftCap?: number;
 }
 
-/**
- * Bytes of a model's weights: norms and biases in F32, matrices in their dtypes.
- */
+/** Bytes of a model's weights: norms and biases in F32, matrices in their dtypes. */
 export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): number {
   return weightSpecs(source.specs).reduce((bytes, spec) => {
     const dtype = spec.shape.length === 1 ? "F32" : source.dtype(spec);

@@ -106,9 +106,7 @@ function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMak
 
 type SpecMaker = ReturnType<typeof specMaker>;
 
-/**
- * Functions that make the specs of an embedding table, a vector, a norm or a linear layer.
- */
+/** Functions that make the specs of an embedding table, a vector, a norm or a linear layer. */
 function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Architecture) {
   const { transposed } = NAMES[family];
   const tensor = (parts: readonly Part[], suffix: string, N: number, K?: number): WeightSpec => {

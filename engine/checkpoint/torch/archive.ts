@@ -65,7 +65,7 @@ export async function openArchive(source: ByteSource, fail: Fail): Promise<Archi
   if (order !== "little" && order !== "big") fail(`a byteorder of little or big, got "${order}"`);
   const version = await word("version") ?? "3";
   if (!/^\d+$/.test(version) || Number(version) > MAX_VERSION) {
-    fail(`version ${MAX_VERSION} of the archive at most, got "${version}"`);
+    fail(`an archive version of at most ${MAX_VERSION}, got "${version}"`);
   }
   return { members, root, pickle, bigEndian: order === "big" };
 }

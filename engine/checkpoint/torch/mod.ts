@@ -164,9 +164,8 @@ function findState(
   if (!(root instanceof Map)) {
     if (root instanceof PickledObject) {
       throw new CheckpointError(
-        `Cannot open "${name}": it holds ${
-          describe(root)
-        }, a whole module with its code; save the state dict: torch.save(model.state_dict(), path)`,
+        `Cannot open "${name}": expected a dict, got ${describe(root)}, a whole module; ` +
+          "save the state dict: torch.save(model.state_dict(), path)",
       );
     }
     return fail(`a dict, got ${root instanceof TorchTensor ? "a tensor" : describe(root)}`);

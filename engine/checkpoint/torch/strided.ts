@@ -64,7 +64,7 @@ export class ViewSource implements ByteSource {
     if (end > this.size) {
       throw new CheckpointError(
         `Cannot read "${this.name}": expected ${into.length} bytes at ${offset} of a tensor of ` +
-          `${this.size}`,
+          `${this.size} bytes`,
       );
     }
     const { cache } = this;

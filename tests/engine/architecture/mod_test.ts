@@ -16,9 +16,7 @@ const LABCORE: Config = {
 };
 const GPT2: Config = { model_type: "gpt2", vocab_size: 320, n_layer: 3, n_head: 4, n_embd: 64 };
 
-/**
- * The record without its layers, plus the one value of a layer that these families set.
- */
+/** The record without its layers, plus the one value of a layer that these families set. */
 function plain(config: Config) {
   const { layers, ...rest } = readArchitecture(config, "config.json");
   assert.equal(layers.length, rest.nLayer);

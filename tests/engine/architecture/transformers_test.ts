@@ -102,10 +102,10 @@ Deno.test("readArchitecture() reads each layer's window", () => {
 });
 
 Deno.test("readArchitecture() reads SmolLM3's layers without rotary positions", () => {
-  const turned = (keys: Config) => make("smollm3", keys).layers.map(({ rope }) => rope !== null);
-  assert.deepEqual(turned({}), [true, true, true, false]);
-  assert.deepEqual(turned({ no_rope_layer_interval: 2 }), [true, false, true, false]);
-  assert.deepEqual(turned({ no_rope_layers: [0, 1, 1, 0] }), [false, true, true, false]);
+  const rotates = (keys: Config) => make("smollm3", keys).layers.map(({ rope }) => rope !== null);
+  assert.deepEqual(rotates({}), [true, true, true, false]);
+  assert.deepEqual(rotates({ no_rope_layer_interval: 2 }), [true, false, true, false]);
+  assert.deepEqual(rotates({ no_rope_layers: [0, 1, 1, 0] }), [false, true, true, false]);
 });
 
 Deno.test("readArchitecture() rounds Gemma's embedding factor to its dtype", () => {

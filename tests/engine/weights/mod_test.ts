@@ -158,9 +158,7 @@ async function put(
 const refusesTiny = (tensors: Tensors, faults: RegExp, a = TINY): Promise<void> =>
   assert.rejects(put(a, tensors), { name: "CheckpointError", message: faults });
 
-/**
- * The numbers [N, K] of a weight: its product with the identity, whose sums have one term.
- */
+/** The numbers [N, K] of a weight: its product with the identity, whose sums have one term. */
 async function numbersOf(backend: Backend, weight: Weight): Promise<number[][]> {
   const [N, K] = weight.shape;
   const x = backend.tensor([K, K], "F32", "activations");
@@ -168,10 +166,10 @@ async function numbersOf(backend: Backend, weight: Weight): Promise<number[][]> 
   backend.write(x, Float32Array.from({ length: K * K }, (_, i) => i % (K + 1) ? 0 : 1));
   using plan = await backend.record((k) => k.matmul(y, x, weight));
   plan.run({ rows: K, position: 0, slot: 0, length: K });
-  const turned = await backend.read(y);
+  const product = await backend.read(y);
   return Array.from(
     { length: N },
-    (_, n) => Array.from({ length: K }, (_, k) => turned[k * N + n]),
+    (_, n) => Array.from({ length: K }, (_, k) => product[k * N + n]),
   );
 }
 
@@ -203,9 +201,7 @@ function rowsOf({ shape: [rows, length], data }: WrittenTensor): number[][] {
   return Array.from({ length: rows }, (_, r) => values.slice(r * length, (r + 1) * length));
 }
 
-/**
- * Bytes of a model: `bytes` per number of linear layers and tables, vectors in F32.
- */
+/** Bytes of a model: `bytes` per number of linear layers and tables, vectors in F32. */
 function expectedBytes(a: Architecture, bytes: number, positions: number): number {
   const table = a.rope ? 4 * positions * a.rope.rotaryDim : 0;
   return weightSpecs(specTree(a)).reduce(
@@ -227,11 +223,11 @@ for (const [name, bytes] of FIXTURES) {
   Deno.test(`uploadWeights() reports all bytes of ${name}`, async () => {
     const a = readArchitecture(readJson(`${name}/config.json`), "config.json");
     const backend = openJsBackend();
-    let told = 0;
+    let reported = 0;
     {
       using checkpoint = await openCheckpoint(fixture(name));
       const source = await checkpointWeights(checkpoint, a, "auto");
-      const weights = await uploadWeights(backend, a, source, 16, (n) => void (told += n));
+      const weights = await uploadWeights(backend, a, source, 16, (n) => void (reported += n));
       assert.equal(weights.h.length, a.nLayer);
       assert.equal(weights.lmHead, weights.wte);
       assert.equal(weights.wpe === undefined, a.rope !== null);
@@ -242,7 +238,7 @@ for (const [name, bytes] of FIXTURES) {
     const expected = expectedBytes(a, bytes, 16);
     assert.equal(backend.memory.classes.weights.current, expected);
     assert.equal(backend.memory.current, expected);
-    assert.equal(told, expected - (a.rope ? 4 * 16 * a.headDim : 0));
+    assert.equal(reported, expected - (a.rope ? 4 * 16 * a.headDim : 0));
     await backend[Symbol.asyncDispose]();
     assert.equal(backend.memory.current, 0);
   });
@@ -270,8 +266,8 @@ Deno.test("uploadWeights() puts each number in place, for Conv1D and Linear", as
     ];
     for (const [weight, name] of pairs) {
       const rows = rowsOf(tensors[`${name}.weight`]);
-      const turned = a === TINY && name.startsWith("h.");
-      const expected = turned ? rows[0].map((_, n) => rows.map((row) => row[n])) : rows;
+      const isTransposed = a === TINY && name.startsWith("h.");
+      const expected = isTransposed ? rows[0].map((_, n) => rows.map((row) => row[n])) : rows;
       assert.deepEqual(await numbersOf(backend, weight), expected, name);
     }
     const vectors: [Tensor | undefined, string][] = [
@@ -351,8 +347,8 @@ Deno.test("checkpointWeights() unties a head if a bit or a dtype differs", async
   new Uint32Array(last.buffer)[last.length - 1] ^= 1;
   const data = new Float16Array(last.length);
   for (const twin of [{ ...wte, data: last }, { dtype: "F16", shape: wte.shape, data }]) {
-    const { lmHead, wte: own } = (await put(a, { ...tensors, "lm_head.weight": twin })).weights;
-    assert.notEqual(lmHead, own);
+    const { lmHead, wte } = (await put(a, { ...tensors, "lm_head.weight": twin })).weights;
+    assert.notEqual(lmHead, wte);
   }
   const short = { ...wte, shape: [4, 70_000] };
   await refusesTiny(
