@@ -107,7 +107,7 @@ export interface StoredTensor {
   readonly offset: number;
   readonly byteLength: number;
   /**
-   * Takes bytes that were read of the source, to compare them with the file's checksums.
+   * Verifies bytes that were read from the source at `offset` against the file's checksums.
    * @throws {CheckpointError} If they differ.
    */
   readonly verify?: (offset: number, bytes: Uint8Array) => void;

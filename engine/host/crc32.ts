@@ -1,5 +1,5 @@
 /**
- * CRC-32, the checksum of zip: by the runtime's zlib, else by a table.
+ * CRC-32, the checksum of zip files: by the runtime's zlib, or by a table.
  *
  * @module
  */
@@ -12,14 +12,14 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
 });
 
 /**
- * CRC-32 checksum. The native form is some twenty times as fast: 9 GB/s on one core of an EPYC.
- * @param before checksum of the bytes in front.
+ * CRC-32 checksum. zlib is about 20 times as fast as the table: 9 GB/s on one core of an EPYC.
+ * @param before checksum of the preceding bytes.
  */
 export function crc32(bytes: Uint8Array, before = 0): number {
   return builtin("node:zlib")?.crc32(bytes, before) ?? tableCrc32(bytes, before);
 }
 
-/** The form for runtimes without zlib. */
+/** `crc32` for runtimes without zlib. */
 export function tableCrc32(bytes: Uint8Array, before = 0): number {
   let sum = ~before;
   for (let i = 0; i < bytes.length; i++) sum = CRC_TABLE[(sum ^ bytes[i]) & 0xff] ^ (sum >>> 8);

@@ -1,10 +1,12 @@
 /**
- * The archive that torch.save writes: a zip with one folder.
+ * Zip archives of torch.save: one folder with a pickle and the bytes of the storages.
  *
- *     name/data.pkl       the pickle: dicts, numbers, and tensors as references to storages
- *     name/data/0, 1 …    the bytes of each storage
- *     name/byteorder      "little" or "big"; little if there is none
- *     name/version        a number
+ *     model.pt (zip)
+ *     ├─ archive/data.pkl    pickle: {"model": {"wte.weight": tensor(storage "0", [V, C]), …}, …}
+ *     ├─ archive/data/0      bytes of storage "0", shared by all tensors that view it
+ *     ├─ archive/data/1      …
+ *     ├─ archive/byteorder   "little" or "big"; little if absent
+ *     └─ archive/version     a number
  *
  * @module
  */
@@ -12,7 +14,7 @@ import { CheckpointError } from "../../errors.ts";
 import type { ByteSource } from "../../host/mod.ts";
 import { isZip, readMember, readZip, type ZipMember } from "./zip.ts";
 
-/** Refuses a file: `expected` continues "Cannot open …: expected". */
+/** Throws `Cannot open "<file>": expected <expected>`. */
 export type Fail = (expected: string) => never;
 
 /** Largest data.pkl that is read, in bytes; a tensor takes about 100. */
@@ -31,7 +33,7 @@ export interface Archive {
 }
 
 /**
- * Opens the archive.
+ * Opens an archive and reads its directory.
  * @throws {CheckpointError} If it is damaged, in another format, or of a newer version.
  */
 export async function openArchive(source: ByteSource, fail: Fail): Promise<Archive> {

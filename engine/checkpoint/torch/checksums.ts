@@ -1,9 +1,9 @@
 /**
- * Checksums of storages, verified while their bytes are read.
+ * CRC-32 checksums of storages, verified while their bytes are read.
  *
- * The zip directory has the CRC-32 of every member. A storage that is read whole and in order, in
- * pieces of any size, is verified on the way, without a second pass over its bytes; one of which a
- * part is never read, or that is read in another order, is not.
+ * The zip directory has the CRC-32 of every member. A storage that is read completely and in order,
+ * in pieces of any size, is verified without a second pass over its bytes. A storage that is read
+ * partially or in another order is not verified.
  *
  * @module
  */
@@ -12,31 +12,31 @@ import { crc32 } from "../../host/crc32.ts";
 import type { ByteSource } from "../../host/mod.ts";
 import type { ZipMember } from "./zip.ts";
 
-/** A storage of which the first bytes were read. */
+/** A storage whose first bytes were read. */
 interface Run {
   readonly member: ZipMember;
-  /** The byte of the file behind the storage. */
+  /** Byte offset in the file of the end of the storage. */
   readonly end: number;
-  /** CRC-32 of the bytes so far. */
+  /** CRC-32 of the bytes read so far. */
   sum: number;
 }
 
-/** Follows the reads of one file. */
+/** Verifies the reads of one file. */
 export class Checksums {
-  /** Storages by their first byte in the file. */
+  /** Storages by the byte offset of their first byte. */
   readonly #starts = new Map<number, ZipMember>();
-  /** Storages under way, by the byte that would come next. */
+  /** Partially read storages, by the byte offset of the next byte. */
   readonly #runs = new Map<number, Run>();
 
   constructor(readonly file: ByteSource) {}
 
-  /** Notes where a storage begins. One whose writer left the checksum out is not followed. */
+  /** Adds a storage at byte `start`. A storage without a checksum is ignored. */
   add(start: number, member: ZipMember): void {
     if (member.crc32 !== 0) this.#starts.set(start, member);
   }
 
   /**
-   * Takes bytes that were read from `offset` on.
+   * Updates the checksums with bytes that were read at `offset`.
    * @throws {CheckpointError} If they end a storage whose checksum differs.
    */
   saw(offset: number, bytes: Uint8Array): void {
@@ -62,7 +62,7 @@ export class Checksums {
   }
 }
 
-/** A file whose reads are followed. */
+/** The file with verified reads. */
 export function followed(checksums: Checksums): ByteSource {
   const { file } = checksums;
   return {

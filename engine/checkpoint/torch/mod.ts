@@ -2,12 +2,8 @@
  * Reader of PyTorch checkpoints (`.pt`, `.pth`, `.ckpt`, `pytorch_model.bin`): the zip archives
  * that `torch.save` writes since version 1.6.
  *
- *     model.pt (zip)
- *     ├─ archive/data.pkl    pickle: {"model": {"wte.weight": tensor(storage "0", [V, C]), …}, …}
- *     ├─ archive/data/0      bytes of storage "0", shared by all tensors that view it
- *     ├─ archive/data/1      …
- *     ├─ archive/byteorder   "little" or "big"; absent in older files
- *     └─ archive/version     "3"
+ *     archive.ts, zip.ts ──▶ pickle.ts ──▶ state dict ──▶ place of each tensor's bytes
+ *     members                values        names          contiguous, or a view (strided.ts)
  *
  * The pickle is parsed, never executed. Tensors that are not the model's, such as an optimizer's,
  * cost only their lines in the pickle: their bytes are not read.
@@ -282,7 +278,7 @@ class TensorLocator {
   readonly #views = new Map<string, ViewSource>();
   readonly #cache: ViewCache = new Map();
   readonly #checksums: Checksums;
-  /** The file, for views, whose reads are verified as they gather a tensor. */
+  /** The file with verified reads, for views, which gather tensors. */
   readonly #followed: ByteSource;
 
   constructor(readonly file: ByteSource, readonly archive: Archive, readonly fail: Fail) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { crc32, tableCrc32 } from "../../../engine/host/crc32.ts";
 
-Deno.test("crc32() gives the check value, in pieces too, by zlib and by the table", () => {
+Deno.test("crc32() returns the check value, also in pieces, by zlib and table", () => {
   const bytes = new TextEncoder().encode("123456789");
   for (const sum of [crc32, tableCrc32]) {
     assert.equal(sum(bytes), 0xcbf43926);

@@ -11,7 +11,7 @@ import { inMemory } from "../../../torch.ts";
 const CHECKPOINT = fixture("people/nanogpt/beside/ckpt.pt");
 const DAMAGED = { name: "CheckpointError", message: /to have the checksum .*the file is damaged/ };
 
-/** Where the members of an archive are in its file. */
+/** Offsets of the storages in an archive. */
 async function storagesOf(bytes: Uint8Array<ArrayBuffer>) {
   const source = inMemory(bytes);
   const members = [...(await readZip(source)).values()].filter(({ name }) => /\/data\//.test(name));
@@ -21,13 +21,13 @@ async function storagesOf(bytes: Uint8Array<ArrayBuffer>) {
   })));
 }
 
-Deno.test("loadModel() finds one flipped bit in any storage of the model", async () => {
+Deno.test("loadModel() detects a flipped bit in any storage of the model", async () => {
   const whole = Deno.readFileSync(CHECKPOINT);
   const storages = (await storagesOf(whole)).sort((a, b) => b.member.size - a.member.size);
   await inTempFolder(async (folder) => {
     const path = `${folder}/ckpt.pt`;
     let found = 0;
-    // The largest are weights; the optimizer's are as large, and are never read.
+    // The largest storages are weights; the optimizer's are as large, but never read.
     for (const { start, member } of storages.slice(0, 12)) {
       const damaged = whole.slice();
       damaged[start + Math.floor(member.size / 3)] ^= 4;
@@ -46,7 +46,7 @@ Deno.test("loadModel() finds one flipped bit in any storage of the model", async
   });
 });
 
-Deno.test("Checkpoint.read() verifies plain tensors, transposed ones, and none without checksums", async () => {
+Deno.test("Checkpoint.read() verifies tensors and views with checksums", async () => {
   const damage = async (file: string, name: string) => {
     const bytes = Deno.readFileSync(fixture(`torch/${file}`));
     for (const { start, member } of await storagesOf(bytes)) {
@@ -61,12 +61,12 @@ Deno.test("Checkpoint.read() verifies plain tensors, transposed ones, and none w
   for (const name of ["base", "transposed", "permuted"]) {
     await assert.rejects(damage("views.pt", name), DAMAGED);
   }
-  // Of a part of a storage nothing can be said.
+  // A partial read cannot be verified.
   assert.equal((await damage("views.pt", "rows")).length, 12);
   assert.ok((await damage("no_crc.pt", "wte.weight")).length > 0);
 });
 
-Deno.test("Checksums.saw() follows pieces of any size, several storages at once, and starts anew", () => {
+Deno.test("Checksums.saw() verifies pieces of several storages", () => {
   const bytes = Uint8Array.from({ length: 100 }, (_, i) => 7 * i);
   const member = (name: string, size: number, sum: number) => ({
     name,
@@ -87,7 +87,7 @@ Deno.test("Checksums.saw() follows pieces of any size, several storages at once,
   checksums.saw(101, bytes.subarray(1, 60));
   checksums.saw(160, bytes.subarray(60));
   assert.throws(() => checksums.saw(399, bytes.subarray(99)), DAMAGED);
-  // A gap ends a run, and a new beginning begins one.
+  // A gap ends a run; a read of the first byte begins a new one.
   checksums.saw(100, bytes.subarray(0, 50));
   checksums.saw(170, bytes.subarray(70));
   checksums.saw(100, bytes);
