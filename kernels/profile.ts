@@ -14,6 +14,7 @@ import type { Segment } from "./step.ts";
 
 /** A call's cost, and the number of entries that a backend lowered it to. */
 export interface Part extends Cost {
+  /** Number of timed entries. */
   readonly entries: number;
 }
 

@@ -38,8 +38,8 @@ export const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = 
 };
 
 /**
- * −log₂(Φ(x) / Φ(−x)) / x, of x², where Φ is the cumulative normal distribution: minimax, so that x
- * · Φ(x) is within 3e-8.
+ * Coefficients of GELU: −log₂(Φ(x) / Φ(−x)) / x as a polynomial of x², highest power first, where Φ
+ * is the normal distribution function. Minimax: the error of x · Φ(x) is below 3e-8.
  */
 const GELU = [
   -5.32836271e-9,
@@ -51,10 +51,12 @@ const GELU = [
   -2.30221035,
 ];
 
-/** ½x (1 + tanh v) = x / (1 + e^−2v). */
+/** Coefficients of GELU's tanh form: ½x (1 + tanh v) = x / (1 + e^−2v). */
 const GELU_TANH = [0.044715, 1].map((c) => -2 * Math.LOG2E * Math.sqrt(2 / Math.PI) * c);
 
-/** The WASM form, inlined: relu aside, x / (1 + 2ᵘ), where u is x times a polynomial. */
+/**
+ * The WASM form, inlined: relu is max(x, 0); the others are x / (1 + 2ᵘ), u = x · polynomial(x²).
+ */
 export function activateWasm(
   f: FunctionBuilder,
   math: VectorMath,
@@ -68,7 +70,7 @@ export function activateWasm(
   return x.div(power.plus(1));
 }
 
-/** u / x of such an activation. */
+/** u / x, by the polynomial of the activation. */
 function exponentWasm(
   f: FunctionBuilder,
   math: VectorMath,

@@ -127,6 +127,7 @@ export interface GpuDispatch extends Shader {
   readonly op: string;
   /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Operand | undefined)[];
+  /** Number of workgroups. */
   readonly groups: (step: Segment) => number;
 }
 
@@ -145,5 +146,6 @@ export interface GpuTarget {
 export interface GpuPart {
   readonly first: number;
   readonly count: number;
+  /** Its panels, a tensor [count, K]. */
   readonly operand: Operand;
 }

@@ -69,7 +69,7 @@ export interface RopeTableOptions {
 }
 
 /**
- * Returns a table [P, R]: row p holds the R/2 cosines, then the R/2 sines, of position p.
+ * Rerotations a table [P, R]: row p holds the R/2 cosines, then the R/2 sines, of position p.
  *
  * Rounds to F32 where PyTorch does (inverse frequency, then angle), for equal angles.
  */
@@ -125,10 +125,10 @@ function llama3(
     & RopeScaling
     & { type: "llama3" },
 ): number {
-  const turns = originalPositions * frequency / (2 * Math.PI);
-  if (turns > highFreqFactor) return frequency;
-  if (turns < lowFreqFactor) return frequency / factor;
-  const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+  const rotations = originalPositions * frequency / (2 * Math.PI);
+  if (rotations > highFreqFactor) return frequency;
+  if (rotations < lowFreqFactor) return frequency / factor;
+  const smooth = (rotations - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
@@ -139,8 +139,8 @@ function yarnKept(
   { betaFast, betaSlow, truncate, originalPositions }: RopeScaling & { type: "yarn" },
 ): Float32Array {
   /** The pair that makes so many rotations in the original context. */
-  const pair = (turns: number) =>
-    rotaryDim * Math.log(originalPositions / (turns * 2 * Math.PI)) / (2 * Math.log(theta));
+  const pair = (rotations: number) =>
+    rotaryDim * Math.log(originalPositions / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
   let [low, high] = [pair(betaFast), pair(betaSlow)];
   if (truncate) [low, high] = [Math.floor(low), Math.ceil(high)];
   low = Math.max(low, 0);

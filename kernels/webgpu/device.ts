@@ -237,8 +237,8 @@ function describe({ info }: GPUAdapter): WebGpuAdapter {
 
 /**
  * Opens the adapter that the platform prefers, at its maximum buffer size. It may be a software
- * adapter: the caller asked for WebGPU by name. `asSoftware` overrides whether kernels are chosen
- * for one.
+ * adapter: the caller asked for WebGPU by name. `software` overrides whether kernels are chosen for
+ * one.
  * @throws {DeviceError} If there is no adapter, or it refuses a device.
  */
 export async function openGpu(

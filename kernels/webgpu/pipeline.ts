@@ -21,6 +21,7 @@ export interface ShaderCall<Run = Segment> extends Shader {
   readonly op: string;
   /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Binding | undefined)[];
+  /** Number of workgroups. */
   readonly groups: (run: Run) => number;
 }
 

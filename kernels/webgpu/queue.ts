@@ -30,7 +30,9 @@ const KEPT_BYTES = 1 << 20;
 /** A prepared call, replayed with a step or with a chunk of a weight. */
 export interface Dispatch<Run = Segment> {
   readonly pipeline: GPUComputePipeline;
+  /** Bind group 1. */
   readonly operands: GPUBindGroup;
+  /** Number of workgroups. */
   readonly groups: (run: Run) => number;
 }
 
@@ -39,21 +41,26 @@ export class StepQueue {
   /** Layout of bind group 0: the step. */
   readonly layout: GPUBindGroupLayout;
   readonly #gpu: Gpu;
-  readonly #widest: number;
+  /** Most workgroups in one dimension of a dispatch. */
+  readonly #maxWidth: number;
   readonly #uniform: GPUBuffer;
   readonly #group: GPUBindGroup;
+  /** The slots on the host, as drawn above. */
   readonly #steps = new Uint32Array(SLOTS * SLOT_BYTES / 4);
+  /** Byte of the last written slot, as `setBindGroup` takes it without allocating. */
   readonly #offset = new Uint32Array(1);
+  /** Staging buffers for the next reads. */
   readonly #idle: GPUBuffer[] = [];
   /** Pending promises of `mapAsync`; Deno resolves them late. */
   readonly #maps = new Set<Promise<unknown>>();
+  /** Slots in use. */
   #count = 0;
   #encoder?: GPUCommandEncoder;
   #pass?: GPUComputePassEncoder;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
-    this.#widest = gpu.device.limits.maxComputeWorkgroupsPerDimension;
+    this.#maxWidth = gpu.device.limits.maxComputeWorkgroupsPerDimension;
     const { COPY_DST, UNIFORM } = GPUBufferUsage;
     this.#uniform = gpu.buffer(SLOTS * SLOT_BYTES, COPY_DST | UNIFORM, "staging");
     this.layout = gpu.device.createBindGroupLayout({
@@ -120,10 +127,7 @@ export class StepQueue {
     if (this.#encoder) this.#send(this.#encoder);
   };
 
-  /**
-   * Reads bytes `from` … `from + bytes` of a buffer after all queued steps; both are multiples of
-   * 4.
-   */
+  /** Reads `bytes` bytes of a buffer after all queued steps; `from` and `bytes` divide by 4. */
   async read(buffer: GPUBuffer, from: number, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
     this.#gpu.throwQueued();
     // no await before: the copy joins the submit of the steps before it
@@ -182,7 +186,7 @@ export class StepQueue {
     count: number,
   ): void {
     if (count === 0) return;
-    const height = Math.ceil(count / this.#widest);
+    const height = Math.ceil(count / this.#maxWidth);
     pass.setPipeline(pipeline);
     pass.setBindGroup(1, operands);
     pass.dispatchWorkgroups(Math.ceil(count / height), height);

@@ -88,8 +88,8 @@ export class Tiles {
   async #fastest(weight: GpuWeight, T: number): Promise<number> {
     const [N, K] = weight.shape;
     const { buffer, count, first } = weight.parts[0];
-    const x = this.#gpu.storage(4 * T * K, "activations");
-    const y = this.#gpu.storage(4 * T * N, "activations");
+    const x = this.#gpu.storage(4 * T * K, "activations"); // [T, K]
+    const y = this.#gpu.storage(4 * T * N, "activations"); // [T, N]
     const operands = [
       { buffer: y, written: true },
       { buffer: x, written: false },

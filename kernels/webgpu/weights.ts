@@ -18,7 +18,7 @@ import type { StepQueue } from "./queue.ts";
 const CHUNK_BYTES = 4 << 20;
 
 /** Chunks in flight: the device keeps a copy of each until it is packed. */
-const CHUNKS_UNDER_WAY = 16;
+const CHUNKS_IN_FLIGHT = 16;
 
 /** Outputs first … first + count of a weight, in one buffer. */
 export interface WeightPart {
@@ -125,7 +125,7 @@ export class Uploader {
       })));
       const { queue } = this.#gpu.device;
       const end = stored === "NK" ? N : K;
-      let underWay = 0;
+      let inFlight = 0;
       for (let row = 0; row < end;) {
         const part = parts.find(({ first, count }) => row < first + count) ?? parts[0];
         const limit = stored === "NK" ? part.first + part.count : end;
@@ -141,7 +141,7 @@ export class Uploader {
         }
         this.#queue.flush();
         row += count;
-        if (++underWay % CHUNKS_UNDER_WAY === 0) await queue.onSubmittedWorkDone();
+        if (++inFlight % CHUNKS_IN_FLIGHT === 0) await queue.onSubmittedWorkDone();
       }
     } finally {
       this.#gpu.free(source);

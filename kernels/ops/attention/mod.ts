@@ -39,11 +39,15 @@ export interface AttentionCall {
   readonly shape: AttentionShape;
 }
 
-/** Sizes: heads, key/value heads, head size, cache slots. */
+/** Sizes of the call. */
 export interface AttentionShape {
+  /** Query heads. */
   readonly H: number;
+  /** Key/value heads. */
   readonly G: number;
+  /** Head size. */
   readonly D: number;
+  /** Cache slots. */
   readonly S: number;
 }
 

@@ -452,7 +452,7 @@ function decodeDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[]
   if (splits(S) === 1) {
     return [{ op, ...attentionDecodeWgsl(constants, false), operands: [y, q, k, v], groups }];
   }
-  const table = target.scratch(4 * splits(S) * H * (D + 2));
+  const table = target.scratch(4 * splits(S) * H * (D + 2)); // [splits, H, D + 2]
   return [
     { op, ...attentionDecodeWgsl(constants, true), operands: [table, q, k, v], groups },
     {

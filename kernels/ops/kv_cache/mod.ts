@@ -49,11 +49,15 @@ export interface WriteKvCall {
   readonly shape: WriteKvShape;
 }
 
-/** Sizes: heads, key/value heads, head size, cache slots. */
+/** Sizes of the call. */
 export interface WriteKvShape {
+  /** Query heads. */
   readonly H: number;
+  /** Key/value heads. */
   readonly G: number;
+  /** Head size. */
   readonly D: number;
+  /** Cache slots. */
   readonly S: number;
 }
 

@@ -38,29 +38,33 @@ import {
   workgroupBytes,
 } from "../../wgsl/shader.ts";
 
-/**
- * Shape of a workgroup's work, drawn above. `flat`: outputs of a lane are `lanes` apart. `shared`:
- * `tileT` × `tileN` sums per workgroup, `rows` × `outputs` per lane.
- */
+/** Shape of a workgroup's work, drawn above. */
 export type Tile =
   | {
     readonly kind: "flat";
+    /** Lanes of a workgroup. */
     readonly lanes: number;
+    /** Outputs of a lane, `lanes` apart. */
     readonly outputs: number;
+    /** Rows of a workgroup. */
     readonly rows: number;
   }
   | { readonly kind: "split"; readonly outputs: number; readonly slices: number }
   | {
     readonly kind: "shared";
+    /** Outputs and rows of a workgroup. */
     readonly tileN: number;
     readonly tileT: number;
+    /** Outputs and rows of a lane. */
     readonly outputs: number;
     readonly rows: number;
   };
 
 /** Constants of the shader. */
 export interface MatmulWgsl {
+  /** Outputs. */
   readonly N: number;
+  /** Inputs. */
   readonly K: number;
   readonly dtype: WeightDtype;
   readonly tile: Tile;

@@ -39,7 +39,9 @@ export interface SampleCall {
   readonly ids: Tensor;
   readonly logits: Tensor;
   readonly sampling: Sampling;
+  /** Vocabulary. */
   readonly V: number;
+  /** Length of the ring of drawn ids. */
   readonly R: number;
 }
 

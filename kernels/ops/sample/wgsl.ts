@@ -220,7 +220,7 @@ export function sampleDispatches(call: SampleCall, target: GpuTarget): GpuDispat
   // A small vocabulary keeps few lanes busy. lavapipe ends a shader's loops after 65,535 iterations
   // in all, and each id takes about 40.
   const lanes = V <= 2048 ? 64 : 256;
-  const keys = target.scratch(4 * V);
+  const keys = target.scratch(4 * V); // [V] U32
   return [{
     op: "sample",
     ...sampleWgsl({ V, R, lanes, subgroups: target.subgroups }),
