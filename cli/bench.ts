@@ -15,7 +15,7 @@ import {
 } from "../mod.ts";
 import { type AskedSize, type BenchmarkSize, fitBenchmark } from "./bench_size.ts";
 import { type Given, UsageError } from "./flags.ts";
-import { bytes, duration, rate } from "./format.ts";
+import { bytes, duration, plural, rate } from "./format.ts";
 import { type Output, prepareOutput, sameFile } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { profileTable } from "./profile.ts";
@@ -116,7 +116,9 @@ function askedSize(given: Given): AskedSize {
 }
 
 function saySummary({ results }: BenchmarkReport): void {
-  const { tokens_per_sec: whole, prefill, decode } = results;
+  const { tokens_per_sec: whole, prefill, decode, engine_warmup: engine } = results;
+  const times = engine.steady ? "steady" : "not steady yet";
+  say(`engine warm-up: ${duration(engine.ms)}, ${plural(engine.rounds, "round")}, times ${times}`);
   say(
     `${rate(whole.mean)} (${whole.min.toFixed(2)} to ${whole.max.toFixed(2)}), ` +
       `first token after ${duration(results.first_token_ms)}, ` +

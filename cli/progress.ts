@@ -33,6 +33,7 @@ export class Progress implements Disposable {
     { stage, iteration = 0, tokens, total, tokensPerSec }: BenchmarkProgress,
   ): void => {
     const names = {
+      engine: "engine warm-up",
       warmup: "warm-up",
       prefill: "prefill",
       iteration: `iteration ${iteration + 1} of ${this.iterations}`,
@@ -44,7 +45,7 @@ export class Progress implements Disposable {
         names[stage],
         tokens,
         total,
-        `${tokens} of ${plural(total, "token")}${speed}`,
+        `${tokens} of ${plural(total, stage === "engine" ? "round" : "token")}${speed}`,
         done,
       );
     }

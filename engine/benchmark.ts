@@ -1,123 +1,156 @@
 /**
- * The benchmark: a warm-up, one pass over the prompt, then generations of one length, each measured
- * whole and id by id.
+ * Benchmark of a model: prefill time, then generations of one length, timed whole and per token.
  *
- * Nothing here draws on a terminal or formats; `report.ts` has the record that comes out.
+ *     engine      short passes until V8 has compiled them, at most 2 s      not measured
+ *     warm-up     one generation of `warmupTokens`                          not measured
+ *     prefill     the prompt, to the logits of its last token               median of three
+ *     iteration   one generation of `genTokens`, `iters` times              peak memory, times
+ *
+ * The report is a record (`report.ts`); nothing here formats it or writes to a terminal.
  *
  * @module
  */
 import { threefry } from "../kernels/ops/sample/mod.ts";
 import { DEFAULTS } from "./defaults.ts";
-import { randomSeed } from "./generate.ts";
+import { checkGenerate, randomSeed } from "./generate.ts";
 import { hostFor } from "./host/choose.ts";
 import type { Host } from "./host/mod.ts";
 import { instrumentsOf, type Model } from "./model.ts";
+import { copyIds, expectType, isOptions } from "./options.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
-import { checkSampling, type SamplingOptions } from "./sampler.ts";
+import type { Runner } from "./runner.ts";
+import type { SamplingOptions } from "./sampler.ts";
+import { MOST_ROUNDS, type WarmUp, warmUp } from "./warm_up.ts";
 
-/** How far a benchmark has come. */
+/** Progress of a benchmark. */
 export interface BenchmarkProgress {
-  /** What is under way. */
-  readonly stage: "warmup" | "prefill" | "iteration";
-  /** Which one, from 0, of the stage "iteration". */
+  /** The current stage, in this order. */
+  readonly stage: "engine" | "warmup" | "prefill" | "iteration";
+  /** Index of the iteration, from 0; only in the stage "iteration". */
   readonly iteration?: number;
-  /** Tokens of this stage that are done, and all that it has. */
+  /** Tokens of this stage so far; of the stage "engine", rounds. */
   readonly tokens: number;
-  /** Tokens that the stage has in all. */
+  /** Tokens of this stage in total; of the stage "engine", rounds at most until its end. */
   readonly total: number;
-  /** Of this stage so far, the prompt included. */
+  /** Rate of this stage so far, prompt included. */
   readonly tokensPerSec?: number;
 }
 
-/** What is measured; every option has the command line's default. */
+/** Options of a benchmark; the defaults are those of the command line. */
 export interface BenchmarkOptions extends SamplingOptions {
-  /** Where the model came from, for the report. Default "local". */
+  /** Origin of the model, for the report. Default "local". */
   readonly source?: "local" | "hf";
-  /** What the report calls the model. Default what it was loaded from. */
+  /** Name of the model, for the report. Default the source that it was loaded from. */
   readonly id?: string;
-  /**
-   * Text, or ids. Default "ROMEO:", and 128 ids drawn from the seed for a model without a
-   * tokenizer.
-   */
+  /** Text or ids. Default "ROMEO:"; without a tokenizer, 128 ids drawn from the seed. */
   readonly prompt?: string | readonly number[];
   /** Tokens of each measured generation. Default 256. */
   readonly genTokens?: number;
-  /** Tokens that are generated and not measured. Default 64. */
+  /** Tokens of the generation before them, which is not measured; 0 is none. Default 64. */
   readonly warmupTokens?: number;
-  /** Measured generations. Default 3. */
+  /** Number of measured generations. Default 3. */
   readonly iters?: number;
-  /** Iteration i draws with seed + i; null, the default, draws the seed. */
+  /** Seed; iteration i draws with seed + i. null, the default, picks one at random. */
   readonly seed?: number | null;
-  /** Default false. */
+  /** As in `GenerateOptions`. Default false. */
   readonly deterministic?: boolean;
-  /** Default true. */
+  /** As in `GenerateOptions`. Default true. */
   readonly useKvCache?: boolean;
-  /** Only written into the report: what is timed is never shown while it runs. Default false. */
+  /** Only written into the report, for timing never streams. Default false. */
   readonly stream?: boolean;
   /** Ends the benchmark without a report. */
   readonly signal?: AbortSignal;
-  /** Called a few times a second at most; its time counts, so it should be short. */
+  /** Called at most five times a second. Its time is measured too, so it should be short. */
   readonly onProgress?: (progress: BenchmarkProgress) => void;
 }
 
 /**
  * Measures a model.
  *
- * Rates of the iterations are generated tokens by whole wall time, prompt included; `stddev` is the
- * population's. A decode time is that from one id to the next, and percentiles are interpolated
- * linearly, as numpy.percentile does. `decode.tokens` are those of one iteration, as `gen_tokens`
- * are; its rate and percentiles are over all iterations.
- * @throws {RangeError} before anything runs: an option out of range, or a prompt that leaves no
- *   room for its tokens.
- * @throws the signal's reason, when it is aborted.
+ * The rate of an iteration is its generated tokens divided by its wall time, prompt included;
+ * `stddev` is the population's. A decode time is the time from one id to the next; percentiles are
+ * interpolated linearly, as numpy.percentile does. `decode.tokens` counts one iteration, as
+ * `gen_tokens` does; the rate and percentiles of `decode` are over all iterations.
+ *
+ * @param model a loaded model.
+ * @param options prompt, lengths, sampling, and texts for the report.
+ * @throws {TypeError} If an option is of the wrong type; before anything runs.
+ * @throws {RangeError} If an option is out of range, or the prompt leaves no room for its tokens;
+ *   before anything runs.
+ * @throws {CheckpointError} If the prompt is text and there is no tokenizer, or a logit is not
+ *   finite.
+ * @throws the signal's reason, if it is aborted.
+ * @example
+ * ```ts
+ * import { benchmark, loadModel, toMarkdown } from "@wgslm/wgslm";
+ *
+ * await using model = await loadModel("bench/demo");
+ * const report = await benchmark(model, { genTokens: 8, warmupTokens: 0, iters: 1 });
+ * console.log(toMarkdown(report));
+ * ```
  */
 export async function benchmark(
   model: Model,
   options: BenchmarkOptions = {},
 ): Promise<BenchmarkReport> {
   const plan = checkBenchmark(model, options);
-  const { ids, genTokens, warmupTokens, iters, seed, signal } = plan;
+  const { genTokens, warmupTokens, iters, seed, signal } = plan;
   signal?.throwIfAborted();
   const host = await hostFor("benchmark");
 
+  const engineWarmUp = await warmUpEngine(model, plan);
   if (warmupTokens) await measure(model, plan, "warmup", warmupTokens, seed);
   model.memory.resetPeak();
-  // A sliding model sees no more of a longer prompt.
-  const prefill = await measurePrefill(model, plan, ids.slice(-model.contextLength));
+  const prefill = await measurePrefill(model, plan);
   const iterations: IterationReport[] = [];
   for (let i = 0; i < iters; i++) {
     iterations.push(await measure(model, plan, "iteration", genTokens, seed + i, i));
   }
-  return makeReport(host, model, plan, prefill, iterations);
+  return makeReport(host, model, plan, { engineWarmUp, prefill, iterations });
 }
 
-/** The options with their defaults, checked, and the prompt as ids. */
+/** Measured parts of a report. */
+interface Measured {
+  readonly engineWarmUp: WarmUp;
+  readonly prefill: BenchmarkReport["results"]["prefill"];
+  readonly iterations: IterationReport[];
+}
+
+/** Checked options with their defaults, and the prompt as ids. */
 type Checked = ReturnType<typeof checkBenchmark>;
 
 function checkBenchmark(model: Model, options: BenchmarkOptions) {
+  expectType("Cannot benchmark: expected options", "an object", isOptions(options), options);
   const genTokens = expectCount("genTokens", options.genTokens ?? DEFAULTS.genTokens, 1);
-  const warmupTokens = expectCount(
-    "warmupTokens",
-    options.warmupTokens ?? DEFAULTS.warmupTokens,
-    0,
-  );
+  const warmupTokens = expectCount("warmupTokens", options.warmupTokens ?? DEFAULTS.warmupTokens);
   const iters = expectCount("iters", options.iters ?? DEFAULTS.iters, 1);
-  const seed = expectCount("seed", options.seed ?? randomSeed(), 0);
-  expectCount("seed + iters - 1", seed + iters - 1, 0);
-  const sampling = checkSampling(options);
+  const seed = expectCount("seed", options.seed ?? randomSeed());
+  expectCount("seed + iters - 1", seed + iters - 1);
+  const { temperature, topK, topP, repetitionPenalty, deterministic, useKvCache, signal } = options;
+  const settings = checkGenerate({
+    ...{ temperature, topK, topP, repetitionPenalty, deterministic, useKvCache, signal, seed },
+    ignoreEos: true, // every run equally long
+    reusePrompt: false,
+  });
   const prompt = options.prompt ??
     (model.hasTokenizer
       ? DEFAULTS.prompt
       : drawPrompt(DEFAULTS.promptTokens, model.config.vocabSize, seed));
-  const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
+  const ids = typeof prompt === "string"
+    ? model.tokenizer.encode(prompt)
+    : copyIds(prompt, model.config.vocabSize);
   expectRoom(model, ids.length, Math.max(genTokens, warmupTokens));
+  const { source, id, stream, onProgress } = options;
   const askedSeed = options.seed ?? null;
-  return { ...options, prompt, ids, genTokens, warmupTokens, iters, seed, askedSeed, sampling };
+  return {
+    ...{ source, id, stream, onProgress, signal, prompt, ids, settings },
+    ...{ genTokens, warmupTokens, iters, seed, askedSeed },
+  };
 }
 
 /**
  * Checks that a prompt and the tokens after it fit the context.
- * @throws {RangeError} If they do not.
+ * @throws {RangeError} If they do not, or the prompt is empty.
  */
 export function expectRoom(
   { contextLength, slides }: Pick<Model, "contextLength" | "slides">,
@@ -134,11 +167,30 @@ export function expectRoom(
   );
 }
 
-function expectCount(name: string, value: number, least: number): number {
+function expectCount(name: string, value: number, least = 0): number {
+  const what = `Cannot benchmark: expected ${name}`;
+  const type = `an integer of at least ${least}`;
+  expectType(what, type, typeof value === "number", value);
   if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new RangeError(
-    `Cannot benchmark: expected ${name} to be an integer of at least ${least}, got ${value}`,
-  );
+  throw new RangeError(`${what} to be ${type}, got ${value}`);
+}
+
+/** Warms the engine up, which changes no id that is drawn later. */
+async function warmUpEngine(
+  model: Model,
+  { ids, settings, signal, onProgress }: Checked,
+): Promise<WarmUp> {
+  const show = (tokens: number, total = MOST_ROUNDS) =>
+    onProgress?.({ stage: "engine", tokens, total });
+  show(0);
+  const work = async (runner: Runner, ids: readonly number[]) => {
+    await runner.useFixed(settings.deterministic);
+    return await warmUp(runner, ids, settings, { signal, onRound: show });
+  };
+  const window = ids.slice(-model.contextLength);
+  const outcome = await instrumentsOf(model).run(window, work, signal);
+  show(outcome.rounds, outcome.rounds);
+  return outcome;
 }
 
 /** A prompt of `count` ids below `vocabSize`, the same for a seed on every machine. */
@@ -146,8 +198,7 @@ export function drawPrompt(count: number, vocabSize: number, seed: number): numb
   const [low, high] = [seed >>> 0, Math.floor(seed / 2 ** 32)];
   return Array.from(
     { length: count },
-    // A counter word that no draw of sampling has keeps the prompt apart from what is drawn after
-    // it.
+    // Sampling never uses this counter word, so the prompt and the draws after it are independent.
     (_, i) => threefry(low, high, i, 0xffffffff) % vocabSize,
   );
 }
@@ -155,10 +206,10 @@ export function drawPrompt(count: number, vocabSize: number, seed: number): numb
 /** Milliseconds between two calls of `onProgress`. */
 const PROGRESS_MS = 200;
 
-/** One generation on the clock. */
+/** Times one generation. */
 async function measure(
   model: Model,
-  { ids, sampling, deterministic, useKvCache, signal, onProgress }: Checked,
+  { ids, settings, signal, onProgress }: Checked,
   stage: "warmup" | "iteration",
   total: number,
   seed: number,
@@ -177,21 +228,13 @@ async function measure(
   show();
   const onRead = (count: number) => {
     const now = performance.now();
-    const share = (now - last) / count; // ids that are read together share their time
+    const share = (now - last) / count; // ids read together share the time
     for (let i = 0; i < count; i++) token_ms.push(share);
     last = now;
     if (now - shown >= PROGRESS_MS) show();
   };
-  const tokens = instrumentsOf(model).generate(ids, {
-    ...sampling,
-    maxNewTokens: total,
-    seed,
-    deterministic,
-    useKvCache,
-    ignoreEos: true, // every run equally long
-    reusePrompt: false,
-    signal,
-  }, onRead);
+  const options = { ...settings, maxNewTokens: total, seed };
+  const tokens = instrumentsOf(model).generate(ids, options, onRead);
   for await (const _ of tokens);
   const seconds = (performance.now() - start) / 1000;
   signal?.throwIfAborted();
@@ -199,22 +242,20 @@ async function measure(
   return { seconds, tokens_per_sec: total / seconds, seed, token_ms };
 }
 
-/**
- * Milliseconds of a pass over the prompt: the median of three, or of one that takes a second or
- * more.
- */
+/** Times a pass over the prompt: the median of three, or one pass of a second or more. */
 async function measurePrefill(
   model: Model,
-  { signal, onProgress }: Checked,
-  ids: readonly number[],
+  { ids, signal, onProgress }: Checked,
 ): Promise<{ tokens: number; ms: number; tokens_per_sec: number }> {
-  const tokens = ids.length;
+  const window = ids.slice(-model.contextLength); // all that a sliding model sees
+  const tokens = window.length;
   onProgress?.({ stage: "prefill", tokens: 0, total: tokens });
+  const work = (runner: Runner, ids: readonly number[]) => runner.lastLogits(ids, signal);
   const times: number[] = [];
   do {
     signal?.throwIfAborted();
     const start = performance.now();
-    await instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids, signal));
+    await instrumentsOf(model).run(window, work, signal);
     times.push(performance.now() - start);
   } while (times[0] < 1000 && times.length < 3);
   signal?.throwIfAborted();
@@ -228,13 +269,12 @@ async function makeReport(
   host: Host,
   model: Model,
   plan: Checked,
-  prefill: BenchmarkReport["results"]["prefill"],
-  iterations: IterationReport[],
+  { engineWarmUp, prefill, iterations }: Measured,
 ): Promise<BenchmarkReport> {
   const { config, backend, dtype } = model;
   const { onGpu } = backend;
-  const { sampling, prompt } = plan;
-  const peakMiB = toMiB(model.memory.peak); // before anything else is made
+  const { settings, prompt } = plan;
+  const peakMiB = toMiB(model.memory.peak);
   const { os, cpu, versions, commit } = await host.platform();
   const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
   const laterMs = (p: number) => later.length ? quantile(later, p) : null;
@@ -277,14 +317,14 @@ async function makeReport(
       prompt: typeof prompt === "string" ? prompt : null,
       prompt_tokens: plan.ids.length,
       gen_tokens: plan.genTokens,
-      temperature: sampling.temperature,
-      top_k: sampling.topK,
-      top_p: sampling.topP,
-      repetition_penalty: sampling.repetitionPenalty,
-      use_kv_cache: plan.useKvCache ?? DEFAULTS.useKvCache,
+      temperature: settings.temperature,
+      top_k: settings.topK,
+      top_p: settings.topP,
+      repetition_penalty: settings.repetitionPenalty,
+      use_kv_cache: settings.useKvCache,
       stream: plan.stream ?? DEFAULTS.stream,
       seed: plan.askedSeed,
-      deterministic: plan.deterministic ?? DEFAULTS.deterministic,
+      deterministic: settings.deterministic,
       warmup_tokens: plan.warmupTokens,
     },
     results: {
@@ -292,6 +332,7 @@ async function makeReport(
       tokens_per_sec: summarise(iterations.map((i) => i.tokens_per_sec)),
       vram_peak_mib: onGpu ? peakMiB : null,
       buffer_peak_mib: peakMiB,
+      engine_warmup: engineWarmUp,
       prefill,
       decode: {
         tokens: plan.genTokens - 1,
@@ -319,7 +360,7 @@ function summarise(rates: readonly number[]): BenchmarkReport["results"]["tokens
   return { mean, min: Math.min(...rates), max: Math.max(...rates), stddev: Math.sqrt(variance) };
 }
 
-/** The value below which the share `p` lies, interpolated between neighbours. */
+/** The quantile of share `p`, linearly interpolated between neighbours. */
 function quantile(values: readonly number[], p: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   const at = p * (sorted.length - 1);

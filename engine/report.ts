@@ -167,6 +167,8 @@ export interface BenchmarkReport {
     vram_peak_mib: number | null;
     /** The same of every backend's buffers. */
     buffer_peak_mib: number;
+    /** Unmeasured passes before the warm-up; `steady` if the times of the last rounds agree. */
+    engine_warmup: { ms: number; rounds: number; steady: boolean };
     /** A separate pass over the prompt, to the logits of its last row. */
     prefill: { tokens: number; ms: number; tokens_per_sec: number };
     /** The tokens after the first of each iteration. Null where there was none. */

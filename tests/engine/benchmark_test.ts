@@ -5,6 +5,7 @@ import {
   type BenchmarkProgress,
 } from "../../engine/benchmark.ts";
 import { loadModel } from "../../engine/load.ts";
+import { instrumentsOf } from "../../engine/model.ts";
 import { toJson } from "../../engine/report.ts";
 import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 
@@ -85,6 +86,9 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "results.decode.ms_per_token.p99: number",
     "results.decode.tokens: number",
     "results.decode.tokens_per_sec: number",
+    "results.engine_warmup.ms: number",
+    "results.engine_warmup.rounds: number",
+    "results.engine_warmup.steady: boolean",
     "results.first_token_ms: number",
     "results.iters: number",
     "results.load_ms: number",
@@ -251,7 +255,7 @@ Deno.test("benchmark() draws a prompt for a model without a tokenizer", async ()
 
 Deno.test("benchmark() throws the reason of an abort at every stage, and leaves the model usable", async () => {
   await using model = await sliding();
-  for (const stage of ["warmup", "prefill", "iteration"] as const) {
+  for (const stage of ["engine", "warmup", "prefill", "iteration"] as const) {
     const controller = new AbortController();
     const onProgress = (p: BenchmarkProgress) => {
       if (p.stage === stage) controller.abort();
@@ -273,8 +277,12 @@ Deno.test("benchmark() throws the reason of an abort at every stage, and leaves 
 Deno.test("benchmark() tells its stages in order, each from nothing to all", async () => {
   await using model = await sliding();
   const told: BenchmarkProgress[] = [];
-  await benchmark(model, { ...SHORT, onProgress: (p) => told.push(p) });
-  const ends = told.filter((p) => p.tokens === 0 || p.tokens === p.total);
+  const { results } = await benchmark(model, { ...SHORT, onProgress: (p) => told.push(p) });
+  const engine = told.filter((p) => p.stage === "engine");
+  const { rounds } = results.engine_warmup;
+  assert.deepEqual(engine.map((p) => p.tokens), [...Array(rounds + 1).keys(), rounds]);
+  assert.deepEqual(told.slice(0, engine.length), engine, "before everything else");
+  const ends = told.slice(engine.length).filter((p) => p.tokens === 0 || p.tokens === p.total);
   assert.deepEqual(ends.map((p) => [p.stage, p.iteration, p.tokens]), [
     ["warmup", undefined, 0],
     ["warmup", undefined, 2],
@@ -289,4 +297,62 @@ Deno.test("benchmark() tells its stages in order, each from nothing to all", asy
   ]);
   assert.equal(ends[0].tokensPerSec, undefined);
   assert.ok(ends[1].tokensPerSec! > 0);
+});
+
+Deno.test("benchmark() draws the ids of its seeds, whatever the engine ran before", async () => {
+  await using model = await sliding();
+  const options = { temperature: 1, topK: 0, ignoreEos: true, maxNewTokens: 9 };
+  const expected: number[] = [];
+  for (const seed of [5, 6]) {
+    for await (const { id } of model.generate("ROMEO:", { ...options, seed })) expected.push(id!);
+  }
+  const drawn: number[] = [];
+  await instrumentsOf(model).run([1], (runner) => {
+    const draw = runner.draw.bind(runner);
+    runner.draw = async (...args) => {
+      const ids = await draw(...args);
+      drawn.push(...ids);
+      return ids;
+    };
+    return Promise.resolve();
+  });
+  const { results } = await benchmark(model, {
+    ...{ prompt: "ROMEO:", genTokens: 9, warmupTokens: 0, iters: 2, seed: 5 },
+    ...{ temperature: 1, topK: 0 },
+  });
+  assert.ok(drawn.length > expected.length, "the engine's warm-up draws too");
+  assert.ok(results.engine_warmup.rounds >= 1);
+  assert.ok(results.engine_warmup.ms < 4000, `${results.engine_warmup.ms} ms`);
+  assert.deepEqual(drawn.slice(-expected.length), expected);
+  const after: number[] = [];
+  for await (const { id } of model.generate("ROMEO:", { ...options, seed: 5 })) after.push(id!);
+  assert.deepEqual(after, expected.slice(0, 9));
+});
+
+Deno.test("benchmark() measures a prompt of one token, and a context of one token more", async () => {
+  for (const contextLength of [2, 16]) {
+    await using model = await loadModel({
+      config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },
+    }, { contextLength });
+    const options = { prompt: [3], genTokens: 1, warmupTokens: 1, iters: 1 };
+    const { results } = await benchmark(model, options);
+    assert.equal(results.prefill.tokens, 1);
+    assert.ok(results.engine_warmup.rounds >= 1);
+  }
+});
+
+Deno.test("benchmark() refuses options of the wrong type in one sentence", async () => {
+  await using model = await ending();
+  const run = benchmark as (...args: unknown[]) => Promise<unknown>;
+  const cases: [options: unknown, name: string, message: RegExp][] = [
+    [null, "TypeError", /^Cannot benchmark: expected options to be an object, got null$/],
+    [{ iters: "3" }, "TypeError", /iters to be an integer of at least 1, got "3"$/],
+    [{ seed: 1n }, "TypeError", /seed to be an integer of at least 0, got 1n$/],
+    [{ prompt: 5 }, "TypeError", /token ids to be a list of numbers, got 5$/],
+    [{ prompt: [1, undefined] }, "RangeError", /id undefined:/],
+    [{ prompt: [1], useKvCache: "no" }, "TypeError", /useKvCache to be true or false, got "no"$/],
+  ];
+  for (const [options, name, message] of cases) {
+    await assert.rejects(run(model, options), { name, message });
+  }
 });

@@ -61,6 +61,7 @@ function report(changes: {
       tokens_per_sec: { mean: 100, min: 99, max: 101, stddev: 0.8 },
       vram_peak_mib: null,
       buffer_peak_mib: 24.6,
+      engine_warmup: { ms: 400, rounds: 4, steady: true },
       prefill: { tokens: 6, ms: 20, tokens_per_sec: 300 },
       decode: {
         tokens: 255,
