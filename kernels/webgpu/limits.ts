@@ -99,11 +99,14 @@ export interface WebGpuLimits {
  * @param host platform that provides WebGPU; default by web standards.
  * @throws {DeviceError} If there is no WebGPU or no adapter.
  * @example
- * ```ts ignore
- * import { measureWebGpu } from "@wgslm/wgslm/kernels";
+ * ```ts
+ * import { measureWebGpu, probeWebGpu } from "@wgslm/wgslm/kernels";
  *
- * const { readBytesPerSec, maxBindingBytes } = await measureWebGpu();
- * console.log(readBytesPerSec / 1e9, "GB/s,", maxBindingBytes, "bytes in one binding");
+ * const adapter = await probeWebGpu();
+ * if (adapter && !adapter.software) {
+ *   const { readBytesPerSec, maxBindingBytes } = await measureWebGpu();
+ *   console.log(readBytesPerSec / 1e9, "GB/s,", maxBindingBytes, "bytes in one binding");
+ * }
  * ```
  */
 export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
