@@ -48,12 +48,12 @@ export async function findNotFinite(
  * after all of them.
  */
 async function firstNotFinite(runner: Runner, ids: readonly number[]): Promise<number | null> {
-  const { backend, architecture: { nLayer, nEmbd }, weights, sequence } = runner;
+  const { backend, architecture: { nLayer, nEmbd }, weights } = runner;
   const { prefill } = runner.buffers;
   for (let layers = 0; layers <= nLayer; layers++) {
     const first = { ...weights, h: weights.h.slice(0, layers) };
     using plan = await backend.record((k) => forward(k, first, prefill));
-    sequence.clear();
+    runner.clear(ids.length);
     for await (const { length: rows } of runner.feed(ids, plan)) {
       const x = await backend.read(prefill.x, 0, rows * nEmbd) as Float32Array; // x [rows, C]
       if (!x.every(Number.isFinite)) return layers;

@@ -187,14 +187,14 @@ export async function* generateTokens(
 }
 
 /**
- * Draws ids, the next one last. Prefills the window anew without a cache, and past the context of a
- * model that crops.
+ * Draws ids, the next one last. Prefills the window anew without a cache, past the context of a
+ * model that crops, and where the text outgrows the rotations of the cached keys.
  */
 async function drawNext(run: Generation, count: number): Promise<number[]> {
   const { model: { runner }, settings: { maxNewTokens, useKvCache, signal }, ids, onRead } = run;
   const { slots, architecture: { crops } } = runner;
   const isCropped = crops && ids.length > slots;
-  if (count > 1 && (!useKvCache || isCropped)) {
+  if (count > 1 && (!useKvCache || isCropped || runner.outgrows(ids.length))) {
     await runner.prefill(ids.slice(-slots), { signal });
   }
   const drawn = await runner.draw(useKvCache ? maxNewTokens - count + 1 : 1, signal);

@@ -134,6 +134,7 @@ export class Runner {
     { reuse = false, signal }: PrefillOptions = {},
   ): Promise<void> {
     const { sequence } = this;
+    this.#rotateFor(ids.length);
     sequence.start(ids, reuse);
     for await (const chunk of this.feed(ids.slice(0, -1), this.plans.prefill, signal)) {
       sequence.cache(chunk);
@@ -144,11 +145,13 @@ export class Runner {
   /**
    * Feeds the pending id and draws the next one, which is then pending, and so on: at most `most`
    * ids. How many are read together follows from the time of a step. Those that the caller does not
-   * want are in the cache all the same, where only a prompt that begins so reuses them.
+   * want are in the cache all the same, where only a prompt that begins so reuses them. Where the
+   * text outgrows the rotations of the cached keys, the caller must prefill it again.
    */
   async draw(most: number, signal?: AbortSignal): Promise<number[]> {
     const { sequence } = this;
-    const count = Math.max(1, Math.min(most, this.#queueDepth, sequence.room));
+    const room = Math.min(sequence.room, this.#mostTokens - sequence.fed);
+    const count = Math.max(1, Math.min(most, this.#queueDepth, room));
     const start = performance.now();
     for (let i = 0; i < count; i++) this.#advance(this.plans.draw);
     const ring = await this.backend.read(this.buffers.sampling.drawn);
@@ -181,12 +184,34 @@ export class Runner {
     const V = this.architecture.vocabSize;
     const { logits, plan } = this.#logits ??= await this.#recordLogits();
     const all = new Float32Array(ids.length * V);
-    this.sequence.clear();
+    this.clear(ids.length);
     for await (const { length: rows } of this.feed(ids, plan, signal)) {
       const chunk = await this.backend.read(logits, 0, rows * V) as Float32Array;
       all.set(chunk, this.sequence.fed * V);
     }
     return all;
+  }
+
+  /** Empties the cache for a text of `tokens` ids. */
+  clear(tokens: number): void {
+    this.#rotateFor(tokens);
+    this.sequence.clear();
+  }
+
+  /** Whether a text of `tokens` ids needs other rotations than those of the cached keys. */
+  outgrows(tokens: number): boolean {
+    return tokens > this.#mostTokens;
+  }
+
+  /** Tokens that the rotary tables are right for; see `LongRope`. */
+  get #mostTokens(): number {
+    return Math.min(...this.weights.longRopes.map((rope) => rope.mostTokens), Infinity);
+  }
+
+  /** Writes the rotary tables for `tokens` tokens; keys cached under others are not reused. */
+  #rotateFor(tokens: number): void {
+    const changed = this.weights.longRopes.filter((rope) => rope.rotateFor(tokens));
+    if (changed.length) this.sequence.forget();
   }
 
   /**

@@ -22,6 +22,7 @@ import {
 } from "../../kernels/formats/mod.ts";
 import { bytesOf, type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { Architecture, LayerShape, Rope as RopeFacts } from "../architecture/mod.ts";
+import { LongRope } from "./long_rope.ts";
 import type { WeightSource } from "./match.ts";
 import { type LayerSpec, type SpecTree, type WeightSpec, weightSpecs } from "./specs.ts";
 
@@ -122,6 +123,8 @@ export interface Weights {
   readonly logitScale?: number;
   /** Soft cap of the logits (Gemma 2): softCap · tanh(logit / softCap). */
   readonly logitSoftCap?: number;
+  /** Tables whose values depend on the number of tokens in use (Phi 3). */
+  readonly longRopes: readonly LongRope[];
 }
 
 /** Bytes of a model's weights: norms and biases in F32, matrices in their dtypes. */
@@ -146,7 +149,7 @@ export async function uploadWeights(
 ): Promise<Weights> {
   const to = uploader(backend, a, source, onBytes);
   const { specs } = source;
-  const ropes = uploadRopes(backend, a, positions);
+  const { ropes, longRopes } = uploadRopes(backend, a, positions);
   const wte = await to.weight(specs.wte);
   const wpe = specs.wpe && await to.weight(specs.wpe);
   const h: Block[] = [];
@@ -163,6 +166,7 @@ export async function uploadWeights(
     lmHeadBias: specs.lmHeadBias && await to.vector(specs.lmHeadBias),
     logitScale: unless1(a.logitScale),
     logitSoftCap: a.logitSoftCap ?? undefined,
+    longRopes,
   };
 }
 
@@ -261,21 +265,26 @@ function uploader(
   return { weight, vector, norm, linear };
 }
 
-/** Uploads the rotary tables; by the key of their parameters. */
+/** Uploads the rotary tables; `ropes` has them by the key of their parameters. */
 function uploadRopes(
   backend: Backend,
   { rope, ropeLocal }: Architecture,
   positions: number,
-): Map<string, Rope> {
+): { ropes: Map<string, Rope>; longRopes: LongRope[] } {
   const ropes = new Map<string, Rope>();
+  const longRopes: LongRope[] = [];
   for (const facts of [rope, ropeLocal]) {
     if (!facts) continue;
     const { rotaryDim, interleaved } = facts;
     const table = backend.tensor([positions, rotaryDim], "F32", "weights");
     backend.write(table, ropeTable({ ...facts, positions }));
     ropes.set(keyOf(facts), { table, rotaryDim, interleaved });
+    const { scaling } = facts;
+    if (scaling?.type === "longrope" && positions - 1 > scaling.originalPositions) {
+      longRopes.push(new LongRope(backend, table, { ...facts, scaling }));
+    }
   }
-  return ropes;
+  return { ropes, longRopes };
 }
 
 /** A key by value: a copied record has other objects with equal values. */

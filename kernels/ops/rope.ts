@@ -44,8 +44,8 @@ export type RopeScaling =
     readonly attentionFactor: number;
   }
   /**
-   * LongRoPE (Ding et al., 2024): divisors [R/2], one list for contexts up to the original one and
-   * one for longer ones.
+   * LongRoPE (Ding et al., 2024): divisors [R/2], one list for texts up to the original context and
+   * one for longer texts.
    */
   | {
     readonly type: "longrope";
@@ -66,6 +66,8 @@ export interface RopeTableOptions {
   readonly theta: number;
   /** Scaling of the frequencies; default none. */
   readonly scaling?: RopeScaling;
+  /** Number of tokens in use, by which LongRoPE chooses its divisors; default P − 1. */
+  readonly tokens?: number;
 }
 
 /**
@@ -90,7 +92,7 @@ export function ropeTable(options: RopeTableOptions): Float32Array {
 
 /** Angle per position [R/2] of each pair, as in transformers' modeling_rope_utils.py. */
 function ropeFrequencies(options: RopeTableOptions): Float32Array {
-  const { positions, rotaryDim, theta, scaling } = options;
+  const { positions, rotaryDim, theta, scaling, tokens = positions - 1 } = options;
   const waves = Float32Array.from(
     { length: rotaryDim / 2 },
     (_, i) => theta ** Math.fround(2 * i / rotaryDim),
@@ -110,10 +112,8 @@ function ropeFrequencies(options: RopeTableOptions): Float32Array {
       );
     }
     case "longrope": {
-      // The context length decides, from the first token on: cached keys are already rotated and
-      // could not follow a change of factors within a text.
       const { originalPositions, longFactor, shortFactor } = scaling;
-      const factors = positions - 1 > originalPositions ? longFactor : shortFactor;
+      const factors = tokens > originalPositions ? longFactor : shortFactor;
       return waves.map((wave, i) => 1 / Math.fround(Math.fround(factors[i]) * wave));
     }
   }

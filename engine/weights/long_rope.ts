@@ -1,0 +1,52 @@
+/**
+ * LongRoPE's rotary table: short or long divisors, by the number of tokens in use.
+ *
+ * With O the original context and n the tokens in use, as transformers' `dynamic_rope_update`:
+ *
+ *     n ≤ O   rows 0 … O − 1 of the short divisors
+ *     n > O   rows 0 … P − 1 of the long divisors
+ *
+ *     row     0 ─────────── O − 1 │ O ─────────── P − 1
+ *             short or long       │ long                    a text of n ≤ O has no row beyond O − 1
+ *
+ * So a change of divisors writes O rows. Keys that were cached before the change are rotated by the
+ * other divisors; the runner discards them and prefills the text again, as Phi 3 in transformers.
+ *
+ * @module
+ */
+import type { Backend } from "../../kernels/backend.ts";
+import { type RopeScaling, ropeTable } from "../../kernels/ops/rope.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { Rope } from "../architecture/mod.ts";
+
+/** A rotary table with more rows than the original context. */
+export class LongRope {
+  #isLong = true;
+
+  /** Takes a table whose rows are all of the long divisors. */
+  constructor(
+    readonly backend: Backend,
+    /** [P, R] */
+    readonly table: Tensor,
+    readonly rope: Rope & { readonly scaling: RopeScaling & { type: "longrope" } },
+  ) {}
+
+  /** The most tokens that the table's values are right for. */
+  get mostTokens(): number {
+    return this.#isLong ? Infinity : this.rope.scaling.originalPositions;
+  }
+
+  /**
+   * Writes the rows for `tokens` tokens, behind the steps that are queued.
+   * @returns whether they differ from those before.
+   */
+  rotateFor(tokens: number): boolean {
+    const { originalPositions } = this.rope.scaling;
+    const isLong = tokens > originalPositions;
+    if (isLong === this.#isLong) return false;
+    this.#isLong = isLong;
+    const rows = ropeTable({ ...this.rope, positions: originalPositions, tokens }); // [O, R]
+    this.backend.write(this.table, rows);
+    return true;
+  }
+}
