@@ -6,7 +6,7 @@
 
 /** Turns text into ids and back. */
 export interface Tokenizer {
-  /** Number of ids: 0 … vocabSize − 1. A model may have more logits than that. */
+  /** Number of ids: 0 … vocabSize − 1. A model may have more or fewer rows. */
   readonly vocabSize: number;
   /**
    * The ids of a text.

@@ -158,7 +158,8 @@ function reverse(value: Value): Value {
     const reversed = [...text].reverse().join("");
     return value instanceof Markup ? new Markup(reversed) : reversed;
   }
-  return new Lazy(listOf(value).reverse());
+  const reversed = listOf(value).reverse();
+  return value instanceof Lazy ? reversed : new Lazy(reversed);
 }
 
 function last(value: Value): Value {
