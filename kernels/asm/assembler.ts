@@ -1,9 +1,9 @@
 /**
- * WebAssembly assembler: modules of functions with variables, loops and conditions, written in
- * TypeScript, so that a kernel reads like its loops. `value.ts` has the arithmetic,
- * `instructions.ts` the other operations.
+ * WebAssembly assembler in TypeScript: modules, functions, variables, loops and conditions.
  *
- * The encodings are those of the WebAssembly specification, core 2.0.
+ * Closures emit the bodies of loops and conditions, so that a kernel reads like its loops.
+ * `value.ts` has the arithmetic, `instructions.ts` the other operations. Encodings: WebAssembly
+ * specification, core 2.0.
  *
  * @module
  */
@@ -25,10 +25,10 @@ import { type LocalNames, moduleText } from "./text.ts";
 
 export * from "./instructions.ts";
 
-/** Variables, by name. */
+/** Variables by name. */
 type Locals<P extends Types> = { readonly [N in keyof P]: Local<P[N]> };
 
-/** How the binary format spells a type. */
+/** Byte of each type in the binary format. */
 const TYPE_CODE: Readonly<Record<ValueType, number>> = {
   i32: 0x7f,
   f32: 0x7d,
@@ -43,11 +43,12 @@ const STORE_CODE: Readonly<Record<ValueType, readonly number[]>> = {
   v128: simd(11),
 };
 const [BLOCK_VOID, END] = [0x40, 0x0b];
-/** Pages of 64 KiB that a 32-bit address reaches. */
+/** Maximum size of a memory with 32-bit addresses, in pages of 64 KiB. */
 const MAX_PAGES = 65536;
 
 /**
- * A growing array of bytes: as arrays of numbers, a plan's code would take ten times the memory.
+ * A growable byte array. JavaScript arrays of numbers would take ten times the memory for a plan's
+ * code.
  */
 class Bytes {
   #bytes = new Uint8Array(64);
@@ -73,13 +74,13 @@ class Bytes {
   }
 }
 
-/** The body of a function while it is written. */
+/** Builder of one function's body. */
 export class FunctionBuilder {
   readonly #locals: Local<ValueType>[] = [];
   readonly #names: string[] = [];
   readonly #code = new Bytes();
 
-  /** A new variable, which starts at zero. Its name is for the module's text alone. */
+  /** Declares a variable, initialised to zero. Its name appears only in the module's text. */
   local<T extends ValueType>(type: T, name: string): Local<T> {
     const local = new Local(type, this.#locals.length, (code) => this.#emit(code));
     this.#locals.push(local);
@@ -87,23 +88,23 @@ export class FunctionBuilder {
     return local;
   }
 
-  /** New variables by name: `const { row, end } = f.locals(ints("row", "end"))`. */
+  /** Declares named variables: `const { row, end } = f.locals(ints("row", "end"))`. */
   locals<P extends Types>(types: P): Locals<P> {
     const entries = Object.entries(types);
     return Object.fromEntries(entries.map(([n, type]) => [n, this.local(type, n)])) as Locals<P>;
   }
 
-  /** New variables by number. */
+  /** Declares `length` variables: `name0`, `name1` … */
   array<T extends ValueType>(type: T, name: string, length: number): Local<T>[] {
     return Array.from({ length }, (_, i) => this.local(type, `${name}${i}`));
   }
 
-  /** Names of the variables, in order; the parameters come first. */
+  /** Names of the parameters, then of the variables, in order. */
   get names(): readonly string[] {
     return this.#names;
   }
 
-  /** Emits a call or another effect. */
+  /** Emits code that leaves no value: a call, or another effect. */
   do(code: Effect): void {
     this.#emit(code.code);
   }
@@ -112,7 +113,7 @@ export class FunctionBuilder {
     this.#emit(codeOf("i32", address), value.code, STORE_CODE[value.type], memoryArgument(offset));
   }
 
-  /** Stores one F32 or I32 of four. */
+  /** Stores one 32-bit lane of a vector. */
   storeLane(address: Operand<"i32">, value: Value<"v128">, lane: number, offset = 0): void {
     const argument = [...memoryArgument(offset), lane];
     this.#emit(codeOf("i32", address), value.code, simd(90), argument);
@@ -128,7 +129,7 @@ export class FunctionBuilder {
     this.#emit([END]);
   }
 
-  /** The condition is tested before the loop and at its end: one jump an iteration. */
+  /** Tests the condition before the loop and at its end: one jump per iteration. */
   while(condition: Value<"i32">, body: () => void): void {
     this.if(condition, () => {
       this.#emit([0x03, BLOCK_VOID]);
@@ -137,7 +138,7 @@ export class FunctionBuilder {
     });
   }
 
-  /** i = from, from + step … below `to`, all unsigned. */
+  /** `for (i = from; i < to; i += step)`, unsigned. */
   for(
     i: Local<"i32">,
     from: Operand<"i32">,
@@ -152,7 +153,7 @@ export class FunctionBuilder {
     });
   }
 
-  /** The function's entry of the code section; the first `params` variables are its parameters. */
+  /** Encodes the code-section entry; the first `params` variables are the parameters. */
   toBytes(params: number, result: Value<ValueType> | void): Uint8Array {
     this.#emit(result?.code ?? [], [END]);
     const types = this.#locals.slice(params).map(({ type }) => TYPE_CODE[type]);
@@ -166,13 +167,13 @@ export class FunctionBuilder {
   }
 }
 
-/** A variable of a module. */
+/** A mutable i32 global of a module. */
 export interface Global {
   readonly get: Value<"i32">;
   readonly set: (value: Operand<"i32">) => Effect;
 }
 
-/** A module over one memory, which it imports as `env.memory`; a shared one has a maximum. */
+/** Builder of a module over one imported memory, `env.memory`; a shared one has a maximum. */
 export class ModuleBuilder {
   readonly #signatures: number[][] = [];
   readonly #imports: number[][];
@@ -183,8 +184,8 @@ export class ModuleBuilder {
 
   /**
    * @param shared whether threads share the memory.
-   * @param pages the fewest that the memory has. An engine that tests every access (Deno's does)
-   * also tests the offset if that is beyond them.
+   * @param pages minimum size of the memory, 64 KiB each. An engine that checks the bounds of every
+   * access (Deno's V8) checks the constant offset too if it exceeds this size.
    */
   constructor(readonly shared = false, pages = 0) {
     const least = unsignedLeb(pages);
@@ -192,7 +193,10 @@ export class ModuleBuilder {
     this.#imports = [[...name("env"), ...name("memory"), 2, ...limits]];
   }
 
-  /** A function of the host, as `env.<field>`. Imports come before all definitions. */
+  /**
+   * Imports the host's function `env.<field>`.
+   * @throws {TypeError} If a function was defined before: the format puts imports first.
+   */
   import<const P extends Types, R extends Result>(
     field: string,
     params: P,
@@ -207,8 +211,8 @@ export class ModuleBuilder {
   }
 
   /**
-   * A function of named parameters, in their order. `build` writes the body and returns the result,
-   * if there is one: `m.define(ints("a", "b"), "i32", (f, { a, b }) => a.plus(b))`.
+   * Defines a function with named parameters, in order. `build` emits the body and returns the
+   * result, if any: `m.define(ints("a", "b"), "i32", (f, { a, b }) => a.plus(b))`.
    */
   define<const P extends Types, R extends Result>(
     params: P,
@@ -216,11 +220,11 @@ export class ModuleBuilder {
     build: (f: FunctionBuilder, params: Locals<P>) => R extends ValueType ? Value<R> : void,
   ): Func<P, R> {
     const func = this.#declare(params, result);
-    const place = this.#bodies.push(null) - 1; // it may define others
+    const slot = this.#bodies.push(null) - 1; // reserved first: `build` may define functions too
     const f = new FunctionBuilder();
     const locals = f.locals(params);
     const written = build(f, locals);
-    this.#bodies[place] = f.toBytes(Object.keys(params).length, written);
+    this.#bodies[slot] = f.toBytes(Object.keys(params).length, written);
     this.#names[func.index] = f.names;
     return func;
   }
@@ -231,7 +235,7 @@ export class ModuleBuilder {
 
   #thread: Global | undefined;
 
-  /** The number of the thread that runs the module; `run` sets it. */
+  /** Index of the thread that runs the module; `run` sets it. */
   get thread(): Global {
     return this.#thread ??= this.global();
   }
@@ -239,14 +243,14 @@ export class ModuleBuilder {
   #unprepared: Global | undefined;
 
   /**
-   * 1 while a thread has done no item of an entry; a kernel that prepares something for all of its
-   * items clears it.
+   * 1 until this thread has prepared the current entry. `run` sets it before each entry; a kernel
+   * that prepares something once for all of its items (matmul packs x) clears it.
    */
   get unprepared(): Global {
     return this.#unprepared ??= this.global();
   }
 
-  /** A variable of the module, one per thread; it starts at zero. */
+  /** Declares a global, initialised to zero; every thread has a separate one. */
   global(): Global {
     const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);
     return {
@@ -255,7 +259,7 @@ export class ModuleBuilder {
     };
   }
 
-  /** Names of the parameters and variables of each function, by index; none of imported ones. */
+  /** Parameter and variable names of each function, by index; imports have none. */
   get names(): LocalNames {
     return this.#names;
   }
@@ -277,12 +281,12 @@ export class ModuleBuilder {
     return module.written.slice();
   }
 
-  /** The module as text, with the names of its variables. */
+  /** The module in text form, with the names of its variables. */
   toText(): string {
     return moduleText(this.toBytes(), this.names);
   }
 
-  /** Function i has type i: equal types cost few bytes, and none is looked up. */
+  /** Gives function i type i: a repeated type costs a few bytes and saves a lookup. */
   #declare<P extends Types, R extends Result>(params: P, result: R): Func<P, R> {
     const from = Object.values(params).map((type) => TYPE_CODE[type]);
     const to = result === "void" ? [] : [TYPE_CODE[result as ValueType]];

@@ -1,6 +1,6 @@
 /**
- * The operations of the threads proposal, in the manner of `instructions.ts`: on I32 in shared
- * memory, sequentially consistent.
+ * Atomic operations of the WebAssembly threads proposal: I32 in shared memory, sequentially
+ * consistent. Written like `instructions.ts`.
  *
  * @module
  */
@@ -20,16 +20,16 @@ const effect = (code: readonly number[]): Effect => ({ type: "void", code });
 export const atomics = {
   load: (address: Operand<"i32">) => value(atomic(0x10, address)),
   store: (address: Operand<"i32">, to: Operand<"i32">) => effect(atomic(0x17, address, to)),
-  /** The sum is stored; what was there before is given. */
+  /** Adds to the word; returns its previous value. */
   add: (address: Operand<"i32">, by: Operand<"i32">) => value(atomic(0x1e, address, by)),
-  /** Stores `to` where `from` is; what was there before is given. */
+  /** Compare-and-exchange: stores `to` if the word is `from`; returns its previous value. */
   exchangeIf: (address: Operand<"i32">, from: Operand<"i32">, to: Operand<"i32">) =>
     value(atomic(0x48, address, from, to)),
-  /** Wakes all that sleep at an address. */
+  /** Wakes all threads that sleep at an address. */
   wakeAll: (address: Operand<"i32">) => drop(value(atomic(0x00, address, -1))),
   /**
-   * Sleeps while the word is `expected`, until woken or for so many nanoseconds. Only in memory
-   * that is shared.
+   * Sleeps while the word is `expected`: until woken, or for `ns` nanoseconds. The memory must be
+   * shared.
    */
   sleep: (address: Operand<"i32">, expected: Operand<"i32">, ns: number) =>
     drop(value([
@@ -43,12 +43,12 @@ export const atomics = {
     ])),
 } as const;
 
-/** Computes for the effect alone. */
+/** Discards the value and keeps the effect. */
 export function drop({ code }: Value<"i32">): Effect {
   return effect([...code, 0x1a]);
 }
 
-/** Leaves the function with a result. */
+/** Returns a result from the function. */
 export function leave({ code }: Value<"i32">): Effect {
   return effect([...code, 0x0f]);
 }

@@ -1,9 +1,7 @@
 /**
- * The WebAssembly operations that kernels use beside the methods of `Value`: loads, conversions,
- * lanes, masks, calls.
+ * WebAssembly instructions beyond the methods of `Value`: loads, conversions, lanes, masks, calls.
  *
- * They are named as in the WebAssembly specification (core 2.0 and relaxed SIMD), which is also the
- * source of the encodings.
+ * Names and encodings follow the WebAssembly specification (core 2.0 and relaxed SIMD).
  *
  * @module
  */
@@ -12,7 +10,7 @@ import type { Result, ValueType } from "./value.ts";
 
 export * from "./value.ts";
 
-/** An operation of equal operands: their type, the result's, and its encoding. */
+/** An operation on operands of type `from` with a result of type `to`, and its encoding. */
 function operation<T extends ValueType, R extends ValueType>(from: T, to: R, ...op: number[]) {
   return {
     unary: (a: Operand<T>): Value<R> => new Value(to, [...codeOf(from, a), ...op]),
@@ -27,8 +25,8 @@ const binary = <T extends ValueType, R extends ValueType>(from: T, to: R, ...op:
   operation(from, to, ...op).binary;
 
 /**
- * Alignment and offset. 2² bytes is true of all addresses but a lone F16's, and all that is true of
- * a vector's: rows may have any length.
+ * Alignment hint (log₂ of bytes) and offset. Every address but that of a single F16 is a multiple
+ * of 4 bytes; vectors are not aligned further, since rows may have any length.
  */
 export const memoryArgument = (offset: number, hint = 2): number[] => [
   hint,
@@ -70,7 +68,7 @@ export const f64 = {
   promoteF32: unary("f32", "f64", 0xbb),
 } as const;
 
-/** Loads one lane of a vector that keeps the others. */
+/** Loads one lane of a vector and keeps the others. */
 const loadLane =
   (op: number, hint: number) =>
   (address: Operand<"i32">, vector: Value<"v128">, lane: number, offset = 0): Value<"v128"> => {
@@ -80,22 +78,22 @@ const loadLane =
 
 type VectorOperand = Operand<"v128">;
 
-/** An operation of three vectors. */
+/** An operation on three vectors. */
 const ternary =
   (op: number) => (...operands: readonly [VectorOperand, VectorOperand, VectorOperand]) =>
     new Value("v128", [...operands.flatMap((v) => codeOf("v128", v)), ...simd(op)]);
 
 export const v128 = {
-  /** Four I32. */
+  /** A constant of four I32 lanes. */
   const: (lanes: readonly number[]): Value<"v128"> =>
     new Value("v128", [...simd(12), ...new Uint8Array(Int32Array.from(lanes).buffer)]),
   load: load("v128", ...simd(0)),
   load32Splat: load("v128", ...simd(9)),
-  /** Two lanes, and zeros. */
+  /** Loads two 32-bit lanes; the upper two are zeros. */
   load64Zero: load("v128", ...simd(93)),
   load16Lane: loadLane(85, 1),
   load32Lane: loadLane(86, 2),
-  /** Four lanes of 32 bits, out of eight: those of `b` count from 4. */
+  /** Selects four 32-bit lanes: 0 … 3 are the lanes of `a`, 4 … 7 those of `b`. */
   shuffle: (a: Value<"v128">, b: Value<"v128">, lanes: readonly number[]): Value<"v128"> =>
     new Value("v128", [
       ...a.code,
@@ -103,11 +101,11 @@ export const v128 = {
       ...simd(13),
       ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => 4 * lane + byte)),
     ]),
-  /** Bits of `a` that `b` has not. */
+  /** a & ~b. */
   andNot: binary("v128", "v128", ...simd(79)),
-  /** Bits of `a` where the mask has ones, of `b` where it has zeros. */
+  /** Bitwise select: bits of `a` where the mask is 1, of `b` where it is 0. */
   select: ternary(82),
-  /** 1 when a bit is set. */
+  /** 1 if any bit is set. */
   anyTrue: unary("v128", "i32", ...simd(83)),
 } as const;
 
@@ -116,7 +114,7 @@ export const i16x8 = {
   gtS: binary("v128", "v128", ...simd(49)),
   maxS: binary("v128", "v128", ...simd(152)),
   add: binary("v128", "v128", ...simd(142)),
-  /** Eight I32, as unsigned numbers of 16 bits. */
+  /** Narrows eight I32 to unsigned 16-bit integers, with saturation. */
   narrowI32x4U: binary("v128", "v128", ...simd(134)),
 } as const;
 
@@ -128,7 +126,7 @@ export const i32x4 = {
   geU: binary("v128", "v128", ...simd(64)),
   extendLowI16x8U: unary("v128", "v128", ...simd(169)),
   extendHighI16x8U: unary("v128", "v128", ...simd(170)),
-  /** A bit for each lane: its sign. */
+  /** One bit per lane: its sign. */
   bitmask: unary("v128", "i32", ...simd(164)),
   shl: shift(171),
   shrS: shift(172),
@@ -143,10 +141,10 @@ export const i32x4 = {
 
 export const f32x4 = {
   splat: unary("f32", "v128", ...simd(19)),
-  /** The numbers of four unsigned I32. */
+  /** Converts four unsigned I32 to F32. */
   convertI32x4U: unary("v128", "v128", ...simd(251)),
   abs: unary("v128", "v128", ...simd(224)),
-  /** a · b + c, rounded once or twice as the processor likes it. */
+  /** a · b + c, rounded once or twice: whichever is faster on the processor. */
   relaxedMadd: ternary(0x105),
   demoteF64x2: unary("v128", "v128", ...simd(94)),
   extractLane: (a: Value<"v128">, lane: number): Value<"f32"> =>
@@ -169,11 +167,12 @@ export const f64x2 = {
     new Value("f64", [...a.code, ...simd(33), lane]),
 } as const;
 
-/** Types of named parameters or variables, in their order. */
+/** Types of named parameters or variables, in order. */
 export type Types = Readonly<Record<string, ValueType>>;
 
-/** Names that are all of one type. */
+/** Names of i32 parameters or variables. */
 export type Ints<N extends string> = Readonly<Record<N, "i32">>;
+/** Names of v128 parameters or variables. */
 export type Vectors<N extends string> = Readonly<Record<N, "v128">>;
 
 export function ints<N extends string>(...names: readonly N[]): Ints<N> {
@@ -188,7 +187,7 @@ function allOf<T extends ValueType, N extends string>(type: T, names: readonly N
   return Object.fromEntries(names.map((name) => [name, type])) as Record<N, T>;
 }
 
-/** A function that can be called. */
+/** A function of the module, as `call` needs it. */
 export interface Func<P extends Types, R extends Result = "void"> {
   readonly index: number;
   readonly params: P;
@@ -198,10 +197,10 @@ export interface Func<P extends Types, R extends Result = "void"> {
 /** Arguments of a call, by name. */
 export type Operands<P extends Types> = { readonly [N in keyof P]: Operand<P[N]> };
 
-/** A function's result, or the effect of one without. */
+/** Code of a call: a value, or an effect if the function returns nothing. */
 export type Code<R extends Result> = R extends ValueType ? Value<R> : Effect;
 
-/** The result of `func` for these arguments. */
+/** Calls `func` with named arguments. */
 export function call<P extends Types, R extends Result>(
   { index, params, result }: Func<P, R>,
   args: Operands<P>,

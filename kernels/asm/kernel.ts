@@ -1,5 +1,5 @@
 /**
- * The signature of all kernels: a function of addresses, of the step, and of a range of work items.
+ * Kernel signature: addresses of the operands, the step, and a range of work items.
  *
  * @module
  */
@@ -24,22 +24,22 @@ export type Kernel = Func<Ints<string>>;
 export interface Items {
   readonly count: number;
   readonly perRow: boolean;
-  /** Keys of the cache that `count` items are for; the last ones may have fewer. */
+  /** Cached keys per `count` items; the last items may have fewer. */
   readonly perKeys?: number;
 }
 
-/** A call of a kernel: its operands, which become addresses, and its work items. */
+/** A call of a kernel: operands, which become addresses, and work items. */
 export interface KernelCall<Operand> {
   readonly kernel: Kernel;
   readonly operands: readonly Operand[];
   readonly items: Items;
 }
 
-/** Parameters of a kernel after its operands: the step, and the work items begin … end − 1. */
+/** Parameters after the operands: the step, and the work items begin … end − 1. */
 const SHARE = ["rows", "position", "slot", "length", "begin", "end"] as const;
 type ShareName = typeof SHARE[number];
 
-/** A kernel of named operands; one that is left out has address 0. */
+/** Defines a kernel with named operands; an omitted operand has address 0. */
 export function defineKernel<const N extends string>(
   m: ModuleBuilder,
   operands: readonly N[],
@@ -48,7 +48,7 @@ export function defineKernel<const N extends string>(
   return m.define(ints<N | ShareName>(...operands, ...SHARE), "void", build);
 }
 
-/** Calls a kernel for the items begin … end − 1. */
+/** Calls a kernel on the items begin … end − 1. */
 export function callKernel(
   { kernel, operands }: Pick<KernelCall<number>, "kernel" | "operands">,
   share: Readonly<Record<ShareName, Operand<"i32">>>,

@@ -1,9 +1,15 @@
 /**
- * Functions of four F32 at once: exp, exp2, tanh, the activations and the soft cap.
+ * Vector math for F32: exp, exp2 and tanh on four lanes, used by softmax, activations and soft cap.
  *
- * Over all F32 numbers, exp is within 2 ulp of the exact value, exp2 and tanh within 3; the
- * activations within 4e-7 of the greater of 1 and their argument. NaN gives NaN; infinities give
- * the limit of the function. `tests/kernels/asm/math_test.ts` checks this.
+ *     function     method                                         error, over all F32
+ *     exp(x)       x = n·ln2 + r, |r| ≤ ln2/2:  2ⁿ · P(r)          ≤ 2 ulp
+ *     exp2(x)      x = n + r, |r| ≤ ½:  2ⁿ · P(r)                  ≤ 3 ulp (x ≤ 128)
+ *     tanh(x)      |x| < 0.625:  x + x³ · P(x²)                    ≤ 3 ulp
+ *                  else:  ±(1 − 2 / (2^(2·|x|·log₂e) + 1))
+ *     activations  composed of these                               ≤ 4e-7 · max(1, |x|)
+ *
+ * NaN gives NaN; infinities give the limit of the function. Coefficients of exp and tanh: Moshier,
+ * Cephes (expf, tanhf). `tests/kernels/asm/math_test.ts` checks the errors.
  *
  * @module
  */
@@ -18,25 +24,28 @@ import type {
   Vectors,
 } from "./assembler.ts";
 
-/** A function of a vector, to be called. */
+/** A function from a vector to a vector. */
 type VectorFunc = Func<Vectors<"x">, "v128">;
 
-/** a · b + c, fused where the processor can. */
+/** a · b + c, fused if the processor can. */
 export type MultiplyAdd = (
   a: Value<"v128">,
   b: Operand<"v128">,
   c: Operand<"v128">,
 ) => Value<"v128">;
 
-/** A module's multiply-add; `relaxed` may round once instead of twice. */
+/** The multiply-add of a module; with `relaxed` it may round once instead of twice. */
 export function multiplyAdd(relaxed: boolean): MultiplyAdd {
   return relaxed ? f32x4.relaxedMadd : (a, b, c) => a.times(b).plus(c);
 }
 
-/** Trick: x + 1.5 · 2²³ rounds x to an integer, which is then in the lowest bits of the sum. */
+/**
+ * Trick: 1.5 · 2²³ + x rounds x to the nearest integer and leaves it in the lowest bits of the sum.
+ * Holds for |x| < 2²²; saves a conversion to I32 and back.
+ */
 const ROUNDER = 12582912;
 
-/** 2ʳ for |r| ≤ ½, highest power first: minimax with 2⁰ = 1, within 1e-7. */
+/** P(r) ≈ 2ʳ for |r| ≤ ½, highest power first: minimax with P(0) = 1, error ≤ 1e-7. */
 const EXP2 = [
   1.32647274e-3,
   9.67151297e-3,
@@ -46,10 +55,7 @@ const EXP2 = [
   1,
 ];
 
-/**
- * The functions of one module: exp and tanh are defined at their first use and called, the rest is
- * inlined.
- */
+/** Math of one module: exp and tanh are functions, defined at first use; exp2 is inlined. */
 export class VectorMath {
   readonly madd: MultiplyAdd;
   readonly #funcs = new Map<string, VectorFunc>();
@@ -67,14 +73,14 @@ export class VectorMath {
   }
 
   /**
-   * 2ˣ for x ≤ 128, inlined: 2ⁿ · 2ʳ with |r| ≤ ½. Results of about 2⁻¹²⁶ or less are 0: processors
-   * are slow with numbers below F32's least normal one.
+   * 2ˣ for x ≤ 128, inlined. Method: x = n + r, |r| ≤ ½; 2ˣ = 2ⁿ · P(r). Results of about 2⁻¹²⁶ or
+   * less are flushed to 0: processors are slow on subnormal F32.
    */
   exp2(f: FunctionBuilder, x: Value<"v128">): Value<"v128"> {
     const { r, power } = f.locals(vectors("r", "power"));
     r.set(x.pmax(-126));
-    // The lowest bits of the sum are the exponent field of 2ⁿ⁻¹; the series has the missing factor
-    // of 2.
+    // Trick: with 126 added, the lowest bits of the sum are the exponent field of 2ⁿ⁻¹. The series
+    // is doubled to make up for it.
     const rounder = ROUNDER + 126;
     power.set(r.plus(rounder));
     r.set(r.minus(power.minus(rounder)));
@@ -82,7 +88,7 @@ export class VectorMath {
     return series.times(i32x4.shl(power, 23));
   }
 
-  /** c₀xⁿ + c₁xⁿ⁻¹ … + cₙ, inlined. */
+  /** c₀xⁿ + c₁xⁿ⁻¹ + … + cₙ by Horner's rule, inlined. */
   polynomial(x: Value<"v128">, [first, ...rest]: readonly number[]): Value<"v128"> {
     return rest.reduce((sum, c) => this.madd(sum, x, c), f32x4.splat(first));
   }
@@ -98,14 +104,14 @@ export class VectorMath {
     return func;
   }
 
-  /** 2ⁿ · eʳ with |r| ≤ ln 2 / 2 (coefficients of Moshier's Cephes, expf). */
+  /** Method: x = n·ln2 + r, |r| ≤ ln2/2; eˣ = 2ⁿ · (1 + r + r²·P(r)) (Cephes, expf). */
   #exp(f: FunctionBuilder, x: Local<"v128">): Value<"v128"> {
     const { r, n, power, half } = f.locals(vectors("r", "n", "power", "half"));
-    // Beyond these limits exp is 0 or infinity; within them 2ⁿ is the product of two F32 powers.
+    // Beyond −104 … 89, exp is 0 or infinity; within, 2ⁿ is a product of two F32 powers of two.
     r.set(x.pmin(89).pmax(-104));
     power.set(this.madd(r, Math.LOG2E, ROUNDER));
     n.set(power.minus(ROUNDER));
-    r.set(this.madd(n, -0.693359375, r)); // ln 2 in two parts
+    r.set(this.madd(n, -0.693359375, r)); // ln2 in two parts: the first product is exact
     r.set(this.madd(n, 2.12194440e-4, r));
     const series = this.polynomial(r, [
       1.9875691500e-4,
@@ -116,7 +122,7 @@ export class VectorMath {
       5.0000001201e-1,
     ]);
     n.set(this.madd(series, r.times(r), r).plus(1));
-    // Two factors of about 2^(n/2): the least and greatest n exceed the exponent of one.
+    // 2ⁿ as two factors of about 2^(n/2): the extreme n exceed the exponent range of one F32.
     power.set(i32x4.shl(power, 23));
     half.set(i32x4.shrS(power, 1).and(i32x4.splat(0xff800000)));
     const one = i32x4.splat(0x3f800000);
@@ -124,7 +130,7 @@ export class VectorMath {
     return n.times(i32x4.add(half, one)).times(power);
   }
 
-  /** x + x³ · P(x²) near 0 (Cephes, tanhf), 1 − 2 / (e^2|x| + 1) beyond. */
+  /** Method: x + x³ · P(x²) for |x| < 0.625 (Cephes, tanhf), else ±(1 − 2 / (e^(2|x|) + 1)). */
   #tanh(f: FunctionBuilder, x: Local<"v128">): Value<"v128"> {
     const { size, square, far } = f.locals(vectors("size", "square", "far"));
     size.set(f32x4.abs(x));
@@ -144,7 +150,7 @@ export class VectorMath {
   }
 }
 
-/** The first with the second's sign. */
+/** `size`, which is not negative, with the sign of `x`. */
 function withSign(size: Value<"v128">, x: Value<"v128">): Value<"v128"> {
   return size.or(x.and(i32x4.splat(0x80000000)));
 }

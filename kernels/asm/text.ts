@@ -1,14 +1,13 @@
 /**
- * Text dump of a module's bytes, for debugging: the instructions in the flat form of
- * WebAssembly's text format, one a line.
+ * WebAssembly disassembler: a module's bytes as text in the flat form, one instruction per line.
  *
- * It reads what `assembler.ts` writes: sections of types, imports, functions, globals, exports and
- * code, and the operations that kernels use.
+ * It supports the output of `assembler.ts` only: sections of types, imports, functions, globals,
+ * exports and code, and the operations that kernels use.
  *
  * @module
  */
 
-/** What stands behind an operation's code. */
+/** Kinds of immediates that follow an opcode. */
 type Immediate =
   | "index"
   | "local"
@@ -21,7 +20,7 @@ type Immediate =
   | "lane"
   | "bytes";
 
-/** Name, code behind the prefix if there is one, immediates. */
+/** Name, opcode (after the prefix, if any), immediates. */
 type Row = readonly [name: string, code: number, ...immediates: Immediate[]];
 
 const PLAIN: readonly Row[] = [
@@ -132,7 +131,7 @@ const ATOMIC: readonly Row[] = [
   ["i32.atomic.rmw.cmpxchg", 0x48, "memory"],
 ];
 
-/** Operations whose codes follow each other. */
+/** Rows of operations with consecutive opcodes. */
 function names(type: string, first: number, operations: string): Row[] {
   return operations.split(" ").map((name, i) => [`${type}.${name}`, first + i]);
 }
@@ -152,7 +151,7 @@ const TYPES: Readonly<Record<number, string>> = {
   0x7b: "v128",
 };
 
-/** A place in the bytes. */
+/** A cursor over the bytes. */
 class Reader {
   at = 0;
 
@@ -191,7 +190,7 @@ class Reader {
     return new TextDecoder().decode(this.take(this.unsigned()));
   }
 
-  /** So many things as a number in front of them tells. */
+  /** A vector: its length, then its elements. */
   list<R>(read: () => R): R[] {
     return Array.from({ length: this.unsigned() }, read);
   }
@@ -201,27 +200,27 @@ class Reader {
   }
 }
 
-/** A function as text, with its bytes of code and the functions that it calls. */
+/** A function as text, its code size in bytes, and the indices of the functions it calls. */
 export interface FunctionText {
   readonly lines: readonly string[];
   readonly bytes: number;
   readonly callees: readonly number[];
 }
 
-/** A module as text, in parts. */
+/** The parts of a module as text. */
 export interface ModuleText {
   /** Imports and globals. */
   readonly head: readonly string[];
   readonly exports: readonly string[];
-  /** By index; imported functions are in the head. */
+  /** Defined functions, by index; imported ones are in `head`. */
   readonly functions: ReadonlyMap<number, FunctionText>;
 }
 
-/** Names of the parameters and variables of each function of a module, by index. */
+/** Parameter and variable names of each function of a module, by index. */
 export type LocalNames = readonly (readonly string[])[];
 
 /**
- * The text of a module.
+ * Disassembles a module.
  * @throws {TypeError} If it has an operation that no kernel uses.
  */
 export function moduleText(bytes: Uint8Array, names: LocalNames): string {
@@ -231,8 +230,8 @@ export function moduleText(bytes: Uint8Array, names: LocalNames): string {
 }
 
 /**
- * A function and the functions that it calls, directly or not. They are numbered anew, so that a
- * kernel has one text in every module.
+ * Text of a function and of the functions that it calls, directly or indirectly. They are
+ * renumbered, so that a kernel has the same text in every module.
  */
 export function functionText(
   { functions }: ModuleText,
@@ -241,7 +240,7 @@ export function functionText(
   const reached = new Set([index]);
   for (const next of reached) functions.get(next)?.callees.forEach((callee) => reached.add(callee));
   const parts = [...functions].filter(([i]) => reached.has(i));
-  const [first] = functions.keys(); // behind the imported ones, which keep their numbers
+  const [first] = functions.keys(); // imported functions come first and keep their numbers
   const numbers = new Map(parts.map(([i], place) => [`${i}`, `${first + place}`]));
   const renumber = (line: string) =>
     line.replace(/^( *(?:call |\(func \$))(\d+)/, (_, before, i) => before + (numbers.get(i) ?? i));
@@ -251,7 +250,7 @@ export function functionText(
 }
 
 /**
- * Reads the parts of a module.
+ * Disassembles a module into its parts.
  * @throws {TypeError} If it has an operation that no kernel uses.
  */
 export function readModule(bytes: Uint8Array, names: LocalNames): ModuleText {
@@ -262,7 +261,7 @@ export function readModule(bytes: Uint8Array, names: LocalNames): ModuleText {
   const functions = new Map<number, FunctionText>();
   let signatures: Signature[] = [];
   let types: number[] = [];
-  /** Functions so far; imported ones come first. */
+  /** Imported functions so far; they precede the defined ones. */
   let imported = 0;
   const limits = () => {
     const flags = reader.byte();
@@ -332,24 +331,24 @@ interface Signature {
   readonly results: readonly string[];
 }
 
-/** A function's parameters and results; imported functions have no names of parameters. */
+/** Parameters and results of a function; an imported function has no parameter names. */
 function signatureText({ params, results }: Signature, names?: readonly string[]): string {
   return params.map((type, i) => ` (param ${names ? `$${names[i]} ` : ""}${type})`).join("") +
     results.map((type) => ` (result ${type})`).join("");
 }
 
-/** Names of a function's variables: one that is used already gets the variable's number. */
+/** Makes a function's variable names unique: a repeated name gets the variable's index. */
 function unique(names: readonly string[]): string[] {
   return names.map((name, i) => names.indexOf(name) < i ? `${name}_${i}` : name);
 }
 
-/** The lines of a function's body, its variables first. */
+/** Lines of a function's body: variables, then instructions. */
 function bodyText(body: Uint8Array, names: readonly string[], params: number): string[] {
   const reader = new Reader(body);
   const locals = reader.list(() => Array(reader.unsigned()).fill(TYPES[reader.byte()])).flat();
   const lines = locals.map((type, i) => `    (local $${names[params + i]} ${type})`);
   let depth = 2;
-  while (reader.at < body.length - 1) { // the last one ends the function
+  while (reader.at < body.length - 1) { // the last byte is the function's `end`
     const text = instruction(reader, names);
     if (text === "end" || text === "else") depth--;
     lines.push("  ".repeat(depth) + text);
@@ -365,7 +364,9 @@ function instruction(reader: Reader, names: readonly string[] = []): string {
   const row = OPERATIONS[kind].get(code);
   if (!row) {
     throw new TypeError(
-      `Cannot tell an operation: expected one that kernels use, got ${kind} 0x${code.toString(16)}`,
+      `Cannot disassemble a module: expected an operation that kernels use, got ${kind} 0x${
+        code.toString(16)
+      }; add it to the tables of text.ts`,
     );
   }
   const [name, , ...immediates] = row;
@@ -396,7 +397,7 @@ function immediateText(
     case "f64":
       return `${reader.float(8)}`;
     case "block":
-      reader.byte(); // without a result
+      reader.byte(); // block type: no result
       return "";
     case "lane":
       return `${reader.byte()}`;

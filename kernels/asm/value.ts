@@ -1,31 +1,30 @@
 /**
- * Values and variables of the WASM assembler, whose methods are its arithmetic:
+ * Values and variables of the WASM assembler; their methods are its arithmetic:
  * `first.set(item.div(G).times(TILE))`.
  *
- * A `Value` is code that leaves a number where it is used, as often as it is used: it names a
- * computation, not a result. What must be computed once goes into a `Local`. The methods of an i32
- * are unsigned where WebAssembly has both (`S` marks the signed ones): most are addresses, which
- * reach beyond 2 GiB. The methods of a v128 are those of four F32.
+ * A `Value` is an expression, not a result: its code is emitted at every use. To compute something
+ * once, set a `Local`. I32 methods are unsigned where WebAssembly has both kinds (the suffix `S` is
+ * signed), because most I32 are addresses, which exceed 2 GiB. V128 methods work on four F32.
  *
  * @module
  */
 
-/** The types of numbers. A `v128` is four F32, four I32 or two F64, as the operation has it. */
+/** Types of values. The operation decides whether a `v128` is four F32, four I32 or two F64. */
 export type ValueType = "i32" | "f32" | "f64" | "v128";
 
 /** The type of a function's result. */
 export type Result = ValueType | "void";
 
 /**
- * A value or a constant. An i32 constant may be signed or unsigned; a v128 constant is four equal
- * F32.
+ * A value or a constant. An i32 constant may be signed or unsigned; a v128 constant is one F32 in
+ * all four lanes.
  */
 export type Operand<T extends ValueType> = Value<T> | number;
 
-/** Result of a comparison: 1 or 0; of vectors, all ones or all zeros in each lane. */
+/** Result of a comparison: 1 or 0; of vectors, all ones or all zeros per lane. */
 export type Comparison<T extends ValueType> = Value<T extends "v128" ? "v128" : "i32">;
 
-/** Code that leaves nothing: a call, or another effect. */
+/** Code that leaves no value: a call, or another effect. */
 export interface Effect {
   readonly type: "void";
   readonly code: readonly number[];
@@ -42,17 +41,17 @@ export function unsignedLeb(value: number): number[] {
   return bytes;
 }
 
-/** LEB128 of a number's lowest 32 bits, read as signed. */
+/** LEB128 of a number's lowest 32 bits, as a signed integer. */
 export function signedLeb(value: number): number[] {
   const bytes = [];
   for (value |= 0;; value >>= 7) {
-    // Bit 6 of the last byte is the sign of all that is left out.
+    // Bit 6 of the last byte is sign-extended.
     if (value >= -64 && value < 64) return [...bytes, value & 0x7f];
     bytes.push((value & 0x7f) | 0x80);
   }
 }
 
-/** The prefix and number of a SIMD operation. */
+/** Encoding of a SIMD operation: prefix and number. */
 export const simd = (op: number): number[] => [0xfd, ...unsignedLeb(op)];
 
 const SPLAT_F32 = simd(19);
@@ -93,7 +92,7 @@ const OR: Codes<"i32" | "v128"> = { i32: [0x72], v128: simd(80) };
 const XOR: Codes<"i32" | "v128"> = { i32: [0x73], v128: simd(81) };
 const SELECT = 0x1b;
 
-/** Code that leaves a number of type T. */
+/** An expression of type T. */
 export class Value<T extends ValueType> {
   constructor(readonly type: T, readonly code: readonly number[]) {}
 
@@ -167,7 +166,7 @@ export class Value<T extends ValueType> {
     return this.#binary(bits, [0x76]);
   }
 
-  /** The smaller one; code that is not a variable or a constant is computed twice. */
+  /** Minimum, by `select`: each operand's code is emitted twice. */
   min(this: Value<"i32">, b: Operand<"i32">): Value<"i32"> {
     return select(this, b, this.lt(b));
   }
@@ -180,11 +179,11 @@ export class Value<T extends ValueType> {
   maxS(this: Value<"i32">, b: Operand<"i32">): Value<"i32"> {
     return select(b, this, new Value("i32", codeOf("i32", b)).gtS(this));
   }
-  /** For each lane b where b < a, else a: a NaN in `a` stays, one in `b` does not count. */
+  /** Per lane: b < a ? b : a. A NaN in `a` stays; a NaN in `b` is ignored. */
   pmin(this: Value<"v128">, b: Operand<"v128">): Value<"v128"> {
     return this.#binary(b, simd(234));
   }
-  /** For each lane b where a < b, else a: a NaN in `a` stays, one in `b` does not count. */
+  /** Per lane: a < b ? b : a. A NaN in `a` stays; a NaN in `b` is ignored. */
   pmax(this: Value<"v128">, b: Operand<"v128">): Value<"v128"> {
     return this.#binary(b, simd(235));
   }
@@ -198,7 +197,7 @@ export class Value<T extends ValueType> {
   }
 }
 
-/** `a` where the condition is not 0, else `b`; both are computed. */
+/** `condition ? a : b`; both operands are evaluated. */
 export function select(
   a: Operand<"i32">,
   b: Operand<"i32">,
@@ -230,7 +229,7 @@ export class Local<T extends ValueType> extends Value<T> {
   atLeast(this: Local<"i32">, limit: Operand<"i32">): void {
     this.set(this.max(limit));
   }
-  /** Limits a signed number to least … most; `most` wins where it is the smaller one. */
+  /** Clamps a signed number to least … most; if least > most, the result is `most`. */
   clampS(this: Local<"i32">, least: Operand<"i32">, most: Operand<"i32">): void {
     this.set(this.maxS(least));
     this.set(this.minS(most));
