@@ -61,10 +61,10 @@ export class ChatTemplate {
       Object.entries({
         ...this.variables,
         ...others,
-        tools,
-        documents,
+        tools: tools ?? null,
+        documents: documents ?? null,
         add_generation_prompt: addGenerationPrompt,
-      }).map(([name, value]) => [name, fromJs(value)]),
+      }).filter(([, value]) => value !== undefined).map(([name, value]) => [name, fromJs(value)]),
     );
     const chat = messages.map((message) => withReasoning(fromJs(message) as Dict));
     const size = charactersOf(chat) + charactersOf([...variables.values()]);

@@ -245,6 +245,8 @@ Deno.test("applyChatTemplate() hands over tools, documents and any other variabl
   const template = "{{ tools }}|{{ documents }}|{{ enable_thinking }}|{{ depth }}|{{ bos_token }}";
   const tokenizer = await tokenizerWith({ bos_token: "<s>", chat_template: template });
   assert.equal(tokenizer.applyChatTemplate(HI), "None|None|||<s>");
+  const unset = { tools: undefined, documents: null, enable_thinking: undefined };
+  assert.equal(tokenizer.applyChatTemplate(HI, unset), "None|None|||<s>");
   const options = {
     tools: [{ type: "function", function: { name: "f", parameters: { items: {} } } }],
     documents: [{ title: "A", text: "it's" }],
