@@ -9,7 +9,7 @@ import { parse, TomlError, type TomlTable } from "smol-toml";
 import { type Range, RANGES } from "./defaults.ts";
 import { CheckpointError, messageOf } from "./errors.ts";
 import { readText } from "./host/files.ts";
-import { isRecord } from "./json.ts";
+import { isDeep, isRecord, MAX_NESTING } from "./json.ts";
 
 /** Options of sampling; absent if the file does not have them. */
 export interface GenerationConfig {
@@ -129,7 +129,11 @@ function parseToml(text: string, path: string): TomlTable {
   const absent = crypto.randomUUID();
   for (let nulls = 0;; nulls++) {
     try {
-      return withoutAbsent(parse(lines.join("\n")), absent);
+      const table = parse(lines.join("\n"));
+      if (!isDeep(table)) return withoutAbsent(table, absent);
+      throw new CheckpointError(
+        `Cannot read "${path}": expected at most ${MAX_NESTING} levels of nesting, got more`,
+      );
     } catch (error) {
       if (!(error instanceof TomlError)) throw error;
       const { line, column } = error;

@@ -13,19 +13,38 @@
  *
  * Trick: a unique first key in every object gives it its own shape, so that V8 cannot reuse the
  * shape of an earlier object. It can go when V8 reads escaped keys correctly; a test checks that.
- * @throws {SyntaxError} If the text is not JSON.
+ * @throws {SyntaxError} If the text is not JSON, or nests deeper than `MAX_NESTING`.
  */
 export function parseJson(text: string): unknown {
   // Without a backslash no key is escaped.
-  if (!text.includes("\\")) return JSON.parse(text);
+  if (!text.includes("\\")) return expectShallow(JSON.parse(text));
   const prefix = crypto.randomUUID();
   let guarded: unknown;
   try {
     guarded = JSON.parse(withFirstKeys(text, prefix));
   } catch {
-    return JSON.parse(text); // throws with the position in the original text
+    return expectShallow(JSON.parse(text)); // throws with the position in the original text
   }
-  return withoutFirstKeys(guarded, prefix);
+  return withoutFirstKeys(expectShallow(guarded), prefix);
+}
+
+/** Levels of nesting that a file may have; real ones have fewer than 20. */
+export const MAX_NESTING = 512;
+
+/** Whether a value nests deeper than `MAX_NESTING`, where recursion could overflow the stack. */
+export function isDeep(value: unknown): boolean {
+  const isNested = (inner: unknown) => typeof inner === "object" && inner !== null;
+  let level = [value].filter(isNested);
+  for (let depth = 1; level.length; depth++) {
+    if (depth > MAX_NESTING) return true;
+    level = level.flatMap((item) => Object.values(item as object).filter(isNested));
+  }
+  return false;
+}
+
+function expectShallow(value: unknown): unknown {
+  if (!isDeep(value)) return value;
+  throw new SyntaxError(`more than ${MAX_NESTING} levels of nesting`);
 }
 
 /** Adds a unique first key to every object. */

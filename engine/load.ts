@@ -168,7 +168,7 @@ async function loadOnto(
     id,
     dtype: weights.wte.dtype,
     parameters: plan.parameters,
-    notes: plan.notes,
+    notes: [...backend.note ? [backend.note] : [], ...plan.notes],
     loadMs: performance.now() - start,
   });
 }

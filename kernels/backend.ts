@@ -41,6 +41,8 @@ export interface Backend extends AsyncDisposable {
   readonly threads: number;
   /** Name of the adapter or processor, or a generic one where the platform hides it. */
   readonly description: string;
+  /** A sentence for the user on how it was opened, such as with fewer threads; missing if none. */
+  readonly note?: string;
   /** Whether the device is a GPU, whose free memory shows only by allocating it. */
   readonly onGpu: boolean;
   /** Whether the CPU emulates that GPU, with tensors in the host's memory. */

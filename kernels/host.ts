@@ -15,6 +15,8 @@ export interface ComputeHost {
   readonly cores: number;
   /** Starts `wasm/worker.ts` as a thread. */
   startWorker(): Worker;
+  /** The reason why `startWorker` would fail and the next step; undefined if it would not. */
+  threadsDenied?(): string | undefined;
   /**
    * Sets whether a running worker keeps the process alive; calls with true and false are counted.
    * @param worker from `startWorker`.

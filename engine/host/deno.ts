@@ -18,8 +18,29 @@ export const DENO_HOST: Host = {
   tiles: TILE_STORE,
   totalMemory,
   platform: readPlatform,
-  compute: WEB_HOST,
+  compute: {
+    get gpu() {
+      return WEB_HOST.gpu;
+    },
+    get cores() {
+      return WEB_HOST.cores;
+    },
+    startWorker: WEB_HOST.startWorker,
+    keepAlive: WEB_HOST.keepAlive,
+    threadsDenied,
+  },
 };
+
+/** Folder of the modules that a worker loads. */
+const KERNELS = new URL("../../kernels/", import.meta.url);
+
+/** A worker reads its modules from files again, which takes a permission; imports take none. */
+function threadsDenied(): string | undefined {
+  if (KERNELS.protocol !== "file:") return undefined;
+  if (Deno.permissions.querySync({ name: "read", path: KERNELS }).state === "granted") return;
+  const path = decodeURIComponent(KERNELS.pathname).replace(/\/$/, "");
+  return `threads read their modules from files; --allow-read=${path} lets them`;
+}
 
 async function openFile(path: string): Promise<ByteSource> {
   try {

@@ -79,6 +79,19 @@ interface Answer {
   readonly isEndpoint: boolean;
 }
 
+/** Masks a token, as it is, percent-encoded, or in Base64 (of a whole header too). */
+export function withoutToken(message: string, token: string): string {
+  const forms = [token, encodeURIComponent(token)];
+  // Base64 packs 3 bytes into 4 characters, so that a text has three forms by its offset. The first
+  // and the last character of a form may hold bits of its neighbours.
+  for (const before of ["", "x", "xx"]) {
+    const form = btoa(before + token).replace(/=+$/, "").slice(before.length && before.length + 1);
+    const sure = (before.length + token.length) % 3 ? form.slice(0, -1) : form;
+    if (sure.length >= 8) forms.push(sure, sure.replaceAll("+", "-").replaceAll("/", "_"));
+  }
+  return forms.reduce((text, form) => text.replaceAll(form, "…"), message);
+}
+
 /** Client for one repository on one hub. */
 export class HubClient {
   readonly #origin: string;
@@ -92,7 +105,7 @@ export class HubClient {
     const { repo, token } = this.target;
     const shown = message.replace(/(https?:\/\/[^\s?#]*)[?#]\S*/g, "$1");
     return new CheckpointError(
-      `Cannot open "hf:${repo}": ${token ? shown.replaceAll(token, "…") : shown}`,
+      `Cannot open "hf:${repo}": ${token ? withoutToken(shown, token) : shown}`,
     );
   }
 
@@ -238,6 +251,8 @@ export class HubClient {
         }));
       } catch (error) {
         stall.throwIfAborted();
+        // A denied permission stays denied; its message names the flag.
+        if (error instanceof Error && error.name === "NotCapable") throw this.fail(error.message);
         const why = stall.isOver ? "no answer" : reasonOf(error);
         const { endpoint } = this.target;
         throw new Transient(

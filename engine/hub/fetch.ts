@@ -359,8 +359,13 @@ function isOn(value: string | undefined): boolean {
 
 /** Expands `~`, `$NAME` and `${NAME}` in a path, as Python does. */
 function pathOf(value: string, env: HubEnvironment["env"]): string {
-  const home = env("HOME") ?? env("USERPROFILE") ?? "";
-  return value.replace(/^~(?=[/\\]|$)/, home)
+  const home = env("HOME") || env("USERPROFILE");
+  if (!home && /^~([/\\]|$)/.test(value)) {
+    throw new CheckpointError(
+      `Cannot open "${value}": expected a home folder, got none; set HF_HOME or HOME`,
+    );
+  }
+  return value.replace(/^~(?=[/\\]|$)/, home ?? "")
     .replace(/\$(?:(\w+)|\{(\w+)\})/g, (all, plain, braced) => env(plain ?? braced) ?? all);
 }
 
@@ -397,7 +402,9 @@ async function tokenOf(
     throw new CheckpointError(`Cannot open "hf:${repo}": ${expected}`);
   };
   let token = (given ?? env("HF_TOKEN"))?.trim() ?? "";
-  if (!token && given === undefined) {
+  // Without a home there is no file with a token either.
+  const hasFile = ["HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME", "HOME", "USERPROFILE"].some(env);
+  if (!token && given === undefined && hasFile) {
     const named = env("HF_TOKEN_PATH");
     const path = named ? pathOf(named, env) : `${hubHome(env)}/token`;
     try {

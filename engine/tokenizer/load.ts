@@ -82,8 +82,14 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     const path = beside(folder, name);
     if (await exists(path)) return await fromFile(path, kind);
   }
+  let denied = "";
   if (nanogpt) {
-    const path = await nanogptMeta(folder, nanogpt.dataset);
+    const path = await nanogptMeta(folder, nanogpt.dataset).catch((error) => {
+      // Above the folder, a permission may end; ids work without.
+      if (!(error instanceof CheckpointError)) throw error;
+      denied = ` (${error.message})`;
+      return undefined;
+    });
     if (path !== undefined) return await fromFile(path, kind);
     if (GPT2_VOCABULARIES.includes(nanogpt.vocabSize)) {
       return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks", kind);
@@ -107,7 +113,7 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
       "read by this version; transformers " +
       `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or ${NAME_ONE}`;
   }
-  return `"${folder}" has no tokenizer; ${NAME_ONE}`;
+  return `"${folder}" has no tokenizer${denied}; ${NAME_ONE}`;
 }
 
 /** The next step without a tokenizer, on the command line. */

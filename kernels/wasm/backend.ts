@@ -103,8 +103,11 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
   const wanted = canShare ? threads ?? threadsToTry(host.cores) : 1;
-  if (wanted === 1) {
-    return new WasmBackend(memory, new LinearMemory(memory, false), null, { ...options, relaxed });
+  const denied = wanted > 1 ? host.threadsDenied?.() : undefined;
+  if (wanted === 1 || denied) {
+    const note = denied && `runs on one thread: ${denied}`;
+    const linear = new LinearMemory(memory, false);
+    return new WasmBackend(memory, linear, null, { ...options, relaxed }, note);
   }
   const linear = new LinearMemory(memory, true);
   const pool = await Pool.start(linear.wasm, wanted, host);
@@ -153,6 +156,7 @@ class WasmBackend implements Backend {
     linear: LinearMemory,
     pool: Pool | null,
     { relaxed, callerSleeps = canSleep() }: WasmOptions,
+    readonly note?: string,
   ) {
     this.#linear = linear;
     this.#pool = pool;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isRecord, parseJson } from "../../engine/json.ts";
+import { isDeep, isRecord, MAX_NESTING, parseJson } from "../../engine/json.ts";
 import fc from "../fast_check.ts";
 
 /** Parses objects with these first keys and then a backslash: V8 remembers their shapes. */
@@ -63,4 +63,19 @@ Deno.test("isRecord() is true for objects, not for arrays", () => {
   assert.ok(isRecord({}));
   assert.ok(isRecord(JSON.parse('{"__proto__": 1}')));
   for (const value of [null, undefined, [], "a", 1, true]) assert.ok(!isRecord(value));
+});
+
+Deno.test("parseJson() takes MAX_NESTING levels and no more, in lists and objects", () => {
+  for (const [open, close] of [["[", "]"], ['{"a":', "}"], ['{"\\n":', "}"]]) {
+    const nested = (levels: number) => open.repeat(levels) + "1" + close.repeat(levels);
+    const most = parseJson(nested(MAX_NESTING));
+    assert.equal(isDeep(most), false);
+    assert.equal(isDeep([most]), true);
+    for (const levels of [MAX_NESTING + 1, 200_000]) {
+      assert.throws(() => parseJson(nested(levels)), {
+        name: "SyntaxError",
+        message: `more than ${MAX_NESTING} levels of nesting`,
+      });
+    }
+  }
 });

@@ -60,3 +60,15 @@ Deno.test("openBackend() takes the host's GPU, or none when the host has none", 
   await using cpu = await openBackend("auto", { threads: 1, host: none });
   assert.equal(cpu.name, "wasm");
 });
+
+Deno.test("openBackend() opens wasm on one thread, with a note, where threads are denied", async () => {
+  const startWorker = () => assert.fail("a worker is started");
+  const host = hostWith({ cores: 4, startWorker, threadsDenied: () => "a reason; a next step" });
+  for (const threads of [undefined, 2]) {
+    await using backend = await openBackend("wasm", { host, threads });
+    assert.equal(backend.threads, 1);
+    assert.equal(backend.note, "runs on one thread: a reason; a next step");
+  }
+  await using asked = await openBackend("wasm", { host, threads: 1 });
+  assert.equal(asked.note, undefined);
+});

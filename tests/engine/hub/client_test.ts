@@ -1,6 +1,6 @@
 /** HTTP client of the hub: token, redirects, retries and error messages, against a mock hub. */
 import assert from "node:assert/strict";
-import { pause } from "../../../engine/hub/client.ts";
+import { pause, withoutToken } from "../../../engine/hub/client.ts";
 import {
   cutBody,
   error,
@@ -406,4 +406,26 @@ Deno.test("fetchRepository() stops at once at a signal and keeps the partial fil
     await assert.rejects(hub.fetch({ signal: later.signal }), reason);
     assert.ok(performance.now() - since < 1000);
   });
+});
+
+Deno.test("withoutToken() masks a token as it is, percent-encoded, and in Base64 at any offset", () => {
+  const whole = "hf_abcDEF+/012345678901234567";
+  for (let length = 16; length <= whole.length; length++) {
+    const token = whole.slice(0, length);
+    const encoded = encodeURIComponent(token);
+    assert.equal(withoutToken(`${token} ${encoded} end`, token), "… … end");
+    for (const before of ["", "u", "us", "Bearer ", "user:"]) {
+      for (const after of ["", ":", "\n\n", "xyz"]) {
+        const base64 = btoa(before + token + after);
+        for (const form of [base64, base64.replaceAll("+", "-").replaceAll("/", "_")]) {
+          const shown = withoutToken(`got ${form} end`, token);
+          // A character at each side may hold bits of both the token and its neighbour; then "==".
+          const rest = btoa(before).length + btoa(after).length + 4;
+          assert.match(shown, /^got .*….* end$/, form);
+          assert.ok(shown.length - "got … end".length <= rest, `${form}: ${shown}`);
+        }
+      }
+    }
+  }
+  assert.equal(withoutToken("no secret", whole), "no secret");
 });
