@@ -246,7 +246,7 @@ class Fetch {
 }
 
 /** The hub's listing of a revision, checked field by field, and the choice of files to fetch. */
-class Listing {
+export class Listing {
   readonly commit: string;
   readonly #files = new Map<string, Record<string, unknown>>();
 
