@@ -1,11 +1,11 @@
 /**
- * wgslm: a GPT engine in TypeScript, and the benchmark its numbers can be trusted by.
+ * wgslm: a GPT engine in TypeScript for checkpoints of Hugging Face, PyTorch and nanoGPT.
  *
- * ```ts ignore
+ * ```ts
  * import { loadModel } from "@wgslm/wgslm";
  *
- * // or a folder, a .safetensors, a .pt
- * await using model = await loadModel("hf:openai-community/gpt2")
+ * // or "hf:openai-community/gpt2", a .safetensors file, a .pt file
+ * await using model = await loadModel("bench/demo");
  * const options = { maxNewTokens: 64, topK: 40, seed: 1337 };
  * for await (const { text } of model.generate("ROMEO:", options)) {
  *   Deno.stdout.write(new TextEncoder().encode(text));

@@ -1,5 +1,5 @@
 /**
- * Conversations: from messages to the ids that a chat model was trained on.
+ * Chat encoding: messages → token ids, by the tokenizer's chat template.
  *
  *     messages   system · user 1                                        ids 1
  *                ─── template ──▶ [system][user 1]<assistant>
@@ -9,23 +9,33 @@
  *     cache      with reusePrompt "all":
  *                                 └──────────── kept ────────────────┘ └────── prefilled ─────┘
  *
- * The common beginning of ids 1 with its answer and ids 2 is kept. A template that rewrites earlier
- * turns, such as without their reasoning, is prefilled from its first difference on.
+ * The cache keeps the common beginning of ids 2 and of ids 1 with its answer. If a template
+ * rewrites earlier turns, such as by removing their reasoning, prefill starts at the first
+ * difference.
  *
  * @module
  */
 import type { ChatMessage, ChatOptions, Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /**
- * The ids of a conversation up to where the assistant answers, for `generate`, `logits` or a count
- * of tokens.
+ * Encodes a conversation up to the point where the assistant answers, for `generate`, `logits` or
+ * a count of tokens.
  *
  * @param tokenizer one with a chat template, such as `model.tokenizer`.
  * @param messages the conversation, the oldest message first.
- * @throws {CheckpointError} when the tokenizer has no chat template, or the template is broken or
+ * @param options options of the template.
+ * @throws {CheckpointError} If the tokenizer has no chat template, or the template is broken or
  *   refuses the conversation.
- * @throws {TypeError} when a message has no role or no content.
- * @throws {RangeError} when the vocabulary cannot spell the text.
+ * @throws {TypeError} If a message has no role or no content.
+ * @throws {RangeError} If the vocabulary cannot spell the text.
+ * @example
+ * ```ts
+ * import { encodeChat, type Tokenizer } from "@wgslm/wgslm";
+ *
+ * export function countTokens(tokenizer: Tokenizer, question: string): number {
+ *   return encodeChat(tokenizer, [{ role: "user", content: question }]).length;
+ * }
+ * ```
  */
 export function encodeChat(
   tokenizer: Tokenizer,
@@ -33,6 +43,6 @@ export function encodeChat(
   options: ChatOptions = {},
 ): number[] {
   const text = tokenizer.applyChatTemplate(messages, options);
-  // A template writes the special tokens itself.
+  // The template has already written the special tokens.
   return tokenizer.encode(text, { addSpecialTokens: false });
 }

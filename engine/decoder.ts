@@ -1,10 +1,13 @@
 /**
- * One step of a GPT decoder: T rows of token ids in, logits out.
+ * Forward pass of a GPT decoder: token ids [T] → logits [T, V].
  *
- * Recorded once for each kind of step and replayed while tokens flow; what changes from step to
- * step (position, number of rows) is data on the device. Families differ in the data of `w`, never
- * by name. Letters: T rows, C width, H query heads, G key/value heads, D head size, F hidden width,
- * V vocabulary, S cache slots.
+ *     ids ─embed─▶ x ─┬─ ln1 ─ attention ─▶ + ─┬─ ln2 ─ mlp ─▶ + ─▶ … ─▶ lnF ─ lmHead ─▶ logits
+ *                     └─────────────────────┘  └───────────────┘   residual stream x [T, C]
+ *
+ * Recorded once for each kind of step, then replayed for every token; position and number of rows
+ * are data on the device. Families differ only in the data of `w`; no code asks for their names.
+ * Letters: T rows, C width, H query heads, G key/value heads, D head size, F hidden width, V
+ * vocabulary, S cache slots.
  *
  * @module
  */
@@ -15,10 +18,10 @@ import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import type { Attention, Mlp, Output, Weights } from "./weights/mod.ts";
 
-/** Records the forward pass: ids → logits, or → the cache alone where `s` has no logits. */
+/** Records the forward pass: ids → logits, or only → cache if `s` has no logits. */
 export function forward(k: Recorder, w: Weights, s: State): void {
   k.embed(s.x, w.wte, s.ids, { scale: w.embedScale }); // x [T, C]
-  if (w.wpe) k.addPosition(s.x, w.wpe); // learned positions; rotary ones are in the block
+  if (w.wpe) k.addPosition(s.x, w.wpe); // learned positions; attention applies rotary ones
   for (const [i, block] of w.h.entries()) {
     const n = normed(k, s.n, s.x, block.ln1); // n [T, C]
     if (block.parallel) {
@@ -51,7 +54,7 @@ function mlp(k: Recorder, layer: Mlp, n: Tensor, s: State): void {
   addTo(k, s, s.f, layer); // x += f · cProj
 }
 
-/** The norm of x, in `n`; where there is none, x itself. */
+/** n = norm(x) [T, C]; without a norm, x itself. */
 function normed(k: Recorder, n: Tensor, x: Tensor, norm?: Norm): Tensor {
   if (!norm) return x;
   k.norm(n, x, norm);
@@ -59,8 +62,8 @@ function normed(k: Recorder, n: Tensor, x: Tensor, norm?: Norm): Tensor {
 }
 
 /**
- * x += scale · cProj(y), by way of the norms that a family has here. No parallel block has one,
- * whose `n` is still to be read.
+ * x += scale · cProj(y) [T, C], with the norms that a family applies here. Overwrites `n`, which a
+ * parallel block would still read: no family has both.
  */
 function addTo(k: Recorder, s: State, y: Tensor, layer: Output): void {
   const { cProj: { weight, bias }, lnPost, lnSum, residualScale: scale } = layer;
@@ -73,36 +76,36 @@ function addTo(k: Recorder, s: State, y: Tensor, layer: Output): void {
   if (lnSum) k.norm(s.x, s.x, lnSum);
 }
 
-/** What a step works on. */
+/** Tensors of a step of T rows; F32 but for the ids. */
 export interface State {
-  /** [T] I32 */
+  /** Token ids [T], I32. */
   readonly ids: Tensor;
-  /** The residual stream [T, C]. */
+  /** Residual stream [T, C]. */
   readonly x: Tensor;
-  /** Normed [T, C]. */
+  /** Normalised x [T, C]. */
   readonly n: Tensor;
-  /** Normed once more [T, C], where a parallel block has two norms. */
+  /** x after the second norm of a parallel block [T, C]; absent if no block has two. */
   readonly m?: Tensor;
-  /** [T, (H + 2G)·D] */
+  /** Queries, keys and values [T, (H + 2G)·D]. */
   readonly qkv: Tensor;
-  /** [T, H·D] */
+  /** Queries after rotation [T, H·D]. */
   readonly q: Tensor;
-  /** [T, H·D] */
+  /** Output of the heads [T, H·D]. */
   readonly y: Tensor;
-  /** [T, F] */
+  /** Hidden layer of the MLP [T, F]. */
   readonly f: Tensor;
-  /** [T, F]; where the MLP is gated. */
+  /** Factor of a gated MLP [T, F]; absent without a gate. */
   readonly g?: Tensor;
-  /** [T, V]; none where only the cache is filled. */
+  /** Logits [T, V]; absent if the step only fills the cache. */
   readonly logits?: Tensor;
-  /** One for each layer. */
+  /** Keys and values [G, S, D] of each layer. */
   readonly cache: readonly KvCache[];
 }
 
-/** The tensors of a state that its rows give their size. */
+/** Tensors whose size depends on the number of rows. */
 type RowTensors = Omit<State, "logits" | "cache">;
 
-/** Extents of a state's tensors of `rows` rows, the logits apart. */
+/** Shapes of a state's tensors for `rows` rows, logits excluded. */
 export function stateShapes(a: Architecture, rows: number): Record<string, number[]> {
   const { nEmbd: C, nHead: H, nKvHead: G, headDim: D, nInner: F } = a;
   const shapes: Record<keyof RowTensors, number[] | null> = {
@@ -122,7 +125,7 @@ export function stateShapes(a: Architecture, rows: number): Record<string, numbe
   >;
 }
 
-/** A state of `rows` rows over a cache. */
+/** Allocates a state of `rows` rows over a cache. */
 export function makeState(
   backend: Backend,
   a: Architecture,
@@ -136,12 +139,12 @@ export function makeState(
   return { ...Object.fromEntries(tensors) as RowTensors, cache };
 }
 
-/** Logits [rows, V] for a state. */
+/** Allocates the logits of a state, [rows, V]. */
 export function makeLogits(backend: Backend, a: Architecture, rows: number): Tensor {
   return backend.tensor([rows, a.vocabSize], "F32", "activations");
 }
 
-/** Keys and values of every layer, for `slots` tokens. */
+/** Allocates keys and values of every layer, [G, slots, D] each. */
 export function makeCache(backend: Backend, a: Architecture, slots: number): KvCache[] {
   const shape = [a.nKvHead, slots, a.headDim];
   return Array.from({ length: a.nLayer }, () => ({

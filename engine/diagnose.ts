@@ -1,6 +1,5 @@
 /**
- * Diagnosis of a model's passes: the first layer whose numbers are not finite, and the time of each
- * kernel.
+ * Diagnosis of a model's passes: search for the first NaN or infinity, and times of each kernel.
  *
  * @module
  */
@@ -10,22 +9,22 @@ import { forward } from "./decoder.ts";
 import { CheckpointError } from "./errors.ts";
 import { forwardAndSample, READ_MS, type Runner } from "./runner.ts";
 
-/** A pass, as a whole and by its kernels. */
+/** Times of a pass, as a whole and by kernel. */
 export interface PassTimes {
-  /** What it was run for. */
+  /** Rows, position and length of the pass. */
   readonly step: Segment;
-  /** Milliseconds of the plan as it is: the median of several runs. */
+  /** Milliseconds of the untimed plan: the median of at least five runs. */
   readonly ms: number;
-  /** Of the same pass, each timed within it. */
+  /** Times of its kernels, each measured within the pass. */
   readonly kernels: readonly KernelTime[];
 }
 
-/** Runs of a whole pass at the least, and milliseconds for all of them. */
+/** Least number of timings of a whole pass, and least milliseconds of all of them. */
 const [PASS_RUNS, PASS_MS] = [5, 300];
 
 /**
- * An error that names the layer whose output is the first to be NaN or infinite for these ids. Runs
- * the passes of 0, 1, 2, … layers one after the other, each from an empty cache.
+ * An error that names the first layer with NaN or infinity in its output for these ids. Runs passes
+ * of 0, 1, 2, … layers, each from an empty cache.
  */
 export async function findNotFinite(
   runner: Runner,
@@ -43,10 +42,7 @@ export async function findNotFinite(
   );
 }
 
-/**
- * The least number of layers after which the residual stream is not finite; null when it is finite
- * after all of them.
- */
+/** The least number of layers after which x is not finite; null if it is finite after all. */
 async function firstNotFinite(runner: Runner, ids: readonly number[]): Promise<number | null> {
   const { backend, architecture: { nLayer, nEmbd }, weights } = runner;
   const { prefill } = runner.buffers;
@@ -63,15 +59,15 @@ async function firstNotFinite(runner: Runner, ids: readonly number[]): Promise<n
 }
 
 /**
- * Times the step that takes the last of `ids` (at most S) and draws, and a whole prefill chunk from
- * an empty cache. Draws by the settings of the last `startSampling`; empties the cache.
+ * Times a decode step on the last of `ids` (at most S), sampling included, and a full prefill chunk
+ * from an empty cache. Samples by the settings of the last `startSampling`; empties the cache.
  */
 export async function timePasses(
   runner: Runner,
   ids: readonly number[],
 ): Promise<{ prefill: PassTimes; decode: PassTimes }> {
   const { weights, buffers, plans, chunk, sequence } = runner;
-  await runner.prefill(ids); // so that the pass works on real numbers
+  await runner.prefill(ids); // the pass should compute on real keys and values
   const decode = await timePass(
     runner,
     sequence.step(1),
@@ -101,7 +97,7 @@ async function timePass(
     return (performance.now() - start) / count;
   };
   await time(1);
-  // As many together as a generation queues at most; one where each is done when `run` returns.
+  // As many as a generation queues at most; one on a backend whose `run` waits for the result.
   const count = Math.min(backend.readAhead ?? 1, Math.ceil(READ_MS / await time(1)));
   const times: number[] = [];
   const end = performance.now() + PASS_MS;

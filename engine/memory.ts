@@ -12,46 +12,49 @@ import { stateShapes } from "./decoder.ts";
 import { findHost } from "./host/choose.ts";
 import { countLayerParameters, weightBytes, type WeightSource } from "./weights/mod.ts";
 
-/** Bytes by class, as `Model.memory` counts them after loading. */
+/** Estimated bytes of a run by class, as `Model.memory` counts them after loading. */
 export interface MemoryEstimate {
   /** Bytes of each class. */
   readonly classes: Readonly<Record<MemoryClass, number>>;
   /** Bytes of all classes. */
   readonly total: number;
-  /** Bytes of the largest tensor, weights apart. */
+  /** Bytes of the largest tensor, weights excluded. */
   readonly largest: number;
   /** T: rows of a prefill chunk. */
   readonly chunk: number;
-  /** The estimate of another run of the same model. The chunk follows, unless it was given. */
+  /** Estimates another run of the same model; T follows from it unless it is given. */
   with(change: {
     /** S: tokens that the cache holds. */
     readonly contextLength?: number;
     /** T: rows of a prefill chunk. */
     readonly chunk?: number;
-    /** The dtype that every weight is kept in. */
+    /** Dtype of every weight in memory. */
     readonly dtype?: WeightDtype;
-    /** What the model is to run on. */
+    /** Backend to run on. */
     readonly backend?: Pick<Backend, "nominalFlops" | "scratchBytes">;
   }): MemoryEstimate;
 }
 
-/** What the bytes of a model's buffers depend on beside its weights. */
+/** Size of a run: the parameters of a memory estimate, weights excluded. */
 export interface RunSize {
   /** S: tokens that the cache holds. */
   readonly contextLength: number;
   /** T: rows of a prefill chunk; default 0.2 s of the backend's work. */
   readonly chunk?: number;
-  /** What the model runs on; without it, a processor and nothing that a backend adds of its own. */
+  /** Backend to run on; without it, a processor that adds no scratch. */
   readonly backend?: Pick<Backend, "nominalFlops" | "readAhead" | "scratchBytes">;
 }
 
-/** Multiply-adds ×2 per second of a processor that is not known yet: two threads of WebAssembly. */
+/** FLOP/s assumed for an unknown processor: two threads of WebAssembly. */
 const CPU_FLOPS = 80e9;
 
 /**
- * Rows of a prefill chunk: 0.2 s of work, so that a run can be stopped and shows progress; a power
- * of two from 4 to 128.
- * @param layerParameters learned numbers of the layers, each multiplied once a row.
+ * T: rows of a prefill chunk, a power of two from 4 to 128. A chunk takes about 0.2 s, so that a
+ * run can show progress and be stopped.
+ *
+ * Method: T = 2^round(log2(0.2 s · FLOP/s / (2 · parameters))), at most S.
+ *
+ * @param layerParameters learned parameters of all layers, each multiplied once per row.
  */
 function chunkRows(
   nominalFlops: number,
@@ -63,7 +66,7 @@ function chunkRows(
   return Math.min(Math.max(power, 4), 128, contextLength);
 }
 
-/** The bytes of a model's buffers after loading, before the first `logits()` call adds its rows. */
+/** Estimates a model's buffers after loading; the first call of `logits()` adds its rows. */
 export function estimateMemory(
   a: Architecture,
   source: Pick<WeightSource, "specs" | "dtype">,
@@ -90,7 +93,7 @@ export function estimateMemory(
   return estimate(weightBytes(source), size);
 }
 
-/** Adds up the tensors of a run, those of the weights given in bytes. */
+/** Adds up the tensors of a run; `tensors` is the bytes of the weights. */
 function countBytes(
   a: Architecture,
   tensors: number,
@@ -98,12 +101,12 @@ function countBytes(
 ) {
   const rotaryDims = [a.rope, a.ropeLocal].map((rope) => rope?.rotaryDim ?? 0);
   const weights = rotaryDims.reduce((n, R) => n + 4 * (contextLength + 1) * R, tensors);
-  const layerCache = 4 * a.nKvHead * contextLength * a.headDim; // keys or values
+  const layerCache = 4 * a.nKvHead * contextLength * a.headDim; // keys or values [G, S, D]
   const kvCache = 2 * a.nLayer * layerCache;
   const rows = (T: number) => Object.values(stateShapes(a, T)).map((shape) => 4 * sizeOf(shape));
   const sum = (bytes: number[]) => bytes.reduce((n, count) => n + count, 0);
   const logits = 4 * a.vocabSize;
-  // Sampling keeps the set of ids seen [V], 4 settings, 3 counters and a ring of drawn ids.
+  // Sampling: seen ids [V], settings [4], counter [3], ring of drawn ids [R].
   const sampling = 4 * (a.vocabSize + 4 + 3 + (backend?.readAhead ?? 1));
   const computed = sum(rows(chunk)) + sum(rows(1)) + logits + sampling;
   const widest = Math.max(...rows(chunk));
@@ -115,16 +118,16 @@ function countBytes(
   };
 }
 
-/** A run whose bytes are known. */
+/** A run with its estimate. */
 export interface SizedRun {
-  /** Names the model in messages. */
+  /** Name of the model in messages. */
   readonly id: string;
   /** S: tokens that the cache holds. */
   readonly contextLength: number;
   readonly memory: Pick<MemoryEstimate, "total" | "classes" | "largest">;
 }
 
-/** @throws {DeviceError} If a model cannot fit this machine's memory. */
+/** @throws {DeviceError} If a run needs more than this machine's memory. */
 async function expectHostFits(run: SizedRun): Promise<void> {
   const { id, contextLength, memory: { total, classes } } = run;
   const room = (await findHost())?.totalMemory() ?? Infinity;
@@ -140,15 +143,15 @@ async function expectHostFits(run: SizedRun): Promise<void> {
 }
 
 /**
- * Checks that a run fits a backend, before anything is uploaded.
- * @throws {DeviceError} If it cannot fit.
+ * Checks that a run fits a backend, before any upload.
+ * @throws {DeviceError} If it does not fit.
  */
 export async function expectFits(
   backend: Pick<Backend, "onGpu" | "software" | "expectFree">,
   run: SizedRun,
 ): Promise<void> {
   const { id, memory: { total, largest } } = run;
-  // A GPU has memory of its own, unless it is a software adapter.
+  // A GPU has its own memory, unless it is a software adapter.
   if (!backend.onGpu || backend.software) await expectHostFits(run);
   await backend.expectFree?.(id, total, largest);
 }

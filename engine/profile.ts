@@ -1,6 +1,9 @@
 /**
- * Where the time of a token goes: each kind of kernel of a pass, beside the limits of the machine
- * that runs it.
+ * Kernel profile of a model: the time of each kind of kernel, compared with the device's limits.
+ *
+ *     limit_share = max(bytes / bandwidth, flops / peak) / measured time        1 is optimal
+ *
+ * The maximum is the roofline model's least time (Williams et al., 2009).
  *
  * @module
  */
@@ -10,29 +13,43 @@ import { drawPrompt } from "./benchmark.ts";
 import { findHost } from "./host/choose.ts";
 import { type PassTimes, timePasses } from "./diagnose.ts";
 import { instrumentsOf, type Model } from "./model.ts";
+import { show } from "./options.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
 
-/** What is profiled. */
+/** Options of a profile. */
 export interface ProfileOptions {
-  /** Tokens in the cache, that of the step among them; default 128, at most the context. */
+  /** Tokens in the cache, including the step's own; default 128, at most the context. */
   readonly length?: number;
   /** Ends the profile between two measurements. */
   readonly signal?: AbortSignal;
 }
 
 /**
- * Times the kernels of a step of decode and of a prefill chunk, and the limits of the device. Ids
- * are drawn by the settings of the last generation. A cache is empty after it.
- * @throws {RangeError} when the length is no integer of at least 1.
- * @throws the signal's reason, when it is aborted.
+ * Times the kernels of a decode step and of a prefill chunk, and measures the device's limits.
+ * Sampling uses the settings of the last generation. Empties the cache.
+ *
+ * @param model a loaded model.
+ * @param options number of tokens in the cache, and signal.
+ * @throws {RangeError} If the length is not an integer of at least 1.
+ * @throws {DeviceError} If the device cannot be opened a second time to measure its limits.
+ * @throws the signal's reason, if it is aborted.
+ * @example
+ * ```ts
+ * import { loadModel, profile } from "@wgslm/wgslm";
+ *
+ * await using model = await loadModel("bench/demo");
+ * const { decode } = await profile(model, { length: 64 });
+ * for (const { name, ms } of decode.kernels) console.log(name, ms);
+ * ```
  */
 export async function profile(
   model: Model,
-  { length = 128, signal }: ProfileOptions = {},
+  options: ProfileOptions = {},
 ): Promise<ProfileReport> {
+  const { length = 128, signal } = options;
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
-      `Cannot profile: expected length to be an integer of at least 1, got ${length}`,
+      `Cannot profile: expected length to be an integer of at least 1, got ${show(length)}`,
     );
   }
   signal?.throwIfAborted();

@@ -1,105 +1,97 @@
 /**
- * What a benchmark found: the record, its JSON and its row of the community table. The keys are
- * data, spelt as in the file; they are those of the benchmark's specification and more, and what
- * has no counterpart here is null.
+ * Benchmark report: the record, its JSON, and its row of the community table.
+ *
+ * The keys are data, spelt as in the JSON file: those of the benchmark's specification, and more.
+ * Keys without a counterpart here are null.
  *
  * @module
  */
-
 import type { BackendName } from "../kernels/backend.ts";
 
 /** The version of the package, as in deno.json. */
 export const VERSION = "0.1.0";
 
-/**
- * The mean of the iterations' rates and their spread, in generated tokens per second of whole
- * wall time, prompt included.
- */
+/** Rates of the iterations: generated tokens per second of wall time, prompt included. */
 export interface RateSummary {
-  /** Of all iterations. */
+  /** Mean of all iterations, in tokens/s. */
   mean: number;
-  /** Of the slowest. */
+  /** The slowest iteration, in tokens/s. */
   min: number;
-  /** Of the fastest. */
+  /** The fastest iteration, in tokens/s. */
   max: number;
-  /** Standard deviation, of the population. */
+  /** Standard deviation of the population, in tokens/s. */
   stddev: number;
 }
 
 /** One measured generation. */
 export interface IterationReport {
-  /** Whole wall time, prompt included. */
+  /** Wall time in s, prompt included. */
   seconds: number;
-  /** Generated tokens by whole wall time. */
+  /** Generated tokens divided by `seconds`. */
   tokens_per_sec: number;
-  /** The seed that it drew with. */
+  /** Seed of its draws. */
   seed: number;
-  /** Milliseconds from one id to the next; ids that came back together share their time. */
+  /** Milliseconds from one id to the next; ids read together share their time. */
   token_ms: number[];
 }
 
-/** What one kind of kernel takes in one pass, all its calls together. */
+/** Cost of one kind of kernel in a pass, summed over its calls. */
 export interface KernelReport {
-  /**
-   * The call, a product with its inputs and outputs; what was merged has the names of its parts.
-   */
+  /** Name of the call; a matmul's with its width and outputs, a fused one's with its parts. */
   name: string;
-  /** How often it is called in the pass. */
+  /** Number of calls in the pass. */
   calls: number;
-  /** The median of several runs. */
+  /** Milliseconds: the median of several runs. */
   ms: number;
-  /** Of the time of all kernels. */
+  /** Share of the time of all kernels, 0 to 1. */
   share: number;
-  /** Of operands, each moved once. */
+  /** Bytes of the operands, each moved once. */
   bytes: number;
-  /** Multiplications and additions. */
+  /** Number of multiplications and additions. */
   flops: number;
-  /** 10⁹ bytes a second; null where it took no time that could be measured. */
+  /** Bandwidth in GB/s; null if the time was too short to measure. */
   gb_per_sec: number | null;
-  /** 10⁹ operations a second. */
+  /** Arithmetic in GFLOP/s; null if the time was too short to measure. */
   gflops_per_sec: number | null;
-  /**
-   * The time that its bytes or its operations take at least, whichever take longer,
-   * by the time that it took.
-   */
+  /** Least possible time by the device's limits, divided by the measured time. */
   limit_share: number | null;
-  /** Which of the two took longer. */
+  /** The limit that sets the least possible time. */
   limit: "memory" | "arithmetic";
 }
 
-/** A pass and its kernels. */
+/** Times of a pass and its kernels. */
 export interface PassReport {
-  /** Tokens that it takes. */
+  /** Tokens of the pass. */
   rows: number;
-  /** Keys that its last token sees. */
+  /** Keys that its last token attends to. */
   length: number;
-  /** The pass as it runs, without anything being timed within. */
+  /** Milliseconds of the whole pass, without timing within it. */
   ms: number;
-  /** The sum of its kernels' times. */
+  /** Sum of the kernels' times, in ms. */
   kernels_ms: number;
-  /** In the order in which they first run. */
+  /** Kinds of kernels, in the order of their first call. */
   kernels: KernelReport[];
 }
 
-/** Where the time of a token goes. */
+/** Kernel profile of a model. */
 export interface ProfileReport {
-  /** What the device did at most in this run, with code that does nothing else. */
+  /** Limits of the device, measured in this run by code that only reads or only computes. */
   limits: { gb_per_sec: number; gflops_per_sec: number };
-  /** The step of one token, its drawing included. */
+  /** The step of one token, sampling included. */
   decode: PassReport;
   /** One chunk of a prompt, from an empty cache. */
   prefill: PassReport;
 }
 
-/** A benchmark's result, key for key what its JSON file holds. */
+/** Result of a benchmark, with the keys of its JSON file. */
 export interface BenchmarkReport {
   /** Grows when a key changes its meaning. */
   schema_version: 1;
-  /** When the run ended, ISO 8601, UTC. */
+  /** End of the run, ISO 8601, UTC. */
   timestamp: string;
-  /** 40 hex digits of the project's checkout, where it runs from one. */
+  /** Commit of the project's checkout, 40 hex digits; null outside of one. */
   commit: string | null;
-  /** Where it ran. */
+  /** Machine and runtime. */
   platform: {
     os: string;
     python: null;
@@ -109,9 +101,9 @@ export interface BenchmarkReport {
     cpu: string;
     cores: number;
   };
-  /** What the specification has for PyTorch; nothing here. */
+  /** The specification's keys for PyTorch. */
   torch: { version: null; cuda: null };
-  /** What it ran on. */
+  /** Engine and backend. */
   engine: {
     name: "wgslm";
     version: string;
@@ -119,17 +111,17 @@ export interface BenchmarkReport {
     threads: number;
     dtype: string;
   };
-  /** The device as the row names it. */
+  /** Device, as the table's row names it. */
   device: {
     type: "cpu" | "webgpu";
-    /** The adapter's description or the model of the processor. */
+    /** Description of the adapter, or name of the processor. */
     name: string;
   };
-  /** What was measured. */
+  /** The measured model. */
   model: {
     source: "local" | "hf";
     id: string;
-    /** Millions; tied parameters count once. */
+    /** Learned parameters in millions; tied ones count once. */
     params_m: number;
     vocab_size: number;
     block_size: number;
@@ -139,9 +131,9 @@ export interface BenchmarkReport {
     dtype: string;
     weights_mib: number;
   };
-  /** What was asked for. */
+  /** Settings of the run, as asked for. */
   generation: {
-    /** Null where the prompt was given as ids. */
+    /** Text of the prompt; null if ids were given. */
     prompt: string | null;
     prompt_tokens: number;
     gen_tokens: number;
@@ -154,51 +146,77 @@ export interface BenchmarkReport {
     repetition_penalty: number;
     use_kv_cache: boolean;
     stream: boolean;
-    /** What was asked for; the seeds that were used stand in `per_iter`. */
+    /** Seed asked for, or null; `per_iter` has the seeds used. */
     seed: number | null;
     deterministic: boolean;
     warmup_tokens: number;
   };
-  /** What came out. */
+  /** Measurements. */
   results: {
     iters: number;
     tokens_per_sec: RateSummary;
-    /** WebGPU: the most bytes of tracked GPU buffers since the warm-up; elsewhere null. */
+    /** Peak of tracked GPU buffers since the warm-up, in MiB; null on the CPU. */
     vram_peak_mib: number | null;
-    /** The same of every backend's buffers. */
+    /** The same for the buffers of any backend, in MiB. */
     buffer_peak_mib: number;
     /** Unmeasured passes before the warm-up; `steady` if the times of the last rounds agree. */
     engine_warmup: { ms: number; rounds: number; steady: boolean };
-    /** A separate pass over the prompt, to the logits of its last row. */
+    /** A separate pass over the prompt, up to the logits of its last row. */
     prefill: { tokens: number; ms: number; tokens_per_sec: number };
-    /** The tokens after the first of each iteration. Null where there was none. */
+    /** Tokens after the first of each iteration; null if there are none. */
     decode: {
       tokens: number;
       tokens_per_sec: number | null;
       ms_per_token: { p50: number | null; p90: number | null; p99: number | null };
     };
+    /** From the call of `loadModel` to a usable model. */
     load_ms: number;
-    /** From the call to the first id on the host. */
+    /** From the call of `generate` to the first id on the host: the median. */
     first_token_ms: number;
     per_iter: IterationReport[];
-    /** Only where a profile was asked for. */
+    /** Present if a profile was asked for. */
     profile?: ProfileReport;
   };
 }
 
-/** A report as the text of a JSON file: indented by two spaces, a newline at its end. */
+/**
+ * Formats a report as a JSON file: indented by two spaces, with a newline at its end.
+ *
+ * @param report a result of `benchmark`.
+ * @example
+ * ```ts
+ * import { type BenchmarkReport, toJson } from "@wgslm/wgslm";
+ *
+ * export async function save(report: BenchmarkReport, path: string): Promise<void> {
+ *   await Deno.writeTextFile(path, toJson(report));
+ * }
+ * ```
+ */
 export function toJson(report: BenchmarkReport): string {
   return JSON.stringify(report, null, 2) + "\n";
 }
 
-/** Heads of the community table and how its columns are aligned, as the specification has them. */
+/** Header and alignment of the community table, as in the specification. */
 const TABLE_HEAD = `\
 | Device | Source | Model size (params M) | KV-cache | gen_tokens | mean tok/s | peak VRAM MiB |
 |---|---|---:|---|---:|---:|---:|
 `;
 
-/** A report as the community table with one row. */
-export function toMarkdown({ device, model, generation, results }: BenchmarkReport): string {
+/**
+ * Formats a report as the community table with one row, in Markdown.
+ *
+ * @param report a result of `benchmark`.
+ * @example
+ * ```ts
+ * import { type BenchmarkReport, toMarkdown } from "@wgslm/wgslm";
+ *
+ * export function rowOf(report: BenchmarkReport): string {
+ *   return toMarkdown(report).split("\n")[2];
+ * }
+ * ```
+ */
+export function toMarkdown(report: BenchmarkReport): string {
+  const { device, model, generation, results } = report;
   const cells = [
     cell(`${device.name} (${device.type})`),
     model.source,
@@ -220,11 +238,11 @@ const WARNING_SPREAD = 0.1;
  * @param report a result of `benchmark`.
  * @example
  * ```ts
- * import { benchmark, loadModel, warnings } from "@wgslm/wgslm";
+ * import { type BenchmarkReport, warnings } from "@wgslm/wgslm";
  *
- * await using model = await loadModel("bench/demo");
- * const report = await benchmark(model, { genTokens: 4, warmupTokens: 0, iters: 1 });
- * for (const warning of warnings(report)) console.warn(warning);
+ * export function isTrustworthy(report: BenchmarkReport): boolean {
+ *   return warnings(report).length === 0;
+ * }
  * ```
  */
 export function warnings(report: BenchmarkReport): string[] {
@@ -255,7 +273,7 @@ export function warnings(report: BenchmarkReport): string[] {
  */
 export const doubts: typeof warnings = warnings;
 
-/** Text that stays within one cell of a Markdown table, whatever a driver calls its device. */
+/** Escapes text for one cell of a Markdown table; a driver's device name may be anything. */
 function cell(text: string): string {
   return text
     .replace(/\p{Cc}+|\p{Zl}|\p{Zp}/gu, " ")

@@ -1,13 +1,12 @@
 /**
- * A model's recorded passes and their queue: ids in, drawn ids or logits out.
+ * Runner: a model's recorded passes and their queue. Token ids in, drawn ids or logits out.
  *
  *     prefill   T rows                    fills the cache
  *     decode    1 row, head               logits [V]
- *     draw      1 row, head, sampling     the next id, for the next step's embed and into a ring
- *     logits    T rows, head              logits [T, V]; recorded when first used
+ *     draw      1 row, head, sampling     the next id, to the next step's embed and to a ring
+ *     logits    T rows, head              logits [T, V]; recorded on first use
  *
- * Draws are queued without a read between them, as many as take 100 ms, and their ids are read
- * together:
+ * Draws of up to 100 ms are queued without a read between them; one read returns their ids:
  *
  *     host    run run run run read ─────────────────▶ 4 ids   run run …
  *     device      draw draw draw draw
@@ -24,50 +23,48 @@ import { Sequence } from "./sequence.ts";
 import type { Weights } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
 
-/** Milliseconds that draws which are read together take at most, or one draw if that is longer. */
+/** Milliseconds of draws per read at most; a single slower draw takes longer. */
 export const READ_MS = 100;
 
-/** How a prompt is prefilled. */
+/** Options of a prefill. */
 export interface PrefillOptions {
   /**
-   * Keep the cache entries that the last prefill wrote of a common beginning; "all": those of drawn
-   * ids as well. Default false.
+   * Whether to keep cache entries of a common beginning with the last text: true, those of its
+   * prefill; "all", those of drawn ids as well. Default false.
    */
   readonly reuse?: boolean | "all";
   readonly signal?: AbortSignal;
 }
 
-/** The passes of a model that are always recorded. */
+/** Passes that are recorded when a model is loaded. */
 export interface Plans {
   readonly prefill: Plan;
   readonly decode: Plan;
   readonly draw: Plan;
 }
 
-/** What the passes work on. */
+/** Buffers of the passes. */
 export interface Buffers {
-  /** T rows. */
+  /** State of T rows, without logits. */
   readonly prefill: State;
-  /** One row; logits [1, V]. */
+  /** State of one row, logits [1, V]. */
   readonly decode: State & { readonly logits: Tensor };
-  /** Settings, counters, the set of ids seen [V], and the ring of drawn ids. */
+  /** Settings [4], counter [3], seen ids [V], ring of drawn ids [R]. */
   readonly sampling: Sampling;
 }
 
-/**
- * Drives one model on one backend. Not reentrant: the model has its callers wait for each other.
- */
+/** Runs one model on one backend. Not reentrant: `Model` lets one caller in at a time. */
 export class Runner {
-  /** The text in flight: the cache has room for one. */
+  /** The text in the cache, which has room for one. */
   readonly sequence: Sequence;
-  /** Recorded with kernels that were chosen by measuring, where the backend does so. */
+  /** Plans with kernels chosen by timing, on backends that do so. */
   readonly #tuned: Plans;
-  /** Recorded without them. */
+  /** Plans with the same kernels in every run; recorded on first use. */
   #fixed?: Plans;
   #logits?: { readonly logits: Tensor; readonly plan: Plan };
-  /** Ids drawn since `startSampling`: where in the ring the next one is. */
+  /** Number of ids read since `startSampling`; the next one is at this index modulo R. */
   #drawn = 0;
-  /** Draws to queue before their ids are read. */
+  /** Number of draws to queue before a read. */
   #queueDepth = 1;
   readonly #yielder = new Yielder();
 
@@ -75,21 +72,21 @@ export class Runner {
     readonly backend: Backend,
     readonly architecture: Architecture,
     readonly weights: Weights,
-    /** The model's name in messages. */
+    /** Name of the model in messages. */
     readonly id: string,
-    /** S */
+    /** S: tokens that the cache holds. */
     readonly slots: number,
-    /** T */
+    /** T: rows of a prefill chunk. */
     readonly chunk: number,
     readonly buffers: Buffers,
-    /** Those in use. */
+    /** The plans in use: tuned or fixed ones. */
     public plans: Plans,
   ) {
     this.sequence = new Sequence(architecture, slots, chunk);
     this.#tuned = plans;
   }
 
-  /** Makes the buffers and records the passes. `id` names the model in messages. */
+  /** Allocates the buffers and records the passes. */
   static async create(
     backend: Backend,
     a: Architecture,
@@ -101,20 +98,17 @@ export class Runner {
     return new Runner(backend, a, weights, id, slots, chunk, buffers, plans);
   }
 
-  /**
-   * Switches to kernels that are the same in every run of the program, or back to those that were
-   * the fastest.
-   */
+  /** Switches to kernels that are the same in every run, or back to those timed as fastest. */
   async useFixed(fixed: boolean): Promise<void> {
     const { recordFixed } = this.backend;
-    if (!recordFixed) return; // no others
+    if (!recordFixed) return; // the backend has no others
     if (fixed) this.#fixed ??= await recordPlans(recordFixed, this.weights, this.buffers);
     const plans = fixed ? this.#fixed! : this.#tuned;
-    if (plans !== this.plans) this.sequence.forget(); // the others round differently
+    if (plans !== this.plans) this.sequence.forget(); // other kernels round differently
     this.plans = plans;
   }
 
-  /** Sets what `draw` draws by and forgets what was drawn. */
+  /** Sets the options and the seed of `draw`, and clears the set of seen ids. */
   startSampling(options: Required<SamplingOptions>, seed: number): void {
     const { temperature, topK, topP, repetitionPenalty } = options;
     const { settings, counter, seen } = this.buffers.sampling;
@@ -122,13 +116,10 @@ export class Runner {
     this.backend.write(counter, new Uint32Array([seed >>> 0, Math.floor(seed / 2 ** 32), 0]));
     this.backend.write(seen, new Uint32Array(this.architecture.vocabSize));
     this.#drawn = 0;
-    this.#queueDepth = 1; // the first id comes as soon as it can
+    this.#queueDepth = 1; // no wait for the first id
   }
 
-  /**
-   * Puts all but the last of `ids` (at most S) into the cache, and the last where the next pass
-   * reads it.
-   */
+  /** Feeds all but the last of `ids` (at most S); the last one is pending for the next pass. */
   async prefill(
     ids: readonly number[],
     { reuse = false, signal }: PrefillOptions = {},
@@ -143,10 +134,11 @@ export class Runner {
   }
 
   /**
-   * Feeds the pending id and draws the next one, which is then pending, and so on: at most `most`
-   * ids. How many are read together follows from the time of a step. Those that the caller does not
-   * want are in the cache all the same, where only a prompt that begins so reuses them. Where the
-   * text outgrows the rotations of the cached keys, the caller must prefill it again.
+   * Repeats: feeds the pending id and draws the next one, which becomes pending. The number of
+   * steps follows from the time of the last ones. All returned ids are in the cache; those that the
+   * caller drops are reused only by a prompt that begins with them. The caller must prefill a text
+   * again that outgrows the rotations of its cached keys.
+   * @param most the number of ids to return at most.
    */
   async draw(most: number, signal?: AbortSignal): Promise<number[]> {
     const { sequence } = this;
@@ -164,22 +156,19 @@ export class Runner {
     return ids;
   }
 
-  /** Feeds the pending id; its logits [V]. */
+  /** Feeds the pending id; returns its logits [V]. */
   async decode(): Promise<Float32Array> {
     this.#advance(this.plans.decode);
     return await this.backend.read(this.buffers.decode.logits) as Float32Array;
   }
 
-  /** Logits [V] of the last of `ids` (at most S), from an empty cache. */
+  /** Returns the logits [V] of the last of `ids` (at most S), from an empty cache. */
   async lastLogits(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     await this.prefill(ids, { signal });
     return await this.decode();
   }
 
-  /**
-   * Logits [ids.length, V] of every row, from an empty cache; whether they are finite is for the
-   * caller to check.
-   */
+  /** Returns the logits [ids.length, V] of every row, unchecked, from an empty cache. */
   async logits(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
     const V = this.architecture.vocabSize;
     const { logits, plan } = this.#logits ??= await this.#recordLogits();
@@ -198,12 +187,12 @@ export class Runner {
     this.sequence.clear();
   }
 
-  /** Whether a text of `tokens` ids needs other rotations than those of the cached keys. */
+  /** Whether a text of `tokens` ids needs other rotations than the cached keys have. */
   outgrows(tokens: number): boolean {
     return tokens > this.#mostTokens;
   }
 
-  /** Tokens that the rotary tables are right for; see `LongRope`. */
+  /** The longest text that the rotary tables are right for; see `LongRope`. */
   get #mostTokens(): number {
     return Math.min(...this.weights.longRopes.map((rope) => rope.mostTokens), Infinity);
   }
@@ -214,10 +203,7 @@ export class Runner {
     if (changed.length) this.sequence.forget();
   }
 
-  /**
-   * Runs a plan of T rows over the ids that are not fed yet; yields each chunk before it is counted
-   * as fed.
-   */
+  /** Runs a plan of T rows over the ids not yet fed; yields each chunk before counting it. */
   async *feed(ids: readonly number[], plan: Plan, signal?: AbortSignal): AsyncGenerator<number[]> {
     const { sequence, buffers } = this;
     while (sequence.fed < ids.length) {

@@ -1,11 +1,10 @@
 /**
- * One text in flight: the ids that its cache slots hold, and the step of its next rows. The one
- * place where a step is computed.
+ * Sequence: the ids in a text's cache slots, and the step of its next rows.
  *
- * The step of the next row when n tokens were fed, for a cache of S = 4 slots. Rows beyond the
- * window occur where the architecture slides (LabCore): keys and values go round the cache, every
- * row sees all S keys, and the position stays at the last learned one, or one past it for rotary
- * positions (the convention of LabCore's script).
+ * The step of the next row after n tokens, for a cache of S = 4 slots. Past the window, which only
+ * a sliding architecture (LabCore) passes, the cache is a ring and every row sees all S keys. The
+ * position stays at the last learned one, or one past it for rotary positions, as in LabCore's
+ * script.
  *
  *     n                    0   1   2   3 │ 4   5   6   7   8
  *     slot      n mod S    0   1   2   3 │ 0   1   2   3   0
@@ -18,8 +17,8 @@
  *                          │ 4 │ 5 │ 2 │ 3 │   token 6 overwrites slot 2, the oldest
  *                          └───┴───┴───┴───┘
  *
- * A later prompt that begins alike keeps entries that were never overwritten. Here with chunks of 4
- * and 11 tokens fed:
+ * A later prompt with the same beginning keeps entries that were never overwritten. With chunks of
+ * 4 and 11 tokens fed:
  *
  *     slots     0 1 2 3   4 5 6 7   8   9 10
  *               └── prefilled ──────────┘
@@ -32,22 +31,20 @@
 import type { Segment } from "../kernels/step.ts";
 import type { Architecture } from "./architecture/mod.ts";
 
-/**
- * One text in a model's cache. A second text would be a second object, with cache slots of its own.
- */
+/** One text in a model's cache; a second text needs an object and slots of its own. */
 export class Sequence {
-  /** Tokens fed, including those that have left the window. */
+  /** Number of tokens fed, including those that have left the window. */
   #fed = 0;
-  /** Ids in slots 0, 1, … of which none was overwritten. */
+  /** Ids in slots 0, 1, …, up to the first one that was overwritten or is unknown. */
   readonly #cached: number[] = [];
-  /** How many of them, from slot 0 on, prefill wrote at the chunk boundaries of a new text. */
+  /** Number of slots from 0 on that prefill wrote at the chunk boundaries of a new text. */
   #prefilled = 0;
-  /** The id that the next step of one row reads. */
+  /** Id that the next step of one row reads. */
   #pending = 0;
   readonly #lastPosition: number;
   readonly #slides: boolean;
 
-  /** An empty text. */
+  /** Creates an empty text. */
   constructor(
     { rope, slides }: Pick<Architecture, "rope" | "slides">,
     /** S: tokens that the cache holds. */
@@ -59,7 +56,7 @@ export class Sequence {
     this.#slides = slides;
   }
 
-  /** Tokens fed, including those that have left the window. */
+  /** Number of tokens fed, including those that have left the window. */
   get fed(): number {
     return this.#fed;
   }
@@ -69,7 +66,7 @@ export class Sequence {
     return this.#fed >= this.slots;
   }
 
-  /** Tokens that can still be fed. */
+  /** Number of tokens that can still be fed. */
   get room(): number {
     return this.#slides ? Infinity : this.slots - this.#fed;
   }
@@ -92,8 +89,8 @@ export class Sequence {
   }
 
   /**
-   * Starts a text whose cache is empty but for what it has in common with the last text.
-   * @param prompt at most S ids, of which all but the last are to be prefilled, from `fed` on.
+   * Starts a text: keeps its common beginning with the last text, and no other slots.
+   * @param prompt at most S ids; all but the last are to be prefilled, from `fed` on.
    */
   start(prompt: readonly number[], reuse: boolean | "all"): void {
     const last = prompt.length - 1;
@@ -102,23 +99,20 @@ export class Sequence {
     this.#pending = prompt[last];
   }
 
-  /** Notes the ids of a prefill chunk whose step has run, before they are counted as fed. */
+  /** Records the ids of a prefill chunk whose step has run, before `advance` counts them. */
   cache(ids: readonly number[]): void {
     const whole = this.#prefilled === this.#fed && this.#fed % this.chunk === 0;
     this.#cached.push(...ids);
     if (whole) this.#prefilled += ids.length;
   }
 
-  /** Counts the rows of a step that has run as fed. */
+  /** Counts the rows of a step that has run. */
   advance(rows: number): void {
     if (this.full) this.#keep(0); // the first slots were overwritten
     this.#fed += rows;
   }
 
-  /**
-   * Takes the ids that the last steps drew, one each: a step read the pending id and drew the next
-   * one.
-   */
+  /** Records the ids of the last steps: each read the pending id and drew the next one. */
   drew(ids: readonly number[]): void {
     if (this.#cached.length + ids.length === this.#fed) {
       this.#cached.push(this.#pending, ...ids.slice(0, -1));
@@ -126,12 +120,12 @@ export class Sequence {
     this.#pending = ids[ids.length - 1];
   }
 
-  /** Leaves nothing for a later prompt to reuse. */
+  /** Lets no later prompt reuse a slot. */
   forget(): void {
     this.#keep(0);
   }
 
-  /** Slots to keep for a prompt of which `count` ids are prefilled. */
+  /** Number of slots to keep for a prompt of which `count` ids are prefilled. */
   #common(prompt: readonly number[], count: number, reuse: true | "all"): number {
     const most = Math.min(count, reuse === "all" ? this.#cached.length : this.#prefilled);
     let same = 0;
@@ -139,7 +133,7 @@ export class Sequence {
     return reuse === "all" ? same : same - same % this.chunk;
   }
 
-  /** Trusts the first `count` slots alone. */
+  /** Forgets the ids of all slots but the first `count`. */
   #keep(count: number): void {
     this.#cached.length = Math.min(this.#cached.length, count);
     this.#prefilled = Math.min(this.#prefilled, count);

@@ -1,20 +1,20 @@
 /**
- * Yields to the event loop during long work.
+ * Yielding to the event loop during long work.
  *
  * @module
  */
 import { nextTask } from "../kernels/next_task.ts";
 
-/** Milliseconds of work between two yields; timers, signals and the terminal wait this long. */
+/** Milliseconds between two yields: the longest wait of timers, signals and the terminal. */
 const YIELD_MS = 50;
 
-/** Yields to the event loop every 50 ms. */
+/** Yields to the event loop at most every 50 ms. */
 export class Yielder {
   #last = performance.now();
 
   /**
-   * Yields when the last yield is 50 ms ago.
-   * @throws the signal's reason, when it was aborted meanwhile.
+   * Yields if the last yield was 50 ms ago.
+   * @throws the signal's reason, if it was aborted meanwhile.
    */
   async yieldIfDue(signal?: AbortSignal): Promise<void> {
     if (performance.now() - this.#last < YIELD_MS) return;
