@@ -4,8 +4,8 @@
  *     embed(x, wte), addPosition(x, wpe)  ─▶  embed(x, wte, positions: wpe)
  *     norm(n, x), matmul(y, n, W)         ─▶  matmul(y, x, W, norm)
  *
- * The second applies to one row, and only if the fused products are all that reads n. It saves a
- * dispatch: each workgroup of a product norms the row again.
+ * The second applies to a single row whose norm only these products read. It saves the norm's
+ * dispatch, at the cost of norming the row again in every workgroup of a product.
  *
  * @module
  */

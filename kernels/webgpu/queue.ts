@@ -225,8 +225,7 @@ export class StepQueue {
     const { COPY_DST, MAP_READ } = GPUBufferUsage;
     const size = bytes > KEPT_BYTES ? bytes : Math.max(4096, 2 ** Math.ceil(Math.log2(bytes)));
     // Trick: created mapped, then unmapped. Deno exits when `getMappedRange` is called on a buffer
-    // that
-    // was never mapped.
+    // that was never mapped.
     const staging = this.#gpu.buffer(size, COPY_DST | MAP_READ, "staging", true);
     try {
       staging.unmap();

@@ -89,9 +89,8 @@ export class Uploader {
     if (await device.popErrorScope()) {
       for (const { buffer } of parts) this.#gpu.free(buffer);
       throw new DeviceError(
-        `Cannot make "${what}" on webgpu: out of memory for ${
-          panels * panelBytes
-        } bytes; choose a smaller dtype, or "cpu"`,
+        `Cannot make "${what}" on webgpu: expected ${panels * panelBytes} bytes of free memory, ` +
+          'got less; choose a smaller dtype, or "cpu"',
       );
     }
     return parts;

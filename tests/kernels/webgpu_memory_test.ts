@@ -26,7 +26,7 @@ Deno.test({
     assert.ok(Number(free) > 0 && Number(free) <= 2 ** 29, free);
     assert.match(
       weight,
-      /^DeviceError: Cannot make "weight F32 .* out of memory for 1073741824 bytes/,
+      /^DeviceError: Cannot make "weight F32 .* expected 1073741824 bytes of free memory, got less/,
     );
     assert.match(tensors, /^DeviceError: Cannot finish queued work .*smaller dtype or context/);
     assert.deepEqual([small, left], ["done: 7", "left: 0"]);
