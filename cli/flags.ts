@@ -1,5 +1,5 @@
 /**
- * Every flag of the command line, its values and its help: the table of the parser and of `--help`.
+ * Table of the command line's flags: values and help, for the parser and `--help`.
  *
  * @module
  */
@@ -7,21 +7,21 @@ import { OPERATIONS } from "../kernels/calls.ts";
 import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
-/** Bad usage: the sentence goes to the user, with exit status 2. */
+/** Bad usage: the message is for the user; exit status 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
 /** A flag that takes a value of type T. */
 export interface ValueFlag<T> {
-  /** What stands for the value in the help. */
+  /** Name of the value in the help. */
   readonly value: string;
   readonly about: string;
-  /** @throws {UsageError} saying what was expected. */
+  /** @throws {UsageError} With the values expected. */
   readonly parse: (text: string) => T;
 }
 
-/** A flag that stands alone. */
+/** A flag without a value. */
 export interface Switch {
   readonly about: string;
   /** Whether `--no-<name>` turns it off. */
@@ -33,7 +33,7 @@ function text(value: string, about: string): ValueFlag<string> {
     value,
     about,
     parse: (text) => {
-      if (text === "") throw new UsageError("something, got an empty text");
+      if (text === "") throw new UsageError(`${value}, got an empty text`);
       return text;
     },
   };
@@ -48,7 +48,7 @@ function number(value: string, about: string, range: Range): ValueFlag<number> {
     value,
     about,
     parse: (text) => {
-      // Number() alone would take "", " 5 " and "0x10".
+      // Number() alone accepts "", " 5 " and "0x10".
       const n = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : NaN;
       if (!range.has(n)) throw new UsageError(`${range.name}, got "${text}"`);
       return n;
@@ -72,7 +72,7 @@ function choice<const T extends string>(about: string, ...choices: T[]): ValueFl
   };
 }
 
-/** An adapter's path; what follows the last "=", if it is a number, is its scale. */
+/** An adapter's path and scale: a number after the last "=" is the scale. */
 function parseAdapter(text: string): { path: string; scale: number } {
   const [, path, scale] = /^(.+)=([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)$/i.exec(text) ?? [];
   const adapter = path === undefined ? { path: text, scale: 1 } : { path, scale: Number(scale) };
@@ -97,12 +97,15 @@ const onOrOff = (value: boolean) => value ? "on" : "off";
 export const VALUE_FLAGS = {
   source: choice(`load from this machine or from the hub [${DEFAULTS.source}]`, "local", "hf"),
   checkpoint: text("PATH", "load this folder, .safetensors or PyTorch .pt"),
-  meta: text("PATH", "take the vocabulary from this meta.json"),
+  meta: text("PATH", "use this meta.json, meta.pkl or tokenizer.json"),
   "repo-id": text("OWNER/NAME", "load this model of the hub"),
-  "repo-revision": text("REV", `take this branch, tag or commit of it [${DEFAULTS.revision}]`),
+  "repo-revision": text("REV", `use this branch, tag or commit [${DEFAULTS.revision}]`),
   tokenizer: choice("use this tokenizer [detected from the model]", "char", "bpe", "hf"),
-  config: text("FILE.toml", "take settings of [generation] from this file"),
-  prompt: anyText("TEXT", `continue this text [${JSON.stringify(DEFAULTS.prompt)}]`),
+  config: text("FILE.toml", "read settings of [generation] from this file"),
+  prompt: anyText(
+    "TEXT",
+    `continue this text [${JSON.stringify(DEFAULTS.prompt)}; generate: demo only]`,
+  ),
   "prompt-tokens": whole(
     `continue N random ids [${DEFAULTS.promptTokens} without a tokenizer]`,
     1,
@@ -111,7 +114,7 @@ export const VALUE_FLAGS = {
   "gen-tokens": whole(`generate N tokens in each iteration [${DEFAULTS.genTokens}]`, 1),
   iters: whole(`measure N iterations [${DEFAULTS.iters}]`, 1),
   device: choice(
-    `compute on this; cuda means webgpu [${DEFAULTS.device}: GPU, else CPU]`,
+    `run on this; cuda is webgpu on a GPU [${DEFAULTS.device}: GPU, else CPU]`,
     "auto",
     "webgpu",
     "cuda",
@@ -161,7 +164,7 @@ export const VALUE_FLAGS = {
   } satisfies ValueFlag<{ path: string; scale: number }>,
   ids: {
     value: "1,2,3",
-    about: "prompt of ids in place of text",
+    about: "continue these ids in place of a text",
     parse: parseIds,
   } satisfies ValueFlag<number[]>,
   system: anyText("TEXT", "set the system message of --chat"),
@@ -169,32 +172,29 @@ export const VALUE_FLAGS = {
   dump: text("DIR", "write each kernel to a file in this folder"),
 } as const;
 
-/** The flags that stand alone. */
+/** The flags without a value. */
 export const SWITCHES = {
   "use-kv-cache": onOff(`keep keys and values of earlier tokens [${onOrOff(DEFAULTS.useKvCache)}]`),
   stream: onOff(`accept this flag; timing never streams [${onOrOff(DEFAULTS.stream)}]`),
   "random-weights": on("use random weights; --config has the shape"),
   offline: on("make no network requests"),
-  strict: on("fail if --device is missing; do not use the CPU"),
+  strict: on("fail if --device is missing, without using the CPU"),
   profile: on("show the time of each operation"),
   "no-tune": on("do not measure which kernel is fastest"),
-  chat: on("use the chat template; without --prompt, chat line by line"),
+  chat: on("use the chat template; without --prompt, converse"),
   verbose: on("say more; show stack traces of errors"),
   help: on("show this text"),
   version: on("show the version"),
 } as const;
 
 export type ValueName = keyof typeof VALUE_FLAGS;
-/** Flags all of whose values count, in order. */
+/** Flags whose values add up, in order. */
 export const REPEATED = ["stop", "lora"] as const;
 type RepeatedName = typeof REPEATED[number];
 export type SwitchName = keyof typeof SWITCHES;
 export type FlagName = ValueName | SwitchName;
 
-/**
- * What was given on the command line; what was not is absent. The last of a flag given twice, but
- * every `--stop` and `--lora`.
- */
+/** The flags given; the last of a flag given twice, but every `--stop` and `--lora`. */
 export type Given =
   & { [K in Exclude<ValueName, RepeatedName>]?: ReturnType<(typeof VALUE_FLAGS)[K]["parse"]> }
   & { [K in SwitchName]?: boolean }
@@ -202,7 +202,7 @@ export type Given =
 
 export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices";
 
-/** Where a command's flags stand in its help, in order. */
+/** Flags of a command under the headings of its help, in order. */
 export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
 
 const MODEL = [
@@ -221,8 +221,8 @@ const OTHER = ["verbose", "help", "version"] as const;
 /** The flags of each command. */
 export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
   bench: {
-    "The model (the bundled demo if none is named)": [...MODEL, "random-weights"],
-    "What is measured": [
+    "Model (default: the bundled demo)": [...MODEL, "random-weights"],
+    "Benchmark": [
       "prompt",
       "prompt-tokens",
       "warmup-tokens",
@@ -233,14 +233,14 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
       "seed",
       "config",
     ],
-    "The machine": [...MACHINE, "profile"],
-    "What comes out": ["json-out", "md-out"],
+    "Device": [...MACHINE, "profile"],
+    "Output": ["json-out", "md-out"],
     "Other": OTHER,
   },
   generate: {
-    "The model (the bundled demo if none is named)": [...MODEL, "random-weights"],
-    "The text": ["prompt", "ids", "chat", "system", "max-tokens", "stop"],
-    "How tokens are drawn": [
+    "Model (default: the bundled demo)": [...MODEL, "random-weights"],
+    "Prompt and text": ["prompt", "ids", "chat", "system", "max-tokens", "stop"],
+    "Sampling": [
       "temperature",
       "top-k",
       "top-p",
@@ -249,21 +249,21 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
       "use-kv-cache",
       "config",
     ],
-    "The machine": MACHINE,
+    "Device": MACHINE,
     "Other": OTHER,
   },
   inspect: {
-    "The model (the bundled demo if none is named)": MODEL.filter((flag) =>
+    "Model (default: the bundled demo)": MODEL.filter((flag) =>
       flag !== "meta" && flag !== "tokenizer"
     ),
-    "The run to estimate": ["context", "dtype"],
-    "What comes out": ["json-out"],
+    "Run": ["context", "dtype"],
+    "Output": ["json-out"],
     "Other": OTHER,
   },
   kernels: {
-    "The model (the bundled demo if none is named)": [...MODEL, "random-weights", "config"],
-    "The kernels": ["op", "dump"],
-    "The machine": MACHINE,
+    "Model (default: the bundled demo)": [...MODEL, "random-weights", "config"],
+    "Kernels": ["op", "dump"],
+    "Device": MACHINE,
     "Other": OTHER,
   },
   devices: { "Other": OTHER },

@@ -1,12 +1,12 @@
 /**
- * What `--help` teaches.
+ * The text of `--help`: purpose, usage, examples and flags of a command.
  *
  * @module
  */
 import { type Command, COMMANDS, type FlagName, SWITCHES, VALUE_FLAGS } from "./flags.ts";
 import { columns, styled } from "./terminal.ts";
 
-/** What a command is for, and its use by example. */
+/** Purpose and examples of each command. */
 const ABOUT: Readonly<
   Record<
     Command,
@@ -15,81 +15,81 @@ const ABOUT: Readonly<
 > = {
   bench: {
     summary:
-      "Measures how fast a model generates: tokens per second and peak memory, as a Markdown " +
-      "row and a JSON report.",
+      "Measure how fast a model generates: tokens per second and peak memory, as a Markdown row " +
+      "of LabCore's benchmark and a JSON report.",
     usage: "[bench] [MODEL] [flags]",
     examples: [
-      ["the bundled demo, 3 × 256 tokens after a warm-up", ""],
-      ["a quick look", "--iters 1 --gen-tokens 64 --warmup-tokens 8"],
+      ["measure the bundled demo: 3 × 256 tokens after a warm-up", ""],
+      ["measure it in a second", "--iters 1 --gen-tokens 64 --warmup-tokens 8"],
       [
-        "a model of yours, with files to share",
+        "measure a checkpoint, and write both files",
         "bench exports/mine --json-out outputs/b.json --md-out outputs/b.md",
       ],
       [
-        "a shape without its weights",
+        "measure a shape with random weights",
         "--random-weights --config configs/gpt2.toml --gen-tokens 16",
       ],
     ],
   },
   generate: {
-    summary: "Writes text to standard output as the model makes it up.",
+    summary:
+      "Stream text to standard output. The prompt is --prompt, --ids, or standard input if it is " +
+      "no terminal; a model without a tokenizer prints ids.",
     usage: "generate [MODEL] [flags]",
     examples: [
-      ["the bundled demo", 'generate --prompt "ROMEO:" --max-tokens 200'],
-      ["the same text every time", "generate --seed 1337"],
-      ["the likeliest text, up to the end of a line", "generate --temperature 0 --stop $'\\n'"],
-      ["an answer of a chat model", 'generate hf:OWNER/NAME --chat --prompt "Who are you?"'],
-      ["a conversation", 'generate hf:OWNER/NAME --chat --system "Answer in one sentence."'],
-      ["the same from a file, a turn a line", "generate hf:OWNER/NAME --chat < turns.txt"],
+      ["continue a text with the bundled demo", 'generate --prompt "ROMEO:" --max-tokens 200'],
+      ["continue a file", "generate exports/mine < prompt.txt"],
+      ["draw the same text every time", "generate --seed 1337"],
+      ["take the likeliest tokens of one line", "generate --temperature 0 --stop $'\\n'"],
+      ["ask a chat model", 'generate hf:OWNER/NAME --chat --prompt "Who are you?"'],
+      ["chat on the terminal", 'generate hf:OWNER/NAME --chat --system "Answer in one sentence."'],
+      ["chat from a file, one turn per line", "generate hf:OWNER/NAME --chat < turns.txt"],
     ],
     more:
-      "A conversation (--chat without --prompt) ends with /exit, the end of the input, or a full " +
-      "context; an interrupt (Ctrl-C) stops an answer, and at the prompt ends the command. Of " +
-      "--seed, " +
-      "turn i draws with seed + i.",
+      "--chat without --prompt is a conversation: /help lists its commands, /exit ends it, as " +
+      "the end of the input and a full context do. Ctrl-C stops an answer, and at the prompt " +
+      "ends the command. Turn i draws with --seed + i.",
   },
   inspect: {
-    summary: "Tells what a checkpoint holds, the memory that a run would take, " +
-      "and which backend has room " +
-      "for it. Nothing is loaded.",
+    summary: "Show the tensors of a checkpoint, the memory of a run, and the backends that it " +
+      "fits. Loads no weights.",
     usage: "inspect [MODEL] [flags]",
     examples: [
-      ["the bundled demo", "inspect"],
-      ["what a shorter context saves", "inspect exports/mine --context 256"],
-      ["the same for a program", "inspect exports/mine --json-out fits.json"],
+      ["inspect the bundled demo", "inspect"],
+      ["see what a shorter context saves", "inspect exports/mine --context 256"],
+      ["write the same as JSON", "inspect exports/mine --json-out fits.json"],
     ],
   },
   kernels: {
-    summary:
-      "Lists the generated code that a model runs on: WGSL on a GPU, WebAssembly on the CPU.",
+    summary: "List the generated code that a model runs on: WGSL on a GPU, WebAssembly on the CPU.",
     usage: "kernels [MODEL] [flags]",
     examples: [
-      ["the bundled demo", "kernels"],
-      ["its products, as files to read", "kernels --op matmul --dump outputs/kernels"],
+      ["list the kernels of the bundled demo", "kernels"],
+      ["write its matmuls to files", "kernels --op matmul --dump outputs/kernels"],
       [
-        "the shaders of GPT-2's shape",
+        "list the shaders of GPT-2's shape",
         "kernels --random-weights --config configs/gpt2.toml --device webgpu",
       ],
     ],
   },
   devices: {
-    summary: "Tells what can run here, and how fast this machine reads memory and calculates.",
+    summary: "List the backends that run here, and measure how fast they read and calculate.",
     usage: "devices",
     examples: [["", "devices"]],
   },
 };
 
 const SUMMARIES: Readonly<Record<Command, string>> = {
-  bench: "measure tokens per second (what runs when no command is named)",
+  bench: "measure tokens per second (the default command)",
   generate: "stream text",
-  inspect: "what a checkpoint holds, the memory it takes, and where it fits",
-  kernels: "the generated WGSL and WebAssembly of a model's passes",
-  devices: "what can run here, and its limits",
+  inspect: "show tensors, memory, and the backends that a run fits",
+  kernels: "list the generated WGSL and WebAssembly of a model",
+  devices: "list the backends and their measured limits",
 };
 
 const RUN = "deno run -A cli.ts";
 
-/** The help of a command; with the list of commands where none was named. */
+/** The help of a command; lists the commands if none was named. */
 export function helpText(command: Command, named: boolean): string {
   const { summary, usage, examples, more } = ABOUT[command];
   const width = Math.max(60, Math.min(100, columns()));
@@ -98,7 +98,7 @@ export function helpText(command: Command, named: boolean): string {
   if (!named) {
     out += title("Commands");
     for (const [name, about] of Object.entries(SUMMARIES)) out += `  ${name.padEnd(10)} ${about}\n`;
-    out += `\n  ${RUN} COMMAND --help tells more.\n`;
+    out += `\n  ${RUN} COMMAND --help lists its flags.\n`;
   }
   out += title("Examples");
   for (const [about, args] of examples) {
@@ -111,20 +111,20 @@ export function helpText(command: Command, named: boolean): string {
   }
   if (more) out += `\n${wrap(more, width, "")}\n`;
   return `${out}
-A value on the command line beats --config, which beats the default in brackets. --flag=value and
---flag value are the same; of a flag given twice the last counts.
+A flag overrides --config, which overrides the default in brackets. --flag=value and --flag value
+are the same; the last of a flag given twice counts, but every --stop and --lora.
 Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
 `;
 }
 
-/** Columns that a flag and its value have before what it is for. */
+/** Width of the column with a flag and its value. */
 const FLAG_COLUMNS = 28;
 
 function flagHelp(flag: FlagName, width: number): string {
   const indent = " ".repeat(FLAG_COLUMNS);
   const head = `  ${spelling(flag)}`;
   const about = wrap(aboutOf(flag), width, indent);
-  // What is too wide for its column has a line of its own.
+  // A head that is too wide for its column gets a line of its own.
   return head.length < FLAG_COLUMNS - 1
     ? `${head.padEnd(FLAG_COLUMNS)}${about.trimStart()}\n`
     : `${head}\n${about}\n`;

@@ -72,7 +72,7 @@ Deno.test("bad values are bad usage, with what was expected and what was got", (
   refuses("--seed -1", /at least 0/);
   refuses("--dtype F8", /one of auto F32 F16 BF16, got "F8"/);
   refuses("--dtype Q8", /one of auto F32 F16 BF16, got "Q8"/);
-  refuses("--checkpoint=", /something, got an empty text/);
+  refuses("--checkpoint=", /--checkpoint: expected PATH, got an empty text/);
   refuses("generate --top-p -0.1", /expected a number from 0 to 1, got "-0.1"/);
   refuses("generate --top-p 1.1", /from 0 to 1/);
   refuses("generate --temperature NaN", /got "NaN"/);

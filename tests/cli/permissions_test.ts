@@ -1,6 +1,7 @@
 /** Least permissions, an unset home, and files nested too deep: a run, or one sentence. */
 import assert from "node:assert/strict";
 import { withChatModel } from "../chat_model.ts";
+import { HubServer } from "../hub_server.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
 import { DENO_DIR, type Result, runCli } from "./run.ts";
@@ -45,6 +46,32 @@ Deno.test("--allow-read=MODEL is enough on the CPU, on one thread with a note", 
   });
   assert.deepEqual([both.code, both.stderr, both.stdout], [0, "", whole.stdout]);
 });
+
+Deno.test("outputs and the hub need no more than docs/cli.md says", () =>
+  inTempFolder(async (folder) => {
+    const files = Object.fromEntries(
+      ["config.json", "model.safetensors", "tokenizer.json"].map((name) => [
+        name,
+        Deno.readFileSync(`${MODEL}/${name}`),
+      ]),
+    );
+    await using server = new HubServer({ "owner/name": { files } });
+    const env = { HF_ENDPOINT: server.url, HF_HOME: folder, HF_TOKEN: "" };
+    const cache = [`--allow-read=${folder}`, "--allow-env"];
+    const hub = ["generate", "hf:owner/name", "--prompt", "a", "--max-tokens", "2"];
+    const out = [`--allow-read=${MODEL},${folder}`, `--allow-write=${folder}`];
+    const runs: [permissions: string[], args: string[]][] = [
+      [[...cache, `--allow-write=${folder}`, "--allow-net"], hub],
+      [cache, [...hub, "--offline"]],
+      [out, ["inspect", MODEL, "--json-out", `${folder}/out/fits.json`]],
+      [out, ["kernels", MODEL, "--dump", `${folder}/kernels`, "--device", "wasm"]],
+      [[`--allow-read=${fixture("../../bench/demo")}`], ["generate", "--max-tokens", "2"]],
+    ];
+    for (const [permissions, args] of runs) {
+      const { code, stderr } = await runCli(args, { permissions, env });
+      assert.equal(code, 0, `${args.join(" ")}: ${stderr}`);
+    }
+  }));
 
 Deno.test("devices runs without permissions, and says what it cannot know", async () => {
   const { code, stdout, stderr } = await runCli(["devices"], { permissions: [] });
