@@ -11,22 +11,22 @@ import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 
 const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
 
-/** LabCore's tiny model, which slides past its 32 tokens. */
+/** LabCore's tiny model, whose window of 32 tokens slides. */
 const sliding = () => loadModel(fixture("labcore/learned"));
 
-/** A family that ends where its context of 16 ends, and that has no tokenizer. */
+/** A model without a tokenizer that ends at its context of 16 tokens. */
 const ending = () =>
   loadModel({
     config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },
   });
 
-/** Two numbers that are the same but for the order of a sum. */
+/** Asserts equality up to the order of a sum. */
 function same(actual: number | null, expected: number, what: string): void {
   assert.ok(actual !== null, what);
   assertClose([actual], [expected], TOLERANCE.kernel, what);
 }
 
-/** The type of every leaf by its path; of lists the first item stands for all. */
+/** The type of every leaf by its path; lists are represented by their first item. */
 function leaves(value: unknown, path = ""): string[] {
   if (Array.isArray(value)) return value.length ? leaves(value[0], `${path}[]`) : [`${path}[]`];
   if (typeof value !== "object" || value === null) {
@@ -118,7 +118,7 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
   assert.equal(report.model.weights_mib, model.weightsBytes / 2 ** 20);
 });
 
-Deno.test("benchmark() tells the defaults of the command line", async () => {
+Deno.test("benchmark() reports the defaults of the command line", async () => {
   await using model = await sliding();
   const { generation, results } = await benchmark(model);
   assert.deepEqual(generation, {
@@ -149,7 +149,7 @@ Deno.test("benchmark() gives figures that follow from its raw times", async () =
     assert.ok(token_ms.every((ms) => ms >= 0));
     same(tokens_per_sec, genTokens / seconds, "an iteration's rate");
     const inTokens = token_ms.reduce((a, b) => a + b);
-    assert.ok(inTokens <= 1000 * seconds, "the times of the ids lie within the whole");
+    assert.ok(inTokens <= 1000 * seconds, "the ids' times add up to at most the whole");
   }
   const rates = per_iter.map((i) => i.tokens_per_sec);
   const mean = rates.reduce((a, b) => a + b) / iters;
@@ -163,7 +163,7 @@ Deno.test("benchmark() gives figures that follow from its raw times", async () =
   assert.equal(decode.tokens, genTokens - 1);
   const rate = 1000 * later.length / later.reduce((a, b) => a + b);
   same(decode.tokens_per_sec, rate, "decode rate");
-  // 15 times: the median is the eighth, p90 lies 0.6 of the way from the 13th to the 14th.
+  // 15 times: the median is the eighth, p90 is 0.6 of the way from the 13th to the 14th.
   assert.equal(decode.ms_per_token.p50, later[7]);
   same(decode.ms_per_token.p90, later[12] + 0.6 * (later[13] - later[12]), "p90");
   const { p50, p90, p99 } = decode.ms_per_token;
@@ -175,7 +175,7 @@ Deno.test("benchmark() gives figures that follow from its raw times", async () =
   assert.equal(results.load_ms, model.loadMs);
 });
 
-Deno.test("benchmark() has no decode figures where no token follows the first", async () => {
+Deno.test("benchmark() has no decode figures when no token follows the first", async () => {
   await using model = await sliding();
   const { results } = await benchmark(model, { genTokens: 1, warmupTokens: 0, iters: 1 });
   assert.deepEqual(results.decode, {
@@ -186,7 +186,7 @@ Deno.test("benchmark() has no decode figures where no token follows the first", 
   assert.equal(results.tokens_per_sec.stddev, 0);
 });
 
-Deno.test("benchmark() draws iteration i with seed + i, and tells a drawn seed only there", async () => {
+Deno.test("benchmark() draws iteration i with seed + i, and reports a random seed only there", async () => {
   await using model = await sliding();
   const asked = await benchmark(model, { ...SHORT, seed: 1337 });
   assert.equal(asked.generation.seed, 1337);
@@ -198,7 +198,7 @@ Deno.test("benchmark() draws iteration i with seed + i, and tells a drawn seed o
   assert.deepEqual(others, [first + 1, first + 2]);
 });
 
-Deno.test("benchmark() leaves what the warm-up and earlier calls took out of the peak", async () => {
+Deno.test("benchmark() excludes the warm-up and earlier calls from the peak", async () => {
   await using model = await sliding();
   const held = model.memory.current;
   model.memory.add("staging", 2 ** 30);
@@ -208,7 +208,7 @@ Deno.test("benchmark() leaves what the warm-up and earlier calls took out of the
   assert.equal(results.vram_peak_mib, null, "no GPU");
 });
 
-Deno.test("benchmark() takes a prompt beyond a sliding window, and times what fits it", async () => {
+Deno.test("benchmark() crops a prompt to a sliding window when it times the prefill", async () => {
   await using model = await sliding();
   const prompt = Array.from({ length: 40 }, (_, i) => i);
   const { generation, results } = await benchmark(model, { ...SHORT, prompt, useKvCache: false });
@@ -218,7 +218,7 @@ Deno.test("benchmark() takes a prompt beyond a sliding window, and times what fi
   assert.equal(results.prefill.tokens, 32);
 });
 
-Deno.test("benchmark() refuses what cannot be run, before anything runs", async () => {
+Deno.test("benchmark() refuses options out of range before anything runs", async () => {
   await using model = await ending();
   const started: BenchmarkProgress[] = [];
   const refuses = (options: BenchmarkOptions, message: RegExp) =>
@@ -274,15 +274,15 @@ Deno.test("benchmark() throws the reason of an abort at every stage, and leaves 
   assert.equal((await benchmark(model, SHORT)).results.iters, 3);
 });
 
-Deno.test("benchmark() tells its stages in order, each from nothing to all", async () => {
+Deno.test("benchmark() reports its stages in order, each from zero to its total", async () => {
   await using model = await sliding();
-  const told: BenchmarkProgress[] = [];
-  const { results } = await benchmark(model, { ...SHORT, onProgress: (p) => told.push(p) });
-  const engine = told.filter((p) => p.stage === "engine");
+  const progress: BenchmarkProgress[] = [];
+  const { results } = await benchmark(model, { ...SHORT, onProgress: (p) => progress.push(p) });
+  const engine = progress.filter((p) => p.stage === "engine");
   const { rounds } = results.engine_warmup;
   assert.deepEqual(engine.map((p) => p.tokens), [...Array(rounds + 1).keys(), rounds]);
-  assert.deepEqual(told.slice(0, engine.length), engine, "before everything else");
-  const ends = told.slice(engine.length).filter((p) => p.tokens === 0 || p.tokens === p.total);
+  assert.deepEqual(progress.slice(0, engine.length), engine, "before everything else");
+  const ends = progress.slice(engine.length).filter((p) => p.tokens === 0 || p.tokens === p.total);
   assert.deepEqual(ends.map((p) => [p.stage, p.iteration, p.tokens]), [
     ["warmup", undefined, 0],
     ["warmup", undefined, 2],

@@ -1,7 +1,4 @@
-/**
- * A chat keeps what its model said: the next turn computes what is new, and says
- * what it would say otherwise.
- */
+/** Cache reuse between the turns of a chat: prefilled rows, and equal answers. */
 import assert from "node:assert/strict";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
@@ -18,7 +15,7 @@ import { fixture, readJson } from "../testing.ts";
 const GREEDY = { temperature: 0, maxNewTokens: 7 };
 const CHUNK = 4;
 
-/** tiny/llama, and how many rows its prefills took. */
+/** A runner of tiny/llama, with the number of rows that each generation prefilled. */
 async function openRunner() {
   const stack = new AsyncDisposableStack();
   const backend = stack.use(openJsBackend());
@@ -53,23 +50,23 @@ async function openRunner() {
   };
 }
 
-Deno.test("generate() computes what is new alone when a chat goes on, and draws what it draws anew", async () => {
+Deno.test("generate() prefills only new messages of a chat, and draws the same ids as from an empty cache", async () => {
   await using kept = await openRunner();
   await using anew = await openRunner();
   let prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3];
-  let known = 0; // entries that the cache has
+  let known = 0; // number of cached ids
   for (let turn = 0; turn < 5; turn++) {
     const { ids, rows } = await kept.generate(prompt, { reusePrompt: "all" });
     assert.equal(rows, prompt.length - 1 - known);
     const again = await anew.generate(prompt, { reusePrompt: false });
     assert.equal(again.rows, prompt.length - 1);
     assert.deepEqual(ids, again.ids, `turn ${turn}`);
-    known = prompt.length + ids.length - 1; // all but the last id, which no pass has taken
+    known = prompt.length + ids.length - 1; // all but the last id, which was never fed
     prompt = [...prompt, ...ids, 2, 3, 1, 50 + turn, 51, 3];
   }
 });
 
-Deno.test("generate() computes from the first difference on when the chat was written anew", async () => {
+Deno.test("generate() prefills from the first difference on when a chat was rewritten", async () => {
   await using kept = await openRunner();
   const prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3];
   const { ids } = await kept.generate(prompt, { reusePrompt: "all" });
@@ -84,13 +81,13 @@ Deno.test("generate() computes from the first difference on when the chat was wr
   );
 });
 
-Deno.test("generate() keeps whole chunks of a prompt alone when it is no chat", async () => {
+Deno.test("generate() keeps only whole prefilled chunks when reusePrompt is true", async () => {
   await using kept = await openRunner();
-  const prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3]; // two chunks and a half
+  const prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3]; // two and a half chunks
   const { ids } = await kept.generate(prompt, {});
   const longer = [...prompt, ...ids, 60, 61];
   assert.equal((await kept.generate(longer, {})).rows, longer.length - 1 - 2 * CHUNK);
-  // What a chat wrote between chunks is not taken for a prompt's.
+  // Entries that a chat wrote between chunk boundaries do not count as prefilled.
   const chat = [...longer, 62, 63, 64, 65, 66, 67];
   await kept.generate(prompt, {});
   await kept.generate(chat, { reusePrompt: "all" });
@@ -101,7 +98,7 @@ Deno.test("generate() keeps whole chunks of a prompt alone when it is no chat", 
   );
 });
 
-Deno.test("a conversation with the cache kept has the answers of one that is encoded anew", () =>
+Deno.test("Model.chat() gives the same answers with the cache kept and without", () =>
   withChatModel(async (folder) => {
     const answers = async (reusePrompt: "all" | false): Promise<string[]> => {
       await using model = await loadModel(folder, { device: "cpu" });

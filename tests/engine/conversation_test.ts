@@ -25,7 +25,7 @@ const PREFIX = {
   },
 };
 
-Deno.test("encodeChat() takes the special tokens from the template alone", () =>
+Deno.test("encodeChat() adds no special tokens to those of the template", () =>
   withChatModel(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/tokenizer.json`,
@@ -46,7 +46,7 @@ Deno.test("encodeChat() takes the special tokens from the template alone", () =>
     );
   }));
 
-Deno.test("Model.chat() yields what generate() yields after the template", () =>
+Deno.test("Model.chat() yields the same items as generate() on the encoded template", () =>
   withChatModel(async (folder) => {
     await using model = await loadModel(folder, { device: "js" });
     const options = { maxNewTokens: 12, seed: 3, temperature: 1.5, topK: 0 };

@@ -22,7 +22,7 @@ Deno.test("every family of transformers has a golden, and most have two", () => 
   assert.ok(FAMILY_FOLDERS.length >= 46, `${FAMILY_FOLDERS.length} folders`);
 });
 
-Deno.test("estimateMemory() tells what a model takes when it is of any family", async () => {
+Deno.test("estimateMemory() equals the tracked bytes of a model of every family", async () => {
   for (const name of FAMILY_FOLDERS) {
     const a = readArchitecture(readJson(`tiny/${name}/config.json`), name);
     await using backend = openJsBackend();

@@ -25,7 +25,7 @@ const GREEDY = { temperature: 0, maxNewTokens: 20 };
 const lastLogits = (model: Model, ids: readonly number[]) =>
   instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids));
 
-Deno.test("generate() yields an item for each id and tells the reason on the last alone", async () => {
+Deno.test("generate() yields an item for each id, the last one with the reason for the end", async () => {
   await using model = await open();
   const tokens = await items(model, "ROMEO:", GREEDY);
   assert.equal(tokens.length, 20);
@@ -44,7 +44,7 @@ Deno.test("generate() is greedy when topP is 0, as nextTokenProbabilities() says
   }
 });
 
-Deno.test("generate() gives the same ids for a seed and others for another", async () => {
+Deno.test("generate() draws the same ids for equal seeds and others for another seed", async () => {
   await using model = await open();
   const draw = async (seed: number) =>
     idsOf(await items(model, "ROMEO:", { maxNewTokens: 24, seed, topK: 0, temperature: 1 }));
@@ -63,16 +63,19 @@ Deno.test("generate() ends before a stop string and never yields a part of it", 
     assert.equal(tokens.at(-1)?.finishReason, "stop");
   }
   const held = await items(model, "ROMEO:", { ...GREEDY, stop: [whole.slice(18) + "\u0001"] });
-  assert.equal(textOf(held), whole, "what only began like a stop string comes with the last item");
+  assert.equal(
+    textOf(held),
+    whole,
+    "the last item has the text that only began like a stop string",
+  );
 });
 
-Deno.test("generate() ends at an end-of-text id with no text, unless told to ignore it", async () => {
+Deno.test("generate() ends at an end-of-text id with no text unless ignoreEos is set", async () => {
   await using model = await open(fixture("tiny/gpt2"));
   const golden = readJson<{ prompt_ids: number[]; greedy_ids: number[] }>("tiny/gpt2/golden.json");
   const [eos] = model.config.eosIds;
   assert.equal(eos, 2);
-  // A penalty below 1 or above makes id 2 come up at some point of some seed;
-  // the golden text has none.
+  // The golden has no end-of-text id; with some seed a draw at temperature 2 has one.
   for (let seed = 0;; seed++) {
     const options = { temperature: 2, topK: 0, seed, maxNewTokens: 100 };
     const all = idsOf(await items(model, golden.prompt_ids, { ...options, ignoreEos: true }));
@@ -85,7 +88,7 @@ Deno.test("generate() ends at an end-of-text id with no text, unless told to ign
   }
 });
 
-Deno.test("generate() of a model that does not slide ends where the context is full", async () => {
+Deno.test("generate() ends when the context is full if the model does not slide", async () => {
   await using model = await loadModel(fixture("tiny/gpt2"), { device: "js", contextLength: 30 });
   const prompt = [5, 6, 7, 8];
   const tokens = await items(model, prompt, { ...GREEDY, maxNewTokens: 99, ignoreEos: true });
@@ -116,7 +119,7 @@ Deno.test("generate() reports an abort on an item without id, and the model goes
   ]);
 });
 
-Deno.test("generate() leaves the model usable when its loop is left early, and takes turns", async () => {
+Deno.test("generate() leaves the model usable when its loop is left early, and runs one call at a time", async () => {
   await using model = await open();
   const expected = idsOf(await items(model, "ROMEO:", GREEDY));
   for await (const _ of model.generate("JULIET:", GREEDY)) break;
@@ -218,7 +221,7 @@ Deno.test("generate() ends at once when aborted while it waits, and later ones k
   assert.deepEqual(order, ["running", "last"]);
 });
 
-Deno.test("generate() is not changed by options that change while it waits", async () => {
+Deno.test("generate() ignores changes of its options while it waits", async () => {
   await using model = await open();
   const expected = await items(model, "ROMEO:", { ...GREEDY, stop: ["\u0001"] });
   const running = model.generate("A", GREEDY);
@@ -232,7 +235,7 @@ Deno.test("generate() is not changed by options that change while it waits", asy
   assert.deepEqual(await queued, expected);
 });
 
-Deno.test("generate() without a tokenizer takes ids, gives no text, and says why it takes none", async () => {
+Deno.test("generate() without a tokenizer takes ids, yields no text, and refuses text with the reason", async () => {
   await using model = await open(fixture("tiny/gpt2"));
   assert.equal(model.hasTokenizer, false);
   assert.throws(() => model.tokenizer, CheckpointError);
@@ -241,7 +244,7 @@ Deno.test("generate() without a tokenizer takes ids, gives no text, and says why
   assert.equal(textOf(await items(model, [1, 2], GREEDY)), "");
 });
 
-Deno.test("generate() ends with an error when the model is disposed of under way", async () => {
+Deno.test("generate() throws when the model is disposed of during a generation", async () => {
   const model = await open();
   await assert.rejects(async () => {
     for await (const _ of model.generate("ROMEO:", GREEDY)) await model[Symbol.asyncDispose]();
@@ -251,8 +254,7 @@ Deno.test("generate() ends with an error when the model is disposed of under way
 });
 
 Deno.test("generate() with the cache equals generate() without it, within the window, for any prompt before it", async () => {
-  // The prompt that ran before leaves cache entries that may be taken over, at
-  // whatever place the two part.
+  // The prompt before it leaves cache entries that are reused up to their first difference.
   await using model = await loadModel(LEARNED, { device: "js" });
   await fc.assert(
     fc.asyncProperty(
@@ -274,7 +276,7 @@ Deno.test("generate() with the cache equals generate() without it, within the wi
   );
 });
 
-Deno.test("a prefill of any beginning gives that row of logits(), bit for bit", async () => {
+Deno.test("a prefill of any prefix gives the same row as logits(), bit for bit", async () => {
   await using model = await open(fixture("labcore/rope66"));
   const golden = readJson<{ prompt_ids: number[] }>("labcore/rope66/golden.json");
   const ids = [...golden.prompt_ids, ...golden.prompt_ids, ...golden.prompt_ids];

@@ -28,8 +28,8 @@ Deno.test("the demo gives PyTorch's logits and 600 greedy ids, past its window",
 Deno.test("the demo without the cache draws PyTorch's ids where the window begins to slide", async () => {
   await using model = await loadModel(DEMO, { device: "js" });
   const { prompt, F16 } = readJson<DemoGolden>("demo/golden.json");
-  // Without a cache an id follows from the ids before it alone, so the golden's own
-  // beginning is as good a prompt.
+  // Without a cache an id depends only on the ids before it, so the golden's own beginning can be
+  // the prompt.
   const known = 505;
   const ids = [...model.tokenizer.encode(prompt), ...F16.greedy_kv_off.slice(0, known)];
   assert.deepEqual(
@@ -38,7 +38,7 @@ Deno.test("the demo without the cache draws PyTorch's ids where the window begin
   );
 });
 
-Deno.test("the demo is as likely as PyTorch says to write 512 characters of the validation text", async () => {
+Deno.test("the demo gives PyTorch's mean loss on 512 characters of the validation text", async () => {
   await using model = await loadModel(DEMO, { device: "js" });
   const { validation_text: text, F16 } = readJson<DemoGolden>("demo/golden.json");
   const ids = model.tokenizer.encode(text).slice(0, 513);

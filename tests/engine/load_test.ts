@@ -11,15 +11,19 @@ import { fixture, readJson } from "../testing.ts";
 const LEARNED = fixture("labcore/learned");
 const LLAMA = fixture("tiny/llama");
 
-Deno.test("loadModel() tracks what describeCheckpoint() told before, class by class, and frees it all", async () => {
+Deno.test("loadModel() tracks the bytes that describeCheckpoint() estimated, class by class, and frees all of them", async () => {
   for (const path of ["labcore/learned", "labcore/rope66", "tiny/gpt2-f16", "tiny/gpt2-hub"]) {
-    const { memory: told, parameters } = await describeCheckpoint(fixture(path));
+    const { memory: estimate, parameters } = await describeCheckpoint(fixture(path));
     const model = await loadModel(fixture(path), { device: "js" });
     assert.equal(model.parameters, parameters);
     for (const [kind, { current }] of Object.entries(model.memory.classes)) {
-      assert.equal(current, told.classes[kind as keyof typeof told.classes], `${path} ${kind}`);
+      assert.equal(
+        current,
+        estimate.classes[kind as keyof typeof estimate.classes],
+        `${path} ${kind}`,
+      );
     }
-    assert.equal(model.memory.current, told.total);
+    assert.equal(model.memory.current, estimate.total);
     await model.logits([1, 2, 3]);
     await model[Symbol.asyncDispose]();
     await model[Symbol.asyncDispose]();
@@ -28,7 +32,7 @@ Deno.test("loadModel() tracks what describeCheckpoint() told before, class by cl
   }
 });
 
-Deno.test("loadModel() keeps weights in another dtype when asked, with the logits of those values", async () => {
+Deno.test("loadModel() narrows weights to the dtype asked for, with logits close to the wide ones", async () => {
   await using whole = await loadModel(LEARNED, { device: "js" });
   for (const dtype of ["F16", "BF16"] as const) {
     await using half = await loadModel(LEARNED, { device: "js", dtype });
@@ -40,7 +44,7 @@ Deno.test("loadModel() keeps weights in another dtype when asked, with the logit
   }
 });
 
-Deno.test("loadModel() makes the same random weights for a seed", async () => {
+Deno.test("loadModel() makes equal random weights for equal seeds", async () => {
   const config = {
     family: "gpt2",
     vocab_size: 50,
@@ -57,7 +61,7 @@ Deno.test("loadModel() makes the same random weights for a seed", async () => {
   assert.notDeepEqual(await logits(1), await logits(2));
 });
 
-Deno.test("loadModel() tells progress up to the last byte, and gives up when aborted", async () => {
+Deno.test("loadModel() reports progress up to the last byte, and stops when aborted", async () => {
   const seen: number[] = [];
   let total = 0;
   await using model = await loadModel(LEARNED, {
@@ -111,7 +115,7 @@ Deno.test("loadModel() refuses a model beyond the machine's memory before anythi
   assert.equal(model.contextLength, 64);
 });
 
-Deno.test("loadModel() refuses what WebAssembly's memory cannot hold before a weight is made", async () => {
+Deno.test("loadModel() refuses a model beyond WebAssembly's memory before it makes a weight", async () => {
   const config = {
     family: "gpt2",
     vocab_size: 50257,
@@ -127,19 +131,19 @@ Deno.test("loadModel() refuses what WebAssembly's memory cannot hold before a we
   assert.ok(performance.now() - start < 5000);
 });
 
-Deno.test("loadModel() refuses a shape of endless layers before it lists them", async () => {
+Deno.test("loadModel() refuses a shape of too many layers before it lists them", async () => {
   const config = { family: "gpt2", vocab_size: 50, n_layer: 2 ** 31 - 1, n_head: 2, n_embd: 8 };
   const refusal = { name: "RangeError", message: /at most 10000 layers, got 2147483647/ };
   await assert.rejects(loadModel({ config }), refusal);
 });
 
-Deno.test("loadModel() names what it does not read", async () => {
+Deno.test("loadModel() names the source that it cannot open", async () => {
   for (const source of ["hf:owner/name", "/nonexistent", fixture("labcore/learned/golden.json")]) {
     await assert.rejects(loadModel(source), { name: "CheckpointError", message: /^Cannot open/ });
   }
 });
 
-Deno.test("loadModel() and describeCheckpoint() refuse an option that they do not know", async () => {
+Deno.test("loadModel() and describeCheckpoint() refuse unknown options", async () => {
   const options = { device: "js", quantize: "Q4" } as LoadOptions;
   const refusal = {
     name: "TypeError",
@@ -153,7 +157,7 @@ Deno.test("loadModel() and describeCheckpoint() refuse an option that they do no
   await assert.rejects(loadModel({ config: {} }, unset), refusal);
 });
 
-Deno.test("loadModel() takes every option that it knows", async () => {
+Deno.test("loadModel() accepts every option", async () => {
   const options: Required<Omit<LoadOptions, "meta">> = {
     config: {},
     adapters: [],
@@ -190,7 +194,7 @@ Deno.test("loadModel() reports progress to the last byte of a model with rotary 
   }
 });
 
-Deno.test("describeCheckpoint() sizes the run that its options ask for", async () => {
+Deno.test("describeCheckpoint() sizes the run of its options", async () => {
   const whole = await describeCheckpoint(LLAMA);
   const half = await describeCheckpoint(LLAMA, { contextLength: 16, dtype: "F16" });
   assert.equal(half.contextLength, 16);
@@ -203,7 +207,7 @@ Deno.test("describeCheckpoint() sizes the run that its options ask for", async (
   assert.ok(half.memory.total < whole.memory.total);
 });
 
-Deno.test("a model is made of a copied record as of the record that was read", async () => {
+Deno.test("uploadWeights() gives the same layers from a cloned architecture record", async () => {
   const name = "tiny/gemma3";
   const a = readArchitecture(readJson(`${name}/config.json`), name);
   const layersOf = async (record: Architecture) => {

@@ -1,4 +1,4 @@
-/** What is told of memory before a model is loaded, against what it takes when it runs. */
+/** Memory estimates against the tracked bytes of loaded models. */
 import assert from "node:assert/strict";
 import { GPT2 } from "../../bench/decode.ts";
 import { totalmem } from "node:os";
@@ -14,16 +14,16 @@ import { fixture, readJson } from "../testing.ts";
 
 const TINY = ["gpt2", "gpt2-f16", "llama", "llama-bf16", "gemma3", "phi", "smollm3"];
 
-/** The most that an estimate for `wasm` may be above what is taken. */
+/** Bytes by which an estimate for `wasm` may exceed the peak. */
 const spare = (bytes: number) => 2 ** 20 + bytes / 128;
 
-function expectFit(told: Awaited<ReturnType<typeof fitBackends>>, name: string): BackendFit {
-  const found = told.find((backend) => backend.name === name)!;
+function expectFit(fits: Awaited<ReturnType<typeof fitBackends>>, name: string): BackendFit {
+  const found = fits.find((backend) => backend.name === name)!;
   assert.ok("fits" in found, JSON.stringify(found));
   return found;
 }
 
-/** A shape's run, sized. */
+/** A run of a shape, with its memory estimate. */
 function sizedRun(
   config: Record<string, unknown>,
   contextLength: number,
@@ -41,34 +41,34 @@ async function peakOf(source: string | RandomModel, device: "js" | "wasm"): Prom
 }
 
 for (const device of ["js", "wasm"] as const) {
-  Deno.test(`${device}: fitBackend() tells the peak of a run, to the byte on js and to 1 MiB and 0.8 % on wasm`, async () => {
-    const assertTold = (name: string, told: number, peak: number) => {
+  Deno.test(`${device}: fitBackend() estimates the peak of a run, exactly on js and within 1 MiB and 0.8 % on wasm`, async () => {
+    const assertEstimate = (name: string, estimate: number, peak: number) => {
       const most = device === "js" ? peak : peak + spare(peak);
-      assert.ok(told >= peak && told <= most, `${name}: told ${told}, took ${peak}`);
+      assert.ok(estimate >= peak && estimate <= most, `${name}: ${estimate} for ${peak}`);
     };
     await using backend = await openBackend(device);
     for (const name of TINY) {
       const folder = fixture(`tiny/${name}`);
       const description = await describeCheckpoint(folder, { contextLength: 64 });
       const { needs } = await fitBackend(backend, description);
-      assertTold(name, needs.total, await peakOf(folder, device));
+      assertEstimate(name, needs.total, await peakOf(folder, device));
     }
     const { needs } = await fitBackend(backend, sizedRun(GPT2, 64, "F32"));
-    assertTold("GPT-2's shape", needs.total, await peakOf({ config: GPT2 }, device));
+    assertEstimate("GPT-2's shape", needs.total, await peakOf({ config: GPT2 }, device));
   });
 }
 
-Deno.test("fitBackends() tells what wasm and js have, and the longest context that fits", async () => {
+Deno.test("fitBackends() reports the room of wasm and js, and the longest context that fits", async () => {
   const config = {
     ...readJson<Record<string, unknown>>("tiny/llama/config.json"),
     max_position_embeddings: 2 ** 30,
   };
   const asked = 2 ** 30;
   const run = sizedRun(config, asked, "BF16");
-  const told = await fitBackends(run);
+  const all = await fitBackends(run);
   const rooms = { js: totalmem(), wasm: Math.min(2 ** 32, totalmem()) };
   for (const [name, room] of Object.entries(rooms)) {
-    const { fits, room: has, needs, alternatives } = expectFit(told, name);
+    const { fits, room: has, needs, alternatives } = expectFit(all, name);
     assert.equal(fits, false, name);
     assert.equal(has, room, name);
     assert.ok(needs.total > room, name);
@@ -86,7 +86,7 @@ Deno.test("fitBackends() tells what wasm and js have, and the longest context th
   }
 });
 
-/** A GPU of so many bytes and so large bindings. */
+/** A GPU of limited memory and binding size, both in bytes. */
 function fakeGpu(bytes: number, binding: number) {
   let taken = 0;
   return {
@@ -105,7 +105,7 @@ function fakeGpu(bytes: number, binding: number) {
   };
 }
 
-Deno.test("fitBackend() tells what a GPU has by asking for no more than is wanted", async () => {
+Deno.test("fitBackend() finds a GPU's room by allocating no more than the run needs", async () => {
   const run = sizedRun(GPT2, 1024, "F32");
   const whole = await fitBackend(fakeGpu(1e9, 1e8), run);
   assert.deepEqual([whole.fits, whole.room, whole.tensorRoom], [true, null, 1e8]);
@@ -149,7 +149,7 @@ Deno.test("estimateMemory() shrinks the cache with the context, as loadModel() d
   }
 });
 
-Deno.test("estimateMemory() asks the backend what it adds, whatever its name", () => {
+Deno.test("estimateMemory() adds the scratch of any backend", () => {
   const { memory } = sizedRun(GPT2, 64, "F32");
   const asked: TensorSizes[] = [];
   const backend = {

@@ -1,4 +1,4 @@
-/** Folders as trainers leave them, with what PyTorch, PEFT and transformers give on them. */
+/** Output folders of trainers, compared with PyTorch, PEFT and transformers. */
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel, type LoadOptions } from "../../engine/load.ts";
@@ -7,7 +7,7 @@ import type { Device } from "../../kernels/mod.ts";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 import { assertClose, fixture, readJson, TOLERANCE } from "../testing.ts";
 
-/** A source that a trainer left, and other sources that mean the same model. */
+/** A source that a trainer wrote, and other sources of the same model. */
 interface Case {
   readonly name: string;
   readonly source: string;
@@ -15,9 +15,9 @@ interface Case {
   readonly kind: "nanogpt" | "hf" | "lora" | "cli";
   readonly also?: readonly string[];
   readonly options?: LoadOptions;
-  /** The adapter's folder, which as the source itself means the same. */
+  /** The adapter's folder, which as a source opens the same model. */
   readonly folder?: string;
-  /** Whether there is no vocabulary. */
+  /** Whether the folder has no vocabulary. */
   readonly no_text?: boolean;
 }
 
@@ -35,7 +35,7 @@ interface Golden {
 const CASES = readJson<Case[]>("people/cases.json").filter(({ kind }) => kind !== "cli");
 const ignoreGpu = await ignoreWithoutAdapter("people_test.ts");
 
-/** Every source of a case with its options; paths of adapters are below the fixtures too. */
+/** Every source of a case with its options, adapters relative to the fixtures. */
 function sourcesOf({ source, also = [], options = {}, folder }: Case): [string, LoadOptions][] {
   const adapters = options.adapters?.map((adapter) => ({
     ...adapter,
@@ -50,7 +50,7 @@ async function expectLogits(model: Model, golden: string): Promise<void> {
   using file = await openCheckpoint(fixture(`${golden}.safetensors`));
   const expected = await file.read("logits");
   const logits = await model.logits([...await file.read("ids")]);
-  // Of the largest vocabulary, the golden has the last row alone.
+  // For the largest vocabulary, the golden has only the last row.
   assertClose(logits.subarray(logits.length - expected.length), expected, TOLERANCE.logits);
 }
 
@@ -75,7 +75,7 @@ async function expectText(
 
 for (const device of ["js", "wasm"] as const satisfies readonly Device[]) {
   for (const one of CASES) {
-    Deno.test(`${device}: ${one.name} gives what its trainer's own program does`, async () => {
+    Deno.test(`${device}: ${one.name} gives the logits and ids of its trainer's own program`, async () => {
       const golden = readJson<Golden>(`people/goldens/${one.golden}.json`);
       for (const [source, options] of sourcesOf(one)) {
         await using model = await loadModel(fixture(`people/${source}`), { ...options, device });

@@ -19,7 +19,7 @@ function assertAddsUp({ kernels, kernels_ms }: PassReport): void {
 }
 
 for (const device of CPU) {
-  Deno.test(`profile() tells each kind of kernel of both passes on ${device}`, async () => {
+  Deno.test(`profile() times each kind of kernel of both passes on ${device}`, async () => {
     await using model = await learned(device);
     const { limits, decode, prefill } = await profile(model, { length: 5 });
     assert.ok(limits.gb_per_sec > 0 && limits.gflops_per_sec > 0);
@@ -40,7 +40,7 @@ for (const device of CPU) {
 }
 
 for (const device of DEVICES) {
-  Deno.test(`profile() leaves the model as it was when it is done on ${device}`, async () => {
+  Deno.test(`profile() leaves memory and greedy ids unchanged on ${device}`, async () => {
     await using model = await learned(device);
     const before = await greedy(model, "ROMEO:", 8);
     const bytes = () => model.memory.classes.activations.current;
@@ -51,7 +51,7 @@ for (const device of DEVICES) {
   });
 }
 
-Deno.test("profile() rejects when the length is none, or the signal is aborted", async () => {
+Deno.test("profile() refuses a length of 0 and an aborted signal", async () => {
   await using model = await learned("js");
   await assert.rejects(profile(model, { length: 0 }), /Cannot profile: .*at least 1, got 0/);
   const reason = new Error("enough");

@@ -80,7 +80,7 @@ Deno.test("VERSION is that of deno.json", () => {
   assert.equal(VERSION, denoJson.version);
 });
 
-Deno.test("toJson() gives back the report, indented, with a newline at its end", () => {
+Deno.test("toJson() formats the report with indents and a newline at its end", () => {
   const text = toJson(report());
   assert.deepEqual(JSON.parse(text), report());
   assert.ok(text.startsWith('{\n  "schema_version": 1,\n'));
@@ -96,7 +96,7 @@ Deno.test("toMarkdown() is the specification's table with one row", () => {
   );
 });
 
-Deno.test("toMarkdown() gives VRAM one decimal, and tells where the cache is off", () => {
+Deno.test("toMarkdown() gives VRAM one decimal, and shows a cache that is off", () => {
   const row = toMarkdown(report({
     device: { type: "webgpu", name: "A GPU" },
     results: {
@@ -108,7 +108,7 @@ Deno.test("toMarkdown() gives VRAM one decimal, and tells where the cache is off
   assert.equal(row, "| A GPU (webgpu) | local | 4.887 | off | 256 | 1234.57 | 25.0 |");
 });
 
-Deno.test("a device's name cannot break its row", () => {
+Deno.test("toMarkdown() escapes a device's name so that it cannot break its row", () => {
   const name = "A | B\nC\r\n\tD\u2028E \\| F\x1b[1m";
   const lines = toMarkdown(report({ device: { name } })).split("\n");
   assert.equal(lines.length, 4);

@@ -6,7 +6,7 @@ const LEARNED = { rope: null, slides: true };
 const ENDING = { rope: null, slides: false };
 const rope = { theta: 10_000, rotaryDim: 4, interleaved: false };
 
-/** Feeds `count` tokens one by one; the steps of them. */
+/** Feeds `count` tokens one by one; returns their steps. */
 function stepsOf(sequence: Sequence, count: number) {
   return Array.from({ length: count }, () => {
     const step = sequence.step(1);
@@ -15,7 +15,7 @@ function stepsOf(sequence: Sequence, count: number) {
   });
 }
 
-/** Prefills a prompt in chunks as a runner does; the rows that were fed. */
+/** Prefills a prompt in chunks as a runner does; returns the rows of each chunk. */
 function prefill(sequence: Sequence, prompt: number[], reuse: boolean | "all"): number[] {
   sequence.start(prompt, reuse);
   const rows: number[] = [];
@@ -56,14 +56,14 @@ Deno.test("Sequence.step() follows the table of the module past the window", () 
   );
 });
 
-Deno.test("Sequence.step() of many rows ends where a row alone would", () => {
+Deno.test("Sequence.step() of several rows equals steps of one row each", () => {
   const sequence = new Sequence(LEARNED, 16, 8);
   assert.deepEqual(sequence.step(8), { rows: 8, position: 0, slot: 0, length: 8 });
   sequence.advance(8);
   assert.deepEqual(sequence.step(3), { rows: 3, position: 8, slot: 8, length: 11 });
 });
 
-Deno.test("Sequence has room for its slots, and for ever where it slides", () => {
+Deno.test("Sequence.room is its free slots, or infinite when it slides", () => {
   const sequence = new Sequence(ENDING, 4, 2);
   assert.equal(sequence.room, 4);
   stepsOf(sequence, 3);
@@ -123,16 +123,16 @@ Deno.test("Sequence.start() keeps no chunk that an aborted prefill did not write
   assert.deepEqual(prefill(sequence, prompt, true), [4, 4, 1]);
 });
 
-Deno.test("two sequences share nothing", () => {
+Deno.test("two sequences share no state", () => {
   const [a, b] = [new Sequence(ENDING, 16, 4), new Sequence(ENDING, 16, 4)];
   prefill(a, [1, 2, 3, 4, 5, 6], true);
   assert.equal(b.fed, 0);
   assert.deepEqual(prefill(b, [1, 2, 3, 4, 5, 6], "all"), [4, 1]);
 });
 
-Deno.test("what Sequence.start() keeps is in the cache's slots after any use", () => {
-  // Slots as a device has them: whatever a step wrote last.
-  const id = fc.nat(2); // so few that beginnings are often alike
+Deno.test("Sequence.start() keeps only ids that are in the cache's slots, after any use", () => {
+  // A simulated device: each slot holds the id that a step wrote last.
+  const id = fc.nat(2); // few ids, so that prompts often share a beginning
   const use = fc.record({
     prompt: fc.array(id, { minLength: 1, maxLength: 8 }),
     drawn: fc.array(fc.array(id, { minLength: 1, maxLength: 3 }), { maxLength: 5 }),

@@ -43,7 +43,7 @@ Deno.test("repeatUntilSteady() goes on while either kind of pass gets faster", a
   }
 });
 
-Deno.test("repeatUntilSteady() gives up after 2 s when times never agree", async () => {
+Deno.test("repeatUntilSteady() ends after 2 s when times never agree", async () => {
   const { now, pass } = simulate();
   let ms = 1;
   const outcome = await repeatUntilSteady([pass("decode", () => ms *= 1.05)], { now });
