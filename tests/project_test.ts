@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
-import { drawChart } from "../bench/chart.ts";
 import denoJson from "../deno.json" with { type: "json" };
+import { FAMILIES } from "../engine/architecture/families.ts";
+import { readArchitecture } from "../engine/architecture/mod.ts";
+import { DEFAULTS } from "../engine/defaults.ts";
 import { BACKEND_NAMES } from "../kernels/backend.ts";
 import { OPERATIONS } from "../kernels/calls.ts";
 import { BYTES, FORMATS } from "../kernels/formats/mod.ts";
+import { fixture, readJson } from "./testing.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -384,75 +387,39 @@ Deno.test("what is published is what the exports need, and no demo and no test",
   assert.deepEqual(published.filter((path) => /^(bench|tests|configs|\.ci)\//.test(path)), []);
 });
 
-Deno.test("every path of this project that a document names exists", () => {
-  const documents = ["README.md", "CONTRIBUTING.md", ...filesBelow("docs/")]
-    .filter((path) => path.endsWith(".md"));
-  const folders = "kernels|engine|cli|tests|bench|docs|\\.ci";
-  const pattern = new RegExp(`(?<![\\w/.-])((?:${folders})/[\\w./-]*|(?:mod|cli)\\.ts)`, "g");
-  const named = documents.flatMap((document) =>
-    [...read(document).matchAll(pattern)].map(([, path]) => ({
-      document,
-      path: path.replace(/\.$/, ""),
-    }))
+/** Folders of models; at least one of each family. */
+const FOLDERS = ["labcore", "tiny"].flatMap((parent) =>
+  [...Deno.readDirSync(fixture(parent))].filter(({ isDirectory }) => isDirectory)
+    .map(({ name }) => `${parent}/${name}`)
+);
+
+Deno.test("readArchitecture() returns plain data, for structuredClone and JSON", () => {
+  const families = new Set<string>();
+  for (const name of FOLDERS) {
+    const a = readArchitecture(readJson(`${name}/config.json`), name);
+    families.add(a.family);
+    assert.deepEqual(structuredClone(a), a, name);
+    assert.deepEqual(JSON.parse(JSON.stringify(a)), a, name);
+  }
+  const missing = [...Object.keys(FAMILIES), "labcore", "gpt2"].filter((name) =>
+    !families.has(name)
   );
-  assert.ok(named.filter(({ document }) => document === "CONTRIBUTING.md").length > 20);
-  const missing = named.filter(({ path }) => {
-    try {
-      return !Deno.statSync(new URL(path, ROOT));
-    } catch {
-      return true;
-    }
-  });
   assert.deepEqual(missing, []);
 });
 
-Deno.test("docs/dependencies.md names every dependency, with its version, and no other", () => {
-  const imported = Object.values(denoJson.imports).filter((target) => target.startsWith("npm:"));
-  const ofTests = filesBelow("tests/").filter((path) => path.endsWith(".ts")).flatMap((path) =>
-    [...read(path).matchAll(/ from "(npm:[^"]+)"/g)].map(([, specifier]) => specifier)
+/** A fallback of an option that is spelt out: `topK ?? 40`, or `topK = 40` in a destructuring. */
+const SPELT_OUT = new RegExp(
+  Object.entries(DEFAULTS).map(([name, value]) =>
+    `\\b${name}\\b(?:"\\])? (?:\\?\\?|=) ${JSON.stringify(value)}(?![\\w.])`
+  ).join("|"),
+);
+
+Deno.test("no default of the table is spelt out anywhere else", () => {
+  assert.match("const { topK = 40 } = options;", SPELT_OUT);
+  assert.match('given["iters"] ?? 3,', SPELT_OUT);
+  const found = SOURCES.filter((path) => path !== "engine/defaults.ts").flatMap((path) =>
+    read(path).split("\n").filter((line) => SPELT_OUT.test(line))
+      .map((line) => `${path}: ${line.trim()}`)
   );
-  const named = [...read("docs/dependencies.md").matchAll(/`(npm:[^`]+)`/g)]
-    .map(([, specifier]) => specifier);
-  assert.deepEqual(named.sort(), [...new Set([...imported, ...ofTests])].sort());
+  assert.deepEqual(found, []);
 });
-
-Deno.test("deno.lock has no package that tests alone load, and the tests' lock agrees with it", () => {
-  const packages = (path: string) =>
-    JSON.parse(read(path)).npm as Record<string, { integrity: string }>;
-  const [run, tests] = [packages("deno.lock"), packages("tests/deno.lock")];
-  for (const [name, entry] of Object.entries(run)) assert.deepEqual(tests[name], entry, name);
-  const added = Object.keys(tests).filter((name) => !(name in run));
-  assert.ok(added.some((name) => name.startsWith("fast-check@")));
-  assert.ok(!Object.keys(run).some((name) => name.startsWith("fast-check@")));
-});
-
-Deno.test("docs/decode.svg is the chart of docs/measurements.md", () => {
-  assert.equal(drawChart(read("docs/measurements.md")), read("docs/decode.svg"));
-});
-
-Deno.test("links of the documents lead to files", () => {
-  const documents = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/demo/README.md"]
-    .concat(filesBelow("docs/").filter((path) => path.endsWith(".md")));
-  const broken = documents.flatMap((path) =>
-    [...read(path).matchAll(/\]\(([^)#\s]+)[^)]*\)/g)]
-      .map(([, target]) => target)
-      .filter((target) => !/^https?:/.test(target) && !exists(new URL(target, new URL(path, ROOT))))
-      .map((target) => `${path} → ${target}`)
-  );
-  assert.deepEqual(broken, []);
-});
-
-Deno.test("the README has at most 150 lines and a picture on its first screen", () => {
-  const lines = read("README.md").split("\n");
-  assert.ok(lines.length <= 150, `${lines.length} lines`);
-  assert.ok(lines.slice(0, 25).some((line) => /^!\[[^\]]+\]\(docs\/\w+\.svg\)/.test(line)));
-});
-
-function exists(url: URL): boolean {
-  try {
-    Deno.statSync(url);
-    return true;
-  } catch {
-    return false;
-  }
-}

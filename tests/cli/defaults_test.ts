@@ -1,6 +1,5 @@
 /**
- * Rule 7: one table of defaults for library, command line and help; help offers
- * nothing that is refused.
+ * One table of defaults for library, command line and help; help offers nothing that is refused.
  */
 import assert from "node:assert/strict";
 import { COMMANDS, SWITCHES, UsageError, VALUE_FLAGS, type ValueName } from "../../cli/flags.ts";
@@ -115,32 +114,6 @@ Deno.test("every default that an option's comment states is the table's", () => 
     }
   }
   assert.ok(stated >= 10, `${stated} comments state a default`);
-});
-
-/** Paths of the files below a folder, from the root on. */
-function filesBelow(folder: string): string[] {
-  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) =>
-    isDirectory ? filesBelow(`${folder}${name}/`) : [`${folder}${name}`]
-  );
-}
-
-/** A fallback of an option that is spelt out: `topK ?? 40`, or `topK = 40` in a destructuring. */
-const SPELT_OUT = new RegExp(
-  Object.entries(DEFAULTS).map(([name, value]) =>
-    `\\b${name}\\b(?:"\\])? (?:\\?\\?|=) ${JSON.stringify(value)}(?![\\w.])`
-  ).join("|"),
-);
-
-Deno.test("no default of the table is spelt out anywhere else", () => {
-  assert.match("const { topK = 40 } = options;", SPELT_OUT);
-  assert.match('given["iters"] ?? 3,', SPELT_OUT);
-  const found = ["engine/", "cli/"].flatMap(filesBelow)
-    .filter((path) => path.endsWith(".ts") && path !== "engine/defaults.ts")
-    .flatMap((path) =>
-      Deno.readTextFileSync(new URL(path, ROOT)).split("\n")
-        .filter((line) => SPELT_OUT.test(line)).map((line) => `${path}: ${line.trim()}`)
-    );
-  assert.deepEqual(found, []);
 });
 
 Deno.test("top-p takes the same values on the command line and in a settings file", async () => {
