@@ -1,11 +1,10 @@
 /**
- * The WebAssembly backend: 128-bit SIMD, assembled while a plan is recorded, on as many
- * threads as are worth having.
+ * WebAssembly backend: 128-bit SIMD kernels, assembled when a plan is recorded, on one or more
+ * threads.
  *
- * A plan is a module: one function for each kernel that differs, however often it is called,
- * and `run`, which calls them in order with the addresses of their operands. Nothing in it
- * belongs to the thread that made it: whoever has the module and the memory can run it, and
- * `pool.ts` has all threads do so.
+ * A plan is a module: one function per distinct kernel, and `run`, which calls them in order with
+ * the addresses of their operands. A module holds no state of the thread that compiled it, so every
+ * thread of the pool (`pool.ts`) instantiates it over the shared memory and runs it.
  *
  * @module
  */
@@ -44,24 +43,24 @@ import { probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
 import { WasmLowering } from "./lowering.ts";
 
-/** What may be forced; left out, the machine decides. */
+/** Options of the backend; each defaults to what the machine supports. */
 export interface WasmOptions {
   /**
-   * Threads that compute, the calling one among them; default by a short probe. One where
-   * memory cannot be shared.
+   * Computing threads, including the calling one; default by a short probe (`probe.ts`). Always 1
+   * if memory cannot be shared.
    */
   readonly threads?: number;
-  /** Whether a product and its sum may be fused; twice as fast where it is so. */
+  /** Whether multiply-adds may be fused (relaxed SIMD): twice as fast on a processor with FMA. */
   readonly relaxed?: boolean;
   /** Whether threads may share memory. */
   readonly shared?: boolean;
-  /** Whether the calling thread may sleep while it waits for others. */
+  /** Whether the calling thread may sleep while it waits for other threads. */
   readonly callerSleeps?: boolean;
-  /** The platform; default by web standards. */
+  /** The platform; default: web standards only. */
   readonly host?: ComputeHost;
 }
 
-/** Threads that can be asked for. */
+/** Maximum of the option `threads`. */
 const MAX_THREADS = 64;
 
 interface WasmTensor extends Tensor {
@@ -72,21 +71,21 @@ interface WasmWeight extends Weight {
   readonly block: Block;
 }
 
-/** Whether this engine has the vectors that every kernel is made of. */
+/** Whether this engine supports 128-bit SIMD, which every kernel needs. */
 export function wasmRunsHere(): boolean {
   return typeof WebAssembly === "object" && knows((v) => v.plus(v));
 }
 
-/** Whether it has a product and a sum in one. */
+/** Whether this engine supports relaxed SIMD's multiply-add. */
 export function wasmFuses(): boolean {
   return knows((v) => f32x4.relaxedMadd(v, v, v));
 }
 
 /**
  * Opens the WebAssembly backend.
- * @throws {DeviceError} when there is no SIMD here, or no relaxed SIMD and it is asked for, or
- * the threads do not start.
- * @throws {RangeError} on a number of threads that cannot be.
+ * @throws {DeviceError} If the engine lacks SIMD, or relaxed SIMD when it is requested, or if a
+ * thread does not start.
+ * @throws {RangeError} If `threads` is not an integer from 1 to 64.
  */
 export async function openWasmBackend(options: WasmOptions = {}): Promise<Backend> {
   const { threads, host = WEB_HOST } = options;
@@ -120,7 +119,7 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   return new WasmBackend(memory, linear, pool, { ...options, relaxed });
 }
 
-/** Whether this engine knows an operation. */
+/** Whether this engine validates an operation. */
 function knows(operation: (v: Local<"v128">) => Value<"v128">): boolean {
   const m = new ModuleBuilder();
   m.define(vectors("v"), "v128", (_, { v }) => operation(v));
@@ -142,13 +141,13 @@ class WasmBackend implements Backend {
   readonly #relaxed: boolean;
   readonly #callerSleeps: boolean;
   readonly #pool: Pool | null;
-  /** None after dispose: the memory goes with its last holder. */
+  /** Null after dispose, so that the GC can free the memory. */
   #linear: LinearMemory | null;
   #packer: Promise<Packer> | null = null;
   readonly #blocks = new Set<Block>();
-  /** The plans in use, each with its code as text. */
+  /** Live plans, each with the function that disassembles it. */
   readonly #plans = new Map<WasmPlan, () => KernelText[]>();
-  /** What ended the work of this backend. */
+  /** The first failure; nothing runs after it. */
   #failure: DeviceError | null = null;
 
   constructor(
@@ -168,25 +167,25 @@ class WasmBackend implements Backend {
   }
 
   /**
-   * Each thread packs the rows [T, K] of one product at a time, and may widen a panel of 16 rows of
-   * K. Scratch of plans, the last panel of a weight and whole cache lines take the rest: the bound
-   * was 1 to 7 MiB above what GPT-2's shape and Llama's took on 1, 2 and 8 threads.
+   * Bound on scratch. Per thread: the packed rows [T, K] of one matmul, and one panel [16, K] as
+   * F32. The rest covers scratch of plans, padding of last panels and alignment to cache lines. For
+   * the shapes of GPT-2 and Llama on 1, 2 and 8 threads the bound was 1 to 7 MiB above actual use.
    */
   scratchBytes({ total, rows, widest }: TensorSizes): number {
     const perThread = widest + 16 * widest / rows;
     return 3 * 2 ** 18 + Math.ceil(total / 128) + this.threads * perThread;
   }
 
-  // deno-lint-ignore require-await -- a promise by contract, so that what is wrong rejects
+  // deno-lint-ignore require-await -- a promise by contract, so that errors reject
   async expectFree(what: string, bytes: number): Promise<void> {
     const gib = (n: number) => (n / 2 ** 30).toFixed(1);
     if (bytes <= LIMIT_BYTES) return;
     throw new DeviceError(
       `Cannot load "${what}" on wasm: expected at most ${
         gib(LIMIT_BYTES)
-      } GiB (all that WebAssembly's memory holds), got ${
+      } GiB (the limit of a WebAssembly memory), got ${
         gib(bytes)
-      } GiB; a 16-bit dtype or a smaller context takes less, and "js" has no such limit`,
+      } GiB; use a 16-bit dtype, a shorter context, or --device js, which has no such limit`,
     );
   }
 
@@ -204,14 +203,14 @@ class WasmBackend implements Backend {
     fill: FillRows,
     { stored }: { stored: StoredOrder },
   ): Promise<Weight> {
-    // F16 panels hold no infinity, no NaN and no number of 64 or more: such
-    // a weight is kept in F32.
+    // F16 panels cannot represent infinity, NaN or magnitudes of 64 and more (`formats/f16.ts`):
+    // such a weight is kept in F32.
     const weight = await this.#pack(shape, dtype, fill, stored) ??
       await this.#pack(shape, "F32", decoded(dtype, fill), stored);
     return weight!;
   }
 
-  /** Null when panels of the dtype cannot hold one of the numbers. */
+  /** Packs a weight into panels; null if they cannot represent one of its numbers. */
   async #pack(
     shape: readonly [N: number, K: number],
     dtype: WeightDtype,
@@ -228,7 +227,7 @@ class WasmBackend implements Backend {
       const packer = await (this.#packer ??= Packer.open(linear, this.#pool));
       scratch = this.#allocate(Packer.scratchBytes(packing, linear.shared), "staging");
       fits = await packer.pack(packing, scratch, fill);
-      this.#alive(); // the block is no longer its own after a dispose
+      this.#alive(); // dispose, while rows were read, has freed the block
       if (this.#failure || this.#pool?.failed) throw await this.#failed();
       return fits ? { shape, dtype, block } : null;
     } catch (error) {
@@ -261,22 +260,22 @@ class WasmBackend implements Backend {
     return (await this.#record(build)).plan;
   }
 
-  /** Has the plan's program call back when each of its entries is done. */
+  /** Times each entry: the program calls back at the end of every entry. */
   async profile(build: (k: Recorder) => void, step: Step | Segment): Promise<KernelTime[]> {
-    const marks: number[] = [];
-    const recorded = await this.#record(build, () => void marks.push(performance.now()));
+    const ends: number[] = [];
+    const recorded = await this.#record(build, () => void ends.push(performance.now()));
     using plan = recorded.plan;
     const segment = onlySegment(step, plan.room);
     return await profileRuns(partsOf(recorded.calls, recorded.lowered, segment), async () => {
-      marks.length = 0;
+      ends.length = 0;
       const start = performance.now();
       plan.run(segment);
       if (this.#failure || this.#pool?.failed) throw await this.#failed();
-      return laps(start, marks);
+      return laps(start, ends);
     });
   }
 
-  /** `mark` is called after each entry of a run, on this thread. */
+  /** Records, lowers and compiles a plan. `mark` is called on this thread after each entry. */
   async #record(build: (k: Recorder) => void, mark?: () => void): Promise<Recorded> {
     if (this.#failure || this.#pool?.failed) throw await this.#failed();
     const linear = this.#alive();
@@ -315,7 +314,7 @@ class WasmBackend implements Backend {
     }
   }
 
-  /** The plan of a module's program. */
+  /** Compiles a module and wraps its program as a plan. */
   async #compile(
     bytes: Uint8Array<ArrayBuffer>,
     { room, texts, free, mark }: PlanParts,
@@ -354,15 +353,12 @@ class WasmBackend implements Backend {
     nudgeGc();
   }
 
-  /**
-   * What lies behind a tensor is another's: a range is checked here as a typed array
-   * of its own would check it.
-   */
+  /** Checks the range: all tensors share one memory, so an overrun would reach the next tensor. */
   #view(t: Tensor, start: number, count: number): HostArray {
     const size = sizeOf(t.shape);
     if (start < 0 || start + count > size) {
       throw new RangeError(
-        `Cannot reach a tensor's elements: expected a range within ${size}, got ${start} … ${
+        `Cannot access a tensor's elements: expected a range within 0 … ${size}, got ${start} … ${
           start + count
         }`,
       );
@@ -376,7 +372,7 @@ class WasmBackend implements Backend {
     return block;
   }
 
-  /** Does nothing to a block that is free: a plan may be disposed after its backend. */
+  /** Idempotent: a plan may be disposed after its backend. */
   #free(block: Block): void {
     if (this.#blocks.delete(block)) this.#linear?.free(block);
   }
@@ -391,7 +387,7 @@ class WasmBackend implements Backend {
   }
 }
 
-/** The kernels of a module, each with the functions that it calls, and the module as a whole. */
+/** Texts of a module's kernels, each with the functions it calls, and of the whole module. */
 function programTexts(
   { bytes, names }: { readonly bytes: Uint8Array; readonly names: LocalNames },
   calls: readonly Call[],
@@ -411,24 +407,24 @@ function programTexts(
   ];
 }
 
-/** What a plan has beside its module. */
+/** Parts of a plan beside its module. */
 interface PlanParts {
   readonly room: StepRoom;
   readonly texts: () => KernelText[];
-  /** Frees its scratch. */
+  /** Frees the plan's scratch. */
   readonly free: () => void;
   /** Called after each entry of a run. */
   readonly mark?: () => void;
 }
 
-/** A plan, with the calls that it was made of and the entries of each. */
+/** A plan, the calls it was recorded from, and the entries of each call. */
 interface Recorded {
   readonly plan: WasmPlan;
   readonly calls: readonly Call[];
   readonly lowered: readonly (readonly Entry[])[];
 }
 
-/** A recorded pass. It lets go of its program, and so of the memory, when it is disposed of. */
+/** A recorded pass. Disposing drops the reference to its program, and so to the memory. */
 class WasmPlan implements Plan {
   #run: ((segment: Segment) => void) | null;
 
@@ -457,9 +453,9 @@ class WasmPlan implements Plan {
   }
 }
 
-/** Rows of a format as F32. */
+/** Decodes the rows that `fill` reads to F32. */
 function decoded(dtype: WeightDtype, fill: FillRows): FillRows {
-  let stored = new Uint8Array(0); // one for all pieces
+  let stored = new Uint8Array(0); // reused for all pieces
   return async (row, count, into) => {
     const bytes = storedBytes(dtype, numbersIn("F32", into.length));
     if (stored.length < bytes) stored = new Uint8Array(bytes);

@@ -1,7 +1,7 @@
 /**
- * Control words of the threads, at the beginning of their shared memory: progress of the program,
- * the current run, who sleeps. `program.ts` reads and writes the first half in WebAssembly,
- * `pool.ts` and `worker.ts` the second.
+ * Control words of the threads, at the start of the shared memory: progress of the program, the
+ * current run, sleeping threads. `program.ts` accesses the words up to `failed` in WebAssembly,
+ * `pool.ts` and `worker.ts` the rest.
  *
  *     byte 128 │ open                         written by the thread that ends an entry
  *          256 │ taken                        by every thread, when it takes items
@@ -10,7 +10,7 @@
  *          640 │ generation, plan … threads   by the calling thread, for each run
  *          768 │ mail, idle                   by the calling thread; by workers between runs
  *
- *     items of all runs:  entries that are over │ the open entry        │ entries to come
+ *     items of all runs:  finished entries      │ the open entry        │ later entries
  *                                             open    ≤ done ≤ taken ≤  open + its items
  *
  * @module
@@ -25,43 +25,43 @@ export const CONTROL_BYTES = 1024;
  */
 export const CONTROL = {
   /**
-   * Items of all runs before the open entry, which it identifies. Threads wait here for the end of
-   * the entry.
+   * Items of all runs before the open entry; identifies that entry. Threads wait on this word for
+   * the end of the entry.
    */
   open: 128,
-  /** Items of all runs that a thread has taken. */
+  /** Items of all runs taken by some thread. */
   taken: 256,
-  /** Items of all runs that are done. */
+  /** Items of all runs finished. */
   done: 384,
-  /** Threads that sleep until the entry ends. */
+  /** Number of threads that sleep until the entry ends. */
   sleepers: 512,
-  /** The thread whose program failed, plus one. */
+  /** Index of the failed thread, plus one; 0 if none failed. */
   failed: 516,
   /**
-   * Even: the run below is valid; odd: it is being written. Changes with every run and with every
-   * call to read messages.
+   * Seqlock of the words below: even, they are valid; odd, they are being written. Incremented by
+   * every run and by every request to read messages.
    */
   generation: 640,
-  /** The plan that runs, or −1 for none. */
+  /** Number of the running plan; −1 for none. */
   plan: 644,
   rows: 648,
   position: 652,
   slot: 656,
   length: 660,
-  /** `open` at the beginning of the run. */
+  /** Value of `open` at the start of the run. */
   base: 664,
-  /** Threads that may take part. */
+  /** Number of threads that may take part. */
   threads: 668,
-  /** Messages posted to each worker. */
+  /** Number of messages posted to each worker. */
   mail: 768,
-  /** Workers that sleep until the next run. */
+  /** Number of workers that sleep until the next run. */
   idle: 772,
 } as const;
 
 /** Names of the control words. */
 export type ControlWord = keyof typeof CONTROL;
 
-/** The words of `memory`, by index; they stay where they are when it grows. */
+/** View of the control words. Shared memory, so growing does not detach it. */
 export function controlWords(memory: WebAssembly.Memory): Int32Array {
   return new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4);
 }
@@ -72,8 +72,8 @@ export function at(word: ControlWord): number {
 }
 
 /**
- * A plan's program, as each thread runs it: 0 when it went through, 1 when a thread failed
- * meanwhile.
+ * A plan's program, as each thread runs it. Returns 0, or 1 if another thread failed in the
+ * meantime.
  */
 export type Run = (
   worker: number,
@@ -84,12 +84,12 @@ export type Run = (
   length: number,
 ) => number;
 
-/** What a worker is told. */
+/** Message to a worker: start, load a plan, drop a plan, or quit. */
 export type ToWorker =
   | { readonly memory: WebAssembly.Memory; readonly worker: number }
   | { readonly plan: number; readonly module: WebAssembly.Module }
   | { readonly drop: number }
   | { readonly quit: true };
 
-/** What a worker tells: how many messages it has dealt with, or what went wrong. */
+/** Message from a worker: the number of messages it has handled, or the error that ended it. */
 export type FromWorker = { readonly handled: number } | { readonly failed: string };

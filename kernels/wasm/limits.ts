@@ -1,7 +1,8 @@
 /**
- * What the threads of the WebAssembly backend can do at most on this machine: read memory, multiply
- * and add. Kernels are held against it. Measured by the backend's own threads, with code that does
- * nothing else.
+ * Machine limits of the WebAssembly backend (roofline): read bandwidth and multiply-add rate.
+ *
+ * Kernel times are compared with these limits. They are measured on the backend's thread pool, with
+ * kernels that only read, or only multiply and add.
  *
  * @module
  */
@@ -19,42 +20,42 @@ import { defineRun } from "./program.ts";
 
 const STEP: Segment = { rows: 1, position: 0, slot: 0, length: 1 };
 
-/** Bytes that are read unless it is said how many: beyond every cache but the largest. */
+/** Default number of bytes to read: exceeds all but the largest caches. */
 const READ_BYTES = 512 * 2 ** 20;
-/** Bytes of an item: about a panel of a weight. */
+/** Bytes of a work item: about one panel of a weight. */
 const ITEM_BYTES = 2 ** 16;
 
-/** Work items and rounds of twelve vectors each in a turn of multiply-adds. */
+/** Work items of a multiply-add run, and rounds of twelve vectors per item. */
 const [MADD_ITEMS, MADD_ROUNDS] = [64, 40_000];
 
-/** Work that a limit is measured by. */
+/** A run whose time gives a limit. */
 export interface LimitPlan {
   run(): void;
 }
 
-/** What was measured of some threads. */
+/** Measured limits of a number of threads. */
 export interface WasmLimits {
-  /** Of memory, from more bytes than most caches hold. */
+  /** Bytes per second from memory; the buffer exceeds most caches. */
   readonly readBytesPerSec: number;
-  /** Multiply-adds ×2, F32. */
+  /** F32 operations per second; a multiply-add counts as two. */
   readonly flopsPerSec: number;
 }
 
 /**
- * Bytes that `measureWasm` reads, and its turns; the best one counts, for whatever disturbs it
- * makes it slower.
+ * Bytes that `measureWasm` reads, and its repetitions. The fastest counts, since disturbances only
+ * slow a run down.
  */
-const [MEASURED_BYTES, TURNS] = [256 * 2 ** 20, 9];
+const [MEASURED_BYTES, REPETITIONS] = [256 * 2 ** 20, 9];
 
 /**
- * Measures the threads of a backend, in about half a second.
- * @throws {DeviceError} If they do not start.
+ * Measures the limits of `threads` threads, in about half a second.
+ * @throws {DeviceError} If a thread does not start.
  */
 export async function measureWasm(threads: number, host?: ComputeHost): Promise<WasmLimits> {
   await using limits = await Limits.open(threads, host);
   const best = ({ run }: LimitPlan, work: number) => {
     let perSec = 0;
-    for (let turn = 0; turn < TURNS; turn++) {
+    for (let i = 0; i < REPETITIONS; i++) {
       const start = performance.now();
       run();
       perSec = Math.max(perSec, 1000 * work / (performance.now() - start));
@@ -71,7 +72,7 @@ export async function measureWasm(threads: number, host?: ComputeHost): Promise<
   };
 }
 
-/** Threads and memory of their own. */
+/** A thread pool and a memory to measure limits on. */
 export class Limits implements AsyncDisposable {
   private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
 
@@ -80,11 +81,11 @@ export class Limits implements AsyncDisposable {
     return new Limits(linear, await Pool.start(linear.wasm, linear.shared ? threads : 1, host));
   }
 
-  /** Reads some bytes, a multiple of `ITEM_BYTES`; a run's are told. */
+  /** A run that reads `bytes`, a multiple of `ITEM_BYTES`. */
   async reading(bytes = READ_BYTES): Promise<LimitPlan & { bytes: number }> {
     const block = this.linear.allocate(bytes, "staging");
     const sums = this.linear.allocate(16 * bytes / ITEM_BYTES, "staging");
-    // Untouched pages would all be the one page of zeros.
+    // Touch every page: the system maps untouched pages to one page of zeros.
     this.linear.view(block, "F32", 0, bytes / 4).fill(1);
     const items = { count: bytes / ITEM_BYTES, perRow: false };
     const run = await this.plan(
@@ -95,7 +96,7 @@ export class Limits implements AsyncDisposable {
     return { run, bytes };
   }
 
-  /** Multiplies and adds in registers; the operations of a run, two for each multiply-add. */
+  /** A run of multiply-adds in registers, and its number of operations: two per multiply-add. */
   async multiplying(relaxed: boolean): Promise<LimitPlan & { operations: number }> {
     const sums = this.linear.allocate(16 * MADD_ITEMS, "staging");
     const items = { count: MADD_ITEMS, perRow: false };
@@ -103,7 +104,7 @@ export class Limits implements AsyncDisposable {
     return { run, operations: 2 * 4 * 12 * MADD_ROUNDS * MADD_ITEMS };
   }
 
-  /** A plan of one kernel, called once for each of `items`. */
+  /** A plan that calls one kernel once per element of `items`. */
   async plan(
     items: readonly Items[],
     operands: readonly number[],
@@ -127,13 +128,13 @@ export class Limits implements AsyncDisposable {
 }
 
 /**
- * Parts of all bytes that are read side by side: memory answers several streams faster than one,
- * and long ones faster than short ones.
+ * Streams read in parallel: memory serves several streams faster than one, and long streams faster
+ * than short ones.
  */
 const STREAMS = 8;
 
 /**
- * Adds up the vectors of an item, which has a piece of each stream; the next item's pieces follow.
+ * Sums the vectors of an item: one piece of each stream. The pieces of the next item follow.
  */
 function defineReading(m: ModuleBuilder, bytes: number): Kernel {
   const piece = ITEM_BYTES / STREAMS;
@@ -160,7 +161,7 @@ function defineReading(m: ModuleBuilder, bytes: number): Kernel {
   });
 }
 
-/** Twelve chains of multiply-adds. */
+/** Twelve independent chains of multiply-adds. */
 function defineMultiplying(m: ModuleBuilder, relaxed: boolean): Kernel {
   const madd = multiplyAdd(relaxed);
   return defineKernel(m, ["to"], (f, { to, begin, end }) => {

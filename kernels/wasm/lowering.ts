@@ -1,9 +1,9 @@
 /**
- * Lowering to WASM: from the calls of a pass to entries of a program and a module of kernels.
+ * Lowering to WASM: the calls of a pass become a module of kernels and the entries of a program.
  *
- * Every kernel takes the addresses of its operands, then rows, position, slot and length of the
- * step, then its work items begin … end − 1; what an item is depends on the operation.
- * Calls that differ only in their operands share a kernel.
+ * Every kernel takes the addresses of its operands, the step's rows, position, slot and length, and
+ * its work items begin … end − 1. The operation defines what an item is. Calls that differ only in
+ * their operands share a kernel.
  *
  * @module
  */
@@ -21,22 +21,22 @@ import type { Tensor } from "../tensor.ts";
 import type { Block } from "./memory.ts";
 import type { Entry } from "./program.ts";
 
-/** A tensor, a weight or scratch at its place in the memory. */
+/** A tensor, weight or scratch buffer with its block of memory. */
 interface Placed {
   readonly block: Block;
 }
 
-/** What plans are made for. */
+/** Properties of the backend that plans are specialised on. */
 export interface LoweringOptions {
-  /** Whether a product and its sum may be fused. */
+  /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
   /** Whether threads share the memory. */
   readonly shared: boolean;
-  /** Threads that run plans. */
+  /** Number of threads that run plans. */
   readonly threads: number;
-  /** Pages that the memory has already. */
+  /** Current size of the memory, in pages of 64 KiB. */
   readonly pages: number;
-  /** Scratch that lives as long as the plan. */
+  /** Allocates scratch that lives as long as the plan. */
   readonly allocate: (bytes: number) => Block;
 }
 
@@ -51,17 +51,17 @@ const ENTRIES: Forms<WasmTarget, readonly WasmEntry[]> = {
   sample: sampleEntries,
 };
 
-/** Thread-local scratch, before it is known how much the kernels of a pass need. */
+/** Placeholder for thread-local scratch, whose size is known after all calls are lowered. */
 const THREAD_SCRATCH: Operand = scratchOf({ shape: [], dtype: "U32" });
 
-/** A module and the entries that are lowered into it. */
+/** Lowers calls into one module. */
 export class WasmLowering implements WasmTarget {
   readonly module: ModuleBuilder;
   readonly math: VectorMath;
   readonly #options: LoweringOptions;
-  /** What was defined, by operation and constants. */
+  /** Kernels defined so far, by operation and constants. */
   readonly #defined = new Map<string, unknown>();
-  /** The most that any kernel needs of thread-local scratch. */
+  /** Bytes of thread-local scratch: the maximum over the kernels. */
   #threadBytes = 0;
 
   constructor(options: LoweringOptions) {
@@ -70,7 +70,7 @@ export class WasmLowering implements WasmTarget {
     this.math = new VectorMath(this.module, options.relaxed);
   }
 
-  /** The entries of each call. Kernels run in turn, and so share thread-local scratch. */
+  /** Returns the entries of each call. Kernels run one after another, so they share scratch. */
   lower(calls: readonly Call[]): Entry[][] {
     const lowered = calls.map((call) => lower(call, ENTRIES, this));
     const local = this.#options.allocate(this.#threadBytes * this.#options.threads);
@@ -107,8 +107,8 @@ function blockOf({ of }: Operand): Block {
 }
 
 /**
- * A text that is equal for equal constants alone. JSON writes −0 as 0, and NaN and infinities as
- * null, so numbers are written as strings, and strings with a quote in front of them.
+ * A text that is equal if and only if the constants are equal. JSON writes −0 as 0, and NaN and
+ * infinities as null, so numbers are written as strings, and strings get a leading quote.
  */
 export function keyOf(constants: unknown): string {
   return JSON.stringify(constants, (_, value) => {

@@ -1,5 +1,9 @@
 /**
- * One linear memory, and the parts of it that tensors, weights and scratch are.
+ * Allocator of the WebAssembly backend: blocks of one linear memory for tensors, weights and
+ * scratch.
+ *
+ *     byte 0          1024                1280
+ *     │ control words │ packer's words    │ blocks, aligned to 64 bytes … │ 16 bytes of padding │
  *
  * @module
  */
@@ -12,19 +16,16 @@ import { VECTOR_BYTES } from "../asm/lanes.ts";
 
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
 const ALIGNMENT = 64;
-/** What a memory grows by. */
+/** Bytes of a page, the unit in which a memory grows. */
 const PAGE_BYTES = 65536;
-/**
- * What stands at the beginning of the memory, before all blocks: the threads' words,
- * and what is packed next.
- */
+/** Address of the packer's words (`packer.ts`), after the control words of the threads. */
 export const PACKING_ADDRESS = CONTROL_BYTES;
 const RESERVED_BYTES = CONTROL_BYTES + 256;
-/** All that a 32-bit address reaches. */
+/** Bytes that a 32-bit address reaches. */
 export const LIMIT_BYTES = 2 ** 32;
 const MAX_PAGES = LIMIT_BYTES / PAGE_BYTES;
 
-/** A part of linear memory; `bytes` is what is tracked, the padding included. */
+/** An allocated range of the memory; `bytes` includes the padding to 64. */
 export interface Block {
   readonly address: number;
   readonly bytes: number;
@@ -36,27 +37,24 @@ interface Hole {
   bytes: number;
 }
 
-/**
- * First fit over a list of free blocks, and growth where none fits. Every
- * block is tracked by class.
- */
+/** First-fit allocator over a free list; grows the memory if no hole fits. Tracks every block. */
 export class LinearMemory {
   /**
-   * What the modules import. Growing it detaches the arrays over it, unless it is shared, when they
-   * only end too soon: views are made anew for each use.
+   * The memory that modules import. Growing detaches existing views; of a shared memory, it leaves
+   * them too short. So every access makes a new view.
    */
   readonly wasm: WebAssembly.Memory;
   readonly #tracked: Memory;
   /**
-   * In order of address, with no two that touch. Address 0 is never given
-   * out: it stands for "none".
+   * Holes in order of address, merged where they touch. Address 0 is never allocated: it means
+   * "none".
    */
   #free: Hole[] = [];
   #end = RESERVED_BYTES;
 
   /**
-   * @param shared whether threads share it.
-   * @throws {DeviceError} when the system has no addresses left for it.
+   * @param shared whether threads share the memory.
+   * @throws {DeviceError} If the system cannot reserve the address space.
    */
   constructor(tracked: Memory, readonly shared: boolean) {
     this.#tracked = tracked;
@@ -64,7 +62,7 @@ export class LinearMemory {
       this.wasm = shared ? makeShared() : growing(false);
     } catch (cause) {
       throw new DeviceError(
-        `Cannot open "wasm": the system has no room for another memory of up to 4 GiB; ` +
+        `Cannot open "wasm": the system has no address space for another memory of 4 GiB; ` +
           "dispose of a model first",
         { cause },
       );
@@ -72,10 +70,9 @@ export class LinearMemory {
   }
 
   /**
-   * Zeroed bytes; those of staging are what they were. What is read behind them, up to a
-   * vector, lies in the memory too.
-   * @throws {RangeError} before anything is allocated, when they do not fit below 4 GiB.
-   * @throws {DeviceError} when the system has no memory left.
+   * Allocates zeroed bytes; staging blocks are not zeroed. 16 bytes after a block may be read.
+   * @throws {RangeError} If the block does not fit below 4 GiB; nothing is allocated then.
+   * @throws {DeviceError} If the system has no memory left.
    */
   allocate(count: number, kind: MemoryClass): Block {
     const bytes = Math.ceil(Math.max(count, 1) / ALIGNMENT) * ALIGNMENT;
@@ -85,7 +82,7 @@ export class LinearMemory {
     return { address, bytes, kind };
   }
 
-  /** Gives a block back. It must not be used, and not be given back again. */
+  /** Frees a block, which must not be used or freed again. */
   free({ address, bytes, kind }: Block): void {
     this.#tracked.add(kind, -bytes);
     this.#free.push({ address, bytes });
@@ -99,22 +96,22 @@ export class LinearMemory {
     this.#free = merged;
   }
 
-  /** Pages that a module may count on. */
+  /** Current size in pages, which a module may declare as its minimum. */
   get pages(): number {
     return this.wasm.buffer.byteLength / PAGE_BYTES;
   }
 
-  /** Counts bytes that lie outside, but belong to the work on it. */
+  /** Tracks bytes outside the memory that belong to work on it. */
   track(kind: MemoryClass, bytes: number): void {
     this.#tracked.add(kind, bytes);
   }
 
-  /** Elements of a block as they are now; the array is good until the memory grows. */
+  /** View of a block's elements, valid until the memory grows. */
   view(block: Block, dtype: Dtype, start: number, count: number): HostArray {
     return hostView(dtype, this.wasm.buffer, block.address + start * BYTES[dtype], count);
   }
 
-  /** Bytes of a block as they are now; the array is good until the memory grows. */
+  /** View of a block's bytes, valid until the memory grows. */
   bytes(block: Block, start: number, count: number): Uint8Array {
     return new Uint8Array(this.wasm.buffer, block.address + start, count);
   }
@@ -135,9 +132,7 @@ export class LinearMemory {
         `Cannot allocate on wasm: expected at most ${
           mib(available)
         } MiB more (4096 MiB in all, for weights and cache together), ` +
-          `got ${
-            mib(bytes)
-          } MiB; keep weights in 16 bits, take a shorter context, or use --device js`,
+          `got ${mib(bytes)} MiB; use a 16-bit dtype, a shorter context, or --device js`,
       );
     }
     this.#grow(address + bytes + VECTOR_BYTES);
@@ -153,7 +148,7 @@ export class LinearMemory {
     } catch (cause) {
       throw new DeviceError(
         `Cannot allocate on wasm: the system has no ${missing * PAGE_BYTES} bytes left; ` +
-          `take a smaller model or close other programs`,
+          `use a smaller model or close other programs`,
         { cause },
       );
     }
@@ -166,9 +161,11 @@ function growing(shared: boolean): WebAssembly.Memory {
 }
 
 /**
- * A memory that threads share, at its full size from the start: where another thread may grow it,
- * V8 looks for its size again and again, which costs a matrix product 7 %. Pages that nobody
- * touches cost nothing, but a system may refuse to promise so many.
+ * A shared memory, at its maximum size from the start.
+ *
+ * Trick: if another thread may grow the memory, V8 reloads its size again and again, which costs a
+ * matmul 7 %. Untouched pages cost nothing. A system may refuse to reserve 4 GiB; then the memory
+ * grows.
  */
 function makeShared(): WebAssembly.Memory {
   try {

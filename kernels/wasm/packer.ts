@@ -1,9 +1,12 @@
 /**
- * The packer of weights: reads a file by pieces, and has all threads pack each into panels.
+ * Weight packer: reads a file in pieces, which all threads pack into panels.
  *
- * Rows of a file are read into a scratch in the same memory, and a format's own code packs them
- * from there. There are two pieces of scratch: while one is read, other threads pack the other, and
- * touch the weight's new pages, which is the longer part of it.
+ * Rows of the file are read into scratch in the same memory; the format's code packs them from
+ * there. The scratch is double-buffered: while this thread reads a piece, the workers pack the
+ * other one. Most of their time goes into page faults of the weight's new pages.
+ *
+ *     this thread   read 0 │ read 1 │ read 2 │ …
+ *     workers              │ pack 0 │ pack 1 │ …      piece i is in scratch half i % 2
  *
  * @module
  */
@@ -17,14 +20,14 @@ import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
-/** The ways of packing, by the number that is their word. */
+/** Packing functions; the word `kind` is an index into this list. */
 const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
   (["NK", "KN"] as const).map((stored) => ({ dtype, stored, wasm }))
 );
 
 /**
- * What is packed next, as I32 words from `PACKING_ADDRESS` on; then come the masks of whole panels
- * and of the last one.
+ * Description of the current piece: I32 words from `PACKING_ADDRESS` on. Two masks of 64 bytes
+ * follow: of whole panels, and of the last panel.
  */
 const WORDS = {
   to: 0,
@@ -41,7 +44,7 @@ const WORDS = {
 } as const;
 const [MASKS, MASK_BYTES] = [64, 64];
 
-/** A weight that is being packed. */
+/** A weight to pack, and its block. */
 export interface Packing {
   readonly block: Block;
   readonly shape: readonly [N: number, K: number];
@@ -50,11 +53,11 @@ export interface Packing {
 }
 
 /**
- * Milliseconds of waiting for other threads that tell of a busy machine: a piece is packed in a
- * third of one.
+ * Waiting for workers longer than this, in milliseconds, indicates a busy machine: packing a piece
+ * takes a third of a millisecond.
  */
 const STALL_MS = 2;
-/** The most pieces that are then packed alone before the others are asked again. */
+/** Maximum number of pieces to pack on this thread alone before the workers are used again. */
 const MOST_ALONE = 64;
 
 /** Packs the weights of one memory, on all threads of its pool. */
@@ -66,7 +69,7 @@ export class Packer {
     readonly program: Run,
   ) {}
 
-  /** Compiles the program. */
+  /** Compiles the packing program and loads it on all threads. */
   static async open(linear: LinearMemory, pool: Pool | null): Promise<Packer> {
     const m = new ModuleBuilder(linear.shared, linear.pages);
     const entry = { kernel: definePacking(m), operands: [], items: { count: 1, perRow: true } };
@@ -77,7 +80,7 @@ export class Packer {
     return new Packer(linear, pool, pool ? await pool.load(module) : 0, program);
   }
 
-  /** Bytes of the scratch that `pack` needs: two pieces, one of which may lie outside. */
+  /** Bytes of scratch in the memory that `pack` needs: two pieces; one if it is not shared. */
   static scratchBytes({ shape, dtype, stored }: Packing, shared: boolean): number {
     const [N, K] = shape;
     const rowBytes = storedBytes(dtype, stored === "NK" ? K : N);
@@ -85,20 +88,20 @@ export class Packer {
   }
 
   /**
-   * Pieces to pack alone, and how many they were the last time: a thread that other programs hold
-   * up is waited for in vain.
+   * Pieces left to pack on this thread alone, and the last such number (exponential backoff): the
+   * system may have suspended a worker, and waiting for it wastes time.
    */
   #alone = 0;
   #lastAlone = 0;
-  /** Whose rows are being packed, and whether panels can have all of them so far. */
+  /** State of the weight being packed: whether panels can represent all its numbers so far. */
   #current: { fits: boolean } | null = null;
 
-  /** Packs what `fill` gives; false when a number is an F16 that panels cannot have. */
+  /** Packs the rows that `fill` reads; false if panels cannot represent one of the numbers. */
   async pack(packing: Packing, scratch: Block, fill: FillRows): Promise<boolean> {
     const { linear } = this;
     if (linear.shared) return await this.#packPieces(packing, scratch, fill);
-    // Memory that is not shared may grow, and its arrays be lost, while rows are waited for: they
-    // come by way of another.
+    // Memory that is not shared may grow while rows are read, which detaches views of it: the rows
+    // are read into a host buffer and copied.
     const host = new Uint8Array(scratch.bytes);
     linear.track("staging", host.byteLength);
     try {
@@ -117,13 +120,13 @@ export class Packer {
     const { shape: [N, K], dtype, stored } = packing;
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
     const rowBytes = storedBytes(dtype, width);
-    const most = rowsAtATime(packing.shape, rowBytes, stored);
+    const maxRows = rowsAtATime(packing.shape, rowBytes, stored);
     const pieces = host ? 1 : 2;
     const pieceBytes = scratch.bytes / pieces;
     const state = { fits: true };
-    // Inputs of one part of a panel go together, in pieces of equal length.
+    // KN: a piece holds inputs of one part of the panels only, and pieces are of equal length.
     const { inputs } = FORMATS[dtype].wasm.layout(packing.shape);
-    const chunk = stored === "NK" ? most : Math.ceil(inputs / Math.ceil(inputs / most));
+    const chunk = stored === "NK" ? maxRows : Math.ceil(inputs / Math.ceil(inputs / maxRows));
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);
@@ -141,8 +144,8 @@ export class Packer {
   }
 
   /**
-   * Ends the packing that is under way, which may be another weight's: several may be filled at a
-   * time.
+   * Finishes the piece in progress. It may belong to another weight: several weights may be packed
+   * concurrently.
    */
   #settle(): void {
     const start = performance.now();
@@ -159,7 +162,7 @@ export class Packer {
     return new Int32Array(this.linear.wasm.buffer, PACKING_ADDRESS, (MASKS + 2 * MASK_BYTES) / 4);
   }
 
-  /** Has rows `first` … `first + count`, which are at `from`, packed from now on. */
+  /** Starts packing rows first … first + count − 1, which are at address `from`. */
   #announce(
     { block, shape: [N, K], dtype, stored }: Packing,
     from: number,
@@ -198,24 +201,21 @@ export class Packer {
   }
 }
 
-/**
- * Packs parts of panels, `begin` … `end` of the piece that the words describe: all panels' first
- * parts, then the second ones. Each is a row of the run.
- */
+/** Kernel that packs a piece. An item is a part of a panel: part · panels + panel. */
 function definePacking(m: ModuleBuilder): Kernel {
   const packers = KINDS.map(({ wasm, stored }) => wasm.pack(m, stored));
   return defineKernel(m, [], (f, { begin, end }) => {
     const { part, panel, to, from, mask } = f.locals(ints("part", "panel", "to", "from", "mask"));
     const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
-    const placed = (name: "to" | "from") => {
+    const addressOf = (name: "to" | "from") => {
       const start = word(name).plus(part.times(word(`${name}Apart`)));
       return start.plus(panel.times(word(`${name}Step`)));
     };
     f.for(begin, begin, end, 1, () => {
       part.set(begin.div(word("panels")));
       panel.set(begin.rem(word("panels")));
-      to.set(placed("to"));
-      from.set(placed("from"));
+      to.set(addressOf("to"));
+      from.set(addressOf("from"));
       const isLast = panel.plus(1).eq(word("panels"));
       mask.set(i32.const(PACKING_ADDRESS + MASKS).plus(isLast.times(MASK_BYTES)));
       const args = { to, from, count: word("count"), pitch: word("pitch"), mask };

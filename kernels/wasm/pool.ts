@@ -1,10 +1,10 @@
 /**
- * Thread pool of a backend: the calling thread and its workers run the same plans over shared
- * memory.
+ * Thread pool of the WebAssembly backend: the calling thread and its workers run the same plans
+ * over shared memory.
  *
- * A run is announced in shared memory, without a message: workers poll for a while after each run,
- * and then sleep. Only rare events (a new plan, the end) are messages. A worker returns to its
- * event loop to read one, and takes no part in the runs of that time.
+ * A run starts by writing control words in shared memory, without a message: workers spin for a
+ * while after each run, then sleep. Only rare events (a new plan, shutdown) are messages. To read
+ * one, a worker returns to its event loop; it misses the runs during that time.
  *
  * @module
  */
@@ -26,14 +26,14 @@ const [GENERATION, PLAN, ROWS, POSITION, SLOT, LENGTH, BASE, THREADS] = [
 const [OPEN, FAILED, MAIL, IDLE] = [at("open"), at("failed"), at("mail"), at("idle")];
 
 /**
- * Whether threads can share memory here: a page needs headers that make it cross-origin isolated.
+ * Whether threads can share memory here: a page must be cross-origin isolated, by its headers.
  */
 export function canShareMemory(): boolean {
   return typeof SharedArrayBuffer === "function" && typeof Worker === "function" &&
     (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 }
 
-/** Whether this thread may sleep: the main one of a browser must not. */
+/** Whether this thread may sleep: a browser's main thread must not. */
 export function canSleep(): boolean {
   try {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1); // not equal: returns at once
@@ -48,10 +48,10 @@ export class Pool {
   readonly #words: Int32Array;
   readonly #workers: PoolWorker[];
   #plans = 0;
-  /** The program that workers have begun with. */
+  /** This thread's instance of the program that the workers have started; null if none runs. */
   #announced: Run | null = null;
-  /** Messages are posted to all workers and their answers awaited, one after another. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** Tail of the queue of broadcasts: each waits for all answers before the next one is posted. */
+  #queue: Promise<unknown> = Promise.resolve();
 
   private constructor(words: Int32Array, workers: PoolWorker[]) {
     this.#words = words;
@@ -60,7 +60,7 @@ export class Pool {
 
   /**
    * Starts `threads` − 1 workers.
-   * @throws {DeviceError} when one does not start.
+   * @throws {DeviceError} If a worker does not start.
    */
   static async start(
     memory: WebAssembly.Memory,
@@ -79,44 +79,44 @@ export class Pool {
     return pool;
   }
 
-  /** Threads that compute, the calling one among them. */
+  /** Number of computing threads, including the calling one. */
   get threads(): number {
     return this.#workers.length + 1;
   }
 
-  /** Lets fewer threads take part from now on. */
+  /** Limits the threads that take part in later runs. */
   limit(threads: number): void {
     this.#words[THREADS] = threads;
   }
 
-  /** Ends all but `threads` threads. */
+  /** Terminates workers until `threads` threads are left. */
   async dismiss(threads: number): Promise<void> {
     this.limit(threads);
-    await this.#inTurn(async () => {
-      // Whoever goes is off the list before the next turn, which would wait for an answer for ever.
-      const going = this.#workers.splice(threads - 1);
-      // One that has failed cannot answer; it is ended all the same.
-      await this.#tell((worker) => worker < threads ? { drop: -1 } : { quit: true }, going)
+    await this.#enqueue(async () => {
+      // Leaving workers are removed before the next broadcast, which would wait for them forever.
+      const leaving = this.#workers.splice(threads - 1);
+      // A failed worker cannot answer; it is terminated all the same.
+      await this.#broadcast((worker) => worker < threads ? { drop: -1 } : { quit: true }, leaving)
         .catch(() => {});
-      for (const worker of going) worker.end();
+      for (const worker of leaving) worker.end();
     });
   }
 
-  /** Gives a plan to every worker; the result names it. */
+  /** Loads a plan on every worker; returns its number. */
   async load(module: WebAssembly.Module): Promise<number> {
     const plan = this.#plans++;
     await this.#post(() => ({ plan, module }));
     return plan;
   }
 
-  /** Lets the workers forget a plan, when they next look. */
+  /** Drops a plan on every worker, without waiting for them. */
   drop(plan: number): void {
-    void this.#post(() => ({ drop: plan })).catch(() => {}); // whoever failed has told it, or will
+    void this.#post(() => ({ drop: plan })).catch(() => {}); // the next run reports the failure
   }
 
   /**
-   * Runs a plan on all threads; `program` is this thread's instance of it. A failure ends the pool
-   * for good.
+   * Runs a plan on all threads; `program` is this thread's instance of it. After a failure the pool
+   * runs nothing.
    */
   run(plan: number, program: Run, { rows, position, slot, length }: Segment): void {
     this.#announce(plan, program, rows, position, slot, length);
@@ -124,14 +124,14 @@ export class Pool {
   }
 
   /**
-   * Starts the workers on a program that reads no step; its one number, `items`, takes the place of
-   * a step's rows. `settle` does what they leave.
+   * Starts the workers on a program that reads no step; `items` takes the place of the step's rows.
+   * `settle` computes the remaining items.
    */
   share(plan: number, program: Run, items: number): void {
     this.#announce(plan, program, items, 0, 0, 0);
   }
 
-  /** Runs such a program on this thread alone; the workers are not woken. */
+  /** Runs such a program on this thread only; the workers are not woken. */
   shareAlone(program: Run, items: number): void {
     this.settle();
     const words = this.#words;
@@ -146,12 +146,12 @@ export class Pool {
     slot: number,
     length: number,
   ): void {
-    this.settle(); // its words are written anew
+    this.settle(); // the words of the previous run are overwritten below
     const words = this.#words;
     if (words[FAILED]) return;
     const generation = words[GENERATION];
-    Atomics.store(words, GENERATION, generation + 1); // whoever reads now reads again
-    // Atomically, each of them: plain stores may pass the two that stand around them.
+    Atomics.store(words, GENERATION, generation + 1); // odd: readers retry
+    // Atomic stores: plain ones may be reordered with the stores to `generation`.
     Atomics.store(words, PLAN, plan);
     Atomics.store(words, ROWS, rows);
     Atomics.store(words, POSITION, position);
@@ -163,7 +163,7 @@ export class Pool {
     this.#announced = program;
   }
 
-  /** Takes part in what was announced until it is done. */
+  /** Takes part in the started run until it is done. */
   settle(): void {
     const program = this.#announced;
     if (!program) return;
@@ -177,48 +177,49 @@ export class Pool {
     }
   }
 
-  /** Whether a thread has failed, after which nothing runs any more. */
+  /** Whether a thread has failed; then nothing runs. */
   get failed(): boolean {
     return Atomics.load(this.#words, FAILED) !== 0;
   }
 
-  /** What the worker failed of that has failed. */
+  /** The error of the failed worker. */
   failure(): Promise<DeviceError> {
     const worker = this.#workers[Atomics.load(this.#words, FAILED) - 2];
     return worker?.failure() ??
       Promise.resolve(new DeviceError('Cannot go on with "wasm": one of its threads has failed'));
   }
 
-  /** Ends the workers, and waits until they have. */
+  /** Terminates all workers, and waits for them. */
   async close(): Promise<void> {
     await this.dismiss(1);
   }
 
-  /** Posts a message to each worker, calls them to it, and waits until all have dealt with it. */
+  /** Queues a broadcast. */
   #post(message: (worker: number) => ToWorker): Promise<void> {
-    return this.#inTurn(() => this.#tell(message));
+    return this.#enqueue(() => this.#broadcast(message));
   }
 
-  async #tell(
+  /** Posts a message to each worker, makes it read the message, and waits for all answers. */
+  async #broadcast(
     message: (worker: number) => ToWorker,
-    going: readonly PoolWorker[] = [],
+    leaving: readonly PoolWorker[] = [],
   ): Promise<void> {
-    const all = [...this.#workers, ...going];
+    const all = [...this.#workers, ...leaving];
     const answers = all.map((worker) => worker.ask(message(worker.number)));
-    this.#call();
+    this.#interrupt();
     const failed = (await Promise.allSettled(answers)).find((r) => r.status === "rejected");
     if (failed) throw failed.reason;
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => {});
+  #enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => {});
     return result;
   }
 
-  /** Makes the workers look at their messages. */
-  #call(): void {
-    this.settle(); // its words are written anew
+  /** Makes the workers return to their event loops and read messages. */
+  #interrupt(): void {
+    this.settle(); // the words of the previous run are overwritten below
     const words = this.#words;
     const generation = words[GENERATION];
     Atomics.store(words, GENERATION, generation + 1);
@@ -229,7 +230,7 @@ export class Pool {
   }
 }
 
-/** One worker, as this thread sees it. */
+/** The calling thread's handle of one worker. */
 class PoolWorker {
   readonly #worker: Worker;
   readonly #failed = Promise.withResolvers<DeviceError>();
@@ -243,14 +244,14 @@ class PoolWorker {
       else this.#answers.shift()?.resolve();
     });
     this.#worker.addEventListener("error", (event) => {
-      event.preventDefault(); // it is told where the backend is used
+      event.preventDefault(); // reported by the next use of the backend
       this.#dead = true;
       this.#fail(event.message);
     });
     this.#keepAlive(false);
   }
 
-  /** Posts a message and waits until the worker has dealt with it. */
+  /** Posts a message and waits until the worker has handled it. */
   async ask(message: ToWorker): Promise<void> {
     if (this.#dead) throw await this.failure();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -264,7 +265,7 @@ class PoolWorker {
     }
   }
 
-  /** What the worker failed of; it has failed, but its message may be on its way. */
+  /** The worker's error. Call only after it failed; its message may not have arrived yet. */
   async failure(): Promise<DeviceError> {
     this.#keepAlive(true);
     const error = await this.#failed.promise;
@@ -276,7 +277,7 @@ class PoolWorker {
     this.#worker.terminate();
   }
 
-  /** Only a worker that has to answer a message keeps the process alive. */
+  /** Only a worker that owes an answer keeps the process alive. */
   #keepAlive(alive: boolean): void {
     this.host.keepAlive(this.#worker, alive);
   }

@@ -2,9 +2,9 @@
  * Probe for the number of threads: the system's count of processors, checked by measuring.
  *
  * Two logical processors may share a core, a container may grant fewer than it reports, and other
- * programs may be busy. So one arithmetic task is split among 1, 2, 4 … and all threads, five times
- * each, in about 20 ms. The largest number within a tenth of the best time is kept: a thread
- * without a processor of its own costs little, and a busy moment passes.
+ * programs may use some. So one arithmetic task is split among 1, 2, 4 … and all threads, five
+ * times each, in about 20 ms. The largest number within 10 % of the best time is kept: a surplus
+ * thread costs little, and other load may be temporary.
  *
  * @module
  */
@@ -15,27 +15,27 @@ import type { LinearMemory } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
-/** Most threads to try by default: more read memory no faster, and each takes 11 MiB. */
+/** Default maximum: more threads do not read memory faster, and each takes 11 MiB. */
 const MOST_THREADS = 8;
 
 /** Work items of a timing, and rounds of each: about 10 µs. */
 const [ITEMS, ROUNDS] = [64, 1500];
 
-/** Timings of each number of threads; the fastest counts, since disturbances only slow down. */
+/** Timings per number of threads; the fastest counts, since disturbances only slow a run down. */
 const TIMINGS = 5;
 
-/** Ratio to the best time that counts as equal. */
+/** Times up to this ratio of the best count as equal. */
 const AS_GOOD = 1.1;
 
-/** The result, which holds for the whole process. */
+/** The result, cached for the process. */
 let known: number | undefined;
 
-/** Threads to start, of which `probeThreads` keeps some. */
+/** Number of threads to start; `probeThreads` decides how many to keep. */
 export function threadsToTry(cores: number): number {
   return known ?? Math.min(cores, MOST_THREADS);
 }
 
-/** Measures the threads of a pool, and returns how many to keep. */
+/** Times the threads of a pool; returns the number to keep. */
 export async function probeThreads(pool: Pool, linear: LinearMemory): Promise<number> {
   if (known !== undefined) return known;
   const result = linear.allocate(16 * ITEMS, "staging");
@@ -71,7 +71,7 @@ function steps(threads: number): number[] {
   return [...powers, threads];
 }
 
-/** Sums and products in registers, in eight independent chains. */
+/** Multiplications and additions in registers, in eight independent chains. */
 function defineArithmetic(m: ModuleBuilder): Kernel {
   return defineKernel(m, ["to"], (f, { to, begin, end }) => {
     const { item, round } = f.locals(ints("item", "round"));

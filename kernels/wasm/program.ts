@@ -1,15 +1,16 @@
 /**
- * A plan as one program that every thread walks: entry after entry, each a kernel and its work
- * items.
+ * Work-sharing program of a plan: every thread walks the same entries, each a kernel and its work
+ * items, with a barrier after each entry.
  *
- * Threads take items from a common counter, many at a time at first and single ones at last, so
- * that they finish together even if one is held up. The barrier waits only for threads that took
- * items: a thread that comes late, or not at all, costs nothing but its help. An entry ends when
- * its items are done; the thread that does the last one opens the next. Counters run on from run to
- * run, so that none is reset, and a thread that slept through a run finds its own entries over.
+ * Threads take items from a shared counter (guided self-scheduling): large chunks first, single
+ * items last, so that they finish together even if one is suspended. The barrier waits only for
+ * threads that took items: a late or absent thread costs only its help. An entry ends when its
+ * items are done; the thread that finishes the last item opens the next entry. Counters are never
+ * reset: they continue from run to run, so that a thread that slept through a run finds its entries
+ * over.
  *
- * An item's arithmetic does not depend on the thread, so that any number of threads gives equal
- * bits.
+ * An item's arithmetic does not depend on the thread, so results are bit-identical for any number
+ * of threads.
  *
  * @module
  */
@@ -25,20 +26,20 @@ export type Entry = KernelCall<number>;
 /** Spins of a waiting thread before it sleeps: about 0.2 ms, longer than most items take. */
 const SPINS = 1 << 17;
 
-/** Nanoseconds of that sleep, which the end of the entry cuts short. */
+/** Maximum sleep in nanoseconds; the end of the entry wakes the thread earlier. */
 const NAP_NS = 1_000_000;
 
-/** How many threads a program is for, and how they wait. */
+/** Threads of a program, and how they wait. */
 export interface Threading {
-  /** The most threads that walk it; a program for one shares nothing. */
+  /** Maximum number of threads; with 1, the program uses no atomics. */
   readonly threads: number;
   /** Whether the calling thread may sleep: a browser's main thread must not. */
   readonly callerSleeps: boolean;
-  /** Called by the calling thread at the end of each entry: a profile reads the clock. */
+  /** Called on the calling thread at the end of each entry; the profiler reads the clock. */
   readonly mark?: Func<Record<never, never>>;
 }
 
-/** Defines and exports `run`, of type `Run`: all entries in order, on one thread or shared out. */
+/** Defines and exports `run`, of type `Run`: all entries in order, on one thread or several. */
 export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading: Threading): void {
   const runEntry = threading.threads > 1 ? sharedEntry(m, threading) : wholeEntry;
   const { mark } = threading;
@@ -61,25 +62,25 @@ export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading
   m.export("run", run);
 }
 
-/** The step's numbers. */
+/** The step's fields as variables. */
 type StepLocals = Readonly<Record<"rows" | "position" | "slot" | "length", Local<"i32">>>;
 
 /** Variables of `run` that an entry's code uses. */
 interface RunLocals {
   readonly worker: Local<"i32">;
-  /** Items of all entries so far. */
+  /** Items of all runs and entries before this entry. */
   readonly base: Local<"i32">;
   readonly step: StepLocals;
   /** Work items of the entry. */
   readonly items: Local<"i32">;
-  /** The items first … end − 1 that this thread has taken. */
+  /** This thread has taken the items first … end − 1. */
   readonly first: Local<"i32">;
   readonly end: Local<"i32">;
   /** Items of the entry that this thread has done. */
   readonly mine: Local<"i32">;
 }
 
-/** Work items of an entry under a step. */
+/** Number of work items of an entry in a step. */
 function itemsOf({ count, perRow, perKeys }: Items, { rows, length }: StepLocals) {
   if (perKeys) return length.plus(perKeys - 1).div(perKeys).times(count);
   return perRow ? rows.times(count) : count;
@@ -90,9 +91,9 @@ function wholeEntry(f: FunctionBuilder, entry: Entry, { step, items }: RunLocals
   f.do(callKernel(entry, { ...step, begin: 0, end: items }));
 }
 
-/** The emitter of an entry that threads share: take items, run them, until none are left. */
+/** Emitter of a shared entry: take items, run them, repeat until none are left. */
 function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
-  // Half of the items that are left, shared out evenly.
+  // A thread takes 1/2^shift of the items left: at most half of its even share.
   const shift = Math.ceil(Math.log2(2 * threads));
   const take = defineTake(m, shift);
   const finish = defineFinish(m, callerSleeps);
@@ -116,18 +117,18 @@ function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
   };
 }
 
-/** Whether the entry that begins at `base` is open; one without items never is. */
+/** Whether the entry that begins at `base` is open. An entry without items never is. */
 function isOpen(base: Local<"i32">, items: Local<"i32">): Value<"i32"> {
   return atomics.load(CONTROL.open).minus(base).lt(items);
 }
 
-/** Items to take at once when `left` are left. */
+/** Number of items to take when `left` are left, rounded up. */
 function share(left: Value<"i32">, shift: number): Value<"i32"> {
   return left.plus(2 ** shift - 1).shr(shift);
 }
 
 /**
- * Takes items of the entry that begins at `base`; the result is the first, or `items` when none are
+ * Takes items of the entry that begins at `base`; returns the first one, or `items` if none are
  * left.
  */
 function defineTake(m: ModuleBuilder, shift: number) {
@@ -146,15 +147,15 @@ function defineTake(m: ModuleBuilder, shift: number) {
 }
 
 /**
- * Reports `mine` items as done, and opens the next entry or waits until another thread does; 1 when
- * a thread failed.
+ * Barrier: reports `mine` items as done, then opens the next entry or waits until another thread
+ * does. Returns 1 if a thread failed.
  */
 function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
   const params = ints("worker", "base", "items", "mine");
   return m.define(params, "i32", (f, { worker, base, items, mine }) => {
     const { end, spins } = f.locals(ints("end", "spins"));
     end.set(base.plus(items));
-    // A thread that did nothing must not test whether it was the last: others may be far ahead.
+    // A thread that took no items must not add to `done`: the others may be entries ahead.
     f.if(mine, () => openNextIfLast(f, mine, end));
     f.while(isOpen(base, items), () => {
       spins.advance(1);
@@ -163,7 +164,7 @@ function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
         const nap = () => sleepWhileOpen(f, base);
         if (callerSleeps) nap();
         else f.if(worker, nap);
-        spins.set(SPINS - 64); // 64 more looks before the next sleep
+        spins.set(SPINS - 64); // 64 more spins before the next sleep
       });
     });
     return i32.const(0);
@@ -171,7 +172,7 @@ function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
 }
 
 /**
- * Adds to the items that are done; the thread that does the last one opens the next entry and
+ * Adds to the finished items; the thread that finishes the last one opens the next entry and
  * returns.
  */
 function openNextIfLast(f: FunctionBuilder, mine: Local<"i32">, end: Local<"i32">): void {

@@ -1,6 +1,6 @@
 /**
- * A thread of the WebAssembly backend: waits for runs and walks their program. `pool.ts` starts
- * it and tells it of plans.
+ * Worker thread of the WebAssembly backend: waits for runs and executes their programs. `pool.ts`
+ * starts it and sends it plans.
  *
  * @module
  */
@@ -8,13 +8,13 @@ import { messageOf } from "../errors.ts";
 import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
 
 /**
- * Milliseconds that a worker looks for the next run before it sleeps: a token follows the last one
- * sooner, and finds it awake.
+ * Milliseconds that a worker spins before it sleeps: longer than the gap between two tokens, so
+ * that the next token finds it awake.
  */
-const WATCH_MS = 1.5;
+const SPIN_MS = 1.5;
 
-/** Looks at the control words between two looks at the clock. */
-const LOOKS = 256;
+/** Loads of the control word between two reads of the clock. */
+const SPINS_PER_CLOCK = 256;
 
 const [GENERATION, MAIL, IDLE, FAILED, OPEN] = [
   at("generation"),
@@ -33,9 +33,9 @@ const plans = new Map<number, Run>();
 let memory: WebAssembly.Memory;
 let words: Int32Array;
 let worker = 0;
-/** Messages that this worker has dealt with. */
+/** Number of messages that this worker has handled. */
 let handled = 0;
-/** The generation that it has seen last. */
+/** The last generation that this worker has seen. */
 let seen = 0;
 
 globalThis.addEventListener("message", (event) => {
@@ -46,13 +46,13 @@ globalThis.addEventListener("message", (event) => {
   else serve();
 });
 
-/** Does what a message says; true when it is the last. */
+/** Handles a message; returns true if it is the last one. */
 function handle(message: ToWorker): boolean {
   if ("memory" in message) {
     ({ memory, worker } = message);
     words = controlWords(memory);
   } else if ("module" in message) {
-    const env = { memory, mark() {} }; // the calling thread alone looks at the clock
+    const env = { memory, mark() {} }; // only the calling thread reads the clock
     const { exports } = new WebAssembly.Instance(message.module, { env });
     plans.set(message.plan, exports.run as Run);
   } else if ("drop" in message) {
@@ -63,7 +63,7 @@ function handle(message: ToWorker): boolean {
   return false;
 }
 
-/** Takes part in runs until there is a message. */
+/** Takes part in runs until a message arrives. */
 function serve(): void {
   try {
     while (Atomics.load(words, MAIL) === handled) {
@@ -71,19 +71,18 @@ function serve(): void {
       takePart();
     }
   } catch (error) {
-    // First the flag that ends the others' waiting, then the reason, which
-    // is read when they return.
+    // First the flag, which ends the other threads' waits; then the reason, which is read after.
     Atomics.compareExchange(words, FAILED, 0, worker + 1);
     Atomics.notify(words, OPEN);
     scope.postMessage({ failed: messageOf(error) });
   }
 }
 
-/** Waits until a run stands that this worker has not seen: awake at first, then asleep. */
+/** Waits for a generation that this worker has not seen: spins first, then sleeps. */
 function awaitChange(): void {
-  const end = performance.now() + WATCH_MS;
+  const end = performance.now() + SPIN_MS;
   while (performance.now() < end) {
-    for (let i = 0; i < LOOKS; i++) {
+    for (let i = 0; i < SPINS_PER_CLOCK; i++) {
       const generation = Atomics.load(words, GENERATION);
       if (generation !== seen && !(generation & 1)) return;
     }
@@ -93,7 +92,7 @@ function awaitChange(): void {
   Atomics.add(words, IDLE, -1);
 }
 
-/** Walks the program of the run that stands, if this worker knows it and is wanted. */
+/** Runs the current program, if this worker has the plan and is among the run's threads. */
 function takePart(): void {
   const generation = Atomics.load(words, GENERATION);
   if (generation & 1) return;
@@ -104,7 +103,7 @@ function takePart(): void {
   const slot = Atomics.load(words, at("slot"));
   const length = Atomics.load(words, at("length"));
   const wanted = worker < Atomics.load(words, at("threads"));
-  // the next run was being written: once more
+  // The words changed while they were read: `serve` retries.
   if (Atomics.load(words, GENERATION) !== generation) return;
   seen = generation;
   if (wanted) plans.get(plan)?.(worker, base, rows, position, slot, length);
