@@ -1,5 +1,5 @@
 /**
- * Elements of tensors: the host array that holds each dtype, and bytes per element.
+ * Host arrays of tensor dtypes: the typed array of each dtype, and its bytes per element.
  *
  * @module
  */
@@ -34,8 +34,8 @@ export const BYTES = Object.fromEntries(
 
 /**
  * Allocates a zeroed host array.
- * @param dtype of its elements; 16-bit floats are kept as their bits.
- * @param count of elements.
+ * @param dtype type of the elements; 16-bit floats are held as their bits.
+ * @param count number of elements.
  * @example
  * ```ts
  * import { hostArray } from "@wgslm/wgslm/kernels";
@@ -47,7 +47,7 @@ export function hostArray(dtype: Dtype, count: number): HostArray {
   return new ARRAYS[dtype](count);
 }
 
-/** `count` elements of `dtype` from a byte of `buffer` on, shared and not copied. */
+/** View of `count` elements of `dtype` in `buffer`, from `byteOffset` on. */
 export function hostView(
   dtype: Dtype,
   buffer: ArrayBufferLike,
@@ -57,7 +57,10 @@ export function hostView(
   return new ARRAYS[dtype](buffer, byteOffset, count);
 }
 
-/** @throws {RangeError} where a layout has another size than the one that is drawn. */
+/**
+ * Static assertion of a layout's size, next to its drawing.
+ * @throws {RangeError} If the sizes differ.
+ */
 export function expectSize(what: string, bytes: number, expected: number): void {
   if (bytes === expected) return;
   throw new RangeError(`Cannot lay out ${what}: expected ${expected} bytes, got ${bytes}`);

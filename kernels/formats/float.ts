@@ -16,7 +16,7 @@ import type { Format } from "./format.ts";
 import { WASM_F32, wasmHalf } from "./wasm.ts";
 import { packElements } from "./wgsl.ts";
 
-/** 32-bit floats: kernels read them where they are stored. */
+/** 32-bit floats; kernels read them without decoding. */
 export const F32: Format = {
   block: 1,
   bytes: BYTES.F32,
@@ -60,7 +60,7 @@ export const F16: Format = {
   },
 };
 
-/** The upper half of an F32. */
+/** bfloat16: the upper half of an F32. */
 export const BF16: Format = {
   block: 1,
   bytes: BYTES.BF16,
@@ -75,7 +75,7 @@ export const BF16: Format = {
     const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
     for (let i = 0; i < bits.length; i++) {
       const b = bits[i];
-      // A NaN must stay one: rounding could carry it over to infinity.
+      // A NaN sets a mantissa bit instead: rounding could carry it to infinity.
       const isNan = (b & 0x7fffffff) > 0x7f800000;
       upper[i] = isNan ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
     }

@@ -1,10 +1,9 @@
 /**
- * The record of a weight format: all that the rest of the program knows about how numbers are
- * stored.
+ * Interface of a weight format: block size, decoding, encoding, and its panels in WASM and WGSL.
  *
- * Think of a weight [N, K] as N rows of K / `block` blocks. A format says how many bytes a block
- * has and how its numbers are recovered; matmul, embedding, the packer and the uploader call the
- * record and compare no names. A record holds no state and no tensor.
+ * Think of a weight [N, K] as N rows of K / `block` blocks. A format defines the bytes of a block
+ * and how to decode it; matmul, embedding, the packer and the uploader call the record and never
+ * compare a dtype's name. A record holds no state and no tensor.
  *
  * @module
  */
@@ -14,16 +13,16 @@ import type { Shader } from "../wgsl/shader.ts";
 
 /** A weight format. */
 export interface Format {
-  /** Numbers in a block: neighbouring inputs of one output. */
+  /** Numbers per block: neighbouring inputs of one output. */
   readonly block: number;
-  /** Bytes of a block. */
+  /** Bytes per block. */
   readonly bytes: number;
-  /** The numbers where they are stored, if that is as F32; null in formats that must be decoded. */
+  /** View of stored numbers as F32, without a copy; null if the format must be decoded. */
   readonly view: ((stored: Uint8Array) => Float32Array) | null;
-  /** Decodes whole blocks to `into.length` numbers. Exact; the oracle of every other form. */
+  /** Decodes whole blocks to `into.length` numbers. Exact; tests compare all kernels with it. */
   decode(into: Float32Array, stored: Uint8Array): void;
   /**
-   * Rounds numbers to whole blocks: to the nearest, ties to even, as PyTorch's `.to(dtype)` does.
+   * Encodes numbers as whole blocks: to nearest, ties to even, as PyTorch's `.to(dtype)`.
    */
   encode(into: Uint8Array, values: Float32Array): void;
   readonly wasm: WasmFormat;
@@ -32,15 +31,15 @@ export interface Format {
 
 /** A format in the linear memory of WebAssembly; `panels.ts` draws the panels of 16 outputs. */
 export interface WasmFormat {
-  /** Where the panels of a weight are. */
+  /** Addresses of a weight's panels. */
   layout(shape: readonly [N: number, K: number]): PanelLayout;
-  /** Code by which one row of x meets panels side by side, which begin at `bases`. */
+  /** Loads of panels for one row of x; the panels, read in parallel, begin at `bases`. */
   reader(shape: readonly [N: number, K: number], bases: readonly Local<"i32">[]): PanelReader;
   /**
-   * Defines the copy of a panel as F32 lines of 16: to, from. Null where panels are F32 already.
+   * Defines the function that widens a panel to F32 lines of 16. Null if panels are F32.
    */
   readonly widen: ((m: ModuleBuilder, shape: readonly [N: number, K: number]) => PanelCopy) | null;
-  /** Walks a row of a weight by fours, as F32; `at` is their place in a row of F32, in bytes. */
+  /** Loops over row `row` of `table` [N, K] in vectors of F32; `at` is the byte offset in F32. */
   eachOfRow(
     f: FunctionBuilder,
     table: Local<"i32">,
@@ -48,59 +47,61 @@ export interface WasmFormat {
     shape: readonly [N: number, K: number],
     body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
   ): void;
-  /** Defines the packing of a part of a panel from a file's rows. */
+  /** Defines the function that packs a part of a panel from a file's rows. */
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
 }
 
 /**
- * Where panels are: input k of panel p, a line of 16, is in part ⌊k / inputs⌋, at part · apart + p
- * · pitch.
+ * Addresses of panels. Input k of panel p, a line of 16 outputs, is in part ⌊k / inputs⌋, which
+ * begins at byte part · apart + p · pitch.
  */
 export interface PanelLayout {
-  /** Parts of a panel that lie apart. */
+  /** Separate parts of a panel. */
   readonly parts: number;
-  /** Inputs of a part. */
+  /** Inputs per part. */
   readonly inputs: number;
-  /** Bytes from a part to that of the next panel, and to the panel's next part. */
+  /** Bytes from a part of one panel to that of the next panel. */
   readonly pitch: number;
+  /** Bytes from one part of a panel to its next part. */
   readonly apart: number;
 }
 
-/** Reads panels by streams, line by line. */
+/** Reader of panels: several streams per panel, line by line. */
 export interface PanelReader {
-  /** Streams of a panel, read side by side. */
+  /** Streams per panel, read in parallel. */
   readonly streams: number;
-  /** Inputs of each stream, a multiple of four; what is left of K follows the last stream. */
+  /** Inputs per stream, a multiple of four; the rest of K follows the last stream. */
   readonly length: number;
-  /** Factor that loaded numbers lack. */
+  /** Factor from a loaded number to the weight. */
   readonly unit: number;
   /**
-   * Loads two vectors of four weights, over `unit`: of a panel's line, `line` behind where a stream
-   * is.
+   * Loads eight weights, divided by `unit`, as two vectors: of the line that is `line` lines after
+   * a stream's position.
    */
   load(pair: readonly Local<"v128">[], at: PanelPlace): void;
-  /** Moves all streams on by some lines. */
+  /** Advances all streams by `lines`. */
   advance(lines: number): void;
 }
 
-/** Eight weights of a panel. */
+/** Position of eight weights of a panel. */
 export interface PanelPlace {
-  /** The panel, by its place in `bases`. */
+  /** Index of the panel in `bases`. */
   readonly panel: number;
   readonly stream: number;
+  /** Lines after the stream's position. */
   readonly line: number;
   /** The first of eight columns. */
   readonly column: number;
 }
 
-/** Copies a panel. */
+/** Copies a panel from one address to another. */
 export type PanelCopy = Func<Ints<"to" | "from">>;
 
 /**
- * Packs one part of a panel to `to`, from its first number in the file's rows, which are `pitch`
- * bytes apart. `count` is the lines to write (NK: all of the part; KN: as many as there are rows),
- * `mask` the address of its columns' mask (KN). Returns 1 when panels cannot hold one of the
- * numbers.
+ * Packs one part of a panel. `to` is the address of the part, `from` that of its first number in
+ * the file's rows, `pitch` the bytes of such a row. `count` is the number of lines to write (NK:
+ * the inputs of a part; KN: the rows), `mask` the address of the column mask (KN). Returns 1 if
+ * panels cannot represent one of the numbers.
  */
 export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">, "i32">;
 
@@ -110,34 +111,35 @@ export interface WgslFormat {
    * WGSL type of a group, four neighbouring inputs of one output: the element of a binding's array.
    */
   readonly group: string;
-  /** The body of a function that returns group `at` of `array` as a vec4f. */
+  /** WGSL body of a function that returns group `at` of `array` as a vec4f. */
   load(array: string, at: string): string;
   /** The shader that moves a chunk of a file's rows into panels. */
   pack(packing: GpuPacking): PackShader;
 }
 
-/** A weight on its way into one buffer of a GPU. */
+/** Upload of a weight, or of a range of its outputs, into one buffer of a GPU. */
 export interface GpuPacking {
   readonly shape: readonly [N: number, K: number];
   readonly stored: StoredOrder;
-  /** Outputs first … first + count, which the buffer holds. */
+  /** The buffer holds outputs first … first + count − 1. */
   readonly first: number;
   readonly count: number;
 }
 
 /**
- * Rows of a file that are packed at once: what the shader that packs reads, as other shaders read a
- * step.
+ * Rows of a file that one dispatch packs: the packing shader's uniform, in the place of a step.
  */
 export interface Chunk {
   /**
-   * Place of the first row among the buffer's outputs, or among all inputs where rows are inputs.
+   * Index of the first row: among the buffer's outputs (NK), or among all inputs (KN).
    */
   readonly row: number;
+  /** Number of rows. */
   readonly rows: number;
 }
 
-/** A shader that packs, and its workgroups for a chunk. */
+/** A packing shader. */
 export interface PackShader extends Shader {
+  /** Number of workgroups for a chunk. */
   readonly groups: (chunk: Chunk) => number;
 }

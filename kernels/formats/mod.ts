@@ -1,7 +1,7 @@
 /**
- * Formats of weights: the table, and what is computed from a row of it.
+ * Table of weight formats, and functions over it: stored sizes, widening, narrowing.
  *
- * A new format is one file beside this one and one row of `FORMATS`.
+ * To add a format, add one file in this folder and one row to `FORMATS`.
  *
  * @module
  */
@@ -13,43 +13,43 @@ import type { Format } from "./format.ts";
 export { BYTES, hostArray, hostView } from "./elements.ts";
 export type { Chunk, Format, PanelCopy } from "./format.ts";
 
-/** The dtypes that a weight may be stored in. */
+/** Dtypes that a weight may be stored in. */
 export type WeightDtype = "F32" | "F16" | "BF16";
 
-/** Every format, by the name that files give it. */
+/** The formats, by the dtype's name in safetensors files. */
 export const FORMATS = { F32, F16, BF16 } satisfies Record<WeightDtype, Format>;
 
 /**
- * A matrix [N, K] in the layout that its backend likes best; y = x · Wᵀ gives N numbers for K.
- * Serves `matmul` and, as a table of N rows, `embed`.
+ * A matrix W [N, K] in the backend's internal layout. `matmul` computes y = x · Wᵀ, K inputs to N
+ * outputs; `embed` reads it as a table of N rows.
  */
 export interface Weight {
-  /** [N, K] whatever the order in the file. */
+  /** [N, K], independent of the order in the file. */
   readonly shape: readonly [N: number, K: number];
-  /** How its numbers are stored. */
+  /** Format of its numbers. */
   readonly dtype: WeightDtype;
 }
 
-/** Whether a dtype's name is that of a weight format. */
+/** Whether a name is the dtype of a weight format. */
 export function isWeightDtype(dtype: string): dtype is WeightDtype {
   return Object.hasOwn(FORMATS, dtype);
 }
 
-/** Bytes of `count` stored numbers, a multiple of the format's block. */
+/** Bytes of `count` stored numbers; `count` is a multiple of the format's block. */
 export function storedBytes(dtype: WeightDtype, count: number): number {
   const { block, bytes } = FORMATS[dtype];
   return count / block * bytes;
 }
 
-/** Numbers that so many stored bytes hold. */
+/** Numbers in `byteLength` stored bytes. */
 export function numbersIn(dtype: WeightDtype, byteLength: number): number {
   const { block, bytes } = FORMATS[dtype];
   return byteLength / bytes * block;
 }
 
 /**
- * Stored numbers as one array element each, to move them bit for bit.
- * @throws {RangeError} when the format's blocks hold several numbers.
+ * View of stored numbers as one integer each, to move them bit for bit.
+ * @throws {RangeError} If a block of the format has several numbers.
  */
 export function wordsOf(
   dtype: WeightDtype,
@@ -69,11 +69,11 @@ export function wordsOf(
 
 /**
  * Widens stored numbers to F32. Exact: every F16 and BF16 is an F32.
- * @param into receives the numbers, from its first element on.
+ * @param into receives the numbers, from index 0.
  * @param data stored numbers: F32, or the bits of a 16-bit dtype.
- * @param dtype of the stored numbers.
- * @param start first number, a multiple of the format's block.
- * @param count of numbers.
+ * @param dtype format of the stored numbers.
+ * @param start index of the first number, a multiple of the format's block.
+ * @param count number of numbers to widen.
  * @example
  * ```ts
  * import { widen } from "@wgslm/wgslm/kernels";
@@ -99,8 +99,8 @@ export function widen(
 
 /**
  * Rounds F32 numbers to `dtype`: to nearest, ties to even, as PyTorch's `.to(dtype)`.
- * @param values the numbers; returned as they are for F32.
- * @param dtype to store them in; F16 and BF16 give their bits.
+ * @param values the numbers; for F32, the same array is returned.
+ * @param dtype format of the result; F16 and BF16 are returned as their bits.
  * @example
  * ```ts
  * import { narrow } from "@wgslm/wgslm/kernels";

@@ -1,7 +1,7 @@
 /**
- * Panels of a weight in linear memory: 16 outputs side by side, one line of them for each input.
+ * Panel layout of a weight in linear memory: 16 outputs interleaved, one line of them per input.
  *
- * The last panel is filled up with zeros. P = ⌈N/16⌉ panels.
+ * P = ⌈N/16⌉ panels; the last one is padded with zeros.
  *
  * F32: [P][K][16], panel after panel. A line is 64 bytes.
  *
@@ -10,10 +10,11 @@
  *     └────────────────────────────────────┴──────────────────────┴───┘
  *     ◀──────────── pitch = 64·K ──────────▶
  *
- * 16 bits, where K is a multiple of 16: [4][P][K/4][16]. First come all panels' first quarters,
- * then the second ones. A kernel reads four quarters side by side; a panel is half as long as in
- * F32, and streams that ended with it would end when memory has just begun to answer them fast. So
- * a stream goes on from panel to panel. Other K: [P][K][16], as in F32.
+ * 16 bits, if K is a multiple of 16: [4][P][K/4][16]: the first quarters of all panels, then the
+ * second ones … A kernel reads the four quarters of a panel as parallel streams, and memory speeds
+ * up only after the start of a stream. A 16-bit panel is half as long as an F32 one, so its streams
+ * would end just then; in this order they continue from panel to panel. Other K: [P][K][16], as
+ * F32.
  *
  *     ┌ part 0: inputs 0 … K/4 − 1 ──────┬ part 1: inputs K/4 … K/2 − 1 ────┬ part 2 ┬ part 3 ┐
  *     │ panel 0 │ panel 1 │ … │ panel P−1 │ panel 0 │ panel 1 │ … │ panel P−1 │        │        │
@@ -21,8 +22,8 @@
  *     ◀─ pitch ─▶  = 8·K
  *     ◀─────────── apart = P·pitch ───────▶
  *
- * A line of 16 bits is 32 bytes: words of columns i (lower half) and i + 4 (upper half) of each
- * eight, so that a shift and a mask make two vectors of four columns out of one load:
+ * A 16-bit line is 32 bytes. Each word holds columns i (lower half) and i + 4 (upper half) of a
+ * group of eight, so that a shift and a mask turn one load into two vectors of four columns:
  *
  *     word     0       1       2       3       4        5        6         7
  *          ┌───────┬───────┬───────┬───────┬────────┬────────┬─────────┬─────────┐
@@ -35,19 +36,19 @@ import type { StoredOrder } from "../tensor.ts";
 import { BYTES, expectSize } from "./elements.ts";
 import type { PanelLayout } from "./format.ts";
 
-/** Outputs of a panel. */
+/** Outputs per panel. */
 export const PANEL_COLUMNS = 16;
 
-/** Parts that a kernel reads side by side: memory answers several streams faster than one. */
+/** Streams of a panel read in parallel: memory serves several streams faster than one. */
 export const STREAMS = 4;
 
 /** The order of numbers in panels. */
 export interface PanelOrder {
   /** Bytes of a number. */
   readonly bytes: number;
-  /** Place of each column in its line of 16: a permutation of the column's four bits. */
+  /** Position of each column in its line of 16: a permutation of the column index's four bits. */
   readonly places: readonly number[];
-  /** Whether the quarters of a panel lie apart, where K allows it. */
+  /** Whether the quarters of a panel are stored apart, if K is a multiple of 16. */
   readonly quartered: boolean;
 }
 
@@ -68,7 +69,7 @@ export const ORDER_16: PanelOrder = {
 expectSize("a panel's line of F32", PANEL_COLUMNS * ORDER_32.bytes, 64); // a cache line
 expectSize("a panel's line of 16 bits", PANEL_COLUMNS * ORDER_16.bytes, 32);
 
-/** Where the panels of a weight are. */
+/** The layout of a weight's panels. */
 export function panelLayout(
   [N, K]: readonly [N: number, K: number],
   { bytes, quartered }: Pick<PanelOrder, "bytes" | "quartered">,
@@ -79,15 +80,15 @@ export function panelLayout(
   return { parts, inputs, pitch, apart: Math.ceil(N / PANEL_COLUMNS) * pitch };
 }
 
-/** The streams that a panel is read in. */
+/** The parallel streams of a panel. */
 export interface PanelStreams {
-  /** Inputs of each, a multiple of four; what is left of K follows the last stream. */
+  /** Inputs per stream, a multiple of four; the rest of K follows the last stream. */
   readonly length: number;
-  /** Bytes from the panel to where each begins. */
+  /** Byte offset of each stream from the panel. */
   readonly starts: readonly number[];
 }
 
-/** How a kernel reads a panel by streams. */
+/** Splits a panel into streams. */
 export function panelStreams(
   shape: readonly [N: number, K: number],
   order: Pick<PanelOrder, "bytes" | "quartered">,
@@ -99,13 +100,13 @@ export function panelStreams(
 }
 
 /**
- * Bytes of a file's rows that are packed at a time: two such pieces fit a processor's second cache.
+ * Bytes of a file's rows that are packed at once: two such pieces fit the L2 cache.
  */
 const PIECE_BYTES = 1 << 19;
 
 /**
- * Rows of the file that are packed at a time; whole panels of them under NK.
- * @param rowBytes of a row of the file.
+ * Rows of the file that are packed at once; NK: a multiple of a panel's 16.
+ * @param rowBytes bytes of a row of the file.
  */
 export function rowsAtATime(
   [N, K]: readonly [N: number, K: number],
@@ -117,7 +118,7 @@ export function rowsAtATime(
   return Math.min(Math.max(fit - fit % PANEL_COLUMNS, PANEL_COLUMNS), N);
 }
 
-/** Rows that the scratch for a piece has room for: under NK they are filled up to a panel. */
+/** Rows of the scratch for a piece; NK: padded to whole panels. */
 export function scratchRows(
   shape: readonly [N: number, K: number],
   rowBytes: number,

@@ -1,6 +1,5 @@
 /**
- * Panels of single numbers as WebAssembly reads them: the rows kernels' lines, the copy as F32, a
- * table's row.
+ * WASM code that reads panels of F32, F16 and BF16: matmul's lines, a panel as F32, a table's row.
  *
  * @module
  */
@@ -20,20 +19,20 @@ import {
 } from "./panels.ts";
 import { definePacker } from "./wasm_pack.ts";
 
-/** What tells the code of one format of single numbers from another's. */
+/** The parts that differ between F32, F16 and BF16. */
 interface Numbers {
   readonly order: PanelOrder;
-  /** Factor that loaded numbers lack. */
+  /** Factor from a loaded number to the weight. */
   readonly unit: number;
-  /** Loads eight neighbouring columns as two vectors, over `unit`. */
+  /** Loads eight neighbouring columns as two vectors, divided by `unit`. */
   loadPair(pair: readonly Local<"v128">[], at: Local<"i32">, offset: number): void;
-  /** Puts the number at an address into a lane. */
+  /** Loads one number into a lane. */
   loadLane(at: Local<"i32">, v: Local<"v128">, lane: number, offset: number): Value<"v128">;
-  /** Four lanes that were loaded so, as F32; null where they are. */
+  /** Converts four lanes loaded by `loadLane` to F32; null if they are F32. */
   readonly widenLanes: ((v: Local<"v128">) => Value<"v128">) | null;
 }
 
-/** F32 panels: kernels read them where they are. */
+/** F32 panels; kernels read them without widening. */
 export const WASM_F32: WasmFormat = {
   ...reading({
     order: ORDER_32,
@@ -49,7 +48,7 @@ export const WASM_F32: WasmFormat = {
   pack: (m, stored) => definePacker(m, ORDER_32, stored, false),
 };
 
-/** Panels of 16-bit floats. */
+/** Panels of F16 or BF16. */
 export function wasmHalf(half: Half): WasmFormat {
   return {
     ...reading({
@@ -60,12 +59,12 @@ export function wasmHalf(half: Half): WasmFormat {
         low.set(half.placeLow(high));
         high.set(half.placeHigh(high));
       },
-      // A 16-bit number goes to the upper half of its lane.
+      // Into the upper half of the lane.
       loadLane: (at, v, lane, offset) => v128.load16Lane(at, v, 2 * lane + 1, offset),
       widenLanes: (v) => widenHigh(v, half),
     }),
     widen: (m, shape) => widenPanel(m, shape, half),
-    pack: (m, stored) => definePacker(m, ORDER_16, stored, half.raised),
+    pack: (m, stored) => definePacker(m, ORDER_16, stored, half.rescaled),
   };
 }
 
@@ -127,10 +126,11 @@ function eachOfRow(
 }
 
 /**
- * Byte of a row's column within its line: bits of the column that move equally far move together.
+ * Byte offset of a row's column in its line. The column's index bits are permuted; bits that move
+ * by the same distance share one mask and shift.
  */
 function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"i32"> {
-  const masks = new Map<number, number>(); // by how far they move up
+  const masks = new Map<number, number>(); // by distance, upward
   for (let bit = 1; bit < PANEL_COLUMNS; bit *= 2) {
     const distance = Math.log2(places[bit] * bytes / bit);
     masks.set(distance, (masks.get(distance) ?? 0) | bit);
@@ -142,14 +142,14 @@ function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"
 }
 
 /**
- * Parts of a panel that are widened side by side: memory answers several streams faster than one.
+ * Streams of a panel widened in parallel: memory serves several streams faster than one.
  */
 const WIDENED_STREAMS = 8;
 
-/** Bytes of a panel's line of F32. */
+/** Bytes of an F32 line. */
 const WIDE_LINE = PANEL_COLUMNS * BYTES.F32;
 
-/** Copies a 16-bit panel as F32. */
+/** Copies a 16-bit panel to F32 lines. */
 function widenPanel(
   m: ModuleBuilder,
   shape: readonly [N: number, K: number],
@@ -162,7 +162,7 @@ function widenPanel(
   return m.define(ints("to", "from"), "void", (f, { to, from }) => {
     const end = f.local("i32", "end");
     const pair = f.local("v128", "pair");
-    /** Line k, from where it is in the panel. */
+    /** Widens line k. */
     const line = (k: number) => {
       const at = Math.floor(k / inputs) * apart + k % inputs * WIDE_LINE / 2;
       for (const half16 of [0, VECTOR_BYTES]) {
@@ -179,7 +179,7 @@ function widenPanel(
       from.advance(WIDE_LINE / 2);
       to.advance(WIDE_LINE);
     });
-    // A panel in one piece may have a few more; the streams have gone on by their length.
+    // Lines after the last stream; `to` and `from` have advanced by one stream.
     for (let k = (WIDENED_STREAMS - 1) * length; k < K - length; k++) line(k);
   });
 }

@@ -1,8 +1,8 @@
 /**
- * The code that packs a file's rows into panels of single numbers.
+ * WASM code that packs a file's rows into panels of F32, F16 and BF16.
  *
- * 16 rows of a weight stored NK are one panel, transposed by vectors; of a weight stored KN, 16
- * columns go side by side.
+ *     NK (PyTorch Linear):   16 rows [16, K]    → panel [K, 16], transposed in registers
+ *     KN (GPT-2's Conv1D):   16 columns [K, 16] → panel [K, 16], copied line by line
  *
  * @module
  */
@@ -11,24 +11,24 @@ import type { FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts"
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 import type { StoredOrder } from "../tensor.ts";
 import { BYTES } from "./elements.ts";
-import { f16Raiser } from "./f16.ts";
+import { f16Rescaler } from "./f16.ts";
 import type { PanelPacker } from "./format.ts";
 import { PANEL_COLUMNS, type PanelOrder } from "./panels.ts";
 
 const PARAMS = ints("to", "from", "count", "pitch", "mask");
 
-/** Packs a part of a panel; `raised` for F16, which panels hold as `f16.ts` says. */
+/** Defines the packing of a part of a panel; `rescaled`: times 2¹⁰, as F16 panels (`f16.ts`). */
 export function definePacker(
   m: ModuleBuilder,
   order: PanelOrder,
   stored: StoredOrder,
-  raised: boolean,
+  rescaled: boolean,
 ): PanelPacker {
-  if (stored === "KN") return packColumns(m, order, raised);
-  return order.bytes === BYTES.F32 ? rows32(m) : rows16(m, order, raised);
+  if (stored === "KN") return packColumns(m, order, rescaled);
+  return order.bytes === BYTES.F32 ? rows32(m) : rows16(m, order, rescaled);
 }
 
-/** One panel of 16 rows of K F32. */
+/** Packs 16 rows of K F32: [16, K] → [K, 16]. */
 function rows32(m: ModuleBuilder): PanelPacker {
   return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
     const { k, at } = f.locals(ints("k", "at"));
@@ -48,13 +48,13 @@ function rows32(m: ModuleBuilder): PanelPacker {
   });
 }
 
-/** One panel of 16 rows of K 16-bit numbers. */
-function rows16(m: ModuleBuilder, { places }: PanelOrder, raised: boolean): PanelPacker {
+/** Packs 16 rows of K 16-bit numbers: [16, K] → [K, 16]. */
+function rows16(m: ModuleBuilder, { places }: PanelOrder, rescaled: boolean): PanelPacker {
   const columns = places.map((_, place) => places.indexOf(place));
   return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
     const { k, at } = f.locals(ints("k", "at"));
     const rows = f.array("v128", "row", 8);
-    const raiser = raised ? f16Raiser(f) : null;
+    const rescaler = rescaled ? f16Rescaler(f) : null;
     f.for(k, 0, K, 8, () => {
       for (let place = 0; place < PANEL_COLUMNS; place += 8) {
         for (const [i, row] of rows.entries()) {
@@ -62,15 +62,15 @@ function rows16(m: ModuleBuilder, { places }: PanelOrder, raised: boolean): Pane
           row.set(v128.load(at));
         }
         const stored = { to, k, K, size: 2, column: place };
-        storeRows(f, transposed(f, rows, 2), stored, (row) => raiser?.raise(row));
+        storeRows(f, transposed(f, rows, 2), stored, (row) => rescaler?.rescale(row));
       }
       to.advance(8 * PANEL_COLUMNS * 2);
     });
-    return raiser?.overflow ?? i32.const(0);
+    return rescaler?.overflow ?? i32.const(0);
   });
 }
 
-/** Stores rows k, k + 1 … of a panel from one of its columns on, as far as there are so many. */
+/** Stores lines k, k + 1 … of a panel from `column` on; lines from K on are skipped. */
 function storeRows(
   f: FunctionBuilder,
   rows: readonly Local<"v128">[],
@@ -94,8 +94,8 @@ function storeRows(
   );
 }
 
-/** Sixteen columns of some rows. */
-function packColumns(m: ModuleBuilder, order: PanelOrder, raised: boolean): PanelPacker {
+/** Packs 16 columns of `count` rows. */
+function packColumns(m: ModuleBuilder, order: PanelOrder, rescaled: boolean): PanelPacker {
   const line = PANEL_COLUMNS * order.bytes;
   const vectors = line / VECTOR_BYTES;
   const out = Array.from({ length: vectors }, (_, i) => columnsAt(order, i));
@@ -103,13 +103,13 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, raised: boolean): Pane
     const end = f.local("i32", "end");
     const row = f.array("v128", "row", vectors);
     const mask = f.array("v128", "mask", vectors);
-    const raiser = raised ? f16Raiser(f) : null;
+    const rescaler = rescaled ? f16Rescaler(f) : null;
     for (const [i, each] of mask.entries()) each.set(v128.load(maskAt, 16 * i));
     end.set(to.plus(count.times(line)));
     f.while(to.lt(end), () => {
       for (const [i, each] of row.entries()) {
         each.set(v128.load(from, 16 * i).and(mask[i]));
-        raiser?.raise(each);
+        rescaler?.rescale(each);
       }
       for (const i of row.keys()) {
         const columns = out[i];
@@ -118,13 +118,12 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, raised: boolean): Pane
       from.advance(pitch);
       to.advance(line);
     });
-    return raiser?.overflow ?? i32.const(0);
+    return rescaler?.overflow ?? i32.const(0);
   });
 }
 
 /**
- * Bytes of two vectors of columns that make vector `i` of a line; null where lines are in order of
- * columns.
+ * Shuffle of two vectors of columns that gives vector `i` of a line; null if columns are in order.
  */
 function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
   const columns = places.map((_, place) => places.indexOf(place));
@@ -134,9 +133,9 @@ function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
 }
 
 /**
- * As many vectors as a vector has numbers of `size` bytes, transposed. Each round zips the first
- * half of the vectors with the second, which rotates the bits of a number's place and of its
- * vector's number by one.
+ * Transposes a square matrix: n vectors of n numbers of `size` bytes. Method: log₂ n rounds zip the
+ * first half of the vectors with the second. A round rotates the bits of (vector, lane) by one;
+ * after log₂ n rounds the two halves of the bits are swapped.
  */
 function transposed(
   f: FunctionBuilder,
@@ -156,7 +155,7 @@ function transposed(
   return from;
 }
 
-/** Lanes of two vectors, alternating: of their first halves, or of their second. */
+/** Interleaves the lanes of two vectors' lower (0) or upper (1) halves. */
 function zip(a: Value<"v128">, b: Value<"v128">, size: number, half: 0 | 1): Value<"v128"> {
   const lanes = 16 / size;
   const order = Array.from(
@@ -166,12 +165,12 @@ function zip(a: Value<"v128">, b: Value<"v128">, size: number, half: 0 | 1): Val
   return shuffle(a, b, bytesOfLanes(order, size));
 }
 
-/** Lanes of two vectors, by their bytes: those of the second count from 16. */
+/** Byte shuffle of two vectors; bytes of the second count from 16. */
 function shuffle(a: Value<"v128">, b: Value<"v128">, bytes: readonly number[]): Value<"v128"> {
   return new Value("v128", [...a.code, ...b.code, ...simd(13), ...bytes]);
 }
 
-/** Bytes of lanes of `size` bytes. */
+/** Byte indices of lanes of `size` bytes. */
 function bytesOfLanes(lanes: readonly number[], size: number): number[] {
   return lanes.flatMap((lane) => Array.from({ length: size }, (_, i) => lane * size + i));
 }

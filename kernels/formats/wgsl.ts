@@ -1,8 +1,8 @@
 /**
- * Weights on a GPU: panels of 32 rows, and the shader that fills them from a file's rows.
+ * Panel layout of a weight on a GPU: groups of 32 outputs interleaved, and the packing shader.
  *
- * A group is four neighbouring inputs of one output: 16 bytes in F32, 8 in F16 and BF16. Groups of
- * 32 outputs lie side by side, so that 32 lanes read 32 neighbouring groups:
+ * A group is four neighbouring inputs of one output: 16 bytes in F32, 8 in F16 and BF16. The groups
+ * of 32 outputs are neighbours in memory, so that 32 lanes read one contiguous range:
  *
  *     groups [⌈N/32⌉][⌈K/4⌉][32], zeros past N and past K
  *
@@ -18,22 +18,22 @@
 import { mainWgsl } from "../wgsl/shader.ts";
 import type { Chunk, GpuPacking, PackShader } from "./format.ts";
 
-/** Rows of a panel: neighbouring lanes read neighbouring groups of four inputs. */
+/** Outputs per panel. */
 export const PANEL = 32;
 
-/** Numbers in a group. */
+/** Inputs per group. */
 export const GROUP = 4;
 
-/** Lanes of a workgroup of the shader that packs. */
+/** Lanes per workgroup of the packing shader. */
 const LANES = 64;
 
-/** How an element of some bytes is moved. */
+/** WGSL that moves elements of one size. */
 interface Element {
   /** WGSL type of a group of four. */
   readonly group: string;
   /** Body of `bits_at`: element i of the chunk, in the lower bits of a u32. */
   readonly bits: string;
-  /** A group out of the bits of four elements, `v`. */
+  /** A group from the bits of four elements, `v`. */
   readonly join: string;
 }
 
@@ -46,19 +46,19 @@ const ELEMENTS: Readonly<Record<2 | 4, Element>> = {
   4: { group: "vec4u", bits: "return source[i];", join: "v" },
 };
 
-/** Where a lane's group comes from in a chunk of rows, and whether it is in it. */
+/** WGSL that finds a lane's group in a chunk of rows, by the order of the file. */
 interface Order {
   /** Panel and group `k` of lane `i`. */
   readonly place: string;
   /** Whether output `n` and group `k` are in the chunk. */
   readonly inside: string;
-  /** Place of `input` of output `n` in the chunk. */
+  /** Index of element (output `n`, `input`) in the chunk. */
   readonly at: string;
-  /** Panels that a chunk touches, times groups in each. */
+  /** Number of panels that a chunk touches, times its groups per panel. */
   readonly count: (chunk: Chunk) => number;
 }
 
-/** Rows of a chunk are outputs. */
+/** NK: rows of a chunk are outputs. */
 function byOutputs({ shape: [, K] }: GpuPacking): Order {
   const groups = Math.ceil(K / GROUP);
   return {
@@ -70,7 +70,7 @@ function byOutputs({ shape: [, K] }: GpuPacking): Order {
   };
 }
 
-/** Rows of a chunk are inputs, whole groups of them. */
+/** KN: rows of a chunk are inputs, in whole groups. */
 function byInputs({ shape: [N, K], first, count }: GpuPacking): Order {
   return {
     place: `let deep = (chunk.rows + 3u) / 4u;
@@ -83,8 +83,8 @@ function byInputs({ shape: [N, K], first, count }: GpuPacking): Order {
 }
 
 /**
- * The shader that moves rows of elements into panels, bit for bit: a lane moves one group.
- * Bindings: 0 the part's panels, 1 the chunk's bytes. `chunk` takes the place of `run` in group 0.
+ * The shader that moves rows of elements into panels, bit for bit; a lane moves one group.
+ * Bindings: 0 the panels, 1 the chunk's bytes. In group 0, `chunk` replaces `run`.
  */
 export function packElements(bytes: 2 | 4, packing: GpuPacking): PackShader {
   const { shape: [, K], stored } = packing;
@@ -113,7 +113,7 @@ ${mainWgsl(LANES)} {
   return { wgsl, workgroupBytes: 0, groups: groupsOf };
 }
 
-/** Rows that are groups of four inputs already are moved whole. */
+/** K is a multiple of four: whole groups are moved. */
 function wholeGroups({ group }: Element, groups: number) {
   return {
     declare: `@group(1) @binding(1) var<storage, read> source: array<${group}>;`,
@@ -122,7 +122,7 @@ function wholeGroups({ group }: Element, groups: number) {
   };
 }
 
-/** Elements are picked up one by one; those past K stay zero. */
+/** Elements are moved one by one; those past K stay zero. */
 function singleElements({ bits, join }: Element, { at }: Order, K: number) {
   const take = (j: number) => {
     const always = `{ let input = 4u * k + ${j}u; v[${j}] = bits_at(${at}); }`;
