@@ -314,7 +314,7 @@ interface TableWasm {
   readonly dtype: WeightDtype;
 }
 
-/** Addresses of y, table, ids; an item is a row. */
+/** WASM form of `embed`: an item is a row. */
 function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number): Kernel {
   return defineKernel(m, ["y", "table", "ids"], (f, { y, table, ids, begin, end }) => {
     const { t, id, to } = f.locals(ints("t", "id", "to"));
@@ -334,7 +334,7 @@ function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number):
   });
 }
 
-/** Addresses of x, table; an item is a row. */
+/** WASM form of `addPosition`: an item is a row. */
 function addPositionWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm): Kernel {
   return defineKernel(m, ["x", "table"], (f, { x, table, position, begin, end }) => {
     const { t, row, to } = f.locals(ints("t", "row", "to"));

@@ -241,18 +241,18 @@ function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): K
   });
 }
 
-/** Mean and 1/deviation of a row, in all four lanes of each. */
+/** Mean and 1/√(variance + ε) of a row, each in all four lanes. */
 export interface NormStats {
   readonly mean: Local<"v128">;
   readonly inverse: Local<"v128">;
 }
 
-/** Four numbers at `x`, without the mean if the norm is a LayerNorm. */
+/** Four numbers at `x`; for LayerNorm, minus the mean. */
 function centred(x: Value<"i32">, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
   return kind === "layer" ? v128.load(x).minus(mean) : v128.load(x);
 }
 
-/** Emits the mean and the inverse deviation of C numbers at `x`. */
+/** Emits mean and inverse deviation of the row x [C]: two passes, mean then variance. */
 export function normStats(
   f: FunctionBuilder,
   x: Local<"i32">,
@@ -277,7 +277,7 @@ export function normStats(
   return { mean, inverse };
 }
 
-/** Emits y = norm(x) for C numbers, with the options' residual and scale. */
+/** Emits y [C] = norm(x [C]), with the options' residual and scale. */
 export function applyNorm(
   f: FunctionBuilder,
   { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<"i32">>>,

@@ -38,7 +38,7 @@ import {
   tileWasm,
 } from "./wasm_tile.ts";
 
-/** The call on the CPU. Layers of one shape follow each other, and so can share their scratch. */
+/** Lowers the call to WASM kernels. Layers run one after another, so equal shapes share scratch. */
 export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmEntry[] {
   const { options, shape } = call;
   const constants = { ...shape, T: call.q.shape[0], options };
@@ -56,7 +56,7 @@ export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmE
   }));
 }
 
-/** Kernels in order, with their operands and items, and their scratch. */
+/** Kernels in order, with operands and items, and the scratch they share. */
 interface AttentionPlan {
   readonly kernels: readonly {
     readonly kernel: Kernel;
@@ -67,7 +67,7 @@ interface AttentionPlan {
 }
 
 /**
- * Bytes of scratch: states and splits of one row, shared by all threads; or each thread's of many.
+ * Bytes of scratch. Decode: states and splits, shared by all threads. Prefill: per thread.
  */
 interface AttentionScratch {
   readonly states: number;
@@ -75,7 +75,7 @@ interface AttentionScratch {
   readonly threadScratch: number;
 }
 
-/** The WASM form: the kernels to call. */
+/** The WASM form: prefill is one kernel, decode is split and reduce. */
 function attentionWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -110,7 +110,7 @@ function attentionWasm(
   };
 }
 
-/** Decode over one tile of keys: the query heads of a key/value head are an item. */
+/** Decode, split: an item is a tile of keys of one kv head, with the query heads that share it. */
 function splitWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { H, G, D, S, options: { window } } = shape;
   const R = H / G;
@@ -144,7 +144,7 @@ function splitWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Ke
   });
 }
 
-/** Joins the splits of one row; a head is an item. */
+/** Decode, reduce: combines the splits; an item is a query head. */
 function reduceWasm(
   m: ModuleBuilder,
   math: VectorMath,

@@ -1,14 +1,18 @@
 /**
- * Attention of many rows in WASM (prefill); `wasm.ts` has the kernels' place in the plan.
+ * Prefill attention in WASM: FlashAttention, blocks of 8 rows (4 if T ≤ 4) × tiles of 64 keys.
  *
- * A block of eight rows of a head, or of four, is computed at once, each row in its own lane: the
- * queries are transposed, so that one number of a key meets all of them, and scores, weights,
- * maxima and sums need no reduction along a vector. Scores and weighted values are matrix products
- * of four keys or four queries by eight, with inputs spread by shuffles as in
- * `matmul/wasm_rows.ts`. A value that is not finite reaches all rows of the block in which one sees
- * it.
+ * For a block of queries, with running max m, sum s and out o (Dao, FlashAttention-2, 2023):
  *
- * Phases of a tile of 64 keys: scores and new max, weights and rescale factor, accumulate.
+ *     scores       x = q · kᵀ · scale · log₂e, capped and masked      x [64 keys, 8 rows]
+ *                  m' = max(m, x)
+ *     weights      w = 2^(x − m'),  r = 2^(m − m')
+ *     accumulate   s = r · s + Σ w,  o = r · o + w · v                o [8 rows, D]
+ *     at the end   y = o / s
+ *
+ * Queries are transposed, one row per lane: one number of a key multiplies all rows at once, and
+ * max and sum need no reduction across lanes. Scores and values are register tiles of 4 × 8, with
+ * inputs broadcast by shuffles as in `matmul/wasm_rows.ts`. A non-finite value reaches all rows of
+ * a block if one of them sees it. `wasm.ts` calls this kernel if T > 1.
  *
  * @module
  */
@@ -20,44 +24,48 @@ import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
 import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
 import { type AttentionWasm, firstKey, LOWEST, TILE } from "./wasm_tile.ts";
 
-/** Keys, or queries, by eight: what fills the registers. */
+/** Keys (scores) or queries (values) of a register tile; the other side has eight columns. */
 const FOUR = 4;
-/** Numbers of a head between two tests of the loop. */
+/** Numbers of a head per iteration of the inner loop. */
 const UNROLL = 8;
 
-/** Rows of a block, when runs have T at most. */
+/** Rows per block, for runs of at most T rows. */
 export function blockRows(T: number): number {
   return T > 4 ? 8 : 4;
 }
 
 /**
- * Scratch of a thread for the block that it works on, by byte:
+ * Thread-local scratch for the current block, as byte offsets:
  *
  *     max │ newMax │ sum │ rescale │ scores      │ queries │ out
  *     [B] │ [B]    │ [B] │ [B]     │ [TILE, B]   │ [D, B]  │ [B, D rounded up to fours]
  *
- * B is the rows of a block; a line is one number of each of them.
+ * B is the number of rows of a block; a line holds one number per row.
  */
 interface Layout {
-  /** B. */
+  /** B, rows. */
   readonly block: number;
-  /** Bytes of a line, and of the vectors in it. */
+  /** Bytes of a line. */
   readonly line: number;
+  /** Byte offsets of the vectors in a line. */
   readonly halves: readonly number[];
-  /** The greatest scores before this tile … */
+  /** Running max before this tile [B]. */
   readonly max: number;
-  /** … and with it. */
+  /** Running max with this tile [B]. */
   readonly newMax: number;
+  /** Running sum of weights [B]. */
   readonly sum: number;
-  /** 2^(max − newMax), by which earlier results are multiplied. */
+  /** 2^(max − newMax), the factor of earlier sums and values [B]. */
   readonly rescale: number;
   /** Scores of a tile, then weights: [TILE, B]. */
   readonly scores: number;
   /** Transposed queries: [D, B]. */
   readonly queries: number;
-  /** Weighted values: [B, D], rows `pitch` bytes apart. */
+  /** Weighted values: [B, D]. */
   readonly out: number;
+  /** Bytes of a row of `out`. */
   readonly pitch: number;
+  /** Bytes of the scratch. */
   readonly bytes: number;
 }
 
@@ -83,14 +91,14 @@ function layoutOf({ T, D }: Pick<AttentionWasm, "T" | "D">): Layout {
   };
 }
 
-/** Bytes of scratch that each thread needs. */
+/** Bytes of scratch per thread. */
 export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D">): number {
   return layoutOf(shape).bytes;
 }
 
 /**
- * The kernel. A block of rows of one head is an item; the last rows, which see most keys, come
- * first.
+ * The prefill kernel. An item is a block of rows of one head; the last rows, which see the most
+ * keys, come first, so that the longest items do not end the run.
  */
 export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { T, H, G, D, S, options: { window } } = shape;
@@ -115,7 +123,7 @@ export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: Attention
         count.atMost(block);
         at.set(row.times(H).plus(head).times(4 * D));
         kv.set(head.div(H / G).times(4 * S * D));
-        // Keys that the block's first row sees, and its last.
+        // Number of keys that the block's first row sees, and that its last row sees.
         seen.set(length.minus(rows).plus(row.plus(1)));
         last.set(seen.plus(count.minus(1)));
         f.do(call(start, { scratch, q: q.plus(at), count }));
@@ -129,15 +137,15 @@ export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: Attention
 }
 
 /**
- * Transposes the block's queries, and clears its max, sum and out. After the last of `count` rows,
- * it is read again.
+ * Transposes the block's queries, and clears max, sum and out. Missing rows repeat the last of
+ * `count`.
  */
 function startWasm(
   m: ModuleBuilder,
   { H, D, options: { scale = 1 / Math.sqrt(D), softCap } }: AttentionWasm,
   { line, halves, max, newMax, sum, queries, out, bytes }: Layout,
 ): Func<Ints<"scratch" | "q" | "count">> {
-  // Scores are exponents of 2; a cap is applied to dot products over the cap.
+  // Scores are exponents of 2; with a soft cap c, the dot products are divided by c.
   const factor = softCap ? scale / softCap : scale * Math.LOG2E;
   return m.define(ints("scratch", "q", "count"), "void", (f, { scratch, q, count }) => {
     const { at, end, lastRow } = f.locals(ints("at", "end", "lastRow"));
@@ -210,8 +218,8 @@ function tileWasm(
     keys.set(last.minus(first));
     keys.atMost(TILE);
     for (const row of [k, v]) row.advance(first.times(4 * D));
-    // Keys between the end of what the first row sees and the tile; negative if the row sees some
-    // of the tile.
+    // Keys between the first row's visible range and the tile; negative if the row sees a part of
+    // the tile.
     past.set(first.minus(seen));
     to.set(i32.const(0).minus(past));
     to.set(to.minS(keys));
@@ -233,8 +241,8 @@ function tileWasm(
 type ScoreParams = Ints<"scratch" | "k" | "key" | "to" | "keys" | "past">;
 
 /**
- * Scores of keys key … to − 1 of a tile of so many `keys`, and their max. Masked, a row's score of
- * a key that it does not see is −∞.
+ * Scores of keys key … to − 1 of a tile of `keys` keys, and their max. If `masked`, the score of a
+ * key that a row does not see is −∞.
  */
 function scoresWasm(
   m: ModuleBuilder,
@@ -251,18 +259,18 @@ function scoresWasm(
     const number = f.local("v128", "number");
     const query = f.array("v128", "query", halves.length);
     const max = f.array("v128", "max", halves.length);
-    // Four sums are too few to hide a multiply-add's latency: then there are two chains of them.
+    // Four sums cannot hide a multiply-add's latency: with one vector a line, use two chains.
     const chains = Array.from(
       { length: 2 / halves.length },
       (_, c) => numbers.map((_, i) => f.array("v128", `sum${c}_${i}_`, halves.length)),
     );
     const [sums, ...others] = chains;
-    // Masked, keys are addressed one by one, for the last one is repeated; otherwise from the
-    // first.
+    // Masked: a pointer per key, since missing keys repeat the last one. Else: offsets from the
+    // first key.
     const rows = f.array("i32", "row", FOUR).slice(0, masked ? FOUR : 1);
     const registers = { at, rows, numbers, number, query, chains };
     const multiply = (count: number) => addProducts(math.madd, D, layout, registers, count);
-    /** Sums become scores of key i, in one half of the rows. */
+    /** Finishes the scores of key i for half h of the rows: soft cap, mask, store, max. */
     const finishScore = (score: Local<"v128">, i: number, h: number) => {
       for (const other of others) score.set(score.plus(other[i][h]));
       if (softCap) score.set(math.tanh(score).times(softCap * Math.LOG2E));
@@ -278,7 +286,7 @@ function scoresWasm(
     f.for(key, key, to, FOUR, () => {
       for (const [i, row] of rows.entries()) {
         const index = key.plus(i);
-        // After the last key, it is read again; its scores are masked.
+        // Missing keys repeat the last one; their scores are masked.
         row.set(masked ? i32.select(index, keys.minus(1), index.lt(keys)) : index);
         row.set(k.plus(row.times(4 * D)));
       }
@@ -296,14 +304,15 @@ function scoresWasm(
   });
 }
 
-/** Variables of `scoresWasm` that its inner loop uses. */
+/** Variables of the inner loop of `scoresWasm`. */
 interface ScoreRegisters {
-  /** The line of the queries, counted from the start of the scratch. */
+  /** Address of the scratch plus the offset of the current line of queries. */
   readonly at: Local<"i32">;
-  /** The four keys, or the first of them, where the others follow. */
+  /** Pointers to the four keys, or to the first if the others follow it. */
   readonly rows: readonly Local<"i32">[];
-  /** Four numbers of each key, and one of them in all lanes. */
+  /** Four numbers of each key. */
   readonly numbers: readonly Local<"v128">[];
+  /** One number of a key, in all lanes. */
   readonly number: Local<"v128">;
   /** A line of the queries. */
   readonly query: readonly Local<"v128">[];
@@ -311,7 +320,7 @@ interface ScoreRegisters {
   readonly chains: readonly (readonly (readonly Local<"v128">[])[])[];
 }
 
-/** Adds the products of `count` numbers of the keys with the queries, and advances both. */
+/** Adds the products of `count` numbers of each key and query, and advances the pointers. */
 function addProducts(
   madd: MultiplyAdd,
   D: number,
@@ -337,8 +346,8 @@ function addProducts(
 }
 
 /**
- * Which of the four rows from `first` on see a key that is `past` keys after those that the block's
- * first row sees.
+ * Mask of the rows first … first + 3 that see a key. `past` is the key's index minus the number of
+ * keys that the block's first row sees: row i sees it if i > past (and i < past + window + 1).
  */
 function seenBy(first: number, past: Value<"i32">, window: number | undefined): Value<"v128"> {
   const rows = v128.const([0, 1, 2, 3].map((row) => first + row));
@@ -348,8 +357,8 @@ function seenBy(first: number, past: Value<"i32">, window: number | undefined): 
 }
 
 /**
- * Turns a tile's scores into weights, and updates max, sum and rescale. A NaN score is never the
- * max; its weight is NaN.
+ * Softmax step: converts a tile's scores to weights, and updates max, sum and rescale. A NaN score
+ * is never the max; its weight is NaN.
  */
 function weighWasm(
   m: ModuleBuilder,
@@ -386,7 +395,7 @@ function weighWasm(
   });
 }
 
-/** out = rescale · out + weights · v, for four rows and eight columns at a time; v [keys, D]. */
+/** out = rescale · out + weights · v, in tiles of 4 rows × 8 columns; v [keys, D]. */
 function addWasm(
   m: ModuleBuilder,
   { madd }: VectorMath,
@@ -410,8 +419,8 @@ function addWasm(
 }
 
 /**
- * The same for a few vectors of columns: `to` is their place in `out`, `rows` the scratch from the
- * four rows' half on.
+ * The same for four rows and `columns` vectors of columns. `to` is their address in `out`, `rows`
+ * that of the scratch plus the offset of the rows' half.
  */
 function addColumnsWasm(
   m: ModuleBuilder,
@@ -459,7 +468,7 @@ function addColumnsWasm(
   });
 }
 
-/** y = out / sum, for `count` rows. */
+/** y [count, D] = out / sum. */
 function finishWasm(
   m: ModuleBuilder,
   { H, D }: AttentionWasm,

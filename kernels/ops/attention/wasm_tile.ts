@@ -1,9 +1,11 @@
 /**
- * Attention of one row over a tile of keys in WASM; `wasm.ts` calls it for each tile.
+ * Decode attention over one tile of 64 keys in WASM; `wasm.ts` calls it per tile and kv head.
  *
- * The queries are those of the heads that share the keys. Phases: scores (dot products, two queries
- * by four keys at a time), weights (softmax, query by query), accumulate (weighted values, four
- * queries by eight columns at a time, as a matrix product).
+ *     scores       x = q · kᵀ      q [R, D], k [64, D]    tiles of 2 queries × 4 keys
+ *     weights      w = 2^(x − max)                        one query at a time
+ *     accumulate   w · v           v [64, D]              tiles of 4 queries × 8 columns
+ *
+ * R = H/G query heads share the keys and values of a kv head.
  *
  * @module
  */
@@ -16,23 +18,21 @@ import type { AttentionOptions, AttentionShape } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
 export interface AttentionWasm extends AttentionShape {
-  /** The most rows of a run. */
+  /** Maximum number of rows of a run. */
   readonly T: number;
   readonly options: AttentionOptions;
 }
 
-/** Keys of a tile: as many as let its keys and values stay in the first cache. */
+/** Keys per tile: its keys and values fit the L1 cache. */
 export const TILE = 64;
-/**
- * State of a query: scores of the tile [64], their max, the sum of the weights, and an unused word.
- */
+/** Bytes of a query's state, F32: scores [64], max, sum of weights, and two spare words. */
 export const STATE_BYTES = 4 * TILE + 16;
 export const [MAX, SUM] = [4 * TILE, 4 * TILE + 4];
 const UNUSED = 4 * TILE + 8;
-/** Less than any score. */
+/** Initial max, less than any score. */
 export const LOWEST = -3e38;
 
-/** The first key that a query sees, of those before `seen`: max(0, seen − window). */
+/** First key that a query sees of keys 0 … seen − 1: max(0, seen − window). */
 export function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
   if (window === undefined) return i32.const(0);
   return i32.select(seen.minus(window), 0, seen.gt(window));
@@ -41,8 +41,7 @@ export function firstKey(seen: Local<"i32">, window: number | undefined): Value<
 type TileParams = Ints<"sums" | "q" | "k" | "v" | "state" | "first" | "last">;
 
 /**
- * Keys first … last − 1 for the R queries that share them, from q [R, D] to sums [R, D] and state
- * [R]; k, v [S, D].
+ * Attends to keys first … last − 1: q [R, D], k and v [S, D] → sums [R, D] and state [R].
  */
 export function tileWasm(
   m: ModuleBuilder,
@@ -59,8 +58,8 @@ export function tileWasm(
   return m.define(params, "void", (f, { sums, q, k, v, state, first, last }) => {
     const { query, at, keys } = f.locals(ints("query", "at", "keys"));
     /**
-     * Does `code` for `count` queries at a time while so many are left, and advances pointers by
-     * bytes per query.
+     * Runs `code` for `count` queries at a time while that many are left; advances each pointer by
+     * its bytes per query.
      */
     const each = (count: number, code: Effect, pointers: readonly [Local<"i32">, number][]) => {
       f.while(query.plus(count).le(R), () => {
@@ -92,11 +91,12 @@ export function tileWasm(
   });
 }
 
-/** Keys whose scores are computed at once. */
+/** Keys of a score tile. */
 const KEYS = 4;
 
 /**
- * Dot products of some queries with the keys of a tile. Scores after the last key are of no use.
+ * Dot products of `queries` queries with the keys of a tile. Scores after the last key are garbage;
+ * `weighWasm` masks them.
  */
 function scoresWasm(
   m: ModuleBuilder,
@@ -112,13 +112,13 @@ function scoresWasm(
     const sums = query.map((_, i) => f.array("v128", `sum${i}_`, KEYS));
     lastKey.set(k.plus(keys.minus(1).times(4 * D)));
     f.for(key, 0, keys, KEYS, () => {
-      // After the last key, it is read again.
+      // Missing keys repeat the last one.
       for (const row of rows) {
         row.set(k.min(lastKey));
         k.advance(4 * D);
       }
       for (const sum of sums.flat()) sum.set(0);
-      // Unrolled: an address with an offset costs less than an addition.
+      // Unrolled over D: a constant offset costs less than advancing a pointer.
       for (let d = 0; d < D; d += 4) {
         const lanes = Math.min(4, D - d);
         for (const [i, numbers] of query.entries()) {
@@ -138,7 +138,7 @@ function scoresWasm(
   });
 }
 
-/** The sums of four vectors, as one. */
+/** Sums across the lanes of four vectors, as one vector. */
 function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
   const { ab, cd } = f.locals(vectors("ab", "cd"));
   const zipped = (x: Local<"v128">, y: Local<"v128">) =>
@@ -148,11 +148,11 @@ function sumEach(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): Va
   return v128.shuffle(ab, cd, [0, 1, 4, 5]).plus(v128.shuffle(ab, cd, [2, 3, 6, 7]));
 }
 
-/** Vectors of scores between two tests of the loop. */
+/** Vectors of scores per iteration. */
 const UNROLL = 4;
 
 /**
- * Softmax of one query's scores but for the division: weights in place, max and sum. A NaN score is
+ * Softmax of one query's scores without the division: weights in place, max and sum. A NaN score is
  * never the max; its weight is NaN.
  */
 function weighWasm(
@@ -165,14 +165,14 @@ function weighWasm(
     const { max, index } = f.locals(vectors("max", "index"));
     const scores = f.array("v128", "score", UNROLL);
     const sums = f.array("v128", "sum", UNROLL);
-    // Whole iterations: there is room after the last key, and scores there have no weight.
+    // Whole iterations: the state has room after the last key, and scores there are masked.
     const each = (body: (score: Local<"v128">, offset: number, i: number) => void) => {
       end.set(state.plus(keys.shl(2)));
       f.for(at, state, end, 16 * UNROLL, () => {
         for (const [i, score] of scores.entries()) body(score, 16 * i, i);
       });
     };
-    const rescale = (masked: boolean) => {
+    const scaleAll = (masked: boolean) => {
       each((score, offset) => {
         score.set(v128.load(at, offset));
         scaleScore(score, math, shape);
@@ -188,7 +188,7 @@ function weighWasm(
     // Scale, mask, max.
     max.set(LOWEST);
     index.set(v128.const([0, 1, 2, 3]));
-    f.if(keys.eq(TILE), () => rescale(false), () => rescale(true));
+    f.if(keys.eq(TILE), () => scaleAll(false), () => scaleAll(true));
     max.set(max.pmax(v128.shuffle(max, max, [2, 3, 0, 1])));
     max.set(max.pmax(v128.shuffle(max, max, [1, 0, 3, 2])));
     f.store(state, f32x4.extractLane(max, 0), MAX);
@@ -204,7 +204,7 @@ function weighWasm(
   });
 }
 
-/** Scales and caps dot products, to exponents of 2. */
+/** Scales and caps dot products; the results are exponents of 2. */
 function scaleScore(
   score: Local<"v128">,
   math: VectorMath,
@@ -219,8 +219,8 @@ function scaleScore(
 }
 
 /**
- * Loads a word of each 64 bytes, in four streams side by side: memory serves them faster than the
- * one after the other of `tileWasm`.
+ * Prefetch of a tile's keys and values: loads a word of every cache line, in four parallel streams.
+ * Memory serves them faster than the sequential loads of `tileWasm`.
  */
 export function prefetchWasm(
   m: ModuleBuilder,
@@ -243,15 +243,15 @@ export function prefetchWasm(
   });
 }
 
-/** Queries whose values are accumulated at once. */
+/** Queries of a value tile. */
 const QUERIES = 4;
 
 type AddParams = Ints<"sums" | "state" | "v" | "keys">;
 const ADD_PARAMS = ints("sums", "state", "v", "keys");
 
 /**
- * sums = weights · v for four queries: sums [4, D], weights [4, keys] in the state, v [keys, D];
- * eight columns at a time.
+ * sums = weights · v for four queries, eight columns at a time: sums [4, D], weights [4, keys] in
+ * the state, v [keys, D].
  */
 function addFourWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<AddParams> {
   const eight = addColumnsWasm(m, madd, D, 2, 4);
@@ -264,7 +264,7 @@ function addFourWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<Ad
   });
 }
 
-/** The same for a few vectors of columns, of which the last one has so many lanes. */
+/** The same for `columns` vectors of columns; the last one has `lanes` valid lanes. */
 function addColumnsWasm(
   m: ModuleBuilder,
   madd: MultiplyAdd,
@@ -306,7 +306,7 @@ function addColumnsWasm(
   });
 }
 
-/** The same for one query, in the order of the rows of v, in which memory serves them best. */
+/** The same for one query, row by row of v: memory serves sequential rows fastest. */
 function addOneWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<AddParams> {
   return m.define(ADD_PARAMS, "void", (f, { sums, state, v, keys }) => {
     const { key, at } = f.locals(ints("key", "at"));

@@ -1,5 +1,5 @@
 /**
- * The WASM form of `writeKv`; `mod.ts` has the formula and the shapes.
+ * KV-cache write in WASM: norm, RoPE and store of one row's heads. `mod.ts` has formula and shapes.
  *
  * @module
  */
@@ -17,30 +17,30 @@ import {
   type WriteKvShape,
 } from "./mod.ts";
 
-/** The norm of the heads of q or k that a kernel is specialised on. */
+/** QK-norm that a kernel is specialised on. */
 interface HeadNorm {
   readonly norm: Norm<unknown>;
-  /** Over all heads of a row together, or over each head. */
+  /** Whether the norm is over all heads of a row (OLMo 2), or over each head (Qwen3). */
   readonly wholeRow: boolean;
 }
 
 /** The constants that the WASM form is specialised on. */
 interface WriteKvWasm extends WriteKvShape {
-  /** R: numbers of a head that are rotated; 0 without a table. */
+  /** R: rotated numbers per head; 0 without RoPE. */
   readonly rotaryDim: number;
   readonly interleaved: boolean;
   readonly qNorm?: HeadNorm;
   readonly kNorm?: HeadNorm;
 }
 
-/** The norm that `writeKv` was given for q or k, as a kernel's constant. */
+/** The norm option of q or k as a constant of the kernel. */
 function headNorm(norm: WriteKvOptions["qNorm"], { D }: WriteKvShape): HeadNorm | undefined {
   if (!norm) return undefined;
   const { weight, bias } = norm;
   return { norm: { ...norm, weight: true, bias: !!bias }, wholeRow: weight.shape[0] !== D };
 }
 
-/** The call on the CPU. */
+/** Lowers the call to a WASM kernel over rows. */
 export function writeKvEntries(call: WriteKvCall, target: WasmTarget): WasmEntry[] {
   const { q, k, v, qkv, table, qWeight, qBias, kWeight, kBias } = writeKvOperands(call);
   const { options, shape } = call;
@@ -63,8 +63,8 @@ export function writeKvEntries(call: WriteKvCall, target: WasmTarget): WasmEntry
 const OPERANDS = ["q", "k", "v", "qkv", "table", "qWeight", "qBias", "kWeight", "kBias"] as const;
 
 /**
- * The WASM form; weight and bias are the norms'. An item is a row: one row is too little work to
- * share.
+ * The WASM form; weights and biases are those of the norms. An item is a row: a single row is too
+ * little work to share among threads.
  */
 function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
   const { H, G, D, S, rotaryDim, qNorm, kNorm } = shape;
@@ -94,24 +94,28 @@ function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
   });
 }
 
-/** Heads of one kind in a row: q, k or v. */
+/** The heads of q, k or v in a row. */
 interface Heads {
+  /** Number of heads. */
   readonly count: number;
+  /** Numbers per head. */
   readonly D: number;
-  /** Where they are, one after the other; left behind the last one. */
+  /** Source [count, D]; advanced past the last head. */
   readonly from: Local<"i32">;
-  /** Where they go, `pitch` bytes apart; left behind the last one. */
+  /** Destination, heads `pitch` bytes apart; advanced past the last head. */
   readonly to: Local<"i32">;
+  /** Bytes from one head to the next at the destination. */
   readonly pitch: number;
   readonly norm?: HeadNorm;
-  /** The norm's weight and bias, of D numbers or of all heads'. */
+  /** The norm's weight, [D] or [count · D]. */
   readonly weight: Local<"i32">;
+  /** The norm's bias, [D] or [count · D]. */
   readonly bias: Local<"i32">;
   /** Emits the rotation of the head at `to`. */
   readonly rotate?: () => void;
 }
 
-/** Norms or copies each head to its place, and rotates it there. */
+/** Normalizes or copies each head to the cache or to q, and rotates it in place. */
 function writeHeads(f: FunctionBuilder, heads: Heads): void {
   const { count, D, from, to, pitch, norm, weight, bias, rotate } = heads;
   const { head, w, b } = f.locals(ints("head", "w", "b"));
@@ -137,7 +141,7 @@ function copy(f: FunctionBuilder, to: Local<"i32">, from: Local<"i32">, D: numbe
   eachFour(f, d, D, (lanes) => storeLanes(f, to.plus(d), v128.load(from.plus(d)), lanes));
 }
 
-/** Rotates the pairs (i, i + R/2) of the head at `x`, in place. */
+/** RoPE, half layout: rotates the pairs (i, i + R/2) of the head at `x`, in place. */
 function rotateHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
   const i = f.local("i32", "i");
   const { a, b, cos, sin } = f.locals(vectors("a", "b", "cos", "sin"));
@@ -154,8 +158,8 @@ function rotateHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">,
 }
 
 /**
- * Rotates the pairs (2i, 2i + 1) of the head at `x`, in place: two pairs a vector, with one angle
- * each.
+ * RoPE, interleaved layout: rotates the pairs (2i, 2i + 1) of the head at `x`, in place; two pairs
+ * and two angles per vector.
  */
 function rotatePairs(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
   const { i, angle } = f.locals(ints("i", "angle"));

@@ -1,9 +1,12 @@
 /**
- * The WASM form of the matrix product; `mod.ts` has the formula and the shapes.
+ * Matmul in WASM: dispatch by the number of rows. `mod.ts` has the formula and the shapes.
  *
- * The weight is in panels of 16 outputs, which `formats/panels.ts` draws. Many rows are bound by
- * multiply-adds: a panel is a work item, and passes through the cache once (`wasm_rows.ts`). A
- * single row is bound by memory (`wasm_row.ts`). Two or three rows go one by one.
+ * The weight is in panels of 16 outputs, drawn in `formats/panels.ts`; an item is a panel.
+ *
+ *     rows    bound by         kernel
+ *     1       memory           one row, two panels at a time           `wasm_row.ts`
+ *     2, 3                     one row after another, one panel        `wasm_row.ts`
+ *     ≥ 4     multiply-adds    register tiles; a panel is read once    `wasm_rows.ts`
  *
  * @module
  */
@@ -16,22 +19,22 @@ import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
-import { MANY, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
+import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
-/** Bytes of a panel's line, wide: the outputs of one input. */
+/** Bytes of a panel's line of outputs, in F32. */
 const LINE = 4 * PANEL_COLUMNS;
 
-/** Items of `matmulWasm`: panels, or under one row pairs of them. */
+/** Items of `matmulWasm`: panels, or pairs of panels if T = 1. */
 function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
   return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
-/** Bytes of scratch that each thread needs. */
+/** Bytes of scratch per thread. */
 function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
-  return shape.T < MANY ? 0 : rowsScratch(shape);
+  return shape.T < MIN_TILE_ROWS ? 0 : rowsScratch(shape);
 }
 
-/** The call on the CPU. */
+/** Lowers the call to a WASM kernel over panels. */
 export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[] {
   const { module, math } = target;
   const { y, x, weight, bias, gate } = matmulOperands(call);
@@ -49,18 +52,20 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
   const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
-  const one = panelsWasm(m, math, store, shape, [0]);
-  const many = T < MANY ? null : { pack: packWasm(m, K), product: rowsWasm(m, math, store, shape) };
+  const rowByPanel = panelsWasm(m, math, store, shape, [0]);
+  const tiled = T < MIN_TILE_ROWS
+    ? null
+    : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
   return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
     const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
     const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
-    const oneByOne = () => {
+    const eachRow = () => {
       yt.set(y);
       xt.set(x);
       gt.set(gate);
       f.for(t, 0, rows, 1, () => {
-        f.do(call(one, { y: yt, x: xt, gate: gt, ...ofPanel }));
+        f.do(call(rowByPanel, { y: yt, x: xt, gate: gt, ...ofPanel }));
         yt.advance(N * 4);
         xt.advance(K * 4);
         gt.advance(N * 4);
@@ -69,20 +74,21 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     // First panel.
     w.advance(begin.times(pitch));
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
-    if (many) {
-      // Pack x, once a thread.
+    if (tiled) {
+      // Pack x, once per thread.
       scratch.advance(m.thread.get.times(matmulScratch(shape)));
-      f.if(m.unprepared.get.and(rows.ge(MANY)), () => {
-        f.do(call(many.pack, { to: scratch, x, rows }));
+      f.if(m.unprepared.get.and(rows.ge(MIN_TILE_ROWS)), () => {
+        f.do(call(tiled.pack, { to: scratch, x, rows }));
         f.do(m.unprepared.set(0));
       });
     }
     f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
-      if (many) {
-        const together = () => f.do(call(many.product, { y, x: scratch, gate, rows, ...ofPanel }));
-        f.if(rows.ge(MANY), together, oneByOne);
+      if (tiled) {
+        const { rowsByPanel } = tiled;
+        const allRows = () => f.do(call(rowsByPanel, { y, x: scratch, gate, rows, ...ofPanel }));
+        f.if(rows.ge(MIN_TILE_ROWS), allRows, eachRow);
       } else {
-        oneByOne();
+        eachRow();
       }
       w.advance(pitch);
       for (const at of [y, bias, gate]) at.advance(LINE);

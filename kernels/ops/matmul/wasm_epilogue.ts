@@ -1,6 +1,8 @@
 /**
- * Epilogue of the matrix product in WASM: bias, activation, gate, scale, cap and residual, and the
- * store.
+ * Matmul epilogue in WASM, fused into the store of a tile:
+ *
+ *     v = activation(sum + bias) · gate · scale;  v = c · tanh(v / c) with a soft cap c;
+ *     y = v, or y + v with a residual
  *
  * @module
  */
@@ -21,36 +23,37 @@ import type { MatmulOptions } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
 export interface MatmulWasm {
-  /** The most rows of a run. */
+  /** Maximum number of rows of a run. */
   readonly T: number;
   readonly N: number;
   readonly K: number;
   readonly dtype: WeightDtype;
-  /** Whether the processor may fuse a product and its sum. */
+  /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
   readonly options: MatmulOptions<unknown>;
 }
 
-/** Place of four outputs of a tile. */
-export interface Corner {
+/** Position of a vector of four outputs in a tile. */
+export interface TileVector {
+  /** Row of the tile. */
   readonly row: number;
-  /** Bytes from the tile's first output in y and gate … */
+  /** Byte offset in y and gate from the tile's first output. */
   readonly ofRow: number;
-  /** … and outputs from it. */
+  /** First column, counted from the tile's first. */
   readonly column: number;
 }
 
-/** Where four outputs are stored, and the operands of their epilogue. */
-export interface Places extends Pick<Corner, "ofRow" | "column"> {
+/** Addresses that the epilogue of a vector of outputs uses: of the tile's first output. */
+export interface EpilogueOperands extends Pick<TileVector, "ofRow" | "column"> {
   readonly y: Local<"i32">;
   readonly gate: Local<"i32">;
   readonly bias: Local<"i32">;
 }
 
-/** Parameters of a tile's epilogue: all its sums, in order. */
+/** Parameters of a tile's epilogue: its sums in order, and the operands. */
 type TileParams = Vectors<`sum${number}`> & Ints<"y" | "bias" | "gate">;
 
-/** Sums as arguments of a tile's epilogue. */
+/** The sums as arguments of a tile's epilogue. */
 export function sumArgs(
   sums: readonly Local<"v128">[],
 ): Readonly<Record<`sum${number}`, Local<"v128">>> {
@@ -58,20 +61,20 @@ export function sumArgs(
 }
 
 /**
- * The epilogue of a tile that is stored as a whole. Functions have many constants, which take as
- * long to set as the function itself: here once for all vectors.
+ * Defines the epilogue of a whole tile. Activations have many constants, and setting them takes as
+ * long as the function itself; here they are set once per tile.
  */
 export function storeTileWasm(
   m: ModuleBuilder,
   math: VectorMath,
-  corners: readonly Corner[],
+  tile: readonly TileVector[],
   options: MatmulOptions<unknown>,
 ): Func<TileParams> {
-  const sums = vectors(...corners.map((_, i): `sum${number}` => `sum${i}`));
+  const sums = vectors(...tile.map((_, i): `sum${number}` => `sum${i}`));
   const params: TileParams = { ...sums, ...ints("y", "bias", "gate") };
   return m.define(params, "void", (f, { y, bias, gate, ...sums }) => {
-    for (const [i, corner] of corners.entries()) {
-      storeInline(f, math, sums[`sum${i}`], { y, bias, gate, ...corner }, options);
+    for (const [i, vector] of tile.entries()) {
+      storeInline(f, math, sums[`sum${i}`], { y, bias, gate, ...vector }, options);
     }
   });
 }
@@ -81,19 +84,19 @@ export function storeInline(
   f: FunctionBuilder,
   math: VectorMath,
   v: Local<"v128">,
-  places: Places,
+  operands: EpilogueOperands,
   options: MatmulOptions<unknown>,
 ): void {
-  finish(f, math, v, places, options);
-  f.store(places.y, v, places.ofRow);
+  finish(f, math, v, operands, options);
+  f.store(operands.y, v, operands.ofRow);
 }
 
-/** Emits bias, activation, gate, scale, cap and residual of four sums. */
+/** Emits bias, activation, gate, scale, soft cap and residual of four sums. */
 function finish(
   f: FunctionBuilder,
   math: VectorMath,
   v: Local<"v128">,
-  { y, gate, bias, ofRow, column }: Places,
+  { y, gate, bias, ofRow, column }: EpilogueOperands,
   options: MatmulOptions<unknown>,
 ): void {
   const { activation, scale = 1, softCap, residual = false } = options;
@@ -109,9 +112,10 @@ function finish(
   if (residual) v.set(v128.load(y, ofRow).plus(v));
 }
 
-/** The epilogue of four outputs, of which `left` are the row's. */
+/** Epilogue of four outputs at the end of a row; the row has `left` outputs from the first. */
 export type Store = Func<Vectors<"v"> & Ints<"y" | "bias" | "gate" | "left">>;
 
+/** Defines the epilogue of a partial tile. */
 export function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
   const params = { ...vectors("v"), ...ints("y", "bias", "gate", "left") };
   return m.define(params, "void", (f, { v, y, bias, gate, left }) => {

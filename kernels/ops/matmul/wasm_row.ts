@@ -1,9 +1,9 @@
 /**
- * Matmul of one row in WASM (decode); `wasm.ts` has that of many rows.
+ * Matmul of one row in WASM (decode): y [1, N] = x [1, K] · Wᵀ, two panels of 16 outputs at a time.
  *
- * Each number of the weight is used once, so that memory is the limit. It serves eight streams
- * faster than four, and long ones faster than short ones: so the parts of two panels are read side
- * by side, and a number of x is spread once for both.
+ * Each weight is used once, so memory bandwidth is the limit. Memory serves eight streams faster
+ * than four, and long streams faster than short ones: the four streams of two panels are read in
+ * parallel, and a number of x is broadcast once for both.
  *
  * @module
  */
@@ -16,21 +16,21 @@ import type { VectorMath } from "../../asm/math.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
 
-/** Inputs of an iteration of the inner loop in each stream: a vector of x. */
+/** Inputs per iteration of the inner loop and stream: a vector of x. */
 const STEP = 4;
 
-/** Vectors of four outputs that a panel has. */
+/** Vectors of four outputs per panel. */
 const VECTORS = PANEL_COLUMNS / 4;
 
 /**
- * Items of `matmulRowWasm`: pairs of panels, one of each half of the weight, so that a stream goes
- * on from item to item.
+ * Items of `matmulRowWasm`: pairs of panels, one from each half of the weight, so that streams
+ * continue from item to item.
  */
 export function rowItems(N: number): number {
   return Math.ceil(N / (2 * PANEL_COLUMNS));
 }
 
-/** The kernel of runs of one row; it needs no scratch. */
+/** The kernel for T = 1; it needs no scratch. */
 export function matmulRowWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -41,7 +41,7 @@ export function matmulRowWasm(
   const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
   const pairs = rowItems(N);
   const pair = panelsWasm(m, math, store, shape, [0, pairs]);
-  // Of an odd number of panels, the middle one has no partner.
+  // If the number of panels is odd, the middle one has no partner.
   const single = Math.ceil(N / PANEL_COLUMNS) < 2 * pairs
     ? panelsWasm(m, math, store, shape, [0])
     : null;
@@ -63,8 +63,8 @@ export function matmulRowWasm(
 }
 
 /**
- * One row by several panels side by side; `panels` are offsets from the first. y, w, bias and gate
- * are the first one's, `left` the row's outputs from there.
+ * Multiplies one row by several panels; `panels` are offsets from the first. y, w, bias and gate
+ * are addresses of the first panel, `left` the number of the row's outputs from there.
  */
 export function panelsWasm(
   m: ModuleBuilder,
@@ -79,36 +79,36 @@ export function panelsWasm(
   const columns = panels.flatMap((panel) =>
     Array.from({ length: VECTORS }, (_, i) => panel * PANEL_COLUMNS + 4 * i)
   );
-  const corners = columns.map((column) => ({ row: 0, column, ofRow: 4 * column }));
-  const storeAll = storeTileWasm(m, math, corners, options);
+  const vectorsOfTile = columns.map((column) => ({ row: 0, column, ofRow: 4 * column }));
+  const storeAll = storeTileWasm(m, math, vectorsOfTile, options);
   const params = ints("y", "x", "w", "bias", "gate", "left");
   return m.define(params, "void", (f, { y, x, w, bias, gate, left }) => {
     const end = f.local("i32", "end");
-    const { input, one } = f.locals(vectors("input", "one"));
+    const { input, broadcast } = f.locals(vectors("input", "broadcast"));
     const weights = f.array("v128", "weights", 2);
     const sums = f.array("v128", "sum", columns.length);
-    // An engine that tests each access prepares the test once for all accesses of one offset.
+    // A base per panel: an engine that checks each access shares the check among equal offsets.
     const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
 
     const reader = wasm.reader([N, K], bases);
     const { streams, length } = reader;
-    // Loaded weights lack a factor: x is scaled by its root and the sums by the root again, so that
-    // no product falls below F32's least number.
+    // Loaded weights lack the factor `unit`. x is multiplied by its root, so that no product
+    // underflows F32, and the sums are multiplied by the root again.
     const root = Math.sqrt(reader.unit);
     const scaled = (v: Value<"v128">) => root === 1 ? v : v.times(root);
 
-    /** Multiplies an input by its line of each panel, `line` behind where the stream is. */
+    /** Multiplies an input by its line of each panel, `line` lines after the stream's position. */
     const multiply = (stream: number, line: number, value: Value<"v128">) => {
-      one.set(value);
+      broadcast.set(value);
       for (const [i, sum] of sums.entries()) {
         const [panel, j] = [Math.floor(i / VECTORS), i % VECTORS];
         if (j % 2 === 0) reader.load(weights, { panel, stream, line, column: 4 * j });
-        sum.set(math.madd(one, weights[j % 2], sum));
+        sum.set(math.madd(broadcast, weights[j % 2], sum));
       }
     };
     const storeParts = () => {
-      for (const [i, { ofRow, column }] of corners.entries()) {
+      for (const [i, { ofRow, column }] of vectorsOfTile.entries()) {
         f.do(call(store, {
           v: sums[i],
           y: y.plus(ofRow),
@@ -119,7 +119,7 @@ export function panelsWasm(
       }
     };
 
-    // Multiply, all streams side by side.
+    // Multiply, all streams.
     end.set(x.plus(4 * length));
     f.for(x, x, end, 4 * STEP, () => {
       for (let stream = 0; stream < streams; stream++) {
@@ -128,8 +128,8 @@ export function panelsWasm(
       }
       reader.advance(STEP);
     });
-    // x and the panels are at the end of the first stream now, and what is left follows the last
-    // one.
+    // Multiply, remaining inputs: x and the bases are at the end of stream 0; the rest of K follows
+    // the last stream.
     const last = streams - 1;
     for (let k = 0; k < K - streams * length; k++) {
       multiply(last, k, scaled(v128.load32Splat(x, 4 * (last * length + k))));

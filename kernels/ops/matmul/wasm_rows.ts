@@ -1,13 +1,14 @@
 /**
- * Matmul of many rows in WASM (prefill): register tiles of 5 rows by 8 outputs, and of 4 by 8 where
- * fives do not come out even.
+ * Matmul of many rows in WASM (prefill): register tiles of 5 rows × 8 outputs, the rest 4 × 8.
  *
- * A multiply-add takes four cycles, and a processor begins two in each: eight sums just keep it
- * busy, and a delay is never made up for. Ten leave room for two vectors of x. So rows are packed
- * first, where a vector holds one input of four of them.
+ *     for each panel (item):  load panel → for each tile of rows: 2 × (multiply over K, epilogue)
  *
- * An engine without guard pages (Deno's V8) tests each access, which costs as much as a
- * multiply-add: hence numbers of x are spread by shuffles, although a load could do it.
+ * A multiply-add takes four cycles and two start per cycle: eight sums only just keep the processor
+ * busy, and never make up for a delay. A tile of 5 × 8 has ten sums (vectors) and leaves room for
+ * two vectors of x. So x is packed first: a vector holds one input of four rows.
+ *
+ * Trick: numbers of x are broadcast by shuffles, not by splat loads: an engine without guard pages
+ * (Deno's V8) checks the bounds of each load, which costs as much as a multiply-add.
  *
  * @module
  */
@@ -25,23 +26,23 @@ import type { VectorMath } from "../../asm/math.ts";
 import { FORMATS, type PanelCopy } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import {
-  type Corner,
   type MatmulWasm,
   type Store,
   storeInline,
   storeTileWasm,
   sumArgs,
+  type TileVector,
 } from "./wasm_epilogue.ts";
 
-/** Fewest rows that are multiplied together. */
-export const MANY = 4;
-/** Outputs of a tile. */
+/** Minimum number of rows for this kernel. */
+export const MIN_TILE_ROWS = 4;
+/** Outputs per tile. */
 const COLUMNS = 8;
-/** Inputs of an iteration of the inner loop. */
+/** Inputs per iteration of the inner loop. */
 const STEP = 4;
-/** Bytes of a panel's line as F32: the outputs of one input. */
+/** Bytes of a panel's line of outputs, in F32. */
 const LINE = 4 * PANEL_COLUMNS;
-/** Parts of a panel that are read side by side: memory answers several streams faster than one. */
+/** Streams of a panel loaded in parallel: memory serves several streams faster than one. */
 const STREAMS = 8;
 
 /** Bytes of a packed row, in whole steps. */
@@ -49,21 +50,21 @@ function pitchOf(K: number): number {
   return 4 * STEP * Math.ceil(K / STEP);
 }
 
-/** Bytes of up to T packed rows: 6, 7 and 11 are filled up to fours. */
+/** Bytes of up to T packed rows; 6, 7 and 11 rows are padded to a multiple of four. */
 function packedBytes({ T, K }: Pick<MatmulWasm, "T" | "K">): number {
   return 4 * Math.ceil(T / 4) * pitchOf(K);
 }
 
 /**
- * Bytes of scratch that a thread needs: for packed rows, and for a panel that is widened to F32.
+ * Bytes of scratch per thread: the packed rows, and a panel widened to F32 if needed.
  */
 export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
   return packedBytes(shape) + (FORMATS[shape.dtype].wasm.widen ? shape.K * LINE : 0);
 }
 
 /**
- * Rows in tiles of five: the fewest tiles that hold all rows, of which as many as possible have
- * four.
+ * Splits rows into the fewest tiles of 5, then makes as many of them as possible tiles of 4.
+ * Returns the number of rows in tiles of 5, which come first: 5 for 13 = 5 + 4 + 4 rows.
  */
 function inFives(f: FunctionBuilder, rows: Local<"i32">): Local<"i32"> {
   const { tiles, missing } = f.locals(ints("tiles", "missing"));
@@ -74,7 +75,7 @@ function inFives(f: FunctionBuilder, rows: Local<"i32">): Local<"i32"> {
   return tiles;
 }
 
-/** Packs x [rows, K] for `rowsWasm`. */
+/** Defines the packing of x [rows, K] for `rowsWasm`. */
 export function packWasm(m: ModuleBuilder, K: number): Func<Ints<"to" | "x" | "rows">> {
   const [byFives, byFours] = [5, 4].map((height) => packTilesWasm(m, K, height));
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
@@ -87,8 +88,8 @@ export function packWasm(m: ModuleBuilder, K: number): Func<Ints<"to" | "x" | "r
 }
 
 /**
- * Packs tiles of `height` rows by steps of four inputs: a vector for each input, of the first four
- * rows, and one of the fifth row's inputs.
+ * Defines the packing of tiles of `height` rows, in steps of four inputs: one vector per input with
+ * the first four rows, and one vector with the fifth row's four inputs.
  *
  *     step of a tile of five:  k: r0 r1 r2 r3 │ k+1: r0 … r3 │ k+2: … │ k+3: … │ r4: k … k+3
  */
@@ -125,35 +126,37 @@ function packTilesWasm(
         at.set(x.plus(row.plus(r).min(rows.minus(1)).times(4 * K)));
       }
       end.set(to.plus(height * pitchOf(K)));
-      // Numbers after a row fill up its last step, and are never used.
+      // The last step reads past the end of the row; those inputs are never used.
       f.for(to, to, end, 4 * STEP * height, packStep);
     });
   });
 }
 
 /**
- * Prefetch of the next panel while one is multiplied: each iteration loads a word of it, in small
- * strides, so that the processor's own prefetcher runs ahead.
+ * Software prefetch of the next panel: each iteration of a tile loads one word of it, in small
+ * strides, so that the hardware prefetcher runs ahead.
  */
 interface Prefetch {
-  /** Where a tile begins to load: in the panel that was prefetched last, or after it. */
+  /** Address where the next tile begins to prefetch. */
   readonly next: Global;
-  /** Bytes that each tile, and each of its iterations, advances by. */
+  /** Bytes to advance per tile. */
   readonly tileBytes: number;
+  /** Bytes to advance per iteration. */
   readonly stepBytes: number;
+  /** Sink of the loaded words, so that the compiler keeps the loads. */
   readonly kept: Global;
 }
 
 /**
- * How to prefetch F32 panels under up to T rows: the last tile's loads end with the panel, after
- * which memory may end.
+ * Strides of the prefetch of F32 panels for up to T rows. The last tile's loads end with the panel,
+ * since the memory may end there.
  */
 export function prefetchOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Prefetch {
   const panelBytes = K * LINE;
   const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS);
   const steps = Math.floor(K / STEP);
   const stepBytes = Math.ceil(panelBytes / (tiles * Math.max(1, steps)));
-  const span = (steps - 1) * stepBytes + 4; // from a tile's first load to the end of its last one
+  const span = (steps - 1) * stepBytes + 4; // bytes from a tile's first load to its last, inclusive
   return {
     next: m.global(),
     tileBytes: Math.max(0, Math.floor((panelBytes - span) / (tiles - 1))),
@@ -162,11 +165,14 @@ export function prefetchOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K
   };
 }
 
-/** y, bias and gate of a panel's first output, x packed; `left` is the outputs from there. */
+/**
+ * Multiplies packed rows x by a panel. y, bias and gate are addresses of the panel's first output;
+ * `left` is the number of the row's outputs from there.
+ */
 type Product = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left" | "rows">>;
 const PRODUCT = ints("y", "x", "w", "bias", "gate", "left", "rows");
 
-/** All rows by a panel; x is the thread's scratch. */
+/** Defines the product of all rows with a panel; x is the thread's scratch. */
 export function rowsWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -188,7 +194,8 @@ export function rowsWasm(
     // Load panel.
     wide.set(widen ? x.plus(packedBytes(shape)) : w);
     if (prefetch) {
-      // A run of few rows prefetches only a part of the next panel.
+      // Skip the load if the previous panel prefetched this one. Fewer rows than T/2 have too few
+      // iterations to prefetch a whole panel.
       const fetched = prefetch.next.get.eq(w).and(rows.ge(Math.floor(T / 2)));
       f.if(fetched.eqz(), loadPanel);
       // The last panel prefetches itself.
@@ -206,8 +213,8 @@ export function rowsWasm(
 }
 
 /**
- * Loads an F32 panel that was not prefetched, one number of each line, so that it arrives at the
- * speed of memory. It stays where it is: `to` is `from`.
+ * Loads an F32 panel that was not prefetched into the cache: one number of each line, in parallel
+ * streams. Nothing is copied; `to` is unused.
  */
 function loadWasm(m: ModuleBuilder, K: number): PanelCopy {
   const kept = m.global();
@@ -225,7 +232,7 @@ function loadWasm(m: ModuleBuilder, K: number): PanelCopy {
   });
 }
 
-/** Tiles of `height` rows by a panel. */
+/** Defines the product of tiles of `height` rows with a panel. */
 function tilesWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -234,34 +241,34 @@ function tilesWasm(
   { N, K, options }: MatmulWasm,
 ): Product {
   const stepBytes = 4 * STEP * height;
-  // Places of the sums, in order of rows and columns.
-  const corners: Corner[] = Array.from({ length: height * COLUMNS / 4 }, (_, i) => {
+  // Positions of the sums, by row, then column.
+  const tile: TileVector[] = Array.from({ length: height * COLUMNS / 4 }, (_, i) => {
     const [row, column] = [Math.floor(4 * i / COLUMNS), 4 * i % COLUMNS];
     return { row, ofRow: 4 * (row * N + column), column };
   });
   const storeAll = options.activation || options.softCap
-    ? storeTileWasm(m, math, corners, options)
+    ? storeTileWasm(m, math, tile, options)
     : null;
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left, rows }) => {
-    const { column, end, next, look, seen } = f.locals(
-      ints("column", "end", "next", "look", "seen"),
+    const { column, end, next, ahead, seen } = f.locals(
+      ints("column", "end", "next", "ahead", "seen"),
     );
-    const { four, fifth, one } = f.locals(vectors("four", "fifth", "one"));
+    const { four, fifth, broadcast } = f.locals(vectors("four", "fifth", "broadcast"));
     const weights = f.array("v128", "weights", COLUMNS / 4);
-    const sums = f.array("v128", "sum", corners.length);
+    const sums = f.array("v128", "sum", tile.length);
 
-    /** A step's first `inputs` by their lines of the panel. */
+    /** Multiplies a step's first `inputs` inputs by their lines of the panel. */
     const multiply = (inputs: number) => {
       if (height > 4) fifth.set(v128.load(x, 16 * STEP));
       for (let k = 0; k < inputs; k++) {
         four.set(v128.load(x, 16 * k));
         for (let r = 0; r < height; r++) {
-          one.set(r < 4 ? spread(four, r) : spread(fifth, k));
+          broadcast.set(r < 4 ? spread(four, r) : spread(fifth, k));
           for (const [j, weight] of weights.entries()) {
-            // Loaded where it is first used: between multiply-adds there is time for it.
+            // Load at first use: the latency hides between multiply-adds.
             if (r === 0) weight.set(v128.load(w, k * LINE + 16 * j));
             const sum = sums[r * weights.length + j];
-            sum.set(math.madd(one, weight, sum));
+            sum.set(math.madd(broadcast, weight, sum));
           }
         }
       }
@@ -271,11 +278,11 @@ function tilesWasm(
     const multiplyTile = () => {
       for (const sum of sums) sum.set(0);
       end.set(x.plus(Math.floor(K / STEP) * stepBytes));
-      if (prefetch) look.set(next);
+      if (prefetch) ahead.set(next);
       f.while(x.lt(end), () => {
         if (prefetch) {
-          seen.set(seen.or(i32.load(look)));
-          look.advance(prefetch.stepBytes);
+          seen.set(seen.or(i32.load(ahead)));
+          ahead.advance(prefetch.stepBytes);
         }
         multiply(STEP);
       });
@@ -286,12 +293,12 @@ function tilesWasm(
         f.do(call(storeAll, { ...sumArgs(sums), y, bias, gate }));
         return;
       }
-      for (const [i, corner] of corners.entries()) {
-        storeInline(f, math, sums[i], { y, bias, gate, ...corner }, options);
+      for (const [i, vector] of tile.entries()) {
+        storeInline(f, math, sums[i], { y, bias, gate, ...vector }, options);
       }
     };
     const storeParts = () => {
-      for (const [i, { row, ofRow, column }] of corners.entries()) {
+      for (const [i, { row, ofRow, column }] of tile.entries()) {
         const part = call(store, {
           v: sums[i],
           y: y.plus(ofRow),

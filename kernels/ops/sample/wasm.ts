@@ -1,10 +1,18 @@
 /**
- * The WASM form of `sample`: six kernels, of which those over all ids are split into parts.
+ * Sampling in WASM: six kernels; those over all V ids are split into parts of 2048.
  *
- * A number's key is an integer that orders as the number does. Both thresholds are found by halving
- * ranges of keys, over the keys that can matter alone: `scale` keeps the greatest keys of small
- * groups, which bound the k-th key from below. Noise is computed only where it may win: −log(−log
- * u) < −log(1 − u) is cheap to test, and few ids pass.
+ *     scale      parts    penalty, temperature; logits → keys [V], max of each group
+ *     top-k      once     threshold: the k-th greatest key
+ *     mass       parts    masses e^(s − max) [V], their sum per part
+ *     top-p      once     threshold: the least key that is kept
+ *     draw       parts    argmax of s + Gumbel noise over kept ids
+ *     choose     once     best of the parts; ids, seen, counter
+ *
+ * A number's key is an integer with the same order. Both thresholds are found by bisection over
+ * keys, and only over keys that can matter: the group maxima bound the k-th key from below.
+ *
+ * Trick: −log(−log u) < −log(1 − u), which is cheap to test, bounds the noise. Noise is computed
+ * only for the few ids whose bound exceeds the best value so far.
  *
  * @module
  */
@@ -48,7 +56,7 @@ import { massWasm, searchWasm, topKWasm, topPWasm } from "./wasm_thresholds.ts";
 
 type ScratchName = keyof ReturnType<typeof sampleWasmScratch>;
 
-/** The call on the CPU. */
+/** Lowers the call to WASM kernels. */
 export function sampleEntries(call: SampleCall, target: WasmTarget): WasmEntry[] {
   const { V, R } = call;
   const scratch = Object.fromEntries(
@@ -66,7 +74,7 @@ export function sampleEntries(call: SampleCall, target: WasmTarget): WasmEntry[]
   }));
 }
 
-/** One kernel of `sample`, with the names of its operands in their order. */
+/** One kernel of `sample`, with the names of its operands in order. */
 interface SampleKernel {
   readonly kernel: Kernel;
   readonly operands:
@@ -74,7 +82,7 @@ interface SampleKernel {
   readonly items: Items;
 }
 
-/** The WASM form: the kernels to call, in order. */
+/** The WASM form: the kernels in order. */
 function sampleWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -114,7 +122,7 @@ function sampleWasm(
   ];
 }
 
-/** Walks the ids of parts begin … end − 1 by groups first … last − 1. */
+/** Loops over the ids of parts begin … end − 1 in groups first … last − 1. */
 function eachGroup(
   f: FunctionBuilder,
   V: number,
@@ -131,7 +139,7 @@ function eachGroup(
   });
 }
 
-/** Scaled logits as keys, and the greatest of each group: penalty, temperature, key, max. */
+/** Scale: temperature, penalty, key, group max. */
 function scaleWasm(m: ModuleBuilder, V: number): Kernel {
   return defineKernel(m, ["logits", "settings", "seen", "keys", "maxima"], (f, params) => {
     const { logits, settings, seen, keys, maxima } = params;
@@ -154,12 +162,12 @@ function scaleWasm(m: ModuleBuilder, V: number): Kernel {
         v.set(v128.load(entry(logits, id)));
         const exponent = i32x4.splat(0x7f800000);
         overflow.set(i32x4.eq(v.and(exponent), exponent));
-        low.set(divided(v)); // in F64, as JavaScript divides
+        low.set(divided(v)); // in F64, like the plain form
         v.set(divided(v128.shuffle(v, v, [2, 3, 2, 3])));
         v.set(v128.shuffle(low, v, [0, 1, 4, 5]));
         const unseen = i32x4.eq(v128.load(entry(seen, id)), i32x4.splat(0));
         v.set(v128.select(v, v.div(penalty), unseen));
-        v.set(v.plus(0)); // one key for both zeros
+        v.set(v.plus(0)); // −0 becomes 0: both have one key
         v.set(keysOf(v).or(overflow));
         const left = i32x4.splat(i32.const(V).minus(id));
         const inside = i32x4.gtS(left, v128.const([0, 1, 2, 3]));
@@ -172,7 +180,7 @@ function scaleWasm(m: ModuleBuilder, V: number): Kernel {
   });
 }
 
-/** The id that each part would draw, and its value: those that may win get their noise. */
+/** Draw: the best id of each part, and its value with noise. */
 function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
   const gumbel = gumbelWasm(m);
   return defineKernel(m, ["counter", "keys", "parts", "state"], (f, params) => {
@@ -189,7 +197,7 @@ function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
     });
     const { key, mask, s, bits, bound } = f.locals(vectors("key", "mask", "s", "bits", "bound"));
     const seeds = [0, 4, 8].map((at) => i32.load(counter, at));
-    /** The floor is less than any value that rounds to the best so far. */
+    /** Raises the floor to just below `to`: less than any value that rounds to it. */
     const raiseFloor = (to: Value<"f32">) => {
       loose.set(to.minus(f32.abs(to).times(2 ** -21)));
       f.if(loose.gt(floor), () => floor.set(loose));
@@ -201,7 +209,7 @@ function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
         raiseFloor(value);
       });
     };
-    /** Of four ids, those whose noise may lift them above the floor: −log(−log u) < −log(1 − u). */
+    /** Masks the ids of four whose value may exceed the floor: −log(−log u) < −log(1 − u). */
     const boundNoise = () => {
       threefryWasm(f, bits, seeds, id);
       bits.set(i32x4.shrU(bits, 9));
@@ -233,7 +241,7 @@ function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
     greedy.set(i32.load(state, STATE.draws).eq(GREEDY));
     f.for(part, begin, end, 1, () => {
       best.set(NOT_FINITE);
-      // The least noise is −log(24 log 2) > −2.9, also of the greatest number.
+      // The least possible noise is −log(24 log 2) > −2.9, so the best value is at least this.
       floor.set(-Infinity);
       raiseFloor(valueOf(bestKey).minus(2.9));
       last.set(part.plus(1).times(PART));
@@ -251,8 +259,7 @@ function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
 }
 
 /**
- * As `threefry`, for the ids id … id + 3; the key is seed, seed, and the draw's number is the
- * counter's other half.
+ * Threefry 2x32, as `threefry`, for ids id … id + 3: key (seed, seed), counter (draw, id).
  */
 function threefryWasm(
   f: FunctionBuilder,
@@ -281,7 +288,7 @@ function threefryWasm(
   }
 }
 
-/** −log(−log u) of the 23 bits that u is made from. */
+/** Gumbel noise −log(−log u), u = (bits + ½) / 2²³. */
 function gumbelWasm(m: ModuleBuilder): Func<Ints<"bits">, "f64"> {
   const log = logWasm(m);
   return m.define(ints("bits"), "f64", (_, { bits }) => {
@@ -291,8 +298,9 @@ function gumbelWasm(m: ModuleBuilder): Func<Ints<"bits">, "f64"> {
 }
 
 /**
- * The logarithm of a number within F32's normal range, within 3e-16: x = 2ⁿ m, and log m = 2
- * artanh((m − 1) / (m + 1)).
+ * Natural logarithm in F64 of a number in F32's normal range, error within 3e-16. Method: x = 2ⁿ·m,
+ * m in √½ … √2; z = (m − 1) / (m + 1); log m = 2·artanh z = 2·(z + z³/3 + … + z²³/23); log x =
+ * n·ln2 + log m.
  */
 function logWasm(m: ModuleBuilder): Func<{ readonly x: "f64" }, "f64"> {
   return m.define({ x: "f64" }, "f64", (f, { x }) => {
@@ -313,8 +321,8 @@ function logWasm(m: ModuleBuilder): Func<{ readonly x: "f64" }, "f64"> {
 }
 
 /**
- * The best of the parts' ids is written to `ids` and `drawn` and counted as seen; the draw's number
- * goes up.
+ * Choose: writes the best id of all parts to `ids` and `drawn`, sets its `seen`, and increments the
+ * draw's number.
  */
 function chooseWasm(m: ModuleBuilder, V: number, R: number): Kernel {
   const operands = ["ids", "counter", "seen", "drawn", "parts", "state"] as const;

@@ -1,41 +1,40 @@
 /**
- * Scratch, parts and keys of numbers that the kernels of `sample` share in WASM.
+ * Scratch layout, parts and sortable keys of the sampling kernels in WASM.
  *
- * A number's key is an unsigned integer that orders as the number does: the bits of a positive F32
- * with the sign set, of a negative one inverted.
+ * The key of an F32 is an unsigned integer with the same order: the bits of a positive number with
+ * the sign bit set; of a negative number, all bits inverted.
  *
  * @module
  */
 import { f32, i32x4, type Local, type Value } from "../../asm/assembler.ts";
 
-/** Ids of a part: one work item. */
+/** Ids per part; a part is a work item. */
 export const PART = 2048;
-/** Ids of a group; the greatest key of every fourth of them is kept, four a group. */
+/** Ids per group. Each of the four lanes keeps the greatest key of its 16 ids. */
 export const GROUP = 64;
 /**
- * Bytes of a part's result: the id that it would draw, its value in F32, and the sum of its masses
- * in F64.
+ * Bytes of a part's result: best id (I32), its value (F32), sum of the part's masses (F64).
  */
 export const PART_BYTES = 16;
-/** Keys of infinities and beyond are never drawn. */
+/** Least key of a finite number; the keys below are those of −∞ and negative NaN, never drawn. */
 export const LEAST_KEY = 0x00800000;
-/** The key of a logit that is not finite: no finite number's. */
+/** Key of a non-finite logit; no finite number has it. */
 export const NO_KEY = 0xffffffff;
 
-/** Words of `state`, by byte. */
+/** Byte offsets of the words of `state`. */
 export const STATE = { threshold: 0, bestKey: 4, draws: 8 } as const;
-/** Values of `draws`. */
+/** Values of the word `draws`: a logit was not finite; temperature 0; with noise. */
 export const [REFUSED, GREEDY, DRAWN] = [0, 1, 2];
 
-/** Bytes of the scratch that the kernels share, by the names of their operands. */
+/** Bytes of each shared scratch buffer, by operand name. */
 export function sampleWasmScratch(V: number) {
   const ids = Math.ceil(V / GROUP) * GROUP;
   return {
     keys: 4 * ids,
     masses: 4 * ids,
-    /** Greatest keys, four for each group. */
+    /** Greatest keys, four per group. */
     maxima: 16 * ids / GROUP,
-    /** Keys that are still in a search, and their masses; whole vectors. */
+    /** Keys still in the range of a search, and their masses; padded by a vector. */
     listKeys: 4 * ids + 16,
     listMasses: 4 * ids + 16,
     parts: PART_BYTES * Math.ceil(V / PART),

@@ -1,6 +1,8 @@
 /**
- * The thresholds of `sample` in WASM: top-k's, the k-th greatest key, then top-p's, the least key
- * that is kept.
+ * Top-k and top-p thresholds in WASM, by bisection over sortable keys (`wasm_keys.ts`).
+ *
+ *     top-k   the k-th greatest key
+ *     top-p   the least key such that greater keys have a mass of at most p · total
  *
  * @module
  */
@@ -36,10 +38,10 @@ import {
   valuesOf,
 } from "./wasm_keys.ts";
 
-/** Iterations of `search` after which its lists drop the keys that fell out of the range. */
+/** Iterations of `search` between compactions of its lists. */
 const ROUNDS = 3;
 
-/** The first threshold, by top-k, and whether there is anything to draw. */
+/** Top-k kernel: best key, threshold, and the mode of the draw (`REFUSED`, `GREEDY`, `DRAWN`). */
 export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
   const operands = ["settings", "keys", "maxima", "listKeys", "listMasses", "state"] as const;
   const bytes = sampleWasmScratch(V);
@@ -60,7 +62,7 @@ export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
         body();
       });
     };
-    /** Appends a group's keys that reach the threshold. */
+    /** Appends the keys of a group that are at least the threshold. */
     const appendGroup = () => {
       end.set(at.plus(GROUP * 4));
       f.while(at.lt(end), () => {
@@ -70,13 +72,13 @@ export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
       });
       at.set(at.minus(GROUP * 4));
     };
-    /** The k-th greatest key in the list, which is at least `low`. */
+    /** The k-th greatest key of the list; it is at least `low`. */
     const kth = (low: Operand<"i32">) => {
       const lists = { keys: listKeys, masses: listMasses, count };
       return call(search, { ...lists, low, high: bestKey, limit: truncated(topK).minus(1) });
     };
     const findThreshold = () => {
-      // At least k keys reach the k-th of the groups' maxima.
+      // Bound: at least k keys are at least the k-th greatest maximum.
       eachMaximum(append);
       threshold.set(kth(1));
       count.set(0);
@@ -102,7 +104,7 @@ export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
   });
 }
 
-/** Whether one of four keys reaches another. */
+/** Whether one of four keys is at least `key`. */
 function reaches(keys: Value<"v128">, key: Local<"i32">): Value<"i32"> {
   return v128.anyTrue(i32x4.geU(keys, i32x4.splat(key)));
 }
@@ -111,14 +113,14 @@ function truncated(v: Value<"f32">): Value<"f64"> {
   return f64.convertI32U(i32.truncF32U(v));
 }
 
-/** Whether there is a draw under top-p. */
+/** Whether top-p applies: p < 1, and the draw is random. */
 function cutsMass(settings: Local<"i32">, state: Local<"i32">): Value<"i32"> {
   return f32.load(settings, 8).lt(1).and(i32.load(state, STATE.draws).eq(DRAWN));
 }
 
 /**
- * Masses e^(s − max) of the keys that reach the first threshold, 0 of the rest, and their sum for
- * each part.
+ * Mass kernel: e^(s − max) of the keys that are at least top-k's threshold, 0 of others, and the
+ * sum per part.
  */
 export function massWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
   return defineKernel(m, ["settings", "keys", "masses", "parts", "state"], (f, params) => {
@@ -151,9 +153,8 @@ export function massWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel 
 }
 
 /**
- * The second threshold, by top-p. Masses order as their keys do, and are spread more evenly over
- * the range that is halved: so the least mass that is kept is searched for, and then the least key
- * that has it.
+ * Top-p kernel. Masses have the order of their keys, and are spread more evenly over the range of a
+ * bisection: so it searches for the least kept mass, then takes the least key with that mass.
  */
 export function topPWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
   const lists = ["listKeys", "listMasses"] as const;
@@ -172,7 +173,7 @@ export function topPWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
         count.advance(1);
       });
     };
-    /** The bits of the least mass such that greater ones sum to p at most. */
+    /** Bits of the least mass such that greater masses sum to at most p · total. */
     const leastMass = () => {
       const [low, high] = [f32x4.splat(least), f32x4.splat(1)].map((v) => i32x4.extractLane(v, 0));
       const lists = { keys: listKeys, masses: listMasses, count };
@@ -187,11 +188,11 @@ export function topPWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
         total.set(total.plus(f64.load(parts.plus(id), 8)));
       });
       p.set(f64.promoteF32(f32.load(settings, 8)));
-      // Masses below the threshold sum to more than 1 − p, so that the threshold is at least a V-th
-      // of it; half of that, to be safe.
+      // Lower bound: masses up to the threshold sum to at least (1 − p) · total, so the threshold
+      // is at least 1/V of that. Half of it leaves room for rounding.
       const share = f64.const(1).minus(p).times(total.times(0.5 / V));
       least.set(f32.demoteF64(share));
-      // List the masses that may be the threshold.
+      // List candidate masses.
       f.for(id, 0, V, 4, () => {
         kept.set(v128.load(entry(masses, id)).gt(f32x4.splat(least)));
         f.if(v128.anyTrue(kept), appendFour);
@@ -213,8 +214,8 @@ export function topPWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
 }
 
 /**
- * `count` keys and their masses in F32; the least and the greatest key that may be the result; the
- * limit of the mass above it.
+ * Searches `count` keys and their masses (F32) for a threshold in low … high; `limit` bounds the
+ * mass of greater keys.
  */
 export type Search = Func<
   Ints<"keys" | "masses" | "count" | "low" | "high"> & { readonly limit: "f64" },
@@ -222,13 +223,13 @@ export type Search = Func<
 >;
 
 /**
- * The least key low … high such that greater keys have a mass of `limit` at most, by bisection. The
- * lists shrink meanwhile:
+ * Bisection: the least key in low … high such that greater keys have a mass of at most `limit`.
+ * Every third iteration compacts the lists in place:
  *
  *     keys, masses  │ kept … │ read already … │ to be read … │
  *                            ▲ to             ▲ at           ▲ count
  *
- * A key above the range counts in `beyond` from then on, one below it never.
+ * The mass of a dropped key above the range is added to `beyond`; keys below the range are dropped.
  */
 export function searchWasm(m: ModuleBuilder): Search {
   const params = { ...ints("keys", "masses", "count", "low", "high"), limit: "f64" } as const;
@@ -256,11 +257,12 @@ export function searchWasm(m: ModuleBuilder): Search {
       f.for(at, 0, count.shl(2), 4, () => {
         key.set(i32.load(keys.plus(at)));
         const mass = f32.load(masses.plus(at));
-        // Trick: each entry is copied, and the next one overwrites it unless it is kept: no branch.
+        // Trick: copy every entry and advance only if it is kept, so the next one overwrites it: no
+        // branch.
         f.store(keys.plus(to), key);
         f.store(masses.plus(to), mass);
         f.if(key.gt(high), () => beyond.set(beyond.plus(f64.promoteF32(mass))));
-        // Trick: unsigned, one comparison tests both ends of the range.
+        // Trick: one unsigned comparison tests both ends of the range.
         const inside = key.minus(low).le(high.minus(low));
         to.advance(inside.shl(2));
       });
@@ -268,7 +270,7 @@ export function searchWasm(m: ModuleBuilder): Search {
     };
 
     f.while(low.lt(high), () => {
-      // Whole vectors are read: keys of 0 behind the last one are above none.
+      // Pad to whole vectors with keys of 0, which are above no key.
       end.set(entry(keys, count));
       f.store(end, i32x4.splat(0));
       middle.set(low.plus(high.minus(low).shr(1)));
