@@ -114,7 +114,7 @@ export interface Loadable {
   readonly architecture: Architecture;
   /** S: tokens that the cache holds. */
   readonly contextLength: number;
-  /** The tokenizer, or the sentence that says why there is none. */
+  /** The tokenizer, or a sentence on why there is none. */
   readonly tokenizer: Tokenizer | string;
 }
 

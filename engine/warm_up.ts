@@ -52,8 +52,8 @@ export interface RepeatOptions {
 }
 
 /**
- * Repeats passes until their times are steady or 2 s have passed. A pass is not started if by its
- * last duration it would end later.
+ * Repeats passes until their times are steady or 2 s have passed. A pass that would end later,
+ * judged by its last duration, is not started.
  * @throws the signal's reason, if it is aborted.
  */
 export async function repeatUntilSteady(
@@ -112,7 +112,7 @@ export async function warmUp(
     await runner.prefill(ids.slice(0, 1), { signal });
     const start = performance.now();
     let drawn = 0;
-    // A slow model does not draw them all.
+    // A slow model stops before it has drawn all.
     while (drawn < most && performance.now() - start < ROUND_MS) {
       drawn += (await runner.draw(most - drawn, signal)).length;
     }
@@ -120,7 +120,7 @@ export async function warmUp(
   };
   let head: readonly number[] | null = null;
   const prefill = async () => {
-    // Chosen once, so that rounds can be compared. A row takes less time than a decode step.
+    // Chosen once, so that rounds are comparable. A row takes at most the time of a decode step.
     const rows = Math.max(1, Math.min(runner.chunk, Math.floor(PREFILL_MS / stepMs)));
     head ??= ids.slice(0, rows + 1);
     const start = performance.now();

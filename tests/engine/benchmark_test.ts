@@ -186,7 +186,7 @@ Deno.test("benchmark() has no decode figures when no token follows the first", a
   assert.equal(results.tokens_per_sec.stddev, 0);
 });
 
-Deno.test("benchmark() draws iteration i with seed + i, and reports a random seed only there", async () => {
+Deno.test("benchmark() draws iteration i with seed + i, also of a random seed", async () => {
   await using model = await sliding();
   const asked = await benchmark(model, { ...SHORT, seed: 1337 });
   assert.equal(asked.generation.seed, 1337);
@@ -253,7 +253,7 @@ Deno.test("benchmark() draws a prompt for a model without a tokenizer", async ()
   assert.equal(generation.prompt_tokens, 128);
 });
 
-Deno.test("benchmark() throws the reason of an abort at every stage, and leaves the model usable", async () => {
+Deno.test("benchmark() throws the reason of an abort at every stage", async () => {
   await using model = await sliding();
   for (const stage of ["engine", "warmup", "prefill", "iteration"] as const) {
     const controller = new AbortController();
@@ -329,7 +329,7 @@ Deno.test("benchmark() draws the ids of its seeds, whatever the engine ran befor
   assert.deepEqual(after, expected.slice(0, 9));
 });
 
-Deno.test("benchmark() measures a prompt of one token, and a context of one token more", async () => {
+Deno.test("benchmark() measures a prompt of one token in a context of two", async () => {
   for (const contextLength of [2, 16]) {
     await using model = await loadModel({
       config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },

@@ -50,7 +50,7 @@ async function openRunner() {
   };
 }
 
-Deno.test("generate() prefills only new messages of a chat, and draws the same ids as from an empty cache", async () => {
+Deno.test("generate() prefills only new messages of a chat, with equal ids", async () => {
   await using kept = await openRunner();
   await using anew = await openRunner();
   let prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3];
@@ -66,7 +66,7 @@ Deno.test("generate() prefills only new messages of a chat, and draws the same i
   }
 });
 
-Deno.test("generate() prefills from the first difference on when a chat was rewritten", async () => {
+Deno.test("generate() prefills a rewritten chat from the first difference on", async () => {
   await using kept = await openRunner();
   const prompt = [1, 40, 41, 42, 43, 44, 45, 46, 47, 3];
   const { ids } = await kept.generate(prompt, { reusePrompt: "all" });

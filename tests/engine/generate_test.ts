@@ -25,7 +25,7 @@ const GREEDY = { temperature: 0, maxNewTokens: 20 };
 const lastLogits = (model: Model, ids: readonly number[]) =>
   instrumentsOf(model).run(ids, (runner) => runner.lastLogits(ids));
 
-Deno.test("generate() yields an item for each id, the last one with the reason for the end", async () => {
+Deno.test("generate() yields an item for each id, the last with the reason", async () => {
   await using model = await open();
   const tokens = await items(model, "ROMEO:", GREEDY);
   assert.equal(tokens.length, 20);
@@ -119,7 +119,7 @@ Deno.test("generate() reports an abort on an item without id, and the model goes
   ]);
 });
 
-Deno.test("generate() leaves the model usable when its loop is left early, and runs one call at a time", async () => {
+Deno.test("generate() leaves the model usable when its loop is left early", async () => {
   await using model = await open();
   const expected = idsOf(await items(model, "ROMEO:", GREEDY));
   for await (const _ of model.generate("JULIET:", GREEDY)) break;
@@ -153,7 +153,7 @@ Deno.test("generate() checks its options and its prompt before anything runs", a
   assert.throws(() => model.generate("é"), /é/);
 });
 
-Deno.test("generate() refuses a prompt or an option of the wrong type in one sentence", async () => {
+Deno.test("generate() refuses a prompt or an option of the wrong type", async () => {
   await using model = await open();
   const generate = model.generate.bind(model) as (...args: unknown[]) => unknown;
   const cases: [args: unknown[], message: RegExp][] = [
@@ -194,7 +194,7 @@ Deno.test("generate() takes one stop string as a list of it", async () => {
   assert.equal(textOf(await items(model, "ROMEO:", { ...GREEDY, stop: "" })), whole);
 });
 
-Deno.test("generate() ends at once when aborted while it waits, and later ones keep waiting", async () => {
+Deno.test("generate() ends at once when aborted while it waits", async () => {
   await using model = await open();
   const running = model.generate("ROMEO:", GREEDY);
   await running.next(); // holds the model until it is read to its end
@@ -235,7 +235,7 @@ Deno.test("generate() ignores changes of its options while it waits", async () =
   assert.deepEqual(await queued, expected);
 });
 
-Deno.test("generate() without a tokenizer takes ids, yields no text, and refuses text with the reason", async () => {
+Deno.test("generate() without a tokenizer takes ids and yields no text", async () => {
   await using model = await open(fixture("tiny/gpt2"));
   assert.equal(model.hasTokenizer, false);
   assert.throws(() => model.tokenizer, CheckpointError);
@@ -253,7 +253,7 @@ Deno.test("generate() throws when the model is disposed of during a generation",
   assert.throws(() => model.generate("A"), /disposed/);
 });
 
-Deno.test("generate() with the cache equals generate() without it, within the window, for any prompt before it", async () => {
+Deno.test("generate() draws the same ids with and without the cache", async () => {
   // The prompt before it leaves cache entries that are reused up to their first difference.
   await using model = await loadModel(LEARNED, { device: "js" });
   await fc.assert(

@@ -25,7 +25,7 @@ Deno.test("the demo gives PyTorch's logits and 600 greedy ids, past its window",
   assert.deepEqual(await greedy(model, prompt, 600), F16.greedy_kv_on);
 });
 
-Deno.test("the demo without the cache draws PyTorch's ids where the window begins to slide", async () => {
+Deno.test("the demo without the cache draws PyTorch's ids past its window", async () => {
   await using model = await loadModel(DEMO, { device: "js" });
   const { prompt, F16 } = readJson<DemoGolden>("demo/golden.json");
   // Without a cache an id depends only on the ids before it, so the golden's own beginning can be
@@ -38,7 +38,7 @@ Deno.test("the demo without the cache draws PyTorch's ids where the window begin
   );
 });
 
-Deno.test("the demo gives PyTorch's mean loss on 512 characters of the validation text", async () => {
+Deno.test("the demo gives PyTorch's mean loss on 512 characters", async () => {
   await using model = await loadModel(DEMO, { device: "js" });
   const { validation_text: text, F16 } = readJson<DemoGolden>("demo/golden.json");
   const ids = model.tokenizer.encode(text).slice(0, 513);

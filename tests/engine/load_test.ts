@@ -11,7 +11,7 @@ import { fixture, readJson } from "../testing.ts";
 const LEARNED = fixture("labcore/learned");
 const LLAMA = fixture("tiny/llama");
 
-Deno.test("loadModel() tracks the bytes that describeCheckpoint() estimated, class by class, and frees all of them", async () => {
+Deno.test("loadModel() tracks the bytes that describeCheckpoint() estimated", async () => {
   for (const path of ["labcore/learned", "labcore/rope66", "tiny/gpt2-f16", "tiny/gpt2-hub"]) {
     const { memory: estimate, parameters } = await describeCheckpoint(fixture(path));
     const model = await loadModel(fixture(path), { device: "js" });
@@ -32,7 +32,7 @@ Deno.test("loadModel() tracks the bytes that describeCheckpoint() estimated, cla
   }
 });
 
-Deno.test("loadModel() narrows weights to the dtype asked for, with logits close to the wide ones", async () => {
+Deno.test("loadModel() narrows weights to the dtype asked for", async () => {
   await using whole = await loadModel(LEARNED, { device: "js" });
   for (const dtype of ["F16", "BF16"] as const) {
     await using half = await loadModel(LEARNED, { device: "js", dtype });
@@ -100,7 +100,7 @@ Deno.test("loadModel() refuses options that cannot be met, in one sentence", asy
   }
 });
 
-Deno.test("loadModel() refuses a model beyond the machine's memory before anything is allocated", async () => {
+Deno.test("loadModel() refuses a model beyond the machine's memory at once", async () => {
   const config = {
     family: "labcore",
     vocab_size: 65,
@@ -115,7 +115,7 @@ Deno.test("loadModel() refuses a model beyond the machine's memory before anythi
   assert.equal(model.contextLength, 64);
 });
 
-Deno.test("loadModel() refuses a model beyond WebAssembly's memory before it makes a weight", async () => {
+Deno.test("loadModel() refuses a model beyond WebAssembly's memory at once", async () => {
   const config = {
     family: "gpt2",
     vocab_size: 50257,
@@ -178,7 +178,7 @@ Deno.test("loadModel() accepts every option", async () => {
   assert.deepEqual([model.backend.name, model.dtype, model.contextLength], ["js", "F32", 16]);
 });
 
-Deno.test("loadModel() reports progress to the last byte of a model with rotary positions", async () => {
+Deno.test("loadModel() reports progress to the last byte of rotary tables", async () => {
   for (const name of ["tiny/llama", "tiny/gemma3", "tiny/llama-bf16"]) {
     const seen: number[] = [];
     const totals = new Set<number | undefined>();
@@ -230,7 +230,7 @@ Deno.test("uploadWeights() gives the same layers from a cloned architecture reco
   assert.deepEqual(await layersOf(JSON.parse(JSON.stringify(a))), read);
 });
 
-Deno.test("loadModel() and describeCheckpoint() refuse wrong adapters in one sentence", async () => {
+Deno.test("loadModel() and describeCheckpoint() refuse wrong adapters", async () => {
   const cases: [adapters: unknown, message: RegExp][] = [
     ["x", /^Cannot load: expected adapters to be a list of \{ path, scale \}, got "x"$/],
     [{ path: "x" }, /expected adapters to be a list .*, got an object$/],

@@ -10,7 +10,7 @@ interface Golden {
 }
 
 for (const name of ["with-bias", "without-bias"]) {
-  Deno.test(`loadModel() gives PyTorch's logits and greedy ids on nanoGPT's checkpoint ${name}`, async () => {
+  Deno.test(`loadModel() gives PyTorch's logits and ids on nanoGPT ${name}`, async () => {
     const golden = readJson<Golden>(`nanogpt/${name}.golden.json`);
     await using model = await loadModel(fixture(`nanogpt/${name}.pt`), { device: "js" });
     const logits = await model.logits(golden.ids);

@@ -75,7 +75,7 @@ async function expectText(
 
 for (const device of ["js", "wasm"] as const satisfies readonly Device[]) {
   for (const one of CASES) {
-    Deno.test(`${device}: ${one.name} gives the logits and ids of its trainer's own program`, async () => {
+    Deno.test(`${device}: ${one.name} gives its trainer's logits and ids`, async () => {
       const golden = readJson<Golden>(`people/goldens/${one.golden}.json`);
       for (const [source, options] of sourcesOf(one)) {
         await using model = await loadModel(fixture(`people/${source}`), { ...options, device });

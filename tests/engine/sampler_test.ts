@@ -12,7 +12,7 @@ interface Case {
   probs: number[];
 }
 
-Deno.test("nextTokenProbabilities() gives the distribution of LabCore's script in all 80 cases", () => {
+Deno.test("nextTokenProbabilities() equals LabCore's script in 80 cases", () => {
   const { cases } = readJson<{ cases: Case[] }>("labcore/sampling.json");
   assert.equal(cases.length, 80);
   for (const [i, c] of cases.entries()) {
@@ -27,7 +27,7 @@ Deno.test("nextTokenProbabilities() gives the distribution of LabCore's script i
   }
 });
 
-Deno.test("nextTokenProbabilities() refuses options out of range and logits that are not finite", () => {
+Deno.test("nextTokenProbabilities() refuses bad options and infinite logits", () => {
   const logits = new Float32Array([1, 2, 3]);
   assert.throws(() => nextTokenProbabilities(logits, [], { topP: 2 }), /topP/);
   assert.throws(() => nextTokenProbabilities(new Float32Array([1, NaN]), []), /finite/);
@@ -38,7 +38,7 @@ Deno.test("nextTokenProbabilities() is 1 at the lowest id of the largest logit w
   assert.deepEqual([...p], [0, 1, 0, 0]);
 });
 
-Deno.test("nextTokenProbabilities() keeps only the likeliest id when topP is 0 or close to it", () => {
+Deno.test("nextTokenProbabilities() keeps the likeliest id when topP is near 0", () => {
   const logits = new Float32Array([1, 2.5, 3, 2.999, -4]);
   for (const topP of [0, 1e-46, 1e-9]) {
     for (const temperature of [0.1, 0.9, 5]) {

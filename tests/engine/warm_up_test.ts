@@ -17,7 +17,7 @@ function simulate() {
   return { now: () => time, pass, ran };
 }
 
-Deno.test("repeatUntilSteady() ends after two rounds when times are steady from the start", async () => {
+Deno.test("repeatUntilSteady() ends after two rounds when times are steady", async () => {
   for (const ms of [0.5, 7, 30]) {
     const { now, pass } = simulate();
     const passes = [pass("decode", () => ms), pass("prefill", () => 2 * ms)];
