@@ -4,9 +4,9 @@
  * ```sh
  * deno run -A cli.ts                 # the benchmark, on the bundled demo
  * deno run -A cli.ts generate        # text
- * deno run -A cli.ts inspect         # what a checkpoint holds
+ * deno run -A cli.ts inspect         # tensors and memory of a checkpoint
  * deno run -A cli.ts kernels         # the generated code
- * deno run -A cli.ts devices         # what can run here
+ * deno run -A cli.ts devices         # backends and their limits
  * deno run -A cli.ts --help          # every flag
  * ```
  *
@@ -33,7 +33,7 @@ export async function main(args: readonly string[]): Promise<number> {
   quietDrivers();
   const controller = new AbortController();
   const interrupt = () => {
-    // Whoever presses it twice does not want to wait for the end of a chunk.
+    // A second interrupt does not wait for the end of a chunk.
     if (controller.signal.aborted) Deno.exit(130);
     if (interruptTaken()) return;
     clearStatus();
@@ -45,11 +45,11 @@ export async function main(args: readonly string[]): Promise<number> {
     return controller.signal.aborted ? 130 : 0;
   } catch (error) {
     if (controller.signal.aborted || error instanceof Interrupted) return 130;
-    // Whoever reads the output has seen enough, as `head` does.
+    // The reader of the output has closed it, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) return 0;
     const sentence = error instanceof Error ? error.message : String(error);
     if (error instanceof UsageError) {
-      sayError(`${sentence} (--help tells more)`);
+      sayError(`${sentence} (see --help)`);
       return 2;
     }
     sayError(sentence);
@@ -80,23 +80,17 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
   }
 }
 
-/**
- * Mesa's drivers complain on standard error where this is not set, and look there for a display,
- * which nobody needs here.
- */
+/** Mesa's drivers print an error without this variable: the folder of a display's socket. */
 function quietDrivers(): void {
   try {
     if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
     Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
   } catch {
-    // No permission to look at the environment: then they may complain.
+    // No permission to read the environment: the drivers print their error.
   }
 }
 
-/**
- * A model may stand where a command does, so that a mistyped command looks like a
- * model that is not there.
- */
+/** A model may take the place of the command, so a mistyped command looks like a missing model. */
 function refuseMistypedCommand(word: string): void {
   const guess = nearestCommand(word);
   if (guess === undefined) return;

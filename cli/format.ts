@@ -1,5 +1,5 @@
 /**
- * Numbers as people read them.
+ * Formats of numbers, durations and tables for people.
  *
  * @module
  */

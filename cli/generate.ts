@@ -22,8 +22,13 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
   const chosen = chooseModel(invocation, config);
   const isConversation = given.chat && given.prompt === undefined;
   const prompt = isConversation ? [] : await choosePrompt(chosen, given, signal);
+  const expectPrompt = () => {
+    if (prompt === undefined) throw new UsageError(NO_PROMPT);
+  };
+  if (chosen.origin === "hf") expectPrompt(); // before a download
   using progress = new Progress();
-  await using model = await openModel(chosen, given, config, progress, signal);
+  // Errors of the files come first, and all before a weight is read.
+  await using model = await openModel(chosen, given, config, progress, signal, expectPrompt);
   signal.throwIfAborted();
   clearStatus();
   if (given.verbose) sayModel(model, chosen.id);
@@ -43,26 +48,22 @@ export async function generate(invocation: Invocation, signal: AbortSignal): Pro
   if (isConversation) {
     return await chat(model, { messages: systemMessage(given), isVerbose, options });
   }
-  const written = await write(model, encode(model, prompt, given), options, isVerbose);
+  const written = await write(model, encode(model, prompt!, given), options, isVerbose);
   const ending = endingOf(model, written);
   if (ending) say(ending);
 }
 
-/**
- * The prompt of a flag, of standard input, or of the demo.
- * @throws {UsageError} If there is none.
- */
+const NO_PROMPT =
+  "generate needs a prompt: give --prompt TEXT, --ids 1,2,3, or text on standard input";
+
+/** The prompt of a flag, of standard input, or of the demo. */
 async function choosePrompt(
   { isDemo }: Chosen,
   { prompt, ids }: Given,
   signal: AbortSignal,
-): Promise<string | readonly number[]> {
-  const chosen = prompt ?? ids ?? await readPrompt(signal) ??
+): Promise<string | readonly number[] | undefined> {
+  return prompt ?? ids ?? await readPrompt(signal) ??
     (isDemo ? DEFAULTS.prompt : undefined);
-  if (chosen !== undefined) return chosen;
-  throw new UsageError(
-    "generate needs a prompt: give --prompt TEXT, --ids 1,2,3, or text on standard input",
-  );
 }
 
 /** The prompt as `model.generate` takes it; with `--chat`, in the chat template. */

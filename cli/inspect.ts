@@ -1,5 +1,5 @@
 /**
- * `inspect`: what a checkpoint holds, the memory that a run would take, and which backend has it.
+ * `inspect`: tensors of a checkpoint, memory of a run, and the backends that it fits.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { Progress } from "./progress.ts";
 import { chooseModel, hubOptions } from "./session.ts";
 import { clearStatus, note, oneLine, print, say, styled } from "./terminal.ts";
 
-/** Names of the classes of memory, as people say them. */
+/** Labels of the classes of memory. */
 const CLASSES: Readonly<Record<string, string>> = {
   weights: "weights",
   kvCache: "keys and values",
@@ -21,7 +21,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   staging: "staging",
 };
 
-/** A checkpoint, and what was found out about it. */
+/** A checkpoint's description and its fit on each backend. */
 interface Findings {
   readonly id: string;
   readonly description: CheckpointDescription;
@@ -56,10 +56,10 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
   }
 }
 
-/** What a generation does where the context is full. */
+/** What a generation does at the end of the context. */
 function pastContext({ slides, crops }: CheckpointDescription["architecture"]): string {
   if (slides) return ", then the window slides";
-  return crops ? ", then the last ones are encoded again" : "";
+  return crops ? ", then its last ids are encoded again" : "";
 }
 
 function asText({ id, description, backends }: Findings): string {
@@ -79,13 +79,13 @@ function asText({ id, description, backends }: Findings): string {
   out += title(`Memory of a run with a context of ${contextLength}`);
   out += table([
     ...Object.entries(memory.classes).map(([name, count]) => [CLASSES[name] ?? name, bytes(count)]),
-    ["together", bytes(memory.total)],
+    ["total", bytes(memory.total)],
   ], [1]);
-  out += title("Weights by the dtype that they are kept in");
+  out += title("Weights by dtype");
   out += table(Object.entries(weightsByDtype(description)).map(([dtype, n]) => [dtype, bytes(n)]), [
     1,
   ]);
-  out += title("Where such a run fits");
+  out += title("Backends");
   out += table(backends.map((backend) => [backend.name, verdict(backend, contextLength)]));
   if (Object.keys(metadata).length) {
     out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(short)));
@@ -97,7 +97,7 @@ function asText({ id, description, backends }: Findings): string {
   return out;
 }
 
-/** Bytes of the weights, by the dtype that they could be kept in. */
+/** Bytes of the weights in each dtype. */
 function weightsByDtype({ memory }: CheckpointDescription): Record<string, number> {
   return Object.fromEntries(
     (Object.keys(FORMATS) as WeightDtype[]).map((
@@ -106,7 +106,7 @@ function weightsByDtype({ memory }: CheckpointDescription): Record<string, numbe
   );
 }
 
-/** Whether a run fits a backend, in words. */
+/** Whether a run fits a backend, as a sentence. */
 function verdict(backend: BackendFit | MissingBackend, contextLength: number): string {
   if ("missing" in backend) return `not here: ${backend.missing}`;
   const { fits, needs, room, tensorRoom, alternatives } = backend;
@@ -119,11 +119,11 @@ function verdict(backend: BackendFit | MissingBackend, contextLength: number): s
     const context = slots < contextLength ? [`--context ${slots}`] : [];
     return [...dtype ? [`--dtype ${dtype}`] : [], ...context].join(" ");
   });
-  const way = others.length ? `${others.join(", or ")} would fit` : "no context and no dtype would";
+  const way = others.length ? `${others.join(", or ")} fits` : "no context and no dtype fits";
   return `does not fit: ${wants}; ${way}`;
 }
 
-/** The same for programs, in bytes. */
+/** The same as JSON, in bytes. */
 function asJson({ id, description, backends }: Findings): Record<string, unknown> {
   const { architecture: a, parameters, tensors, metadata, contextLength } = description;
   return {
@@ -169,7 +169,7 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
   };
 }
 
-/** A name or a text of a file, in its column. */
+/** A name or a text from a file, cut to 200 characters. */
 function short(text: string): string {
   const line = oneLine(text);
   return line.length > 200 ? `${line.slice(0, 200)}…` : line;

@@ -1,5 +1,5 @@
 /**
- * `kernels`: the generated WGSL and WebAssembly of a model's passes, as a list or as files.
+ * `kernels`: generated WGSL and WebAssembly of a model's passes, as a list or as files.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export async function kernels(invocation: Invocation, signal: AbortSignal): Prom
   const chosen = chooseModel(invocation, config);
   using progress = new Progress();
   await using model = await openModel(chosen, given, config, progress, signal);
-  await model.logits([0]); // records the pass that loading leaves out
+  await model.logits([0]); // records the pass that loading skips
   signal.throwIfAborted();
   clearStatus();
   const kernels = pick(textsOf(model), given.op);
@@ -43,7 +43,7 @@ function pick(kernels: readonly KernelText[], op?: string): readonly KernelText[
   throw new Error(`Cannot show "${op}": expected an operation that this model has: ${known}`);
 }
 
-/** A row for each kind of kernel. */
+/** One row per kind of kernel. */
 function list(kernels: readonly KernelText[]): string {
   const kinds = Map.groupBy(kernels, ({ name }) => name);
   const rows = [...kinds].map(([name, same]) => {
@@ -53,7 +53,7 @@ function list(kernels: readonly KernelText[]): string {
   return table([["kernel", "code", "variants", "calls", "size"], ...rows], [2, 3, 4]);
 }
 
-/** Writes each kernel to a file of its own, `matmul-1.wgsl` or `matmul-1.wat`. */
+/** Writes each kernel to its own file: `matmul-1.wgsl`, `matmul-1.wat`. */
 function dump(kernels: readonly KernelText[], { backend }: Model, folder: string): void {
   const numbers = new Map<string, number>();
   for (const { op, name, language, calls, text } of kernels) {

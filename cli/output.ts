@@ -1,7 +1,6 @@
 /**
- * Files that a run leaves. A file is there whole or not at all: it is written beside its
- * place and renamed. What exists and is no regular file (a pipe, a device) cannot be
- * replaced and is written to.
+ * Output files, written atomically: to a temporary file in the same folder, then renamed. An
+ * existing pipe or device cannot be replaced and is written to.
  *
  * @module
  */
@@ -13,25 +12,24 @@ export class OutputError extends Error {
   override readonly name = "OutputError";
 }
 
-/** A place for a file, found to be writable before the work began. */
+/** An output file, checked to be writable before the work begins. */
 export interface Output {
   readonly path: string;
   /**
-   * @throws {OutputError} when it cannot be written; what stood there before is still there then.
+   * @throws {OutputError} If it cannot be written; an earlier file is still there then.
    */
   write(text: string): void;
 }
 
 /**
- * Other names of the streams: opened by these, a file behind them would be written
- * from its beginning again.
+ * Other names of the standard streams. Opening one would write a file behind it from its beginning.
  */
 const STDOUT = /^\/dev\/(stdout|fd\/1)$|^\/proc\/self\/fd\/1$/;
 const STDERR = /^\/dev\/(stderr|fd\/2)$|^\/proc\/self\/fd\/2$/;
 
 /**
  * Makes the folder of an output and checks that a file can be written there.
- * @throws {OutputError} when it cannot.
+ * @throws {OutputError} If it cannot.
  */
 export function prepareOutput(path: string): Output {
   if (STDOUT.test(path)) return { path, write: print };
@@ -53,7 +51,7 @@ export function prepareOutput(path: string): Output {
   return { path, write };
 }
 
-/** Whether two paths lead to one file that one output would take from the other. */
+/** Whether two outputs would replace the same file. */
 export function sameFile(a: string, b: string): boolean {
   if (STDOUT.test(a) || STDERR.test(a) || isSpecial(a)) return false;
   return normalise(followLinks(a)) === normalise(followLinks(b));
@@ -63,7 +61,7 @@ function normalise(path: string): string {
   const name = path.replace(/^.*[/\\]/, "");
   try {
     return `${Deno.realPathSync(folderOf(path))}/${name}`;
-  } catch { // the folder is not there yet
+  } catch { // the folder does not exist yet
     return path.replace(/^(\.\/+)+/, "").replace(/\/(\.?\/)+/g, "/");
   }
 }
@@ -92,10 +90,7 @@ function isSpecial(path: string): boolean {
   return info !== undefined && !info.isFile && !info.isDirectory;
 }
 
-/**
- * The file that a path leads to, whether it exists or not: a link stays a link, and what
- * it leads to is replaced.
- */
+/** The target of a path, existing or not: a link stays a link, and its target is replaced. */
 function followLinks(path: string): string {
   let target = path;
   for (let hops = 0; hops < 40; hops++) {
@@ -120,7 +115,7 @@ function folderOf(path: string): string {
   return folder === undefined ? "." : folder || "/";
 }
 
-/** A short name, since the file's own may already be as long as names can be. */
+/** A short name: the file's own may already have the maximal length. */
 function temporaryIn(folder: string): string {
   return `${folder}/.wgslm-${crypto.randomUUID()}.tmp`;
 }
@@ -132,14 +127,14 @@ function replace(target: string, text: string): void {
     {
       using file = Deno.openSync(temporary, { write: true, createNew: true });
       writeAllSync(file, new TextEncoder().encode(text));
-      file.syncSync(); // some file systems tell only now that they are full
+      file.syncSync(); // some file systems report only here that they are full
     }
     if (mode && Deno.build.os !== "windows") Deno.chmodSync(temporary, mode & 0o777);
     Deno.renameSync(temporary, target);
   } catch (error) {
     try {
       Deno.removeSync(temporary);
-    } catch { // it was never made
+    } catch { // it was never created
     }
     throw error;
   }

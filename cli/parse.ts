@@ -1,5 +1,5 @@
 /**
- * From arguments to a command and its flags.
+ * Parser of the command line: command, model, flags; contradictions; suggestions for typing errors.
  *
  * @module
  */
@@ -14,19 +14,19 @@ import {
   VALUE_FLAGS,
 } from "./flags.ts";
 
-/** What the arguments ask for. */
+/** The parsed arguments. */
 export interface Invocation {
   readonly command: Command;
-  /** Whether the command was named; `--help` lists the commands if not. */
+  /** Whether the command was named; if not, `--help` lists the commands. */
   readonly named: boolean;
-  /** The model, where it was given without a flag. */
+  /** The model, if it was given without a flag. */
   readonly model?: string;
   readonly given: Given;
 }
 
 /**
- * Reads the arguments.
- * @throws {UsageError} when there is no way to read them.
+ * Parses the arguments.
+ * @throws {UsageError} If a flag, a value or a combination is not allowed.
  */
 export function parseArguments(args: readonly string[]): Invocation {
   const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
@@ -47,7 +47,7 @@ export function parseArguments(args: readonly string[]): Invocation {
   return { command, named, model, given };
 }
 
-/** A command that a word may have been meant for, where it is none. */
+/** The command that a mistyped word is nearest to. */
 export function nearestCommand(word: string): string | undefined {
   return isCommand(word) ? undefined : nearest(word, Object.keys(COMMANDS));
 }
@@ -77,8 +77,7 @@ function readFlags(words: string[], command: Command): { given: Given; positiona
     const { name, negated } = resolve(written, command);
     if (isValueName(name)) {
       const text = inline ?? words[++i];
-      // A text that looks like a flag is one that was forgotten;
-      // `--prompt=--x` says that it is meant.
+      // A flag in place of a value means that the value is missing; `--prompt=--x` allows it.
       if (text === undefined || (inline === undefined && isFlagOf(text, command))) {
         throw new UsageError(`--${name} needs a value (${VALUE_FLAGS[name].value})`);
       }
@@ -90,7 +89,7 @@ function readFlags(words: string[], command: Command): { given: Given; positiona
       given[name] = !negated;
     }
   }
-  return { given: given as Given, positionals }; // every value came out of its flag's own parser
+  return { given: given as Given, positionals }; // every value is from its flag's parser
 }
 
 function isRepeated(name: string): boolean {
@@ -143,7 +142,7 @@ function isFlagOf(text: string, command: Command): boolean {
     Object.values(COMMANDS[command]).flat().some((flag) => flag === name || `no-${name}` === flag);
 }
 
-/** Flags that cannot both be meant. */
+/** Flags that exclude each other. */
 const CONTRADICTIONS: readonly (readonly [FlagName, FlagName])[] = [
   ["prompt", "prompt-tokens"],
   ["prompt", "ids"],
@@ -174,9 +173,9 @@ function refuseContradictions(given: Given, model: string | undefined): void {
   if (has("system") && !given.chat) throw new UsageError("--system needs --chat");
 }
 
-/** The candidate that a typing error away from `word` makes sense, if there is one. */
+/** The candidate that `word` may be a typing error of. */
 function nearest(word: string, candidates: readonly string[]): string | undefined {
-  // Whoever writes "no-" does not mean its opposite.
+  // "no-x" is no typing error of "x".
   const opposite = (candidate: string) => word.startsWith("no-") !== candidate.startsWith("no-");
   const [best] = candidates
     .map((candidate) => ({
@@ -185,14 +184,14 @@ function nearest(word: string, candidates: readonly string[]): string | undefine
     }))
     .sort((a, b) => a.distance - b.distance);
   if (best && best.distance <= Math.max(1, word.length / 2)) return best.candidate;
-  // A part of a name, such as "tokens" or "cache", is meant for the only one that has it.
+  // A part of a name, such as "cache", suggests the only candidate that contains it.
   const parts = word.length > 2 ? candidates.filter((c) => c.includes(word)) : [];
   return parts.length === 1 ? parts[0] : undefined;
 }
 
 /**
- * Insertions, deletions and replacements from one text to the other, and
- * neighbours that changed places.
+ * Edit distance with transpositions (optimal string alignment): insertions, deletions,
+ * replacements, swapped neighbours.
  */
 function editDistance(a: string, b: string): number {
   let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)];

@@ -1,5 +1,5 @@
 /**
- * A profile as people read it.
+ * Tables of a profile.
  *
  * @module
  */

@@ -1,6 +1,5 @@
 /**
- * How far loading and measuring have come: a bar on a terminal, a line for each
- * finished stage elsewhere.
+ * Progress of loading and measuring: a bar on a terminal, elsewhere one line per finished stage.
  *
  * @module
  */
@@ -8,7 +7,7 @@ import type { BenchmarkProgress, LoadProgress } from "../mod.ts";
 import { bytes, plural, rate } from "./format.ts";
 import { clearStatus, columns, fancy, say, showStatus } from "./terminal.ts";
 
-/** Milliseconds between two drawings of a bar. */
+/** Milliseconds between two updates of a bar. */
 const REDRAW_MS = 80;
 
 /** Shows progress until it is closed. */
@@ -18,10 +17,7 @@ export class Progress implements Disposable {
 
   constructor(readonly iterations = 1) {}
 
-  /**
-   * For `LoadOptions.onProgress`; only a terminal sees it, since what is loaded is told in
-   * a line when it is there.
-   */
+  /** For `LoadOptions.onProgress`; on a terminal only: a loaded model gets a line anyway. */
   readonly load = ({ stage, file, loaded, total }: LoadProgress): void => {
     const name = file?.replace(/^.*[/\\]/, "");
     const amount = total === undefined ? bytes(loaded) : `${bytes(loaded)} of ${bytes(total)}`;
@@ -49,7 +45,7 @@ export class Progress implements Disposable {
         done,
       );
     }
-    // A line for what is worth one, once: a stage may report its end more than once.
+    // One line per stage, though a stage may report its end more than once.
     const worth = stage === "iteration" || (stage === "warmup" && !fancy);
     if (!done || !worth || this.#said === names[stage]) return;
     this.#said = names[stage];
@@ -82,7 +78,7 @@ export function bar(
   amount: string,
   width: number,
 ): string {
-  // In code points, so that no half of a pair is left where the line is cut.
+  // By code points: no surrogate pair is cut.
   const fit = (line: string) => [...line].slice(0, Math.max(0, width)).join("");
   const room = Math.min(30, width - label.length - amount.length - 4);
   if (!total || room < 5) return fit(`${label}  ${amount}`);

@@ -1,11 +1,11 @@
-/** Damaged files as a user meets them: one sentence, exit status 1, and an end in every case. */
+/** Damaged files on the command line: one sentence, exit status 1, no hang. */
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
 import { withChatModel } from "../chat_model.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
-/** What a run may take, with a template that is stopped at last; a hang would take for ever. */
+/** Milliseconds that a run may take; an endless template is stopped before. */
 const MOST_MS = 60_000;
 
 type Json = Record<string, unknown>;
@@ -124,7 +124,7 @@ damageTest(
   ["--chat", "--prompt", "hi"],
   [
     [set("chat_template", loop(loop(""))), /it does not come to an end/],
-    // Few steps, each of them dear.
+    // Few steps, each of them slow.
     [set("chat_template", loop("{{ range(100000) | sort }}")), /it does not come to an end/],
     [set("chat_template", "{{ messages | magic }}"), /no filter named magic/],
     [set("chat_template", "{% for"), /unexpected end of template/],

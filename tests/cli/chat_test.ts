@@ -1,6 +1,4 @@
-/**
- * `generate --chat` as its users meet it: from the command line, from a pipe, and on a terminal.
- */
+/** `generate --chat` from the command line, from a pipe, and on a terminal. */
 import assert from "node:assert/strict";
 import { CHAT_TEMPLATE, withChatModel } from "../chat_model.ts";
 import { fixture } from "../testing.ts";
@@ -30,7 +28,7 @@ async function chat(folder: string, input: string, ...flags: string[]): Promise<
   }).spawn();
   const output = child.output();
   const writer = child.stdin.getWriter();
-  // It may end before it has read all.
+  // The process may end before it has read everything.
   await writer.write(new TextEncoder().encode(input)).then(() => writer.close()).catch(() => {});
   const { code, stdout, stderr } = await output;
   const decoder = new TextDecoder();
@@ -40,14 +38,14 @@ async function chat(folder: string, input: string, ...flags: string[]): Promise<
 const SHORT = ["--max-tokens", "6"];
 const CUT = "note: the answer was cut at 6 tokens; --max-tokens gives it more\n";
 
-Deno.test("generate --chat answers every line of a pipe, and remembers those before", () =>
+Deno.test("generate --chat answers every line of a pipe, and remembers earlier ones", () =>
   withChatModel(async (folder) => {
     const { code, stdout, stderr } = await chat(folder, "Hi\n\n  \nyes\r\nlast", ...SHORT);
     assert.equal(stderr, CUT);
     assert.equal(code, 0);
     const answers = stdout.split("\n");
     assert.equal(answers.length, 4);
-    // The whole conversation as one prompt has the answer that the kept cache gave.
+    // The whole conversation as one prompt gives the same answer as the kept cache.
     const turns = ["Hi", answers[0], "yes", answers[1], "last"].map((content, i) =>
       `<|im_start|>${["user", "assistant"][i % 2]}\n${content}<|im_end|>\n`
     );
@@ -63,7 +61,7 @@ Deno.test("generate --chat answers every line of a pipe, and remembers those bef
     assert.deepEqual(single, { code: 0, stdout: `${answers[0]}\n`, stderr: "" });
   }));
 
-Deno.test("generate --chat ends at /exit, and says so when there is nothing to answer", () =>
+Deno.test("generate --chat ends at /exit, and refuses an input without lines", () =>
   withChatModel(async (folder) => {
     const { code, stdout } = await chat(folder, "Hi\n/exit\nyes\n", ...SHORT);
     assert.deepEqual([code, stdout.split("\n").length], [0, 2]);
@@ -72,7 +70,7 @@ Deno.test("generate --chat ends at /exit, and says so when there is nothing to a
     assert.match(nothing.stderr, /^error: --chat needs a --prompt, or lines on standard input/);
   }));
 
-Deno.test("generate --chat says so when the context is full", () =>
+Deno.test("generate --chat ends with a sentence when the context is full", () =>
   withChatModel(async (folder) => {
     const long = await chat(folder, `Hi\n${"x".repeat(200)}\nno\n`, ...SHORT);
     assert.deepEqual([long.code, long.stdout.split("\n").length], [1, 2]);
@@ -88,7 +86,7 @@ Deno.test("generate --chat says so when the context is full", () =>
     );
   }));
 
-Deno.test("generate --chat writes a system message, and refuses what the template refuses", () =>
+Deno.test("generate --chat sends a system message, and shows the error of a template", () =>
   withChatModel(
     async (folder) => {
       const { code, stdout, stderr } = await chat(folder, "Hi\n", "--system", "Be brief.");
@@ -115,7 +113,7 @@ const onTerminal = (folder: string, flags: readonly string[], steps: readonly St
   runOnTerminal([Deno.execPath(), ...argumentsOf(folder, flags)], steps, { TERM: "dumb" });
 
 Deno.test({
-  name: "generate --chat on a terminal asks for each turn, and ends with its input",
+  name: "generate --chat on a dumb terminal prompts for each turn, and ends with its input",
   ignore: !hasTerminal,
   fn: () =>
     withChatModel(async (folder) => {
@@ -132,7 +130,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "generate --chat on a terminal stops an answer at an interrupt, and itself at the next",
+  name: "generate --chat on a dumb terminal ends an answer at an interrupt, itself at the next",
   ignore: !hasTerminal,
   fn: () =>
     withChatModel(async (folder) => {

@@ -1,6 +1,4 @@
-/**
- * The command line as its users meet it: a process with its streams, its files and its exit status.
- */
+/** The command line as a process: streams, files, exit status. */
 import assert from "node:assert/strict";
 import { toMarkdown, VERSION } from "../../engine/report.ts";
 import { fixture, readJson } from "../testing.ts";
@@ -8,7 +6,7 @@ import { fixture, readJson } from "../testing.ts";
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 const LEARNED = fixture("labcore/learned");
 const GPT2 = fixture("tiny/gpt2"); // has no tokenizer
-/** As short as a benchmark can be. */
+/** Flags of the shortest benchmark. */
 const SHORT = ["--iters", "1", "--gen-tokens", "2", "--warmup-tokens", "0"];
 const unix = { ignore: Deno.build.os === "windows" };
 const linux = { ignore: Deno.build.os !== "linux" };
@@ -45,7 +43,7 @@ async function inFolder(test: (folder: string) => Promise<void>): Promise<void> 
   }
 }
 
-/** What fails says one line and leaves standard output alone. */
+/** Expects one line on standard error and none on standard output. */
 function assertFails({ code, stdout, stderr }: Result, expectedCode: number, message: RegExp) {
   assert.match(stderr, message);
   assert.equal(stderr.match(/^error: /gm)?.length, 1, stderr);
@@ -54,7 +52,7 @@ function assertFails({ code, stdout, stderr }: Result, expectedCode: number, mes
   assert.equal(code, expectedCode);
 }
 
-/** The keys of a report and what each may be, in the order of the file. */
+/** Keys of a report in the order of the file, and their types. */
 const SCHEMA: Readonly<Record<string, string>> = {
   "schema_version": "number",
   "timestamp": "string",
@@ -141,7 +139,7 @@ function assertSchema(report: unknown): void {
   }
 }
 
-Deno.test("bench prints the table alone, and writes it and the report into folders that it makes", () =>
+Deno.test("bench prints only the table, and writes table and report into new folders", () =>
   inFolder(async (folder) => {
     const json = `${folder}/made/too/b.json`;
     const md = `${folder}/made/b.md`;
@@ -199,7 +197,7 @@ Deno.test("bench prints the table alone, and writes it and the report into folde
     const iterations: { seed: number; token_ms: number[] }[] = report.results.per_iter;
     assert.deepEqual(iterations.map(({ seed }) => seed), [11, 12]);
     assert.ok(iterations.every(({ token_ms }) => token_ms.length === 5));
-    // Nothing temporary is left beside them.
+    // No temporary file is left.
     assert.deepEqual([...Deno.readDirSync(`${folder}/made/too`)].map((e) => e.name), ["b.json"]);
   }));
 
@@ -212,7 +210,7 @@ Deno.test("bench without a model measures the demo", () =>
     assert.deepEqual([generation.prompt, generation.seed], ["ROMEO:", null]);
   }));
 
-Deno.test("a flag beats --config, which beats the default; keys that nobody knows warn", () =>
+Deno.test("a flag overrides --config, which overrides the default; an unknown key warns", () =>
   inFolder(async (folder) => {
     const config = `${folder}/c.toml`;
     await Deno.writeTextFile(
@@ -239,11 +237,11 @@ Deno.test("a flag beats --config, which beats the default; keys that nobody know
       [9, 7, false, 0.9],
     );
     assert.equal(generation.stream, false);
-    assert.match(stderr, /^note: .*key what under \[generation\]/m);
+    assert.match(stderr, /^note: .*key what in \[generation\]/m);
     assert.match(stderr, /^note: --stream .*never streams$/m);
   }));
 
-Deno.test("a model without a tokenizer is measured on drawn ids, which --prompt-tokens counts", () =>
+Deno.test("a model without a tokenizer is measured on --prompt-tokens random ids", () =>
   inFolder(async (folder) => {
     const json = `${folder}/b.json`;
     const { code, stderr } = await run(...SHORT, GPT2, "--prompt-tokens", "5", "--json-out", json);
@@ -270,8 +268,8 @@ Deno.test("a shape with random weights needs no files", () =>
     assertFails(await run(...args), 1, /section \[model\]/);
   }));
 
-Deno.test("a device that is not there falls back with a note, or fails under --strict", async () => {
-  // A backend that may or may not be there has one of two outcomes; both are fine.
+Deno.test("a missing device falls back to the CPU with a note, or fails under --strict", async () => {
+  // The outcome depends on whether this machine has a GPU.
   const { code, stdout, stderr } = await run(...SHORT, LEARNED, "--device", "webgpu");
   assert.equal(code, 0, stderr);
   if (/\(cpu\)/.test(stdout)) {
@@ -281,9 +279,9 @@ Deno.test("a device that is not there falls back with a note, or fails under --s
 });
 
 const processors = navigator.hardwareConcurrency;
-const manyProcessors = { ignore: processors >= 64 }; // no more threads than that may be asked for
+const manyProcessors = { ignore: processors >= 64 }; // the most that --threads takes
 
-Deno.test("a note says that there are more threads than processors", manyProcessors, async () => {
+Deno.test("a note warns of more threads than processors", manyProcessors, async () => {
   const args = ["generate", LEARNED, "--prompt", "a", "--max-tokens", "1", "--device", "wasm"];
   const many = await run(...args, "--threads", `${processors + 1}`);
   assert.equal(many.code, 0, many.stderr);
@@ -310,12 +308,12 @@ Deno.test("bad usage is one line and exit status 2", async () => {
   assertFails(await run("genrate"), 2, /did you mean generate\?/);
 });
 
-Deno.test("what this version does not do is refused in a sentence", async () => {
+Deno.test("an unsupported dtype and a missing chat template are refused in a sentence", async () => {
   assertFails(await run(...SHORT, LEARNED, "--dtype", "Q4"), 2, /Q4/);
   assertFails(await run("generate", LEARNED, "--chat", "--prompt", "a"), 1, /chat template/);
 });
 
-Deno.test("files that are missing or wrong are named, with exit status 1", () =>
+Deno.test("missing and damaged files are named, with exit status 1", () =>
   inFolder(async (folder) => {
     assertFails(await run("--checkpoint", `${folder}/none`), 1, /none": there is no such file/);
     await Deno.writeTextFile(`${folder}/c.toml`, "[generation]\nseed = = 1\n");
@@ -331,7 +329,7 @@ Deno.test("--verbose adds the stack of an error", async () => {
   assert.match(stderr, /^\s+at /m);
 });
 
-Deno.test("an output that cannot be written is known before anything is measured", () =>
+Deno.test("an output that cannot be written is refused before the benchmark", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/file`, "");
     const result = await run(...SHORT, LEARNED, "--json-out", `${folder}/file/b.json`);
@@ -342,7 +340,7 @@ Deno.test("an output that cannot be written is known before anything is measured
     assertFails(await run(...SHORT, LEARNED, ...same), 2, /the same file/);
   }));
 
-Deno.test("a full disk fails, and the row is printed all the same", linux, async () => {
+Deno.test("a full disk fails, and the row is still printed", linux, async () => {
   const { code, stdout, stderr } = await run(...SHORT, LEARNED, "--json-out", "/dev/full");
   assert.equal(code, 1);
   assert.match(stderr, /^error: Cannot write "\/dev\/full": No space left/m);
@@ -350,7 +348,7 @@ Deno.test("a full disk fails, and the row is printed all the same", linux, async
 });
 
 Deno.test(
-  "a report can go to standard output, also where that is a file",
+  "a report can go to standard output, even if that is a file",
   linux,
   () =>
     inFolder(async (folder) => {
@@ -392,7 +390,7 @@ Deno.test("generate at temperature 0 gives the golden text", async () => {
   assert.equal(stdout.trimEnd(), text.trimEnd(), stderr);
 });
 
-Deno.test("a reader that has seen enough ends generate in silence", unix, async () => {
+Deno.test("a reader that closes the pipe ends generate in silence", unix, async () => {
   const child = command(["generate", "--max-tokens", "500"]).spawn();
   const reader = child.stdout.getReader();
   await reader.read();
@@ -443,7 +441,7 @@ Deno.test("an interrupt ends generate with 130 and its line with a newline", uni
   assert.ok(text.endsWith("\n"));
 });
 
-Deno.test("inspect tells tensors, parameters and memory", async () => {
+Deno.test("inspect shows tensors, parameters and memory", async () => {
   const { code, stdout, stderr } = await run("inspect", LEARNED, "--context", "16");
   assert.equal(code, 0, stderr);
   for (
@@ -454,7 +452,7 @@ Deno.test("inspect tells tensors, parameters and memory", async () => {
   assertFails(await run("inspect", "--context", "9999"), 1, /context/);
 });
 
-Deno.test("devices tells every backend and the machine's limits", async () => {
+Deno.test("devices lists every backend and the machine's limits", async () => {
   const { code, stdout, stderr } = await run("devices");
   assert.equal(code, 0, stderr);
   for (const name of ["webgpu", "wasm", "js"]) {

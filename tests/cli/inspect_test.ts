@@ -1,7 +1,4 @@
-/**
- * `inspect` as its users meet it: what fits where, told before anything is loaded, and held
- * against what a run says.
- */
+/** `inspect`: fit on each backend before loading, compared with the errors of a run. */
 import assert from "node:assert/strict";
 import { fixture, readJson } from "../testing.ts";
 import { inTempFolder } from "../safetensors.ts";
@@ -18,7 +15,7 @@ async function run(...args: string[]): Promise<{ code: number; stdout: string; s
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
 
-/** Writes a model of few weights that has a context of millions. */
+/** Writes a model with few weights and a context of millions. */
 async function writeLong(folder: string): Promise<void> {
   const tiny = fixture("tiny/llama");
   await Deno.copyFile(`${tiny}/model.safetensors`, `${folder}/model.safetensors`);
@@ -29,28 +26,28 @@ async function writeLong(folder: string): Promise<void> {
   );
 }
 
-Deno.test("inspect tells that a run does not fit, and bench refuses it for the same bytes", () =>
+Deno.test("inspect shows that a run does not fit, and bench refuses it with the same bytes", () =>
   inTempFolder(async (folder) => {
     await writeLong(folder);
     const context = ["--context", "7962000"];
     const { code, stdout, stderr } = await run("inspect", folder, ...context);
     assert.equal(code, 0, stderr);
-    const told = /^ {2}wasm +does not fit: needs (\S+ GiB), has (\S+ GiB); --context (\d+)/m
+    const line = /^ {2}wasm +does not fit: needs (\S+ GiB), has (\S+ GiB); --context (\d+)/m
       .exec(stdout);
-    assert.ok(told, stdout);
-    const [, needs, has, shorter] = told;
+    assert.ok(line, stdout);
+    const [, needs, has, shorter] = line;
     const refused = await run("bench", folder, ...context, "--device", "wasm");
     assert.equal(refused.code, 1);
     assert.equal(refused.stdout, "");
     assert.match(refused.stderr, /^error: Cannot load .* a smaller context takes less.*\n$/);
     assert.ok(refused.stderr.includes(`at most ${has}`), refused.stderr);
     assert.ok(refused.stderr.includes(`got ${needs}`), refused.stderr);
-    // What would fit is told to fit when it is asked for.
+    // The suggested context fits.
     const again = await run("inspect", folder, "--context", shorter);
     assert.match(again.stdout, /^ {2}wasm +fits: needs 4\.0 GiB of 4\.0 GiB$/m);
   }));
 
-Deno.test("inspect tells of every backend what a run takes of what it has", async () => {
+Deno.test("inspect shows needed and free memory of every backend", async () => {
   const { code, stdout, stderr } = await run("inspect", "--context", "256");
   assert.equal(code, 0, stderr);
   const weights = [...stdout.matchAll(/^ {2}(F32|F16|BF16) +(\d+\.\d MiB)$/gm)];
@@ -70,7 +67,7 @@ Deno.test("a context beyond the model's is refused in one sentence by every comm
   }
 });
 
-Deno.test("inspect --json-out writes the same in bytes", () =>
+Deno.test("inspect --json-out writes the same facts in bytes", () =>
   inTempFolder(async (folder) => {
     await writeLong(folder);
     const json = `${folder}/out/fits.json`;

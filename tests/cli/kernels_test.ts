@@ -32,7 +32,7 @@ Deno.test("kernels lists each kind with its variants, calls and size", async () 
   assert.match(out, /^ {2}program +wat +4 +4 /m);
 });
 
-Deno.test("kernels --dump writes a file for each kernel, whole modules among them", () =>
+Deno.test("kernels --dump writes one file per kernel, whole modules included", () =>
   inFolder(async (folder) => {
     const target = `${folder}/a/b`;
     const { code, err } = await run(MODEL, "--device", "wasm", "--dump", target);
@@ -50,7 +50,7 @@ Deno.test("kernels --dump writes a file for each kernel, whole modules among the
     assert.equal(programs.length, 4);
   }));
 
-Deno.test("kernels --op shows one operation, and says which there are", () =>
+Deno.test("kernels --op shows one operation, and lists the operations otherwise", () =>
   inFolder(async (folder) => {
     const { code, out } = await run(MODEL, "--device", "wasm", "--op", "norm", "--dump", folder);
     assert.equal(code, 0);
@@ -68,7 +68,7 @@ Deno.test("kernels --op shows one operation, and says which there are", () =>
     assert.match(absent.err, /^error: Cannot show "addPosition": expected .*has: embed, norm, /m);
   }));
 
-Deno.test("kernels fails in a sentence where nothing is generated, or a file is in the way", () =>
+Deno.test("kernels fails in a sentence if no code is generated, or a file blocks the folder", () =>
   inFolder(async (folder) => {
     const js = await run(MODEL, "--device", "js");
     assert.equal(js.code, 1);

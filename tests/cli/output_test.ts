@@ -12,7 +12,7 @@ async function inFolder(test: (folder: string) => void | Promise<void>): Promise
 
 const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
-Deno.test("a file is made with the folders that it needs, and preparing leaves none behind", () =>
+Deno.test("an output creates its folders, and preparing it leaves no file", () =>
   inFolder((folder) => {
     const output = prepareOutput(`${folder}/a/b/out.json`);
     assert.deepEqual(names(`${folder}/a/b`), []);
@@ -33,7 +33,7 @@ Deno.test("an existing file is replaced and keeps its mode", {
     assert.equal(Deno.statSync(path).mode! & 0o777, 0o640);
   }));
 
-Deno.test("a symbolic link stays one and what it leads to is replaced, there or not", {
+Deno.test("a symbolic link stays a link, and its target is replaced, existing or not", {
   ignore: Deno.build.os === "windows",
 }, () =>
   inFolder((folder) => {
@@ -54,14 +54,14 @@ Deno.test("a symbolic link stays one and what it leads to is replaced, there or 
     assert.throws(() => prepareOutput(`${folder}/loop`), OutputError);
   }));
 
-Deno.test("a name as long as names can be is no obstacle", () =>
+Deno.test("a file name of the maximal length works", () =>
   inFolder((folder) => {
     const path = `${folder}/${"x".repeat(250)}.json`;
     prepareOutput(path).write("text");
     assert.equal(Deno.readTextFileSync(path), "text");
   }));
 
-Deno.test("what cannot be written is known before, in a sentence", () =>
+Deno.test("prepareOutput() refuses what cannot be written, in a sentence", () =>
   inFolder((folder) => {
     Deno.writeTextFileSync(`${folder}/file`, "");
     const sentence = (path: string) => new RegExp(`^Cannot write "${path}": `);
@@ -79,7 +79,7 @@ Deno.test("a device is written to and not replaced", { ignore: Deno.build.os !==
   assert.ok(Deno.statSync("/dev/full").isCharDevice);
 });
 
-Deno.test("two paths to one file are found out", () =>
+Deno.test("sameFile() recognises two paths to one file", () =>
   inFolder((folder) => {
     assert.ok(sameFile(`${folder}/a`, `${folder}/./a`));
     assert.ok(sameFile("not/there/a", "./not//there/./a"));

@@ -17,7 +17,7 @@ function refuses(line: string, message: RegExp) {
   );
 }
 
-Deno.test("no arguments mean bench, and no command was named", () => {
+Deno.test("no arguments mean bench, unnamed", () => {
   assert.deepEqual(parseArguments([]), {
     command: "bench",
     named: false,
@@ -26,7 +26,7 @@ Deno.test("no arguments mean bench, and no command was named", () => {
   });
 });
 
-Deno.test("the model may stand before and after flags, in every command that takes one", () => {
+Deno.test("the model may come before and after flags, in every command that takes one", () => {
   for (const command of ["bench", "generate", "inspect"]) {
     assert.equal(parseArguments([command, "a/b"]).model, "a/b");
     assert.equal(parseArguments([command, "--dtype", "F32", "a/b"]).model, "a/b");
@@ -55,12 +55,12 @@ Deno.test("the last of a flag given twice counts, negated or not; stop texts add
   assert.deepEqual(given("generate --stop a --stop b").stop, ["a", "b"]);
 });
 
-Deno.test("choices are taken in any case and given as they are spelt here", () => {
+Deno.test("choices ignore case and are normalised", () => {
   assert.equal(given("--dtype f16").dtype, "F16");
   assert.equal(given("--device CUDA").device, "cuda");
 });
 
-Deno.test("bad values are bad usage, with what was expected and what was got", () => {
+Deno.test("a bad value is bad usage, with the expected and the given value", () => {
   refuses("--iters 0", /^--iters: expected a whole number of at least 1, got "0"$/);
   refuses("--iters -3", /got "-3"/);
   refuses("--iters 1.5", /got "1.5"/);
@@ -79,13 +79,13 @@ Deno.test("bad values are bad usage, with what was expected and what was got", (
   refuses("--strict=yes", /takes no value/);
 });
 
-Deno.test("a missing value is told, also where the next flag follows at once", () => {
+Deno.test("a missing value is refused, also if the next flag follows at once", () => {
   refuses("--iters", /--iters needs a value \(N\)/);
   refuses("--prompt --iters 3", /--prompt needs a value \(TEXT\)/);
   refuses("--json-out --no-use-kv-cache", /--json-out needs a value/);
 });
 
-Deno.test("an unknown flag brings the nearest that there is, or the command that has it", () => {
+Deno.test("an unknown flag suggests the nearest one, or the command that has it", () => {
   refuses("--itres 3", /no flag --itres; did you mean --iters\?/);
   refuses("--gen-token 3", /did you mean --gen-tokens\?/);
   refuses("--kv-cache", /did you mean --use-kv-cache\?/);
@@ -97,7 +97,7 @@ Deno.test("an unknown flag brings the nearest that there is, or the command that
   refuses("--no-strict", /no flag --no-strict/);
 });
 
-Deno.test("what cannot both be meant is refused", () => {
+Deno.test("flags that exclude each other are refused", () => {
   refuses("--prompt a --prompt-tokens 5", /--prompt and --prompt-tokens contradict/);
   refuses("a --checkpoint b", /the model "a" and --checkpoint contradict/);
   refuses("--checkpoint a --repo-id b/c", /contradict/);
@@ -110,7 +110,7 @@ Deno.test("what cannot both be meant is refused", () => {
   refuses("devices a", /devices takes no model/);
 });
 
-Deno.test("help is asked for in every usual way, and beats contradictions", () => {
+Deno.test("--help, -h and help work in every position, and override contradictions", () => {
   for (
     const line of [
       "--help",
@@ -126,7 +126,7 @@ Deno.test("help is asked for in every usual way, and beats contradictions", () =
   assert.equal(parseArguments(["help", "generate"]).command, "generate");
 });
 
-Deno.test("help has every flag of its command, and lists the commands where none was named", () => {
+Deno.test("help has every flag of its command, and lists the commands if none was named", () => {
   for (const [command, groups] of Object.entries(COMMANDS)) {
     const text = helpText(command as keyof typeof COMMANDS, true);
     for (const flag of Object.values(groups).flat()) {
@@ -140,7 +140,7 @@ Deno.test("help has every flag of its command, and lists the commands where none
   }
 });
 
-Deno.test("a bar keeps to its width and shows the share that is done", () => {
+Deno.test("a bar keeps its width and shows the finished share", () => {
   assert.equal(bar("load", 1, 2, "1 of 2", 24), "load [#####-----] 1 of 2");
   for (const width of [0, 1, 10, 40, 200]) {
     assert.ok(bar("iteration 1 of 3", 3, 3, "3 of 3 tokens", width).length <= width);

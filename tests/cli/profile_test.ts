@@ -48,7 +48,7 @@ Deno.test("profileTable() has a table for a token and one for a prefill when it 
   assert.doesNotMatch(text, /above 100 %/);
 });
 
-Deno.test("profileTable() says where more than the limit comes from when there is more", () => {
+Deno.test("profileTable() explains a share above 100 % when there is one", () => {
   assert.match(profileTable(profileOf({ limit_share: 1.5 })), /150\.0 % memory\nabove 100 %: /);
 });
 

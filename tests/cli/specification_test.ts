@@ -1,7 +1,4 @@
-/**
- * Both command lines of the benchmark's specification, as its users type them, on files as
- * their trainer leaves them.
- */
+/** Both command lines of the benchmark's specification, on the files that its trainer writes. */
 import assert from "node:assert/strict";
 import type { BenchmarkReport } from "../../engine/report.ts";
 import { HubServer } from "../hub_server.ts";
@@ -10,10 +7,7 @@ import { fixture } from "../testing.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
-/**
- * A configuration as users of the specification have it: other programs' sections, and a null
- * that TOML does not know.
- */
+/** A configuration of the specification: other programs' sections, and a null, which is no TOML. */
 const BASE_TOML = `[general]
 run_name = "base"
 
@@ -59,7 +53,7 @@ const HUB = `--source hf
   --json-out outputs/bench_infer_hf.json
   --md-out outputs/bench_infer_hf.md`.split(/\s+/);
 
-/** The file that a server hands out for a model that LabCore exported. */
+/** Files of a model that LabCore exported, as the hub serves them. */
 const exported = Object.fromEntries(
   ["config.json", "model.safetensors", "tokenizer.json"].map((name) => [
     name,
@@ -67,7 +61,7 @@ const exported = Object.fromEntries(
   ]),
 );
 
-/** A folder as LabCore's users have it. */
+/** A project folder of LabCore. */
 async function makeProject(folder: string): Promise<void> {
   for (const name of ["checkpoints", "data/processed", "configs"]) {
     await Deno.mkdir(`${folder}/${name}`, { recursive: true });
@@ -89,10 +83,7 @@ async function run(folder: string, args: readonly string[], env: Record<string, 
   return { code, stdout: out, stderr: err };
 }
 
-/**
- * What a report says apart from times, and from where the model and the device are, which
- * pads weights in its own way.
- */
+/** A report without times, places, and bytes of weights, which each backend pads differently. */
 function settled(report: BenchmarkReport): unknown {
   const { generation, results, schema_version } = report;
   const { source: _source, id: _id, weights_mib: _weights, ...model } = report.model;
@@ -109,7 +100,7 @@ function settled(report: BenchmarkReport): unknown {
   };
 }
 
-Deno.test("both command lines of the specification end in the same row and report, up to time", () =>
+Deno.test("both command lines of the specification give the same row and report, up to times", () =>
   inTempFolder(async (folder) => {
     await makeProject(folder);
     await using server = new HubServer({ "LabCoreAI/tiny": { files: exported } });
@@ -149,7 +140,7 @@ Deno.test("both command lines of the specification end in the same row and repor
     assert.deepEqual([second.model.source, second.model.id], ["hf", "LabCoreAI/tiny"]);
   }));
 
-Deno.test("a model of the hub is asked for once when it is cached, and not at all under --offline", () =>
+Deno.test("a cached model of the hub takes one request, and none under --offline", () =>
   inTempFolder(async (folder) => {
     await using server = new HubServer({ "LabCoreAI/tiny": { files: exported } });
     const env = { HF_ENDPOINT: server.url, HF_HOME: folder };
@@ -190,7 +181,7 @@ Deno.test("a model of the hub is asked for once when it is cached, and not at al
     assert.deepEqual([again.stdout, cached.stdout], [first.stdout, first.stdout]);
   }));
 
-Deno.test("what the hub refuses is a sentence and exit status 1", () =>
+Deno.test("a refusal of the hub is one sentence and exit status 1", () =>
   inTempFolder(async (folder) => {
     await using server = new HubServer({
       "owner/gated": { files: exported, gated: true },
