@@ -82,6 +82,10 @@ const WRAPPERS = new Set([
 const MAX_DEPTH = 8;
 const MAX_RECORD = 2 ** 21;
 
+/** Limits of the search for a configuration: depth below the root; dicts that are looked at. */
+const SEARCH_DEPTH = 5;
+const SEARCH_DICTS = 2 ** 14;
+
 /** Limits of the metadata: number of entries, characters per entry. */
 const MAX_METADATA = 64;
 const MAX_METADATA_TEXT = 200;
@@ -137,18 +141,44 @@ function findConfig(root: ReadonlyMap<unknown, unknown>, fail: Fail): TorchConfi
     const dict = plainDict(root.get(key));
     if (dict) return { kind, record: toRecord(dict, fail) };
   }
-  const direct = [...root.values()].flatMap((value) => plainDict(value) ?? []);
-  const nested = direct.flatMap((dict) =>
-    [...dict.values()].flatMap((value) => plainDict(value) ?? [])
-  );
-  const dict = [...direct, ...nested].find((dict) => isGptConfig((key) => dict.has(key)));
+  const dict = searchDicts(root, (dict) => isGptConfig((key) => dict.has(key)));
   return dict && { kind: "nanogpt", record: toRecord(dict, fail), guessed: true };
+}
+
+/** The first dict or object near the root that passes a test, level by level. */
+function searchDicts(
+  root: ReadonlyMap<unknown, unknown>,
+  test: (dict: ReadonlyMap<unknown, unknown>) => boolean,
+): ReadonlyMap<unknown, unknown> | undefined {
+  let level = new Set([root]);
+  const seen = new Set(level);
+  for (let depth = 0; depth <= SEARCH_DEPTH; depth++) {
+    const next = new Set<ReadonlyMap<unknown, unknown>>();
+    for (const dict of level) {
+      if (depth && test(dict)) return dict;
+      for (const value of dict.values()) {
+        const inner = plainDict(value);
+        if (!inner || seen.has(inner) || seen.size > SEARCH_DICTS) continue;
+        seen.add(inner);
+        next.add(inner);
+      }
+    }
+    level = next;
+  }
 }
 
 /** A dict, or the attributes of an object; undefined for anything else. */
 function plainDict(value: unknown): ReadonlyMap<unknown, unknown> | undefined {
-  if (value instanceof PickledObject) return value.attributes;
-  return value instanceof Map ? value : undefined;
+  const plain = withoutNode(value);
+  if (plain instanceof PickledObject) return plain.attributes;
+  return plain instanceof Map ? plain : undefined;
+}
+
+/** The value of a node of OmegaConf, which has parents and types beside it; other values as is. */
+function withoutNode(value: unknown): unknown {
+  if (!(value instanceof PickledObject && value.name.startsWith("omegaconf."))) return value;
+  return ["_content", "_val"].map((key) => value.attributes.get(key))
+    .find((inner) => inner !== undefined && !(inner instanceof PickledObject)) ?? null;
 }
 
 /** The dict of tensors, and its key in the root; no key if it is the root itself. */
@@ -369,7 +399,8 @@ class TensorLocator {
 /** Converts a dict to a record of plain data; other values, such as tensors, are left out. */
 function toRecord(dict: ReadonlyMap<unknown, unknown>, fail: Fail): Record<string, unknown> {
   let left = MAX_RECORD;
-  const plain = (value: unknown, depth: number): unknown => {
+  const plain = (item: unknown, depth: number): unknown => {
+    const value = withoutNode(item);
     left -= typeof value === "string" ? 1 + value.length : 1;
     if (left < 0 || depth > MAX_DEPTH) {
       return fail("a configuration and a tokenizer of ordinary size and depth");

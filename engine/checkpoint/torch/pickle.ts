@@ -72,6 +72,8 @@ class Unpickler implements Machine {
   readonly #memo = new Map<number, unknown>();
   /** Constructor of each value that accepts attributes. */
   readonly #makers = new Map<unknown, PickleGlobal>();
+  /** Byte of each name that may be a function; undefined once it has made a value. */
+  readonly #unsure = new Map<string, number | undefined>();
 
   constructor(bytes: Uint8Array, options: PickleOptions) {
     this.#bytes = bytes;
@@ -98,6 +100,14 @@ class Unpickler implements Machine {
     if (this.#copied > this.#bytes.length) this.fail("each value to be copied at most once");
   }
 
+  refuseName(name: string): never {
+    return this.#refuse(
+      `its pickle refers to ${
+        shorten(name)
+      }, which is not data; save the state dict alone: torch.save(model.state_dict(), path)`,
+    );
+  }
+
   #refuse(sentence: string): never {
     const { file, member } = this.#options;
     const where = `byte ${this.#instruction}${member ? ` of ${member}` : ""}`;
@@ -105,6 +115,11 @@ class Unpickler implements Machine {
   }
 
   #stop(): unknown {
+    for (const [name, byte] of this.#unsure) {
+      if (byte === undefined) continue;
+      this.#instruction = byte;
+      this.refuseName(name);
+    }
     const value = this.#pop();
     if (this.#stack.length || this.#marks.length) this.fail("one value at the end");
     if (this.#at !== this.#bytes.length) this.fail("nothing after the end of the pickle");
@@ -240,12 +255,12 @@ class Unpickler implements Machine {
       case 0x52: // REDUCE
       case 0x81: { // NEWOBJ
         const [callee, args] = this.#popped(2);
-        return this.#push(this.#make(callee, args));
+        return this.#push(this.#make(callee, args, code === 0x81));
       }
       case 0x92: { // NEWOBJ_EX
         const [callee, args, named] = this.#popped(3);
         if (!(named instanceof Map) || named.size) this.fail("a call without named arguments");
-        return this.#push(this.#make(callee, args));
+        return this.#push(this.#make(callee, args, true));
       }
       case 0x62: // BUILD
         return this.#build(this.#pop());
@@ -328,19 +343,20 @@ class Unpickler implements Machine {
     }
     const full = `${module}.${name}`;
     const found = this.#options.find(full);
-    if (found) return found;
-    return this.#refuse(
-      `its pickle refers to ${
-        shorten(full)
-      }, which is not data; save the state dict alone: torch.save(model.state_dict(), path)`,
-    );
+    if (!found) return this.refuseName(full);
+    if (found.unsure && !this.#unsure.has(found.name)) {
+      this.#unsure.set(found.name, this.#instruction);
+    }
+    return found;
   }
 
-  #make(callee: unknown, args: unknown): unknown {
+  /** Makes the value of a call; `isNew` if the instruction calls `cls.__new__`. */
+  #make(callee: unknown, args: unknown, isNew: boolean): unknown {
     if (!(callee instanceof PickleGlobal)) {
       return this.fail(`a constructor to call, got ${describe(callee)}`);
     }
-    const { make, build } = callee;
+    const { name, make, build, unsure } = callee;
+    if (unsure === "new" && !isNew) return this.refuseName(name);
     if (!make) {
       return this.#refuse(
         `its pickle calls ${shorten(callee.name)}, which is not a data constructor`,
@@ -348,6 +364,7 @@ class Unpickler implements Machine {
     }
     if (!isTuple(args)) return this.fail(`the arguments of ${callee.name} to be a tuple`);
     const made = make(args, this);
+    if (unsure) this.#unsure.set(name, undefined);
     if (build) this.#makers.set(made, callee);
     return made;
   }

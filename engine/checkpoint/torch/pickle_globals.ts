@@ -6,14 +6,8 @@
  *
  * @module
  */
-import {
-  type Constructor,
-  isTuple,
-  type Machine,
-  Opaque,
-  PickledObject,
-  PickleGlobal,
-} from "./pickle_values.ts";
+import { findClass } from "./pickle_classes.ts";
+import { type Constructor, isTuple, type Machine, Opaque, PickleGlobal } from "./pickle_values.ts";
 
 /** PyTorch's dtypes in the spelling of safetensors. */
 const DTYPES: Readonly<Record<string, string>> = {
@@ -62,6 +56,10 @@ const OTHER_TENSORS =
   "_rebuild_wrapper_subclass _rebuild_meta_tensor_no_storage _rebuild_device_tensor_from_numpy " +
   "_rebuild_device_tensor_from_cpu_tensor";
 
+/** NumPy's classes of scalars, which a configuration names as dtypes. */
+const NUMPY_SCALARS = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 " +
+  "bool bool_ str_ bytes_ complex64 complex128 longdouble longlong ulonglong intc";
+
 /** A storage: the bytes of one or more tensors, in a member of the archive. */
 export class TorchStorage {
   /** `key` names the member; `count` is in elements, or in bytes if the class is untyped. */
@@ -90,74 +88,15 @@ export function spellingOf({ name }: PickleGlobal): string | undefined {
 
 /** An allowed name, under its current or an older module name. */
 export function findGlobal(name: string): PickleGlobal | undefined {
-  const known = globals.get(
-    name
-      .replace(/^__builtin__\./, "builtins.")
-      .replace(/^builtins\.xrange$/, "builtins.range")
-      .replace(/^builtins\.long$/, "builtins.int")
-      .replace(/^builtins\.unicode$/, "builtins.str")
-      .replace(/^numpy\._core\./, "numpy.core.")
-      .replace(/^pathlib\._local\./, "pathlib.")
-      .replace(/^torch\.cuda\.(\w+Storage)$/, "torch.$1"),
-  );
-  return known ?? foreignName(name);
-}
-
-/**
- * Packages of which only the names in the table are allowed: PyTorch, NumPy, and Python's standard
- * library (`sys.stdlib_module_names` of Python 3.14, and the modules that earlier versions had).
- */
-const CLOSED_PACKAGES = new Set(
-  ("torch numpy pip setuptools pkg_resources " +
-    "abc aifc annotationlib antigravity argparse array ast asynchat asyncio asyncore atexit " +
-    "audioop base64 bdb binascii bisect builtins bz2 calendar cgi cgitb chunk cmath cmd code " +
-    "codecs codeop collections colorsys compileall compression concurrent configparser " +
-    "contextlib contextvars copy copyreg crypt csv ctypes curses cPickle dataclasses datetime " +
-    "dbm decimal difflib dis distutils doctest email encodings ensurepip enum errno faulthandler " +
-    "fcntl filecmp fileinput fnmatch formatter fractions ftplib functools gc genericpath getopt " +
-    "getpass gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr " +
-    "imp importlib inspect io ipaddress itertools json keyword lib2to3 linecache locale logging " +
-    "lzma mailbox mailcap marshal math mimetypes mmap modulefinder msilib msvcrt multiprocessing " +
-    "netrc nis nntplib nt ntpath nturl2path numbers opcode operator optparse os ossaudiodev " +
-    "pathlib pdb pickle pickletools pipes pkgutil platform plistlib poplib posix posixpath " +
-    "pprint profile pstats pty pwd py_compile pyclbr pydoc pydoc_data pyexpat queue quopri " +
-    "random re readline reprlib resource rlcompleter runpy sched secrets select selectors shelve " +
-    "shlex shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 sre_compile " +
-    "sre_constants sre_parse ssl stat statistics string stringprep struct subprocess sunau " +
-    "symtable sys sysconfig syslog tabnanny tarfile telnetlib tempfile termios test textwrap " +
-    "this threading time timeit tkinter token tokenize tomllib trace traceback tracemalloc tty " +
-    "turtle turtledemo types typing unicodedata unittest urllib urllib2 uu uuid venv warnings " +
-    "wave weakref webbrowser winreg winsound wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport " +
-    "zlib zoneinfo").split(" "),
-);
-
-/**
- * A class of a trainer, recognized by its capital letter; its objects become their attributes.
- * Functions, which a pickle would call, are refused.
- */
-function foreignName(name: string): PickleGlobal | undefined {
-  const [, root] = /^(\w+)[\w.]*\._*[A-Z]\w*$/.exec(name) ?? [];
-  const isPrivate = root?.startsWith("_") && root !== "__main__" && root !== "__mp_main__";
-  if (root === undefined || isPrivate || CLOSED_PACKAGES.has(root)) return undefined;
-  return new PickleGlobal(name, foreignClass(name));
-}
-
-function foreignClass(name: string): Constructor {
-  return {
-    make(args, machine) {
-      machine.spend(args.length);
-      return new PickledObject(name, args);
-    },
-    build(made, state, machine) {
-      const { attributes } = made as PickledObject;
-      // With __slots__ the state is a pair: attributes, and attributes in slots.
-      for (const part of isTuple(state) ? state : [state]) {
-        if (!(part instanceof Map)) continue;
-        machine.spend(part.size);
-        for (const [key, value] of part) attributes.set(key, value);
-      }
-    },
-  };
+  const current = name
+    .replace(/^__builtin__\./, "builtins.")
+    .replace(/^builtins\.xrange$/, "builtins.range")
+    .replace(/^builtins\.long$/, "builtins.int")
+    .replace(/^builtins\.unicode$/, "builtins.str")
+    .replace(/^numpy\._core\./, "numpy.core.")
+    .replace(/^pathlib\._local\./, "pathlib.")
+    .replace(/^torch\.cuda\.(\w+Storage)$/, "torch.$1");
+  return globals.get(current) ?? findClass(current);
 }
 
 /** The storage of a persistent id: ("storage", class, key, location, number of elements). */
@@ -351,6 +290,16 @@ add("numpy.core.multiarray._reconstruct", {
   build: () => {},
 });
 add("numpy.core.numeric._frombuffer", opaque("numpy.ndarray"));
+for (const name of NUMPY_SCALARS.split(" ")) add(`numpy.${name}`);
+// Generators of random numbers, of which nothing is kept.
+for (
+  const name of [
+    "_pickle.__generator_ctor",
+    "_pickle.__bit_generator_ctor",
+    "_pickle.__randomstate_ctor",
+    "bit_generator.__pyx_unpickle_SeedSequence",
+  ]
+) add(`numpy.random.${name}`, { make: () => new Opaque(`numpy.random.${name}`), build: () => {} });
 add("numpy.dtype", {
   make: ([code], machine) =>
     typeof code === "string" ? new NumpyDtype(code) : machine.fail("a dtype by its code"),

@@ -14,6 +14,8 @@ export interface Machine {
   spend(count: number): void;
   /** @throws {CheckpointError} Always; names the file and the byte. */
   fail(expected: string): never;
+  /** @throws {CheckpointError} Always; says that a Python name is not data. */
+  refuseName(name: string): never;
 }
 
 /** The behaviour of an allowed name; without `make` it cannot be called. */
@@ -22,6 +24,11 @@ export interface Constructor {
   make?(args: readonly unknown[], machine: Machine): unknown;
   /** Sets the attributes of a value that `make` returned. */
   build?(made: unknown, state: unknown, machine: Machine): void;
+  /**
+   * Set if the name alone does not say that it is data. The pickle is refused unless it makes a
+   * value: "new", by the instruction that only classes have; "call", by a call that `make` accepts.
+   */
+  readonly unsure?: "new" | "call";
 }
 
 /** An allowed Python name that the pickle refers to. */
@@ -30,11 +37,14 @@ export class PickleGlobal {
   readonly make?: Constructor["make"];
   /** Sets the attributes of a value that `make` returned. */
   readonly build?: Constructor["build"];
+  /** What shows that the name is data; absent if that is known. */
+  readonly unsure?: Constructor["unsure"];
 
   /** Pairs a name with its behaviour. */
-  constructor(readonly name: string, { make, build }: Constructor = {}) {
+  constructor(readonly name: string, { make, build, unsure }: Constructor = {}) {
     this.make = make;
     this.build = build;
+    this.unsure = unsure;
   }
 }
 

@@ -384,6 +384,34 @@ Deno.test("readTorch() finds a config in a dataclass, a Namespace or a dict", as
   assert.equal(dataset, "shakespeare");
 });
 
+Deno.test("readTorch() reads past objects of Python, NumPy and PyTorch that only hold data", async () => {
+  for (const protocol of [2, 4]) {
+    const source = inMemory(await Deno.readFile(fixture(`torch/objects${protocol}.pt`)));
+    const { tensors, config } = await readTorch(source);
+    assert.deepEqual([...tensors.keys()], ["w"]);
+    const record = { n_layer: 1, n_head: 1, n_embd: 2, block_size: 4, vocab_size: 3 };
+    assert.deepEqual(config, { kind: "nanogpt", record, guessed: true });
+  }
+});
+
+Deno.test("readTorch() finds a config in OmegaConf's nodes, which refer to their parents", async () => {
+  const shape = { n_layer: 1, n_head: 2, n_embd: 4, block_size: 8, vocab_size: 16 };
+  const node = (own: string, state: unknown) =>
+    new Built(new Call(name("omegaconf.nodes", own)), state);
+  const content = Object.fromEntries(
+    Object.entries(shape).map(([key, value]) => [key, node("AnyNode", { _val: value })]),
+  );
+  const parent = node("DictConfig", { _content: null });
+  const model = node("DictConfig", {
+    _metadata: node("Metadata", {}),
+    _parent: parent,
+    _content: content,
+  });
+  const config = node("DictConfig", { _content: { model, lr: node("AnyNode", { _val: 1 }) } });
+  const found = await open({ model: { w: plain }, hyper_parameters: { config } }, { storages });
+  assert.deepEqual(found.config, { kind: "nanogpt", record: shape, guessed: true });
+});
+
 Deno.test("readTorch() reads no bytes of an optimizer", async () => {
   const far = 2 ** 33;
   const root = {

@@ -165,7 +165,9 @@ Deno.test("unpickle() refuses names that are not data, called or not", () => {
     "builtins.type",
     "operator.attrgetter",
     "operator.methodcaller",
-    "functools.partial",
+    "functools.reduce",
+    "commands.Popen",
+    "copy_reg._reconstructor",
     "sys.exit",
     "importlib.import_module",
     "webbrowser.open",
@@ -189,7 +191,9 @@ Deno.test("unpickle() refuses names that are not data, called or not", () => {
     "_private.Config",
     "subprocess.CompletedProcess",
     "numpy.Config",
-    "torch.nn.modules.linear.Linear",
+    "torch.nn.functional.gelu",
+    "torch.jit.ScriptModule",
+    "operator.getitem",
     "ctypes.CDLL",
     "_codecs.decode",
     "codecs.encode",
@@ -245,6 +249,32 @@ Deno.test("unpickle() keeps only the attributes of a trainer's object", () => {
     pickleBytes(new Raw(`${textOf(pickleBytes(state))}q\x020clib\nA\n)\x81${repeated.slice(2)}`)),
     /each value to be copied at most once/,
   );
+});
+
+Deno.test("unpickle() makes objects of classes without a capital letter, but calls no function", () => {
+  const cls = textOf(pickleBytes(name("__main__", "dotdict")));
+  const made = load(`${cls})\x81X\x01\0\0\0aK\x07s.`) as PickledObject;
+  assert.deepEqual([made.name, made.attributes.get("a")], ["__main__.dotdict", 7]);
+  for (const bad of [`${cls}.`, `${cls})R.`, `(${cls}${cls})R0t.`]) {
+    refuses(bad, /refers to __main__\.dotdict, which is not data/);
+  }
+});
+
+Deno.test("unpickle() accepts getattr, getitem and type for names of types only", () => {
+  const getattr = (...args: unknown[]) =>
+    pickleBytes(new Call(name("builtins", "getattr"), ...args));
+  const outer = name("__main__", "Outer");
+  assert.equal((load(getattr(outer, "Inner")) as PickleGlobal).name, "__main__.Outer.Inner");
+  for (const own of ["__init__", "make", "", 7]) {
+    refuses(getattr(outer, own), /refers to builtins\.getattr/);
+  }
+  for (const owner of ["text", name("torch", "Size"), name("builtins", "int")]) {
+    refuses(getattr(owner, "Inner"), /refers to builtins\.getattr/);
+  }
+  const getitem = (type: unknown) => pickleBytes(new Call(name("_operator", "getitem"), type, 1));
+  assert.deepEqual(load(getitem(name("typing", "Dict"))), new Opaque("typing.Dict"));
+  refuses(getitem(outer), /refers to operator\.getitem/);
+  assert.deepEqual(load(pickleBytes(new Call(name("builtins", "type"), null))), new Opaque("None"));
 });
 
 Deno.test("unpickle() calls only its constructors, with valid arguments", () => {
