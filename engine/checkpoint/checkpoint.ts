@@ -8,6 +8,7 @@ import { openFile } from "../host/files.ts";
 import type { ByteSource } from "../host/mod.ts";
 import type { HubOptions } from "../hub/fetch.ts";
 import { locate } from "./locate.ts";
+import { modelNames } from "./model_names.ts";
 import {
   decode,
   readSafetensorsHeader,
@@ -97,9 +98,10 @@ export async function openCheckpoint(source: string, hub?: HubOptions): Promise<
 
 /**
  * Opens a weight file, or the index of its shards.
+ * @param isModel whether its tensors are a model's: then names lose the prefixes of wrappers.
  * @throws {CheckpointError} If it breaks a rule of its format.
  */
-export async function openWeights(path: string): Promise<Checkpoint> {
+export async function openWeights(path: string, isModel = false): Promise<Checkpoint> {
   using opened = new DisposableStack();
   const open = async (path: string): Promise<Contents> => {
     const file = opened.use(await openFile(path));
@@ -119,7 +121,18 @@ export async function openWeights(path: string): Promise<Checkpoint> {
   } else {
     contents = await open(path);
   }
+  if (isModel) contents = withModelNames(contents);
   return new OpenCheckpoint(path, contents, opened.move());
+}
+
+/** The tensors of the model under its names; unchanged if two of them would share a name. */
+function withModelNames(contents: Contents): Contents {
+  const { names, notes } = modelNames([...contents.tensors.keys()]);
+  const tensors = new Map(
+    [...names].map(([file, name]) => [name, { ...contents.tensors.get(file)!, name }]),
+  );
+  if (tensors.size < names.size) return contents;
+  return { ...contents, tensors, notes: [...contents.notes ?? [], ...notes] };
 }
 
 /** Refuses Git LFS pointers: a clone without LFS has a few lines of text for each large file. */

@@ -15,7 +15,7 @@ import { CheckpointError } from "../../errors.ts";
 import { define, isNaturals } from "../../json.ts";
 import type { ByteSource } from "../../host/mod.ts";
 import { unpickle } from "./pickle.ts";
-import { describe, Opaque, PickledObject, PickleGlobal } from "./pickle_values.ts";
+import { describe, Opaque, PickledObject, PickleGlobal, shorten } from "./pickle_values.ts";
 import {
   findGlobal,
   isNatural,
@@ -24,6 +24,7 @@ import {
   TorchStorage,
   TorchTensor,
 } from "./pickle_globals.ts";
+import { isOtherModel, type ModelNames, modelNames, modelPrefix } from "../model_names.ts";
 import { STORED, type StoredTensor } from "../safetensors.ts";
 import { type Archive, type Fail, openArchive } from "./archive.ts";
 import { Checksums, followed } from "./checksums.ts";
@@ -70,14 +71,6 @@ const CONFIGS = [
   { key: "model_args", kind: "nanogpt" },
 ] as const;
 
-/** Name components added by module wrappers: torch.compile, FSDP, activation checkpointing. */
-const WRAPPERS = new Set([
-  "_orig_mod",
-  "_fsdp_wrapped_module",
-  "_fpw_module",
-  "_checkpoint_wrapped_module",
-]);
-
 /** Limits of a record of plain data: depth; values plus characters, with repetitions. */
 const MAX_DEPTH = 8;
 const MAX_RECORD = 2 ** 21;
@@ -111,10 +104,13 @@ export async function readTorch(source: ByteSource): Promise<TorchContents> {
     persistent: persistentStorage,
   });
   const { key, state } = findState(root, source.name, fail);
-  const notes: string[] = [];
+  const notes: string[] = key === undefined || !isOtherModel(key)
+    ? []
+    : [`the weights are those of "${shorten(key)}"`];
   const named = namedTensors(state, fail);
   const isLightning = root instanceof Map && root.has("pytorch-lightning_version");
-  const model = key === "state_dict" ? withoutAttribute(named, isLightning, notes) : named;
+  const holder = isLightning ? "lightning" : key === "state_dict" ? key : undefined;
+  const model = renamed(named, modelNames(named.map(([name]) => name), holder), notes);
   const tensors = new Map<string, StoredTensor>();
   const locator = new TensorLocator(source, archive, fail);
   for (const [name, value] of withoutAverage(byName(model, fail), notes)) {
@@ -187,26 +183,42 @@ function findState(
   name: string,
   fail: Fail,
 ): { key?: string; state: ReadonlyMap<unknown, unknown> } {
+  const refuseModule = (module: PickledObject): never => {
+    throw new CheckpointError(
+      `Cannot open "${name}": expected a dict, got ${describe(module)}, a whole module; ` +
+        "save the state dict: torch.save(model.state_dict(), path)",
+    );
+  };
+  if (root instanceof PickledObject) return refuseModule(root);
   if (!(root instanceof Map)) {
-    if (root instanceof PickledObject) {
-      throw new CheckpointError(
-        `Cannot open "${name}": expected a dict, got ${describe(root)}, a whole module; ` +
-          "save the state dict: torch.save(model.state_dict(), path)",
-      );
-    }
     return fail(`a dict, got ${root instanceof TorchTensor ? "a tensor" : describe(root)}`);
   }
   const key = STATES.find((key) => hasTensors(root.get(key)));
   if (key !== undefined) return { key, state: root.get(key) as ReadonlyMap<unknown, unknown> };
   if (hasTensors(root)) return { state: root };
-  // Any other key, if only one dict of the root has tensors.
-  const states = [...root].filter(([, value]) => hasTensors(value));
-  if (states.length === 1) {
-    const [[key, state]] = states;
-    return { key: String(key), state: state as ReadonlyMap<unknown, unknown> };
+  for (const value of root.values()) {
+    if (!(value instanceof Map)) continue;
+    const key = STATES.find((key) => hasTensors(value.get(key)));
+    if (key !== undefined) return { key, state: value.get(key) };
   }
+  const [only] = onlyState(root);
+  if (only) return { key: String(only[0]), state: only[1] };
+  const module = STATES.map((key) => root.get(key)).find((one) => one instanceof PickledObject);
+  if (module) return refuseModule(module);
   const keys = [...root.keys()].slice(0, 8).map(describe).join(", ");
   return fail(`a state dict, or one as ${STATES.join(", ")}, got a dict with ${keys || "nothing"}`);
+}
+
+/** The one dict with tensors under any other key: a GPT's if there is one, and no mean of it. */
+function onlyState(root: ReadonlyMap<unknown, unknown>) {
+  const states = [...root].flatMap(([key, value]) =>
+    hasTensors(value) ? [[key, value as ReadonlyMap<unknown, unknown>] as const] : []
+  );
+  const isGpt = (state: ReadonlyMap<unknown, unknown>) =>
+    modelPrefix([...state.keys()].filter((name) => typeof name === "string")) !== undefined;
+  const gpts = states.filter(([, state]) => isGpt(state));
+  const models = gpts.filter(([key]) => typeof key !== "string" || !isOtherModel(key));
+  return [models, gpts, states].find((some) => some.length === 1) ?? [];
 }
 
 function hasTensors(value: unknown): boolean {
@@ -221,7 +233,7 @@ function isTensor(value: unknown): value is TorchTensor | Opaque {
 
 type Named = readonly [name: string, tensor: TorchTensor];
 
-/** The tensors of a state dict, without wrappers in their names. Other values are skipped. */
+/** The tensors of a state dict. Other values are skipped. */
 function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[] {
   const named: Named[] = [];
   for (const [name, value] of state) {
@@ -230,40 +242,18 @@ function namedTensors(state: ReadonlyMap<unknown, unknown>, fail: Fail): Named[]
     if (value instanceof Opaque) {
       return fail(`tensor ${describe(name)} to be a plain one, got one of ${value.name}`);
     }
-    named.push([withoutWrappers(name), value]);
+    named.push([name, value]);
   }
   return named;
 }
 
-/**
- * The tensors of the model inside a LightningModule. The model is the attribute with the most
- * tensors, usually `model`. Tensors of other attributes, such as metrics, are left out, but only if
- * the file is from Lightning or the names inside the attribute are a GPT's.
- */
-function withoutAttribute(named: readonly Named[], isLightning: boolean, notes: string[]): Named[] {
-  if (isModel(named)) return [...named];
-  const counts = new Map<string, number>();
-  for (const [name] of named) {
-    const [attribute] = name.split(".", 1);
-    if (name.length > attribute.length) counts.set(attribute, (counts.get(attribute) ?? 0) + 1);
-  }
-  const [attribute] = [...counts].toSorted(([, a], [, b]) => b - a)[0] ?? ["model"];
-  const prefix = `${attribute}.`;
-  const isInside = ([name]: Named) => name.startsWith(prefix);
-  const inside = named.filter(isInside)
-    .map(([name, tensor]): Named => [name.slice(prefix.length), tensor]);
-  const isWhole = inside.length === named.length && attribute === "model";
-  if (!isWhole && !isLightning && !isModel(inside)) return [...named];
-  const others = named.filter((tensor) => !isInside(tensor)).map(([name]) => name);
-  if (others.length) notes.push(leftOut(others, `are not part of the model, "${attribute}"`));
-  return inside;
-}
-
-/** Whether the names are a GPT's, without an attribute in front of embedding and layers. */
-function isModel(named: readonly Named[]): boolean {
-  const gpt2 = /^(transformer\.)?(wte|h\.\d+)\./;
-  const llama = /^(model\.|model\.decoder\.|gpt_neox\.)?(embed_tokens|embed_in|layers\.\d+)\./;
-  return named.some(([name]) => gpt2.test(name) || llama.test(name));
+/** The model's tensors under their names in the model. */
+function renamed(named: readonly Named[], model: ModelNames, notes: string[]): Named[] {
+  notes.push(...model.notes);
+  return named.flatMap(([name, value]): Named[] => {
+    const own = model.names.get(name);
+    return own === undefined ? [] : [[own, value]];
+  });
 }
 
 /** Drops `n_averaged`, the counter of torch.optim.swa_utils.AveragedModel. */
@@ -274,11 +264,6 @@ function withoutAverage(
   if (!tensors.has("n_averaged")) return tensors;
   notes.push("the weights are those of an averaged model");
   return new Map([...tensors].filter(([name]) => name !== "n_averaged"));
-}
-
-function leftOut(names: readonly string[], why: string): string {
-  const more = names.length > 3 ? ` and ${names.length - 3} more` : "";
-  return `left out tensors that ${why}: ${names.slice(0, 3).map(describe).join(", ")}${more}`;
 }
 
 function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
@@ -292,14 +277,6 @@ function byName(named: readonly Named[], fail: Fail): Map<string, TorchTensor> {
     seen.add(name);
   }
   return tensors;
-}
-
-/** A tensor's name in the model: without wrappers, and without DataParallel's leading "module". */
-function withoutWrappers(name: string): string {
-  const parts = name.split(".").filter((part) => !WRAPPERS.has(part));
-  let first = 0;
-  while (parts[first] === "module" && first < parts.length - 1) first++;
-  return parts.slice(first).join(".");
 }
 
 /** Locates the bytes of tensors in the archive. */

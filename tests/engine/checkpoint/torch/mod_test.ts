@@ -333,6 +333,12 @@ Deno.test("readTorch() removes FSDP, checkpointing, averaging and DeepSpeed name
   assert.deepEqual(await names({ module: state("a"), ds_version: "0.1" }), [["a"], 0]);
   assert.deepEqual(await names({ net: state("a"), step: 3 }), [["a"], 0]);
   assert.deepEqual(await names({ model: state("a"), ema: state("b") }), [["a"], 0]);
+  // A state dict in a dict; two state dicts, of which one is a mean, or no GPT's.
+  assert.deepEqual(await names({ checkpoint: { model: state("a") } }), [["a"], 0]);
+  const gpt = state("net.wte.weight");
+  assert.deepEqual(await names({ ema_params: gpt, params: gpt }), [["wte.weight"], 0]);
+  assert.deepEqual(await names({ rng: state("cpu"), weights: gpt }), [["wte.weight"], 0]);
+  assert.deepEqual(await names({ ema: gpt }), [["wte.weight"], 1]);
 });
 
 Deno.test("readTorch() finds the model in any attribute of a LightningModule", async () => {
@@ -377,6 +383,8 @@ Deno.test("readTorch() finds a config in a dataclass, a Namespace or a dict", as
   assert.deepEqual(await configOf({ model_args: objects[0] }), { kind: "nanogpt", record });
   assert.equal(await configOf({ cfg: { n_layer: 1, lr: 2 } }), undefined);
   await refuses(open(objects[0], { storages }), /an object of __main__\.GPTConfig, a whole module/);
+  const whole = { model: made("torch.nn.modules.container", "Sequential"), step: 1 };
+  await refuses(open(whole, { storages }), /an object of torch\.nn\..*Sequential, a whole module/);
   const { dataset } = await open(
     { model: { w: plain }, config: { dataset: "shakespeare" } },
     { storages },
