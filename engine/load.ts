@@ -27,7 +27,7 @@ import {
   readOutline,
 } from "./architecture/mod.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
-import { locate, repositoryOf } from "./checkpoint/locate.ts";
+import { adapterIn, locate } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import { findHost } from "./host/choose.ts";
@@ -38,7 +38,7 @@ import { Model } from "./model.ts";
 import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
-import { adapt, type Adapted, baseOf, isAdapter, openAdapters } from "./weights/lora.ts";
+import { adapt, type Adapted, type AdapterOptions, baseOf, openAdapters } from "./weights/lora.ts";
 import {
   checkpointWeights,
   countParameters,
@@ -269,10 +269,19 @@ function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "aut
 /** Opens the files that a source names; an adapter's folder opens its base and the adapter. */
 async function openFiles(source: string, options: LoadOptions): Promise<OpenFiles> {
   const { adapters = [], ...hub } = options;
-  if (repositoryOf(source) === undefined && await isAdapter(source)) {
-    const all = [{ path: source }, ...adapters];
-    return { ...await openFiles(await baseOf(source), { ...hub, adapters: all }), id: source };
-  }
+  const adapter = await adapterIn(source);
+  if (!adapter) return await openBase(source, adapters, hub);
+  const { path, note } = adapter;
+  const files = await openBase(await baseOf(path), [{ path }, ...adapters], hub);
+  return { ...files, id: source, notes: [...note ? [note] : [], ...files.notes] };
+}
+
+/** Opens a model, which is no adapter, with adapters to merge into it. */
+async function openBase(
+  source: string,
+  adapters: readonly AdapterOptions[],
+  hub: LoadOptions,
+): Promise<OpenFiles> {
   // Checked before the weights, so that an unknown family costs no download of them.
   const { weights, folder, note } = await locate(
     source,
@@ -280,8 +289,8 @@ async function openFiles(source: string, options: LoadOptions): Promise<OpenFile
     async (folder) => void readOutline(...await readConfig(folder, source)),
   );
   using opened = new DisposableStack();
-  const base = opened.use(await openWeights(weights));
-  const [config, where] = await configOf(base, folder, weights, options.config);
+  const base = opened.use(await openWeights(weights, true));
+  const [config, where] = await configOf(base, folder, weights, hub.config);
   const bound = { path: base.path, tensors: base.tensors().length };
   const architecture = readArchitecture(config, where, bound);
   const added = (await openAdapters(adapters)).map((adapter) => opened.use(adapter));

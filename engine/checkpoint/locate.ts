@@ -66,6 +66,24 @@ export async function locate(
   return { weights: path, folder: folderOf(path) };
 }
 
+/** The folder of an adapter that a source means, with a note if it had to be chosen. */
+export async function adapterIn(
+  source: string,
+): Promise<{ readonly path: string; readonly note?: string } | undefined> {
+  if (repositoryOf(source) !== undefined) return undefined;
+  if (await isAdapter(source)) return { path: source };
+  if (await kindOf(source) !== "folder" || await weightsIn(source)) return undefined;
+  for (const path of await checkpointsIn(source)) {
+    if (await isAdapter(path)) return { path, note: chosen(source, path) };
+    if (await weightsIn(path)) return undefined;
+  }
+}
+
+/** Whether a folder holds an adapter. */
+async function isAdapter(folder: string): Promise<boolean> {
+  return await exists(beside(folder, "adapter_config.json"));
+}
+
 /** The weights in a folder in Hugging Face layout, or of a nanoGPT run. */
 async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
   for (const name of [...WEIGHTS, NANOGPT]) {
@@ -74,15 +92,22 @@ async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
   }
 }
 
-/** The newest checkpoint of transformers' Trainer: `checkpoint-N` with the highest N. */
+/** The newest checkpoint of transformers' Trainer that holds a model. */
 async function newestCheckpoint(folder: string): Promise<ModelFiles | undefined> {
-  const numbers = (await listFolder(folder))
-    .flatMap((name) => /^checkpoint-(\d{1,15})$/.exec(name)?.[1] ?? [])
-    .sort((a, b) => Number(b) - Number(a));
-  for (const number of numbers) {
-    const found = await weightsIn(beside(folder, `checkpoint-${number}`));
-    if (found) {
-      return { ...found, note: `"${folder}" is a trainer's output: opened ${found.folder}` };
-    }
+  for (const path of await checkpointsIn(folder)) {
+    const found = await weightsIn(path);
+    if (found) return { ...found, note: chosen(folder, found.folder) };
   }
+}
+
+/** The folders `checkpoint-N`, the highest N first. */
+async function checkpointsIn(folder: string): Promise<string[]> {
+  return (await listFolder(folder))
+    .flatMap((name) => /^checkpoint-(\d{1,15})$/.exec(name)?.[1] ?? [])
+    .sort((a, b) => Number(b) - Number(a))
+    .map((number) => beside(folder, `checkpoint-${number}`));
+}
+
+function chosen(folder: string, checkpoint: string): string {
+  return `"${folder}" is a trainer's output: opened ${checkpoint}`;
 }

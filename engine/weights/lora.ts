@@ -34,6 +34,8 @@ export interface Adapter extends Disposable {
 interface AdapterConfig {
   readonly base: string | null;
   readonly rslora: boolean;
+  /** Whether a trained embedding is the head as well, where they are tied. */
+  readonly keepsTie: boolean;
   readonly alpha: number;
   /** Alpha by pattern of module names. */
   readonly alphaPattern: Readonly<Record<string, unknown>>;
@@ -68,11 +70,6 @@ const REFUSED = [
 
 /** PEFT's prefix of the base model's names. */
 const PEFT_PREFIX = "base_model.model.";
-
-/** Whether a folder holds an adapter. */
-export async function isAdapter(folder: string): Promise<boolean> {
-  return await exists(beside(folder, "adapter_config.json"));
-}
 
 /**
  * The source of the base model that an adapter's configuration names: a folder relative to the
@@ -143,6 +140,10 @@ async function readConfig(folder: string): Promise<AdapterConfig> {
   for (const key of REFUSED) {
     if (isSet(config[key])) fail(key, "to be absent or false: this version merges plain LoRA");
   }
+  // These change the base's weights too, whenever the adapter is loaded.
+  if (/^(pissa|olora|corda|loftq)/.test(String(config.init_lora_weights))) {
+    fail("init_lora_weights", "to leave the base as it is; convert the adapter to plain LoRA");
+  }
   const { base_model_name_or_path: base = null, lora_alpha: alpha = 8 } = config;
   if (typeof alpha !== "number" || !Number.isFinite(alpha)) fail("lora_alpha", "to be a number");
   if (base !== null && typeof base !== "string") fail("base_model_name_or_path", "to be text");
@@ -153,6 +154,7 @@ async function readConfig(folder: string): Promise<AdapterConfig> {
   return {
     base: base as string | null,
     rslora: config.use_rslora === true,
+    keepsTie: config.ensure_weight_tying === true,
     alpha: alpha as number,
     alphaPattern: patterns as Record<string, unknown>,
   };
@@ -192,15 +194,24 @@ export async function adapt(
       replaced.set(target, { from: adapter.checkpoint, info });
       deltas.delete(target);
     }
+    // The head of a tied model stays the base's embedding, as PEFT keeps it.
+    const embedding = names.embedding();
+    const head = names.headName;
+    const isTrained = embedding && replaced.get(embedding.name)?.from === adapter.checkpoint;
+    if (
+      a.tied && isTrained && !adapter.config.keepsTie && !names.find(head) && !replaced.has(head)
+    ) {
+      replaced.set(head, { from: base, info: embedding });
+    }
     for (const [module, pair] of pairs) {
       const info = names.find(`${module}.weight`);
-      if (!info) throw unknown(adapter, module);
-      if (a.tied && names.isTied(info.name)) {
+      if (a.tied && names.isTied(`${module}.weight`)) {
         throw new CheckpointError(
           `Cannot apply "${adapter.path}": expected no LoRA on "${module}", ` +
             "whose matrix is embedding and head in one",
         );
       }
+      if (!info) throw unknown(adapter, module);
       const all = deltas.get(info.name) ?? [];
       const isTransposed = pair.embedding || names.storesTranspose(info.name);
       all.push(await readDelta(adapter, module, pair, info, isTransposed));
@@ -236,7 +247,17 @@ class BaseNames {
   }
 
   find(name: string): TensorInfo | undefined {
-    return this.#byPlain.get(this.#plain(name));
+    const names = this.isHead(name) ? this.#heads : [this.#plain(name)];
+    return names.flatMap((name) => this.#byPlain.get(name) ?? [])[0];
+  }
+
+  embedding(): TensorInfo | undefined {
+    return this.#byPlain.get(this.#embedding);
+  }
+
+  /** The head's name in a file that has one. */
+  get headName(): string {
+    return this.#heads[0];
   }
 
   isHead(name: string): boolean {
@@ -274,7 +295,7 @@ function sortTensors({ checkpoint, path }: Adapter) {
     const name = info.name.startsWith(PEFT_PREFIX)
       ? info.name.slice(PEFT_PREFIX.length)
       : info.name;
-    const match = /^(.*)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$/.exec(name);
+    const match = /^(.*)\.lora_(embedding_)?([AB])(?:\.(?!weight$)[^.]+)?(?:\.weight)?$/.exec(name);
     if (!match) {
       if (/\.lora_/.test(name)) {
         throw new CheckpointError(
@@ -289,7 +310,15 @@ function sortTensors({ checkpoint, path }: Adapter) {
     }
     const [, module, embedding, letter] = match;
     const pair = pairs.get(module) ?? { embedding: embedding !== undefined };
-    pair[letter === "A" ? "a" : "b"] = info;
+    const key = letter === "A" ? "a" : "b";
+    if (pair[key]) {
+      throw new CheckpointError(
+        `Cannot apply "${path}": expected one adapter, got ${
+          JSON.stringify(name.slice(0, 120))
+        } beside another one`,
+      );
+    }
+    pair[key] = info;
     pairs.set(module, pair);
   }
   if (!pairs.size && !plain.size) {

@@ -131,7 +131,7 @@ export const NAMES: Readonly<Record<Family, NameTable>> = {
     prefixes: ["gpt_neox."],
     wte: "embed_in",
     lnF: "final_layer_norm",
-    lmHead: ["embed_out"],
+    lmHead: ["embed_out", "lm_head"], // the name in the file; in memory
     layers: "layers",
     ln1: "input_layernorm",
     qkv: ["attention.query_key_value"],

@@ -5,7 +5,15 @@ import { addDelta } from "../../../engine/weights/lora.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { assertClose, fixture, readJson, TOLERANCE } from "../../testing.ts";
 
-const CASES = ["llama-patterns", "gpt2-bias", "gpt_neox-fused", "phi3-embedding", "qwen2-saved"];
+const CASES = [
+  "llama-patterns",
+  "gpt2-bias",
+  "gpt_neox-fused",
+  "gpt_neox-head",
+  "phi3-embedding",
+  "qwen2-embedding",
+  "qwen2-saved",
+];
 
 for (const name of CASES) {
   Deno.test(`loadModel() merges an adapter as PEFT does: ${name}`, async () => {
@@ -53,6 +61,8 @@ Deno.test("loadModel() names the key of an unsupported LoRA feature", async () =
     [{ lora_bias: true }, /"lora_bias"/],
     [{ trainable_token_indices: [1] }, /"trainable_token_indices"/],
     [{ target_parameters: ["a"] }, /"target_parameters"/],
+    [{ init_lora_weights: "pissa_niter_16" }, /"init_lora_weights" to leave the base as it is/],
+    [{ init_lora_weights: "olora" }, /"init_lora_weights"/],
     [{ lora_alpha: "8" }, /"lora_alpha" to be a number/],
     [{ base_model_name_or_path: 7 }, /"base_model_name_or_path" to be text/],
     [{ alpha_pattern: [] }, /"alpha_pattern" to be an object/],
@@ -89,6 +99,38 @@ Deno.test("loadModel() refuses an adapter that misfits the base or lacks files",
     await refuses(apply(folder), /expected adapter_model\.safetensors in it/);
     // Its base is a path that does not exist here.
     await refuses(loadModel(folder, { device: "js" }), /base_model_name_or_path to be a folder/);
+  });
+});
+
+Deno.test("loadModel() opens the adapter in a trainer's newest checkpoint", async () => {
+  await inTempFolder(async (folder) => {
+    const checkpoint = `${folder}/checkpoint-10`;
+    for (const name of ["checkpoint-9", "checkpoint-10"]) {
+      await Deno.mkdir(`${folder}/${name}`);
+    }
+    const from = fixture("lora/llama-patterns");
+    const config = readJson<object>("lora/llama-patterns/adapter_config.json");
+    const base = fixture("tiny/llama");
+    await Deno.writeTextFile(
+      `${checkpoint}/adapter_config.json`,
+      JSON.stringify({ ...config, base_model_name_or_path: base }),
+    );
+    await Deno.copyFile(
+      `${from}/adapter_model.safetensors`,
+      `${checkpoint}/adapter_model.safetensors`,
+    );
+    const load = (source: string) => loadModel(source, { device: "js", dtype: "F32" });
+    await using model = await load(folder);
+    await using same = await load(from);
+    assert.deepEqual(await model.logits([1, 2, 3]), await same.logits([1, 2, 3]));
+    assert.deepEqual(model.notes, [`"${folder}" is a trainer's output: opened ${checkpoint}`]);
+    // An adapter is no base, even its own.
+    await Deno.writeTextFile(
+      `${checkpoint}/adapter_config.json`,
+      JSON.stringify({ ...config, base_model_name_or_path: "." }),
+    );
+    const refusal = { name: "CheckpointError", message: /expected a model\.safetensors in it/ };
+    await assert.rejects(load(folder), refusal);
   });
 });
 
