@@ -59,8 +59,8 @@ Deno.test("inspect shows needed and free memory of every backend", async () => {
 
 Deno.test("a context beyond the model's is refused in one sentence by every command", async () => {
   const folder = fixture("tiny/llama");
-  for (const command of ["inspect", "bench", "generate"]) {
-    const { code, stdout, stderr } = await run(command, folder, "--context", "9999");
+  for (const command of [["inspect"], ["bench"], ["generate", "--prompt", "x"]]) {
+    const { code, stdout, stderr } = await run(...command, folder, "--context", "9999");
     assert.equal(code, 1, stderr);
     assert.equal(stdout, "");
     assert.match(stderr, /^error: Cannot load: expected a context of 1 to \d+ tokens, got 9999\n$/);
