@@ -1,6 +1,6 @@
 /**
- * A model that can chat, and says nothing: random weights, an id for each of 317
- * characters, and ChatML's special tokens.
+ * Chat model for tests: random weights, one id for each of 317 characters, and ChatML's special
+ * tokens.
  *
  * @module
  */
@@ -9,14 +9,14 @@ import { fixture } from "./testing.ts";
 
 const SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-/** As many ids as tiny/llama has; what is decoded and encoded again gives the same ids. */
+/** One id per character, 320 ids in total as in tiny/llama; encode() inverts decode(). */
 const CHARACTERS = [
   "\n",
   ...Array.from({ length: 95 }, (_, i) => String.fromCharCode(0x20 + i)),
   ...Array.from({ length: 221 }, (_, i) => String.fromCharCode(0x4e00 + i)),
 ];
 
-/** The tokenizer, as a parsed tokenizer.json. */
+/** The tokenizer as a parsed tokenizer.json. */
 export const CHAT_TOKENIZER = {
   added_tokens: SPECIAL_TOKENS.map((content, id) => ({ id, content, special: true })),
   decoder: { type: "Fuse" },
@@ -27,14 +27,16 @@ export const CHAT_TOKENIZER = {
   },
 };
 
-/** ChatML. */
+/** The ChatML template. */
 export const CHAT_TEMPLATE =
-  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}" +
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}" +
+  "{% endfor %}" +
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /**
- * Runs a test on a folder with tiny/llama and this tokenizer; `config` is added to
- * its tokenizer_config.json.
+ * Runs a test on a folder with tiny/llama and this tokenizer.
+ * @param test the test; gets the folder.
+ * @param config added to tokenizer_config.json.
  */
 export async function withChatModel(
   test: (folder: string) => Promise<void>,

@@ -1,15 +1,15 @@
 /**
- * GPT-2's spelling of bytes: each of the 256 as one printable character, so that a vocabulary of
- * bytes is a vocabulary of texts. As `bytes_to_unicode` in GPT-2's encoder.py: what is printable in
- * Latin-1 stands for itself, the others follow from U+0100 on.
+ * GPT-2's byte-to-character table: one printable character for each of the 256 bytes, so that
+ * tokens of arbitrary bytes can be stored as text. As `bytes_to_unicode` in GPT-2's encoder.py: a
+ * byte that is printable in Latin-1 maps to its own character, the others to U+0100 and up.
  *
  * @module
  */
 
-/** The character of each byte. */
+/** Character of each byte [256]. */
 export const BYTE_CHARACTERS: readonly string[] = spellBytes();
 
-/** The byte of each character. */
+/** Inverse of `BYTE_CHARACTERS`: character to byte. */
 export const CHARACTER_BYTES: ReadonlyMap<string, number> = new Map(
   BYTE_CHARACTERS.map((character, byte) => [character, byte]),
 );

@@ -1,6 +1,6 @@
 /**
- * LabCore's character vocabulary: an id for each code point of the training text,
- * in the order of its list.
+ * Character tokenizer of LabCore and nanoGPT: one id per code point; an id is the index in the
+ * vocabulary's list.
  *
  * @module
  */
@@ -8,10 +8,10 @@ import { CheckpointError } from "../errors.ts";
 import type { TextStream, Tokenizer } from "./tokenizer.ts";
 
 /**
- * Makes a tokenizer of a vocabulary.
- * @param vocab as parsed from a file: a list of texts of one code point each, without repetition.
- * @param where names the vocabulary's home in messages.
- * @throws {CheckpointError} naming the entry that is something else.
+ * Creates a tokenizer from a character vocabulary.
+ * @param vocab parsed from a file: a list of distinct strings of one code point each.
+ * @param where name of the file in errors.
+ * @throws {CheckpointError} If an entry is not one character or is repeated.
  */
 export function charTokenizer(vocab: unknown, where: string): Tokenizer {
   if (!Array.isArray(vocab) || vocab.length === 0) {
@@ -27,11 +27,11 @@ export function charTokenizer(vocab: unknown, where: string): Tokenizer {
         }`,
       );
     };
-    // A lone surrogate is no character: text that has it cannot be written out as UTF-8.
+    // A lone surrogate cannot be written as UTF-8.
     if (typeof entry !== "string" || [...entry].length !== 1 || !entry.isWellFormed()) {
       return fail("one character");
     }
-    if (ids.has(entry)) fail(`another than entry ${ids.get(entry)}`);
+    if (ids.has(entry)) fail(`different from entry ${ids.get(entry)}`);
     ids.set(entry, id);
     return entry;
   });
@@ -50,7 +50,7 @@ class CharTokenizer implements Tokenizer {
 
   encode(text: string): number[] {
     const ids: number[] = [];
-    let at = 0; // an index into the string, so that text.slice(at) begins with what is wrong
+    let at = 0; // in UTF-16 units: text.slice(at) begins with the character in question
     for (const character of text) {
       const id = this.ids.get(character);
       if (id === undefined) {
@@ -73,7 +73,7 @@ class CharTokenizer implements Tokenizer {
   }
 
   stream(): TextStream {
-    // Every id is a whole character, so that nothing is ever held back.
+    // Each id is a whole character: no text is held back.
     return { push: (id) => this.#character(id), flush: () => "" };
   }
 
@@ -81,10 +81,7 @@ class CharTokenizer implements Tokenizer {
     throw new CheckpointError("Cannot apply a chat template: a character vocabulary has none");
   }
 
-  /**
-   * A model may draw an id past the vocabulary, where its own was rounded up: that is a character
-   * unknown, and no failure.
-   */
+  /** Character of an id. An id past the vocabulary is a padding row of the embedding: U+FFFD. */
   #character(id: number): string {
     if (!Number.isSafeInteger(id) || id < 0) {
       throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
@@ -93,7 +90,7 @@ class CharTokenizer implements Tokenizer {
   }
 }
 
-/** U+0041 for "A". */
+/** Code point of a character as U+0041. */
 function codeOf(character: string): string {
   return `U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}`;
 }

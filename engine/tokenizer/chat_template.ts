@@ -1,9 +1,8 @@
 /**
- * Chat templates: from a conversation to the text that a model was trained on, by the Jinja
- * template beside its tokenizer.
+ * Chat template: renders a conversation as a model's prompt text with the Jinja template of its
+ * tokenizer, as `render_jinja_template` of transformers does.
  *
- * The text is that of transformers' `render_jinja_template`. A template is foreign code: it sees
- * only plain data, and time and memory are bounded.
+ * A template is untrusted code: it sees only plain data, and its time and memory are limited.
  *
  * @module
  */
@@ -16,30 +15,30 @@ import { formatTime } from "./strftime.ts";
 import type { ChatMessage, ChatOptions } from "./tokenizer.ts";
 import { show } from "./vocabulary.ts";
 
-/** UTF-16 units of a template; the longest that is known has 30,000. */
+/** Maximum length of a template, in UTF-16 units; the longest known one has 30,000. */
 const MAX_TEMPLATE = 1_000_000;
 
-/** Characters of a template's own message in an error. */
+/** Maximum length of a template's own message in an error, in UTF-16 units. */
 const MAX_REASON = 200;
 
 /**
- * Names of a message's reasoning, the first one that is given wins; templates read the first two.
+ * Field names of a message's reasoning, in order of precedence; templates read the first two.
  */
 const REASONING = ["reasoning_content", "thinking", "reasoning"];
 
 /**
- * A chat template, which is parsed when it is first applied: a model whose template is damaged
- * still generates.
+ * A chat template. It is parsed on first use, so that a model with a broken template can still
+ * generate from text.
  */
 export class ChatTemplate {
-  /** By their texts. */
+  /** Compiled templates by source text. */
   readonly #templates = new Map<string, Template>();
 
   /**
-   * @param source `chat_template` of a tokenizer_config.json: a text, a list of `{ name, template
-   *   }`, or an object of texts.
-   * @param variables special tokens by the names that templates use.
-   * @param where names the tokenizer in messages.
+   * @param source `chat_template` of a tokenizer_config.json: a string, a list of
+   *   `{ name, template }`, or an object from names to strings.
+   * @param variables special tokens by the variable names that templates use.
+   * @param where name of the tokenizer in errors.
    */
   constructor(
     readonly source: unknown,
@@ -49,8 +48,8 @@ export class ChatTemplate {
 
   /**
    * Renders a conversation.
-   * @throws {CheckpointError} If the template refuses it or is broken.
-   * @throws {TypeError} If a message is none, or a variable is no plain data.
+   * @throws {CheckpointError} If the template is broken or rejects the conversation.
+   * @throws {TypeError} If a message has no role or no content, or a variable is not plain data.
    */
   render(
     messages: readonly ChatMessage[],
@@ -83,8 +82,8 @@ export class ChatTemplate {
   }
 
   /**
-   * The text that the template writes right after an assistant's message, the end of a turn.
-   * Empty if the template takes no conversation of a user and an assistant.
+   * The text that the template writes right after an assistant's message: the end-of-turn token.
+   * Empty if the template rejects a conversation of a user and an assistant.
    */
   afterAnswer(): string {
     const answer = "wgslm-answer";
@@ -117,7 +116,7 @@ function checkMessages(messages: readonly unknown[]): void {
   for (const message of messages) {
     if (isRecord(message) && typeof message.role === "string" && hasContent(message)) continue;
     throw new TypeError(
-      `Cannot apply a chat template: expected messages with a role and a content, got ${
+      `Cannot apply a chat template: expected each message to have a role and content, got ${
         show(message)
       }`,
     );
@@ -125,8 +124,8 @@ function checkMessages(messages: readonly unknown[]): void {
 }
 
 /**
- * Text, a list of parts, an object or null; a message with other fields, such as tool calls, may
- * lack it.
+ * Whether the content is text, a list of parts, an object or null. It may be missing if the message
+ * has other fields, such as tool calls.
  */
 function hasContent(message: Record<string, unknown>): boolean {
   const { content } = message;
@@ -136,7 +135,7 @@ function hasContent(message: Record<string, unknown>): boolean {
   return typeof content === "string" || typeof content === "object";
 }
 
-/** A message's reasoning under the names that templates read, as transformers adds them. */
+/** Copies a message's reasoning to the two names that templates read, as transformers does. */
 function withReasoning(message: Dict): Dict {
   const reasoning = REASONING.map((name) => message.get(name)).find((value) => value != null);
   if (reasoning === undefined) return message;
@@ -151,8 +150,8 @@ function withReasoning(message: Dict): Dict {
 }
 
 /**
- * Renders a conversation as it is; if the template fails on content in parts, with the texts of
- * the parts joined. `raise_exception` is final.
+ * Renders a conversation. If the template fails on content in parts, retries with the parts joined
+ * to one text; a `raise_exception` of the template is not retried.
  */
 function renderOrJoin(chat: readonly Dict[], render: (messages: Value) => string): string {
   const joined = chat.map(withJoinedParts);
@@ -166,9 +165,7 @@ function renderOrJoin(chat: readonly Dict[], render: (messages: Value) => string
   }
 }
 
-/**
- * A message whose content is a list of text parts, as one text with a newline between the parts.
- */
+/** Joins content that is a list of text parts to one text, with a newline between the parts. */
 function withJoinedParts(message: Dict): Dict {
   const content = message.get("content");
   if (!Array.isArray(content)) return message;
@@ -181,14 +178,14 @@ function withJoinedParts(message: Dict): Dict {
   return joined;
 }
 
-/** Characters of the texts within values. */
+/** Total length of the strings in a value, in UTF-16 units. */
 function charactersOf(value: Value): number {
   if (typeof value === "string") return value.length;
   const items = Array.isArray(value) ? value : value instanceof Dict ? [...value.entries()] : [];
   return items.reduce<number>((sum, item) => sum + charactersOf(item as Value), 0);
 }
 
-/** The only template; of several the one for tools if there are some, else the default. */
+/** Selects a template: the only one, or "tool_use" if tools are given, or "default". */
 function chooseTemplate(source: unknown, hasTools: boolean): string {
   if (typeof source === "string") return source;
   const named = Array.isArray(source)
@@ -207,10 +204,10 @@ function chooseTemplate(source: unknown, hasTools: boolean): string {
   );
 }
 
-/** The reason of a failure, cut to MAX_REASON characters. */
+/** Message of an error, truncated to MAX_REASON. */
 function reasonOf(error: unknown): string {
-  // The stack is used up, as when a macro calls itself, or a text is longer than texts can be.
-  if (error instanceof RangeError) return `it is too much (${error.message})`;
+  // Stack overflow, such as a macro that calls itself, or a string over V8's maximum length.
+  if (error instanceof RangeError) return `it exceeds a limit of JavaScript (${error.message})`;
   const reason = messageOf(error);
   return reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON - 1).toWellFormed()}…` : reason;
 }

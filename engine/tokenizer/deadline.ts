@@ -1,25 +1,26 @@
 /**
- * A time limit for work that a file asks for: a regular expression of a tokenizer, a chat template.
+ * Time limit for untrusted work from a file: regular expressions of a tokenizer, chat templates.
  *
- * An expression may take time that doubles with every character, and none of our code runs between
- * its steps, so that a watchdog has to end it.
+ * A regular expression can take exponential time, 2ⁿ in the length n of the text, and yields to no
+ * other code until it ends. Only a watchdog can interrupt it.
  *
  * @module
  */
 import { runWithin } from "../host/watchdog.ts";
 
-/** Milliseconds that any work has: a thousand times what a short text takes. */
+/** Time limit of empty input, in ms: 1000 times the time of a short text. */
 const BASE_MS = 3_000;
 
-/** Milliseconds that each unit of its input adds: three times what one takes on a slow machine. */
+/** Additional time per unit of input, in ms: three times what a unit takes on a slow machine. */
 const PER_UNIT_MS = 0.03;
 
 /**
- * Does work that ends in time, however it was written. Within other work,
- * the deadline of that holds.
- * @param size of the input, in UTF-16 units or ids.
- * @returns what the work returns; what it throws is thrown.
- * @throws {Error} If it takes longer.
+ * Runs synchronous work under a time limit of 3 s + 0.03 ms · size. Nested in other limited work,
+ * only the outer limit applies.
+ * @param size length of the input, in UTF-16 units or ids.
+ * @param work the work.
+ * @returns the result of the work.
+ * @throws {Error} If the work exceeds the limit; its own errors pass through.
  */
 export function withinDeadline<T>(size: number, work: () => T): T {
   return runWithin(Math.ceil(BASE_MS + size * PER_UNIT_MS), work);

@@ -1,42 +1,54 @@
 /**
- * From tokens back to text, a token at a time. The decoders of a tokenizer.json are links of a
- * chain; each keeps what is not certain yet and gives the rest on. Decoding a list is a stream that
- * is flushed at its end, so that both always agree.
+ * Streaming token decoders of a tokenizer.json: tokens to text, one token at a time.
  *
- * As the decoders of Hugging Face's tokenizers, with one difference: a stream of theirs lets the
- * bytes of ByteFallback go as soon as they are characters, and cannot take them back when a later
- * byte makes the whole run invalid; here a run is held until it ends.
+ *     token ─▶ Replace ─▶ ByteFallback ─▶ Fuse ─▶ Strip ─▶ text
+ *                         holds bytes
+ *
+ * The decoders form a chain. Each one holds back text that a later token may still change and
+ * passes on the rest. Decoding a list is a stream that is flushed at its end, so both give the same
+ * text.
+ *
+ * The output is that of Hugging Face's tokenizers, with one difference: their stream emits
+ * characters of ByteFallback as soon as their bytes are complete, even if a later byte makes the
+ * whole run invalid. Here a run of bytes is held until it ends.
  *
  * @module
  */
 import { CHARACTER_BYTES } from "./byte_level.ts";
 import { withinDeadline } from "./deadline.ts";
-import { asList, asStep, asText, checkPattern, metaspaceMark, prependScheme } from "./rewrite.ts";
-import { type Fail, isId, show, Unread } from "./vocabulary.ts";
+import {
+  asList,
+  asStep,
+  asText,
+  checkPattern,
+  metaspaceReplacement,
+  prependScheme,
+} from "./rewrite.ts";
+import { type Fail, isId, show, Unsupported } from "./vocabulary.ts";
 
-/** A decoder in use; after flush() it is spent. */
+/** State of a decoder for one sequence; unusable after flush(). */
 export interface Link {
-  /** Takes a token; gives those that are certain now. */
+  /** Takes a token; returns the text that no later token can change. */
   push(token: string): readonly string[];
-  /** What was kept. */
+  /** Returns the text held back. */
   flush(): readonly string[];
 }
 
-/** Starts decoding anew. */
+/** Creates the state of a decoder for a new sequence. */
 export type NewLink = () => Link;
 
-/** Text of bytes that are no UTF-8. */
-const UNKNOWN = "\ufffd";
+/** Replacement for a byte of invalid UTF-8. */
+const REPLACEMENT = "\ufffd";
 
-/** UTF-16 units of what a step makes of a token, or of all that comes as one. */
+/** Maximum output of a decoder for one token or fused text, in UTF-16 units. */
 const MAX_TEXT = 10_000_000;
 
-/** Reads the decoder of a tokenizer.json; without one, tokens stand apart. */
+/** Reads the decoder of a tokenizer.json; without one, tokens are joined with spaces. */
 export function readDecoder(decoder: unknown, fail: Fail): NewLink {
   if (decoder == null) return each((token, i) => i === 0 ? token : ` ${token}`);
   const steps = flatten(decoder, fail);
   const links: NewLink[] = [];
-  let fused = false; // from here on all that comes is one token, in pieces
+  let fused = false; // the decoders from here on get one token, in pieces
   for (const step of steps) {
     if (step.type === "Fuse") {
       fused = true;
@@ -59,8 +71,8 @@ function flatten(decoder: unknown, fail: Fail, depth = 0): Step[] {
 }
 
 /**
- * What a decoder does to a token that comes in pieces, where that needs no look at the whole; its
- * options are checked by now.
+ * Decoder of one token that arrives in pieces; undefined if it needs the whole token at once.
+ * readLink() has checked its options.
  */
 function piecewise({ type, pattern, content, start = 0, stop = 0 }: Step): NewLink | undefined {
   const text = (pattern as { String?: string } | undefined)?.String;
@@ -93,9 +105,9 @@ function readLink(step: Step, fail: Fail): NewLink {
     case "Strip":
       return readStrip(step, fail);
     case "Metaspace": {
-      const mark = metaspaceMark(step, fail);
+      const replacement = metaspaceReplacement(step, fail);
       const isPrepended = prependScheme(step) !== "never";
-      return each((token, i) => token.replaceAll(mark, i === 0 && isPrepended ? "" : " "));
+      return each((token, i) => token.replaceAll(replacement, i === 0 && isPrepended ? "" : " "));
     }
     case "WordPiece": {
       const prefix = asText(step.prefix ?? "##", "the prefix of WordPiece", fail);
@@ -108,11 +120,11 @@ function readLink(step: Step, fail: Fail): NewLink {
       return () => new Suffix(suffix);
     }
     default:
-      throw new Unread(`a decoder of type ${show(step.type)}`);
+      throw new Unsupported(`a decoder of type ${show(step.type)}`);
   }
 }
 
-/** A link that knows each token's place and keeps none. */
+/** A decoder that maps each token by itself, given its index, and holds nothing back. */
 function each(decode: (token: string, i: number) => string): NewLink {
   return () => {
     let i = 0;
@@ -124,7 +136,7 @@ function readReplace(step: Step, fail: Fail): NewLink {
   const { Regex, String: text } = checkPattern(step.pattern, fail);
   const content = asText(step.content, "the content of Replace", fail);
   if (Regex === undefined) {
-    // Three times as fast as replaceAll where there is much to replace.
+    // split and join: three times as fast as replaceAll on text with many matches.
     return each((token) => checkLength(token.split(text!).join(content)));
   }
   let pattern: RegExp;
@@ -138,20 +150,22 @@ function readReplace(step: Step, fail: Fail): NewLink {
   );
 }
 
-/** Several steps that each write two characters for one would fill the memory. */
+/** Limits text: a chain of steps that each double its length would exhaust memory. */
 function checkLength(text: string): string {
   if (text.length <= MAX_TEXT) return text;
   throw new Error(`it makes a text of ${text.length} characters`);
 }
 
-/** Takes a character off the ends of each token, up to so many times. */
+/** Strip: removes up to `start` and `stop` copies of a character from a token's two ends. */
 function readStrip(step: Step, fail: Fail): NewLink {
   const content = asText(step.content, "the content of Strip", fail);
   if ([...content].length !== 1) {
     fail(`the content of Strip to be one character, got ${show(content)}`);
   }
   const { start = 0, stop = 0 } = step;
-  if (!isId(start) || !isId(stop)) return fail("start and stop of Strip to be numbers");
+  if (!isId(start) || !isId(stop)) {
+    return fail("start and stop of Strip to be integers of at least 0");
+  }
   return each((token) => {
     const characters = [...token];
     let [from, to] = [0, characters.length];
@@ -161,7 +175,7 @@ function readStrip(step: Step, fail: Fail): NewLink {
   });
 }
 
-/** The link over all that comes as one token. */
+/** Collects all pieces of one token, then decodes it at flush(). */
 function whole(start: NewLink): NewLink {
   return () => {
     let text = "";
@@ -187,7 +201,7 @@ function chain(links: readonly Link[]): Link {
   };
 }
 
-/** Characters that stand for bytes; a token with another character is text as it is. */
+/** ByteLevel: characters that encode bytes. A token with any other character is plain text. */
 class ByteLevel implements Link {
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
@@ -210,7 +224,7 @@ class ByteLevel implements Link {
   }
 }
 
-/** Tokens like <0xE2> are bytes; a run that is no UTF-8 as a whole is U+FFFD for each of them. */
+/** ByteFallback: tokens like <0xE2> are bytes. A run of invalid UTF-8 is one U+FFFD per byte. */
 class ByteFallback implements Link {
   #run: number[] = [];
 
@@ -230,12 +244,12 @@ class ByteFallback implements Link {
     try {
       return [new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(run)];
     } catch {
-      return [UNKNOWN.repeat(run.length)];
+      return [REPLACEMENT.repeat(run.length)];
     }
   }
 }
 
-/** A suffix that ends a word: a space, but for the last token, which therefore waits. */
+/** BPEDecoder: the end-of-word suffix becomes a space, except in the last token, which is held. */
 class Suffix implements Link {
   #last: string | null = null;
 
@@ -252,7 +266,7 @@ class Suffix implements Link {
   }
 }
 
-/** WordPiece's: no space before a mark or within a contraction. */
+/** WordPiece's cleanup: removes spaces before punctuation and within contractions. */
 function cleanUp(text: string): string {
   return text.replaceAll(" .", ".").replaceAll(" ?", "?").replaceAll(" !", "!").replaceAll(
     " ,",

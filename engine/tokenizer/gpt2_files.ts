@@ -1,6 +1,6 @@
 /**
- * The two files of GPT-2's own tokenizer, which older repositories have in place of a
- * tokenizer.json: the vocabulary and its merges.
+ * GPT-2's tokenizer files, vocab.json and merges.txt, converted to a tokenizer.json. Older
+ * repositories contain only these two.
  *
  * @module
  */
@@ -9,20 +9,20 @@ import { show } from "./vocabulary.ts";
 type Json = Record<string, unknown>;
 
 /**
- * The classes of transformers that read the two files as GPT-2's does. Others split
- * words by rules of their own.
+ * Classes of transformers that interpret the two files as GPT-2's does. Other classes split text
+ * into words differently.
  */
 const CLASSES = /^(GPT2|CodeGen)Tokenizer(Fast)?$/;
 
-/** GPT-2's only special token, where the configuration names none. */
+/** GPT-2's only special token, the default if the configuration names none. */
 const END_OF_TEXT = "<|endoftext|>";
 
 /**
- * The two files as a parsed tokenizer.json.
+ * Converts the two files to a parsed tokenizer.json.
  * @param vocab vocab.json: token to id.
- * @param merges merges.txt: two tokens a line, after a line with the version.
- * @param config tokenizer_config.json; it may be empty.
- * @returns the record, or what about the class of the tokenizer is not read.
+ * @param merges merges.txt: two tokens per line, after a line with the version.
+ * @param config tokenizer_config.json; may be empty.
+ * @returns the tokenizer.json, or a description of the unsupported tokenizer class.
  */
 export function fromGpt2Files(vocab: Json, merges: string, config: Json): Json | string {
   const { tokenizer_class: name = "GPT2Tokenizer" } = config;
@@ -40,7 +40,7 @@ export function fromGpt2Files(vocab: Json, merges: string, config: Json): Json |
   };
 }
 
-/** The configuration with GPT-2's special tokens where it names none. */
+/** Adds GPT-2's special tokens to a configuration that names none. */
 export function withGpt2SpecialTokens(config: Json): Json {
   const filled = { ...config };
   for (const name of ["bos_token", "eos_token", "unk_token"]) {

@@ -1,7 +1,12 @@
 /**
- * Hugging Face's tokenizer.json. The library normalizes, splits into words and spells a word in
- * tokens; added tokens, merging, the ids around a text, and the way back to text are our own: there
- * the library differs from Hugging Face's tokenizers, or is slow.
+ * Tokenizer from a Hugging Face tokenizer.json.
+ *
+ *     text ─▶ added tokens ─▶ normalizer ─▶ pre-tokenizer ─▶ model ─▶ post-processor ─▶ ids
+ *             here            library       library          library  here
+ *
+ * The library is `@huggingface/tokenizers`. Added tokens, BPE merges, the post-processor and
+ * decoding are implemented here, because the library is slow there or differs from Hugging Face's
+ * tokenizers.
  *
  * @module
  */
@@ -25,19 +30,26 @@ import type {
   TextStream,
   Tokenizer,
 } from "./tokenizer.ts";
-import { type Fail, isModelType, modelType, readVocabulary, show, Unread } from "./vocabulary.ts";
+import {
+  type Fail,
+  isModelType,
+  modelType,
+  readVocabulary,
+  show,
+  Unsupported,
+} from "./vocabulary.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 type Json = Record<string, unknown>;
 type LibraryModule = typeof import("@huggingface/tokenizers");
 
 /**
- * Makes a tokenizer of a parsed tokenizer.json.
- * @param config the tokenizer_config.json beside it, where there is one, with the chat template
- * that has a file of its own.
- * @param where names the file in messages.
- * @returns the tokenizer, or the sentence that tells what in it this version does not read.
- * @throws {CheckpointError} when the file is damaged.
+ * Creates a tokenizer from a parsed tokenizer.json.
+ * @param file parsed tokenizer.json.
+ * @param config tokenizer_config.json, with the chat template of chat_template.jinja; may be empty.
+ * @param where name of the file in errors.
+ * @returns the tokenizer, or a sentence that names the unsupported part.
+ * @throws {CheckpointError} If the file is damaged.
  */
 export async function huggingFaceTokenizer(
   file: Json,
@@ -58,11 +70,11 @@ export async function huggingFaceTokenizer(
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
     const message = messageOf(error);
-    const [, part, kind] = /^Unknown (\w+) type: (.*)$/.exec(message) ?? []; // the library's own
-    const unread = error instanceof Unread
+    const [, part, kind] = /^Unknown (\w+) type: (.*)$/.exec(message) ?? []; // from the library
+    const unsupported = error instanceof Unsupported
       ? message
       : part && `a ${part.toLowerCase()} of type ${show(kind)}`;
-    if (unread) return `Cannot read ${where}: this version does not read ${unread}`;
+    if (unsupported) return `Cannot read ${where}: this version does not read ${unsupported}`;
     throw new CheckpointError(`Cannot read ${where}: ${message}`);
   }
 }
@@ -77,7 +89,7 @@ function make(
   const { where, special, chat } = beside;
   if (!isRecord(file.model)) return fail("model to be an object");
   const type = modelType(file.model);
-  if (!isModelType(type)) throw new Unread(`a vocabulary of type ${show(type)}`);
+  if (!isModelType(type)) throw new Unsupported(`a vocabulary of type ${show(type)}`);
   const vocabulary = readVocabulary(file, type, config.added_tokens_decoder, special.tokens, fail);
   const library = openLibrary(from, vocabulary, {
     normalizer: rewriteNormalizer(file.normalizer, fail),
@@ -89,7 +101,7 @@ function make(
   );
   const frame = { bosId, eosId, template: withSpecialTokens(template, config, bosId, eosId), chat };
   const startDecoding = readDecoder(file.decoder, fail);
-  // Added tokens are normalized at once, by patterns that are the file's.
+  // The constructor normalizes the added tokens with untrusted patterns of the file.
   const size = vocabulary.added.reduce((sum, { content }) => sum + content.length, 0) +
     vocabulary.tokens.size;
   return withinDeadline(
@@ -98,7 +110,7 @@ function make(
   );
 }
 
-/** Gives a pre-tokenizer the behaviors of Split that the library lacks. */
+/** Adds to a pre-tokenizer the Split behaviors that the library lacks. */
 function withSplits(
   library: LibraryModule,
   preTokenizer: InstanceType<LibraryModule["PreTokenizer"]> | null,
@@ -110,14 +122,14 @@ function withSplits(
   const { config, pattern } = preTokenizer;
   const behavior = readBehavior(config.behavior);
   const isInverted = config.invert === true;
-  // The library is right in these two, and faster: it keeps no places.
+  // The library is correct for these two, and faster: it tracks no offsets.
   if (!pattern || !behavior || behavior === (isInverted ? "removed" : "isolated")) return;
-  // Trick: replace the method that splits, because the library has only the two behaviors above. It
-  // can go once the library has all five.
+  // Trick: replaces the library's split method, which has only the two behaviors above. Without it,
+  // the other three split wrongly. Obsolete once the library has all five.
   preTokenizer.pre_tokenize_text = (text) => splitText(text, pattern, behavior, isInverted);
 }
 
-/** The library's normalizer, pre-tokenizer and model, with some methods replaced. */
+/** Opens the library's normalizer, pre-tokenizer and model, and replaces some methods. */
 function openLibrary(
   from: LibraryModule,
   vocabulary: Vocabulary,
@@ -138,24 +150,24 @@ function openLibrary(
   if (model instanceof BPE) {
     const { ids, size } = vocabulary;
     const merger = new Merger(merges, ids, size, model.end_of_word_suffix ?? "");
-    // Trick: replace the method that the model's encode() calls for each word. The library's own
-    // allocates an object per letter and one word of a megabyte takes it 3.3 s, `Merger` 0.5 s.
-    // It can go, and `merges` to the library, once the library merges over arrays.
+    // Trick: replaces the method that the model's encode() calls for each word. The library's
+    // allocates an object per letter: 3.3 s for a word of 1 MB, `Merger` 0.5 s. Obsolete once the
+    // library merges over arrays; then pass it `merges`.
     model.bpe = (word) => merger.merge(word);
   } else if (model instanceof Unigram) {
-    // Trick: the library's encode() spreads all tokens of a word as arguments of push(), a
-    // RangeError ("Maximum call stack size exceeded") from about 150,000 tokens on.
+    // Trick: replaces encode(). The library's spreads all tokens of a word as arguments of push(),
+    // a RangeError ("Maximum call stack size exceeded") from about 150,000 tokens on.
     model.encode = (words) => words.flatMap((word) => model.tokenize(word));
   } else if (isWordLevel && model) {
-    // Trick: the library has no WordLevel; a WordPiece that spells no word in pieces is one.
+    // Trick: the library has no WordLevel; a WordPiece that keeps each word whole is equivalent.
     model.encode = (words) => words;
   }
   return library;
 }
 
 /**
- * add_bos_token and add_eos_token ask for special tokens; where they are false, what the
- * template has still stands.
+ * Adds BOS and EOS to the template if add_bos_token and add_eos_token are true. If false, the
+ * special tokens of the template remain.
  */
 function withSpecialTokens(
   { before, after }: Template,
@@ -171,7 +183,7 @@ function withSpecialTokens(
   };
 }
 
-/** What is put around texts and conversations. */
+/** Special tokens and templates around a text or conversation. */
 interface Frame {
   readonly bosId: number | null;
   readonly eosId: number | null;
@@ -187,14 +199,14 @@ class HuggingFaceTokenizer implements Tokenizer {
   readonly #chat: ChatTemplate | null;
   readonly #template: Template;
   readonly #added: AddedTokens;
-  /** Contents, not ids: two ids may share one. */
+  /** Special tokens by content, because two ids may share one content. */
   readonly #special: ReadonlySet<string>;
   /**
-   * What tokens are decoded from: an added token that is found in normalized text is that
-   * text, as in tokenizers 0.23.
+   * Text of each id before decoding. For an added token with `normalized: true`, this is its
+   * normalized content, as in tokenizers 0.23.
    */
   readonly #spelling: ReadonlyMap<number, string>;
-  /** What stands for a token that the vocabulary has not. */
+  /** Id of the unknown token, for tokens outside the vocabulary. */
   readonly #unknownId: number | undefined;
   readonly #hasByteFallback: boolean;
 
@@ -223,7 +235,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#hasByteFallback = model.type === "Unigram" && model.byte_fallback === true;
   }
 
-  /** The end of a text; where a chat template ends an answer with another token, that one too. */
+  /** The EOS token, and the token that ends an answer in the chat template if it differs. */
   get eosIds(): readonly number[] {
     return this.#eosIds ??= [...new Set([this.#eosId, this.#turnEndId()])].filter((id) =>
       id !== null
@@ -241,7 +253,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     const ids = addSpecialTokens ? [...this.#template.before] : [];
     this.#named("encode", () =>
       withinDeadline(text.length, () => {
-        // A lone surrogate is no character: as everywhere on the web, it is written as U+FFFD.
+        // A lone surrogate becomes U+FFFD, as everywhere on the web.
         for (const piece of this.#added.split(text.toWellFormed())) {
           if (typeof piece === "number") ids.push(piece);
           else this.#encodePiece(piece.text, piece.isFirst, ids);
@@ -273,8 +285,8 @@ class HuggingFaceTokenizer implements Tokenizer {
   }
 
   /**
-   * The token of an id; null for a special token that is left out, and for an id without a token,
-   * as of a row that pads the embedding.
+   * Token of an id; null for a skipped special token and for an id without a token, such as a
+   * padding row of the embedding.
    */
   #tokenOf(id: number, skipSpecialTokens: boolean): string | null {
     if (!Number.isSafeInteger(id) || id < 0) {
@@ -285,7 +297,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     return isSkipped ? null : this.#spelling.get(id) ?? token;
   }
 
-  /** Does work by the file's rules; names the file where they fail. */
+  /** Runs work that applies the file's rules; its errors name the file. */
   #named<T>(verb: "encode" | "decode", work: () => T): T {
     try {
       return work();
@@ -296,13 +308,13 @@ class HuggingFaceTokenizer implements Tokenizer {
 
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
     if (this.#chat) return this.#chat.render(messages, options);
-    throw new CheckpointError(`Cannot apply a chat template: there is none beside ${this.where}`);
+    throw new CheckpointError(`Cannot apply a chat template: ${this.where} comes without one`);
   }
 
   #encodePiece(text: string, isFirst: boolean, ids: number[]): void {
     const { pre_tokenizer: split, model } = this.library;
     const words = split?.(text, { section_index: isFirst ? 0 : 1 }) ?? [text];
-    // Word by word: unknown tokens join within a word, never across two.
+    // One word at a time, because adjacent unknown tokens are merged within a word only.
     for (const word of words) {
       for (const token of model?.([word]) ?? []) this.#encodeToken(token, ids);
     }
@@ -321,7 +333,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     }
   }
 
-  /** The ids of a token's bytes, or none where one is missing. */
+  /** Ids of a token's UTF-8 bytes; empty if the vocabulary lacks one of them. */
   #bytesOf(token: string): number[] {
     const ids: number[] = [];
     for (const byte of new TextEncoder().encode(token)) {

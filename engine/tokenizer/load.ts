@@ -1,5 +1,6 @@
 /**
- * Finds and opens a tokenizer, whatever the form it is kept in.
+ * Tokenizer loader: detects the format (tokenizer.json, meta.json, meta.pkl, vocab.json with
+ * merges.txt, or a record of a checkpoint) and opens it.
  *
  * @module
  */
@@ -23,39 +24,45 @@ import { fillSpecialTokens } from "./special_tokens.ts";
 import { GPT2_CONFIG, gpt2File } from "./tiktoken.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** A tokenizer's form: LabCore's characters, GPT-2's BPE, Hugging Face's tokenizer.json. */
+/** Tokenizer formats: LabCore's characters, GPT-2's BPE, Hugging Face's tokenizer.json. */
 export type TokenizerKind = "char" | "bpe" | "hf";
 
-/** Where a model's tokenizer can be; what stands first here is taken first. */
-export interface TokenizerPlaces {
-  /** The form that it has to be of. "bpe" is GPT-2's own, whatever is found. */
+/** Possible sources of a model's tokenizer; `findTokenizer()` states their precedence. */
+export interface TokenizerSources {
+  /** Required format; any other is an error. "bpe" selects GPT-2's BPE and ignores all sources. */
   readonly kind?: TokenizerKind;
-  /** Path of a file. */
+  /** Path of a tokenizer file. */
   readonly meta?: string;
-  /** What a checkpoint holds, as LabCore writes it. */
+  /** Tokenizer record of a LabCore checkpoint. */
   readonly record?: Record<string, unknown>;
-  /** A model of nanoGPT: its data set, under whose name the vocabulary may be, and its ids. */
+  /** nanoGPT model: name of its data set (the folder of its meta.pkl) and its number of ids. */
   readonly nanogpt?: { readonly dataset?: string; readonly vocabSize: number };
-  /**
-   * A folder: its `tokenizer.json`, else its `meta.json`, else the `vocab.json` and
-   * `merges.txt` of GPT-2's form.
-   */
+  /** Folder with a `tokenizer.json`, `meta.json`, `meta.pkl`, or `vocab.json` and `merges.txt`. */
   readonly folder?: string;
 }
 
 /**
- * Loads a tokenizer.
- * @param source a folder (its `tokenizer.json`, else its `meta.json`, else `vocab.json` and
- * `merges.txt`), one of the first two, or what they hold: LabCore's
- * `{ type: "char", vocab: ["\n", " ", …] }` or `{ type: "bpe", encoding_name: "gpt2" }`, or Hugging
- * Face's form. What lies beside a Hugging Face file (`tokenizer_config.json`,
- * `special_tokens_map.json`, `chat_template.jinja`) is read with it.
- * @throws {CheckpointError} when there is none, it is damaged, or it is of a kind that
- * this version does not read.
+ * Loads a tokenizer from a folder, a file or a record. For a Hugging Face tokenizer, also reads
+ * `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` from its folder.
+ * @param source path of a folder (its `tokenizer.json`, else `meta.json`, else `meta.pkl`, else
+ *   `vocab.json` and `merges.txt`), path of one of the first three files, or the parsed JSON of a
+ *   file: Hugging Face's, or LabCore's `{ type: "char", vocab: ["\n", " ", …] }` or
+ *   `{ type: "bpe", encoding_name: "gpt2" }`.
+ * @returns the tokenizer.
+ * @throws {CheckpointError} If the source has no tokenizer, is damaged, or has an unsupported
+ *   format.
+ * @example
+ * ```ts
+ * import { loadTokenizer } from "@wgslm/wgslm";
+ *
+ * const tokenizer = await loadTokenizer({ type: "bpe", encoding_name: "gpt2" });
+ * const ids = tokenizer.encode("ROMEO:");
+ * console.log(ids, tokenizer.decode(ids)); // [ 33676, 4720, 25 ] ROMEO:
+ * ```
  */
 export async function loadTokenizer(source: string | Record<string, unknown>): Promise<Tokenizer> {
   const found = typeof source !== "string"
-    ? await fromRecord(source, {}, "the tokenizer that was given")
+    ? await fromRecord(source, {}, "the given tokenizer")
     : await kindOf(source) === "folder"
     ? await findTokenizer({ folder: source })
     : await fromFile(source);
@@ -64,14 +71,16 @@ export async function loadTokenizer(source: string | Record<string, unknown>): P
 }
 
 /**
- * Finds the tokenizer of a model, which a model can do without.
- * @returns the tokenizer, or the sentence that tells why there is none: nothing there, or a kind
- * that this version does not read.
- * @throws {CheckpointError} when it is damaged or of another form than `kind`,
- * or when `meta` is missing.
+ * Finds the tokenizer of a model. A model also works without one, with ids.
+ *
+ * Precedence: kind "bpe"; `meta`; `record`; the folder's tokenizer.json, meta.json, meta.pkl; the
+ * data of `nanogpt`; the folder's vocab.json and merges.txt. The first one found decides, even if
+ * its format is unsupported.
+ * @returns the tokenizer, or the reason as a sentence: none found, or an unsupported format.
+ * @throws {CheckpointError} If a file is damaged, its format is not `kind`, or `meta` is missing.
  */
-export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer | string> {
-  const { kind, meta, record, folder, nanogpt } = places;
+export async function findTokenizer(sources: TokenizerSources): Promise<Tokenizer | string> {
+  const { kind, meta, record, folder, nanogpt } = sources;
   if (kind === "bpe") return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks");
   if (meta !== undefined) return await fromFile(meta, kind);
   if (record) return await fromRecord(record, {}, "the checkpoint's tokenizer", kind);
@@ -85,7 +94,7 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
   let denied = "";
   if (nanogpt) {
     const path = await nanogptMeta(folder, nanogpt.dataset).catch((error) => {
-      // Above the folder, a permission may end; ids work without.
+      // Parent folders may be outside of --allow-read, and the model works without its tokenizer.
       if (!(error instanceof CheckpointError)) throw error;
       denied = ` (${error.message})`;
       return undefined;
@@ -109,28 +118,28 @@ export async function findTokenizer(places: TokenizerPlaces): Promise<Tokenizer 
     return await fromRecord(file, withGpt2SpecialTokens(config), `"${vocab}"`, kind);
   }
   if (await exists(beside(folder, "tokenizer.model"))) {
-    return `"${folder}" has no tokenizer.json, and its tokenizer.model (SentencePiece) is not ` +
-      "read by this version; transformers " +
-      `makes one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or ${NAME_ONE}`;
+    return `"${folder}" has no tokenizer.json, and this version does not read its ` +
+      "tokenizer.model (SentencePiece); convert it with transformers: " +
+      `AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or ${NAME_ONE}`;
   }
   return `"${folder}" has no tokenizer${denied}; ${NAME_ONE}`;
 }
 
-/** The next step without a tokenizer, on the command line. */
+/** Next step of every error about a missing tokenizer, in flags of the command line. */
 const NAME_ONE = "name one with --meta FILE or --tokenizer bpe, or give ids with --ids";
 
 /**
- * Numbers of ids that mean GPT-2's BPE in nanoGPT: its own, and that rounded
- * up to a multiple of 64.
+ * Vocabulary sizes of nanoGPT models with GPT-2's BPE: 50,257, and the same rounded up to a
+ * multiple of 64.
  */
 const GPT2_VOCABULARIES: readonly number[] = [50257, 50304];
 
-/** Folders above a checkpoint in which nanoGPT's data is looked for. */
+/** Number of parent folders searched for nanoGPT's data folder. */
 const MOST_PARENTS = 16;
 
-/** `data/<dataset>/meta.pkl` in the nearest folder above that has one. */
+/** Path of the nearest `data/<dataset>/meta.pkl` or `.json` in a folder or its parents. */
 async function nanogptMeta(folder: string, dataset?: string): Promise<string | undefined> {
-  // The name is from a file: it may not lead out of the data's folder.
+  // The name comes from the checkpoint: reject one that escapes the data folder.
   if (dataset === undefined || !/^[\w.-]+(\/[\w.-]+)*$/.test(dataset)) return undefined;
   if (dataset.split("/").includes("..")) return undefined;
   for (let at = folder, i = 0; i < MOST_PARENTS; i++) {
@@ -158,10 +167,7 @@ async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer |
   return await fromRecord(file, config, `"${path}"`, kind);
 }
 
-/**
- * What a folder tells of a Hugging Face tokenizer beside the tokenizer itself, as
- * one tokenizer_config.json.
- */
+/** tokenizer_config.json, filled from special_tokens_map.json and chat_template.jinja. */
 async function readConfig(folder: string): Promise<Record<string, unknown>> {
   const [config, map] = await Promise.all(
     ["tokenizer_config.json", "special_tokens_map.json"].map(async (name) => {
@@ -171,20 +177,22 @@ async function readConfig(folder: string): Promise<Record<string, unknown>> {
   );
   const filled = fillSpecialTokens(config, map);
   const template = beside(folder, "chat_template.jinja");
-  // As in transformers, the file of its own is the newer one.
+  // As in transformers, chat_template.jinja overrides the older field of the configuration.
   if (await exists(template)) filled.chat_template = await readText(template, "a chat template");
   return filled;
 }
 
-/** @param where names the record in messages. */
+/**
+ * Opens a parsed tokenizer of any format.
+ * @param where name of the record in errors.
+ */
 async function fromRecord(
   file: Record<string, unknown>,
   config: Record<string, unknown>,
   where: string,
   kind?: TokenizerKind,
 ): Promise<Tokenizer | string> {
-  // A meta.json has the record under a key of its own; told by content, so that
-  // a file may have any name.
+  // A meta.json nests the record under `tokenizer`. The content decides, not the file's name.
   const record = isRecord(file.tokenizer) ? file.tokenizer : file;
   const form = isRecord(record.model) ? "hf" : record.type;
   if (kind && form !== kind) {
@@ -208,9 +216,8 @@ async function fromRecord(
     }
   }
   throw new CheckpointError(
-    `Cannot read ${where}: expected a tokenizer of type "char" or "bpe", or Hugging Face's form, got type ${
-      show(record.type)
-    }`,
+    `Cannot read ${where}: expected a tokenizer of type "char" or "bpe", ` +
+      `or Hugging Face's form, got type ${show(record.type)}`,
   );
 }
 

@@ -1,33 +1,39 @@
 /**
- * Byte-pair encoding of one word: of all neighbours that some merge joins, those of the earliest
- * merge are joined, the leftmost first, until none is left. The pairs wait in a heap, so that a
- * word of a megabyte takes ten times as long as a tenth of it; the library's own takes thirty times
- * as long, and an object for every letter.
+ * Byte-pair encoding of one word with a heap. Method: of all adjacent pairs in the merge list, join
+ * the pair that comes first in the list, the leftmost first, until no pair is left.
+ *
+ *     l o w e r  ─(l o)▶  lo w e r  ─(lo w)▶  low e r  ─(e r)▶  low er
+ *
+ * Time is O(n log n). A word of 1 MB takes 10 times as long as one of 0.1 MB, with the library
+ * 30 times; the library also allocates an object per letter.
  *
  * @module
  */
 
-/** Words of so many characters at most are remembered, and so many of them. */
-const REMEMBERED = { length: 64, words: 20_000 };
+/** Cache limits: UTF-16 units per word, and number of words. */
+const CACHE = { wordLength: 64, words: 20_000 };
 
-/** A heap's entry is merge · POSITIONS + position: ordered by merge, then from left to right. */
+/** Heap entry = merge · POSITIONS + position: orders by merge, then from left to right. */
 const POSITIONS = 2 ** 28;
 
-/** No merge joins this character with the next. */
+/** Value of `pending` for a token that no merge joins to the next. */
 const NONE = -1;
 
-/** Merges characters to tokens. */
+/** Merges the characters of a word to tokens. */
 export class Merger {
-  /** Left id · stride + right id, to the place of the merge in the list. */
+  /** left id · stride + right id → index in the merge list. */
   readonly #merges = new Map<number, number>();
-  /** What a merge makes. */
-  readonly #made: Int32Array;
+  /** Id of the token that each merge makes [merges]. */
+  readonly #results: Int32Array;
+  /** size + 1; the largest id of a pair, size, is that of a character without an id. */
   readonly #stride: number;
-  readonly #remembered = new Map<string, string[]>();
+  readonly #cache = new Map<string, string[]>();
 
   /**
-   * @param merges pairs of tokens, the earliest first; both and what they make have ids.
-   * @param suffix marks the last character of a word.
+   * @param merges pairs of tokens in order of precedence; the parts and their results have ids.
+   * @param ids token to id.
+   * @param size number of ids.
+   * @param suffix appended to the last character of a word.
    */
   constructor(
     merges: readonly (readonly string[])[],
@@ -35,30 +41,30 @@ export class Merger {
     size: number,
     readonly suffix: string,
   ) {
-    this.#stride = size + 1; // the last one is that of a character without an id
-    this.#made = new Int32Array(merges.length);
-    for (const [place, [left, right]] of merges.entries()) {
-      this.#merges.set(ids.get(left)! * this.#stride + ids.get(right)!, place);
-      this.#made[place] = ids.get(left + right)!;
+    this.#stride = size + 1;
+    this.#results = new Int32Array(merges.length);
+    for (const [index, [left, right]] of merges.entries()) {
+      this.#merges.set(ids.get(left)! * this.#stride + ids.get(right)!, index);
+      this.#results[index] = ids.get(left + right)!;
     }
   }
 
-  /** The tokens of a word; a character that is none stays as it is. */
+  /** Splits a word into tokens. A character outside the vocabulary is returned unchanged. */
   merge(word: string): string[] {
-    if (word.length > REMEMBERED.length) return this.#merge(word);
-    let tokens = this.#remembered.get(word);
+    if (word.length > CACHE.wordLength) return this.#merge(word);
+    let tokens = this.#cache.get(word);
     if (!tokens) {
       tokens = this.#merge(word);
-      if (this.#remembered.size === REMEMBERED.words) this.#remembered.clear();
-      this.#remembered.set(word, tokens);
+      if (this.#cache.size === CACHE.words) this.#cache.clear();
+      this.#cache.set(word, tokens);
     }
     return tokens;
   }
 
   #merge(word: string): string[] {
-    // A token is known by the place of its first character.
+    // Index of all arrays: the position of a token's first character, counted in characters.
     const ids = new Int32Array(word.length);
-    const end = new Int32Array(word.length);
+    const end = new Int32Array(word.length); // in UTF-16 units
     let count = 0;
     for (let at = 0; at < word.length; count++) {
       const character = String.fromCodePoint(word.codePointAt(at)!);
@@ -69,30 +75,30 @@ export class Merger {
     }
     const next = Int32Array.from({ length: count }, (_, i) => i + 1);
     const previous = Int32Array.from({ length: count }, (_, i) => i - 1);
-    const waiting = new Int32Array(count).fill(NONE); // the merge that would join it with the next
+    const pending = new Int32Array(count).fill(NONE); // merge of a token and the next one
     const heap = new Heap(2 * count);
-    const look = (left: number): void => {
+    const enqueue = (left: number): void => {
       const right = next[left];
       const merge = right < count
         ? this.#merges.get(ids[left] * this.#stride + ids[right]) ?? NONE
         : NONE;
-      waiting[left] = merge;
+      pending[left] = merge;
       if (merge !== NONE) heap.push(merge * POSITIONS + left);
     };
-    for (let i = 0; i < count; i++) look(i);
+    for (let i = 0; i < count; i++) enqueue(i);
     while (heap.size > 0) {
       const entry = heap.pop();
       const left = entry % POSITIONS;
       const merge = (entry - left) / POSITIONS;
-      if (waiting[left] !== merge) continue; // one of the two was joined with another since
+      if (pending[left] !== merge) continue; // stale: an earlier merge took one of the two
       const right = next[left];
-      ids[left] = this.#made[merge];
+      ids[left] = this.#results[merge];
       end[left] = end[right];
-      waiting[right] = NONE;
+      pending[right] = NONE;
       next[left] = next[right];
       if (next[left] < count) previous[next[left]] = left;
-      look(left);
-      if (previous[left] >= 0) look(previous[left]);
+      enqueue(left);
+      if (previous[left] >= 0) enqueue(previous[left]);
     }
     const tokens: string[] = [];
     for (let i = 0, start = 0; i < count; start = end[i], i = next[i]) {
@@ -103,7 +109,7 @@ export class Merger {
   }
 }
 
-/** Numbers, the least first. */
+/** Binary min-heap of numbers. */
 class Heap {
   size = 0;
   readonly #entries: Float64Array;

@@ -1,6 +1,6 @@
 /**
- * nanoGPT's character vocabulary: `meta.pkl` as its `prepare.py` writes it,
- * `{ vocab_size, itos, stoi }`, or the same as JSON.
+ * Character vocabulary of nanoGPT: the pickle `meta.pkl` of its `prepare.py`,
+ * `{ vocab_size, itos, stoi }`, or the same dict as JSON.
  *
  * @module
  */
@@ -8,18 +8,18 @@ import { unpickle } from "../checkpoint/torch/pickle.ts";
 import { CheckpointError } from "../errors.ts";
 import { isRecord } from "../json.ts";
 
-/** Largest meta.pkl that is read, in bytes: Unicode has 1.1 million code points. */
+/** Maximum size of a meta.pkl, in bytes (64 MiB); Unicode has 1.1 million code points. */
 export const MAX_META_BYTES = 2 ** 26;
 
-/** Whether a JSON file is nanoGPT's vocabulary and no other's. */
+/** Whether a parsed JSON file is a nanoGPT vocabulary. */
 export function isNanogptMeta(file: Record<string, unknown>): boolean {
   return file.type === undefined && (file.itos !== undefined || file.stoi !== undefined);
 }
 
 /**
- * The characters of a meta.pkl, in the order of their ids.
- * @throws {CheckpointError} if the file is damaged, asks for anything but plain
- * data, or has no vocabulary.
+ * Reads the characters of a meta.pkl, in the order of their ids.
+ * @throws {CheckpointError} If the file is damaged, contains more than plain data, or has no
+ *   vocabulary.
  */
 export function readMetaPickle(bytes: Uint8Array, path: string): unknown[] {
   const root = unpickle(bytes, {
@@ -31,7 +31,7 @@ export function readMetaPickle(bytes: Uint8Array, path: string): unknown[] {
   return vocabularyOf(root.get("itos"), root.get("stoi"), `"${path}"`);
 }
 
-/** The characters of the same as JSON, whose keys are texts. */
+/** Reads the characters of a nanoGPT vocabulary in JSON, whose keys are strings. */
 export function readMetaJson({ itos, stoi }: Record<string, unknown>, where: string): unknown[] {
   const characters = isRecord(itos)
     ? new Map(Object.entries(itos).map(([id, character]) => [Number(id), character]))
@@ -40,9 +40,9 @@ export function readMetaJson({ itos, stoi }: Record<string, unknown>, where: str
 }
 
 /**
- * Characters by their ids.
- * @param itos a dict from ids to characters, or the list of characters.
- * @param stoi a dict from characters to ids, taken where there is no `itos`.
+ * Sorts characters by id.
+ * @param itos dict from ids to characters, or a list of characters.
+ * @param stoi dict from characters to ids; used if `itos` is missing.
  */
 function vocabularyOf(itos: unknown, stoi: unknown, where: string): unknown[] {
   if (Array.isArray(itos)) return itos;

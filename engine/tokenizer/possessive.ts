@@ -1,37 +1,37 @@
 /**
- * Possessive quantifiers and atomic groups of Oniguruma, for JavaScript, which has neither.
+ * Possessive quantifiers and atomic groups of Oniguruma, rewritten as JavaScript lookaheads.
  *
  *     \s++$      →  (?:(?=(?<_0>\s+))\k<_0>)$
  *     (?>a|ab)c  →  (?:(?=(?<_0>a|ab))\k<_0>)c
  *
- * A lookahead is not re-entered after it has matched, so its capture never gives characters back.
- * `{2,3}+` is no possessive quantifier in Oniguruma's Ruby syntax and is left alone.
+ * JavaScript never backtracks into a lookahead that has matched, so its capture keeps all its
+ * characters. `{2,3}+` is not possessive in Oniguruma's Ruby syntax and stays unchanged.
  *
  * @module
  */
-import { Unread } from "./vocabulary.ts";
+import { Unsupported } from "./vocabulary.ts";
 
-/** An escape: \p{…}, \x{…}, \x41, \u0041, \cA, \k<…>, or one character. */
+/** An escape: \p{…}, \x{…}, \x41, \u0041, \cA, \k<…>, or any other single character. */
 const ESCAPE = /\\(?:[pPxu]\{[^}]*\}|x[\dA-Fa-f]{2}|u[\dA-Fa-f]{4}|c[A-Za-z]|k<[^>]*>|[^])/uy;
 
-/** A group's beginning. */
+/** The opening of a group. */
 const GROUP = /\((?:\?(?:<[=!]|<[A-Za-z_]\w*>|[:=!>]|[a-z]*(?:-[a-z]+)?[:)]))?/y;
 
 const QUANTIFIER = /(?:[*+?]|\{(?:\d+(?:,\d*)?|,\d+)\})/y;
 
-/** Quantified atoms that match nothing as well, up to the end of an alternative. */
+/** A sequence of atoms with * or ?, which can match the empty string, up to `|` or the end. */
 const OPTIONAL_REST =
   /^(?:(?:\\p\{[^}]*\}|\\[^pPxuk]|\[(?:\\[^]|[^\]\\[])*\]|[^\\[\](){}*+?|^$])[*?]\+?)*(?:\||$)/i;
 
 /**
- * Rewrites a pattern; one without possessive quantifiers and atomic groups stays as it is.
- * @throws {Unread} If it has numbered references, which further groups would shift.
+ * Rewrites a pattern. One without possessive quantifiers and atomic groups stays unchanged.
+ * @throws {Unsupported} If it has numbered references, because added groups would shift them.
  */
 export function withoutPossessive(pattern: string): string {
   if (!/[*+?]\+|\(\?>/.test(pattern)) return pattern;
   const rewritten = new Rewriter(pattern).run();
   if (rewritten !== pattern && /\\[1-9]/.test(pattern)) {
-    throw new Unread("a pattern with possessive quantifiers and numbered references");
+    throw new Unsupported("a pattern with possessive quantifiers and numbered references");
   }
   return rewritten;
 }
@@ -40,9 +40,9 @@ class Rewriter {
   #out = "";
   #at = 0;
   #count = 0;
-  /** Start of the last atom in the output, or -1. */
+  /** Start of the last atom in the output; -1 without one. */
   #atom = -1;
-  /** Open groups: where each begins, and the name of an atomic one. */
+  /** Open groups: start in the output, and the capture's name of an atomic one. */
   readonly #groups: { start: number; name: string | null }[] = [];
 
   constructor(readonly pattern: string) {}
@@ -71,7 +71,7 @@ class Rewriter {
     this.#groups.push({ start: this.#out.length, name });
     this.#out += isAtomic ? `(?:(?=(?<${name}>` : prefix;
     this.#atom = -1;
-    if (prefix.endsWith(")")) this.#groups.pop(); // (?i) has no end
+    if (prefix.endsWith(")")) this.#groups.pop(); // (?i) is already closed
   }
 
   #close(): void {
@@ -85,7 +85,7 @@ class Rewriter {
     const isSimple = quantifier.length === 1;
     if (isSimple && this.pattern[this.#at] === "+") {
       this.#at++;
-      // Where nothing after it can fail, it never gives back.
+      // If the rest of the pattern cannot fail, the quantifier never backtracks anyway.
       const isLast = this.#groups.length === 0 && OPTIONAL_REST.test(this.pattern.slice(this.#at));
       const atom = this.#out.slice(this.#atom) + quantifier;
       const name = isLast ? "" : this.#newName();
@@ -97,12 +97,12 @@ class Rewriter {
     if (isSimple && this.pattern[this.#at] === "?") this.#out += this.#take(1); // lazy
   }
 
-  /** No letters: the library writes those of a group without case as classes. */
+  /** A name without letters, which the library turns into classes in a case-insensitive group. */
   #newName(): string {
     return `_${this.#count++}`;
   }
 
-  /** Length of a class, with classes within. */
+  /** Length of a character class, nested classes included. */
   #classLength(): number {
     let depth = 0;
     for (let at = this.#at; at < this.pattern.length; at++) {

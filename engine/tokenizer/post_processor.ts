@@ -1,24 +1,24 @@
 /**
- * The ids that a model expects around a text, from the post-processor of a tokenizer.json.
+ * Post-processor of a tokenizer.json: the special tokens that a model expects around a text.
  *
  * @module
  */
 import { isRecord } from "../json.ts";
 import { asList, asStep, asText } from "./rewrite.ts";
-import { type Fail, isId, show, Unread, type Vocabulary } from "./vocabulary.ts";
+import { type Fail, isId, show, Unsupported, type Vocabulary } from "./vocabulary.ts";
 
-/** What comes before a text and after it. */
+/** Ids before and after a text. */
 export interface Template {
   readonly before: readonly number[];
   readonly after: readonly number[];
 }
 
-/** Reads the post-processor, for a text alone. */
+/** Reads the post-processor, for a single text (not a pair). */
 export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fail: Fail): Template {
   if (postProcessor == null) return { before: [], after: [] };
   const step = asStep(postProcessor, "post_processor", fail);
   switch (step.type) {
-    case "ByteLevel": // which only moves offsets
+    case "ByteLevel": // changes offsets only
       return { before: [], after: [] };
     case "Sequence":
       return asList(step.processors, "processors", fail).map((one) =>
@@ -40,11 +40,11 @@ export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fai
     case "TemplateProcessing":
       return readSingle(step, vocabulary, fail);
     default:
-      throw new Unread(`a post-processor of type ${show(step.type)}`);
+      throw new Unsupported(`a post-processor of type ${show(step.type)}`);
   }
 }
 
-/** The id of a special token, from a pair of its content and its id. */
+/** Id of a special token, given as a pair of content and id. */
 function specialTokenId(token: unknown, { tokens }: Vocabulary, fail: Fail): number {
   const id: unknown = Array.isArray(token) ? token[1] : undefined;
   return isId(id) && tokens.has(id) ? id : fail(`a special token and its id, got ${show(token)}`);
@@ -61,7 +61,7 @@ function readSingle(
   let at = before;
   for (const item of asList(step.single, "the template", fail)) {
     if (isRecord(item) && isRecord(item.Sequence)) {
-      if (at === after) throw new Unread("a template that has the text twice");
+      if (at === after) throw new Unsupported("a template that contains the text twice");
       at = after;
     } else if (isRecord(item) && isRecord(item.SpecialToken)) {
       const name = asText(item.SpecialToken.id, "the id of a special token", fail);
@@ -73,6 +73,6 @@ function readSingle(
       at.push(...ids);
     } else fail(`a template of special tokens and the text, got ${show(item)}`);
   }
-  if (at === before) fail("a template with the text");
+  if (at === before) fail("a template that contains the text");
   return { before, after };
 }

@@ -1,34 +1,33 @@
 /**
- * Writes a normalizer or a pre-tokenizer of a tokenizer.json anew, so that the library does
- * what Hugging Face's own does. Where the library leaves an option out, or takes JavaScript's
- * white space, digits and lower case for Unicode's, the same is said by steps that it does
- * right: Replace, and Split by an explicit pattern (there the library turns `\s`, `\w` and
- * the like into Unicode's).
+ * Normalizers and pre-tokenizers of a tokenizer.json, rewritten for the JavaScript library so that
+ * it gives the output of Hugging Face's tokenizers. The library lacks some options, and uses
+ * JavaScript's white space, digits and lower case in place of Unicode's. Such steps become Replace,
+ * or Split with an explicit pattern, in which the library translates `\s` and `\w` to Unicode.
  *
  * @module
  */
 import { isRecord } from "../json.ts";
 import { withoutPossessive } from "./possessive.ts";
 import { readBehavior } from "./split.ts";
-import { type Fail, isId, show, Unread } from "./vocabulary.ts";
+import { type Fail, isId, show, Unsupported } from "./vocabulary.ts";
 
 type Step = Record<string, unknown>;
 
-/** GPT-2's words; what ByteLevel splits by unless it is told not to. */
+/** GPT-2's word pattern, the default split of ByteLevel. */
 const GPT2_WORDS = String
   .raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
-/** Inside of a class: punctuation, and ASCII's symbols with it. */
+/** Content of a character class: Unicode punctuation and the symbols of ASCII. */
 const PUNCTUATION = String.raw`\p{P}!-\/:-@\[-\x60{-~`;
 
-/** The blocks that BertNormalizer takes for Chinese characters. */
+/** Blocks that BertNormalizer treats as Chinese characters. */
 const CHINESE = String.raw`[\u4E00-\u9FFF\u3400-\u4DBF\u{20000}-\u{2A6DF}\u{2A700}-\u{2B73F}` +
   String.raw`\u{2B740}-\u{2B81F}\u{2B820}-\u{2CEAF}\uF900-\uFAFF\u{2F800}-\u{2FA1F}]`;
 
-/** JavaScript writes a sigma that ends a word as ς; Rust looks at each character alone. */
+/** Lower-cases Σ to σ. JavaScript gives ς at the end of a word; Rust ignores the context. */
 const SIGMA: Step = { type: "Replace", pattern: { String: "Σ" }, content: "σ" };
 
-/** The normalizer for the library. */
+/** Rewrites a normalizer for the library. */
 export function rewriteNormalizer(normalizer: unknown, fail: Fail): Step | null {
   if (normalizer == null) return null;
   const step = asStep(normalizer, "normalizer", fail);
@@ -48,7 +47,7 @@ export function rewriteNormalizer(normalizer: unknown, fail: Fail): Step | null 
         normalizers: [
           { type: "BertNormalizer", clean_text },
           ...(handle_chinese_chars
-            // The content is of JavaScript's replace(): $& is what was found.
+            // $& is the match, as in JavaScript's replace().
             ? [{ type: "Replace", pattern: { Regex: CHINESE }, content: " $& " }]
             : []),
           ...(lowercase ? [SIGMA] : []),
@@ -64,7 +63,7 @@ export function rewriteNormalizer(normalizer: unknown, fail: Fail): Step | null 
     case "Strip":
       return sequence("normalizers", [
         ...(step.strip_left ? [remove(String.raw`\A\s+`)] : []),
-        // From the first of the spaces only: to try from each of them takes time squared.
+        // The lookbehind allows a match only at the first space; else n spaces take O(n²).
         ...(step.strip_right ? [remove(String.raw`(?<!\s)\s+\z`)] : []),
       ]);
     case "Prepend":
@@ -75,7 +74,7 @@ export function rewriteNormalizer(normalizer: unknown, fail: Fail): Step | null 
   }
 }
 
-/** The pre-tokenizer for the library. */
+/** Rewrites a pre-tokenizer for the library. */
 export function rewritePreTokenizer(preTokenizer: unknown, fail: Fail): Step | null {
   if (preTokenizer == null) return null;
   const step = asStep(preTokenizer, "pre_tokenizer", fail);
@@ -88,7 +87,7 @@ export function rewritePreTokenizer(preTokenizer: unknown, fail: Fail): Step | n
       );
     case "ByteLevel":
       return sequence("pretokenizers", [
-        // Metaspace with a space for its mark only sets one before.
+        // Metaspace with a space as its replacement only prepends a space.
         ...(step.add_prefix_space ? [{ type: "Metaspace", replacement: " " }] : []),
         ...(step.use_regex === false ? [] : [isolate(GPT2_WORDS)]),
         { type: "ByteLevel", add_prefix_space: false, use_regex: false },
@@ -121,53 +120,53 @@ export function rewritePreTokenizer(preTokenizer: unknown, fail: Fail): Step | n
   }
 }
 
-/** How Metaspace sets a mark before the text; older files have another name for it. */
+/** When Metaspace prepends its replacement; older files call it add_prefix_space. */
 export function prependScheme({ prepend_scheme, add_prefix_space }: Step): unknown {
   return prepend_scheme ?? (add_prefix_space === false ? "never" : "always");
 }
 
-/** Metaspace's mark, one character. */
-export function metaspaceMark({ replacement = "▁" }: Step, fail: Fail): string {
-  const mark = asText(replacement, "the replacement of Metaspace", fail);
-  if ([...mark].length !== 1) {
-    fail(`the replacement of Metaspace to be one character, got ${show(mark)}`);
+/** Metaspace's replacement for a space, one character. */
+export function metaspaceReplacement({ replacement = "▁" }: Step, fail: Fail): string {
+  const text = asText(replacement, "the replacement of Metaspace", fail);
+  if ([...text].length !== 1) {
+    fail(`the replacement of Metaspace to be one character, got ${show(text)}`);
   }
-  return mark;
+  return text;
 }
 
 function metaspace(step: Step, fail: Fail): Step {
-  const replacement = metaspaceMark(step, fail);
-  const marked = { type: "Metaspace", replacement, prepend_scheme: prependScheme(step) };
-  if (step.split === false) return marked;
+  const replacement = metaspaceReplacement(step, fail);
+  const replaced = { type: "Metaspace", replacement, prepend_scheme: prependScheme(step) };
+  if (step.split === false) return replaced;
   return sequence("pretokenizers", [
-    marked,
+    replaced,
     split(escape(replacement), "MergedWithNext"),
   ]);
 }
 
-/** A Split; `withSplits` adds the behaviors that the library lacks. */
+/** A Split step; `withSplits()` adds the behaviors that the library lacks. */
 function split(pattern: string, name: unknown, invert = false): Step {
   const behavior = readBehavior(name);
-  if (!behavior) throw new Unread(`a Split with behavior ${show(name)}`);
+  if (!behavior) throw new Unsupported(`a Split with behavior ${show(name)}`);
   return { type: "Split", pattern: portable({ Regex: pattern }), behavior, invert };
 }
 
-/** Matches, and the text between them. */
+/** A Split step that keeps matches and the text between them as separate words. */
 function isolate(pattern: string): Step {
   return split(pattern, "isolated");
 }
 
-/** Matches, without the text between them. */
+/** A Split step that keeps matches and drops the text between them. */
 function matches(pattern: string): Step {
   return split(pattern, "removed", true);
 }
 
-/** A pattern for the library, which drops the second sign of a possessive quantifier. */
+/** A pattern for the library, which drops the + of a possessive quantifier. */
 function portable(pattern: { Regex?: string; String?: string }): Step {
   return pattern.Regex === undefined ? pattern : { Regex: withoutPossessive(pattern.Regex) };
 }
 
-/** Takes away what matches. */
+/** A Replace step that deletes matches. */
 function remove(pattern: string): Step {
   return { type: "Replace", pattern: { Regex: pattern }, content: "" };
 }
@@ -176,12 +175,12 @@ function sequence(key: string, steps: readonly unknown[], rewrite = (step: unkno
   return { type: "Sequence", [key]: steps.map((step) => rewrite(step)) };
 }
 
-/** A text as a pattern that matches it. */
+/** Escapes text for use as a pattern. */
 function escape(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\\/-]/g, "\\$&");
 }
 
-/** Checks a pattern of Split or Replace. */
+/** Checks the pattern of a Split or Replace. */
 export function checkPattern(pattern: unknown, fail: Fail): { Regex?: string; String?: string } {
   if (isRecord(pattern)) {
     if (typeof pattern.Regex === "string") return { Regex: pattern.Regex };
@@ -192,20 +191,20 @@ export function checkPattern(pattern: unknown, fail: Fail): { Regex?: string; St
   return fail(`a pattern of a Regex or a String, got ${show(pattern)}`);
 }
 
-/** Checks a step: an object with its type. */
+/** Checks a step: an object with a type. */
 export function asStep(value: unknown, what: string, fail: Fail): Step & { readonly type: string } {
   if (!isRecord(value) || typeof value.type !== "string") {
-    return fail(`${what} to be of a type, got ${show(value)}`);
+    return fail(`${what} to be an object with a type, got ${show(value)}`);
   }
   return { ...value, type: value.type };
 }
 
-/** Checks the steps of a sequence. */
+/** Checks that a value is a list. */
 export function asList(value: unknown, what: string, fail: Fail): readonly unknown[] {
   return Array.isArray(value) ? value : fail(`${what} to be a list, got ${show(value)}`);
 }
 
-/** Checks a text. */
+/** Checks that a value is text. */
 export function asText(value: unknown, what: string, fail: Fail): string {
   return typeof value === "string" ? value : fail(`${what} to be text, got ${show(value)}`);
 }

@@ -1,7 +1,6 @@
 /**
- * Special tokens that a tokenizer_config.json names: tokens that are no text, such as those that
- * begin and end one. Written as text or as an object with a content, in this file or in an older
- * special_tokens_map.json.
+ * Special tokens of tokenizer_config.json and the older special_tokens_map.json, such as BOS and
+ * EOS. Each is a string or an object with a `content`.
  *
  * @module
  */
@@ -10,9 +9,7 @@ import { type Fail, show } from "./vocabulary.ts";
 
 type Json = Record<string, unknown>;
 
-/**
- * Special tokens that have a name of their own, which is also the name of a template's variable.
- */
+/** Names of special tokens, in the configuration and as variables of a chat template. */
 const NAMES = [
   "bos_token",
   "eos_token",
@@ -23,20 +20,20 @@ const NAMES = [
   "mask_token",
 ];
 
-/** Further special tokens: a list, or an object with names that a repository made up. */
+/** Keys of further special tokens: a list, or an object with names chosen by the repository. */
 const MORE = ["additional_special_tokens", "extra_special_tokens"];
 
 /** The special tokens of a tokenizer. */
 export interface SpecialTokens {
-  /** By name. */
+  /** Name to content. */
   readonly named: ReadonlyMap<string, string>;
-  /** All of them as added tokens without ids, each content once. */
+  /** All special tokens as added tokens without ids, each content once. */
   readonly tokens: readonly Json[];
-  /** What a chat template may name: texts, and the lists of those without a name. */
+  /** Variables of a chat template: contents by name, and the lists of unnamed tokens. */
   readonly variables: Readonly<Json>;
 }
 
-/** What a special_tokens_map.json says, where the tokenizer_config.json is silent. */
+/** Fills special tokens missing in tokenizer_config.json from special_tokens_map.json. */
 export function fillSpecialTokens(config: Json, map: Json): Json {
   const filled = { ...config };
   for (const name of [...NAMES, ...MORE]) {
@@ -45,7 +42,7 @@ export function fillSpecialTokens(config: Json, map: Json): Json {
   return filled;
 }
 
-/** Reads the special tokens. */
+/** Reads the special tokens of a tokenizer_config.json. */
 export function readSpecialTokens(config: Json, fail: Fail): SpecialTokens {
   const named = new Map<string, string>();
   const tokens = new Map<string, Json>();
@@ -56,7 +53,7 @@ export function readSpecialTokens(config: Json, fail: Fail): SpecialTokens {
     if (typeof content !== "string") {
       return fail(`a special token of tokenizer_config.json to be text, got ${show(given)}`);
     }
-    // Given as text, it is found in texts as they are given.
+    // A token written as a string is matched in the raw text, not in the normalized text.
     if (!tokens.has(content)) tokens.set(content, { normalized: false, ...token, special: true });
     return content;
   };

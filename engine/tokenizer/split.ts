@@ -1,5 +1,5 @@
 /**
- * Splitting text at a pattern's matches, as Split of Hugging Face's tokenizers.
+ * Text splitting at matches of a pattern, as `Split` of Hugging Face's tokenizers.
  *
  *     "a--b" at "-"      removed              a b
  *                        isolated             a - - b
@@ -7,12 +7,12 @@
  *                        merged with previous a- - b
  *                        merged with next     a - -b
  *
- * Inverted, the text between the matches takes their part.
+ * Inverted, matches and the text between them swap roles.
  *
  * @module
  */
 
-/** What becomes of a match. */
+/** Treatment of a match. */
 export type Behavior =
   | "removed"
   | "isolated"
@@ -28,13 +28,13 @@ const BEHAVIORS: readonly string[] = [
   "mergedwithnext",
 ];
 
-/** A behavior by its name in a tokenizer.json; undefined if it is unknown. */
+/** Parses the name of a behavior in a tokenizer.json; undefined if unknown. */
 export function readBehavior(name: unknown): Behavior | undefined {
   const lower = typeof name === "string" ? name.toLowerCase() : "";
   return BEHAVIORS.includes(lower) ? lower as Behavior : undefined;
 }
 
-/** Splits a text at the matches of a global pattern; no piece is empty. */
+/** Splits text at the matches of a global pattern; no piece is empty. */
 export function splitText(
   text: string,
   pattern: RegExp,
@@ -58,7 +58,7 @@ export function splitText(
   let end = 0;
   let isFirst = true;
   for (const { 0: match, index } of text.matchAll(pattern)) {
-    // Oniguruma takes no empty match right after another.
+    // Oniguruma skips an empty match right after another match.
     if (match === "" && index === end && !isFirst) continue;
     if (end < index) add(end, index, true);
     end = index + match.length;

@@ -1,5 +1,5 @@
 /**
- * Dates as Python's `strftime` writes them on Linux: English names, local time.
+ * `strftime` as in Python on Linux: English names, local time.
  *
  * @module
  */
@@ -22,7 +22,7 @@ const MONTHS = [
 
 const DAY_MS = 864e5;
 
-/** Directives that stand for others. */
+/** Directives that expand to others. */
 const COMPOSED: Readonly<Record<string, string>> = {
   c: "%a %b %e %H:%M:%S %Y",
   D: "%m/%d/%y",
@@ -35,8 +35,9 @@ const COMPOSED: Readonly<Record<string, string>> = {
 };
 
 /**
- * Writes a date. Before a letter, `-` leaves out the padding, `_` pads with blanks, `0` with zeros,
- * `^` writes capitals and `#` swaps them. A directive that is not known stays as it is.
+ * Formats a date. Flags before a directive's letter: `-` removes the padding, `_` pads with spaces,
+ * `0` pads with zeros, `^` converts to upper case, `#` does so too, except AM and PM to lower case.
+ * An unknown directive stays unchanged.
  */
 export function formatTime(date: Date, format: string): string {
   const [numbers, words] = [numbersOf(date), wordsOf(date)];
@@ -101,7 +102,7 @@ function wordsOf(date: Date): Readonly<Record<string, string>> {
     n: "\n",
     t: "\t",
     "%": "%",
-    // Of a time zone, Python's local time knows nothing.
+    // Python's datetime.now() has no time zone.
     z: "",
     Z: "",
   };
@@ -112,7 +113,7 @@ function dayOfYear(date: Date): number {
   return (midnight - Date.UTC(date.getFullYear(), 0, 0)) / DAY_MS;
 }
 
-/** ISO 8601: a week belongs to the year of its Thursday. */
+/** ISO 8601 week: it belongs to the year of its Thursday. */
 function isoWeekOf(date: Date): [year: number, week: number] {
   const thursday = new Date(
     date.getFullYear(),

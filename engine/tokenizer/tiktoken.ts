@@ -1,10 +1,8 @@
 /**
- * GPT-2's vocabulary, offline: from the ranks that tiktoken uses to the record that
- * Hugging Face's form holds.
+ * GPT-2's tokenizer from tiktoken's ranks in a package, converted to a tokenizer.json offline.
  *
- * Ranks name the tokens in the order in which training made them. The merge that made a
- * token is found by encoding the token with the earlier merges alone: two parts are
- * left, and those were joined.
+ * A token's rank is its position in the order of training. Method: encode the token with only the
+ * merges of lower rank; the two parts that remain are its merge.
  *
  * @module
  */
@@ -14,10 +12,10 @@ import { BYTE_CHARACTERS } from "./byte_level.ts";
 const END_OF_TEXT = "<|endoftext|>";
 
 /**
- * GPT-2's tokenizer as a parsed tokenizer.json: 50,257 ids, of which the last is `<|endoftext|>`.
+ * GPT-2's tokenizer as a parsed tokenizer.json: 50,257 ids; the last one is `<|endoftext|>`.
  */
 export async function gpt2File(): Promise<Record<string, unknown>> {
-  // Half a megabyte that most models never need: imported when it is asked for.
+  // Imported on demand: 0.5 MB that most models never need.
   const { default: encoder } = await import("js-tiktoken/ranks/gpt2");
   const ranks = readRanks(encoder.bpe_ranks);
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, use_regex: true };
@@ -31,12 +29,12 @@ export async function gpt2File(): Promise<Record<string, unknown>> {
   };
 }
 
-/** What stands beside it in `tokenizer_config.json`. */
+/** The matching tokenizer_config.json. */
 export const GPT2_CONFIG = { bos_token: END_OF_TEXT, eos_token: END_OF_TEXT };
 
 /**
- * Token to rank, in the order of ranks.
- * @param text lines of a mark, the rank of the first token, and tokens in base64.
+ * Parses ranks: token to rank, in order.
+ * @param text per line, separated by spaces: "!", the rank of the first token, tokens in base64.
  */
 function readRanks(text: string): Map<string, number> {
   const ranks = new Map<string, number>();
@@ -51,7 +49,7 @@ function readRanks(text: string): Map<string, number> {
   return ranks;
 }
 
-/** The pair that each token of two bytes or more was made of. */
+/** The pair of parts of each token of at least two bytes. */
 function findMerges(ranks: ReadonlyMap<string, number>): [string, string][] {
   const merges: [string, string][] = [];
   for (const token of ranks.keys()) {

@@ -1,73 +1,74 @@
 /**
- * What a tokenizer.json lists: tokens and their ids, merges, added tokens. All of it is checked
- * here, so that what follows can rely on it.
+ * Vocabulary of a tokenizer.json: tokens and ids, merges, added tokens. This module validates all
+ * of it, so that the other modules need no checks.
  *
  * @module
  */
 import { isRecord } from "../json.ts";
 
-/** Throws: the file holds something else than what was expected. */
+/** Throws a `CheckpointError` that names the file and the expected content. */
 export type Fail = (expected: string) => never;
 
-/** The file is of a kind that this version does not read: a model still works with ids. */
-export class Unread extends Error {}
+/** An unsupported part of a tokenizer.json. It is no failure: the model still works with ids. */
+export class Unsupported extends Error {}
 
-/** A token that is found in the text before anything else is done with it. */
+/** A token that is matched in the text before the model encodes the rest. */
 export interface AddedToken {
   readonly id: number;
   readonly content: string;
-  /** Not text, such as the token that ends one. */
+  /** Control token, such as EOS; decode() can leave it out. */
   readonly special: boolean;
-  /** Found in the normalized text, not in the text as given. */
+  /** Matched in the normalized text, not in the raw text. */
   readonly normalized: boolean;
-  /** Only where no letter stands beside it. */
+  /** Matched only without a letter, digit or underscore on either side. */
   readonly singleWord: boolean;
-  /** Takes the white space before it. */
+  /** The match includes the white space before it. */
   readonly lstrip: boolean;
-  /** Takes the white space after it. */
+  /** The match includes the white space after it. */
   readonly rstrip: boolean;
 }
 
-/** Tokens and ids, those of the model and the added ones. */
+/** Tokens and ids of the model, and added tokens. */
 export interface Vocabulary {
-  /** As the library takes it: the merges in pairs. */
+  /** Model for the library, with each merge as a pair. */
   readonly model: Model;
   readonly added: readonly AddedToken[];
   readonly ids: ReadonlyMap<string, number>;
   readonly tokens: ReadonlyMap<number, string>;
-  /** The highest id and one. */
+  /** Highest id + 1. */
   readonly size: number;
 }
 
-/** What a tokenizer.json calls its model: an algorithm and its lists. */
+/** The `model` of a tokenizer.json: an algorithm with its vocabulary and merges. */
 export type Model = Record<string, unknown> & {
   readonly type: ModelType;
   merges?: readonly (readonly string[])[];
 };
 
-/** The algorithms that are read. */
+/** Supported algorithms. */
 export type ModelType = "BPE" | "Unigram" | "WordPiece" | "WordLevel";
 
-/** Ids end here: no vocabulary comes near, and a table of that size is still no harm. */
+/** Upper bound of ids: far above any vocabulary, and a table of this size still fits memory. */
 const MAX_IDS = 2 ** 24;
 
-/** The algorithm's name; older files leave it to be guessed. */
+/** Name of the algorithm; inferred from the lists for older files, which omit it. */
 export function modelType(model: Record<string, unknown>): unknown {
   if (model.type !== undefined) return model.type;
   return Array.isArray(model.vocab) ? "Unigram" : model.merges ? "BPE" : "WordPiece";
 }
 
-/** Whether an algorithm is read. */
+/** Whether an algorithm is supported. */
 export function isModelType(type: unknown): type is ModelType {
   return type === "BPE" || type === "Unigram" || type === "WordPiece" || type === "WordLevel";
 }
 
 /**
- * Reads the vocabulary.
- * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further
- * added tokens by their ids.
- * @param special what a tokenizer_config.json calls special, without ids: each is found in
- * texts as an added token is.
+ * Reads the vocabulary of a tokenizer.json.
+ * @param file parsed tokenizer.json; its `model` is an object.
+ * @param type algorithm of the model.
+ * @param decoder `added_tokens_decoder` of a tokenizer_config.json: further added tokens by id.
+ * @param special special tokens of a tokenizer_config.json, without ids; matched in text like
+ *   added tokens.
  */
 export function readVocabulary(
   file: Record<string, unknown>,
@@ -82,8 +83,8 @@ export function readVocabulary(
   if (ids.size === 0) fail("a vocabulary with tokens");
   if (type === "BPE") model.merges = readMerges(merges, ids, fail);
   checkModel(model, ids, fail);
-  // A special token that the vocabulary lacks would get a new id, for which a model
-  // has no row: it stays text.
+  // A special token outside the vocabulary would get a new id, for which the model's embedding has
+  // no row. It is encoded as plain text.
   const known = special.map((token) => ({ ...token, id: ids.get(token.content as string) }))
     .filter(({ id }) => id !== undefined);
   const added = readAdded(file.added_tokens ?? [], decoder ?? {}, known, fail);
@@ -103,17 +104,17 @@ export function isId(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) < MAX_IDS;
 }
 
-/** Whether a value is text that can be written as UTF-8. */
+/** Whether a value is text without lone surrogates, which UTF-8 cannot represent. */
 function isText(value: unknown): value is string {
   return typeof value === "string" && value.isWellFormed();
 }
 
-/** BPE's and WordPiece's: an object, token to id. */
+/** Vocabulary of BPE, WordPiece and WordLevel: an object, token to id. */
 function vocabIds(vocab: unknown, fail: Fail): Map<string, number> {
   if (!isRecord(vocab)) return fail("model.vocab to be an object");
   const ids = new Map<string, number>();
   for (const [token, id] of Object.entries(vocab)) {
-    if (!isText(token)) fail(`tokens of whole characters, got ${JSON.stringify(token)}`);
+    if (!isText(token)) fail(`tokens without lone surrogates, got ${JSON.stringify(token)}`);
     if (!isId(id)) {
       return fail(`an id below ${MAX_IDS} for ${JSON.stringify(token)}, got ${show(id)}`);
     }
@@ -122,7 +123,7 @@ function vocabIds(vocab: unknown, fail: Fail): Map<string, number> {
   return ids;
 }
 
-/** Unigram's: a list of tokens and scores, the id is the place. */
+/** Vocabulary of Unigram: a list of [token, score]; the id is the index. */
 function pieceIds(vocab: unknown, fail: Fail): Map<string, number> {
   if (!Array.isArray(vocab) || vocab.length > MAX_IDS) {
     return fail(`model.vocab to be a list of at most ${MAX_IDS} tokens with scores`);
@@ -138,7 +139,7 @@ function pieceIds(vocab: unknown, fail: Fail): Map<string, number> {
   return ids;
 }
 
-/** Pairs, from pairs or from texts with a space between. */
+/** Merges as pairs, from pairs or from strings "left right". */
 function readMerges(
   merges: unknown,
   ids: ReadonlyMap<string, number>,
@@ -151,13 +152,15 @@ function readMerges(
       parts.every((part) => typeof part === "string");
     if (!isPair) return fail(`merge ${i} to be two tokens, got ${show(merge)}`);
     for (const token of [...parts, parts.join("")] as string[]) {
-      if (!ids.has(token)) fail(`merge ${i} to join tokens to a token, got ${show(token)}`);
+      if (!ids.has(token)) {
+        fail(`merge ${i} to join two tokens to a third, got unknown ${show(token)}`);
+      }
     }
     return parts as readonly string[];
   });
 }
 
-/** What the algorithms take beside their lists. */
+/** Checks the options of the algorithm. */
 function checkModel(
   model: Model,
   ids: ReadonlyMap<string, number>,
@@ -172,13 +175,13 @@ function checkModel(
     fail(`model.unk_token to be a token, got ${show(unknown)}`);
   }
   if (type === "BPE" && model.continuing_subword_prefix) {
-    throw new Unread("a BPE with continuing_subword_prefix");
+    throw new Unsupported("a BPE with continuing_subword_prefix");
   }
   if (type === "Unigram" && unknownId != null && !(isId(unknownId) && unknownId < ids.size)) {
     fail(`model.unk_id to be an id, got ${show(unknownId)}`);
   }
   if (type === "WordPiece") {
-    if (unknown == null) fail("WordPiece with an unk_token");
+    if (unknown == null) fail("model.unk_token of a WordPiece");
     model.continuing_subword_prefix ??= "##";
     if (!isId(model.max_input_chars_per_word ?? 0)) {
       fail("model.max_input_chars_per_word to be a number");
@@ -205,7 +208,7 @@ function readAdded(
   ];
   for (const token of further) {
     const more = readAddedToken(token, fail);
-    // Where several list a token, tokenizer.json rules, then the decoder.
+    // Precedence of a token listed twice: tokenizer.json, the decoder, the special tokens.
     if (contents.has(more.content) || taken.has(more.id)) continue;
     contents.add(more.content);
     taken.add(more.id);
@@ -234,7 +237,7 @@ function readAddedToken(token: unknown, fail: Fail): AddedToken {
   };
 }
 
-/** A value in a message; no more than a line can hold. */
+/** Formats a value for an error, in at most 60 characters. */
 export function show(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length > 60 ? `${text.slice(0, 57).toWellFormed()}…` : text;

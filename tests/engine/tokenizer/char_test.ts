@@ -7,12 +7,12 @@ import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
 const VOCAB = ["\n", " ", "a", "é", "e", "\u0301", "😀", "\u0000", "\ufeff"];
 const tokenizer = charTokenizer(VOCAB, `"meta.json"`);
 
-/** What a vocabulary is refused with. */
-function refused(vocab: unknown, message: string): void {
+/** Asserts the error for an invalid vocabulary. */
+function assertRejected(vocab: unknown, message: string): void {
   assert.throws(() => charTokenizer(vocab, `"meta.json"`), new CheckpointError(message));
 }
 
-Deno.test("charTokenizer() has LabCore's conventions when made: no special tokens, ids in order", () => {
+Deno.test("charTokenizer() has no special tokens and assigns ids in the order of the list", () => {
   const made: Tokenizer = tokenizer;
   assert.equal(made.vocabSize, VOCAB.length);
   assert.equal(made.bosId, null);
@@ -20,9 +20,9 @@ Deno.test("charTokenizer() has LabCore's conventions when made: no special token
   assert.deepEqual(made.encode(VOCAB.join("")), [...VOCAB.keys()]);
 });
 
-Deno.test("charTokenizer() names the entry when it is no single character", () => {
+Deno.test("charTokenizer() names the entry when it is not a single character", () => {
   for (const entry of ["", "ab", "e\u0301", "👨‍👩‍👧", 7, null, ["a"], {}]) {
-    refused(
+    assertRejected(
       ["x", entry],
       `Cannot read "meta.json": expected entry 1 of vocab to be one character, got ${
         JSON.stringify(entry)
@@ -31,9 +31,9 @@ Deno.test("charTokenizer() names the entry when it is no single character", () =
   }
 });
 
-Deno.test("charTokenizer() refuses a surrogate when it stands alone", () => {
+Deno.test("charTokenizer() rejects an entry when it is a lone surrogate", () => {
   for (const entry of ["\ud83d", "\ude00"]) {
-    refused(
+    assertRejected(
       [entry],
       `Cannot read "meta.json": expected entry 0 of vocab to be one character, got "\\u${
         entry.charCodeAt(0).toString(16)
@@ -42,27 +42,27 @@ Deno.test("charTokenizer() refuses a surrogate when it stands alone", () => {
   }
 });
 
-Deno.test("charTokenizer() names both entries when a character comes twice", () => {
-  refused(
+Deno.test("charTokenizer() names both entries when a character is repeated", () => {
+  assertRejected(
     ["a", "b", "c", "b"],
-    `Cannot read "meta.json": expected entry 3 of vocab to be another than entry 1, got "b"`,
+    `Cannot read "meta.json": expected entry 3 of vocab to be different from entry 1, got "b"`,
   );
 });
 
-Deno.test("charTokenizer() refuses a vocabulary when it is empty or no list", () => {
+Deno.test("charTokenizer() rejects a vocabulary when it is empty or not a list", () => {
   for (const vocab of [[], undefined, null, "abc", 3, { a: 0, b: 1 }]) {
-    refused(vocab, `Cannot read "meta.json": expected vocab to be a list of characters`);
+    assertRejected(vocab, `Cannot read "meta.json": expected vocab to be a list of characters`);
   }
 });
 
-Deno.test("CharTokenizer.encode() counts code points when they take two units", () => {
+Deno.test("CharTokenizer.encode() gives one id when a code point takes two UTF-16 units", () => {
   assert.deepEqual(tokenizer.encode("a😀\ufeff a"), [2, 6, 8, 1, 2]);
   assert.deepEqual(tokenizer.encode("", { addSpecialTokens: true }), []);
-  // Composed and decomposed are different texts; neither is turned into the other.
+  // No Unicode normalization: composed and decomposed text have different ids.
   assert.deepEqual(tokenizer.encode("ée\u0301"), [3, 4, 5]);
 });
 
-Deno.test("CharTokenizer.encode() names the character, its code and its index when it is not there", () => {
+Deno.test("CharTokenizer.encode() names an unknown character, its code and its index", () => {
   const message = (character: string, code: string, at: number): RangeError =>
     new RangeError(
       `Cannot encode ${character} (${code}) at ${at}: not among the 9 characters of the vocabulary`,
@@ -73,7 +73,7 @@ Deno.test("CharTokenizer.encode() names the character, its code and its index wh
   assert.throws(() => tokenizer.encode("\ud83da"), message(`"\\ud83d"`, "U+D83D", 0));
 });
 
-Deno.test("CharTokenizer.decode() undoes encode() when the text is of the vocabulary", () => {
+Deno.test("CharTokenizer.decode() inverts encode() when the vocabulary has all characters", () => {
   const text = fc.array(fc.constantFrom(...VOCAB)).map((characters) => characters.join(""));
   fc.assert(
     fc.property(text, (t) => {
@@ -87,13 +87,13 @@ Deno.test("CharTokenizer.decode() undoes encode() when the text is of the vocabu
   );
 });
 
-Deno.test("CharTokenizer.decode() gives U+FFFD when a model draws past the vocabulary", () => {
+Deno.test("CharTokenizer.decode() gives U+FFFD when an id is past the vocabulary", () => {
   assert.equal(tokenizer.decode([2, 9, 2 ** 31, 2]), "a\ufffd\ufffda");
   assert.equal(tokenizer.stream().push(9), "\ufffd");
   assert.equal(tokenizer.decode([]), "");
 });
 
-Deno.test("CharTokenizer.decode() refuses an id when it is no natural number", () => {
+Deno.test("CharTokenizer.decode() rejects an id when it is not an integer of at least 0", () => {
   for (const id of [-1, 0.5, NaN, Infinity]) {
     const expected = new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
     assert.throws(() => tokenizer.decode([2, id]), expected);
@@ -101,7 +101,7 @@ Deno.test("CharTokenizer.decode() refuses an id when it is no natural number", (
   }
 });
 
-Deno.test("CharTokenizer.applyChatTemplate() says that there is none when asked", () => {
+Deno.test("CharTokenizer.applyChatTemplate() throws because the vocabulary has no template", () => {
   assert.throws(
     () => tokenizer.applyChatTemplate([{ role: "user", content: "a" }]),
     new CheckpointError("Cannot apply a chat template: a character vocabulary has none"),

@@ -10,7 +10,7 @@ import { CHAT_TEMPLATE, CHAT_TOKENIZER, withChatModel } from "../../chat_model.t
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 
-/** As tests/fixtures/chat/make_goldens.py writes it: a text, or the reason why there is none. */
+/** Written by tests/fixtures/chat/make_goldens.py; a case has a text or an error. */
 interface Golden {
   readonly variables: Readonly<Record<string, unknown>>;
   readonly templates: Readonly<Record<string, string>>;
@@ -22,7 +22,7 @@ interface Golden {
     readonly error?: string;
   }[];
   readonly times: readonly string[];
-  /** Format, to the times in it with " ¦ " between. */
+  /** Format → the formatted `times`, joined by " ¦ ". */
   readonly formats: Readonly<Record<string, string>>;
   readonly short: readonly { readonly template: string; readonly text: string }[];
 }
@@ -33,7 +33,7 @@ const ANSWERED = [...HI, { role: "assistant", content: "Yes" }];
 
 type Json = Record<string, unknown>;
 
-/** A tokenizer beside which a tokenizer_config.json and other files lie. */
+/** Loads the chat model's tokenizer with a tokenizer_config.json and other files. */
 async function tokenizerWith(
   config: Json,
   files: Readonly<Record<string, string>> = {},
@@ -50,7 +50,7 @@ async function tokenizerWith(
   return made!;
 }
 
-/** What a template gives, or the reason that it gives for not doing so. */
+/** The rendered text, or the reason of the error. */
 async function outcome(
   chat_template: unknown,
   messages = HI,
@@ -69,7 +69,7 @@ async function outcome(
 }
 
 for (const [name, template] of Object.entries(GOLDEN.templates)) {
-  Deno.test(`applyChatTemplate() gives what transformers gives when it is ${name}`, async () => {
+  Deno.test(`applyChatTemplate() renders as transformers when it is ${name}`, async () => {
     const cases = GOLDEN.cases.filter((one) => one.template === name);
     assert.ok(cases.length > 0);
     for (const { messages, add_generation_prompt, text, error } of cases) {
@@ -80,14 +80,14 @@ for (const [name, template] of Object.entries(GOLDEN.templates)) {
   });
 }
 
-Deno.test("applyChatTemplate() gives what transformers gives when Python's values are printed", async () => {
+Deno.test("applyChatTemplate() prints Python values as transformers does", async () => {
   assert.ok(GOLDEN.short.length > 10);
   for (const { template, text } of GOLDEN.short) {
     assert.deepEqual(await outcome(template), { text }, template);
   }
 });
 
-Deno.test("applyChatTemplate() strips the characters that Python would when strip() names them", async () => {
+Deno.test("applyChatTemplate() strips as Python does when strip() gets characters", async () => {
   const cases = {
     "{{ '\n\n a \n'.strip('\n') }}|": " a |",
     "{{ 'xxaxx'.lstrip('x') }}|{{ 'xxaxx'.rstrip('x') }}": "axx|xxa",
@@ -100,14 +100,14 @@ Deno.test("applyChatTemplate() strips the characters that Python would when stri
   }
 });
 
-Deno.test("applyChatTemplate() ends the conversation with the assistant's beginning unless told not to", async () => {
+Deno.test("applyChatTemplate() ends with the assistant's header unless disabled", async () => {
   const tokenizer = await tokenizerWith({ chat_template: CHAT_TEMPLATE });
   const turn = "<|im_start|>user\nHi there<|im_end|>\n";
   assert.equal(tokenizer.applyChatTemplate(HI), `${turn}<|im_start|>assistant\n`);
   assert.equal(tokenizer.applyChatTemplate(HI, { addGenerationPrompt: false }), turn);
 });
 
-Deno.test("applyChatTemplate() takes the template in every spelling when there are several", async () => {
+Deno.test("applyChatTemplate() finds the template in every configuration format", async () => {
   const named = [{ name: "rag", template: "no" }, { name: "default", template: "yes" }];
   for (const template of ["yes", named, { default: "yes", rag: "no" }]) {
     assert.deepEqual(await outcome(template), { text: "yes" });
@@ -120,7 +120,7 @@ Deno.test("applyChatTemplate() takes the template in every spelling when there a
   assert.equal((await tokenizerWith({ chat_template: "no" }, files)).applyChatTemplate(HI), "a");
 });
 
-Deno.test("applyChatTemplate() knows the special tokens by their names when a template asks for them", async () => {
+Deno.test("applyChatTemplate() defines the named special tokens as variables", async () => {
   const config = {
     bos_token: { __type: "AddedToken", content: "<|im_start|>", lstrip: true },
     pad_token: null,
@@ -137,7 +137,7 @@ Deno.test("applyChatTemplate() knows the special tokens by their names when a te
   );
 });
 
-Deno.test("applyChatTemplate() refuses in a sentence when a message is none", async () => {
+Deno.test("applyChatTemplate() throws when a message has no role or no content", async () => {
   const tokenizer = await tokenizerWith({ chat_template: CHAT_TEMPLATE });
   const calls = (value: unknown) => ({ role: "assistant", tool_calls: value });
   for (
@@ -153,18 +153,21 @@ Deno.test("applyChatTemplate() refuses in a sentence when a message is none", as
   ) {
     assert.throws(
       () => tokenizer.applyChatTemplate([message as unknown as ChatMessage]),
-      /^TypeError: Cannot apply a chat template: expected messages with a role and a content, got /,
+      new RegExp(
+        "^TypeError: Cannot apply a chat template: " +
+          "expected each message to have a role and content, got ",
+      ),
     );
   }
 });
 
-Deno.test("a tokenizer with a broken template still encodes", async () => {
+Deno.test("encode() works when the chat template is broken", async () => {
   const tokenizer = await tokenizerWith({ chat_template: "{% if %}", eos_token: "<|im_end|>" });
   assert.deepEqual(tokenizer.encode("<|im_end|>a"), [2, 69]);
   assert.deepEqual(tokenizer.eosIds, [2]);
 });
 
-/** Templates that mean harm or are broken, and a part of what is said. */
+/** Hostile or broken templates, and the reason of the error. */
 const HOSTILE: Readonly<Record<string, RegExp>> = {
   "{{ raise_exception('Only\nusers') }}": /^Only users$/,
   "{{ raise_exception('x' * 1000) }}": /^x{199}…$/,
@@ -192,13 +195,13 @@ const HOSTILE: Readonly<Record<string, RegExp>> = {
   "{{ range(0, 5, 0) }}": /a step other than 0/,
   "{{ range('a') }}": /range\(\): expected int, got str/,
   "{{ 'a' | indent(1000000000) }}": /makes a text of 1000000000 characters/,
-  "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /it is too much/,
-  [`{{ ${"(".repeat(1e5)}1${")".repeat(1e5)} }}`]: /it is too much/,
-  [`{{ ${"not ".repeat(1e5)}a }}`]: /it is too much/,
+  "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": /it exceeds a limit of JavaScript/,
+  [`{{ ${"(".repeat(1e5)}1${")".repeat(1e5)} }}`]: /it exceeds a limit of JavaScript/,
+  [`{{ ${"not ".repeat(1e5)}a }}`]: /it exceeds a limit of JavaScript/,
   ["a".repeat(2e6)]: /at most 1000000 characters/,
 };
 
-Deno.test("applyChatTemplate() ends with a sentence when a template is broken or means harm", async () => {
+Deno.test("applyChatTemplate() throws when a template is broken or hostile", async () => {
   for (const [template, reason] of Object.entries(HOSTILE)) {
     const start = performance.now();
     const got = await outcome(template);
@@ -208,7 +211,7 @@ Deno.test("applyChatTemplate() ends with a sentence when a template is broken or
   }
 });
 
-Deno.test("applyChatTemplate() gives text or a sentence when a template has any mistake", () => {
+Deno.test("applyChatTemplate() gives text or a CheckpointError when corrupted", () => {
   const templates = Object.values(GOLDEN.templates);
   const junk = fc.constantFrom(
     "",
@@ -241,7 +244,7 @@ Deno.test("applyChatTemplate() gives text or a sentence when a template has any 
   );
 });
 
-Deno.test("applyChatTemplate() hands over tools, documents and any other variable", async () => {
+Deno.test("applyChatTemplate() passes tools, documents and variables to the template", async () => {
   const template = "{{ tools }}|{{ documents }}|{{ enable_thinking }}|{{ depth }}|{{ bos_token }}";
   const tokenizer = await tokenizerWith({ bos_token: "<s>", chat_template: template });
   assert.equal(tokenizer.applyChatTemplate(HI), "None|None|||<s>");
@@ -265,7 +268,7 @@ Deno.test("applyChatTemplate() hands over tools, documents and any other variabl
   );
 });
 
-Deno.test("applyChatTemplate() takes the template for tools when there are tools and one of that name", async () => {
+Deno.test(`applyChatTemplate() selects the template "tool_use" when tools are given`, async () => {
   const named = [{ name: "tool_use", template: "tools" }, { name: "default", template: "plain" }];
   const tokenizer = await tokenizerWith({ chat_template: named });
   assert.equal(tokenizer.applyChatTemplate(HI), "plain");
@@ -273,7 +276,7 @@ Deno.test("applyChatTemplate() takes the template for tools when there are tools
   assert.equal(tokenizer.applyChatTemplate(HI, { tools: null }), "plain");
 });
 
-Deno.test("applyChatTemplate() takes content in parts, null and none", async () => {
+Deno.test("applyChatTemplate() accepts content that is in parts, null or missing", async () => {
   const parts: ChatMessage[] = [{
     role: "user",
     content: [{ type: "text", text: "Hi" }, { type: "text", text: "there" }],
@@ -285,7 +288,7 @@ Deno.test("applyChatTemplate() takes content in parts, null and none", async () 
   const each = "{% for p in messages[0].content %}{{ p.text }};{% endfor %}";
   assert.equal(await textOf(each, parts), "Hi;there;");
   assert.equal(await textOf("{{ messages[0].content | length }}", parts), "2");
-  // A template that takes text alone gets the parts' texts as one.
+  // A template that fails on parts gets their joined text.
   assert.equal(await textOf("{{ 'User: ' + messages[0].content }}", parts), "User: Hi\nthere");
   const refusing =
     "{% if messages[0].content is not string %}{{ raise_exception('text') }}{% endif %}";
@@ -313,7 +316,7 @@ Deno.test("applyChatTemplate() names a message's reasoning as transformers does"
   });
 });
 
-Deno.test("applyChatTemplate() has the time of chats of a thousand turns", async () => {
+Deno.test("applyChatTemplate() stays within its limits when a chat has 1000 turns", async () => {
   const messages = Array.from({ length: 1000 }, (_, i) => ({
     role: ["user", "assistant"][i % 2],
     content: `Message ${i}. `.repeat(50),
@@ -323,7 +326,7 @@ Deno.test("applyChatTemplate() has the time of chats of a thousand turns", async
   }
 });
 
-Deno.test("eosIds has the special token that a chat template writes after an answer", async () => {
+Deno.test("eosIds contains the token that the chat template writes after an answer", async () => {
   const eosOf = async (config: Json) => (await tokenizerWith(config)).eosIds;
   const eos_token = "<|endoftext|>";
   assert.deepEqual(await eosOf({ eos_token }), [0]);
@@ -338,12 +341,12 @@ Deno.test("eosIds has the special token that a chat template writes after an ans
   assert.deepEqual(await eosOf({ eos_token, chat_template: refusing }), [0]);
 });
 
-Deno.test("generate() ends an answer at the template's special token, which no configuration names", () =>
+Deno.test("generate() stops at the chat template's end token when no configuration names it", () =>
   withChatModel(async (folder) => {
     await Deno.writeTextFile(`${folder}/generation_config.json`, `{"eos_token_id":[0]}`);
     await using model = await loadModel(folder, { device: "js" });
     assert.deepEqual(model.config.eosIds, [0]);
-    // Any of 320 ids is drawn in time, and the text ends where it is one of these.
+    // At temperature 5, both end tokens are drawn within a few of the 100 seeds.
     const options = { temperature: 5, topK: 0, maxNewTokens: 110, seed: 0 };
     const seen = new Set<number>();
     for (; seen.size < 2 && options.seed < 100; options.seed++) {
@@ -360,7 +363,7 @@ Deno.test("generate() ends an answer at the template's special token, which no c
     assert.deepEqual([...seen].sort(), [0, 2]);
   }));
 
-Deno.test("the model reads one end-of-text id or several from generation_config.json", () =>
+Deno.test("loadModel() reads one or several EOS ids from generation_config.json", () =>
   withChatModel(async (folder) => {
     for (const [eos, ids] of [[7, [7]], [[5, 6], [5, 6]], [null, [2]]] as const) {
       const path = `${folder}/generation_config.json`;
@@ -370,7 +373,7 @@ Deno.test("the model reads one end-of-text id or several from generation_config.
     }
   }));
 
-Deno.test("formatTime() writes what Python's strftime writes", () => {
+Deno.test("formatTime() formats as Python's strftime", () => {
   assert.ok(Object.keys(GOLDEN.formats).length > 40);
   for (const [format, texts] of Object.entries(GOLDEN.formats)) {
     const got = GOLDEN.times.map((time) => formatTime(new Date(time), format));
@@ -378,9 +381,9 @@ Deno.test("formatTime() writes what Python's strftime writes", () => {
   }
 });
 
-Deno.test("applyChatTemplate() says that there is none when it is LabCore's, or a tokenizer alone", async () => {
+Deno.test("applyChatTemplate() throws when the tokenizer has no chat template", async () => {
   const digits = fixture("tokenizers/digits");
-  const none = `there is none beside "${digits}/tokenizer.json"`;
+  const none = `"${digits}/tokenizer.json" comes without one`;
   for (
     const [path, reason] of [[digits, none], [
       fixture("labcore/learned"),
@@ -395,7 +398,7 @@ Deno.test("applyChatTemplate() says that there is none when it is LabCore's, or 
   }
 });
 
-Deno.test("a model whose tokenizer lists more tokens than its embedding has rows runs all but those", () =>
+Deno.test("a model rejects an id of its tokenizer when the embedding has no row for it", () =>
   withChatModel(async (folder) => {
     const more = [320, 321, 400].map((id) => ({ id, content: `<extra_${id}>`, special: true }));
     const file = { ...CHAT_TOKENIZER, added_tokens: [...CHAT_TOKENIZER.added_tokens, ...more] };

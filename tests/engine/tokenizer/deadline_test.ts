@@ -1,6 +1,6 @@
 /**
- * Work that a file asks for and that would not come to an end: each test here waits for the
- * deadline, three seconds and a half.
+ * Time limits of untrusted work: patterns and templates that do not end. Most tests wait for the
+ * limit, 3.5 s each.
  */
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
@@ -11,31 +11,31 @@ import { inTempFolder } from "../../safetensors.ts";
 
 type Json = Record<string, unknown>;
 
-/** Takes time that doubles with each letter, where no letter x follows. */
+/** Takes time 2ⁿ for n letters that no x follows. */
 const SLOW = { Regex: "(a+)+x" };
-/** Would take years. */
+/** 2⁶⁰ steps: years. */
 const LETTERS = "a".repeat(60);
 
 const NEVER = "it does not come to an end within 3 seconds";
 
-/** The chat model's tokenizer with other steps, and what else is in its vocabulary. */
+/** The chat model's tokenizer with other steps and additional tokens. */
 function tokenizerOf(steps: Json, ...tokens: readonly string[]): Json {
   const vocab: Json = { ...CHAT_TOKENIZER.model.vocab };
   for (const token of tokens) vocab[token] = Object.keys(vocab).length;
   return { ...CHAT_TOKENIZER, ...steps, model: { ...CHAT_TOKENIZER.model, vocab } };
 }
 
-/** Holds what work says, and that the next has its time. */
+/** Asserts that work ends with the error of the time limit, in less than 30 s. */
 function assertEnds(work: () => unknown, verb: string): void {
   const start = performance.now();
   assert.throws(
     work,
-    new CheckpointError(`Cannot ${verb} with the tokenizer that was given: ${NEVER}`),
+    new CheckpointError(`Cannot ${verb} with the given tokenizer: ${NEVER}`),
   );
   assert.ok(performance.now() - start < 30_000);
 }
 
-Deno.test("withinDeadline() gives and throws what the work does", () => {
+Deno.test("withinDeadline() passes on the result and the errors of the work", () => {
   const result = {};
   assert.equal(withinDeadline(0, () => withinDeadline(0, () => result)), result);
   const error = new CheckpointError("no");
@@ -47,14 +47,14 @@ Deno.test("withinDeadline() gives and throws what the work does", () => {
   }
 });
 
-Deno.test("withinDeadline() ends work when its last step cannot be interrupted", async () => {
+Deno.test("withinDeadline() rejects work when its last step cannot be interrupted", async () => {
   const letters = new Array(20_000_000).fill("a");
   const work = () => {
     const start = performance.now();
     while (performance.now() - start < 3_480);
-    return letters.join("").length; // still at it when the watchdog comes
+    return letters.join("").length; // still running when the watchdog acts
   };
-  // What ends work stays within: it neither is caught by it nor falls on what follows.
+  // The interruption cannot be caught by the work and does not affect the next work.
   const stubborn = () => {
     try {
       return work();
@@ -72,26 +72,26 @@ for (
     ["pre_tokenizer", { type: "Split", pattern: SLOW, behavior: "Isolated" }],
   ] as const
 ) {
-  Deno.test(`encode() says so when the ${step}'s pattern does not come to an end`, async () => {
+  Deno.test(`encode() throws when the ${step}'s pattern exceeds the time limit`, async () => {
     const tokenizer = await loadTokenizer(tokenizerOf({ [step]: value }));
     assertEnds(() => tokenizer.encode(LETTERS), "encode");
     assert.equal(tokenizer.encode("a").length, 1);
   });
 }
 
-Deno.test("loadTokenizer() says so when an added token keeps a pattern busy for ever", async () => {
+Deno.test("loadTokenizer() throws when an added token exceeds the time limit", async () => {
   const file = tokenizerOf({
     normalizer: { type: "Replace", pattern: SLOW, content: "" },
     added_tokens: [{ id: 400, content: LETTERS }],
   });
   await assert.rejects(
     loadTokenizer(file),
-    new CheckpointError(`Cannot read the tokenizer that was given: ${NEVER}`),
+    new CheckpointError(`Cannot read the given tokenizer: ${NEVER}`),
   );
 });
 
-for (const way of ["decode", "stream"] as const) {
-  Deno.test(`${way}() says so when the decoder's pattern does not come to an end`, async () => {
+for (const method of ["decode", "stream"] as const) {
+  Deno.test(`${method}() throws when the decoder's pattern exceeds the time limit`, async () => {
     const decoder = { type: "Replace", pattern: SLOW, content: "" };
     const tokenizer = await loadTokenizer(tokenizerOf({ decoder }, LETTERS));
     const [a] = tokenizer.encode("a");
@@ -99,14 +99,14 @@ for (const way of ["decode", "stream"] as const) {
     const stream = tokenizer.stream();
     assert.equal(stream.push(a), "a");
     assertEnds(
-      way === "decode" ? () => tokenizer.decode([a, id]) : () => stream.push(id),
+      method === "decode" ? () => tokenizer.decode([a, id]) : () => stream.push(id),
       "decode",
     );
     assert.equal(tokenizer.decode([a]), "a");
   });
 }
 
-Deno.test("decode() and stream() say so when a decoder's text would fill the memory", async () => {
+Deno.test("decode() and stream() throw when a decoder's text grows without bound", async () => {
   const twice = { type: "Replace", pattern: { String: "a" }, content: "aa" };
   const decoders = Array(60).fill(twice);
   const tokenizer = await loadTokenizer(tokenizerOf({ decoder: { type: "Sequence", decoders } }));
@@ -115,17 +115,17 @@ Deno.test("decode() and stream() say so when a decoder's text would fill the mem
     assert.throws(
       work,
       new CheckpointError(
-        `Cannot decode with the tokenizer that was given: it makes a text of ${2 ** 24} characters`,
+        `Cannot decode with the given tokenizer: it makes a text of ${2 ** 24} characters`,
       ),
     );
   }
 });
 
-Deno.test("applyChatTemplate() says so when the template is not rendered in time", async () => {
+Deno.test("applyChatTemplate() throws when rendering exceeds the time limit", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/tokenizer.json`;
     await Deno.writeTextFile(path, JSON.stringify(CHAT_TOKENIZER));
-    // Few steps, each of them long.
+    // Few steps, each of them slow: the step budget alone does not end it.
     const template = "{% set x = range(100000) | list %}{% set y = x[:] %}" +
       "{% for i in x %}{{ x == y }}{% endfor %}";
     await Deno.writeTextFile(`${folder}/chat_template.jinja`, template);
@@ -137,7 +137,7 @@ Deno.test("applyChatTemplate() says so when the template is not rendered in time
   });
 });
 
-Deno.test("applyChatTemplate() reads a template of a megabyte in time", async () => {
+Deno.test("applyChatTemplate() renders a template of 0.9 MB within the time limit", async () => {
   const blanks = " ".repeat(900_000);
   await inTempFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(CHAT_TOKENIZER));

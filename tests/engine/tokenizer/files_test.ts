@@ -1,6 +1,6 @@
 /**
- * What lies beside a tokenizer.json or in its place, in the spellings of
- * older and newer repositories.
+ * Tokenizer files other than tokenizer.json: configuration, special tokens, and vocab.json with
+ * merges.txt, in the formats of older and newer repositories.
  */
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
@@ -11,7 +11,7 @@ import { fixture, readJson } from "../../testing.ts";
 
 type Json = Record<string, unknown>;
 
-/** Runs a test on a folder with these files; what is no text is written as JSON. */
+/** Runs a test on a folder with these files; a value other than text is written as JSON. */
 async function withFiles(
   files: Readonly<Record<string, unknown>>,
   test: (folder: string) => Promise<void>,
@@ -25,7 +25,7 @@ async function withFiles(
   });
 }
 
-/** GPT-2's form, without added tokens. */
+/** A tokenizer.json of GPT-2's kind, without added tokens. */
 function byteBpe(): {
   pre_tokenizer: Json;
   decoder: Json;
@@ -35,7 +35,7 @@ function byteBpe(): {
   return file as ReturnType<typeof byteBpe>;
 }
 
-/** Letters, and two special tokens that tokenizer.json does not tell from text. */
+/** Letters, and two special tokens that only the configuration declares as such. */
 const LETTERS = {
   decoder: { type: "Fuse" },
   model: {
@@ -55,7 +55,7 @@ const letters = async (config: Json, map?: Json): Promise<Tokenizer> => {
   return made!;
 };
 
-Deno.test("loadTokenizer() finds a special token in a text when any spelling of the configuration names it", async () => {
+Deno.test("loadTokenizer() reads special tokens in every format of the configuration", async () => {
   assert.deepEqual((await letters({})).encode("<s>a"), [2, 3, 4, 0]);
   const spellings: readonly Json[] = [
     { bos_token: "<s>" },
@@ -77,18 +77,18 @@ Deno.test("loadTokenizer() finds a special token in a text when any spelling of 
   assert.deepEqual(stripping.encode("<s>  a"), [5, 0]);
 });
 
-Deno.test("loadTokenizer() takes special tokens from special_tokens_map.json when tokenizer_config.json has none", async () => {
+Deno.test("loadTokenizer() fills special tokens from special_tokens_map.json", async () => {
   const map = { bos_token: "<b>", eos_token: { content: "<s>" } };
   const { bosId, eosIds } = await letters({ bos_token: "<s>", eos_token: null }, map);
   assert.deepEqual([bosId, eosIds], [5, [5]]);
 });
 
-Deno.test("loadTokenizer() leaves a special token alone when the vocabulary has no id for it", async () => {
+Deno.test("loadTokenizer() ignores a special token when the vocabulary lacks it", async () => {
   const tokenizer = await letters({ pad_token: "[PAD]", additional_special_tokens: ["<none>"] });
   assert.equal(tokenizer.vocabSize, 7);
 });
 
-Deno.test("loadTokenizer() fails when a special token is neither text nor an object with it", async () => {
+Deno.test("loadTokenizer() throws when a special token has no text", async () => {
   for (const config of [{ bos_token: 5 }, { extra_special_tokens: [{}] }, { pad_token: [] }]) {
     await assert.rejects(
       letters(config),
@@ -103,7 +103,7 @@ Deno.test("loadTokenizer() fails when a special token is neither text nor an obj
   }
 });
 
-Deno.test("findTokenizer() makes GPT-2's form when vocab.json and merges.txt are all there is", async () => {
+Deno.test("findTokenizer() reads vocab.json and merges.txt without a tokenizer.json", async () => {
   const { model: { vocab, merges }, ...steps } = byteBpe();
   const files = { "vocab.json": vocab, "merges.txt": `#version: 0.2\n${merges.join("\n")}\n` };
   const whole = await loadTokenizer({ ...steps, model: { type: "BPE", vocab, merges } });
@@ -118,7 +118,7 @@ Deno.test("findTokenizer() makes GPT-2's form when vocab.json and merges.txt are
       assert.deepEqual(ids, whole.encode(text), text);
       assert.equal(tokenizer.decode(ids), text.toWellFormed());
     }
-    // GPT-2's mark, where nothing else is said.
+    // Default without a configuration: GPT-2's special token.
     const id = vocab["<|endoftext|>"];
     assert.deepEqual([tokenizer.bosId, tokenizer.eosIds], [id, [id]]);
     assert.deepEqual(tokenizer.encode("<|endoftext|>"), [id]);
@@ -137,28 +137,33 @@ Deno.test("findTokenizer() makes GPT-2's form when vocab.json and merges.txt are
   });
 });
 
-Deno.test("findTokenizer() gives a sentence when two files are of another class than GPT-2's, or of SentencePiece", async () => {
+Deno.test("findTokenizer() gives the reason when the tokenizer class is unsupported", async () => {
   const { model: { vocab, merges } } = byteBpe();
   const files = { "vocab.json": vocab, "merges.txt": merges.join("\r\n") };
   const config = { tokenizer_class: "Qwen2Tokenizer" };
   await withFiles({ ...files, "tokenizer_config.json": config }, async (folder) => {
     assert.equal(
       await findTokenizer({ folder }),
-      `Cannot read "${folder}/vocab.json": this version does not read a tokenizer of class "Qwen2Tokenizer" without a tokenizer.json; name one with --meta FILE or --tokenizer bpe, or give ids with --ids`,
+      `Cannot read "${folder}/vocab.json": this version does not read a tokenizer of class ` +
+        `"Qwen2Tokenizer" without a tokenizer.json; ` +
+        "name one with --meta FILE or --tokenizer bpe, or give ids with --ids",
     );
   });
   await withFiles({ ...files, "tokenizer_config.json": {} }, async (folder) => {
     assert.equal((await loadTokenizer(folder)).vocabSize, Object.keys(vocab).length);
   });
   await withFiles({ "tokenizer.model": "…", "vocab.json": vocab }, async (folder) => {
-    assert.match(
-      `${await findTokenizer({ folder })}`,
-      /has no tokenizer\.json, and its tokenizer\.model \(SentencePiece\) is not read .* AutoTokenizer/,
+    assert.equal(
+      await findTokenizer({ folder }),
+      `"${folder}" has no tokenizer.json, and this version does not read its tokenizer.model ` +
+        "(SentencePiece); convert it with transformers: " +
+        "AutoTokenizer.from_pretrained(folder).save_pretrained(folder), " +
+        "or name one with --meta FILE or --tokenizer bpe, or give ids with --ids",
     );
   });
 });
 
-Deno.test("findTokenizer() fails when a file beside the tokenizer is torn", async () => {
+Deno.test("findTokenizer() throws when a file next to tokenizer.json is damaged", async () => {
   const path = fixture("tokenizers/digits/tokenizer.json");
   const whole = { "tokenizer.json": Deno.readTextFileSync(path) };
   for (const name of ["tokenizer_config.json", "special_tokens_map.json"]) {

@@ -6,7 +6,7 @@ import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 
-/** As tests/fixtures/tokenizers/README.md tells. */
+/** Format: tests/fixtures/tokenizers/README.md. */
 interface Golden {
   readonly cases: readonly {
     readonly text: string;
@@ -30,7 +30,7 @@ interface Golden {
 
 type Json = Record<string, unknown>;
 
-/** Kinds, the number of ids, and the special tokens that begin and end a text. */
+/** Fixture name → vocabulary size, BOS id, EOS ids. */
 const KINDS: Readonly<Record<string, readonly [number, number | null, readonly number[]]>> = {
   "byte-bpe": [871, 0, [0]],
   llama3: [933, 927, [931]],
@@ -42,10 +42,10 @@ const KINDS: Readonly<Record<string, readonly [number, number | null, readonly n
   digits: [884, 1, [2]],
 };
 
-const NO_MARKS = { addSpecialTokens: false };
-const WITH_MARKS = { skipSpecialTokens: false };
+const NO_SPECIAL = { addSpecialTokens: false };
+const WITH_SPECIAL = { skipSpecialTokens: false };
 
-/** Streams ids to the end. */
+/** Decodes ids with a stream; asserts that no piece splits a character. */
 function streamed(
   tokenizer: Tokenizer,
   ids: readonly number[],
@@ -62,7 +62,7 @@ for (const [kind, [vocabSize, bosId, eosIds]] of Object.entries(KINDS)) {
   const golden = readJson<Golden>(`tokenizers/${kind}/golden.json`);
   const tokenizer = await loadTokenizer(fixture(`tokenizers/${kind}`));
 
-  Deno.test(`loadTokenizer() knows the size and the special tokens when it reads ${kind}`, () => {
+  Deno.test(`loadTokenizer() reads vocabulary size, BOS and EOS when it is ${kind}`, () => {
     assert.equal(tokenizer.vocabSize, vocabSize);
     assert.equal(tokenizer.bosId, bosId);
     assert.deepEqual(tokenizer.eosIds, eosIds);
@@ -71,18 +71,18 @@ for (const [kind, [vocabSize, bosId, eosIds]] of Object.entries(KINDS)) {
   Deno.test(`encode() gives the ids of Hugging Face's tokenizers when it is ${kind}`, () => {
     for (const { text, ids, ids_no_special } of golden.cases) {
       assert.deepEqual(tokenizer.encode(text), ids, text);
-      assert.deepEqual(tokenizer.encode(text, NO_MARKS), ids_no_special, text);
+      assert.deepEqual(tokenizer.encode(text, NO_SPECIAL), ids_no_special, text);
     }
   });
 
   Deno.test(`decode() gives the text of Hugging Face's tokenizers when it is ${kind}`, () => {
     for (const { ids, decoded, decoded_with_special } of [...golden.cases, ...golden.decode]) {
       assert.equal(tokenizer.decode(ids), decoded);
-      assert.equal(tokenizer.decode(ids, WITH_MARKS), decoded_with_special);
+      assert.equal(tokenizer.decode(ids, WITH_SPECIAL), decoded_with_special);
     }
   });
 
-  Deno.test(`stream() gives what decode() gives when it is ${kind}`, () => {
+  Deno.test(`stream() gives the text of decode() when it is ${kind}`, () => {
     for (const { ids, skip_special_tokens: skip, pieces, matches_decode } of golden.stream) {
       const text = streamed(tokenizer, ids, skip);
       assert.equal(text, tokenizer.decode(ids, { skipSpecialTokens: skip }));
@@ -100,7 +100,7 @@ for (const [kind, [vocabSize, bosId, eosIds]] of Object.entries(KINDS)) {
     );
   });
 
-  // A run of ByteFallback waits for its end, where theirs lets characters go and may be wrong.
+  // Not for ByteFallback: here it holds a run of bytes to its end, theirs emits characters earlier.
   if (!kind.startsWith("metaspace")) {
     Deno.test(`stream() gives text no later than theirs when it is ${kind}`, () => {
       for (const { ids, skip_special_tokens: skipSpecialTokens, pieces } of golden.stream) {
@@ -116,16 +116,16 @@ for (const [kind, [vocabSize, bosId, eosIds]] of Object.entries(KINDS)) {
   }
 }
 
-/** A kind's file, to be changed. */
+/** A fresh copy of a fixture's tokenizer.json. */
 function fileOf(kind: string): Json & { model: Json & { vocab: Json } } {
   return readJson(`tokenizers/${kind}/tokenizer.json`);
 }
 
-Deno.test("encode() tells a quote from a backslash when V8 would misread the vocabulary", async () => {
+Deno.test("encode() distinguishes quote and backslash when V8 would misparse them", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/tokenizer.json`;
     const { model, ...file } = fileOf("byte-bpe");
-    // The same tokens in GPT-2's order on the hub, where the quote is the second key.
+    // The tokens in the order of GPT-2's file on the hub, where the quote is the second key.
     const vocab = Object.fromEntries(
       Object.entries(model.vocab).filter(([token]) => token !== "<|endoftext|>"),
     );
@@ -137,26 +137,26 @@ Deno.test("encode() tells a quote from a backslash when V8 would misread the voc
   });
 });
 
-Deno.test("encode() takes a lone surrogate for U+FFFD when a text has one", async () => {
+Deno.test("encode() encodes a lone surrogate as U+FFFD", async () => {
   for (const kind of Object.keys(KINDS)) {
     const tokenizer = await loadTokenizer(fixture(`tokenizers/${kind}`));
     assert.deepEqual(tokenizer.encode("a\ud83d b"), tokenizer.encode("a\ufffd b"), kind);
   }
 });
 
-Deno.test("encode() finds the longest word in linear time when nothing splits it", async () => {
+Deno.test("encode() encodes a word of 200,000 letters without a pre-tokenizer", async () => {
   for (const kind of ["metaspace", "unigram", "wordpiece"]) {
     const tokenizer = await loadTokenizer(fixture(`tokenizers/${kind}`));
     const word = "ab".repeat(1e5);
     const ids = tokenizer.encode(word);
     if (kind !== "wordpiece") assert.equal(tokenizer.decode(ids), word, kind);
-    else assert.equal(ids.length, 3); // WordPiece gives up a word of more than 100 letters
+    else assert.equal(ids.length, 3); // [CLS] [UNK] [SEP]: a word of over 100 letters is unknown
   }
 });
 
-Deno.test("loadTokenizer() takes special tokens from tokenizer_config.json when it lies beside", async () => {
+Deno.test("loadTokenizer() reads special tokens from tokenizer_config.json", async () => {
   const file = fileOf("qwen2");
-  const markOf = async (config: Json): Promise<Tokenizer> => {
+  const withConfig = async (config: Json): Promise<Tokenizer> => {
     let made: Tokenizer | undefined;
     await inTempFolder(async (folder) => {
       await Deno.writeTextFile(`${folder}/tokenizer.json`, JSON.stringify(file));
@@ -165,20 +165,20 @@ Deno.test("loadTokenizer() takes special tokens from tokenizer_config.json when 
     });
     return made!;
   };
-  assert.equal((await markOf({ bos_token: null })).bosId, null);
-  assert.equal((await markOf({ bos_token: { content: "<|endoftext|>" } })).bosId, 805);
-  assert.equal((await markOf({ bos_token: "not there" })).bosId, null);
-  assert.deepEqual((await markOf({ eos_token: "<|im_end|>" })).eosIds, [807]);
-  const marked = await markOf({
+  assert.equal((await withConfig({ bos_token: null })).bosId, null);
+  assert.equal((await withConfig({ bos_token: { content: "<|endoftext|>" } })).bosId, 805);
+  assert.equal((await withConfig({ bos_token: "not there" })).bosId, null);
+  assert.deepEqual((await withConfig({ eos_token: "<|im_end|>" })).eosIds, [807]);
+  const framed = await withConfig({
     bos_token: "<|im_start|>",
     eos_token: "<|im_end|>",
     add_bos_token: true,
     add_eos_token: true,
   });
-  const ids = marked.encode("a", NO_MARKS);
-  assert.deepEqual(marked.encode("a"), [806, ...ids, 807]);
-  // A token that tokenizer.json lacks; where it has one of that id or content, its own stands.
-  const more = await markOf({
+  const ids = framed.encode("a", NO_SPECIAL);
+  assert.deepEqual(framed.encode("a"), [806, ...ids, 807]);
+  // The decoder adds a token; an entry of tokenizer.json with its id or content takes precedence.
+  const more = await withConfig({
     added_tokens_decoder: {
       900: { content: "<more>", special: true },
       805: { content: "<other>" },
@@ -189,12 +189,12 @@ Deno.test("loadTokenizer() takes special tokens from tokenizer_config.json when 
   assert.deepEqual(more.encode("<more><|im_end|>"), [900, 807]);
   assert.equal(more.decode([900, 807]), "");
   await assert.rejects(
-    markOf({ bos_token: 1 }),
+    withConfig({ bos_token: 1 }),
     /expected a special token of tokenizer_config.json to be text, got 1$/,
   );
 });
 
-Deno.test("decode() refuses an id when it is no natural number", async () => {
+Deno.test("decode() rejects an id when it is not an integer of at least 0", async () => {
   const tokenizer = await loadTokenizer(fixture("tokenizers/digits"));
   for (const id of [-1, 0.5, NaN, Infinity]) {
     const expected = new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
@@ -204,7 +204,7 @@ Deno.test("decode() refuses an id when it is no natural number", async () => {
   assert.equal(tokenizer.decode([884, 2 ** 40]), "");
 });
 
-/** Changes at a path, and what is said then. */
+/** Path in tokenizer.json, damaged value, expectation named in the error. */
 const DAMAGES: readonly (readonly [string, unknown, string])[] = [
   ["model.vocab", ["a"], "model.vocab to be an object"],
   ["model.vocab", {}, "a vocabulary with tokens"],
@@ -214,8 +214,16 @@ const DAMAGES: readonly (readonly [string, unknown, string])[] = [
   ["model.merges", undefined, "model.merges to be a list"],
   ["model.merges.1", "a b c", `merge 1 to be two tokens, got "a b c"`],
   ["model.merges.1", ["a", 1], `merge 1 to be two tokens, got ["a",1]`],
-  ["model.merges.1", ["a", "nowhere"], `merge 1 to join tokens to a token, got "nowhere"`],
-  ["model.merges.1", ["Ġthe", "Ġthe"], `merge 1 to join tokens to a token, got "ĠtheĠthe"`],
+  [
+    "model.merges.1",
+    ["a", "nowhere"],
+    `merge 1 to join two tokens to a third, got unknown "nowhere"`,
+  ],
+  [
+    "model.merges.1",
+    ["Ġthe", "Ġthe"],
+    `merge 1 to join two tokens to a third, got unknown "ĠtheĠthe"`,
+  ],
   ["model.unk_token", "nowhere", `model.unk_token to be a token, got "nowhere"`],
   ["added_tokens", {}, "added_tokens to be a list"],
   ["added_tokens.0.id", 1e9, `an id below 16777216 for "<|endoftext|>", got 1000000000`],
@@ -224,14 +232,14 @@ const DAMAGES: readonly (readonly [string, unknown, string])[] = [
     7,
     `added tokens with a content, got {"id":805,"content":7,"single_word":false,"lstrip":false,…`,
   ],
-  ["normalizer", "NFC", `normalizer to be of a type, got "NFC"`],
+  ["normalizer", "NFC", `normalizer to be an object with a type, got "NFC"`],
   ["normalizer", { type: "Replace", pattern: "a" }, `a pattern of a Regex or a String, got "a"`],
   ["pre_tokenizer.pretokenizers", {}, "pretokenizers to be a list, got {}"],
   ["decoder", { type: "Sequence" }, "decoders to be a list, got nothing"],
   ["post_processor", { type: "TemplateProcessing", single: [] }, "special_tokens to be an object"],
 ];
 
-/** A copy with one change, written out and read. */
+/** Writes a tokenizer.json with one damaged value; returns its path. */
 async function damaged(folder: string, path: string, value: unknown): Promise<string> {
   const file: unknown = fileOf("qwen2");
   const keys = path.split(".");
@@ -241,7 +249,7 @@ async function damaged(folder: string, path: string, value: unknown): Promise<st
   return `${folder}/tokenizer.json`;
 }
 
-Deno.test("loadTokenizer() says what was expected when a tokenizer.json is damaged", async () => {
+Deno.test("loadTokenizer() names the expected value when a tokenizer.json is damaged", async () => {
   await inTempFolder(async (folder) => {
     for (const [at, value, expected] of DAMAGES) {
       const path = await damaged(folder, at, value);
@@ -260,7 +268,7 @@ Deno.test("loadTokenizer() says what was expected when a tokenizer.json is damag
   });
 });
 
-Deno.test("findTokenizer() gives a sentence when a part is of a kind that is not read", async () => {
+Deno.test("findTokenizer() names the unsupported part of a tokenizer.json", async () => {
   const kinds: readonly (readonly [string, unknown, string])[] = [
     ["model.type", "WordBag", `a vocabulary of type "WordBag"`],
     [
@@ -284,7 +292,7 @@ Deno.test("findTokenizer() gives a sentence when a part is of a kind that is not
   });
 });
 
-Deno.test("loadTokenizer() loads or says what is wrong when any part is something else", async () => {
+Deno.test("loadTokenizer() loads or throws CheckpointError when a value is replaced", async () => {
   const junk = [null, 0, -1, 1.5, 2 ** 31, "x", "", "(", [], {}, true, [[]], { type: "x" }];
   const pathsOf = (value: unknown, path: readonly string[]): (readonly string[])[] =>
     typeof value === "object" && value !== null
@@ -310,8 +318,8 @@ Deno.test("loadTokenizer() loads or says what is wrong when any part is somethin
 });
 
 /**
- * Pre-tokenizers, a text, and the words that Hugging Face's documentation or its
- * code gives, with | between.
+ * Pre-tokenizer, text, and its words according to Hugging Face's documentation or code, joined
+ * by |.
  */
 const SPLITS: readonly (readonly [Json, string, string])[] = [
   ...([
@@ -352,12 +360,12 @@ const SPLITS: readonly (readonly [Json, string, string])[] = [
   ],
 ];
 
-Deno.test("encode() splits as Hugging Face's tokenizers when a pre-tokenizer asks for it", async () => {
+Deno.test("encode() splits words as Hugging Face's with each pre-tokenizer", async () => {
   for (const [pre_tokenizer, text, expected] of SPLITS) {
     const words = expected.split("|");
     const tokenizer = await loadTokenizer({
       pre_tokenizer,
-      // Every word is a token, and without merges nothing else is.
+      // The expected words are the only tokens, and no merge makes another one.
       model: {
         type: "BPE",
         ignore_merges: true,
@@ -365,12 +373,12 @@ Deno.test("encode() splits as Hugging Face's tokenizers when a pre-tokenizer ask
         merges: [],
       },
     });
-    // Without a decoder, tokens stand apart.
+    // Without a decoder, tokens are joined with spaces.
     assert.equal(tokenizer.decode(tokenizer.encode(text)), words.join(" "));
   }
 });
 
-Deno.test("encode() marks the end of words when BPE has a suffix", async () => {
+Deno.test("encode() appends the end-of-word suffix when BPE has one", async () => {
   const tokenizer = await loadTokenizer({
     pre_tokenizer: { type: "WhitespaceSplit" },
     decoder: { type: "BPEDecoder", suffix: "</w>" },
@@ -386,12 +394,12 @@ Deno.test("encode() marks the end of words when BPE has a suffix", async () => {
   assert.equal(streamed(tokenizer, [3, 4, 1, 3], true), "ab a bab");
 });
 
-Deno.test("encode() spells bytes when Unigram has no token for them", async () => {
+Deno.test("encode() falls back to byte tokens when Unigram lacks a character", async () => {
   const bytes = ["<0xE2>", "<0x82>", "<0xAC>"];
   const vocab = [["<unk>", 0], ["a", -1], ...bytes.map((token) => [token, -2])];
   const model = { type: "Unigram", unk_id: 0, byte_fallback: true, vocab };
   const tokenizer = await loadTokenizer({ model, decoder: { type: "ByteFallback" } });
-  // Unknown characters join before they are spelled, and one byte of these has no token.
+  // Adjacent unknown characters form one token before the fallback; a byte of é has no token.
   assert.deepEqual(tokenizer.encode("a€é"), [1, 0]);
   assert.deepEqual(tokenizer.encode("a€a"), [1, 2, 3, 4, 1]);
   assert.equal(tokenizer.decode([1, 2, 3, 4, 1]), "a€a");

@@ -3,7 +3,7 @@ import { compile, TemplateError } from "../../../engine/tokenizer/jinja/mod.ts";
 import { fromJs } from "../../../engine/tokenizer/jinja/values.ts";
 import { readJson } from "../../testing.ts";
 
-/** As tests/fixtures/chat/make_jinja.py writes it: templates and what Jinja2 renders of them. */
+/** Written by tests/fixtures/chat/make_jinja.py: templates and their output in Jinja2. */
 interface Golden {
   readonly variables: Readonly<Record<string, unknown>>;
   readonly kinds: Readonly<
@@ -14,7 +14,7 @@ interface Golden {
 const { variables, kinds } = readJson<Golden>("chat/jinja.json");
 const VALUES = new Map(Object.entries(variables).map(([name, value]) => [name, fromJs(value)]));
 
-/** The text, or null where the template is refused. */
+/** The rendered text, or null if the template is rejected. */
 function render(template: string): string | null {
   try {
     return compile(template).render(VALUES, 1000, (format) => format);
@@ -25,19 +25,19 @@ function render(template: string): string | null {
 }
 
 for (const [kind, cases] of Object.entries(kinds)) {
-  Deno.test(`compile() renders what Jinja2 renders: ${kind}`, () => {
+  Deno.test(`compile() renders as Jinja2 when it is ${kind}`, () => {
     assert.ok(cases.length > 0);
     for (const { template, text } of cases) assert.equal(render(template), text ?? null, template);
   });
 }
 
-Deno.test("the goldens have some hundred templates that render, and some that are refused", () => {
+Deno.test("the Jinja goldens have over 450 rendered and over 100 rejected templates", () => {
   const all = Object.values(kinds).flat();
   assert.ok(all.filter(({ text }) => text !== undefined).length > 450);
   assert.ok(all.filter(({ text }) => text === undefined).length > 100);
 });
 
-Deno.test("fromJs() keeps the order of a Map's keys, and takes a whole number for an int", () => {
+Deno.test("fromJs() keeps the order of a Map's keys, and converts a whole number to int", () => {
   const value = new Map<unknown, unknown>([[10, "a"], ["2", [1, 1.5, -0, 2 ** 60]], [1, null]]);
   const shown = compile("{{ x }}|{{ x | tojson }}").render(
     new Map([["x", fromJs(value)]]),
@@ -51,7 +51,7 @@ Deno.test("fromJs() keeps the order of a Map's keys, and takes a whole number fo
   );
 });
 
-Deno.test("fromJs() refuses what is no plain data", () => {
+Deno.test("fromJs() throws when a value is not plain data", () => {
   const cyclic: unknown[] = [];
   cyclic.push(cyclic);
   for (const value of [() => 1, Symbol("a"), { a: [() => 1] }, cyclic]) {
@@ -62,12 +62,12 @@ Deno.test("fromJs() refuses what is no plain data", () => {
   }
 });
 
-Deno.test("a macro that calls itself for ever ends with an error", () => {
+Deno.test("render() throws a RangeError when a macro recurses without end", () => {
   const template = compile("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
   assert.throws(() => template.render(new Map(), 0, String), RangeError);
 });
 
-/** Templates whose values would take memory without end. */
+/** Templates whose values would exhaust memory, and the reason of the error. */
 const GREEDY: Readonly<Record<string, RegExp>> = {
   "{{ 'a' * 10**12 }}": /a text of/,
   "{{ [1] * 10**9 }}": /a list of/,
@@ -99,7 +99,7 @@ const GREEDY: Readonly<Record<string, RegExp>> = {
   "{{ 'a,' * 200000 | int }}{{ ('a,' * 200000).split(',') }}": /a list of/,
 };
 
-Deno.test("a template that would fill the memory is refused", () => {
+Deno.test("render() throws when a template would exhaust memory", () => {
   for (const [template, reason] of Object.entries(GREEDY)) {
     assert.throws(
       () => compile(template).render(VALUES, 0, String),

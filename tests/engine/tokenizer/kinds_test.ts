@@ -4,7 +4,7 @@ import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { withoutPossessive } from "../../../engine/tokenizer/possessive.ts";
 import { readJson } from "../../testing.ts";
 
-/** As tests/fixtures/tokenizers/kinds/make_kinds.py writes it. */
+/** Written by tests/fixtures/tokenizers/kinds/make_kinds.py. */
 interface Kinds {
   readonly texts: readonly string[];
   readonly kinds: Readonly<
@@ -20,7 +20,7 @@ interface Kinds {
 const { texts, kinds } = readJson<Kinds>("tokenizers/kinds/kinds.json");
 
 for (const [kind, { tokenizer: file, ids, decoded, padded }] of Object.entries(kinds)) {
-  Deno.test(`a tokenizer encodes and decodes as Hugging Face's does: ${kind}`, async () => {
+  Deno.test(`encode() and decode() equal Hugging Face's when it is ${kind}`, async () => {
     const tokenizer = await loadTokenizer(file);
     const streamed = (ids: readonly number[]) => {
       const stream = tokenizer.stream();
@@ -30,13 +30,13 @@ for (const [kind, { tokenizer: file, ids, decoded, padded }] of Object.entries(k
       assert.deepEqual(tokenizer.encode(text), ids[i], JSON.stringify(text));
       assert.equal(tokenizer.decode(ids[i]), decoded[i]);
     }
-    // Ids past the vocabulary are those of rows that pad the embedding.
+    // Ids past the vocabulary: padding rows of the embedding.
     assert.equal(tokenizer.decode(padded.ids), padded.text);
     assert.equal(streamed(padded.ids), padded.text);
   });
 }
 
-Deno.test("encode() refuses a word when WordLevel lacks it and its unk_token", async () => {
+Deno.test("encode() rejects an unknown word when WordLevel lacks its unk_token too", async () => {
   const model = { type: "WordLevel", vocab: { a: 0 }, unk_token: "<unk>" };
   const tokenizer = await loadTokenizer({ model, pre_tokenizer: { type: "WhitespaceSplit" } });
   assert.deepEqual(tokenizer.encode("a a"), [0, 0]);
@@ -47,7 +47,7 @@ Deno.test("encode() refuses a word when WordLevel lacks it and its unk_token", a
   );
 });
 
-Deno.test("withoutPossessive() leaves other patterns as they are, and wraps what may give back", () => {
+Deno.test("withoutPossessive() wraps possessive atoms only if the pattern could backtrack", () => {
   for (const pattern of ["a+b*", "\\++", "[+*]+", "a{1,3}+", "\\(?>", "(?:a+)+", "a+?b"]) {
     assert.equal(withoutPossessive(pattern), pattern, pattern);
   }

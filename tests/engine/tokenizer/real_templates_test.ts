@@ -4,10 +4,7 @@ import { ChatTemplate } from "../../../engine/tokenizer/chat_template.ts";
 import type { ChatMessage } from "../../../engine/tokenizer/tokenizer.ts";
 import { readJson } from "../../testing.ts";
 
-/**
- * As tests/fixtures/chat/make_real.py writes it: real templates and what transformers renders of
- * them.
- */
+/** Written by tests/fixtures/chat/make_real.py: real templates and their output in transformers. */
 interface Real {
   readonly clock: string;
   readonly variables: Readonly<Record<string, unknown>>;
@@ -27,7 +24,7 @@ interface Call {
 
 const REAL = readJson<Real>("chat/real.json");
 
-/** Does work at the time of the goldens. */
+/** Runs work with the clock set to the time of the goldens. */
 function atClock<T>(work: () => T): T {
   const real = globalThis.Date;
   globalThis.Date = class extends real {
@@ -42,7 +39,7 @@ function atClock<T>(work: () => T): T {
   }
 }
 
-/** The text, or null where the template refuses. */
+/** The rendered text, or null if the template rejects the conversation. */
 function render(template: ChatTemplate, call: Call): string | null {
   const { conversation, add_generation_prompt, tools, variables } = call;
   try {
@@ -60,14 +57,14 @@ function render(template: ChatTemplate, call: Call): string | null {
 }
 
 for (const [name, source] of Object.entries(REAL.templates)) {
-  Deno.test(`a real template gives what transformers renders when it is ${name}`, () => {
+  Deno.test(`ChatTemplate.render() renders as transformers when it is ${name}`, () => {
     const template = new ChatTemplate(source, REAL.variables, name);
     const cases = Object.entries(REAL.rendered[name]);
     assert.equal(cases.length, Object.keys(REAL.calls).length);
     for (const [call, expected] of cases) {
       const got = render(template, REAL.calls[call]);
       if (typeof expected === "string") assert.equal(got, expected, call);
-      // A template that fails on content in parts is rendered with the parts' texts joined.
+      // Unlike transformers, render() retries with joined parts if a template fails on parts.
       else if (!call.startsWith("parts") || expected.error.startsWith("TemplateError")) {
         assert.equal(got, null, call);
       }
@@ -75,7 +72,7 @@ for (const [name, source] of Object.entries(REAL.templates)) {
   });
 }
 
-Deno.test("the real templates' goldens hold tools, documents and refusals", () => {
+Deno.test("the goldens of real templates have over 600 texts and some rejections", () => {
   const all = Object.values(REAL.rendered).flatMap((cases) => Object.values(cases));
   const texts = all.filter((one) => typeof one === "string");
   assert.ok(texts.length > 600, `${texts.length} of ${all.length}`);

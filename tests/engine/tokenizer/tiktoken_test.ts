@@ -5,7 +5,7 @@ import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { gpt2File } from "../../../engine/tokenizer/tiktoken.ts";
 import { readJson } from "../../testing.ts";
 
-/** As tests/fixtures/tokenizers/README.md tells. */
+/** Format: tests/fixtures/tokenizers/README.md. */
 interface Golden {
   readonly cases: readonly {
     readonly text: string;
@@ -27,17 +27,17 @@ interface Golden {
 const golden = readJson<Golden>("tokenizers/gpt2-tiktoken/golden.json");
 const tokenizer = await loadTokenizer({ type: "bpe", encoding_name: "gpt2" });
 
-/** GPT-2's without its mark, so that every text is ordinary. */
+/** GPT-2's tokenizer without its special token, so that "<|endoftext|>" is plain text. */
 async function ordinary(): Promise<Tokenizer> {
   const made = await huggingFaceTokenizer({ ...await gpt2File(), added_tokens: [] }, {}, "ranks");
   assert.ok(typeof made !== "string");
   return made;
 }
 
-Deno.test("gpt2File() has GPT-2's shape when made from ranks", async () => {
+Deno.test("gpt2File() has GPT-2's vocabulary size, merges and special token", async () => {
   const { model } = await gpt2File() as { model: { vocab: object; merges: [string, string][] } };
   assert.equal(Object.keys(model.vocab).length, 50256);
-  // The first and the last line of GPT-2's merges.txt.
+  // First and last line of GPT-2's merges.txt.
   assert.equal(model.merges.length, 50000);
   assert.deepEqual([model.merges[0], model.merges.at(-1)], [["Ġ", "t"], ["Ġg", "azed"]]);
   assert.equal(tokenizer.vocabSize, 50257);
@@ -45,14 +45,14 @@ Deno.test("gpt2File() has GPT-2's shape when made from ranks", async () => {
   assert.deepEqual(tokenizer.eosIds, [50256]);
 });
 
-Deno.test("the gpt2 tokenizer gives tiktoken's ids when special tokens are allowed", () => {
+Deno.test("the GPT-2 tokenizer gives tiktoken's ids when special tokens are allowed", () => {
   for (const { text, ids_allowed_special, encode } of golden.cases) {
     assert.deepEqual(tokenizer.encode(text), ids_allowed_special, text);
     if (encode.ids) assert.deepEqual(tokenizer.encode(text), encode.ids, text);
   }
 });
 
-Deno.test("the gpt2 tokenizer gives tiktoken's ordinary ids when it has no mark", async () => {
+Deno.test("the GPT-2 tokenizer gives tiktoken's ids when it has no special token", async () => {
   const made = await ordinary();
   for (const { text, ids_ordinary, decoded } of golden.cases) {
     assert.deepEqual(made.encode(text), ids_ordinary, text);
@@ -60,7 +60,7 @@ Deno.test("the gpt2 tokenizer gives tiktoken's ordinary ids when it has no mark"
   }
 });
 
-Deno.test("the gpt2 tokenizer decodes as tiktoken when bytes are no text, too", () => {
+Deno.test("the GPT-2 tokenizer decodes as tiktoken, also when bytes are invalid UTF-8", () => {
   for (const { ids_allowed_special, decoded_allowed_special } of golden.cases) {
     const decoded = tokenizer.decode(ids_allowed_special, { skipSpecialTokens: false });
     assert.equal(decoded, decoded_allowed_special);
@@ -72,7 +72,7 @@ Deno.test("the gpt2 tokenizer decodes as tiktoken when bytes are no text, too", 
   assert.equal(tokenizer.decode([50257, 15496]), "Hello");
 });
 
-Deno.test("the gpt2 tokenizer streams what it decodes, and no later than tokenizers", () => {
+Deno.test("the GPT-2 tokenizer streams text no later than Hugging Face's tokenizers", () => {
   for (
     const { ids, skip_special_tokens: skipSpecialTokens, pieces, matches_decode } of golden.stream
   ) {
@@ -89,12 +89,12 @@ Deno.test("the gpt2 tokenizer streams what it decodes, and no later than tokeniz
   }
 });
 
-Deno.test("the gpt2 tokenizer encodes a megabyte in seconds when it is one word", () => {
+Deno.test("the GPT-2 tokenizer encodes a word of 1 MB in seconds", () => {
   const start = performance.now();
-  // "aaaa" is GPT-2's longest of this letter.
+  // "aaaa" is GPT-2's longest token of this letter.
   assert.deepEqual(tokenizer.encode("a".repeat(1e6)), Array(250_000).fill(24794));
-  // A run of spaces is one word; its longest power of two is not a token, so that all stay alone.
+  // A run of spaces is one word, and no merge joins two spaces.
   assert.deepEqual(tokenizer.encode(" ".repeat(1e6)), Array(1_000_000).fill(220));
-  // A quadratic way would take an hour.
+  // A quadratic algorithm would take an hour.
   assert.ok(performance.now() - start < 60_000);
 });

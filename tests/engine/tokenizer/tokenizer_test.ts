@@ -3,7 +3,7 @@ import { CheckpointError } from "../../../engine/errors.ts";
 import {
   findTokenizer,
   loadTokenizer,
-  type TokenizerPlaces,
+  type TokenizerSources,
 } from "../../../engine/tokenizer/load.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
@@ -26,7 +26,7 @@ async function writeJson(path: string, value: unknown): Promise<string> {
 for (const name of ["learned", "rope66", "rope-bias"]) {
   const folder = fixture(`labcore/${name}`);
 
-  Deno.test(`loadTokenizer() gives LabCore's ids when ${name} is a folder, a file or a record`, async () => {
+  Deno.test(`loadTokenizer() reads LabCore's ${name} from a folder, file or record`, async () => {
     const golden = readJson<{ prompt: string; prompt_ids: number[] }>(
       `labcore/${name}/golden.json`,
     );
@@ -47,7 +47,7 @@ for (const name of ["learned", "rope66", "rope-bias"]) {
   });
 }
 
-Deno.test("loadTokenizer() reads Hugging Face's form when it is a folder, a file or a record", async () => {
+Deno.test("loadTokenizer() reads a tokenizer.json from a folder, file or record", async () => {
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
     for (const source of [path, folder, HUGGING_FACE]) {
@@ -56,7 +56,7 @@ Deno.test("loadTokenizer() reads Hugging Face's form when it is a folder, a file
   });
 });
 
-Deno.test("loadTokenizer() takes GPT-2's ranks when LabCore names its bpe", async () => {
+Deno.test("loadTokenizer() opens GPT-2's tokenizer when a record has type bpe", async () => {
   for (const record of [BPE, { type: "bpe" }, { vocab_size: 50257, tokenizer: BPE }]) {
     const tokenizer = await loadTokenizer(record);
     assert.equal(tokenizer.vocabSize, 50257);
@@ -65,18 +65,18 @@ Deno.test("loadTokenizer() takes GPT-2's ranks when LabCore names its bpe", asyn
   await assert.rejects(
     loadTokenizer(OTHER_BPE),
     new CheckpointError(
-      `Cannot read the tokenizer that was given: ${ONLY_GPT2} "cl100k_base"; ${NAME_ONE}`,
+      `Cannot read the given tokenizer: ${ONLY_GPT2} "cl100k_base"; ${NAME_ONE}`,
     ),
   );
 });
 
-Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () => {
+Deno.test("loadTokenizer() names the file when it contains no tokenizer", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/meta.json`;
     for (const [value, got] of [[{ vocab_size: 65 }, "none"], [{ type: "word" }, `"word"`]]) {
       await writeJson(path, value);
-      const expected =
-        `Cannot read "${path}": expected a tokenizer of type "char" or "bpe", or Hugging Face's form, got type ${got}`;
+      const expected = `Cannot read "${path}": expected a tokenizer of type "char" or "bpe", ` +
+        `or Hugging Face's form, got type ${got}`;
       await assert.rejects(loadTokenizer(path), new CheckpointError(expected));
       await assert.rejects(findTokenizer({ folder }), new CheckpointError(expected));
     }
@@ -84,13 +84,13 @@ Deno.test("loadTokenizer() names the file when it holds no tokenizer", async () 
     await assert.rejects(
       loadTokenizer(folder),
       new CheckpointError(
-        `Cannot read "${path}": expected entry 1 of vocab to be another than entry 0, got "a"`,
+        `Cannot read "${path}": expected entry 1 of vocab to be different from entry 0, got "a"`,
       ),
     );
   });
 });
 
-Deno.test("loadTokenizer() throws the sentence when there is nothing to load", async () => {
+Deno.test("loadTokenizer() throws when the folder is empty or the file is missing", async () => {
   await inTempFolder(async (folder) => {
     await assert.rejects(
       loadTokenizer(folder),
@@ -105,13 +105,13 @@ Deno.test("loadTokenizer() throws the sentence when there is nothing to load", a
   });
 });
 
-/** A vocabulary of so many characters. */
+/** A character vocabulary of `size` characters. */
 const chars = (size: number) => ({ type: "char", vocab: ["a", "b", "c", "d"].slice(0, size) });
 
-Deno.test("findTokenizer() takes meta, the record, tokenizer.json, meta.json in this order when there are several", async () => {
+Deno.test("findTokenizer() prefers meta, then record, tokenizer.json, meta.json", async () => {
   await inTempFolder(async (folder) => {
     const meta = await Deno.makeTempFile({ dir: folder, suffix: ".json" });
-    const sizeOf = async (places: TokenizerPlaces): Promise<number> => {
+    const sizeOf = async (places: TokenizerSources): Promise<number> => {
       const found = await findTokenizer(places);
       assert.ok(typeof found !== "string", `${found}`);
       return found.vocabSize;
@@ -127,7 +127,7 @@ Deno.test("findTokenizer() takes meta, the record, tokenizer.json, meta.json in 
   });
 });
 
-Deno.test("findTokenizer() wants the kind that was asked for when there is another", async () => {
+Deno.test("findTokenizer() throws when the tokenizer is not of the requested kind", async () => {
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, HUGGING_FACE);
     const found = await findTokenizer({ folder, kind: "hf" });
@@ -142,7 +142,7 @@ Deno.test("findTokenizer() wants the kind that was asked for when there is anoth
         `Cannot read the checkpoint's tokenizer: expected a tokenizer of kind hf, got "bpe"`,
       ),
     );
-    // GPT-2's ranks need no file, and none is looked at.
+    // GPT-2's tokenizer needs no file: all sources are ignored.
     for (const places of [{ folder }, { meta: "none.json" }, { record: chars(2) }, {}]) {
       const gpt2 = await findTokenizer({ ...places, kind: "bpe" });
       assert.ok(typeof gpt2 !== "string");
@@ -151,7 +151,7 @@ Deno.test("findTokenizer() wants the kind that was asked for when there is anoth
   });
 });
 
-Deno.test("findTokenizer() gives a sentence when a model can only work with ids", async () => {
+Deno.test("findTokenizer() gives the reason when there is no supported tokenizer", async () => {
   const folder = fixture("tiny/gpt2");
   assert.equal(
     await findTokenizer({ folder }),
@@ -163,18 +163,19 @@ Deno.test("findTokenizer() gives a sentence when a model can only work with ids"
   );
   assert.equal(
     await findTokenizer({}),
-    "The model has no tokenizer; name one with --meta FILE or --tokenizer bpe, or give ids with --ids",
+    "The model has no tokenizer; " +
+      "name one with --meta FILE or --tokenizer bpe, or give ids with --ids",
   );
   await inTempFolder(async (folder) => {
     const path = await writeJson(`${folder}/tokenizer.json`, OTHER_BPE);
-    // The first file that is there decides: another's vocabulary would be the wrong one.
+    // The first existing file decides; the vocabulary of another would be wrong.
     await writeJson(`${folder}/meta.json`, { tokenizer: CHAR });
     const sentence = `Cannot read "${path}": ${ONLY_GPT2} "cl100k_base"; ${NAME_ONE}`;
     assert.equal(await findTokenizer({ folder }), sentence);
   });
 });
 
-Deno.test("findTokenizer() throws when the file is torn, missing or no file", async () => {
+Deno.test("findTokenizer() throws when the file is truncated, missing or a folder", async () => {
   await inTempFolder(async (folder) => {
     const path = `${folder}/tokenizer.json`;
     const whole = JSON.stringify(CHAR);
