@@ -1,9 +1,10 @@
 /**
- * Hashes of all generated code: the bytes of every WASM module and the text of every WGSL shader of
- * a model's passes, without those that pack and upload weights.
+ * Hashes of generated code: the bytes of every WASM module and the text of every WGSL shader of a
+ * model's passes, except the code that packs and uploads weights.
  *
- * Two checkouts that print the same lines generate the same code: `deno run -A
- * tests/kernels/code_hashes.ts`.
+ *     deno run -A tests/kernels/code_hashes.ts [filter]
+ *
+ * Two checkouts that print the same lines generate the same code.
  *
  * @module
  */
@@ -14,7 +15,7 @@ import { FakeGpu } from "./fake_gpu.ts";
 
 const DTYPES = ["F32", "F16", "BF16"] as const;
 
-/** `f32x4.relaxed_madd`: without it, an engine has no relaxed SIMD. */
+/** Opcode of `f32x4.relaxed_madd`; an engine that rejects it has no relaxed SIMD. */
 const RELAXED_MADD = [0xfd, 0x85, 0x02];
 
 /** Random models: GPT-2's width, a ragged width over a long context, GPT-2's vocabulary. */
@@ -34,7 +35,7 @@ const SHAPES: Readonly<Record<string, Record<string, unknown>>> = {
   },
 };
 
-/** Options of a model, and changes to the engine or adapter. */
+/** Options of a model, and overrides of the engine's or adapter's features. */
 interface Variant {
   readonly name: string;
   readonly options: LoadOptions;
@@ -67,7 +68,7 @@ function folders(): string[] {
   ).sort();
 }
 
-/** Code generated while in use, in order of compilation. */
+/** Records compiled WASM modules, in order, until disposed. */
 class Watch implements Disposable {
   readonly wasm: Uint8Array[] = [];
   readonly #compile = WebAssembly.compile;
@@ -93,7 +94,7 @@ function contains(bytes: Uint8Array, part: readonly number[]): boolean {
   return bytes.some((_, at) => part.every((byte, i) => bytes[at + i] === byte));
 }
 
-/** The line of a model, dtype and backend. */
+/** Hash of the code of a model, dtype and backend. */
 async function hashOf(
   source: string | RandomModel,
   dtype: typeof DTYPES[number],
@@ -113,10 +114,10 @@ async function sha256(bytes: Uint8Array): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice())).toHex();
 }
 
-/** Number of candidate tiles of a product of one row, and of several. */
+/** Number of the tuner's candidate tiles for decode, and for prefill. */
 const TILES = 8;
 
-/** A line for each tile that the tuner may choose, forced through its store. */
+/** A line per tile that the tuner may choose; the tuner's cache file forces the choice. */
 async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   const variant = { name: "tiles", options: { device: "webgpu" as const } };
   const gpu = { software: false, subgroups: true };
@@ -146,7 +147,7 @@ async function* tileHashes(source: RandomModel, dtype: typeof DTYPES[number]) {
   }
 }
 
-/** Shaders, sorted, without those that upload weights and try features. */
+/** Hash of the shaders in sorted order, except those that upload weights and try features. */
 async function hashShaders({ shaders }: FakeGpu): Promise<string> {
   const codes = [...shaders].filter(([, op]) => op !== "weight" && op !== "trial")
     .map(([code]) => code).sort();
@@ -159,7 +160,7 @@ async function hashAll(parts: readonly Uint8Array[]): Promise<string> {
   return `${parts.length} ${all.slice(0, 24)}`;
 }
 
-/** A line for each model, dtype and variant. */
+/** A line per model, dtype and variant whose label contains `only`. */
 export async function codeHashes(only = ""): Promise<string[]> {
   const sources: [string, string | RandomModel][] = [
     ...folders().map((name): [string, string] => [name, fixture(name)]),

@@ -1,11 +1,11 @@
 /**
- * Fake GPU that compiles and computes nothing: shows which shaders a backend requests on adapters
- * that this machine does not have.
+ * Fake WebGPU adapter that compiles and computes nothing, but records the shaders that a backend
+ * requests: for adapters that this machine does not have.
  *
  * @module
  */
 
-/** Contents of every buffer: the right result of the trial of subgroups. */
+/** Contents of every buffer: the correct result of the backend's trial of subgroups. */
 function trialSum(): number {
   let sum = 0;
   for (let lane = 0; lane < 256; lane++) sum += lane + 2 * (lane * lane % 7);
@@ -14,7 +14,7 @@ function trialSum(): number {
 
 /** Replaces `navigator.gpu` until disposed. */
 export class FakeGpu implements Disposable {
-  /** Text and label of each compiled shader. */
+  /** Label of each requested shader, by its text. */
   readonly shaders = new Map<string, string>();
 
   constructor(adapter: { readonly software: boolean; readonly subgroups: boolean }) {
@@ -32,7 +32,7 @@ function fakeAdapter(
   shaders: Map<string, string>,
 ) {
   return {
-    info: { description: "a GPU that is not there", isFallbackAdapter: software },
+    info: { description: "fake GPU", isFallbackAdapter: software },
     features: new Set(["timestamp-query"]),
     limits: { maxStorageBufferBindingSize: 2 ** 27, maxBufferSize: 2 ** 28 },
     requestDevice: () => Promise.resolve(fakeDevice(shaders, subgroups ? trialSum() : 1)),

@@ -25,7 +25,7 @@ attentionTwinTests(wasmTest);
 randomTwinTest(wasmTest, 24);
 
 wasmTest(
-  "run() replays a plan with the numbers written since when memory has grown",
+  "run() replays a plan with newly written numbers after the memory has grown",
   async (backend) => {
     const C = 66;
     const x = put(backend, randomNumbers(C, 1), [1, C]);
@@ -40,7 +40,7 @@ wasmTest(
   },
 );
 
-wasmTest("weight() refuses what exceeds the memory before it allocates", async (backend) => {
+wasmTest("weight() rejects a weight beyond 4 GiB, allocating nothing", async (backend) => {
   const before = backend.memory.current;
   const made = backend.weight([2 ** 20, 2 ** 12], "F32", () => {}, { stored: "NK" });
   await assert.rejects(made, RangeError);
@@ -62,7 +62,7 @@ for (const relaxed of [false, true]) {
 }
 
 wasmTest(
-  "matmul() agrees with matmulJs() when one row ends with any part of an item",
+  "matmul() agrees with matmulJs() when the row ends with any part of an item",
   async (backend) => {
     for (let N = 1; N <= 7 * 16; N += N % 16 === 0 ? 1 : 5) {
       for (const dtype of ["F32", "F16", "BF16"] as const) {
@@ -74,7 +74,7 @@ wasmTest(
   },
 );
 
-Deno.test("openWasmBackend() names the next step when there is no SIMD", async () => {
+Deno.test("openWasmBackend() names the next step when the engine has no SIMD", async () => {
   const { validate } = WebAssembly;
   try {
     WebAssembly.validate = () => false;
@@ -89,7 +89,7 @@ Deno.test("openWasmBackend() names the next step when there is no SIMD", async (
 });
 
 wasmTest(
-  "weight() keeps 16 bits per number and bounded scratch when it packs",
+  "weight() takes 16 bits per number, and two pieces of scratch while it packs",
   async (backend) => {
     const [N, K] = [4096, 512];
     const { weights, staging } = backend.memory.classes;
@@ -101,7 +101,7 @@ wasmTest(
   },
 );
 
-Deno.test("weight() keeps numbers as F32, as js does, when an F16 is not finite", async () => {
+Deno.test("weight() stores F32 and computes exactly when an F16 is not finite", async () => {
   for (const threads of [1, 2]) {
     await using backend = await openWasmBackend({ threads });
     for (const [N, K] of [[3, 3], [40, 32]] as const) {
@@ -127,7 +127,7 @@ Deno.test("weight() keeps numbers as F32, as js does, when an F16 is not finite"
 });
 
 wasmTest(
-  "weight() packs to the right address when memory grows while it waits",
+  "weight() packs correctly when the memory grows while it waits for rows",
   async (backend) => {
     const [N, K] = [600, 530]; // two pieces
     const weight = await backend.weight([N, K], "F32", async (row, count, into) => {
@@ -144,7 +144,7 @@ wasmTest(
   },
 );
 
-wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async (backend) => {
+wasmTest("tensor() is zeroed when it reuses the memory of a plan's scratch", async (backend) => {
   const V = 64;
   const sampling = {
     settings: put(backend, new Float32Array([1, 3, 0.9, 1]), [4]),
@@ -166,10 +166,10 @@ wasmTest("tensor() is zeroed when it takes the place of a plan's scratch", async
 
   const late = await backend.record((k) => k.sample(ids, logits, sampling));
   await backend[Symbol.asyncDispose]();
-  late[Symbol.dispose](); // after its backend: nothing is subtracted twice
+  late[Symbol.dispose](); // after its backend: must not free twice
 });
 
-wasmTest("run() keeps the order of its calls when kernels are shared", async (backend) => {
+wasmTest("run() keeps the order of calls when they share kernels", async (backend) => {
   const [T, C] = [3, 66];
   const eps = 1e-5;
   const xs = randomNumbers(T * C, 1).map((v) => v + 2);
@@ -187,16 +187,16 @@ wasmTest("run() keeps the order of its calls when kernels are shared", async (ba
   assert.deepEqual(await backend.read(x), await backend.read(y));
 });
 
-wasmTest("write() and read() refuse a range when it leaves the tensor", async (backend) => {
+wasmTest("write() and read() reject a range beyond the tensor", async (backend) => {
   const first = put(backend, new Float32Array(16).fill(1), [16]);
-  const second = put(backend, new Float32Array(16).fill(2), [16]); // directly behind
+  const second = put(backend, new Float32Array(16).fill(2), [16]); // the next block
   assert.throws(() => backend.write(first, new Float32Array(4), 13), RangeError);
   assert.throws(() => backend.write(first, new Float32Array(1), -1), RangeError);
   await assert.rejects(backend.read(first, 10, 7), RangeError);
   assert.deepEqual(await backend.read(second), new Float32Array(16).fill(2));
 });
 
-Deno.test("toText() knows every operation when all kernels are in a module", () => {
+Deno.test("toText() prints a module of all kernels, with a name for every variable", () => {
   const block = { address: 1024, bytes: 0, kind: "activations" } as const;
   const tensor = (shape: number[], dtype: Dtype = "F32") => ({ shape, dtype, block });
   const options = { relaxed: false, shared: true, threads: 2, pages: 1 };
@@ -236,10 +236,10 @@ Deno.test("toText() knows every operation when all kernels are in a module", () 
   assert.ok(text.startsWith(`(module\n  (import "env" "memory" (memory 1 65536 shared))\n`));
   assert.doesNotMatch(text, /undefined|NaN/);
   assert.match(text, /local\.get \$row\b/);
-  assert.doesNotMatch(text, /local\.[gs]et (?!\$[a-zA-Z])/, "every variable has a name");
+  assert.doesNotMatch(text, /local\.[gs]et (?!\$[a-zA-Z])/, "variable without a name");
 });
 
-Deno.test("keyOf() is equal only when the constants are equal", () => {
+Deno.test("keyOf() is equal if and only if the constants are equal", () => {
   const constants = [0, -0, 1, NaN, Infinity, -Infinity, null, "0", "NaN", '"0', true, [1], ["1"]];
   const nested = [{ eps: 0 }, { eps: NaN }, { eps: Infinity }, { scale: 0 }, { eps: { scale: 0 } }];
   const keys = [...constants, ...nested].map(keyOf);
@@ -248,7 +248,7 @@ Deno.test("keyOf() is equal only when the constants are equal", () => {
 });
 
 wasmTest(
-  "matmul() keeps kernels separate when their scales differ only in sign",
+  "matmul() uses separate kernels for a scale of 0 and of -0",
   async (backend) => {
     const x = put(backend, new Float32Array([1]), [1, 1]);
     const one = { data: new Float32Array([1]), dtype: "F32", shape: [1, 1] } as const;
@@ -264,7 +264,7 @@ wasmTest(
 );
 
 wasmTest(
-  "embed() returns every F16 exactly when it is below 64, and keeps others as F32",
+  "embed() returns every F16 below 64 exactly; a table with others is stored as F32",
   async (backend) => {
     const codes = Array.from({ length: 1 << 16 }, (_, code) => code)
       .filter((code) => (code & 0x7fff) < 0x5400); // 64

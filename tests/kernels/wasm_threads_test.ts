@@ -23,7 +23,7 @@ import { put, stepOf, upload } from "./twins.ts";
 
 const STEP: Segment = { rows: 3, position: 0, slot: 0, length: 1 };
 
-/** A pool of threads, and plans of test kernels. */
+/** A thread pool with plans of test kernels. */
 class Bench implements AsyncDisposable {
   private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
 
@@ -39,7 +39,7 @@ class Bench implements AsyncDisposable {
     return { address: block.address, view };
   }
 
-  /** Runs one entry of a kernel for each of `operands`. */
+  /** A plan that calls one kernel once per element of `items`. */
   async plan(
     items: readonly Items[],
     operands: readonly number[],
@@ -62,7 +62,8 @@ class Bench implements AsyncDisposable {
 }
 
 /**
- * word[item] = 3 · word[item] + 1, which shows the order of entries; threads write distinct words.
+ * words[item] = 3 · words[item] + 1: shows an item that is missed or repeated. Each item has a
+ * separate word.
  */
 const step3 = (m: ModuleBuilder): Kernel =>
   defineKernel(m, ["words"], (f, { words, begin, end }) => {
@@ -74,7 +75,7 @@ const step3 = (m: ModuleBuilder): Kernel =>
   });
 
 for (const threads of [1, 2, 3, 4]) {
-  Deno.test(`run() does every item of every entry once when there are ${threads} threads`, async () => {
+  Deno.test(`run() computes every item of every entry once on ${threads} threads`, async () => {
     await using bench = await Bench.open(threads);
     const { address, view } = bench.words(3000);
     const counts = [1000, 1, 0, 7, 333].flatMap((count) => [
@@ -107,10 +108,10 @@ Deno.test("run() continues when workers join, sleep and leave", async () => {
   };
   for (let round = 0; round < 20; round++) {
     again();
-    await new Promise((resolve) => setTimeout(resolve, 4)); // they fall asleep
+    await new Promise((resolve) => setTimeout(resolve, 4)); // workers fall asleep
     again();
     const loading = bench.plan([{ count: 1, perRow: false }], [address], step3);
-    for (let i = 0; i < 10; i++) again(); // they are outside, reading
+    for (let i = 0; i < 10; i++) again(); // workers are in their event loops
     await loading;
     bench.pool.limit(1 + round % 4);
   }
@@ -122,7 +123,7 @@ Deno.test("run() continues when workers join, sleep and leave", async () => {
   assert.deepEqual(view(), new Int32Array(64).fill(expected));
 });
 
-/** Waits until another thread has entered, which traps. */
+/** Waits until a second thread enters; that thread traps. */
 const trap = (m: ModuleBuilder): Kernel =>
   defineKernel(m, ["calls"], (f, { calls }) => {
     const before = f.local("i32", "before");
@@ -131,7 +132,7 @@ const trap = (m: ModuleBuilder): Kernel =>
     f.while(atomics.load(calls).lt(2), () => {});
   });
 
-Deno.test("run() ends and failure() names the thread when one traps", async () => {
+Deno.test("run() ends and failure() names the thread when a thread traps", async () => {
   let [here, there] = [0, 0];
   for (let round = 0; round < 30 && !(here && there); round++) {
     await using bench = await Bench.open(3);
@@ -155,7 +156,7 @@ Deno.test("run() ends and failure() names the thread when one traps", async () =
   assert.ok(there > 0);
 });
 
-/** Two layers of norm and matmul, F32 and 16 bits; returns the results of each run. */
+/** Records two layers of norm and matmul, F32 and BF16; returns a function that runs them. */
 async function layers(backend: Backend, T: number): Promise<() => Promise<Float32Array>> {
   const [C, F] = [132, 396];
   const weight = (N: number, K: number, seed: number, dtype: WeightDtype) =>
@@ -181,13 +182,13 @@ async function layers(backend: Backend, T: number): Promise<() => Promise<Float3
   };
 }
 
-/** Stored numbers near 0.1, all finite. */
+/** Finite stored numbers near 0.1. */
 function bitsOf(count: number, seed: number, dtype: WeightDtype): Float32Array | Uint16Array {
   const numbers = randomNumbers(count, seed).map((v) => v / 8);
   return dtype === "F32" ? numbers : narrow(numbers, dtype);
 }
 
-Deno.test("run() gives equal bits when there are 1 to 4 threads", async () => {
+Deno.test("run() returns equal bits on 1 to 4 threads", async () => {
   for (const T of [1, 7, 65]) {
     let expected: Float32Array | undefined;
     for (const threads of [1, 2, 3, 4]) {
@@ -203,7 +204,7 @@ Deno.test("run() gives equal bits when there are 1 to 4 threads", async () => {
   }
 });
 
-Deno.test("run() keeps to its own memory when two backends alternate", async () => {
+Deno.test("run() of two backends at once keeps their memories separate", async () => {
   await using one = await openWasmBackend({ threads: 2 });
   await using other = await openWasmBackend({ threads: 3 });
   const [first, second] = [await layers(one, 5), await layers(other, 9)];
@@ -215,7 +216,7 @@ Deno.test("run() keeps to its own memory when two backends alternate", async () 
   }
 });
 
-Deno.test("run() ends when other programs keep every processor busy", async () => {
+Deno.test("run() ends while other threads keep every processor busy", async () => {
   await using backend = await openWasmBackend({ threads: 4 });
   const run = await layers(backend, 3);
   const expected = await run();
@@ -235,7 +236,7 @@ Deno.test("run() ends when other programs keep every processor busy", async () =
 Deno.test("asyncDispose() leaves no promise pending when a pass is being recorded", async () => {
   for (let ticks = 0; ticks < 25; ticks++) {
     const backend = await openWasmBackend({ threads: 2 });
-    const recording = layers(backend, 2).catch(() => {}); // refused, or recorded before
+    const recording = layers(backend, 2).catch(() => {}); // rejected, or recorded before the dispose
     for (let tick = 0; tick < ticks; tick++) await Promise.resolve();
     await backend[Symbol.asyncDispose]();
     await recording;
@@ -260,7 +261,7 @@ Deno.test("asyncDispose() ends the threads when a plan, a weight and a run are i
   await backend[Symbol.asyncDispose]();
 });
 
-Deno.test("openWasmBackend() keeps no process alive when it is never disposed", async () => {
+Deno.test("openWasmBackend() lets the process exit without a dispose", async () => {
   const url = (path: string) =>
     JSON.stringify(new URL(`../../kernels/${path}`, import.meta.url).href);
   const script = `
@@ -277,7 +278,7 @@ Deno.test("openWasmBackend() keeps no process alive when it is never disposed", 
   assert.equal(new TextDecoder().decode(stdout), "2\n");
 });
 
-Deno.test("openWasmBackend() chooses its number of threads when none is given", async () => {
+Deno.test("openWasmBackend() probes the number of threads when none is given", async () => {
   await using backend = await openWasmBackend();
   assert.ok(backend.threads >= 1 && backend.threads <= navigator.hardwareConcurrency);
   await using again = await openWasmBackend();
@@ -286,7 +287,7 @@ Deno.test("openWasmBackend() chooses its number of threads when none is given", 
   assert.deepEqual(await run(), await run());
 });
 
-Deno.test("openWasmBackend() refuses a number of threads when it is out of range", async () => {
+Deno.test("openWasmBackend() rejects a number of threads out of range", async () => {
   for (const threads of [0, -1, 1.5, 65, NaN]) {
     await assert.rejects(
       openWasmBackend({ threads }),
@@ -295,7 +296,7 @@ Deno.test("openWasmBackend() refuses a number of threads when it is out of range
   }
 });
 
-Deno.test("openWasmBackend() has one thread when memory cannot be shared", async () => {
+Deno.test("openWasmBackend() uses one thread when memory cannot be shared", async () => {
   const { SharedArrayBuffer } = globalThis;
   await using forced = await openWasmBackend({ threads: 3, shared: false });
   assert.equal(forced.threads, 1);
@@ -314,7 +315,7 @@ Deno.test("openWasmBackend() has one thread when memory cannot be shared", async
   }
 });
 
-Deno.test("run() gives the same bits when the calling thread must not sleep", async () => {
+Deno.test("run() returns the same bits when the calling thread must not sleep", async () => {
   await using sleeps = await openWasmBackend({ threads: 2 });
   await using spins = await openWasmBackend({ threads: 2, callerSleeps: false });
   const { wait } = Atomics;
@@ -333,7 +334,7 @@ Deno.test("run() gives the same bits when the calling thread must not sleep", as
   }
 });
 
-Deno.test("weight() packs every number when threads share the work, for each dtype and order", async () => {
+Deno.test("weight() packs every number on 1 and 3 threads, for each dtype and order", async () => {
   await using one = await openWasmBackend({ threads: 1 });
   await using three = await openWasmBackend({ threads: 3 });
   for (const dtype of ["F32", "F16", "BF16"] as const) {
@@ -353,13 +354,13 @@ Deno.test("weight() packs every number when threads share the work, for each dty
   }
 });
 
-/** Numbers that every dtype can hold; equal ones are far apart. */
+/** Numbers that every dtype represents exactly, with a period of 251. */
 function coarseNumbers(count: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => (i * 37 % 251 - 125) / 64);
 }
 
 /**
- * A product with a one-hot input reads a column of the weight: the first, the last, one between.
+ * Columns of a weight [N, K], read by matmul with one-hot rows: the columns of `inputsOf(K)`.
  */
 async function rowsThrough(backend: Backend, weight: Weight): Promise<Float32Array> {
   const [N, K] = weight.shape;
@@ -389,7 +390,7 @@ function inputsOf(K: number): number[] {
   return [...new Set([0, 1, 7, K >> 1, K - 5, K - 1].filter((k) => k >= 0 && k < K))];
 }
 
-Deno.test("weight() keeps rows and their overflow apart when several weights are filled at a time", async () => {
+Deno.test("weight() keeps the overflow of concurrently packed weights separate", async () => {
   for (const threads of [1, 2]) {
     await using backend = await openWasmBackend({ threads });
     const [N, K] = [600, 1030];
@@ -412,7 +413,7 @@ Deno.test("weight() keeps rows and their overflow apart when several weights are
   }
 });
 
-Deno.test("weight() frees its memory when filling fails", async () => {
+Deno.test("weight() frees its memory when reading rows fails", async () => {
   await using backend = await openWasmBackend({ threads: 2 });
   const { current } = backend.memory;
   let calls = 0;
@@ -427,7 +428,7 @@ Deno.test("weight() frees its memory when filling fails", async () => {
   assert.deepEqual(await run(), await run());
 });
 
-Deno.test("openBackend() opens js for cpu when WebAssembly has no SIMD", async () => {
+Deno.test('openBackend("cpu") opens js when WebAssembly has no SIMD', async () => {
   await using best = await openBackend("cpu", { threads: 1 });
   assert.equal(best.name, "wasm");
   const { validate } = WebAssembly;
@@ -442,7 +443,7 @@ Deno.test("openBackend() opens js for cpu when WebAssembly has no SIMD", async (
 
 const MODEL = fixture("labcore/rope66");
 
-Deno.test("a whole model gives equal bits when there are 1 to 4 threads", async () => {
+Deno.test("a whole model returns equal bits on 1 to 4 threads", async () => {
   using checkpoint = await openCheckpoint(MODEL);
   const a = readArchitecture(JSON.parse(await Deno.readTextFile(`${MODEL}/config.json`)), MODEL);
   const source = await checkpointWeights(checkpoint, a, "auto");
@@ -458,7 +459,7 @@ Deno.test("a whole model gives equal bits when there are 1 to 4 threads", async 
     runner.startSampling(sampling, 7);
     await runner.prefill(ids);
     const drawn = [];
-    while (drawn.length < 60) drawn.push(...await runner.draw(1)); // also past the window
+    while (drawn.length < 60) drawn.push(...await runner.draw(1)); // beyond the context, too
     const result = { logits, drawn, last: await runner.decode() };
     assert.deepEqual(result, expected ??= result, `${threads} threads`);
   }

@@ -11,7 +11,7 @@ import {
   v128,
 } from "../../../kernels/asm/assembler.ts";
 
-/** Compiles a module and gives its exports, over `memory`. */
+/** Exports of a module, compiled and instantiated over `memory`. */
 function exportsOf(m: ModuleBuilder, memory = new WebAssembly.Memory({ initial: 1 })) {
   const module = new WebAssembly.Module(m.toBytes());
   const instance = new WebAssembly.Instance(module, {
@@ -20,7 +20,7 @@ function exportsOf(m: ModuleBuilder, memory = new WebAssembly.Memory({ initial: 
   return instance.exports as Record<string, (...args: number[]) => number>;
 }
 
-Deno.test("unsignedLeb() takes one byte more when seven bits are full", () => {
+Deno.test("unsignedLeb() adds a byte for every seven bits", () => {
   const known: [number, number[]][] = [
     [0, [0]],
     [127, [0x7f]],
@@ -33,7 +33,7 @@ Deno.test("unsignedLeb() takes one byte more when seven bits are full", () => {
   for (const [value, bytes] of known) assert.deepEqual(unsignedLeb(value), bytes, `${value}`);
 });
 
-Deno.test("signedLeb() keeps the sign when the last byte's bit 6 would lie", () => {
+Deno.test("signedLeb() adds a byte when bit 6 of the last one differs from the sign", () => {
   const known: [number, number[]][] = [
     [0, [0]],
     [63, [0x3f]],
@@ -46,12 +46,12 @@ Deno.test("signedLeb() keeps the sign when the last byte's bit 6 would lie", () 
     [-123456, [0xc0, 0xbb, 0x78]], // the example of the DWARF specification
     [2 ** 31 - 1, [0xff, 0xff, 0xff, 0xff, 0x07]],
     [-(2 ** 31), [0x80, 0x80, 0x80, 0x80, 0x78]],
-    [2 ** 32 - 1, [0x7f]], // as an I32 has it
+    [2 ** 32 - 1, [0x7f]], // −1 as an I32
   ];
   for (const [value, bytes] of known) assert.deepEqual(signedLeb(value), bytes, `${value}`);
 });
 
-Deno.test("toBytes() gives the known bytes when a module adds two numbers", () => {
+Deno.test("toBytes() encodes a module that adds two numbers as the specification does", () => {
   const m = new ModuleBuilder();
   m.export("add", m.define(ints("a", "b"), "i32", (_, { a, b }) => a.plus(b)));
   assert.deepEqual([...m.toBytes()], [
@@ -67,7 +67,7 @@ Deno.test("toBytes() gives the known bytes when a module adds two numbers", () =
   assert.equal(exportsOf(m).add(40, 2), 42);
 });
 
-Deno.test("for() does not enter the body when there is nothing to walk", () => {
+Deno.test("for() does not enter the body when the range is empty", () => {
   const m = new ModuleBuilder();
   const iterations = m.define(ints("from", "to"), "i32", (f, { from, to }) => {
     const { i, count } = f.locals(ints("i", "count"));
@@ -77,7 +77,7 @@ Deno.test("for() does not enter the body when there is nothing to walk", () => {
   m.export("iterations", iterations);
   const { iterations: run } = exportsOf(m);
   assert.deepEqual([run(5, 5), run(5, 6), run(5, 8), run(5, 9)], [0, 1, 1, 2]);
-  assert.equal(run(2 ** 31 - 1, 2 ** 31 + 1), 1, "addresses go beyond 2 GiB");
+  assert.equal(run(2 ** 31 - 1, 2 ** 31 + 1), 1, "addresses may exceed 2 GiB");
 });
 
 Deno.test("if() runs the other branch when its condition is zero", () => {
@@ -92,7 +92,7 @@ Deno.test("if() runs the other branch when its condition is zero", () => {
   assert.deepEqual([run(3), run(-3), run(NaN)], [1, -1, -1]);
 });
 
-Deno.test("call() reaches the host and the module's own functions", () => {
+Deno.test("call() calls imported functions and functions of the module", () => {
   const m = new ModuleBuilder();
   const half = m.import("half", { x: "f64" }, "f64");
   const ofX = { x: "f64" } as const;
@@ -101,7 +101,7 @@ Deno.test("call() reaches the host and the module's own functions", () => {
   assert.equal(exportsOf(m).quarter(6), 1.5);
 });
 
-Deno.test("import() throws when a function is defined already", () => {
+Deno.test("import() throws when a function was defined before", () => {
   const m = new ModuleBuilder();
   m.define({}, "void", () => {});
   assert.throws(
@@ -110,7 +110,7 @@ Deno.test("import() throws when a function is defined already", () => {
   );
 });
 
-Deno.test("store() and load() move vectors when the address is odd", () => {
+Deno.test("store() and load() move vectors when the address is unaligned", () => {
   const m = new ModuleBuilder();
   const double = m.define(ints("at"), "void", (f, { at }) => {
     f.store(at, v128.load(at).plus(v128.load(at)));
@@ -127,7 +127,7 @@ Deno.test("store() and load() move vectors when the address is odd", () => {
   );
 });
 
-Deno.test("local() counts on when a function has more variables than a byte can number", () => {
+Deno.test("local() encodes indices of two bytes when a function has 300 variables", () => {
   const m = new ModuleBuilder();
   const sum = m.define(ints("x"), "i32", (f, { x }) => {
     const locals = f.array("i32", "sum", 300);
@@ -153,7 +153,7 @@ Deno.test("global() keeps its value from call to call", () => {
   assert.deepEqual([next(), next()], [5, 10]);
 });
 
-Deno.test("toText() tells what a module does when it has each kind of part", () => {
+Deno.test("toText() prints every kind of section, block and immediate", () => {
   const m = new ModuleBuilder(true, 3);
   const half = m.import("half", { x: "f64" }, "f64");
   const func = m.define(ints("x"), "i32", (f, { x }) => {
@@ -216,7 +216,7 @@ Deno.test("toText() tells what a module does when it has each kind of part", () 
   );
 });
 
-Deno.test("toText() numbers a name when a function has it twice", () => {
+Deno.test("toText() appends the index to a name when a function repeats it", () => {
   const m = new ModuleBuilder();
   m.define(ints("i"), "i32", (f, { i }) => {
     const again = f.local("i32", "i");

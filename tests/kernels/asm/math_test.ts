@@ -4,7 +4,7 @@ import { call, ints, ModuleBuilder, v128, vectors } from "../../../kernels/asm/a
 import { VectorMath } from "../../../kernels/asm/math.ts";
 import { assertClose, TOLERANCE } from "../../testing.ts";
 
-/** A module that puts each function to every F32 of its memory, from byte 0 on, in place. */
+/** Compiles each function as a loop over the F32 of the memory, in place from byte 0 on. */
 async function open(relaxed: boolean) {
   const m = new ModuleBuilder();
   const math = new VectorMath(m, relaxed);
@@ -36,23 +36,24 @@ async function open(relaxed: boolean) {
   };
 }
 
-const ROADS = [await open(false), await open(true)];
+/** Evaluators with separate and with fused multiply-adds. */
+const EVALUATORS = [await open(false), await open(true)];
 
-/** Every F32 of a stride of bits, of both signs; infinities and NaN are not among them. */
-function manyNumbers(stride: number): Float32Array {
+/** Finite F32 of both signs whose bits are multiples of a stride. */
+function sampleNumbers(stride: number): Float32Array {
   const bits: number[] = [];
   for (let b = 0; b < 0x7f800000; b += stride) bits.push(b, b | 0x80000000);
   return new Float32Array(Uint32Array.from(bits).buffer);
 }
 
-/** Distance of an F32 from the true value, in units of the last place there. */
+/** Error of an F32, in units in the last place of the exact value. */
 function ulp(actual: number, exact: number): number {
   if (Object.is(Math.fround(exact), actual)) return 0;
   const exponent = Math.max(Math.floor(Math.log2(Math.abs(exact))), -126);
   return Math.abs(actual - exact) / 2 ** (exponent - 23);
 }
 
-const NUMBERS = manyNumbers(16381);
+const NUMBERS = sampleNumbers(16381);
 
 const FUNCTIONS = {
   exp: { exact: Math.exp, limit: 2 },
@@ -60,9 +61,9 @@ const FUNCTIONS = {
 } as const;
 
 for (const [name, { exact, limit }] of Object.entries(FUNCTIONS)) {
-  Deno.test(`${name}() is within ${limit} ulp when it is put to every exponent (wasm)`, () => {
-    for (const put of ROADS) {
-      const ys = put(name as keyof typeof FUNCTIONS, NUMBERS);
+  Deno.test(`${name}() is within ${limit} ulp at arguments of every exponent (wasm)`, () => {
+    for (const evaluate of EVALUATORS) {
+      const ys = evaluate(name as keyof typeof FUNCTIONS, NUMBERS);
       let [worst, at] = [0, 0];
       for (const [i, y] of ys.entries()) {
         const distance = ulp(y, exact(NUMBERS[i]));
@@ -73,25 +74,25 @@ for (const [name, { exact, limit }] of Object.entries(FUNCTIONS)) {
   });
 }
 
-Deno.test("exp2() is within 3 ulp or 0 when its argument is 128 at most (wasm)", () => {
+Deno.test("exp2() is within 3 ulp, or 0 near 2⁻¹²⁶ and below, for x ≤ 128 (wasm)", () => {
   const xs = NUMBERS.filter((x) => x <= 128);
-  for (const put of ROADS) {
-    for (const [i, y] of put("exp2", xs).entries()) {
+  for (const evaluate of EVALUATORS) {
+    for (const [i, y] of evaluate("exp2", xs).entries()) {
       const [x, exact] = [xs[i], 2 ** xs[i]];
       if (x <= -125.5 && y === 0) continue;
       assert.ok(ulp(y, exact) <= 3, `${y} at ${x}`);
     }
-    const ends = put("exp2", new Float32Array([NaN, -Infinity, -3e38, -126, 0, 1, 127, 128]));
-    assert.deepEqual([...ends], [NaN, 0, 0, 0, 1, 2, 2 ** 127, Infinity]);
+    const xs2 = new Float32Array([NaN, -Infinity, -3e38, -126, 0, 1, 127, 128]);
+    assert.deepEqual([...evaluate("exp2", xs2)], [NaN, 0, 0, 0, 1, 2, 2 ** 127, Infinity]);
   }
 });
 
-Deno.test("VectorMath has activations of float accuracy when numbers are of every size", () => {
+Deno.test("activateWasm() agrees with the plain activations for |x| < 10⁴", () => {
   const xs = NUMBERS.filter((x) => Math.abs(x) < 1e4);
-  for (const put of ROADS) {
+  for (const evaluate of EVALUATORS) {
     for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
-      const ys = put(name, xs);
-      // Relative to the greater of 1 and the argument, as the products that they go into see it.
+      const ys = evaluate(name, xs);
+      // Error relative to max(1, |x|), which is what the following matmul sees.
       const size = xs.map((x) => Math.max(1, Math.abs(x)));
       const expected = Float64Array.from(xs, (x, i) => ACTIVATIONS[name](x) / size[i]);
       const got = Float64Array.from(ys, (y, i) => y / size[i]);
@@ -100,18 +101,18 @@ Deno.test("VectorMath has activations of float accuracy when numbers are of ever
   }
 });
 
-Deno.test("VectorMath keeps a NaN, and gives what functions tend to at infinity", () => {
+Deno.test("VectorMath returns NaN for NaN, and the limits of functions at infinity", () => {
   const xs = new Float32Array([NaN, Infinity, -Infinity, 0, -0, 3e38, -3e38, 1e-45]);
-  for (const put of ROADS) {
-    assert.deepEqual([...put("exp", xs)], [NaN, Infinity, 0, 1, 1, Infinity, 0, 1]);
-    const ys = Array.from(put("tanh", xs), (y) => y + 0); // one zero
+  for (const evaluate of EVALUATORS) {
+    assert.deepEqual([...evaluate("exp", xs)], [NaN, Infinity, 0, 1, 1, Infinity, 0, 1]);
+    const ys = Array.from(evaluate("tanh", xs), (y) => y + 0); // −0 becomes 0
     assert.deepEqual(ys.slice(0, 7), [NaN, 1, -1, 0, 0, 1, -1]);
     for (const name of Object.keys(ACTIVATIONS) as Activation[]) {
       const expected = Array.from(xs.subarray(0, 7), (x) => ACTIVATIONS[name](x));
-      // Where JavaScript's number passes F32, F32 has an infinity less to lose: zeros may differ in
-      // sign.
+      // `===` lets the signs of zeros differ: F64 and F32 reach zero and infinity at different
+      // arguments.
       const ys = Array.from(
-        put(name, xs).subarray(0, 7),
+        evaluate(name, xs).subarray(0, 7),
         (y, i) => y === expected[i] ? expected[i] : y,
       );
       assert.deepEqual(ys, expected, name);

@@ -10,7 +10,7 @@ import {
   vectors,
 } from "../../../kernels/asm/assembler.ts";
 
-/** The lines of a function's body that `build` writes, without its variables. */
+/** Lines of the body that `build` emits, without the declarations of variables. */
 function linesOf<N extends string, T extends ValueType>(
   params: Readonly<Record<N, T>>,
   build: (f: FunctionBuilder, params: Readonly<Record<N, Local<T>>>) => void,
@@ -21,7 +21,7 @@ function linesOf<N extends string, T extends ValueType>(
   return m.toText().split("\n").map((line) => line.trim()).slice(3, -3);
 }
 
-/** The one operation of a value of two operands. */
+/** The operation that a method of two operands emits. */
 function operation<T extends ValueType>(
   type: T,
   op: (a: Local<T>, b: Local<T>) => Value<ValueType>,
@@ -34,7 +34,7 @@ function operation<T extends ValueType>(
   return lines[3];
 }
 
-Deno.test("a method of a value is the operation of its type when both are variables", () => {
+Deno.test("a method of a value emits the operation of its type", () => {
   for (const [method, name] of [["plus", "add"], ["minus", "sub"], ["times", "mul"]] as const) {
     assert.equal(operation("i32", (a, b) => a[method](b)), `i32.${name}`);
     assert.equal(operation("f32", (a, b) => a[method](b)), `f32.${name}`);
@@ -56,7 +56,7 @@ Deno.test("a method of a value is the operation of its type when both are variab
   assert.equal(operation("v128", (a, b) => a.pmax(b)), "f32x4.pmax");
 });
 
-Deno.test("a method of an i32 is unsigned when its name has no S", () => {
+Deno.test("a method of an i32 is signed if its name ends with S, and unsigned otherwise", () => {
   const known = {
     rem: "rem_u",
     le: "le_u",
@@ -75,7 +75,7 @@ Deno.test("a method of an i32 is unsigned when its name has no S", () => {
   }
 });
 
-Deno.test("a constant has the type of the value when it is an operand", () => {
+Deno.test("a constant operand has the type of the value", () => {
   assert.deepEqual(linesOf(ints("i"), (_, { i }) => i.set(i.times(-3).plus(4))), [
     ...["local.get $i", "i32.const -3", "i32.mul", "i32.const 4", "i32.add", "local.set $i"],
   ]);
@@ -87,7 +87,7 @@ Deno.test("a constant has the type of the value when it is an operand", () => {
   ]);
 });
 
-Deno.test("atMost(), atLeast() and clampS() limit a variable when it is beyond", () => {
+Deno.test("atMost(), atLeast() and clampS() limit a variable to a range", () => {
   const m = new ModuleBuilder();
   const params = ints("x", "least", "most");
   m.export(
@@ -115,7 +115,7 @@ Deno.test("atMost(), atLeast() and clampS() limit a variable when it is beyond",
   assert.equal(clampS(0, 5, -5), -5, "most wins");
 });
 
-Deno.test("minS() and maxS() take constants and variables when they are limits", () => {
+Deno.test("minS() and maxS() take a constant or a variable as limit", () => {
   const select = ["local.get $b", "local.get $a"];
   assert.deepEqual(linesOf(ints("a", "b"), (_, { a, b }) => a.set(a.minS(b))), [
     ...[...select, "local.get $a", "local.get $b", "i32.gt_s", "select", "local.set $a"],
@@ -129,13 +129,13 @@ Deno.test("minS() and maxS() take constants and variables when they are limits",
   ]);
 });
 
-Deno.test("advance() adds in place when a pointer moves on", () => {
+Deno.test("advance() adds to a pointer in place", () => {
   assert.deepEqual(linesOf(ints("at"), (_, { at }) => at.advance(16)), [
     ...["local.get $at", "i32.const 16", "i32.add", "local.set $at"],
   ]);
 });
 
-Deno.test("call() orders arguments by the function's parameters when they are named", () => {
+Deno.test("call() passes named arguments in the order of the parameters", () => {
   const m = new ModuleBuilder();
   const minus = m.define(ints("a", "b"), "i32", (_, { a, b }) => a.minus(b));
   m.export(

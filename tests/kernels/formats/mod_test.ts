@@ -7,14 +7,14 @@ import { readJson } from "../../testing.ts";
 interface TensorCase {
   readonly op: "narrow" | "widen";
   readonly dtype: "F16" | "BF16";
-  /** Bits. */
+  /** Bits of the F32 numbers. */
   readonly f32: readonly number[];
-  /** Bits. */
+  /** Bits of the stored numbers. */
   readonly stored: readonly number[];
 }
 
 for (const { op, dtype, f32, stored } of readJson<TensorCase[]>("kernels/tensor.json")) {
-  Deno.test(`${op}() gives torch's bits when ${dtype} has ties, subnormals, infinities, -0`, () => {
+  Deno.test(`${op}() returns torch's bits for ties, subnormals, infinities, -0 (${dtype})`, () => {
     if (op === "narrow") {
       const values = new Float32Array(Uint32Array.from(f32).buffer);
       assert.deepEqual(narrow(values, dtype), Uint16Array.from(stored));
@@ -24,22 +24,23 @@ for (const { op, dtype, f32, stored } of readJson<TensorCase[]>("kernels/tensor.
   });
 }
 
-/** Every bit pattern of a 16-bit dtype, and its number. */
+/** Every bit pattern of 16 bits. */
 const ALL = Uint16Array.from({ length: 1 << 16 }, (_, bits) => bits);
+/** The number of every bit pattern. */
 const NUMBERS = { F16: widenAll(ALL, "F16"), BF16: widenAll(ALL, "BF16") };
 
 for (const dtype of ["F16", "BF16"] as const) {
   const numbers = NUMBERS[dtype];
-  // NaN: exponent of all ones and a fraction
+  // NaN: exponent all ones, mantissa not zero
   const nans = { F16: 2046, BF16: 254 }[dtype];
 
-  Deno.test(`narrow() undoes widen() when ${dtype} is any of the 65536 patterns`, () => {
+  Deno.test(`narrow() inverts widen() for all 65536 patterns of ${dtype}`, () => {
     const back = narrow(numbers, dtype);
     let count = 0;
     for (let bits = 0; bits < ALL.length; bits++) {
       if (Number.isNaN(numbers[bits])) {
         count++;
-        assert.ok(Number.isNaN(numbers[back[bits]]), `NaN ${bits.toString(16)} stays one`);
+        assert.ok(Number.isNaN(numbers[back[bits]]), `NaN ${bits.toString(16)} stays NaN`);
       } else {
         assert.equal(back[bits], bits);
       }
@@ -47,17 +48,17 @@ for (const dtype of ["F16", "BF16"] as const) {
     assert.equal(count, nans);
   });
 
-  Deno.test(`narrow() rounds to nearest, ties to even, when ${dtype} stores any F32`, () => {
-    // Finite patterns of one sign are ordered as their numbers, so the neighbours of a pattern are
-    // ±1 away.
+  Deno.test(`narrow() rounds any F32 to the nearest ${dtype}, ties to even`, () => {
+    // Patterns of one sign have the order of their numbers, so the neighbours of a number are the
+    // patterns ±1.
     const infinity = numbers.indexOf(Infinity);
     fc.assert(
       fc.property(fc.float({ noNaN: true, noDefaultInfinity: true }), (x) => {
         const [bits] = narrow(new Float32Array([x]), dtype);
         const magnitude = bits & 0x7fff;
         assert.equal(bits >>> 15, x < 0 || Object.is(x, -0) ? 1 : 0);
-        // One step above the largest finite number is infinity: rounding uses the value that it
-        // would have.
+        // The pattern after the largest finite number is infinity: rounding compares with the value
+        // that the pattern would have.
         const value = (at: number): number =>
           at === infinity ? 2 * numbers[infinity - 1] - numbers[infinity - 2] : numbers[at];
         const distance = (at: number): number => Math.abs(Math.abs(x) - value(at));
@@ -72,7 +73,7 @@ for (const dtype of ["F16", "BF16"] as const) {
     );
   });
 
-  Deno.test(`widen() reads from its start when ${dtype} is a view of a larger buffer`, () => {
+  Deno.test(`widen() reads from \`start\` of a view of a larger buffer (${dtype})`, () => {
     const data = Uint16Array.from([0xdead, 1, 0x3c00, 0xbf80, 0x4200, 0xdead]).subarray(1, 5);
     const into = new Float32Array(4).fill(-1).subarray(1);
     widen(into, data, dtype, 1, 2);
@@ -88,13 +89,13 @@ Deno.test("narrow() keeps a NaN when BF16 rounding would carry it to infinity or
   }
 });
 
-Deno.test("widen() copies the numbers when they are F32", () => {
+Deno.test("widen() copies numbers that are F32", () => {
   const into = new Float32Array(3);
   widen(into, new Float32Array([1, -0, 0.1, NaN]), "F32", 1, 3);
   assert.deepEqual(into, new Float32Array([-0, 0.1, NaN]));
 });
 
-Deno.test("hostArray() is zeroed and has the size that BYTES gives when of any dtype", () => {
+Deno.test("hostArray() is zeroed and has BYTES[dtype] bytes per element", () => {
   const kinds = {
     F32: Float32Array,
     F16: Uint16Array,

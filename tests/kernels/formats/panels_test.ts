@@ -12,7 +12,7 @@ import { bytesOf } from "../../../kernels/tensor.ts";
 
 const DTYPES = Object.keys(FORMATS) as WeightDtype[];
 
-Deno.test("places permute the bits of a column, so that its byte follows by shifts", () => {
+Deno.test("places permute the bits of a column's index", () => {
   for (const { places } of [ORDER_32, ORDER_16]) {
     assert.deepEqual([...places].sort((a, b) => a - b), [...Array(PANEL_COLUMNS).keys()]);
     for (const [column, place] of places.entries()) {
@@ -22,7 +22,7 @@ Deno.test("places permute the bits of a column, so that its byte follows by shif
   }
 });
 
-Deno.test("panelLayout() quarters panels of 16 bits when K is a multiple of 16", () => {
+Deno.test("panelLayout() splits 16-bit panels into quarters when K is a multiple of 16", () => {
   const shape = [40, 32] as const; // three panels
   assert.deepEqual(panelLayout(shape, ORDER_32), {
     parts: 1,
@@ -44,7 +44,7 @@ Deno.test("panelLayout() quarters panels of 16 bits when K is a multiple of 16",
   });
 });
 
-Deno.test("panelStreams() begins a quarter apart when panels are in one piece or four", () => {
+Deno.test("panelStreams() begins a stream at each quarter of a panel, in one part or four", () => {
   const quarter = 8 * PANEL_COLUMNS;
   assert.deepEqual(panelStreams([40, 32], ORDER_32), {
     length: 8,
@@ -60,7 +60,7 @@ Deno.test("panelStreams() begins a quarter apart when panels are in one piece or
 for (const dtype of DTYPES) {
   const { bytes, block, view, decode, encode } = FORMATS[dtype];
 
-  Deno.test(`encode() and decode() stay within their views when ${dtype} is amid a buffer`, () => {
+  Deno.test(`encode() and decode() stay within views of a larger buffer (${dtype})`, () => {
     const values = Float32Array.of(9, 0.5, -2, 384, 9).subarray(1, 4);
     const buffer = new Uint8Array(16 + 3 * bytes).fill(0xaa);
     const stored = buffer.subarray(8, 8 + 3 * bytes);
@@ -73,7 +73,7 @@ for (const dtype of DTYPES) {
     if (view) assert.deepEqual(view(stored), values);
   });
 
-  Deno.test(`storedBytes() and numbersIn() undo each other when a weight is ${dtype}`, () => {
+  Deno.test(`storedBytes() and numbersIn() are inverse (${dtype})`, () => {
     assert.equal(storedBytes(dtype, 6 * block), 6 * bytes);
     assert.equal(numbersIn(dtype, 6 * bytes), 6 * block);
     const words = wordsOf(dtype, bytesOf(new Float32Array(6)));
