@@ -236,7 +236,7 @@ Deno.test("run() ends while other threads keep every processor busy", async () =
 Deno.test("asyncDispose() leaves no promise pending when a pass is being recorded", async () => {
   for (let ticks = 0; ticks < 25; ticks++) {
     const backend = await openWasmBackend({ threads: 2 });
-    const recording = layers(backend, 2).catch(() => {}); // rejected, or recorded before the dispose
+    const recording = layers(backend, 2).catch(() => {}); // rejected, or recorded
     for (let tick = 0; tick < ticks; tick++) await Promise.resolve();
     await backend[Symbol.asyncDispose]();
     await recording;

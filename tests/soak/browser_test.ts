@@ -1,10 +1,11 @@
 /**
- * The engine in a browser: Chromium, whose executable WGSLM_CHROMIUM names, with its software
- * WebGPU. Its compiler takes every shader; models give PyTorch's numbers in a page, in a worker,
- * and where memory cannot be shared; and a bundle of `mod.ts` loads in a page.
+ * The engine in Chromium with software WebGPU; the variable WGSLM_CHROMIUM is its executable.
+ *
+ * The browser's compiler accepts every shader; models return PyTorch's numbers in an isolated page,
+ * in a worker, and in a page without shared memory; a bundle of `mod.ts` works in a page.
  */
 import assert from "node:assert/strict";
-// deno-lint-ignore no-import-prefix -- in deno.json, every user would download it
+// deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Browser } from "npm:playwright-core@1.65.1";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel, loadTokenizer } from "../../mod.ts";
@@ -12,47 +13,46 @@ import { FAMILY_FOLDERS } from "../engine/families.ts";
 import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
 import type { Encoding } from "./browser/bundled.ts";
-import type { Answers, Opening, Question } from "./browser/page.ts";
+import type { BackendChoice, Results, Task } from "./browser/page.ts";
 import { serveProject } from "./browser/server.ts";
 import type { Compiled } from "./browser/shaders.ts";
 
 const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
 if (CHROMIUM === "") {
-  console.warn("browser_test.ts: SKIPPED, since WGSLM_CHROMIUM names no Chromium");
+  console.warn("browser_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
 }
 
-/** Longer than any test here takes; what hangs ends in a failure. */
-const PATIENCE_MS = 120_000;
+/** Timeout of a test in milliseconds, longer than any of them takes. */
+const TIMEOUT_MS = 120_000;
 
-/** Without a sandbox, which root cannot have and which nothing foreign is run in. */
+/** No sandbox: it does not work as root, and the pages load only this project. */
 const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
-/** Calls an export of a module below `browser/`. */
+/** Calls an export of a module in `browser/`. */
 type Call = <T>(module: string, name: string, ...args: unknown[]) => Promise<T>;
 
-/** Where the engine is run. */
-type Place = "isolated page" | "plain page" | "worker";
+/** JavaScript context that the engine runs in. */
+type Context = "isolated page" | "plain page" | "worker";
 
-/** Runs a test with what calls into a place of a browser. */
+/** Registers a test that calls into a context of a new browser. */
 function inBrowser(
   name: string,
-  place: Place,
+  context: Context,
   test: (call: Call) => Promise<void>,
   bundle?: () => Promise<ReadonlyMap<string, string>>,
 ): void {
   Deno.test({
-    name: `in a browser, ${place}: ${name}`,
+    name: `in a browser, ${context}: ${name}`,
     ignore: CHROMIUM === "",
     fn: async () => {
-      const { chromium } = await import("playwright-core"); // nobody else has to have it
+      const { chromium } = await import("playwright-core"); // only if the test runs
       await using server = serveProject(await bundle?.());
       const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
-      // Closing the browser ends what the page is asked for.
-      const timer = setTimeout(() => void browser.close(), PATIENCE_MS);
+      // Closing the browser rejects the pending call.
+      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
       try {
-        await test(
-          await callInto(browser, server[place === "plain page" ? "plain" : "isolated"], place),
-        );
+        const url = context === "plain page" ? server.plain : server.isolated;
+        await test(await callInto(browser, url, context));
       } finally {
         clearTimeout(timer);
         await browser.close();
@@ -61,12 +61,12 @@ function inBrowser(
   });
 }
 
-async function callInto(browser: Browser, url: string, place: Place): Promise<Call> {
+async function callInto(browser: Browser, url: string, context: Context): Promise<Call> {
   const page = await browser.newPage();
   await page.goto(url);
   const work = async ([path, name, args]: readonly [string, string, readonly unknown[]]) =>
     await (await import(path))[name](...args);
-  if (place !== "worker") {
+  if (context !== "worker") {
     return (module, name, ...args) => page.evaluate(work, [pathOf(module), name, args] as const);
   }
   const started = page.waitForEvent("worker");
@@ -79,11 +79,9 @@ function pathOf(module: string): string {
   return `/tests/soak/browser/${module}`;
 }
 
-/**
- * Asks models of the fixtures and holds what they say to PyTorch's; the threads that there were.
- */
-async function checkModels(call: Call, opening: Opening, names: readonly string[]) {
-  const questions: Question[] = [];
+/** Compares models of the fixtures with PyTorch; returns the backend's number of threads. */
+async function checkModels(call: Call, choice: BackendChoice, names: readonly string[]) {
+  const tasks: Task[] = [];
   const expected: { logits: Float32Array; greedy: number[] }[] = [];
   for (const name of names) {
     const folder = `tiny/${name}`;
@@ -91,32 +89,32 @@ async function checkModels(call: Call, opening: Opening, names: readonly string[
     const { context } = JSON.parse(Deno.readTextFileSync(fixture(`${folder}/golden.json`)));
     const greedy = [...await golden.read("greedy")].slice(0, 8);
     const ids = [...await golden.read("ids")];
-    questions.push({ folder, context, ids, draws: greedy.length });
+    tasks.push({ folder, context, ids, draws: greedy.length });
     expected.push({ logits: await golden.read("logits"), greedy });
   }
-  const { threads, answers } = await call<Answers>("page.ts", "ask", opening, questions);
-  for (const [i, { logits, greedy }] of answers.entries()) {
+  const { threads, results } = await call<Results>("page.ts", "runModels", choice, tasks);
+  for (const [i, { logits, greedy }] of results.entries()) {
     assertClose(logits, expected[i].logits, TOLERANCE.logits, names[i]);
     assert.deepEqual(greedy, expected[i].greedy, names[i]);
   }
-  assert.equal(answers.length, names.length);
+  assert.equal(results.length, names.length);
   return threads;
 }
 
-/** Families whose weights are one file. */
+/** Families with one weight file. */
 const MODELS = FAMILY_FOLDERS.filter((name) =>
   [...Deno.readDirSync(fixture(`tiny/${name}`))].some((file) => file.name === "model.safetensors")
 );
 
 /**
- * Few of them, for WebGPU in software: norms of both kinds, gates, windows, caps, norms of heads,
- * 16 bits.
+ * A few of them, since software WebGPU is slow: both kinds of norms, gates, windows, soft caps,
+ * QK-norm, 16 bits.
  */
 const FEW = ["gemma2.capped", "qwen3-bf16", "opt.post"];
 
 for (const software of [true, false]) {
   inBrowser(
-    `its compiler takes every shader, as for ${software ? "a processor" : "a GPU"}`,
+    `its compiler accepts every shader for ${software ? "a software adapter" : "a GPU"}`,
     "isolated page",
     async (call) => {
       const folders = FAMILY_FOLDERS.map((name) => `tiny/${name}`);
@@ -131,7 +129,7 @@ for (const software of [true, false]) {
 
 for (const options of [{}, { software: false, tune: false }]) {
   inBrowser(
-    `webgpu gives PyTorch's numbers ${JSON.stringify(options)}`,
+    `webgpu returns PyTorch's numbers, options ${JSON.stringify(options)}`,
     "isolated page",
     async (call) => {
       await checkModels(call, { name: "webgpu", options }, FEW);
@@ -140,7 +138,7 @@ for (const options of [{}, { software: false, tune: false }]) {
 }
 
 inBrowser(
-  "wasm gives PyTorch's numbers on two threads, of which the page's spins",
+  "wasm returns PyTorch's numbers on two threads; the page's thread must spin",
   "isolated page",
   async (call) => {
     assert.equal(await checkModels(call, { name: "wasm", options: { threads: 2 } }, MODELS), 2);
@@ -148,29 +146,29 @@ inBrowser(
   },
 );
 
-inBrowser("wasm gives PyTorch's numbers on two threads", "worker", async (call) => {
+inBrowser("wasm returns PyTorch's numbers on two threads", "worker", async (call) => {
   assert.equal(await checkModels(call, { name: "wasm", options: { threads: 2 } }, MODELS), 2);
 });
 
-inBrowser("wasm has one thread, since memory cannot be shared", "plain page", async (call) => {
+inBrowser("wasm uses one thread when memory cannot be shared", "plain page", async (call) => {
   assert.equal(await checkModels(call, { name: "wasm", options: { threads: 2 } }, FEW), 1);
 });
 
-Deno.test("a bundle of mod.ts for pages imports no built-in module, at once or later", async () => {
+Deno.test("a bundle of mod.ts for pages imports no built-in module", async () => {
   const bundle = await bundleLibrary();
   assert.ok(bundle.has("mod.js"));
   const builtin = /\b(?:from|import|require)\s*\(?\s*["'`]node:[^"'`]*/g;
   assert.deepEqual([...bundle.values()].flatMap((text) => text.match(builtin) ?? []), []);
 });
 
-/** Records that tokenizers are made of without a file. */
+/** Tokenizer records that need no further file. */
 const RECORDS = [
   { type: "char", vocab: [..." ,!Hdelorw"] },
   { type: "bpe", encoding_name: "gpt2" },
 ];
 
 inBrowser(
-  "the bundle of mod.ts encodes, runs a model, and says what it cannot",
+  "the bundle of mod.ts encodes, runs a model, and refuses to open a file",
   "plain page",
   async (call) => {
     const text = "Hello, world!";

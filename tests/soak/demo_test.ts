@@ -4,7 +4,7 @@ import { greedy, readJson } from "../testing.ts";
 
 const DEMO = new URL("../../bench/demo", import.meta.url).pathname;
 
-Deno.test("the demo without the cache draws PyTorch's 600 ids, on the CPU's best backend", async () => {
+Deno.test("the demo without a KV cache draws PyTorch's 600 ids on the CPU", async () => {
   await using model = await loadModel(DEMO, { device: "cpu" });
   const golden = readJson<{ prompt: string; F16: { greedy_kv_off: number[] } }>("demo/golden.json");
   const expected = golden.F16.greedy_kv_off;

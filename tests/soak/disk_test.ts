@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { fixture } from "../testing.ts";
 
-/** A file system of 8 KiB, where this process may make one. */
+/** Mounts a file system of 8 KiB; null if this process may not. */
 async function mountTiny(): Promise<string | null> {
   const folder = await Deno.makeTempDir();
   try {
@@ -11,7 +11,7 @@ async function mountTiny(): Promise<string | null> {
     });
     if ((await mount.output()).success) return folder;
   } catch {
-    // no such program
+    // no program `mount`
   }
   await Deno.remove(folder);
   return null;
@@ -21,7 +21,7 @@ const tiny = Deno.build.os === "linux" ? await mountTiny() : null;
 if (!tiny) console.warn("SKIPPED: a full disk, since no file system can be mounted here");
 
 Deno.test({
-  name: "bench on a full disk exits 1 with one sentence and leaves the old report as it was",
+  name: "bench on a full disk exits 1 with one sentence, and keeps the old report",
   ignore: !tiny,
   async fn() {
     try {
@@ -33,9 +33,9 @@ Deno.test({
         args: ["run", "-A", cli, fixture("labcore/learned"), "--gen-tokens", "4", "--iters", "1"]
           .concat("--warmup-tokens", "0", "--prompt", "ROMEO:", "--json-out", report),
       }).output();
-      const said = new TextDecoder().decode(stderr);
-      assert.equal(code, 1, said);
-      assert.match(said, /error: Cannot write .*report\.json.*/);
+      const text = new TextDecoder().decode(stderr);
+      assert.equal(code, 1, text);
+      assert.match(text, /error: Cannot write .*report\.json.*/);
       assert.equal(await Deno.readTextFile(report), "{}");
       assert.deepEqual([...Deno.readDirSync(tiny!)].map((e) => e.name).sort(), [
         "filler",

@@ -1,6 +1,6 @@
 /**
- * One cache for two programs: what Python's huggingface_hub writes is read here, and what is
- * written here Python reads.
+ * The model cache shared with Python: this hub client reads what Python's huggingface_hub wrote,
+ * and Python reads what this client wrote.
  */
 import assert from "node:assert/strict";
 import { pause } from "../../engine/hub/client.ts";
@@ -15,7 +15,7 @@ const FILES = {
   "model.safetensors": someBytes(3_000_000),
 };
 
-/** Runs Python in the environment of a visit; what it printed. */
+/** Runs Python in the environment of a hub fixture; returns its output. */
 async function python(code: string, { env }: Pick<HubFixture, "env">): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(PYTHON, {
     args: ["-c", code],
@@ -46,7 +46,7 @@ const download = (file: string, options = "") =>
   `import huggingface_hub as h; print(h.hf_hub_download("owner/name", "${file}"${options}))`;
 
 withPython(
-  "fetchRepository() finds offline, and online with one request, what snapshot_download() brought",
+  "fetchRepository() uses a snapshot_download() offline, and online with one request",
   async (hub) => {
     const folder = await python(snapshot(), hub);
     hub.server.requests.length = 0;
@@ -59,7 +59,7 @@ withPython(
   },
 );
 
-withPython("fetchRepository() brings what hf_hub_download() left out, and no more", async (hub) => {
+withPython("fetchRepository() downloads only files hf_hub_download() did not", async (hub) => {
   const config = await python(download("config.json"), hub);
   assert.match(await hub.refusal({ offline: true }), /: model\.safetensors is not in the cache/);
   hub.server.requests.length = 0;
@@ -68,7 +68,7 @@ withPython("fetchRepository() brings what hf_hub_download() left out, and no mor
 });
 
 withPython(
-  "hf_hub_download() finds offline what fetchRepository() brought, by every name of its revision",
+  "hf_hub_download() uses a fetchRepository() offline, by branch, tag and commit",
   async (hub) => {
     for (const revision of ["main", "feature/new", "v1", COMMIT]) {
       const folder = await hub.fetch({ revision });
@@ -77,7 +77,7 @@ withPython(
         const options = `, revision="${revision}", local_files_only=True`;
         assert.equal(await python(download(file, options), hub), `${folder}/${file}`);
       }
-      // Without a list of the tree Python takes the folder for whole.
+      // Offline, Python has no list of files and assumes that the folder is complete.
       assert.equal(
         await python(snapshot(`, revision="${revision}", local_files_only=True`), hub),
         folder,
@@ -89,7 +89,7 @@ withPython(
 );
 
 withPython(
-  "snapshot_download() asks for no blob that fetchRepository() brought, and scan_cache_dir() has no warning",
+  "snapshot_download() reuses fetchRepository()'s blobs, and scan_cache_dir() has no warning",
   async (hub) => {
     const folder = await hub.fetch();
     hub.server.requests.length = 0;
@@ -110,7 +110,7 @@ withPython(
 );
 
 withPython(
-  "snapshot_download() and fetchRepository() see a branch move that the other saw",
+  "snapshot_download() and fetchRepository() use the other's update of a branch",
   async (hub) => {
     await hub.fetch();
     const commit = "b".repeat(40);
@@ -128,13 +128,13 @@ withPython(
 );
 
 withPython(
-  "snapshot_download() and fetchRepository() at once succeed, and send for the weights once",
+  "snapshot_download() and fetchRepository() at once succeed, and download the weights once",
   async (hub) => {
     hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 20, 150) : bytes;
     for (let round = 0; round < 3; round++) {
       await Deno.remove(hub.cacheDir, { recursive: true }).catch(() => {});
       hub.server.requests.length = 0;
-      // Python takes longer to start; whoever is first, the other waits for its lock.
+      // Python takes longer to start: the delay varies which of them takes the lock first.
       const theirs = python(snapshot(), hub);
       await pause(round * 600);
       const [folder, ours] = await Promise.all([theirs, hub.fetch()]);
@@ -152,7 +152,7 @@ withPython(
   },
 );
 
-withPython("fetchRepository() and Python's filelock keep each other out", async (hub) => {
+withPython("fetchRepository() and Python's filelock exclude each other", async (hub) => {
   const etag = hub.server.etag("owner/name", "model.safetensors");
   const lock = `${hub.cacheDir}/.locks/models--owner--name/${etag}.lock`;
   const tryLock = `
@@ -195,7 +195,7 @@ except filelock.Timeout: print("held")`;
 });
 
 withPython(
-  "fetchRepository() takes a snapshot in which Python put files in place of links",
+  "fetchRepository() accepts a snapshot in which Python stored files instead of links",
   async (hub) => {
     hub.env.HF_HUB_DISABLE_SYMLINKS = "1";
     const folder = await python(snapshot(), hub);
@@ -207,19 +207,19 @@ withPython(
   },
 );
 
-/** A file system of 64 KiB, where this process may make one. */
+/** Mounts a file system of 64 KiB at `folder`; false if this process may not. */
 async function mountTiny(folder: string): Promise<boolean> {
   await Deno.mkdir(folder);
   const args = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder];
   try {
     return (await new Deno.Command("mount", { args, stderr: "null" }).output()).success;
   } catch {
-    return false; // no such program
+    return false; // no program `mount`
   }
 }
 
 Deno.test({
-  name: "fetchRepository() on a full disk says so, and leaves nothing that looks whole",
+  name: "fetchRepository() on a full disk reports it, and leaves no file that looks complete",
   ignore: Deno.build.os !== "linux",
   fn: () =>
     withHub({ files: FILES }, async (hub) => {

@@ -1,4 +1,4 @@
-/** A model of 10⁹ parameters takes little more memory than its bytes. */
+/** Memory of a model of 10⁹ parameters: at most 1.1 times the bytes of its weights. */
 import assert from "node:assert/strict";
 import { BILLION, type Resident } from "../../bench/resident.ts";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
@@ -7,10 +7,10 @@ import { BYTES } from "../../kernels/formats/mod.ts";
 import { sizeOf } from "../../kernels/tensor.ts";
 import { frame, inTempFolder } from "../safetensors.ts";
 
-/** What memory may be of the weights' bytes, cache and activations apart. */
-const MOST = 1.1;
+/** Maximum ratio of memory to the weights' bytes, without KV cache and activations. */
+const MAX_RATIO = 1.1;
 
-/** What a process takes in all. */
+/** Memory of a process that runs `bench/resident.ts`. */
 async function residentOf(...args: string[]): Promise<Resident> {
   const script = new URL("../../bench/resident.ts", import.meta.url).pathname;
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -21,7 +21,7 @@ async function residentOf(...args: string[]): Promise<Resident> {
   return JSON.parse(decoder.decode(stdout)) as Resident;
 }
 
-/** Writes the model's folder; its weights are a hole, and so all zero. */
+/** Writes the model's folder; the weights are a sparse file of zeros. Returns their bytes. */
 async function writeZeros(folder: string): Promise<number> {
   const header: Record<string, unknown> = {};
   let end = 0;
@@ -47,20 +47,20 @@ function assertSmall(of: string, idle: Resident, loaded: Resident): void {
   const { weights, kvCache, activations, tracked, rss, peak } = loaded;
   const beside = kvCache + activations;
   const figures = {
-    "tracked at the most": tracked,
+    "peak tracked": tracked,
     resident: rss - idle.rss,
-    ...peak && { "resident at the most": peak - idle.peak },
+    ...peak && { "peak resident": peak - idle.peak },
   };
   for (const [what, bytes] of Object.entries(figures)) {
     const ratio = (bytes - beside) / weights;
-    const told = `${of}, ${what}: ${ratio.toFixed(3)}× the weights`;
-    assert.ok(ratio <= MOST, told);
-    assert.ok(ratio >= 0.99, told); // all of it is there, and was counted
-    console.log(told);
+    const text = `${of}, ${what}: ${ratio.toFixed(3)}× the weights`;
+    assert.ok(ratio <= MAX_RATIO, text);
+    assert.ok(ratio >= 0.99, text); // all weights are in memory and were counted
+    console.log(text);
   }
 }
 
-Deno.test("loadModel() takes at most 1.1 times the bytes of a model of 10⁹ parameters in BF16", async () => {
+Deno.test("loadModel() takes at most 1.1 times the bytes of 10⁹ BF16 parameters", async () => {
   const idle = await residentOf("idle");
   const random = await residentOf("billion");
   assertSmall("random weights", idle, random);
@@ -68,11 +68,11 @@ Deno.test("loadModel() takes at most 1.1 times the bytes of a model of 10⁹ par
     const bytes = await writeZeros(folder);
     const { blocks, size } = await Deno.stat(`${folder}/model.safetensors`);
     if (blocks === null || blocks * 512 > size / 2) {
-      console.warn("SKIPPED: the same from a file, since the file system makes no sparse ones");
+      console.warn("SKIPPED: the same from a file, since the file system has no sparse files");
       return;
     }
     const loaded = await residentOf("billion", folder);
-    // A few vectors are kept in F32, and the rotary table stands beside what was learned.
+    // Norms and biases are kept in F32, and the rotary table is added to the learned weights.
     assert.ok(Math.abs(loaded.weights / bytes - 1) < 0.001, `${loaded.weights} of ${bytes}`);
     assert.equal(loaded.weights, random.weights);
     assertSmall("a file", idle, loaded);

@@ -1,7 +1,7 @@
 /**
- * Damaged files of every format that is read. A mutant ends in what its own rules
- * allow or in `CheckpointError`: no other error, no hang, nothing read beyond the
- * file, no buffer larger than it.
+ * Mutation tests: corrupted files of every format. Each mutant is decoded correctly or rejected
+ * with a `CheckpointError`: no other error, no hang, no read beyond the file, no buffer larger than
+ * it.
  */
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
@@ -18,12 +18,12 @@ import { fixture } from "../testing.ts";
 
 const MUTANTS = 4000;
 
-/** Draws of one mutant: the n-th number below a bound. */
+/** Random numbers of one mutant: the n-th one, less than a bound. */
 type Draw = (n: number, below: number) => number;
 
 /**
- * A few bytes changed within a range, mostly into what the format is made of; now and
- * then the end is torn off.
+ * Replaces a few of the first `end` bytes, three of four times by a letter of `alphabet`. One
+ * mutant in ten is truncated.
  */
 function mutate(file: Uint8Array, draw: Draw, end: number, alphabet: string): Uint8Array {
   const letters = new TextEncoder().encode(alphabet);
@@ -37,7 +37,7 @@ function mutate(file: Uint8Array, draw: Draw, end: number, alphabet: string): Ui
   return draw(1, 10) === 0 ? bytes.slice(0, draw(2, bytes.length)) : bytes;
 }
 
-/** Opens every mutant. `open` holds what comes out against the mutant's own bytes. */
+/** Opens every mutant; `open` compares the result with the mutant's bytes. */
 async function testMutants(
   file: Uint8Array,
   make: (draw: Draw) => Uint8Array,
@@ -65,7 +65,7 @@ async function testMutants(
   await open(file);
 }
 
-/** A file in memory that minds what is asked of it. */
+/** A file in memory that checks every read: within the file, into a buffer no larger than it. */
 function inMemory(bytes: Uint8Array): ByteSource {
   return {
     name: "mutant",
@@ -83,10 +83,7 @@ function inMemory(bytes: Uint8Array): ByteSource {
   };
 }
 
-/**
- * Reads every tensor in small pieces; it must have the bytes that its shape
- * takes. A checksum of each.
- */
+/** Reads every tensor in small pieces; returns their checksums by name. */
 async function readAll(
   tensors: ReadonlyMap<string, StoredTensor>,
   size: number,
@@ -108,7 +105,7 @@ async function readAll(
 
 const JSON_LETTERS = '0123456789-.,:[]{}"\\e ';
 
-Deno.test("readSafetensorsHeader() withstands mutants", async () => {
+Deno.test("readSafetensorsHeader() decodes or rejects every mutant", async () => {
   const file = await Deno.readFile(fixture("labcore/learned/model.safetensors"));
   const end = 8 + Number(new DataView(file.buffer).getBigUint64(0, true));
   await testMutants(file, (draw) => mutate(file, draw, end, JSON_LETTERS), async (bytes) => {
@@ -116,10 +113,7 @@ Deno.test("readSafetensorsHeader() withstands mutants", async () => {
   });
 });
 
-/**
- * Where data.pkl lies in a checkpoint of PyTorch, which writes it first, and
- * where its checksum stands.
- */
+/** Offsets of data.pkl, the first member of a PyTorch checkpoint, and of its two checksums. */
 function pickleOf(file: Uint8Array): { begin: number; end: number; checksums: number[] } {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const begin = 30 + view.getUint16(26, true) + view.getUint16(28, true);
@@ -129,10 +123,10 @@ function pickleOf(file: Uint8Array): { begin: number; end: number; checksums: nu
   return { begin, end, checksums: [14, entry + 16] };
 }
 
-Deno.test("readTorch() withstands mutants of the archive", async () => {
+Deno.test("readTorch() decodes or rejects every mutant of the archive", async () => {
   const file = await Deno.readFile(fixture("labcore/learned/ckpt_last.pt"));
   const { begin, end } = pickleOf(file);
-  const directory = file.length - 20_000; // of some 100 members
+  const directory = file.length - 20_000; // about 100 members
   const make = (draw: Draw) => {
     const [from, count] = draw(5, 3) ? [directory, 20_000] : [0, begin];
     const part = mutate(file.subarray(from, from + count), draw, count, "\0\x01PK\x05\x06\xff");
@@ -143,13 +137,13 @@ Deno.test("readTorch() withstands mutants of the archive", async () => {
   assert.ok(end < directory);
   const expected = await readAll((await readTorch(inMemory(file))).tensors, file.length);
   await testMutants(file, make, async (bytes) => {
-    // The tensors' own bytes are as they were, so that whatever opens must find them.
+    // The tensors' bytes are unchanged, so every mutant that opens must return them.
     const { tensors } = await readTorch(inMemory(bytes));
     assert.deepEqual(await readAll(tensors, bytes.length), expected);
   });
 });
 
-Deno.test("readTorch() withstands mutants of the pickle whose checksum is right", async () => {
+Deno.test("readTorch() decodes or rejects every mutant of the pickle, its CRC-32 fixed", async () => {
   const file = await Deno.readFile(fixture("labcore/learned/ckpt_last.pt"));
   const { begin, end, checksums } = pickleOf(file);
   const make = (draw: Draw) => {
@@ -171,14 +165,14 @@ Deno.test("readTorch() withstands mutants of the pickle whose checksum is right"
   });
 });
 
-/** Mutants of a text file that is opened by its path. */
+/** Registers a mutation test of a text file, opened by its path. */
 function testTextFile(
   name: string,
   alphabet: string,
   source: string,
   open: (path: string) => Promise<void>,
 ): void {
-  Deno.test(`${name} withstands mutants`, () =>
+  Deno.test(`${name} decodes or rejects every mutant`, () =>
     inTempFolder(async (folder) => {
       const file = await Deno.readFile(source);
       const path = `${folder}/${source.replace(/^.*\//, "")}`;
@@ -203,7 +197,7 @@ testTextFile(
   },
 );
 
-/** A vocabulary must spell its own characters. */
+/** Opens a vocabulary and round-trips its first 100 ids. */
 async function openVocabulary(path: string): Promise<void> {
   const tokenizer = await loadTokenizer(path);
   for (let id = 0; id < Math.min(tokenizer.vocabSize, 100); id++) {
@@ -237,7 +231,7 @@ for (const kind of ["byte-bpe", "unigram", "wordpiece", "metaspace"]) {
   );
 }
 
-Deno.test("the index of shards withstands mutants", () =>
+Deno.test("openCheckpoint() decodes or rejects every mutant of a shard index", () =>
   inTempFolder(async (folder) => {
     const one = { dtype: "F32", shape: [1], data: Float32Array.of(1) };
     await writeSafetensors(`${folder}/m-1.safetensors`, { a: one, b: one });
@@ -248,15 +242,16 @@ Deno.test("the index of shards withstands mutants", () =>
     });
     const file = new TextEncoder().encode(text);
     const path = `${folder}/model.safetensors.index.json`;
-    await testMutants(file, (draw) =>
-      mutate(file, draw, file.length, JSON_LETTERS), async (bytes) => {
-      await Deno.writeFile(path, bytes);
-      using checkpoint = await openCheckpoint(folder);
-      assert.deepEqual(
-        checkpoint.tensors().map(({ name }) =>
-          name
-        ),
-        ["a", "b", "c"],
-      );
-    });
+    await testMutants(
+      file,
+      (draw) => mutate(file, draw, file.length, JSON_LETTERS),
+      async (bytes) => {
+        await Deno.writeFile(path, bytes);
+        using checkpoint = await openCheckpoint(folder);
+        assert.deepEqual(
+          checkpoint.tensors().map(({ name }) => name),
+          ["a", "b", "c"],
+        );
+      },
+    );
   }));

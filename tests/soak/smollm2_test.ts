@@ -1,7 +1,6 @@
 /**
- * A real language model against transformers: SmolLM2-135M-Instruct in BF16, whose folder
- * `tests/real/get_smollm2.sh` makes and WGSLM_SMOLLM2 names. On the best CPU backend; minutes
- * where that is typed arrays.
+ * SmolLM2-135M-Instruct in BF16 against transformers, on the best CPU backend (minutes if that is
+ * js). `tests/real/get_smollm2.sh` downloads the model; WGSLM_SMOLLM2 is its folder.
  */
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
@@ -9,14 +8,14 @@ import type { Model } from "../../engine/model.ts";
 import type { ChatMessage } from "../../engine/tokenizer/tokenizer.ts";
 import { assertClose, greedy, readJson, TOLERANCE } from "../testing.ts";
 
-/** As fixtures/smollm2/golden.json has it. */
+/** A case of fixtures/smollm2/golden.json. */
 interface Case {
   readonly ids: readonly number[];
   readonly top10_ids: readonly number[];
   readonly top10_logits: readonly number[];
   readonly greedy_ids: readonly number[];
   readonly greedy_text: string;
-  /** By how much each choice was the likeliest. */
+  /** Margin of each greedy choice over the second-best id. */
   readonly margins: readonly number[];
 }
 
@@ -34,14 +33,14 @@ interface Golden {
 const FOLDER = Deno.env.get("WGSLM_SMOLLM2") ?? "";
 if (FOLDER === "") {
   console.warn(
-    "SKIPPED: a real model, since WGSLM_SMOLLM2 names no folder; tests/real/get_smollm2.sh makes one",
+    "SKIPPED: a real model, since WGSLM_SMOLLM2 is not set; run tests/real/get_smollm2.sh",
   );
 }
 
-/** Below such a margin another correct engine may choose otherwise, and go on otherwise. */
-const SURE = 0.02;
+/** Margins below this allow another correct engine to draw another id. */
+const MIN_MARGIN = 0.02;
 
-/** Runs a test on the model. */
+/** Registers a test of the model. */
 function withModel(name: string, test: (model: Model, golden: Golden) => Promise<void>): void {
   Deno.test({
     name,
@@ -53,14 +52,14 @@ function withModel(name: string, test: (model: Model, golden: Golden) => Promise
   });
 }
 
-/** The ten highest logits of the last position, and what a greedy generation makes of them. */
+/** Compares the ten highest logits of the last position, and the greedy ids and text. */
 async function check(model: Model, golden: Case): Promise<void> {
   const V = model.config.vocabSize;
   const logits = (await model.logits(golden.ids)).subarray(-V);
   const highest = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 10);
   assert.deepEqual(highest, golden.top10_ids);
   assertClose(highest.map((id) => logits[id]), golden.top10_logits, TOLERANCE.logits);
-  const unsure = golden.margins.findIndex((margin) => margin < SURE);
+  const unsure = golden.margins.findIndex((margin) => margin < MIN_MARGIN);
   const count = unsure < 0 ? golden.greedy_ids.length : unsure;
   const expected = golden.greedy_ids.slice(0, count);
   assert.deepEqual(await greedy(model, [...golden.ids], count), expected);
@@ -72,7 +71,7 @@ async function check(model: Model, golden: Case): Promise<void> {
 }
 
 withModel(
-  "SmolLM2: prompts have transformers' ids, logits and greedy texts",
+  "SmolLM2: prompts give transformers' ids, logits and greedy texts",
   async (model, golden) => {
     assert.equal(model.dtype, "BF16");
     for (const { prompt, ...one } of golden.prompts) {
@@ -83,14 +82,14 @@ withModel(
 );
 
 withModel(
-  "SmolLM2: chats have transformers' texts, ids, logits and greedy answers",
+  "SmolLM2: chats give transformers' texts, ids, logits and greedy answers",
   async (model, golden) => {
     for (const { messages, rendered, ...one } of golden.chats) {
       const text = model.tokenizer.applyChatTemplate(messages);
       assert.equal(text, rendered);
       assert.deepEqual(model.tokenizer.encode(text, { addSpecialTokens: false }), one.ids);
       await check(model, one);
-      // Without being told to go on, it stops at the end of its turn.
+      // Without `ignoreEos`, generation ends at the end of the chat turn.
       const options = { temperature: 0, maxNewTokens: one.greedy_ids.length + 5 };
       const tokens = await Array.fromAsync(model.generate(one.ids, options));
       assert.equal(tokens.at(-1)?.finishReason, "eos");
@@ -100,7 +99,7 @@ withModel(
 );
 
 withModel(
-  "SmolLM2: a text of 740 tokens is as likely as transformers finds it",
+  "SmolLM2: a text of 740 tokens has transformers' mean negative log-likelihood",
   async (model, golden) => {
     const { text, tokens, first_ids, mean_nll } = golden.likelihood;
     const ids = model.tokenizer.encode(text);

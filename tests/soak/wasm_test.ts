@@ -7,7 +7,7 @@ import { fixture } from "../testing.ts";
 const MIB = 2 ** 20;
 
 for (const threads of [1, 2]) {
-  Deno.test(`openWasmBackend() 50 times over, with 64 MiB each, leaves resident memory flat on ${threads} threads`, async () => {
+  Deno.test(`50 backends of 64 MiB on ${threads} threads leave resident memory flat (wasm)`, async () => {
     const resident: number[] = [];
     const row = new Float32Array(4096).fill(1);
     for (let i = 0; i < 50; i++) {
@@ -20,7 +20,7 @@ for (const threads of [1, 2]) {
       await new Promise((resolve) => setTimeout(resolve, 0));
       resident.push(Deno.memoryUsage().rss);
     }
-    // 50 that stayed would be 3200 MiB; the collector may be a few behind.
+    // 50 leaked backends would be 3200 MiB; the GC may be a few backends behind.
     const grown = Math.max(...resident.slice(10)) - Math.min(...resident.slice(0, 10));
     assert.ok(grown < 4 * 64 * MIB, `grew by ${Math.round(grown / MIB)} MiB: ${inMib(resident)}`);
     const last = resident[49] - resident[9];
@@ -28,7 +28,7 @@ for (const threads of [1, 2]) {
   });
 }
 
-Deno.test("generate() 10,000 times over leaves tracked and resident memory flat (wasm)", async () => {
+Deno.test("10,000 generations leave tracked and resident memory flat (wasm)", async () => {
   await using model = await loadModel(fixture("labcore/rope66"), { device: "wasm", threads: 2 });
   const { current } = model.memory;
   const resident: number[] = [];
@@ -43,7 +43,7 @@ Deno.test("generate() 10,000 times over leaves tracked and resident memory flat 
   assert.ok(grown < 40 * MIB, `grew by ${Math.round(grown / MIB)} MiB: ${inMib(resident)}`);
 });
 
-Deno.test("loadModel() 50 times over leaves nothing tracked and resident memory flat (wasm)", async () => {
+Deno.test("50 loads and disposals leave nothing tracked, and resident memory flat (wasm)", async () => {
   const resident: number[] = [];
   for (let i = 0; i < 50; i++) {
     const model = await loadModel(fixture("labcore/rope66"), { device: "wasm", threads: 2 });

@@ -12,7 +12,7 @@ const ignore = await ignoreWithoutAdapter("soak/webgpu_test.ts");
 for (const software of [false, true]) {
   randomTwinTest((name, run) => {
     Deno.test({
-      name: `${name}, as on ${software ? "a processor" : "a GPU"}`,
+      name: `${name}, kernels for ${software ? "a software adapter" : "a GPU"}`,
       ignore,
       async fn() {
         await using backend = await openWebGpuBackend({ software, tune: false });
@@ -24,7 +24,7 @@ for (const software of [false, true]) {
 
 const open = () => loadModel(fixture("labcore/learned"), { device: "webgpu" });
 
-/** Ids that a seed draws; a sliding model goes on for ever. */
+/** Ids drawn with a seed; a model with a sliding window never reaches a context limit. */
 async function draw(
   model: Awaited<ReturnType<typeof open>>,
   maxNewTokens: number,
@@ -39,7 +39,7 @@ async function draw(
 }
 
 Deno.test({
-  name: "a thousand tokens make no object and leave the bytes of all buffers where they were",
+  name: "a thousand tokens create only command encoders, and no buffer",
   ignore,
   async fn() {
     using buffers = new BufferSpy();
@@ -58,7 +58,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "fifty loads and disposals leave no buffer",
+  name: "50 loads and disposals leave no buffer (webgpu)",
   ignore,
   async fn() {
     using buffers = new BufferSpy();
@@ -75,8 +75,7 @@ Deno.test({
 });
 
 Deno.test({
-  name:
-    "a device that is lost under way ends the generation with advice, and another model goes on",
+  name: "a device lost during generation rejects with DeviceError, and another model is unaffected",
   ignore,
   async fn() {
     let device: GPUDevice | undefined;
@@ -96,7 +95,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "two generations at once, of one model and of two, draw what each draws alone",
+  name: "two concurrent generations, of one model or of two, draw the same ids as alone",
   ignore,
   async fn() {
     await using one = await open();
@@ -109,7 +108,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "what was drawn ahead of a stop, an end, or a loop that was left changes nothing after it",
+  name: "tokens drawn ahead of a stop, an end or a break change no later generation",
   ignore,
   async fn() {
     const path = fixture("tiny/gpt2");
@@ -127,9 +126,9 @@ Deno.test({
     assert.equal(whole.length, 30);
     for (const cut of [1, 2, 9, 20]) {
       assert.deepEqual(await run(prompt, 30, cut), whole.slice(0, cut));
-      // The same beginning, whose entries may be kept: those that ran ahead stand behind it.
+      // The same prompt may reuse its cache entries; entries of tokens drawn ahead come after them.
       assert.deepEqual(await run(prompt, 30), whole);
     }
-    assert.equal((await run(prompt, 100)).length, 60 - 24 + 1, "not beyond the context");
+    assert.equal((await run(prompt, 100)).length, 60 - 24 + 1, "ends at the context length");
   },
 });

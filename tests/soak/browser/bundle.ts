@@ -1,7 +1,6 @@
 /**
- * The library as a bundle for pages, made by Deno's own bundler: esbuild, which Deno gets from npm
- * by itself, so that the project needs no further dependency, and which reads the project's import
- * map.
+ * Bundle of the library for pages, made by `deno bundle`. It is esbuild, which Deno downloads
+ * itself: the project needs no dependency, and its import map applies.
  *
  * @module
  */
@@ -9,10 +8,7 @@ import assert from "node:assert/strict";
 
 const ROOT = new URL("../../../", import.meta.url);
 
-/**
- * The files of a bundle of `mod.ts`: their names and texts; what is imported later has a file of
- * its own.
- */
+/** Texts of a bundle of `mod.ts`, by file name; dynamic imports are separate files. */
 export async function bundleLibrary(): Promise<ReadonlyMap<string, string>> {
   const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
   try {

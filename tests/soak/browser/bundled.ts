@@ -1,14 +1,14 @@
 /**
- * What `browser_test.ts` asks of the library's bundle in a page: nothing of the project but
- * `/bundle/`.
+ * Functions that `browser_test.ts` calls in a page on the library's bundle. At run time this module
+ * imports nothing of the project but `/bundle/`.
  *
  * @module
  */
 
-/** The library, as a page has it. */
+/** The library's exports. */
 type Library = typeof import("../../../mod.ts");
 
-/** A tokenizer that its record makes. */
+/** Result of encoding a text and decoding its ids. */
 export interface Encoding {
   readonly vocabSize: number;
   readonly ids: readonly number[];
@@ -16,7 +16,7 @@ export interface Encoding {
 }
 
 async function load(): Promise<Library> {
-  const url = "/bundle/mod.js"; // made by the test
+  const url = "/bundle/mod.js"; // bundled by the test
   return await import(url);
 }
 
@@ -39,7 +39,7 @@ export async function logits(
   return [...await model.logits(ids)];
 }
 
-/** The error of opening a checkpoint by its path. */
+/** The error of opening a checkpoint by path. */
 export async function refusal(path: string): Promise<string> {
   const { openCheckpoint } = await load();
   return await openCheckpoint(path).then(() => "opened", String);

@@ -1,6 +1,6 @@
 /**
- * What `browser_test.ts` has done in a page or its worker: the decoder on a backend there,
- * and every shader compiled.
+ * Functions that `browser_test.ts` calls in a page or its worker: they run models on a backend of
+ * that context.
  *
  * @module
  */
@@ -20,44 +20,49 @@ import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { openWasmBackend, type WasmOptions } from "../../../kernels/wasm/backend.ts";
 import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/backend.ts";
 
-/** A backend to open, and how. */
-export type Opening =
+/** A backend to open, and its options. */
+export type BackendChoice =
   | { readonly name: "wasm"; readonly options?: WasmOptions }
   | { readonly name: "webgpu"; readonly options?: WebGpuOptions };
 
-/** A model of the fixtures, and what is asked of it. */
-export interface Question {
-  /** Below `tests/fixtures`. */
+/** A model of the fixtures, and the ids to run it on. */
+export interface Task {
+  /** Folder in `tests/fixtures`. */
   readonly folder: string;
+  /** Context length; default: the model's, at most 256. */
   readonly context?: number;
   readonly ids: readonly number[];
-  /** Greedy ids to draw after them. */
+  /** Number of greedy ids to draw after `ids`. */
   readonly draws: number;
 }
 
-/** What a model says. */
-export interface Answer {
-  /** Of every one of the ids. */
+/** Output of a model. */
+export interface Result {
+  /** [ids, V] */
   readonly logits: number[];
+  /** [draws] */
   readonly greedy: number[];
 }
 
-/** Answers, and the threads that they were computed by. */
-export interface Answers {
+/** Results of all tasks, and the backend's number of threads. */
+export interface Results {
   readonly threads: number;
-  readonly answers: Answer[];
+  readonly results: Result[];
 }
 
-/** Opens a backend. */
-export function openHere({ name, options }: Opening): Promise<Backend> {
+/** Opens a backend in this context. */
+export function openBackend({ name, options }: BackendChoice): Promise<Backend> {
   return name === "wasm" ? openWasmBackend(options) : openWebGpuBackend(options);
 }
 
-/** Asks models on a backend of this page or worker. */
-export async function ask(opening: Opening, questions: readonly Question[]): Promise<Answers> {
-  await using backend = await openHere(opening);
-  const answers: Answer[] = [];
-  for (const { folder, context, ids, draws } of questions) {
+/** Runs models on one backend of this page or worker. */
+export async function runModels(
+  choice: BackendChoice,
+  tasks: readonly Task[],
+): Promise<Results> {
+  await using backend = await openBackend(choice);
+  const results: Result[] = [];
+  for (const { folder, context, ids, draws } of tasks) {
     const a = await architectureOf(folder);
     const checkpoint = await fetchCheckpoint(folder);
     const source = await checkpointWeights(checkpoint, a, "auto");
@@ -67,18 +72,18 @@ export async function ask(opening: Opening, questions: readonly Question[]): Pro
     await runner.prefill(ids);
     const greedy: number[] = [];
     while (greedy.length < draws) greedy.push(...await runner.draw(draws - greedy.length));
-    answers.push({ logits, greedy });
+    results.push({ logits, greedy });
   }
-  return { threads: backend.threads, answers };
+  return { threads: backend.threads, results };
 }
 
-/** The architecture of a folder of the fixtures. */
+/** The architecture of a folder in the fixtures. */
 export async function architectureOf(folder: string): Promise<Architecture> {
   const config = await (await fetchFixture(`${folder}/config.json`)).json();
   return readArchitecture(config, folder);
 }
 
-/** A model that is ready to run. */
+/** Uploads weights and creates a runner. */
 export async function runnerOn(
   backend: Backend,
   a: Architecture,
@@ -90,7 +95,7 @@ export async function runnerOn(
   return await Runner.create(backend, a, weights, { id: a.family, slots, chunk });
 }
 
-/** Weights whose numbers do not matter. */
+/** Weights of arbitrary numbers, for shaders that are compiled but not run. */
 export function anyWeights(a: Architecture, dtype: WeightDtype): WeightSource {
   return { specs: specTree(a), dtype: () => dtype, fill: () => () => {} };
 }
@@ -101,7 +106,7 @@ async function fetchFixture(path: string): Promise<Response> {
   return response;
 }
 
-/** The checkpoint of a folder, in memory: `openCheckpoint` opens files. */
+/** The checkpoint of a folder, fetched into memory; `openCheckpoint` would open files. */
 async function fetchCheckpoint(folder: string): Promise<Checkpoint> {
   const path = `${folder}/model.safetensors`;
   const bytes = new Uint8Array(await (await fetchFixture(path)).arrayBuffer());

@@ -1,6 +1,6 @@
 /**
- * The project as a page's server gives it: every module at its own path, as JavaScript, from this
- * machine alone.
+ * HTTP server of the project for a page: every module at its path, with its types stripped, on
+ * 127.0.0.1 only.
  *
  * @module
  */
@@ -8,23 +8,23 @@ import { stripTypeScriptTypes } from "node:module";
 
 const ROOT = new URL("../../../", import.meta.url);
 
-/** What makes a page one that may share memory with its workers. */
+/** Headers that make a page cross-origin isolated, so that it may share memory with workers. */
 const ISOLATED = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** Serves until it is disposed of. */
+/** A server that runs until it is disposed. */
 export interface ProjectServer extends AsyncDisposable {
-  /** Of an empty page that is cross-origin isolated. */
+  /** URL of an empty page that is cross-origin isolated. */
   readonly isolated: string;
-  /** Of one that is not. */
+  /** URL of an empty page that is not. */
   readonly plain: string;
 }
 
 /**
- * Serves the project; `localhost` counts as secure, without which there is no WebGPU.
- * @param bundle scripts to serve below `/bundle/`, by their names.
+ * Serves the project. WebGPU needs a secure context, and a loopback address is one.
+ * @param bundle scripts to serve in `/bundle/`, by name.
  */
 export function serveProject(bundle: ReadonlyMap<string, string> = new Map()): ProjectServer {
   const server = Deno.serve(

@@ -1,5 +1,5 @@
 /**
- * The shaders that the engine makes for models of many shapes, given to the browser's compiler.
+ * Compilation of the engine's shaders, for models of many shapes, by the browser's compiler (Tint).
  *
  * @module
  */
@@ -11,19 +11,19 @@ import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/b
 import { Spy } from "../../kernels/spy.ts";
 import { anyWeights, architectureOf, runnerOn } from "./page.ts";
 
-/** What became of the shaders. */
+/** Result of compiling all shaders. */
 export interface Compiled {
-  /** Distinct shaders. */
+  /** Number of distinct shaders. */
   readonly shaders: number;
-  /** Of those, the ones that use subgroups. */
+  /** Number of them that use subgroups. */
   readonly withSubgroups: number;
-  /** Pipelines that were made of them. */
+  /** Number of pipelines created from them. */
   readonly pipelines: number;
-  /** All that the compiler says of them, each with its operation's name. */
+  /** The compiler's messages, each with the operation's name. */
   readonly messages: readonly string[];
 }
 
-/** A model whose passes are recorded. */
+/** A model whose passes to record. */
 interface Shape {
   readonly a: Architecture;
   readonly slots: number;
@@ -32,7 +32,7 @@ interface Shape {
 
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
 
-/** GPT-2's own width and vocabulary, in one layer; and ragged ones, over a long context. */
+/** One layer each: GPT-2's width and vocabulary; ragged widths over a long context. */
 const SHAPES: readonly Shape[] = [
   shape(1024, 128, {
     model_type: "gpt2",
@@ -60,9 +60,9 @@ function shape(slots: number, chunk: number, config: Record<string, unknown>): S
 }
 
 /**
- * Records the passes of models in folders of the fixtures, of `SHAPES` in every dtype; the first
- * model with every tile too, or measures the adapter.
- * @param software whether kernels are those for a processor that plays the GPU, or for a GPU.
+ * Records the passes of models in folders of the fixtures, and of `SHAPES` in every dtype. For a
+ * GPU, records the first model with every tile too; for a software adapter, measures the adapter.
+ * @param software whether to use the kernels for a software adapter, or those for a GPU.
  */
 export async function compileAll(
   software: boolean,
@@ -78,7 +78,7 @@ export async function compileAll(
   return await compilation.end();
 }
 
-/** Records what a model records, on a backend of its own. */
+/** Records the passes of models on a new backend. */
 async function record(
   options: WebGpuOptions,
   shapes: readonly Shape[],
@@ -90,26 +90,26 @@ async function record(
   }
 }
 
-/** Records with each tile in turn, by a store that holds it for the choice of every product. */
+/** Records with each tile, by a store that names it as the tuner's choice for every matmul. */
 async function recordTiles(shapes: readonly Shape[]): Promise<void> {
-  let kept: string | null = null;
+  let stored: string | null = null;
   const store = {
-    load: () => Promise.resolve(kept),
-    save: (_key: string, text: string) => Promise.resolve(void (kept = text)),
+    load: () => Promise.resolve(stored),
+    save: (_key: string, text: string) => Promise.resolve(void (stored = text)),
   };
-  await record({ software: false, store }, shapes, ["BF16"]); // measures, and keeps its choices
+  await record({ software: false, store }, shapes, ["BF16"]); // measures and saves its choices
   for (let tile = 0; tile < Math.max(TILES.decode.length, TILES.prefill.length); tile++) {
-    const { choices, ...rest } = JSON.parse(kept!);
+    const { choices, ...rest } = JSON.parse(stored!);
     for (const key of Object.keys(choices)) choices[key] = tile;
-    kept = JSON.stringify({ ...rest, choices });
+    stored = JSON.stringify({ ...rest, choices });
     await record({ software: false, store }, shapes, ["BF16"]);
   }
 }
 
 /**
- * Watches what is compiled. Tint checks every shader as it is; a pipeline, which takes a software
- * adapter a hundred times as long, is made once for all shaders of the same bindings, shared memory
- * and lanes, and stands in for the others: what is recorded is not run.
+ * Collects the messages and pipelines of compilation. Tint checks every shader. A pipeline, which
+ * takes a software adapter a hundred times as long, is created once per interface (bindings, shared
+ * memory, lanes) and reused for other shaders with it: the passes are recorded, not run.
  */
 class Compilation implements Disposable {
   readonly #shaders = new Map<string, Promise<string[]>>();
@@ -129,7 +129,7 @@ class Compilation implements Disposable {
     const make = (device: GPUDevice, descriptor: GPUComputePipelineDescriptor) => {
       const pipelines = made.get(device) ?? new Map<string, Promise<GPUComputePipeline>>();
       made.set(device, pipelines);
-      const key = borderOf(this.#codes.get(descriptor.compute.module)!);
+      const key = interfaceOf(this.#codes.get(descriptor.compute.module)!);
       let pipeline = pipelines.get(key);
       if (!pipeline) {
         pipeline = this.#make.call(device, descriptor);
@@ -160,7 +160,7 @@ class Compilation implements Disposable {
   }
 }
 
-/** What the compiler says of a shader, warnings too. */
+/** The compiler's messages about a shader, including warnings. */
 async function messagesOf(module: GPUShaderModule, label?: string): Promise<string[]> {
   const { messages } = await module.getCompilationInfo();
   return messages.map(({ type, message, lineNum }) =>
@@ -169,10 +169,10 @@ async function messagesOf(module: GPUShaderModule, label?: string): Promise<stri
 }
 
 /**
- * All that a pipeline is refused by, once its shader is valid: bindings, memory
- * that lanes share, and lanes.
+ * The properties for which a pipeline of a valid shader can be rejected: bindings, workgroup memory
+ * and workgroup size.
  */
-function borderOf(code: string): string {
+function interfaceOf(code: string): string {
   const shared = code.match(/var<workgroup>[^;]*;/g) ?? [];
   const constants = (code.match(/^const [^;]*;/gm) ?? []).filter((line) =>
     shared.some((declared) => declared.includes(line.split(" ")[1]))
