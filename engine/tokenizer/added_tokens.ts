@@ -7,7 +7,7 @@
  */
 import type { AddedToken } from "./vocabulary.ts";
 
-/** The id of an added token, or the normalized text between two of them. */
+/** The id of an added token, or normalized text between two; isFirst: nothing precedes it. */
 export type Piece = number | { readonly text: string; readonly isFirst: boolean };
 
 /** `\s` and `\w` of Rust's regular expressions. */
@@ -47,10 +47,10 @@ class Finder {
   readonly #tokens = new Map<string, AddedToken>();
   readonly #pattern: RegExp | null;
 
-  constructor(tokens: readonly AddedToken[], spelling: (content: string) => string) {
+  constructor(tokens: readonly AddedToken[], normalize: (content: string) => string) {
     for (const token of tokens) {
-      const spelled = spelling(token.content);
-      if (spelled !== "") this.#tokens.set(spelled, token);
+      const content = normalize(token.content);
+      if (content !== "") this.#tokens.set(content, token);
     }
     // A regular expression tries alternatives from left to right: put the longest first.
     const longestFirst = [...this.#tokens.keys()].sort((a, b) => b.length - a.length);

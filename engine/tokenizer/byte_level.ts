@@ -7,14 +7,14 @@
  */
 
 /** Character of each byte [256]. */
-export const BYTE_CHARACTERS: readonly string[] = spellBytes();
+export const BYTE_CHARACTERS: readonly string[] = byteCharacters();
 
 /** Inverse of `BYTE_CHARACTERS`: character to byte. */
 export const CHARACTER_BYTES: ReadonlyMap<string, number> = new Map(
   BYTE_CHARACTERS.map((character, byte) => [character, byte]),
 );
 
-function spellBytes(): string[] {
+function byteCharacters(): string[] {
   const isPrintable = (byte: number) =>
     (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xff && byte !== 0xad);
   let next = 0x100;

@@ -1,12 +1,11 @@
 /**
- * Streaming token decoders of a tokenizer.json: tokens to text, one token at a time.
+ * Streaming token decoders of a tokenizer.json: tokens to text, one token at a time. Llama 2's:
  *
  *     token ─▶ Replace ─▶ ByteFallback ─▶ Fuse ─▶ Strip ─▶ text
  *                         holds bytes
  *
- * The decoders form a chain. Each one holds back text that a later token may still change and
- * passes on the rest. Decoding a list is a stream that is flushed at its end, so both give the same
- * text.
+ * Each decoder of the chain holds back text that a later token may still change and passes on the
+ * rest. decode() is a stream that is flushed after the last id, so both give the same text.
  *
  * The output is that of Hugging Face's tokenizers, with one difference: their stream emits
  * characters of ByteFallback as soon as their bytes are complete, even if a later byte makes the

@@ -205,7 +205,7 @@ class HuggingFaceTokenizer implements Tokenizer {
    * Text of each id before decoding. For an added token with `normalized: true`, this is its
    * normalized content, as in tokenizers 0.23.
    */
-  readonly #spelling: ReadonlyMap<number, string>;
+  readonly #texts: ReadonlyMap<number, string>;
   /** Id of the unknown token, for tokens outside the vocabulary. */
   readonly #unknownId: number | undefined;
   readonly #hasByteFallback: boolean;
@@ -225,11 +225,11 @@ class HuggingFaceTokenizer implements Tokenizer {
     this.#template = template;
     const normalize = (text: string) => library.normalizer?.(text) ?? text;
     this.#added = new AddedTokens(added, normalize);
-    const spelling = new Map(vocabulary.tokens);
+    const texts = new Map(vocabulary.tokens);
     for (const { id, content, normalized } of added) {
-      if (normalized) spelling.set(id, normalize(content));
+      if (normalized) texts.set(id, normalize(content));
     }
-    this.#spelling = spelling;
+    this.#texts = texts;
     this.#special = new Set(added.filter(({ special }) => special).map(({ content }) => content));
     this.#unknownId = library.model?.unk_token_id;
     this.#hasByteFallback = model.type === "Unigram" && model.byte_fallback === true;
@@ -237,12 +237,12 @@ class HuggingFaceTokenizer implements Tokenizer {
 
   /** The EOS token, and the token that ends an answer in the chat template if it differs. */
   get eosIds(): readonly number[] {
-    return this.#eosIds ??= [...new Set([this.#eosId, this.#turnEndId()])].filter((id) =>
+    return this.#eosIds ??= [...new Set([this.#eosId, this.#answerEndId()])].filter((id) =>
       id !== null
     );
   }
 
-  #turnEndId(): number | null {
+  #answerEndId(): number | null {
     const rest = this.#chat?.afterAnswer().slice(0, 200) ?? ""; // no special token is longer
     const [id] = rest === "" ? [] : this.encode(rest, { addSpecialTokens: false });
     const token = id === undefined ? undefined : this.vocabulary.tokens.get(id);
@@ -294,7 +294,7 @@ class HuggingFaceTokenizer implements Tokenizer {
     }
     const token = this.vocabulary.tokens.get(id);
     const isSkipped = token === undefined || skipSpecialTokens && this.#special.has(token);
-    return isSkipped ? null : this.#spelling.get(id) ?? token;
+    return isSkipped ? null : this.#texts.get(id) ?? token;
   }
 
   /** Runs work that applies the file's rules; its errors name the file. */

@@ -25,7 +25,7 @@ export class Merger {
   readonly #merges = new Map<number, number>();
   /** Id of the token that each merge makes [merges]. */
   readonly #results: Int32Array;
-  /** size + 1; the largest id of a pair, size, is that of a character without an id. */
+  /** size + 1: the id `size` denotes a character outside the vocabulary. */
   readonly #stride: number;
   readonly #cache = new Map<string, string[]>();
 

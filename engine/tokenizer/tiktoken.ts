@@ -1,5 +1,5 @@
 /**
- * GPT-2's tokenizer from tiktoken's ranks in a package, converted to a tokenizer.json offline.
+ * GPT-2's tokenizer, built offline as a tokenizer.json from the ranks in the js-tiktoken package.
  *
  * A token's rank is its position in the order of training. Method: encode the token with only the
  * merges of lower rank; the two parts that remain are its merge.

@@ -33,7 +33,9 @@ export interface Vocabulary {
   /** Model for the library, with each merge as a pair. */
   readonly model: Model;
   readonly added: readonly AddedToken[];
+  /** Token to id. */
   readonly ids: ReadonlyMap<string, number>;
+  /** Id to token; two ids may share a content. */
   readonly tokens: ReadonlyMap<number, string>;
   /** Highest id + 1. */
   readonly size: number;

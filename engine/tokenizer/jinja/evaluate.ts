@@ -41,7 +41,7 @@ export interface Site {
 
 type Run<Result> = (...given: Parameters<Filter>) => Result;
 
-/** Kinds of nodes that make values; those of the others were there before. */
+/** Kinds of nodes that create values; other nodes return existing ones. */
 const MAKERS = new Set(["Binary", "Call", "Concat", "Dict", "Filter", "List", "Slice", "Tuple"]);
 
 /**

@@ -397,8 +397,8 @@ function compileCapture(
 }
 
 /**
- * A block of a template without a parent: it sees the template's variables alone, and if scoped
- * those around it.
+ * A block of a template without a parent. It sees only the template's variables; a scoped block
+ * also sees the variables of the surrounding scopes.
  */
 function compileBlock(node: Statement & { readonly type: "Block" }, place: Place): Run {
   if (place.blocks.has(node.name)) throw new TemplateError(`block '${node.name}' defined twice`);

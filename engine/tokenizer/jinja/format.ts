@@ -167,7 +167,7 @@ function cut(text: string, precision: number | undefined): string {
 
 function pad(text: string, { fill, align, width }: Spec): string {
   if (align !== "^") return justify(text, width, fill, align === "<" ? "<" : ">");
-  // Other than str.center(), this puts the odd blank to the right.
+  // Unlike str.center(), format() puts an unpaired space on the right.
   checkText(width);
   const missing = Math.max(0, width - lengthOf(text));
   return fill.repeat(missing >> 1) + text + fill.repeat(missing - (missing >> 1));

@@ -1,11 +1,10 @@
 /**
- * Jinja templates, as jinja2 renders them in the sandbox that transformers sets up for chat
- * templates.
+ * Jinja template engine: renders as jinja2 in the sandbox of transformers' chat templates.
  *
  *     text ─lexer─▶ tokens ─parser─▶ syntax tree ─execute, evaluate─▶ closures ─run─▶ text
  *
- * Left out: templates that load others (extends, include, import), autoescape, and what draws at
- * random (random, lipsum).
+ * Not supported: loading other templates (extends, include, import), autoescape, and randomness
+ * (random, lipsum).
  *
  * @module
  */
@@ -17,13 +16,14 @@ import type { Value } from "./values.ts";
 
 export { RaisedByTemplate, TemplateError } from "./errors.ts";
 
-/** A template that was compiled. */
+/** A compiled template. */
 export interface Template {
   /**
-   * Renders it.
-   * @param size characters of the variables; they bound the steps that the template has.
-   * @param now writes the time in a format, for `strftime_now`.
-   * @throws {TemplateError} If it refuses its variables or fails.
+   * Renders the template.
+   * @param variables values by name.
+   * @param size total length of the variables in UTF-16 units; adds to the limit of steps.
+   * @param now formats the current time, for `strftime_now`.
+   * @throws {TemplateError} If the template fails or rejects its variables.
    */
   render(
     variables: ReadonlyMap<string, Value>,

@@ -27,7 +27,7 @@ export function digitsOf(value: number, precision?: number): [digits: string, ex
     : split(size.toExponential(places));
 }
 
-/** Digits after a place that tell whether the rest of a float is exactly a half. */
+/** Number of digits read after the last one kept, to detect that the rest is exactly a half. */
 const EXACT = 40;
 
 /** Whether a rest is a half after an even digit: Python rounds it down, JavaScript up. */
@@ -60,8 +60,8 @@ export function writePoint(digits: string, exponent: number): string {
 }
 
 /**
- * A float with so many digits after the point; halves go to the even digit, where JavaScript's go
- * up.
+ * Formats a float with `places` digits after the point. Halves round to even; JavaScript rounds
+ * them up.
  */
 export function toFixed(value: number, places: number): string {
   if (!Number.isFinite(value)) return writeFloat(value);
@@ -198,7 +198,7 @@ export function negate(operator: string, value: Value): Value {
   return operator === "-" ? -number : number;
 }
 
-/** A text as an int, in Python's spelling; undefined where it is none. */
+/** Parses text as Python's int(); undefined if it is not an int. */
 export function parseInteger(text: string, base = 10): bigint | undefined {
   const [, sign, prefix = "", digits] =
     /^([+-]?)(0[xob])?((?:_?[\da-z])+)$/i.exec(text.trim().replace(/^([+-]?)_/, "!")) ?? [];
@@ -225,7 +225,7 @@ function parseDigits(sign: string, digits: string, base: number): bigint | undef
   return sign === "-" ? -value : value;
 }
 
-/** A text as a float, in Python's spelling; undefined where it is none. */
+/** Parses text as Python's float(); undefined if it is not a float. */
 export function parseFloat(text: string): number | undefined {
   const trimmed = text.trim();
   const special = /^([+-]?)(inf|infinity|nan)$/i.exec(trimmed);

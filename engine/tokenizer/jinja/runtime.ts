@@ -23,7 +23,7 @@ import {
 } from "./values.ts";
 
 /**
- * Steps that a template has, beside those that its input adds; a long chat takes some ten thousand.
+ * Limit of steps, before the addition for the size of the input. A long chat takes about 10,000.
  */
 const MAX_STEPS = 3_000_000;
 
@@ -57,7 +57,7 @@ export class Budget {
   }
 }
 
-/** Variables of a template: those given, and its own top-level assignments. */
+/** Variables of a template: its input and its top-level assignments. */
 export class Context {
   readonly assigned = new Map<string, Value>();
 
@@ -327,7 +327,7 @@ export function dictOf(name: string, args: readonly Value[], kwargs: Kwargs): Di
   return new Dict([...entries, ...kwargs]);
 }
 
-/** The items of a value that has to have so many. */
+/** Items of a value; throws if their number differs. */
 export function unpack(value: Value, count: number): Value[] {
   const items: Value[] = [];
   for (const item of iterate(value)) {

@@ -119,7 +119,7 @@ export class Scope {
     return copy;
   }
 
-  /** Takes in the names of statements, but not those of scopes within. */
+  /** Adds the names of statements, without the names of nested scopes. */
   visitBody(body: Body): void {
     for (const statement of body) this.visit(statement);
   }
@@ -223,7 +223,7 @@ function* loadedNames(expression: Expression | null): Generator<string> {
   for (const child of children(expression)) yield* loadedNames(child);
 }
 
-/** Those of some names that statements read without assigning them first, in whatever scope. */
+/** The subset of `names` that statements read before assigning them, in any scope. */
 export function undeclared(body: Body, names: readonly string[]): Set<string> {
   const open = new Set(names);
   const found = new Set<string>();

@@ -6,8 +6,8 @@
 import { TemplateError } from "./errors.ts";
 
 /**
- * A character class of what Python's str.isspace() holds for white space; JavaScript's `\s` has
- * U+FEFF and lacks five of these.
+ * Character class of Python's str.isspace(). JavaScript's `\s` has U+FEFF and lacks five of these
+ * characters.
  */
 export const SPACE =
   "[\\t-\\r\\x1c-\\x1f \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
@@ -254,7 +254,7 @@ export function expandTabs(text: string, size: number): string {
 export function justify(text: string, width: number, fill: string, to: "<" | ">" | "^"): string {
   checkText(width);
   const missing = Math.max(0, width - lengthOf(text));
-  // Python puts the odd blank to the left where the width is odd.
+  // Python puts an unpaired space on the left if the width is odd.
   const left = to === "<" ? 0 : to === ">" ? missing : (missing >> 1) + (missing & width & 1);
   return fill.repeat(left) + text + fill.repeat(missing - left);
 }

@@ -114,7 +114,7 @@ export class Dict {
     return this.#entries.size;
   }
 
-  /** A key that is there keeps its place and its spelling. */
+  /** Sets a value. An equal key keeps its position and value: 1 stays 1 when True is set. */
   set(key: Value, value: Value): void {
     const hash = hashOf(key);
     this.#entries.set(hash, [this.#entries.get(hash)?.[0] ?? key, value]);
@@ -322,9 +322,9 @@ export function raise(message: string): never {
 const MAX_DEPTH = 500;
 
 /**
- * A JavaScript value as Python's JSON reads it; a Map keeps the order of keys that look like
- * numbers.
- * @throws {TypeError} If it is no plain data, or nested without end.
+ * Converts a JavaScript value as Python would parse its JSON. Pass a Map to keep the order of keys
+ * that look like numbers.
+ * @throws {TypeError} If the value is not plain data or is nested deeper than MAX_DEPTH.
  */
 export function fromJs(value: unknown, depth = 0): Value {
   if (value === null || value === undefined) return null;
