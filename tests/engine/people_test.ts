@@ -3,24 +3,27 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel, type LoadOptions } from "../../engine/load.ts";
 import type { Model } from "../../engine/model.ts";
-import type { Device } from "../../kernels/mod.ts";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 import { assertClose, fixture, readJson, TOLERANCE } from "../testing.ts";
 
-/** A source that a trainer wrote, and other sources of the same model. */
+/** A model as its trainer saved it; paths are below tests/fixtures/people. */
 interface Case {
   readonly name: string;
   readonly source: string;
-  readonly golden: string;
-  readonly kind: "nanogpt" | "hf" | "lora" | "cli";
+  /** Other sources of the same model. */
   readonly also?: readonly string[];
   readonly options?: LoadOptions;
-  /** The adapter's folder, which as a source opens the same model. */
+  /** An adapter's folder: opened as a model, it finds its base and gives the same model. */
   readonly folder?: string;
-  /** Whether the folder has no vocabulary. */
+  /** Name of the expected values in goldens/. */
+  readonly golden: string;
+  /** `cli`: needs flags of the command line. */
+  readonly kind: "nanogpt" | "hf" | "lora" | "cli";
+  /** Whether the source has no vocabulary, so that prompts are ids. */
   readonly no_text?: boolean;
 }
 
+/** Greedy ids and text after a prompt, and after one whose continuation passes the context. */
 interface Golden {
   readonly prompt: string;
   readonly prompt_ids: number[];
@@ -35,26 +38,30 @@ interface Golden {
 const CASES = readJson<Case[]>("people/cases.json").filter(({ kind }) => kind !== "cli");
 const ignoreGpu = await ignoreWithoutAdapter("people_test.ts");
 
-/** Every source of a case with its options, adapters relative to the fixtures. */
-function sourcesOf({ source, also = [], options = {}, folder }: Case): [string, LoadOptions][] {
+/** Opens a source of tests/fixtures/people. */
+function open(source: string, options: LoadOptions = {}): Promise<Model> {
   const adapters = options.adapters?.map((adapter) => ({
     ...adapter,
     path: fixture(`people/${adapter.path}`),
   }));
-  const own = { ...options, ...adapters && { adapters } };
-  const same = [source, ...also].map((path): [string, LoadOptions] => [path, own]);
-  return folder ? [...same, [folder, { dtype: "F32" }]] : same;
+  return loadModel(fixture(`people/${source}`), { ...options, ...adapters && { adapters } });
+}
+
+/** Every way to open the model of a case. */
+function sourcesOf({ source, also = [], options, folder }: Case) {
+  const sources = [source, ...also].map((path) => ({ path, options }));
+  return folder ? [...sources, { path: folder, options: { dtype: "F32" } as const }] : sources;
 }
 
 async function expectLogits(model: Model, golden: string): Promise<void> {
-  using file = await openCheckpoint(fixture(`${golden}.safetensors`));
-  const expected = await file.read("logits");
-  const logits = await model.logits([...await file.read("ids")]);
-  // For the largest vocabulary, the golden has only the last row.
+  using file = await openCheckpoint(fixture(`people/goldens/${golden}.safetensors`));
+  const expected = await file.read("logits"); // [T, V], or the last row [V] of a large vocabulary
+  const logits = await model.logits([...await file.read("ids")]); // [T, V]
   assertClose(logits.subarray(logits.length - expected.length), expected, TOLERANCE.logits);
 }
 
-async function expectText(
+/** Expects greedy ids, and their text if given, with the cache and without. */
+async function expectGreedy(
   model: Model,
   prompt: string | number[],
   ids: readonly number[],
@@ -73,62 +80,59 @@ async function expectText(
   }
 }
 
-for (const device of ["js", "wasm"] as const satisfies readonly Device[]) {
+/** Expects the greedy continuations of a golden, of text or (`no_text`) of ids. */
+async function expectContinuations(model: Model, golden: Golden, { no_text }: Case): Promise<void> {
+  const { prompt, prompt_ids, greedy, text } = golden;
+  const { long_prompt, long_prompt_ids, long_greedy, long_text } = golden;
+  if (no_text) {
+    await expectGreedy(model, prompt_ids, greedy);
+    if (long_greedy) await expectGreedy(model, long_prompt_ids!, long_greedy);
+  } else {
+    assert.deepEqual(model.tokenizer.encode(prompt), prompt_ids);
+    await expectGreedy(model, prompt, greedy, text);
+    if (long_greedy) await expectGreedy(model, long_prompt!, long_greedy, long_text);
+  }
+}
+
+for (const device of ["js", "wasm"] as const) {
   for (const one of CASES) {
     Deno.test(`${device}: ${one.name} gives its trainer's logits and ids`, async () => {
       const golden = readJson<Golden>(`people/goldens/${one.golden}.json`);
-      for (const [source, options] of sourcesOf(one)) {
-        await using model = await loadModel(fixture(`people/${source}`), { ...options, device });
-        await expectLogits(model, `people/goldens/${one.golden}`);
-        const { prompt, prompt_ids, long_prompt, long_prompt_ids } = golden;
-        if (one.no_text) {
-          await expectText(model, prompt_ids, golden.greedy);
-        } else {
-          assert.deepEqual(model.tokenizer.encode(prompt), prompt_ids);
-          await expectText(model, prompt, golden.greedy, golden.text);
-        }
-        if (!golden.long_greedy) continue;
-        const long = one.no_text ? long_prompt_ids! : long_prompt!;
-        await expectText(
-          model,
-          long,
-          golden.long_greedy,
-          one.no_text ? undefined : golden.long_text,
-        );
+      for (const { path, options } of sourcesOf(one)) {
+        await using model = await open(path, { ...options, device });
+        await expectLogits(model, one.golden);
+        await expectContinuations(model, golden, one);
       }
     });
   }
 }
 
 Deno.test({
-  name: "webgpu: every trainer's folder gives the logits of its own program",
+  name: "webgpu: every trainer's model gives its logits",
   ignore: ignoreGpu,
   fn: async () => {
-    for (const one of CASES) {
-      const [[source, options]] = sourcesOf(one);
-      await using model = await loadModel(fixture(`people/${source}`), {
-        ...options,
-        device: "webgpu",
-      });
-      await expectLogits(model, `people/goldens/${one.golden}`);
+    for (const { source, options, golden } of CASES) {
+      await using model = await open(source, { ...options, device: "webgpu" });
+      await expectLogits(model, golden);
     }
   },
 });
 
 Deno.test("loadModel() takes the number of heads from its options", async () => {
-  const path = fixture("people/nanogpt/state-dict-toml/weights.pt");
+  // A state dict without a configuration: every other size follows from the tensors.
+  const source = "nanogpt/state-dict-toml/weights.pt";
   const refusal = { name: "CheckpointError", message: /expected the number of heads, .* n_head/ };
-  await assert.rejects(loadModel(path, { device: "js" }), refusal);
-  await using model = await loadModel(path, { device: "js", config: { n_head: 4 } });
-  await expectLogits(model, "people/goldens/state-dict");
+  await assert.rejects(open(source, { device: "js" }), refusal);
+  await using model = await open(source, { device: "js", config: { n_head: 4 } });
+  await expectLogits(model, "state-dict");
 });
 
 Deno.test("loadModel() reports the checkpoint it chose and the tensors it left out", async () => {
-  await using run = await loadModel(fixture("people/trainer/run"), { device: "js" });
+  await using run = await open("trainer/run", { device: "js" });
   assert.match(run.notes.join(), /is a trainer's output: opened .*checkpoint-500$/);
-  await using best = await loadModel(fixture("people/trainer/run-best"), { device: "js" });
+  await using best = await open("trainer/run-best", { device: "js" }); // has a model of its own
   assert.deepEqual(best.notes, []);
-  await using module = await loadModel(fixture("people/lightning/last.ckpt"), { device: "js" });
+  await using module = await open("lightning/last.ckpt", { device: "js" });
   assert.match(
     module.notes.join(),
     /^left out tensors that are not part of the model, "model": "train_loss/,

@@ -2,21 +2,23 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { loadModel } from "../../../engine/load.ts";
 import { addDelta } from "../../../engine/weights/lora.ts";
-import { inTempFolder } from "../../safetensors.ts";
+import { narrow, widen } from "../../../kernels/formats/mod.ts";
+import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { assertClose, fixture, readJson, TOLERANCE } from "../../testing.ts";
 
-const CASES = [
-  "llama-patterns",
-  "gpt2-bias",
-  "gpt_neox-fused",
-  "gpt_neox-head",
-  "phi3-embedding",
-  "qwen2-embedding",
-  "qwen2-saved",
-];
+/** Adapters of tests/fixtures/lora by the feature that each adds; `make.py` writes them. */
+const ADAPTERS = {
+  "llama-patterns": "ranks and alphas by pattern",
+  "gpt2-bias": "trained biases, fan_in_fan_out",
+  "gpt_neox-fused": "query, key and value in one matrix, interleaved by head",
+  "gpt_neox-head": "modules_to_save: a head whose tensor has another name in the base",
+  "phi3-embedding": "rslora, an adapted embedding, gate and up in one matrix",
+  "qwen2-embedding": "modules_to_save: an embedding; the tied head keeps the base's",
+  "qwen2-saved": "modules_to_save: a head and an embedding that the base ties",
+};
 
-for (const name of CASES) {
-  Deno.test(`loadModel() merges an adapter as PEFT does: ${name}`, async () => {
+for (const [name, feature] of Object.entries(ADAPTERS)) {
+  Deno.test(`loadModel() gives the logits of PEFT for ${name} (${feature})`, async () => {
     using golden = await openCheckpoint(fixture(`lora/${name}.golden.safetensors`));
     const ids = [...await golden.read("ids")];
     const expected = await golden.read("logits");
@@ -27,18 +29,58 @@ for (const name of CASES) {
   });
 }
 
-Deno.test("loadModel() merges an adapter in F32 before rounding to a dtype", async () => {
-  const load = (dtype?: "BF16" | "F32") =>
-    loadModel(fixture("lora/llama-patterns"), { device: "js", dtype });
-  await using wide = await load("F32");
-  await using narrow = await load("BF16");
-  assert.equal(narrow.dtype, "BF16");
-  const [a, b] = [await wide.logits([1, 2, 3]), await narrow.logits([1, 2, 3])];
-  const worst = a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
-  assert.ok(worst > 0 && worst < 0.5, `${worst}`);
+/** The base model of people/lora with its adapter `qv` added to `round(base)`, written in F32. */
+async function writeMerged(folder: string, round: (base: Float32Array) => Float32Array) {
+  const at = (path: string) => fixture(`people/lora/llama/${path}`);
+  using base = await openCheckpoint(at("base/model.safetensors"));
+  using adapter = await openCheckpoint(at("qv/adapter_model.safetensors"));
+  const { r, lora_alpha } = readJson<{ r: number; lora_alpha: number }>(
+    "people/lora/llama/qv/adapter_config.json",
+  );
+  const tensors: Record<string, WrittenTensor> = {};
+  for (const { name, shape } of base.tensors()) {
+    const data = round(await base.read(name));
+    const module = `base_model.model.${name.replace(/weight$/, "")}`;
+    if (/\.[qv]_proj\.weight$/.test(name)) {
+      const A = await adapter.read(`${module}lora_A.weight`); // [r, K]
+      const B = await adapter.read(`${module}lora_B.weight`); // [N, r]
+      const K = A.length / r;
+      for (let i = 0; i < data.length; i++) {
+        const [n, k] = [Math.floor(i / K), i % K];
+        for (let j = 0; j < r; j++) data[i] += lora_alpha / r * B[n * r + j] * A[j * K + k];
+      }
+    }
+    tensors[name] = { dtype: "F32", shape, data };
+  }
+  await writeSafetensors(`${folder}/model.safetensors`, tensors);
+  await Deno.copyFile(at("base/config.json"), `${folder}/config.json`);
+}
+
+/** Values of BF16 nearest to `values`. */
+function roundToBf16(values: Float32Array): Float32Array {
+  const rounded = new Float32Array(values.length);
+  widen(rounded, narrow(values, "BF16"), "BF16", 0, values.length);
+  return rounded;
+}
+
+Deno.test("loadModel() merges an adapter in F32 before it rounds to a dtype", async () => {
+  const logitsOf = async (path: string) => {
+    await using model = await loadModel(path, { device: "js", dtype: "BF16" });
+    assert.equal(model.dtype, "BF16");
+    return await model.logits([1, 2, 3]);
+  };
+  const merged = (round: (base: Float32Array) => Float32Array) =>
+    inTempFolder(async (folder) => {
+      await writeMerged(folder, round);
+      return await logitsOf(folder);
+    });
+  const logits = await logitsOf(fixture("people/lora/llama/qv"));
+  assertClose(logits, await merged((base) => base), TOLERANCE.logits);
+  const roundedFirst = await merged(roundToBf16);
+  assert.throws(() => assertClose(logits, roundedFirst, TOLERANCE.logits), assert.AssertionError);
 });
 
-Deno.test("loadModel() scales an adapter; a scale of 0 leaves the base", async () => {
+Deno.test("loadModel() scales an adapter; a scale of 0 gives the base", async () => {
   const base = fixture("tiny/llama");
   const logits = async (scale: number | null) => {
     const adapters = scale === null ? [] : [{ path: fixture("lora/llama-patterns"), scale }];
@@ -83,21 +125,21 @@ Deno.test("loadModel() names the key of an unsupported LoRA feature", async () =
 });
 
 Deno.test("loadModel() refuses an adapter that misfits the base or lacks files", async () => {
-  const apply = (path: string, base = "tiny/llama") =>
+  const merge = (path: string, base = "tiny/llama") =>
     loadModel(fixture(base), { device: "js", adapters: [{ path }] });
   const refuses = (loading: Promise<unknown>, message: RegExp) =>
     assert.rejects(loading, { name: "CheckpointError", message });
-  await refuses(apply(fixture("lora/gpt2-bias")), /expected modules of the base model, got "/);
-  await refuses(apply(fixture("lora/gpt_neox-fused")), /expected modules of the base model/);
-  await refuses(apply(fixture("tiny/llama")), /expected a folder with an adapter_config\.json/);
-  await refuses(apply("/nonexistent"), /expected a folder with an adapter_config\.json/);
+  await refuses(merge(fixture("lora/gpt2-bias")), /expected modules of the base model, got "/);
+  await refuses(merge(fixture("lora/gpt_neox-fused")), /expected modules of the base model/);
+  await refuses(merge(fixture("tiny/llama")), /expected a folder with an adapter_config\.json/);
+  await refuses(merge("/nonexistent"), /expected a folder with an adapter_config\.json/);
   await inTempFolder(async (folder) => {
     await Deno.copyFile(
       fixture("lora/llama-patterns/adapter_config.json"),
       `${folder}/adapter_config.json`,
     );
-    await refuses(apply(folder), /expected adapter_model\.safetensors in it/);
-    // Its base is a path that does not exist here.
+    await refuses(merge(folder), /expected adapter_model\.safetensors in it/);
+    // The folder as a model: its base is a relative path, which leads nowhere from here.
     await refuses(loadModel(folder, { device: "js" }), /base_model_name_or_path to be a folder/);
   });
 });
@@ -124,7 +166,7 @@ Deno.test("loadModel() opens the adapter in a trainer's newest checkpoint", asyn
     await using same = await load(from);
     assert.deepEqual(await model.logits([1, 2, 3]), await same.logits([1, 2, 3]));
     assert.deepEqual(model.notes, [`"${folder}" is a trainer's output: opened ${checkpoint}`]);
-    // An adapter is no base, even its own.
+    // An adapter that names its own folder as its base.
     await Deno.writeTextFile(
       `${checkpoint}/adapter_config.json`,
       JSON.stringify({ ...config, base_model_name_or_path: "." }),
@@ -134,14 +176,14 @@ Deno.test("loadModel() opens the adapter in a trainer's newest checkpoint", asyn
   });
 });
 
-Deno.test("addDelta() adds rows of a matrix product", () => {
+Deno.test("addDelta() adds the given rows of left · right", () => {
   const delta = {
     rank: 2,
     columns: 3,
-    left: Float32Array.of(1, 2, 3, 4, 5, 6),
-    right: Float32Array.of(1, 0, 1, 0, 1, 1),
+    left: Float32Array.of(1, 2, 3, 4, 5, 6), // [3, 2]
+    right: Float32Array.of(1, 0, 1, 0, 1, 1), // [2, 3]
   };
-  const rows = Float32Array.of(10, 10, 10, 20, 20, 20);
-  addDelta(rows, 1, delta); // rows 1 and 2
-  assert.deepEqual([...rows], [13, 14, 17, 25, 26, 31]);
+  const rows = Float32Array.of(10, 10, 10, 20, 20, 20); // rows 1 and 2 of the weight
+  addDelta(rows, 1, delta);
+  assert.deepEqual([...rows], [10 + 3, 10 + 4, 10 + 7, 20 + 5, 20 + 6, 20 + 11]);
 });
