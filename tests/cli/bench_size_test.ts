@@ -66,3 +66,14 @@ Deno.test("bench refuses what does not fit before a weight is read", () =>
       assert.deepEqual([code, stdout], [1, ""]);
     }
   }));
+
+Deno.test("bench draws ids where the vocabulary cannot spell its default prompt", () =>
+  inTempFolder(async (folder) => {
+    const vocab = Array.from({ length: 65 }, (_, i) => String.fromCharCode(0x4e00 + i));
+    const meta = `${folder}/meta.json`;
+    await Deno.writeTextFile(meta, JSON.stringify({ tokenizer: { type: "char", vocab } }));
+    const args = [fixture("labcore/learned"), "--meta", meta, "--gen-tokens", "2"];
+    const [prompt, , gen, note] = await sizes(...args, "--warmup-tokens", "1");
+    assert.deepEqual([prompt, gen], [128, 2]);
+    assert.match(note, /^note: the vocabulary cannot spell "ROMEO:": took 128 random ids/);
+  }));
