@@ -65,7 +65,7 @@ function pastContext({ slides, crops }: CheckpointDescription["architecture"]): 
 function asText({ id, description, backends }: Findings): string {
   const { architecture: a, parameters, tensors, metadata, contextLength, memory } = description;
   const title = (text: string) => `\n${styled("bold", text)}\n`;
-  let out = `${styled("bold", id)}\n`;
+  let out = `${styled("bold", oneLine(id))}\n`;
   out += table([
     ["family", a.family],
     ["parameters", `${parameters} (${(parameters / 1e6).toFixed(3)} M)`],

@@ -9,7 +9,7 @@ import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
 import { chooseModel, openModel, readSettings } from "./session.ts";
-import { clearStatus, print, say, styled } from "./terminal.ts";
+import { clearStatus, oneLine, print, say, styled } from "./terminal.ts";
 
 /** Runs the command. */
 export async function kernels(invocation: Invocation, signal: AbortSignal): Promise<void> {
@@ -24,7 +24,8 @@ export async function kernels(invocation: Invocation, signal: AbortSignal): Prom
   const kernels = pick(textsOf(model), given.op);
   if (given.dump !== undefined) dump(kernels, model, given.dump);
   const { name, description } = model.backend;
-  print(`${styled("bold", `${chosen.id}: ${name} on ${description}`)}\n${list(kernels)}`);
+  const title = oneLine(`${chosen.id}: ${name} on ${description}`);
+  print(`${styled("bold", title)}\n${list(kernels)}`);
 }
 
 function textsOf({ backend }: Model): readonly KernelText[] {
