@@ -126,7 +126,7 @@ Deno.test("loadModel() refuses a model beyond WebAssembly's memory at once", asy
   const start = performance.now();
   await assert.rejects(
     loadModel({ config }, { device: "wasm" }),
-    { name: "DeviceError", message: /at most 4\.0 GiB .*got \d+\.\d GiB; a 16-bit dtype/ },
+    { name: "DeviceError", message: /at most 4\.0 GiB .*got \d+\.\d GiB; use a 16-bit dtype/ },
   );
   assert.ok(performance.now() - start < 5000);
 });
