@@ -20,11 +20,10 @@ export function charTokenizer(vocab: unknown, where: string): Tokenizer {
   const entries: readonly unknown[] = vocab;
   const ids = new Map<string, number>();
   const characters = entries.map((entry, id) => {
+    if (entry === undefined) return undefined; // an id without a character
     const fail = (expected: string): never => {
       throw new CheckpointError(
-        `Cannot read ${where}: expected entry ${id} of vocab to be ${expected}, got ${
-          JSON.stringify(entry)
-        }`,
+        `Cannot read ${where}: expected entry ${id} of vocab to be ${expected}, got ${show(entry)}`,
       );
     };
     // A lone surrogate cannot be written as UTF-8.
@@ -42,7 +41,10 @@ class CharTokenizer implements Tokenizer {
   readonly bosId = null;
   readonly eosIds: readonly number[] = [];
 
-  constructor(readonly characters: readonly string[], readonly ids: ReadonlyMap<string, number>) {}
+  constructor(
+    readonly characters: readonly (string | undefined)[],
+    readonly ids: ReadonlyMap<string, number>,
+  ) {}
 
   get vocabSize(): number {
     return this.characters.length;
@@ -87,6 +89,15 @@ class CharTokenizer implements Tokenizer {
       throw new RangeError(`Cannot decode ${id}: expected an integer of at least 0`);
     }
     return this.characters[id] ?? "\ufffd";
+  }
+}
+
+/** A value for a message; one from a pickle may be cyclic, deep, or an integer above 2^53. */
+function show(entry: unknown): string {
+  try {
+    return JSON.stringify(entry).slice(0, 200);
+  } catch {
+    return `another ${typeof entry}`;
   }
 }
 

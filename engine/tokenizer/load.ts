@@ -140,7 +140,9 @@ const MOST_PARENTS = 16;
 /** Path of the nearest `data/<dataset>/meta.pkl` or `.json` in a folder or its parents. */
 async function nanogptMeta(folder: string, dataset?: string): Promise<string | undefined> {
   // The name comes from the checkpoint: reject one that escapes the data folder.
-  if (dataset === undefined || !/^[\w.-]+(\/[\w.-]+)*$/.test(dataset)) return undefined;
+  if (dataset === undefined || !/^[^/\\:\p{Cc}][^\\:\p{Cc}]{0,254}$/u.test(dataset)) {
+    return undefined;
+  }
   if (dataset.split("/").includes("..")) return undefined;
   for (let at = folder, i = 0; i < MOST_PARENTS; i++) {
     for (const name of ["meta.pkl", "meta.json"]) {

@@ -5,11 +5,15 @@
  * @module
  */
 import { unpickle } from "../checkpoint/torch/pickle.ts";
+import { findGlobal } from "../checkpoint/torch/pickle_globals.ts";
 import { CheckpointError } from "../errors.ts";
 import { isRecord } from "../json.ts";
 
 /** Maximum size of a meta.pkl, in bytes (64 MiB); Unicode has 1.1 million code points. */
 export const MAX_META_BYTES = 2 ** 26;
+
+/** Largest number of ids: more than Unicode has code points. */
+const MAX_IDS = 2 ** 21;
 
 /** Whether a parsed JSON file is a nanoGPT vocabulary. */
 export function isNanogptMeta(file: Record<string, unknown>): boolean {
@@ -24,7 +28,7 @@ export function isNanogptMeta(file: Record<string, unknown>): boolean {
 export function readMetaPickle(bytes: Uint8Array, path: string): unknown[] {
   const root = unpickle(bytes, {
     file: path,
-    find: () => undefined,
+    find: findGlobal, // a dict of its own class, NumPy's numbers
     persistent: (_, machine) => machine.fail("plain data"),
   });
   if (!(root instanceof Map)) throw noVocabulary(`"${path}"`);
@@ -40,7 +44,7 @@ export function readMetaJson({ itos, stoi }: Record<string, unknown>, where: str
 }
 
 /**
- * Sorts characters by id.
+ * Characters by id; undefined for an id without a character.
  * @param itos dict from ids to characters, or a list of characters.
  * @param stoi dict from characters to ids; used if `itos` is missing.
  */
@@ -52,18 +56,19 @@ function vocabularyOf(itos: unknown, stoi: unknown, where: string): unknown[] {
     ? [...stoi].map(([character, id]) => [id, character])
     : [];
   if (!pairs.length) throw noVocabulary(where);
-  const vocabulary = new Array<unknown>(pairs.length);
+  const vocabulary: unknown[] = [];
   for (const [id, character] of pairs) {
-    if (!Number.isInteger(id) || id < 0 || id >= pairs.length || vocabulary[id] !== undefined) {
+    if (!Number.isInteger(id) || id < 0 || id >= MAX_IDS || vocabulary[id] !== undefined) {
       throw new CheckpointError(
-        `Cannot read ${where}: expected ids from 0 to ${pairs.length - 1}, each once, got ${
+        `Cannot read ${where}: expected ids from 0 to ${MAX_IDS - 1}, each once, got ${
           String(id).slice(0, 40)
         }`,
       );
     }
     vocabulary[id] = character;
   }
-  return vocabulary;
+  // No holes: an id without a character is undefined.
+  return Array.from(vocabulary);
 }
 
 function noVocabulary(where: string): CheckpointError {

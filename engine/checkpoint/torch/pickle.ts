@@ -173,6 +173,20 @@ class Unpickler implements Machine {
       case 0x96: // BYTEARRAY8
         return this.#push(this.#take(this.#natural(8)));
 
+      // The same in protocol 0
+      case 0x56: // UNICODE
+        return this.#push(this.#escapedText());
+      case 0x46: { // FLOAT
+        const text = this.#line();
+        const isFloat = /^-?(\d+\.?\d*(e[+-]?\d+)?|inf|nan)$/.test(text);
+        return this.#push(isFloat ? Number(text.replace("inf", "Infinity")) : this.fail("a float"));
+      }
+      case 0x70: // PUT
+        this.#memo.set(this.#index(), this.#top());
+        return;
+      case 0x67: // GET
+        return this.#push(this.#recall(this.#index()));
+
       // Containers
       case 0x28: // MARK
         this.#marks.push(this.#stack.length);
@@ -267,7 +281,7 @@ class Unpickler implements Machine {
       case 0x51: // BINPERSID
         return this.#push(this.#options.persistent(this.#pop(), this));
     }
-    // Refused by design: protocol 0 (PyTorch cannot write it), classes of Python 2, registered
+    // Refused by design: texts and persistent ids of Python 2, classes of Python 2, registered
     // extensions, out-of-band buffers.
     const hex = code.toString(16).padStart(2, "0");
     this.fail(`a supported pickle instruction, got 0x${hex}`);
@@ -434,17 +448,34 @@ class Unpickler implements Machine {
     return toInteger(BigInt(text.replace("L", "")));
   }
 
+  /** A memo's index in decimal. */
+  #index(): number {
+    const text = this.#line();
+    return /^\d{1,10}$/.test(text) ? Number(text) : this.fail("an index of the memo");
+  }
+
+  /** A line in Latin-1, with the escapes of Python's raw-unicode-escape. */
+  #escapedText(): string {
+    const text = Array.from(this.#lineBytes(), (byte) => String.fromCharCode(byte)).join("");
+    return text.replace(/\\u([\da-fA-F]{4})|\\U([\da-fA-F]{8})/g, (_, short, long) => {
+      const code = parseInt(short ?? long, 16);
+      return code <= 0x10ffff ? String.fromCodePoint(code) : this.fail("a code point");
+    });
+  }
+
   #text(count: number): string {
     return this.#decode(this.#take(count));
   }
 
   /** Text up to the end of the line. */
   #line(): string {
+    return this.#decode(this.#lineBytes());
+  }
+
+  #lineBytes(): Uint8Array {
     const end = this.#bytes.indexOf(0x0a, this.#at);
     if (end < 0) return this.fail("the end of a line; the pickle is cut off");
-    const text = this.#decode(this.#bytes.subarray(this.#at, end));
-    this.#at = end + 1;
-    return text;
+    return this.#take(end + 1 - this.#at).subarray(0, -1);
   }
 
   #decode(bytes: Uint8Array): string {

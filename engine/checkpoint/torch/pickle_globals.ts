@@ -310,6 +310,10 @@ add("numpy.dtype", {
 add("numpy.core.multiarray.scalar", {
   make([dtype, bytes], machine) {
     if (!(dtype instanceof NumpyDtype)) return machine.fail("the dtype of a scalar");
+    // A text of NumPy: code points of 4 bytes.
+    if (/^U\d+$/.test(dtype.code) && bytes instanceof Uint8Array) {
+      return textOf(bytes, !dtype.bigEndian, machine);
+    }
     const read = Object.hasOwn(SCALARS, dtype.code) ? SCALARS[dtype.code] : undefined;
     if (!read) return new Opaque("numpy scalar");
     if (!(bytes instanceof Uint8Array) || bytes.length !== Number(dtype.code.slice(1))) {
@@ -319,6 +323,18 @@ add("numpy.core.multiarray.scalar", {
     return read(view, !dtype.bigEndian);
   },
 });
+
+function textOf(bytes: Uint8Array, little: boolean, machine: Machine): string {
+  machine.spend(bytes.length);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let text = "";
+  for (let at = 0; at + 4 <= bytes.length; at += 4) {
+    const code = view.getUint32(at, little);
+    if (code > 0x10ffff) return machine.fail("code points of a text");
+    text += String.fromCodePoint(code);
+  }
+  return text.replace(/\0+$/, "");
+}
 
 class NumpyDtype {
   bigEndian = false;

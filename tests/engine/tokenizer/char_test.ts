@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import fc from "../../fast_check.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { charTokenizer } from "../../../engine/tokenizer/char.ts";
+import { readMetaPickle } from "../../../engine/tokenizer/nanogpt_meta.ts";
 import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
+import { fixture } from "../../testing.ts";
 
 const VOCAB = ["\n", " ", "a", "é", "e", "\u0301", "😀", "\u0000", "\ufeff"];
 const tokenizer = charTokenizer(VOCAB, `"meta.json"`);
@@ -106,4 +108,27 @@ Deno.test("CharTokenizer.applyChatTemplate() throws because the vocabulary has n
     () => tokenizer.applyChatTemplate([{ role: "user", content: "a" }]),
     new CheckpointError("Cannot apply a chat template: a character vocabulary has none"),
   );
+});
+
+Deno.test("readMetaPickle() reads every protocol, NumPy's ids and an id without a character", async () => {
+  for (const protocol of [0, 1, 2, 3, 4, 5]) {
+    const path = fixture(`nanogpt/meta${protocol}.pkl`);
+    const vocab = readMetaPickle(await Deno.readFile(path), path);
+    assert.deepEqual(vocab, ["\n", "\\", "ö", undefined, "☃", "😀"], path);
+    const tokenizer = charTokenizer(vocab, path);
+    assert.deepEqual(tokenizer.encode("😀\\\n"), [5, 1, 0]);
+    assert.equal(tokenizer.decode([2, 3, 4]), "ö\ufffd☃");
+    assert.equal(tokenizer.vocabSize, 6);
+  }
+});
+
+Deno.test("charTokenizer() names an entry of a pickle that no JSON can show", () => {
+  const cyclic: unknown[] = [];
+  cyclic.push(cyclic);
+  for (const entry of [2n ** 70n, cyclic]) {
+    assert.throws(() => charTokenizer([entry], "x"), {
+      name: "CheckpointError",
+      message: /another/,
+    });
+  }
 });

@@ -106,7 +106,7 @@ Deno.test("unpickle() returns the same plain values for every protocol", async (
         slice: new Opaque("builtins.slice"),
         layout: "torch.strided",
         array: new Opaque("numpy.ndarray"),
-        text: new Opaque("numpy scalar"),
+        text: "t",
         version: "2.15",
         args: new Map([["lr", 1e-3]]),
         tuple: [1, 2, 3, 4],
@@ -424,4 +424,14 @@ Deno.test("unpickle() returns values or throws a CheckpointError for any bytes",
       assert.ok(error instanceof CheckpointError, `mutant ${mutant}: ${(error as Error).stack}`);
     }
   }
+});
+
+Deno.test("unpickle() refuses damaged numbers, texts and indices of protocol 0", () => {
+  const values = load("(F0.5\nF-1e-30\nFinf\nV\xf6\\u000a\\U0001f600\\x\np3\n0g3\nt.");
+  assert.deepEqual(values, [0.5, -1e-30, Infinity, "ö\n😀\\x"]);
+  refuses("F0x1\n.", /a float/);
+  refuses("V\\U0011ffff\n.", /a code point/);
+  refuses("Np-1\n.", /an index of the memo/);
+  refuses("g7\n.", /a memo with entry 7/);
+  refuses("Vabc", /cut off/);
 });
