@@ -97,7 +97,7 @@ function readLines(
   };
 }
 
-/** A row lies across its panel, and its numbers are picked up one by one. */
+/** Loops over a row: its numbers are one per line of the panel, and are loaded one by one. */
 function eachOfRow(
   f: FunctionBuilder,
   { order, loadLane, widenLanes }: Numbers,

@@ -30,16 +30,23 @@ const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
  * follow: of whole panels, and of the last panel.
  */
 const WORDS = {
+  /** Addresses of the first part of the first panel, and of its numbers in the scratch. */
   to: 0,
   from: 1,
+  /** Bytes from panel to panel, in the weight and in the scratch. */
   toStep: 2,
   fromStep: 3,
+  /** Lines per part, and bytes per row of the scratch, as `PanelPacker` takes them. */
   count: 4,
   pitch: 5,
+  /** Panels of the piece. */
   panels: 6,
+  /** 1 if panels cannot represent a number of the piece. */
   overflow: 7,
+  /** Bytes from part to part of a panel, in the weight and in the scratch. */
   toApart: 8,
   fromApart: 9,
+  /** Index in `KINDS`. */
   kind: 10,
 } as const;
 const [MASKS, MASK_BYTES] = [64, 64];
@@ -52,10 +59,7 @@ export interface Packing {
   readonly stored: StoredOrder;
 }
 
-/**
- * Waiting for workers longer than this, in milliseconds, indicates a busy machine: packing a piece
- * takes a third of a millisecond.
- */
+/** Wait for workers, in ms, that indicates a busy machine: a piece takes a third of 1 ms. */
 const STALL_MS = 2;
 /** Maximum number of pieces to pack on this thread alone before the workers are used again. */
 const MOST_ALONE = 64;

@@ -1,12 +1,12 @@
 /**
- * Attention in WASM; `mod.ts` has the formula and the shapes.
+ * Attention in WASM: prefill by blocks of rows, decode by split and reduce over the keys. `mod.ts`
+ * has the formula and the shapes.
  *
- * Prefill (many rows): an item is a block of rows of one head, which walks the keys that they see
- * in tiles of 64, with a running max and sum for each row (Dao, FlashAttention-2, 2023):
- * `wasm_prefill.ts`.
+ * Prefill (T > 1), `wasm_prefill.ts`: an item is a block of rows of one head. It loops over the
+ * visible keys in tiles of 64, with a running max and sum per row (Dao, FlashAttention-2, 2023).
  *
- * Decode (one row): split over the keys, then reduce. Keys and values come from memory once for the
- * R = H/G query heads that share them, and threads share a context of any length.
+ * Decode (T = 1): split over the keys, then reduce. Keys and values are loaded once for the R = H/G
+ * query heads that share them, and a long context is shared among threads.
  *
  *     keys of kv head g     0          64         128       length
  *                           │  tile 0  │  tile 1  │  tile 2  │   split: item = tile · G + g,

@@ -7,7 +7,7 @@
  *                  m' = max(m, x)
  *     weights      w = 2^(x − m'),  r = 2^(m − m')
  *     accumulate   s = r · s + Σ w,  o = r · o + w · v                o [8 rows, D]
- *     at the end   y = o / s
+ *     finish       y = o / s
  *
  * Queries are transposed, one row per lane: one number of a key multiplies all rows at once, and
  * max and sum need no reduction across lanes. Scores and values are register tiles of 4 × 8, with
@@ -192,9 +192,9 @@ function transpose(f: FunctionBuilder, [a, b, c, d]: readonly Local<"v128">[]): 
 type TileParams = Ints<"scratch" | "k" | "v" | "first" | "last" | "seen">;
 
 /**
- * A tile of keys for a block: keys first … last − 1, 64 at most, of k, v [S, D]. Its first row sees
- * the `seen` keys before it, each other row one more. Only keys that some rows see and some do not
- * are masked; positions count from the tile's first key:
+ * Attends a block to a tile: keys first … last − 1, at most 64, of k, v [S, D]. The block's first
+ * row sees keys 0 … seen − 1, each later row one more. Only keys that some rows do not see are
+ * masked; offsets from the tile's first key:
  *
  *     0             from                to              keys
  *     │   masked    │    seen by all    │     masked    │

@@ -226,8 +226,8 @@ export type Search = Func<
  * Bisection: the least key in low … high such that greater keys have a mass of at most `limit`.
  * Every third iteration compacts the lists in place:
  *
- *     keys, masses  │ kept … │ read already … │ to be read … │
- *                            ▲ to             ▲ at           ▲ count
+ *     keys, masses  │ kept │ free │ not yet read │
+ *                          ▲ to   ▲ at           ▲ count
  *
  * The mass of a dropped key above the range is added to `beyond`; keys below the range are dropped.
  */
