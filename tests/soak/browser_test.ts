@@ -45,7 +45,8 @@ function inBrowser(
     name: `in a browser, ${context}: ${name}`,
     ignore: CHROMIUM === "",
     fn: async () => {
-      const { chromium } = await import("playwright-core"); // only if the test runs
+      // deno-lint-ignore no-import-prefix -- as above
+      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
       await using server = serveProject(await bundle?.());
       const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
       // Closing the browser rejects the pending call.
