@@ -86,7 +86,9 @@ async function isAdapter(folder: string): Promise<boolean> {
 
 /** The weights in a folder in Hugging Face layout, or of a nanoGPT run. */
 async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
-  for (const name of [...WEIGHTS, NANOGPT]) {
+  // A nanoGPT checkpoint has its configuration within; the others need one beside them.
+  const isComplete = await exists(beside(folder, "config.json"));
+  for (const name of isComplete ? [...WEIGHTS, NANOGPT] : [NANOGPT, ...WEIGHTS]) {
     const weights = beside(folder, name);
     if (await exists(weights)) return { weights, folder };
   }

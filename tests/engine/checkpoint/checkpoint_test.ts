@@ -263,6 +263,15 @@ Deno.test("locate() prefers safetensors to PyTorch's format", () =>
     }
   }));
 
+Deno.test("locate() prefers ckpt.pt to weights without their config.json", () =>
+  inTempFolder(async (folder) => {
+    const write = (name: string) => Deno.writeTextFile(`${folder}/${name}`, "{}");
+    for (const name of ["model.safetensors", "ckpt.pt"]) await write(name);
+    assert.equal((await locate(folder)).weights, `${folder}/ckpt.pt`);
+    await write("config.json");
+    assert.equal((await locate(folder)).weights, `${folder}/model.safetensors`);
+  }));
+
 Deno.test("openCheckpoint() explains why a source is no checkpoint", async () => {
   await inTempFolder(async (folder) => {
     const cases: [source: string, sentence: string][] = [
