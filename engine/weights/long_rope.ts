@@ -1,16 +1,14 @@
 /**
- * LongRoPE's rotary table: short or long divisors, by the number of tokens in use.
+ * LongRoPE's rotary table: short or long factors, by the number of tokens in use.
  *
  * With O the original context and n the tokens in use, as transformers' `dynamic_rope_update`:
  *
- *     n ≤ O   rows 0 … O − 1 of the short divisors
- *     n > O   rows 0 … P − 1 of the long divisors
- *
  *     row     0 ─────────── O − 1 │ O ─────────── P − 1
- *             short or long       │ long                    a text of n ≤ O has no row beyond O − 1
+ *     n ≤ O   short factors       │ long, unused: positions are below n
+ *     n > O   long factors        │ long factors
  *
- * So a change of divisors writes O rows. Keys that were cached before the change are rotated by the
- * other divisors; the runner discards them and prefills the text again, as Phi 3 in transformers.
+ * So a change of factors writes O rows. Keys that were cached before the change are rotated by the
+ * other factors: the runner discards them and prefills the text again, as transformers' Phi 3.
  *
  * @module
  */
@@ -23,7 +21,7 @@ import type { Rope } from "../architecture/mod.ts";
 export class LongRope {
   #isLong = true;
 
-  /** Takes a table whose rows are all of the long divisors. */
+  /** Takes a table whose rows all have the long factors. */
   constructor(
     readonly backend: Backend,
     /** [P, R] */
@@ -37,8 +35,8 @@ export class LongRope {
   }
 
   /**
-   * Writes the rows for `tokens` tokens, behind the steps that are queued.
-   * @returns whether they differ from those before.
+   * Writes the rows for `tokens` tokens; steps queued before still read the old ones.
+   * @returns whether the factors changed.
    */
   rotateFor(tokens: number): boolean {
     const { originalPositions } = this.rope.scaling;

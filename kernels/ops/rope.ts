@@ -44,8 +44,8 @@ export type RopeScaling =
     readonly attentionFactor: number;
   }
   /**
-   * LongRoPE (Ding et al., 2024): divisors [R/2], one list for texts up to the original context and
-   * one for longer texts.
+   * LongRoPE (Ding et al., 2024): frequencies are divided by factors [R/2], one list for texts up
+   * to the original context and one for longer texts.
    */
   | {
     readonly type: "longrope";
@@ -66,7 +66,7 @@ export interface RopeTableOptions {
   readonly theta: number;
   /** Scaling of the frequencies; default none. */
   readonly scaling?: RopeScaling;
-  /** Number of tokens in use, by which LongRoPE chooses its divisors; default P − 1. */
+  /** Number of tokens in use, by which LongRoPE chooses its factors; default P − 1. */
   readonly tokens?: number;
 }
 
