@@ -66,8 +66,13 @@ const DATA = [
   /^numpy\.random\.\w+\.[A-Z]\w*$/,
 ];
 
+/** Longest name of a class, with its module. */
+const MAX_NAME = 1000;
+
 /** A class whose objects become their attributes; undefined for any other name. */
 export function findClass(name: string): PickleGlobal | undefined {
+  // The patterns below are quadratic in a name that fits none of them.
+  if (name.length > MAX_NAME) return undefined;
   const make = Object.hasOwn(FUNCTIONS, name) ? FUNCTIONS[name] : undefined;
   if (make) return new PickleGlobal(name, { make, unsure: "call" });
   if (DATA.some((pattern) => pattern.test(name))) return new PickleGlobal(name, classOf(name));

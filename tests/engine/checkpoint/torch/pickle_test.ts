@@ -426,6 +426,14 @@ Deno.test("unpickle() returns values or throws a CheckpointError for any bytes",
   }
 });
 
+Deno.test("unpickle() refuses a name of any length at once", () => {
+  const start = performance.now();
+  for (const long of ["_".repeat(1e6), "a".repeat(1e6), "a.".repeat(5e5)]) {
+    refuses(`c${long}!\na.${long}!\n.`, /, which is not data/);
+  }
+  assert.ok(performance.now() - start < 5000);
+});
+
 Deno.test("unpickle() refuses damaged numbers, texts and indices of protocol 0", () => {
   const values = load("(F0.5\nF-1e-30\nFinf\nV\xf6\\u000a\\U0001f600\\x\np3\n0g3\nt.");
   assert.deepEqual(values, [0.5, -1e-30, Infinity, "ö\n😀\\x"]);
