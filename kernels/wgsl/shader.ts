@@ -106,7 +106,7 @@ fn ${name}(lane: u32, mine: ${type}) -> ${type} {`;
   var sum = ${type}();
   for (var i = lane % size; i < ${lanes}u / size; i += size) { sum += ${pool}[i]; }
   sum = subgroupAdd(sum);
-  workgroupBarrier(); // nobody writes the next one's share before all have read
+  workgroupBarrier(); // all have read before the next sum's shares are written
   return sum;
 }`;
   return { ...memory, wgsl };

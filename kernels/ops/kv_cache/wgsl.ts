@@ -116,7 +116,7 @@ fn at_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32) -> f32 {
 function rotatedWgsl(name: "q" | "k", rotaryDim: number, interleaved: boolean): string {
   const plain = `at_${name}(i, start, head, mean, inverse)`;
   if (rotaryDim === 0) {
-    return `fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
+    return `fn rotated_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
   return ${plain};
 }`;
   }
@@ -125,7 +125,7 @@ function rotatedWgsl(name: "q" | "k", rotaryDim: number, interleaved: boolean): 
     ? ["i / 2u", "i % 2u == 0u", "i ^ 1u"]
     : [`i % ${half}u`, `i < ${half}u`, `(i + ${half}u) % ${rotaryDim}u`];
   return /* wgsl */ `
-fn turned_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
+fn rotated_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, position: u32) -> f32 {
   let mine = ${plain};
   if (i >= ${rotaryDim}u) { return mine; }
   let other = at_${name}(${partner}, start, head, mean, inverse);
@@ -162,7 +162,7 @@ ${rotated("k")}`;
     let to = (t * H + head) * D;
     ${query.stats}
     for (var i = lane; i < D; i += ${lanes}u) {
-      q[to + i] = turned_q(i, start, head, mean, inverse, position);
+      q[to + i] = rotated_q(i, start, head, mean, inverse, position);
     }
   }`;
   const writeKey = /* wgsl */ `if (head < H + G) {
@@ -170,7 +170,7 @@ ${rotated("k")}`;
     let to = (g * S + run.slot + t) * D;
     ${key.stats}
     for (var i = lane; i < D; i += ${lanes}u) {
-      k[to + i] = turned_k(i, start, g, mean, inverse, position);
+      k[to + i] = rotated_k(i, start, g, mean, inverse, position);
     }
   } else {
     let to = ((head - H - G) * S + run.slot + t) * D;

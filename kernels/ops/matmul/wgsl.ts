@@ -402,7 +402,7 @@ ${memory.map((array) => array.wgsl).join("\n")}
 fn load_weight(i: u32) -> vec4f {
   ${weights.load("weight", "i")}
 }
-// Where an output's first group of inputs stands; beyond the last output, the last one's.
+// First group of inputs of an output; beyond the last output, that of the last one.
 fn start_of(n: u32) -> u32 {
   let row = min(n, COUNT - 1u);
   return (row / PANEL) * GROUPS * PANEL + row % PANEL;

@@ -28,7 +28,7 @@ export interface SampleWgsl {
 function threefryRoundsWgsl(): string {
   const lines: string[] = [];
   for (let round = 0; round < 20; round++) {
-    lines.push(`s = turn(s, ${ROTATIONS[round % 8]}u);`);
+    lines.push(`s = rotate_words(s, ${ROTATIONS[round % 8]}u);`);
     const i = (round + 1) / 4;
     if (round % 4 === 3) {
       lines.push(`s += vec2u(keys[${i % 3}], keys[${(i + 1) % 3}] + ${i}u);`);
@@ -52,7 +52,7 @@ fn value_of(key: u32) -> f32 {
 
 // The builtin may err by 2^-21 near 1, which is where the greatest noise comes from.
 fn log_of(v: f32) -> f32 {
-  let bits = bitcast<u32>(v) - 0x3f3504f3u; // counts from √½, so that the mantissa m lies in [√½, √2)
+  let bits = bitcast<u32>(v) - 0x3f3504f3u; // counts from √½, so that the mantissa m is in [√½, √2)
   let exponent = f32(bitcast<i32>(bits) >> 23u);
   let m = bitcast<f32>((bits & 0x7fffffu) + 0x3f3504f3u);
   let a = (m - 1.0) / (m + 1.0); // log m = 2 atanh a
@@ -60,7 +60,7 @@ fn log_of(v: f32) -> f32 {
   return exponent * 0.69314718 + 2.0 * a * (1.0 + b * (0.33333333 + b * (0.2 + b * (0.14285714 + b * 0.11111111))));
 }
 
-fn turn(s: vec2u, by: u32) -> vec2u {
+fn rotate_words(s: vec2u, by: u32) -> vec2u {
   let x = s.x + s.y;
   return vec2u(x, ((s.y << by) | (s.y >> (32u - by))) ^ x);
 }
