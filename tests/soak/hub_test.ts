@@ -230,7 +230,7 @@ Deno.test({
       try {
         assert.match(
           await hub.refusal(),
-          /the cache at ".*hub" cannot be used \(No space left on device .*\); make room/,
+          /the cache at ".*hub" cannot be used \(No space left on device .*\); free space/,
         );
         assert.match(await hub.refusal({ offline: true }), /revision "main" is not in the cache/);
         assert.throws(() => Deno.statSync(hub.blob("model.safetensors")), Deno.errors.NotFound);
