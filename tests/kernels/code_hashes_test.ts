@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { codeHashes } from "./code_hashes.ts";
 
-Deno.test("codeHashes() repeats its lines, and tells dtypes, backends and forms apart", async () => {
+Deno.test("codeHashes() repeats its lines, which differ by dtype, backend and form", async () => {
   const lines = await codeHashes("tiny/gpt2,");
   assert.deepEqual(await codeHashes("tiny/gpt2,"), lines);
   assert.equal(lines.length, 21); // 3 dtypes of 3 forms on wasm and 4 on webgpu
