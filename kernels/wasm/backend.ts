@@ -39,7 +39,7 @@ import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
-import { probeThreads, threadsToTry } from "./probe.ts";
+import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
 import { WasmLowering } from "./lowering.ts";
 
@@ -102,11 +102,12 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
   const wanted = canShare ? threads ?? threadsToTry(host.cores) : 1;
+  const most = canShare ? threads ?? mostThreads(host.cores) : 1;
   const denied = wanted > 1 ? host.threadsDenied?.() : undefined;
   if (wanted === 1 || denied) {
     const note = denied && `runs on one thread: ${denied}`;
     const linear = new LinearMemory(memory, false);
-    return new WasmBackend(memory, linear, null, { ...options, relaxed }, note);
+    return new WasmBackend(memory, linear, null, denied ? 1 : most, { ...options, relaxed }, note);
   }
   const linear = new LinearMemory(memory, true);
   const pool = await Pool.start(linear.wasm, wanted, host);
@@ -116,7 +117,7 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
     await pool.close();
     throw error;
   }
-  return new WasmBackend(memory, linear, pool, { ...options, relaxed });
+  return new WasmBackend(memory, linear, pool, most, { ...options, relaxed });
 }
 
 /** Whether this engine validates an operation. */
@@ -140,6 +141,8 @@ class WasmBackend implements Backend {
   readonly nominalFlops: number;
   readonly #relaxed: boolean;
   readonly #callerSleeps: boolean;
+  /** Threads before the probe, which dismisses more of them on a busy machine. */
+  readonly #mostThreads: number;
   readonly #pool: Pool | null;
   /** Null after dispose, so that the GC can free the memory. */
   #linear: LinearMemory | null;
@@ -154,11 +157,13 @@ class WasmBackend implements Backend {
     readonly memory: Memory,
     linear: LinearMemory,
     pool: Pool | null,
+    mostThreads: number,
     { relaxed, callerSleeps = canSleep() }: WasmOptions,
     readonly note?: string,
   ) {
     this.#linear = linear;
     this.#pool = pool;
+    this.#mostThreads = mostThreads;
     this.#relaxed = !!relaxed;
     this.#callerSleeps = callerSleeps;
     this.threads = pool?.threads ?? 1;
@@ -170,10 +175,11 @@ class WasmBackend implements Backend {
    * Bound on scratch. Per thread: the packed rows [T, K] of one matmul, and one panel [16, K] as
    * F32. The rest covers scratch of plans, padding of last panels and alignment to cache lines. For
    * the shapes of GPT-2 and Llama on 1, 2 and 8 threads the bound was 1 to 7 MiB above actual use.
+   * It counts the threads before the probe, so that two estimates agree on a busy machine too.
    */
   scratchBytes({ total, rows, widest }: TensorSizes): number {
     const perThread = widest + 16 * widest / rows;
-    return 3 * 2 ** 18 + Math.ceil(total / 128) + this.threads * perThread;
+    return 3 * 2 ** 18 + Math.ceil(total / 128) + this.#mostThreads * perThread;
   }
 
   // deno-lint-ignore require-await -- a promise by contract, so that errors reject

@@ -30,9 +30,14 @@ const AS_GOOD = 1.1;
 /** The result, cached for the process. */
 let known: number | undefined;
 
+/** Most threads that the probe can keep. */
+export function mostThreads(cores: number): number {
+  return Math.min(cores, MOST_THREADS);
+}
+
 /** Number of threads to start; `probeThreads` decides how many to keep. */
 export function threadsToTry(cores: number): number {
-  return known ?? Math.min(cores, MOST_THREADS);
+  return known ?? mostThreads(cores);
 }
 
 /** Times the threads of a pool; returns the number to keep. */
