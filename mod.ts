@@ -66,7 +66,11 @@ export type {
   Rope,
   RopeScaling,
 } from "./engine/architecture/mod.ts";
-export { benchmark, type BenchmarkOptions, type BenchmarkProgress } from "./engine/benchmark.ts";
+export {
+  benchmark,
+  type BenchmarkOptions,
+  type BenchmarkProgress,
+} from "./engine/measure/benchmark.ts";
 export {
   type Checkpoint,
   openCheckpoint,
@@ -88,7 +92,7 @@ export {
   type RandomModel,
 } from "./engine/load.ts";
 export { Model } from "./engine/model.ts";
-export { profile, type ProfileOptions } from "./engine/profile.ts";
+export { profile, type ProfileOptions } from "./engine/measure/profile.ts";
 export {
   type BenchmarkReport,
   doubts,
@@ -101,7 +105,7 @@ export {
   toMarkdown,
   VERSION,
   warnings,
-} from "./engine/report.ts";
+} from "./engine/measure/report.ts";
 export type { AdapterOptions } from "./engine/weights/lora.ts";
 export { nextTokenProbabilities, type SamplingOptions } from "./engine/sampler.ts";
 export { loadTokenizer } from "./engine/tokenizer/load.ts";

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { drawPrompt, expectRoom } from "../engine/benchmark.ts";
+import { drawPrompt, expectRoom } from "../engine/measure/benchmark.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import type { Loadable } from "../engine/load.ts";

@@ -1,6 +1,6 @@
 /** The command line as a process: streams, files, exit status. */
 import assert from "node:assert/strict";
-import { toMarkdown, VERSION } from "../../engine/report.ts";
+import { toMarkdown, VERSION } from "../../engine/measure/report.ts";
 import { fixture, readJson } from "../testing.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;

@@ -1,7 +1,7 @@
 /** The line of the README that installs the command. */
 import assert from "node:assert/strict";
 import { inTempFolder } from "../safetensors.ts";
-import { VERSION } from "../../engine/report.ts";
+import { VERSION } from "../../engine/measure/report.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 

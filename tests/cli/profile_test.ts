@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { profileTable } from "../../cli/profile.ts";
-import type { BenchmarkReport, KernelReport, ProfileReport } from "../../engine/report.ts";
+import type { BenchmarkReport, KernelReport, ProfileReport } from "../../engine/measure/report.ts";
 import { fixture } from "../testing.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;

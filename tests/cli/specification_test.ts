@@ -1,6 +1,6 @@
 /** Both command lines of the benchmark's specification, on the files that its trainer writes. */
 import assert from "node:assert/strict";
-import type { BenchmarkReport } from "../../engine/report.ts";
+import type { BenchmarkReport } from "../../engine/measure/report.ts";
 import { HubServer } from "../hub_server.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";

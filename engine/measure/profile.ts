@@ -7,13 +7,13 @@
  *
  * @module
  */
-import type { KernelTime } from "../kernels/backend.ts";
-import { measureLimits } from "../kernels/mod.ts";
+import type { KernelTime } from "../../kernels/backend.ts";
+import { measureLimits } from "../../kernels/mod.ts";
 import { drawPrompt } from "./benchmark.ts";
-import { findHost } from "./host/choose.ts";
-import { type PassTimes, timePasses } from "./diagnose.ts";
-import { instrumentsOf, type Model } from "./model.ts";
-import { show } from "./options.ts";
+import { findHost } from "../host/choose.ts";
+import { type PassTimes, timePasses } from "../diagnose.ts";
+import { instrumentsOf, type Model } from "../model.ts";
+import { show } from "../options.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
 
 /** Options of a profile. */

@@ -3,11 +3,11 @@ import {
   benchmark,
   type BenchmarkOptions,
   type BenchmarkProgress,
-} from "../../engine/benchmark.ts";
-import { loadModel } from "../../engine/load.ts";
-import { instrumentsOf } from "../../engine/model.ts";
-import { toJson } from "../../engine/report.ts";
-import { assertClose, fixture, TOLERANCE } from "../testing.ts";
+} from "../../../engine/measure/benchmark.ts";
+import { loadModel } from "../../../engine/load.ts";
+import { instrumentsOf } from "../../../engine/model.ts";
+import { toJson } from "../../../engine/measure/report.ts";
+import { assertClose, fixture, TOLERANCE } from "../../testing.ts";
 
 const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
 

@@ -11,9 +11,9 @@
  *
  * @module
  */
-import { median } from "../kernels/profile.ts";
-import type { Runner } from "./runner.ts";
-import type { SamplingOptions } from "./sampler.ts";
+import { median } from "../../kernels/profile.ts";
+import type { Runner } from "../runner.ts";
+import type { SamplingOptions } from "../sampler.ts";
 
 /** Milliseconds of a warm-up at most. */
 const BUDGET_MS = 2000;

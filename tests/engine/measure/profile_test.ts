@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { loadModel } from "../../engine/load.ts";
-import { profile } from "../../engine/profile.ts";
-import type { PassReport } from "../../engine/report.ts";
-import { probeWebGpu } from "../../kernels/mod.ts";
-import { assertClose, fixture, greedy, TOLERANCE } from "../testing.ts";
+import { loadModel } from "../../../engine/load.ts";
+import { profile } from "../../../engine/measure/profile.ts";
+import type { PassReport } from "../../../engine/measure/report.ts";
+import { probeWebGpu } from "../../../kernels/mod.ts";
+import { assertClose, fixture, greedy, TOLERANCE } from "../../testing.ts";
 
 const CPU = ["js", "wasm"] as const;
 const DEVICES = await probeWebGpu() ? [...CPU, "webgpu"] as const : CPU;

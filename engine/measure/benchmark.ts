@@ -10,16 +10,16 @@
  *
  * @module
  */
-import { threefry } from "../kernels/ops/sample/mod.ts";
-import { DEFAULTS } from "./defaults.ts";
-import { checkGenerate, randomSeed } from "./generate.ts";
-import { hostFor } from "./host/choose.ts";
-import type { Host } from "./host/mod.ts";
-import { instrumentsOf, type Model } from "./model.ts";
-import { copyIds, expectType, isOptions } from "./options.ts";
+import { threefry } from "../../kernels/ops/sample/mod.ts";
+import { DEFAULTS } from "../defaults.ts";
+import { checkGenerate, randomSeed } from "../generate.ts";
+import { hostFor } from "../host/choose.ts";
+import type { Host } from "../host/mod.ts";
+import { instrumentsOf, type Model } from "../model.ts";
+import { copyIds, expectType, isOptions } from "../options.ts";
 import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
-import type { Runner } from "./runner.ts";
-import type { SamplingOptions } from "./sampler.ts";
+import type { Runner } from "../runner.ts";
+import type { SamplingOptions } from "../sampler.ts";
 import { MOST_ROUNDS, type WarmUp, warmUp } from "./warm_up.ts";
 
 /** Progress of a benchmark. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { MOST_ROUNDS, type Pass, repeatUntilSteady } from "../../engine/warm_up.ts";
+import { MOST_ROUNDS, type Pass, repeatUntilSteady } from "../../../engine/measure/warm_up.ts";
 
 /** A clock that moves only while passes run, and passes of given durations in ms. */
 function simulate() {

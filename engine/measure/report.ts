@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { BackendName } from "../kernels/backend.ts";
+import type { BackendName } from "../../kernels/backend.ts";
 
 /** The version of the package, as in deno.json. */
 export const VERSION = "0.1.0";

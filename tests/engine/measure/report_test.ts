@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import denoJson from "../../deno.json" with { type: "json" };
+import denoJson from "../../../deno.json" with { type: "json" };
 import {
   type BenchmarkReport,
   doubts,
@@ -7,7 +7,7 @@ import {
   toMarkdown,
   VERSION,
   warnings,
-} from "../../engine/report.ts";
+} from "../../../engine/measure/report.ts";
 
 function report(changes: {
   device?: Partial<BenchmarkReport["device"]>;
