@@ -378,7 +378,7 @@ Deno.test("the forward pass has at most 60 lines", () => {
 });
 
 Deno.test("what is published is what the exports need, and no demo and no test", () => {
-  const { err } = deno("publish", "--dry-run", "--allow-dirty");
+  const { err } = deno("publish", "--dry-run", "--allow-dirty", "--no-check");
   const published = [...err.matchAll(/^\s*(file:\S+) \([\d.]+\w+\)$/gm)]
     .map(([, specifier]) => specifier.slice(ROOT.href.length));
   for (const path of [...GRAPH.keys(), "deno.json", "README.md", "LICENSE", "CHANGELOG.md"]) {

@@ -1,39 +1,11 @@
-/**
- * Time limits of untrusted work: patterns and templates that do not end. Most tests wait for the
- * limit, 3.5 s each.
- */
+/** Time limits of untrusted work: patterns and templates without end; more in the soak tests. */
 import assert from "node:assert/strict";
 import { CheckpointError } from "../../../engine/errors.ts";
 import { withinDeadline } from "../../../engine/tokenizer/deadline.ts";
 import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { CHAT_TOKENIZER } from "../../chat_model.ts";
 import { inTempFolder } from "../../safetensors.ts";
-
-type Json = Record<string, unknown>;
-
-/** Takes time 2ⁿ for n letters that no x follows. */
-const SLOW = { Regex: "(a+)+x" };
-/** 2⁶⁰ steps: years. */
-const LETTERS = "a".repeat(60);
-
-const NEVER = "it does not come to an end within 3 seconds";
-
-/** The chat model's tokenizer with other steps and additional tokens. */
-function tokenizerOf(steps: Json, ...tokens: readonly string[]): Json {
-  const vocab: Json = { ...CHAT_TOKENIZER.model.vocab };
-  for (const token of tokens) vocab[token] = Object.keys(vocab).length;
-  return { ...CHAT_TOKENIZER, ...steps, model: { ...CHAT_TOKENIZER.model, vocab } };
-}
-
-/** Asserts that work ends with the error of the time limit, in less than 30 s. */
-function assertEnds(work: () => unknown, verb: string): void {
-  const start = performance.now();
-  assert.throws(
-    work,
-    new CheckpointError(`Cannot ${verb} with the given tokenizer: ${NEVER}`),
-  );
-  assert.ok(performance.now() - start < 30_000);
-}
+import { NEVER, SLOW, testDecode, testEncode, tokenizerOf } from "./slow_patterns.ts";
 
 Deno.test("withinDeadline() passes on the result and the errors of the work", () => {
   const result = {};
@@ -47,64 +19,8 @@ Deno.test("withinDeadline() passes on the result and the errors of the work", ()
   }
 });
 
-Deno.test("withinDeadline() rejects work when its last step cannot be interrupted", async () => {
-  const letters = new Array(20_000_000).fill("a");
-  const work = () => {
-    const start = performance.now();
-    while (performance.now() - start < 3_480);
-    return letters.join("").length; // still running when the watchdog acts
-  };
-  // The interruption cannot be caught by the work and does not affect the next work.
-  const stubborn = () => {
-    try {
-      return work();
-    } catch {
-      return "caught";
-    }
-  };
-  assert.throws(() => withinDeadline(0, stubborn), new Error(NEVER));
-  assert.equal(await Promise.resolve(withinDeadline(0, () => 1)), 1);
-});
-
-for (
-  const [step, value] of [
-    ["normalizer", { type: "Replace", pattern: SLOW, content: "" }],
-    ["pre_tokenizer", { type: "Split", pattern: SLOW, behavior: "Isolated" }],
-  ] as const
-) {
-  Deno.test(`encode() throws when the ${step}'s pattern exceeds the time limit`, async () => {
-    const tokenizer = await loadTokenizer(tokenizerOf({ [step]: value }));
-    assertEnds(() => tokenizer.encode(LETTERS), "encode");
-    assert.equal(tokenizer.encode("a").length, 1);
-  });
-}
-
-Deno.test("loadTokenizer() throws when an added token exceeds the time limit", async () => {
-  const file = tokenizerOf({
-    normalizer: { type: "Replace", pattern: SLOW, content: "" },
-    added_tokens: [{ id: 400, content: LETTERS }],
-  });
-  await assert.rejects(
-    loadTokenizer(file),
-    new CheckpointError(`Cannot read the given tokenizer: ${NEVER}`),
-  );
-});
-
-for (const method of ["decode", "stream"] as const) {
-  Deno.test(`${method}() throws when the decoder's pattern exceeds the time limit`, async () => {
-    const decoder = { type: "Replace", pattern: SLOW, content: "" };
-    const tokenizer = await loadTokenizer(tokenizerOf({ decoder }, LETTERS));
-    const [a] = tokenizer.encode("a");
-    const id = tokenizer.vocabSize - 1;
-    const stream = tokenizer.stream();
-    assert.equal(stream.push(a), "a");
-    assertEnds(
-      method === "decode" ? () => tokenizer.decode([a, id]) : () => stream.push(id),
-      "decode",
-    );
-    assert.equal(tokenizer.decode([a]), "a");
-  });
-}
+testEncode("normalizer", { type: "Replace", pattern: SLOW, content: "" });
+testDecode("decode");
 
 Deno.test("decode() and stream() throw when a decoder's text grows without bound", async () => {
   const twice = { type: "Replace", pattern: { String: "a" }, content: "aa" };
