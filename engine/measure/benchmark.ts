@@ -17,7 +17,8 @@ import { hostFor } from "../host/choose.ts";
 import type { Host } from "../host/mod.ts";
 import { instrumentsOf, type Model } from "../model.ts";
 import { copyIds, expectType, isOptions } from "../options.ts";
-import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
+import { makeReport, quantile } from "./make_report.ts";
+import type { BenchmarkReport, IterationReport } from "./report.ts";
 import type { Runner } from "../runner.ts";
 import type { SamplingOptions } from "../sampler.ts";
 import { MOST_ROUNDS, type WarmUp, warmUp } from "./warm_up.ts";
@@ -93,27 +94,93 @@ export async function benchmark(
   model: Model,
   options: BenchmarkOptions = {},
 ): Promise<BenchmarkReport> {
-  const plan = checkBenchmark(model, options);
-  const { genTokens, warmupTokens, iters, seed, signal } = plan;
-  signal?.throwIfAborted();
-  const host = await hostFor("benchmark");
-
-  const engineWarmUp = await warmUpEngine(model, plan);
-  if (warmupTokens) await measure(model, plan, "warmup", warmupTokens, seed);
-  model.memory.resetPeak();
-  const prefill = await measurePrefill(model, plan);
-  const iterations: IterationReport[] = [];
-  for (let i = 0; i < iters; i++) {
-    iterations.push(await measure(model, plan, "iteration", genTokens, seed + i, i));
-  }
-  return makeReport(host, model, plan, { engineWarmUp, prefill, iterations });
+  const run = new BenchmarkRun(model, options);
+  options.signal?.throwIfAborted();
+  await run.warmUp();
+  while (run.done < run.iters) await run.iterate();
+  return await run.report();
 }
 
-/** Measured parts of a report. */
-interface Measured {
-  readonly engineWarmUp: WarmUp;
-  readonly prefill: BenchmarkReport["results"]["prefill"];
-  readonly iterations: IterationReport[];
+/**
+ * A benchmark in steps, so that the iterations of several can alternate. The steps of one are
+ * called in this order, and no two at a time:
+ *
+ *     warmUp() ──▶ iterate() … iterate() ──▶ report()
+ *
+ * A step that fails or is aborted leaves the iterations before it, which `report` still gives.
+ */
+export class BenchmarkRun {
+  readonly #model: Model;
+  readonly #plan: Checked;
+  readonly #iterations: IterationReport[] = [];
+  #host: Host | null = null;
+  #engineWarmUp: WarmUp | null = null;
+  #prefill: BenchmarkReport["results"]["prefill"] | null = null;
+  #peakBytes = 0;
+
+  /**
+   * Checks model and options, as `benchmark` does.
+   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {RangeError} If an option is out of range, or the prompt leaves no room for its tokens.
+   * @throws {CheckpointError} If the prompt is text and there is no tokenizer.
+   */
+  constructor(model: Model, options: BenchmarkOptions) {
+    this.#model = model;
+    this.#plan = checkBenchmark(model, options);
+  }
+
+  /** Number of iterations asked for. */
+  get iters(): number {
+    return this.#plan.iters;
+  }
+
+  /** Number of finished iterations. */
+  get done(): number {
+    return this.#iterations.length;
+  }
+
+  /**
+   * Warms up engine and model, and times the prefill.
+   * @throws {CheckpointError} If the runtime has no host.
+   */
+  async warmUp(): Promise<void> {
+    this.#host = await hostFor("benchmark");
+    const { warmupTokens, seed } = this.#plan;
+    this.#engineWarmUp = await warmUpEngine(this.#model, this.#plan);
+    if (warmupTokens) await measure(this.#model, this.#plan, "warmup", warmupTokens, seed);
+    this.#prefill = await this.#withPeak(() => measurePrefill(this.#model, this.#plan));
+  }
+
+  /** Times the next generation. */
+  async iterate(): Promise<void> {
+    const { genTokens, seed } = this.#plan;
+    const i = this.done;
+    const iteration = await this.#withPeak(() =>
+      measure(this.#model, this.#plan, "iteration", genTokens, seed + i, i)
+    );
+    this.#iterations.push(iteration);
+  }
+
+  /** The report of the finished iterations, of which there must be one or more. */
+  async report(): Promise<BenchmarkReport> {
+    if (!this.#host || !this.#engineWarmUp || !this.#prefill || !this.done) {
+      throw new Error("Cannot report a run: expected a finished iteration, got none");
+    }
+    return await makeReport(this.#host, this.#model, this.#plan, {
+      engineWarmUp: this.#engineWarmUp,
+      prefill: this.#prefill,
+      iterations: this.#iterations,
+      peakBytes: this.#peakBytes,
+    });
+  }
+
+  /** Runs a measured step; its peak counts alone, for other runs may share the model. */
+  async #withPeak<T>(step: () => Promise<T>): Promise<T> {
+    this.#model.memory.resetPeak();
+    const result = await step();
+    this.#peakBytes = Math.max(this.#peakBytes, this.#model.memory.peak);
+    return result;
+  }
 }
 
 /** Checked options with their defaults, and the prompt as ids. */
@@ -263,107 +330,4 @@ async function measurePrefill(
   const tokens_per_sec = 1000 * tokens / ms;
   onProgress?.({ stage: "prefill", tokens, total: tokens, tokensPerSec: tokens_per_sec });
   return { tokens, ms, tokens_per_sec };
-}
-
-async function makeReport(
-  host: Host,
-  model: Model,
-  plan: Checked,
-  { engineWarmUp, prefill, iterations }: Measured,
-): Promise<BenchmarkReport> {
-  const { config, backend, dtype } = model;
-  const { onGpu } = backend;
-  const { settings, prompt } = plan;
-  const peakMiB = toMiB(model.memory.peak);
-  const { os, cpu, versions, commit } = await host.platform();
-  const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
-  const laterMs = (p: number) => later.length ? quantile(later, p) : null;
-  return {
-    schema_version: 1,
-    timestamp: new Date().toISOString(),
-    commit,
-    platform: {
-      os,
-      python: null,
-      ...versions,
-      cpu,
-      cores: host.compute.cores,
-    },
-    torch: { version: null, cuda: null },
-    engine: {
-      name: "wgslm",
-      version: VERSION,
-      backend: backend.name,
-      threads: backend.threads,
-      dtype,
-    },
-    device: {
-      type: onGpu ? "webgpu" : "cpu",
-      name: onGpu ? backend.description : cpu,
-    },
-    model: {
-      source: plan.source ?? DEFAULTS.source,
-      id: plan.id ?? model.id,
-      params_m: model.parameters / 1e6,
-      vocab_size: config.vocabSize,
-      block_size: config.blockSize,
-      n_layer: config.nLayer,
-      n_head: config.nHead,
-      n_embd: config.nEmbd,
-      dtype,
-      weights_mib: toMiB(model.weightsBytes),
-    },
-    generation: {
-      prompt: typeof prompt === "string" ? prompt : null,
-      prompt_tokens: plan.ids.length,
-      gen_tokens: plan.genTokens,
-      temperature: settings.temperature,
-      top_k: settings.topK,
-      top_p: settings.topP,
-      repetition_penalty: settings.repetitionPenalty,
-      use_kv_cache: settings.useKvCache,
-      stream: plan.stream ?? DEFAULTS.stream,
-      seed: plan.askedSeed,
-      deterministic: settings.deterministic,
-      warmup_tokens: plan.warmupTokens,
-    },
-    results: {
-      iters: plan.iters,
-      tokens_per_sec: summarise(iterations.map((i) => i.tokens_per_sec)),
-      vram_peak_mib: onGpu ? peakMiB : null,
-      buffer_peak_mib: peakMiB,
-      engine_warmup: engineWarmUp,
-      prefill,
-      decode: {
-        tokens: plan.genTokens - 1,
-        tokens_per_sec: later.length ? 1000 * later.length / sum(later) : null,
-        ms_per_token: { p50: laterMs(0.5), p90: laterMs(0.9), p99: laterMs(0.99) },
-      },
-      load_ms: model.loadMs,
-      first_token_ms: quantile(iterations.map(({ token_ms }) => token_ms[0]), 0.5),
-      per_iter: iterations,
-    },
-  };
-}
-
-function toMiB(bytes: number): number {
-  return bytes / 2 ** 20;
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((a, b) => a + b, 0);
-}
-
-function summarise(rates: readonly number[]): BenchmarkReport["results"]["tokens_per_sec"] {
-  const mean = sum(rates) / rates.length;
-  const variance = sum(rates.map((r) => (r - mean) ** 2)) / rates.length;
-  return { mean, min: Math.min(...rates), max: Math.max(...rates), stddev: Math.sqrt(variance) };
-}
-
-/** The quantile of share `p`, linearly interpolated between neighbours. */
-function quantile(values: readonly number[], p: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = p * (sorted.length - 1);
-  const below = sorted[Math.floor(at)];
-  return below + (sorted[Math.ceil(at)] - below) * (at % 1);
 }
