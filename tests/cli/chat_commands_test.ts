@@ -170,5 +170,6 @@ Deno.test("Ctrl-C stops an answer of the editor's chat, and the prompt has a lin
       { TERM: "xterm", DENO_DIR, XDG_CACHE_HOME: `${folder}/cache` },
     );
     assert.equal(code, 0, screen);
-    assert.match(screen, /\^C[^\n]*\r\n[^\n]*> /);
+    // Tokens that were drawn before the signal may follow ^C, ends of lines among them.
+    assert.match(screen, /\^C[^]*\r\n[^\n]*> /);
   }));
