@@ -73,9 +73,11 @@ export {
 } from "./engine/measure/benchmark.ts";
 export {
   type Checkpoint,
+  type CheckpointFormat,
   openCheckpoint,
   type TensorInfo,
 } from "./engine/checkpoint/checkpoint.ts";
+export type { Metadata, MetadataValue } from "./engine/checkpoint/gguf/metadata.ts";
 export type { HubOptions, HubProgress } from "./engine/hub/fetch.ts";
 export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
 export { encodeChat } from "./engine/conversation.ts";

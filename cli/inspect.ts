@@ -5,7 +5,7 @@
  */
 import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
 import { type BackendFit, fitBackends, type MissingBackend } from "../engine/fit.ts";
-import { type CheckpointDescription, describeCheckpoint } from "../mod.ts";
+import { type CheckpointDescription, describeCheckpoint, type MetadataValue } from "../mod.ts";
 import { bytes, table } from "./format.ts";
 import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
@@ -88,7 +88,9 @@ function asText({ id, description, backends }: Findings): string {
   out += title("Backends");
   out += table(backends.map((backend) => [backend.name, verdict(backend, contextLength)]));
   if (Object.keys(metadata).length) {
-    out += title("Metadata") + table(Object.entries(metadata).map((entry) => entry.map(short)));
+    out += title("Metadata") + table(
+      Object.entries(metadata).map(([key, value]) => [short(key), short(shown(value))]),
+    );
   }
   out += title(`Tensors: ${tensors.length}`);
   out += table(
@@ -164,9 +166,30 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
         instead: runs, // @deprecated: the key's name up to version 0.1
       };
     }),
-    metadata,
+    metadata: Object.fromEntries(
+      Object.entries(metadata).map(([key, value]) => [key, plain(value)]),
+    ),
     tensors,
   };
+}
+
+/** Elements of an array that are shown. */
+const MAX_SHOWN = 6;
+
+/** A value of the metadata as text; of an array, its length and first elements. */
+function shown(value: MetadataValue): string {
+  if (typeof value !== "object") return String(value);
+  const first = value.slice(0, MAX_SHOWN).map((item) =>
+    typeof item === "string" ? JSON.stringify(item) : shown(item)
+  );
+  return `${value.length} × [${first.join(", ")}${value.length > MAX_SHOWN ? ", …" : ""}]`;
+}
+
+/** A value of the metadata as JSON: large integers as texts, long arrays cut. */
+function plain(value: MetadataValue): unknown {
+  if (typeof value === "bigint") return String(value);
+  if (typeof value !== "object") return value;
+  return value.length > MAX_SHOWN ? shown(value) : value.map(plain);
 }
 
 /** A name or a text from a file, cut to 200 characters. */

@@ -181,8 +181,8 @@ export interface CheckpointDescription {
   readonly parameters: number;
   /** Every tensor of the file. */
   readonly tensors: readonly TensorInfo[];
-  /** Text metadata of the file, by key. */
-  readonly metadata: Readonly<Record<string, string>>;
+  /** Metadata of the file, by key; see `Checkpoint.metadata`. */
+  readonly metadata: Checkpoint["metadata"];
   /** Number of tokens that the cache would hold. */
   readonly contextLength: number;
   /** Bytes that a run would take on the CPU. */

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import assert from "node:assert/strict";
+import { CheckpointError } from "../engine/errors.ts";
+import type { ByteSource } from "../engine/host/mod.ts";
 
 /** A tensor to write. */
 export interface WrittenTensor {
@@ -56,6 +59,21 @@ export function frame(
     at += part.length;
   }
   return bytes;
+}
+
+/** A file in memory that checks every read: within the file, into a buffer no larger than it. */
+export function inMemory(bytes: Uint8Array, name = "mutant"): ByteSource {
+  return {
+    name,
+    size: bytes.length,
+    read: (offset, into) => {
+      assert.ok(into.length <= bytes.length, `${into.length} bytes of a file of ${bytes.length}`);
+      if (offset + into.length > bytes.length) throw new CheckpointError("beyond the end");
+      into.set(bytes.subarray(offset, offset + into.length));
+      return Promise.resolve();
+    },
+    [Symbol.dispose]: () => {},
+  };
 }
 
 /** Runs a test in a new temporary folder and removes the folder. */

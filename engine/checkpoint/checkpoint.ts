@@ -7,14 +7,12 @@ import { CheckpointError } from "../errors.ts";
 import { openFile } from "../host/files.ts";
 import type { ByteSource } from "../host/mod.ts";
 import type { HubOptions } from "../hub/fetch.ts";
-import { locate } from "./locate.ts";
+import { decode } from "./dtypes.ts";
+import { openGguf } from "./gguf/mod.ts";
+import type { Metadata } from "./gguf/metadata.ts";
+import { isGguf, locate } from "./locate.ts";
 import { modelNames } from "./model_names.ts";
-import {
-  decode,
-  readSafetensorsHeader,
-  type SafetensorsHeader,
-  type StoredTensor,
-} from "./safetensors.ts";
+import { readSafetensorsHeader, type SafetensorsHeader, type StoredTensor } from "./safetensors.ts";
 import { joinShards, readShardIndex, shardPaths } from "./shards.ts";
 import { readTorch, type TorchContents } from "./torch/mod.ts";
 
@@ -22,11 +20,14 @@ import { readTorch, type TorchContents } from "./torch/mod.ts";
 export interface TensorInfo {
   /** Name in the file. */
   readonly name: string;
-  /** Stored dtype, in the spelling of safetensors: "F32", "BF16", "F8_E4M3", … */
+  /** Stored dtype, as safetensors or ggml spells it: "F32", "BF16", "F8_E4M3", "Q4_K", … */
   readonly dtype: string;
   /** Extents, outermost first. */
   readonly shape: readonly number[];
 }
+
+/** Format of a checkpoint's file. */
+export type CheckpointFormat = "safetensors" | "pytorch" | "gguf";
 
 /**
  * An open checkpoint. Opening it reads only the directory of tensors, not their values; disposing
@@ -35,8 +36,14 @@ export interface TensorInfo {
 export interface Checkpoint extends Disposable {
   /** Path of the file, or of the index of its shards. */
   readonly path: string;
-  /** Text entries that its writer stored. */
-  readonly metadata: Readonly<Record<string, string>>;
+  /** Format of the file. */
+  readonly format: CheckpointFormat;
+  /**
+   * Entries that its writer stored: texts, or a GGUF's keys with values of any type. Arrays of a
+   * GGUF are decoded when they are read, and throw a `CheckpointError` if they hold other than
+   * UTF-8.
+   */
+  readonly metadata: Metadata;
   /** Model configuration inside the file, if its trainer stored one: the keys of a config.json. */
   readonly config?: Record<string, unknown>;
   /**
@@ -88,7 +95,7 @@ export interface Checkpoint extends Disposable {
  * console.log(name, dtype, shape, values.length);
  * ```
  * @param source a `.safetensors` file, a PyTorch checkpoint, the index of its shards, a folder that
- *   holds one of these, or a repository on the Hugging Face hub: `hf:owner/name`.
+ *   holds one of these, a `.gguf` file, or a repository on the Hugging Face hub: `hf:owner/name`.
  * @param hub options of the download, for a repository.
  * @throws {CheckpointError} If it is missing, damaged or in another format.
  */
@@ -103,12 +110,17 @@ export async function openCheckpoint(source: string, hub?: HubOptions): Promise<
  */
 export async function openWeights(path: string, isModel = false): Promise<Checkpoint> {
   using opened = new DisposableStack();
-  const open = async (path: string): Promise<Contents> => {
+  const openPart = async (path: string): Promise<ByteSource> => {
     const file = opened.use(await openFile(path));
     await refusePointer(file);
+    return file;
+  };
+  const open = async (path: string): Promise<Contents> => {
+    if (isGguf(path)) return { ...await openGguf(path, openPart), format: "gguf" };
+    const file = await openPart(path);
     return path.endsWith(".safetensors")
-      ? await readSafetensorsHeader(file)
-      : await readTorch(file);
+      ? { ...await readSafetensorsHeader(file), format: "safetensors" }
+      : { ...await readTorch(file), format: "pytorch" };
   };
   let contents: Contents;
   if (path.endsWith(".index.json")) {
@@ -117,11 +129,12 @@ export async function openWeights(path: string, isModel = false): Promise<Checkp
     const shards: Contents[] = [];
     for (const shard of await shardPaths(index)) shards.push(await open(shard));
     const metadata = Object.assign({}, ...shards.map((shard) => shard.metadata));
-    contents = { tensors: joinShards(index, shards.map((shard) => shard.tensors)), metadata };
+    const tensors = joinShards(index, shards.map((shard) => shard.tensors));
+    contents = { tensors, metadata, format: shards[0].format };
   } else {
     contents = await open(path);
   }
-  if (isModel) contents = withModelNames(contents);
+  if (isModel && !isGguf(path)) contents = withModelNames(contents);
   return new OpenCheckpoint(path, contents, opened.move());
 }
 
@@ -149,10 +162,14 @@ async function refusePointer(file: ByteSource): Promise<void> {
 }
 
 /** Result of a format's reader. */
-type Contents = SafetensorsHeader & Partial<Omit<TorchContents, keyof SafetensorsHeader>>;
+type Contents =
+  & Pick<Checkpoint, "format" | "metadata">
+  & Pick<SafetensorsHeader, "tensors">
+  & Partial<Omit<TorchContents, keyof SafetensorsHeader>>;
 
 class OpenCheckpoint implements Checkpoint {
-  readonly metadata: Readonly<Record<string, string>>;
+  readonly format: CheckpointFormat;
+  readonly metadata: Metadata;
   readonly config?: Record<string, unknown>;
   readonly configIsGuess: boolean;
   readonly tokenizer?: Record<string, unknown>;
@@ -164,7 +181,8 @@ class OpenCheckpoint implements Checkpoint {
     readonly contents: Contents,
     readonly files: DisposableStack,
   ) {
-    const { metadata, config, tokenizer, dataset, notes = [] } = contents;
+    const { format, metadata, config, tokenizer, dataset, notes = [] } = contents;
+    this.format = format;
     this.metadata = metadata;
     this.config = config && { ...config.record, model_type: config.kind };
     this.configIsGuess = config?.guessed ?? false;

@@ -23,6 +23,11 @@ const NANOGPT = "ckpt.pt";
 /** Extensions of supported weight files. */
 const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
 
+/** Whether a path is that of a GGUF file, by its ending. */
+export function isGguf(path: string): boolean {
+  return /\.gguf$/i.test(path);
+}
+
 /** The repository of a source `hf:owner/name`; undefined for a path. */
 export function repositoryOf(source: string): string | undefined {
   return source.startsWith("hf:") ? source.slice(3) : undefined;
@@ -59,9 +64,10 @@ export async function locate(
       }, a ${NANOGPT}, or a trainer's checkpoint-N`,
     );
   }
-  if (path.endsWith(".gguf")) return fail("this version does not read GGUF");
-  if (!ENDINGS.test(path)) {
-    return fail("expected a folder, a .safetensors file or a PyTorch checkpoint (.pt)");
+  if (!ENDINGS.test(path) && !isGguf(path)) {
+    return fail(
+      "expected a folder, a .safetensors file, a .gguf file or a PyTorch checkpoint (.pt)",
+    );
   }
   return { weights: path, folder: folderOf(path) };
 }

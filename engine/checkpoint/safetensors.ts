@@ -14,24 +14,22 @@
  * @module
  */
 import { BF16, F16, F32 } from "../../kernels/formats/float.ts";
-import type { Format } from "../../kernels/formats/mod.ts";
+import type { StoredFormat } from "../../kernels/formats/format.ts";
+import { F64, I16, I32, I64, I8, integers64, numbers } from "../../kernels/formats/numbers.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
 import type { ByteSource } from "../host/mod.ts";
 
-/** A dtype of the format: bytes of an element, and the conversion to F32. */
-type StoredDtype = Pick<Format, "bytes" | "decode">;
-
 /** Every dtype of the format. Weights can stay in F32, F16 or BF16; other dtypes become F32. */
-export const STORED: Readonly<Record<string, StoredDtype>> = {
-  F64: numbers(Float64Array),
+export const STORED: Readonly<Record<string, StoredFormat>> = {
+  F64,
   F32,
   F16,
   BF16,
-  I64: integers64(BigInt64Array),
-  I32: numbers(Int32Array),
-  I16: numbers(Int16Array),
-  I8: numbers(Int8Array),
+  I64,
+  I32,
+  I16,
+  I8,
   U64: integers64(BigUint64Array),
   U32: numbers(Uint32Array),
   U16: numbers(Uint16Array),
@@ -42,9 +40,10 @@ export const STORED: Readonly<Record<string, StoredDtype>> = {
 };
 
 /** One-byte elements, decoded by a table of 256 values. */
-function bytes(valueOf: (byte: number) => number): StoredDtype {
+function bytes(valueOf: (byte: number) => number): StoredFormat {
   const values = Float32Array.from({ length: 256 }, (_, byte) => valueOf(byte));
   return {
+    block: 1,
     bytes: 1,
     decode(into, stored) {
       for (let i = 0; i < into.length; i++) into[i] = values[stored[i]];
@@ -65,32 +64,6 @@ function e4m3(byte: number): number {
 /** s eeeee mm, bias 15: the upper byte of an F16. */
 function e5m2(byte: number): number {
   return new Float16Array(Uint16Array.of(byte << 8).buffer)[0];
-}
-
-interface ArrayType<A> {
-  readonly BYTES_PER_ELEMENT: number;
-  new (buffer: ArrayBufferLike, byteOffset: number, count: number): A;
-}
-
-/** Elements that a typed array converts to numbers. */
-function numbers(Elements: ArrayType<ArrayLike<number>>): StoredDtype {
-  return {
-    bytes: Elements.BYTES_PER_ELEMENT,
-    decode(into, { buffer, byteOffset }) {
-      into.set(new Elements(buffer, byteOffset, into.length));
-    },
-  };
-}
-
-/** 64-bit integers, rounded to F64 and then to F32. */
-function integers64(Elements: ArrayType<BigInt64Array | BigUint64Array>): StoredDtype {
-  return {
-    bytes: Elements.BYTES_PER_ELEMENT,
-    decode(into, { buffer, byteOffset }) {
-      const integers = new Elements(buffer, byteOffset, into.length);
-      for (let i = 0; i < into.length; i++) into[i] = Number(integers[i]);
-    },
-  };
 }
 
 /** Longest header that the format allows. */
@@ -265,12 +238,4 @@ function closingQuote(text: string, begin: number): number {
 function isColonNext(text: string, at: number): boolean {
   while (" \t\n\r".includes(text[at])) at++;
   return text[at] === ":";
-}
-
-/** Converts stored bytes of any dtype to F32. */
-export function decode(bytes: Uint8Array, dtype: string): Float32Array {
-  const stored = STORED[dtype];
-  const out = new Float32Array(bytes.length / stored.bytes);
-  stored.decode(out, bytes);
-  return out;
 }

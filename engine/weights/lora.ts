@@ -400,7 +400,8 @@ export function addDelta(values: Float32Array, row: number, delta: Delta): void 
 /** A checkpoint with some tensors replaced by an adapter's. */
 class Replaced implements Checkpoint {
   readonly path: string;
-  readonly metadata: Readonly<Record<string, string>>;
+  readonly format: Checkpoint["format"];
+  readonly metadata: Checkpoint["metadata"];
 
   constructor(
     readonly base: Checkpoint,
@@ -410,6 +411,7 @@ class Replaced implements Checkpoint {
     >,
   ) {
     this.path = base.path;
+    this.format = base.format;
     this.metadata = base.metadata;
   }
 

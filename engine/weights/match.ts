@@ -14,7 +14,7 @@ import { FORMATS, isWeightDtype, numbersIn, type WeightDtype } from "../../kerne
 import { type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
-import { STORED } from "../checkpoint/safetensors.ts";
+import { bytesOfNumbers, formatOf } from "../checkpoint/dtypes.ts";
 import { CheckpointError } from "../errors.ts";
 import { addDelta, type Delta } from "./lora.ts";
 import { BUFFERS, NAMES } from "./names.ts";
@@ -127,12 +127,12 @@ async function readRows(
   if (dtype === kept && !changes.length) {
     return await checkpoint.readBytes(name, start * rowBytes, into);
   }
-  const stored = STORED[dtype];
-  const bytes = new Uint8Array(numbersIn(kept, into.length) * stored.bytes);
-  await checkpoint.readBytes(name, start * numbersIn(kept, rowBytes) * stored.bytes, bytes);
+  const count = numbersIn(kept, into.length);
+  const bytes = new Uint8Array(bytesOfNumbers(dtype, count));
+  await checkpoint.readBytes(name, start * bytesOfNumbers(dtype, numbersIn(kept, rowBytes)), bytes);
   const { view, encode } = FORMATS[kept];
-  const numbers = view ? view(into) : new Float32Array(numbersIn(kept, into.length));
-  stored.decode(numbers, bytes);
+  const numbers = view ? view(into) : new Float32Array(count);
+  formatOf(dtype).decode(numbers, bytes);
   for (const delta of changes) addDelta(numbers, start, delta);
   if (!view) encode(into, numbers);
 }
@@ -243,7 +243,7 @@ function list(what: string, items: readonly string[]): string[] {
 async function sameBytes(checkpoint: Checkpoint, a: TensorInfo, b: TensorInfo): Promise<boolean> {
   if (checkpoint.sharesBytes(a.name, b.name)) return true;
   if (a.dtype !== b.dtype || `${a.shape}` !== `${b.shape}`) return false;
-  const size = sizeOf(a.shape) * STORED[a.dtype].bytes;
+  const size = bytesOfNumbers(a.dtype, sizeOf(a.shape));
   const [left, right] = [new Uint8Array(1 << 20), new Uint8Array(1 << 20)];
   for (let at = 0; at < size; at += left.length) {
     const count = Math.min(left.length, size - at);

@@ -11,16 +11,20 @@ import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../asm/a
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
-/** A weight format. */
-export interface Format {
+/** Numbers in a file: bytes of a block, and how to decode it. */
+export interface StoredFormat {
   /** Numbers per block: neighbouring inputs of one output. */
   readonly block: number;
   /** Bytes per block. */
   readonly bytes: number;
-  /** View of stored numbers as F32, without a copy; null if the format must be decoded. */
-  readonly view: ((stored: Uint8Array) => Float32Array) | null;
   /** Decodes whole blocks to `into.length` numbers. Exact; tests compare all kernels with it. */
   decode(into: Float32Array, stored: Uint8Array): void;
+}
+
+/** A weight format: backends compute with its blocks. */
+export interface Format extends StoredFormat {
+  /** View of stored numbers as F32, without a copy; null if the format must be decoded. */
+  readonly view: ((stored: Uint8Array) => Float32Array) | null;
   /**
    * Encodes numbers as whole blocks: to nearest, ties to even, as PyTorch's `.to(dtype)`.
    */

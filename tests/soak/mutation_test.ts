@@ -5,7 +5,6 @@
  */
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
-import type { ByteSource } from "../../engine/host/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../../engine/checkpoint/safetensors.ts";
 import { readTorch } from "../../engine/checkpoint/torch/mod.ts";
@@ -13,7 +12,7 @@ import { loadConfig } from "../../engine/config.ts";
 import { CheckpointError } from "../../engine/errors.ts";
 import { loadTokenizer } from "../../engine/tokenizer/load.ts";
 import { threefry } from "../../kernels/ops/sample/mod.ts";
-import { inTempFolder, writeSafetensors } from "../safetensors.ts";
+import { inMemory, inTempFolder, writeSafetensors } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
 
 const MUTANTS = 4000;
@@ -63,24 +62,6 @@ async function testMutants(
     `${refused} of ${MUTANTS} were refused: the mutants do not reach the checks`,
   );
   await open(file);
-}
-
-/** A file in memory that checks every read: within the file, into a buffer no larger than it. */
-function inMemory(bytes: Uint8Array): ByteSource {
-  return {
-    name: "mutant",
-    size: bytes.length,
-    read: (offset, into) => {
-      assert.ok(
-        into.length <= bytes.length,
-        `a buffer of ${into.length} for ${bytes.length} bytes`,
-      );
-      if (offset + into.length > bytes.length) throw new CheckpointError("beyond the end");
-      into.set(bytes.subarray(offset, offset + into.length));
-      return Promise.resolve();
-    },
-    [Symbol.dispose]: () => {},
-  };
 }
 
 /** Reads every tensor in small pieces; returns their checksums by name. */

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import fc from "../../fast_check.ts";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { locate } from "../../../engine/checkpoint/locate.ts";
-import { decode, STORED } from "../../../engine/checkpoint/safetensors.ts";
+import { decode } from "../../../engine/checkpoint/dtypes.ts";
+import { STORED } from "../../../engine/checkpoint/safetensors.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
 import {
   frame,
@@ -285,10 +286,10 @@ Deno.test("openCheckpoint() explains why a source is no checkpoint", async () =>
     ];
     for (
       const [name, sentence] of [
-        ["a.gguf", "this version does not read GGUF"],
+        ["a.gguf", "expected at least 24 bytes of GGUF, got 2"],
         [
           "config.json",
-          "expected a folder, a .safetensors file or a PyTorch checkpoint (.pt)",
+          "expected a folder, a .safetensors file, a .gguf file or a PyTorch checkpoint (.pt)",
         ],
       ]
     ) {

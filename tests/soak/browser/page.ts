@@ -6,7 +6,7 @@
  */
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
 import type { Checkpoint } from "../../../engine/checkpoint/checkpoint.ts";
-import { decode } from "../../../engine/checkpoint/safetensors.ts";
+import { decode } from "../../../engine/checkpoint/dtypes.ts";
 import { readSafetensorsHeader } from "../../../engine/checkpoint/safetensors.ts";
 import { Runner } from "../../../engine/runner.ts";
 import {
@@ -122,6 +122,7 @@ async function fetchCheckpoint(folder: string): Promise<Checkpoint> {
   };
   return {
     path,
+    format: "safetensors",
     metadata,
     tensors: () => [...tensors.values()],
     sharesBytes: (name, other) => name === other,
