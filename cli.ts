@@ -7,6 +7,7 @@
  * deno run -A cli.ts inspect         # tensors and memory of a checkpoint
  * deno run -A cli.ts kernels         # the generated code
  * deno run -A cli.ts devices         # backends and their limits
+ * deno run -A cli.ts append          # reports and kernel benches, to a history
  * deno run -A cli.ts --help          # every flag
  * ```
  *
@@ -16,6 +17,7 @@
  * @module
  */
 import { tmpdir } from "node:os";
+import { append } from "./cli/append.ts";
 import { bench } from "./cli/bench.ts";
 import { Interrupted } from "./cli/chat.ts";
 import { devices } from "./cli/devices.ts";
@@ -77,6 +79,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
       return await kernels(invocation, signal);
     case "devices":
       return await devices();
+    case "append":
+      return await append(invocation, signal);
   }
 }
 

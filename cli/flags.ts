@@ -200,7 +200,7 @@ export type Given =
   & { [K in SwitchName]?: boolean }
   & { stop?: string[]; lora?: ReturnType<(typeof VALUE_FLAGS)["lora"]["parse"]>[] };
 
-export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices";
+export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices" | "append";
 
 /** Flags of a command under the headings of its help, in order. */
 export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
@@ -267,4 +267,5 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
     "Other": OTHER,
   },
   devices: { "Other": OTHER },
+  append: { "Other": OTHER },
 };

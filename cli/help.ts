@@ -77,6 +77,20 @@ const ABOUT: Readonly<
     usage: "devices",
     examples: [["", "devices"]],
   },
+  append: {
+    summary:
+      "Append reports, and results of deno bench, to a history. The files are reports in JSON, one " +
+      "report a line, histories, or the output of deno bench --json; without a file, standard input.",
+    usage: "append HISTORY.jsonl|HISTORY.sqlite [FILE…]",
+    examples: [
+      ["add two reports", "append outputs/history.sqlite a.json b.json"],
+      [
+        "add the times of a kernel, read from deno bench -A --json bench/norm_bench.ts",
+        "append outputs/history.jsonl < norm.json",
+      ],
+      ["copy a history into another format", "append history.sqlite history.jsonl"],
+    ],
+  },
 };
 
 const SUMMARIES: Readonly<Record<Command, string>> = {
@@ -85,6 +99,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   inspect: "show tensors, memory, and the backends that a run fits",
   kernels: "list the generated WGSL and WebAssembly of a model",
   devices: "list the backends and their measured limits",
+  append: "append reports or results of deno bench to a history",
 };
 
 const RUN = "deno run -A cli.ts";

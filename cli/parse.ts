@@ -19,10 +19,18 @@ export interface Invocation {
   readonly command: Command;
   /** Whether the command was named; if not, `--help` lists the commands. */
   readonly named: boolean;
-  /** The model, if it was given without a flag. */
+  /** The model, if it was given without a flag; the first of several. */
   readonly model?: string;
+  /** Every argument without a flag. */
+  readonly words: readonly string[];
   readonly given: Given;
 }
+
+/** Arguments without a flag, for commands that take another number than one. */
+const WORDS: Readonly<Partial<Record<Command, { most: number; noun: string }>>> = {
+  append: { most: Infinity, noun: "files" },
+  devices: { most: 0, noun: "no model" },
+};
 
 /**
  * Parses the arguments.
@@ -33,18 +41,16 @@ export function parseArguments(args: readonly string[]): Invocation {
   const named = isCommand(words[0]);
   const command: Command = isCommand(words[0]) ? words[0] : "bench";
   const { given, positionals } = readFlags(named ? words.slice(1) : words, command);
-  const limit = command === "devices" ? 0 : 1;
-  if (positionals.length > limit) {
+  const { most, noun } = WORDS[command] ?? { most: 1, noun: "one model" };
+  if (positionals.length > most) {
     throw new UsageError(
-      `${command} takes ${limit ? "one model" : "no model"}, got ${
-        positionals.map((word) => `"${word}"`).join(" and ")
-      }`,
+      `${command} takes ${noun}, got ${positionals.map((word) => `"${word}"`).join(" and ")}`,
     );
   }
+  if (positionals.includes("")) throw new UsageError("expected a model, got an empty text");
   const [model] = positionals;
-  if (model === "") throw new UsageError("expected a model, got an empty text");
   if (!given.help && !given.version) refuseContradictions(given, model);
-  return { command, named, model, given };
+  return { command, named, model, words: positionals, given };
 }
 
 /** The command that a mistyped word is nearest to. */

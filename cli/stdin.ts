@@ -1,5 +1,5 @@
 /**
- * Standard input: the prompt of `generate`, and the lines of a conversation from a pipe.
+ * Standard input: the prompt of `generate`, the lines of a conversation, reports from a pipe.
  *
  * @module
  */
@@ -45,8 +45,13 @@ export async function* readLines(signal?: AbortSignal): AsyncGenerator<string> {
  * terminal and on empty input.
  */
 export async function readPrompt(signal?: AbortSignal): Promise<string | undefined> {
-  if (Deno.stdin.isTerminal()) return undefined;
+  return (await readInput(signal)).replace(/\r?\n$/, "") || undefined;
+}
+
+/** The text on standard input; empty on a terminal. */
+export async function readInput(signal?: AbortSignal): Promise<string> {
+  if (Deno.stdin.isTerminal()) return "";
   let text = "";
   for await (const chunk of readText(signal)) text += chunk;
-  return text.replace(/\r?\n$/, "") || undefined;
+  return text;
 }

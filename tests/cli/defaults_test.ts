@@ -102,7 +102,7 @@ Deno.test("every dtype, device and tokenizer that help offers is accepted by loa
 
 Deno.test("every default that an option's comment states is the table's", () => {
   let stated = 0;
-  for (const file of ["sampler", "generate", "benchmark"]) {
+  for (const file of ["sampler", "generate", "measure/benchmark"]) {
     const code = Deno.readTextFileSync(new URL(`engine/${file}.ts`, ROOT));
     const comments = code.matchAll(
       /[Dd]efault "?([\w.:]*[\w:])"?[.,][^]*?\*\/\n\s*readonly (\w+)\?:/g,

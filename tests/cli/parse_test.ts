@@ -22,6 +22,7 @@ Deno.test("no arguments mean bench, unnamed", () => {
     command: "bench",
     named: false,
     model: undefined,
+    words: [],
     given: {},
   });
 });
