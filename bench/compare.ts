@@ -16,7 +16,7 @@ import { readArchitecture } from "../engine/architecture/mod.ts";
 import { messageOf } from "../engine/errors.ts";
 import { specTree, weightSpecs } from "../engine/weights/mod.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
-import { BYTES, type WeightDtype } from "../kernels/formats/mod.ts";
+import { storedBytes, type WeightDtype } from "../kernels/formats/mod.ts";
 import { sizeOf } from "../kernels/tensor.ts";
 import {
   type DemoRate,
@@ -107,7 +107,7 @@ async function rowsOf(
     side,
     dtype,
     measure: () => side.model(source, dtype),
-    bytes: numbers * BYTES[dtype],
+    bytes: storedBytes(dtype, numbers),
     rates: [],
     reading: [],
   });

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
-import { BYTES, narrow, type Weight, type WeightDtype } from "../kernels/formats/mod.ts";
+import { narrow, storedBytes, type Weight, type WeightDtype } from "../kernels/formats/mod.ts";
 import { bytesOf, type Tensor } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
@@ -68,7 +68,7 @@ async function recorded(
 const LAYERS = [[2304, 768], [768, 768], [3072, 768], [768, 3072], [768, 256], [256, 1024]];
 
 async function matmulWork(backend: Backend, T: number, N: number, K: number, dtype: WeightDtype) {
-  const bytes = N * K * BYTES[dtype];
+  const bytes = storedBytes(dtype, N * K);
   const calls = T === 1 ? Math.ceil(ROUND_BYTES / bytes) : 1;
   const weights: Weight[] = [];
   for (let i = 0; i < calls; i++) weights.push(await weight(backend, N, K, dtype));

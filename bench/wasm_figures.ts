@@ -20,7 +20,7 @@ import {
   uploadWeights,
   weightSpecs,
 } from "../engine/weights/mod.ts";
-import { BYTES, narrow, type WeightDtype } from "../kernels/formats/mod.ts";
+import { narrow, storedBytes, type WeightDtype } from "../kernels/formats/mod.ts";
 import { bytesOf, sizeOf, type StoredOrder } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
@@ -122,7 +122,7 @@ async function model(): Promise<void> {
       decodes.push((performance.now() - begin) / tokens);
     }
     const cacheBytes = 2 * 4 * a.nLayer * a.nKvHead * a.headDim * DEPTH;
-    const bytes = (parameters - positions) * BYTES[dtype] + cacheBytes;
+    const bytes = storedBytes(dtype, parameters - positions) + cacheBytes;
     const operations = operationsOf(a, DEPTH);
     const decodeShare = decodes.map((ms, i) => bytes / ms / (reading.bytes / reads[i]));
     const prefillShare = prefills.map((ms, i) =>
@@ -337,7 +337,7 @@ async function writeCheckpoint(
   let end = 0;
   for (const { names: [name], shape, stored } of weightSpecs(specTree(architectureOf(order)))) {
     const begin = end;
-    end += BYTES[dtype] * sizeOf(shape);
+    end += storedBytes(dtype, sizeOf(shape));
     header[name] = {
       dtype,
       shape: stored === "KN" ? shape.toReversed() : shape,

@@ -4,7 +4,7 @@
  * @module
  */
 import { OPERATIONS } from "../kernels/calls.ts";
-import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
+import { DTYPES } from "../kernels/formats/mod.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
 /** Bad usage: the message is for the user; exit status 2. */
@@ -125,7 +125,7 @@ export const VALUE_FLAGS = {
   dtype: choice(
     `keep weights as this type [${DEFAULTS.dtype}: as stored]`,
     "auto",
-    ...Object.keys(FORMATS) as WeightDtype[],
+    ...DTYPES,
   ),
   threads: number(
     "N",

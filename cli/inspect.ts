@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
+import { DTYPES } from "../kernels/formats/mod.ts";
 import { type BackendFit, fitBackends, type MissingBackend } from "../engine/fit.ts";
 import { type CheckpointDescription, describeCheckpoint, type MetadataValue } from "../mod.ts";
 import { bytes, table } from "./format.ts";
@@ -102,7 +102,7 @@ function asText({ id, description, backends }: Findings): string {
 /** Bytes of the weights in each dtype. */
 function weightsByDtype({ memory }: CheckpointDescription): Record<string, number> {
   return Object.fromEntries(
-    (Object.keys(FORMATS) as WeightDtype[]).map((
+    DTYPES.map((
       dtype,
     ) => [dtype, memory.with({ dtype }).classes.weights]),
   );

@@ -4,7 +4,7 @@
  * @module
  */
 import { BACKEND_NAMES } from "../kernels/backend.ts";
-import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
+import { DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
 import type { Device } from "../kernels/mod.ts";
 import type { HubOptions } from "./hub/fetch.ts";
 import { expectType, isOptions, quote, show } from "./options.ts";
@@ -108,7 +108,7 @@ export function checkOptions(options: LoadOptions): void {
   }
   const { device, dtype, threads, tokenizer } = options;
   expectOneOf("device", ["auto", "cpu", ...BACKEND_NAMES], device);
-  expectOneOf("dtype", ["auto", ...Object.keys(FORMATS)], dtype);
+  expectOneOf("dtype", ["auto", ...DTYPES], dtype);
   expectOneOf("tokenizer", ["char", "bpe", "hf"], tokenizer);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);

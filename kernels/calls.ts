@@ -188,12 +188,12 @@ export function operandsOf(call: Call): Operand[] {
 }
 
 /** Whether a call reads `tensor` or keeps part of its old values. */
-export function dependsOn(call: Call, tensor: Tensor): boolean {
+export function dependsOn(call: Call, tensor: Tensor | Weight): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access !== "write");
 }
 
 /** Whether a call overwrites all rows in use of `tensor` without reading it. */
-export function overwrites(call: Call, tensor: Tensor): boolean {
+export function overwrites(call: Call, tensor: Tensor | Weight): boolean {
   return operandsOf(call).some(({ of, access }) => of === tensor && access === "write");
 }
 

@@ -159,7 +159,15 @@ export type { MatmulOptions } from "./ops/matmul/mod.ts";
 export { Memory, type MemoryFigure } from "./memory.ts";
 export type { Norm, NormOptions } from "./ops/norm.ts";
 export type { Sampling } from "./ops/sample/mod.ts";
-export { BYTES, hostArray, narrow, type Weight, type WeightDtype, widen } from "./formats/mod.ts";
+export {
+  BYTES,
+  type FloatDtype,
+  hostArray,
+  narrow,
+  type Weight,
+  type WeightDtype,
+  widen,
+} from "./formats/mod.ts";
 export * from "./tensor.ts";
 export {
   measureWebGpu,

@@ -11,6 +11,17 @@ import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../asm/a
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
+/** Dtypes that a weight may be computed in; `mod.ts` has the table of their formats. */
+export type WeightDtype =
+  | "F32"
+  | "F16"
+  | "BF16"
+  | "Q8_0"
+  | "Q4_0"
+  | "Q4_1"
+  | "Q5_0"
+  | "Q5_1";
+
 /** Numbers in a file: bytes of a block, and how to decode it. */
 export interface StoredFormat {
   /** Numbers per block: neighbouring inputs of one output. */
@@ -26,11 +37,16 @@ export interface Format extends StoredFormat {
   /** View of stored numbers as F32, without a copy; null if the format must be decoded. */
   readonly view: ((stored: Uint8Array) => Float32Array) | null;
   /**
-   * Encodes numbers as whole blocks: to nearest, ties to even, as PyTorch's `.to(dtype)`.
+   * Encodes numbers as whole blocks. Floats: to nearest, ties to even, as PyTorch's `.to(dtype)`.
+   * Blocks: bit for bit as ggml's reference quantisers.
    */
   encode(into: Uint8Array, values: Float32Array): void;
-  readonly wasm: WasmFormat;
-  readonly wgsl: WgslFormat;
+  /** Format for rows that are no multiple of the block; missing if the block is one number. */
+  readonly instead?: WeightDtype;
+  /** Null if the format has no WASM form yet: weights are widened to F16 then. */
+  readonly wasm: WasmFormat | null;
+  /** Null if the format has no WGSL form yet: weights are widened to F16 then. */
+  readonly wgsl: WgslFormat | null;
 }
 
 /** A format in the linear memory of WebAssembly; `panels.ts` draws the panels of 16 outputs. */

@@ -6,18 +6,73 @@
  * @module
  */
 import { bytesOf, type HostArray } from "../tensor.ts";
-import { hostArray } from "./elements.ts";
 import { BF16, F16, F32 } from "./float.ts";
-import type { Format } from "./format.ts";
+import type { Format, WasmFormat, WeightDtype, WgslFormat } from "./format.ts";
+import { Q4_0 } from "./q4_0.ts";
+import { Q4_1 } from "./q4_1.ts";
+import { Q5_0 } from "./q5_0.ts";
+import { Q5_1 } from "./q5_1.ts";
+import { Q8_0 } from "./q8_0.ts";
 
 export { BYTES, hostArray, hostView } from "./elements.ts";
-export type { Chunk, Format, PanelCopy } from "./format.ts";
+/** Dtypes whose block is one number. */
+export type FloatDtype = "F32" | "F16" | "BF16";
 
-/** Dtypes that a weight may be stored in. */
-export type WeightDtype = "F32" | "F16" | "BF16";
+export type { Chunk, Format, PanelCopy, StoredFormat, WeightDtype } from "./format.ts";
 
-/** The formats, by the dtype's name in safetensors files. */
-export const FORMATS = { F32, F16, BF16 } satisfies Record<WeightDtype, Format>;
+/** The formats, by the dtype's name in safetensors and GGUF files. */
+export const FORMATS: Readonly<Record<WeightDtype, Format>> = {
+  F32,
+  F16,
+  BF16,
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+};
+
+/** Dtypes that the option `dtype` takes. */
+export const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
+
+/** Names of formats that stand for another: "8 bits" and "4 bits" in the best simple format. */
+export const ALIASES = { Q8: "Q8_0", Q4: "Q4_1" } as const satisfies Record<string, WeightDtype>;
+
+/** The dtype that a name or an alias stands for. */
+export function dtypeOf(name: WeightDtype | keyof typeof ALIASES): WeightDtype {
+  return name in ALIASES ? ALIASES[name as keyof typeof ALIASES] : name as WeightDtype;
+}
+
+/** Whether a block of the format has several numbers, which share a scale. */
+export function isBlocked(dtype: WeightDtype): boolean {
+  return FORMATS[dtype].block > 1;
+}
+
+/** Dtype for rows of K numbers: the given one, or the next that has blocks of a divisor of K. */
+export function dtypeForRows(dtype: WeightDtype, K: number): WeightDtype {
+  const { block, instead } = FORMATS[dtype];
+  return instead && K % block ? dtypeForRows(instead, K) : dtype;
+}
+
+/**
+ * The WASM form of a dtype.
+ * @throws {TypeError} If it has none; `Backend.holds` says so.
+ */
+export function wasmOf(dtype: WeightDtype): WasmFormat {
+  return FORMATS[dtype].wasm ?? noForm(dtype, "WebAssembly");
+}
+
+/**
+ * The WGSL form of a dtype.
+ * @throws {TypeError} If it has none; `Backend.holds` says so.
+ */
+export function wgslOf(dtype: WeightDtype): WgslFormat {
+  return FORMATS[dtype].wgsl ?? noForm(dtype, "WebGPU");
+}
+
+function noForm(dtype: WeightDtype, where: string): never {
+  throw new TypeError(`Cannot compute with "${dtype}": expected a form for ${where}; use F16`);
+}
 
 /**
  * A matrix W [N, K] in the backend's internal layout. `matmul` computes y = x · Wᵀ, K inputs to N
@@ -70,7 +125,7 @@ export function wordsOf(
 /**
  * Widens stored numbers to F32. Exact: every F16 and BF16 is an F32.
  * @param into receives the numbers, from index 0.
- * @param data stored numbers: F32, or the bits of a 16-bit dtype.
+ * @param data stored numbers: F32, the bits of a 16-bit dtype, or the bytes of blocks.
  * @param dtype format of the stored numbers.
  * @param start index of the first number, a multiple of the format's block.
  * @param count number of numbers to widen.
@@ -85,7 +140,7 @@ export function wordsOf(
  */
 export function widen(
   into: Float32Array,
-  data: HostArray,
+  data: HostArray | Uint8Array,
   dtype: WeightDtype,
   start: number,
   count: number,
@@ -98,9 +153,10 @@ export function widen(
 }
 
 /**
- * Rounds F32 numbers to `dtype`: to nearest, ties to even, as PyTorch's `.to(dtype)`.
+ * Encodes F32 numbers as `dtype`: to nearest, ties to even, as PyTorch's `.to(dtype)`; whole blocks
+ * of a blocked dtype as ggml's reference quantisers.
  * @param values the numbers; for F32, the same array is returned.
- * @param dtype format of the result; F16 and BF16 are returned as their bits.
+ * @param dtype format of the result; F16 and BF16 are returned as their bits, blocks as bytes.
  * @example
  * ```ts
  * import { narrow } from "@wgslm/wgslm/kernels";
@@ -108,10 +164,23 @@ export function widen(
  * console.log(narrow(new Float32Array([1, -2]), "BF16")); // Uint16Array [16256, 49152]
  * ```
  */
-export function narrow(values: Float32Array, dtype: WeightDtype): Float32Array | Uint16Array {
-  const { view, encode } = FORMATS[dtype];
+export function narrow(values: Float32Array, dtype: FloatDtype): Float32Array | Uint16Array;
+/**
+ * Encodes F32 numbers as any dtype.
+ * @param values the numbers, in whole blocks; for F32, the same array is returned.
+ * @param dtype format of the result.
+ */
+export function narrow(
+  values: Float32Array,
+  dtype: WeightDtype,
+): Float32Array | Uint16Array | Uint8Array;
+export function narrow(
+  values: Float32Array,
+  dtype: WeightDtype,
+): Float32Array | Uint16Array | Uint8Array {
+  const { view, encode, bytes } = FORMATS[dtype];
   if (view) return values;
-  const stored = hostArray(dtype, values.length) as Uint16Array;
-  encode(bytesOf(stored), values);
-  return stored;
+  const stored = new Uint8Array(storedBytes(dtype, values.length));
+  encode(stored, values);
+  return bytes === 2 ? new Uint16Array(stored.buffer) : stored;
 }

@@ -28,7 +28,15 @@ import {
 } from "./contract.ts";
 import type { Rows } from "./matmul/mod.ts";
 import { PANEL } from "../formats/wgsl.ts";
-import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
+import {
+  BYTES,
+  FORMATS,
+  storedBytes,
+  wasmOf,
+  type Weight,
+  type WeightDtype,
+  wgslOf,
+} from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
 import { f32x4, i32, ints, v128 } from "../asm/assembler.ts";
 import type { ModuleBuilder } from "../asm/assembler.ts";
@@ -191,8 +199,8 @@ function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
-  const { group, load } = FORMATS[dtype].wgsl;
-  const added = positions && FORMATS[positions].wgsl;
+  const { group, load } = wgslOf(dtype);
+  const added = positions && wgslOf(positions);
   const assign = by === "ids" ? "=" : "+=";
   // The first part writes the zeros of ids outside the table.
   const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
@@ -322,7 +330,7 @@ function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number):
       id.set(i32.load(ids.plus(t.shl(2))));
       to.set(y.plus(t.times(4 * C)));
       f.if(id.lt(V), () => {
-        FORMATS[dtype].wasm.eachOfRow(f, table, id, [V, C], (v, at, lanes) => {
+        wasmOf(dtype).eachOfRow(f, table, id, [V, C], (v, at, lanes) => {
           const scaled = scale === 1 ? v : v.times(scale);
           storeLanes(f, to.plus(at), scaled, lanes);
         });
@@ -341,7 +349,7 @@ function addPositionWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm): Kernel {
     f.for(t, begin, end, 1, () => {
       row.set(position.plus(t));
       to.set(x.plus(t.times(4 * C)));
-      FORMATS[dtype].wasm.eachOfRow(f, table, row, [V, C], (v, at, lanes) => {
+      wasmOf(dtype).eachOfRow(f, table, row, [V, C], (v, at, lanes) => {
         storeLanes(f, to.plus(at), v128.load(to.plus(at)).plus(v), lanes);
       });
     });

@@ -21,6 +21,7 @@ import {
   FORMATS,
   numbersIn,
   storedBytes,
+  wasmOf,
   type Weight,
   type WeightDtype,
 } from "../formats/mod.ts";
@@ -224,7 +225,7 @@ class WasmBackend implements Backend {
     stored: StoredOrder,
   ): Promise<WasmWeight | null> {
     const linear = this.#alive();
-    const { parts, apart } = FORMATS[dtype].wasm.layout(shape);
+    const { parts, apart } = wasmOf(dtype).layout(shape);
     const block = this.#allocate(parts * apart, "weights");
     const packing = { block, shape, dtype, stored };
     let scratch: Block | null = null;

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { FORMATS, storedBytes, type WeightDtype } from "../formats/mod.ts";
+import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
@@ -22,7 +22,7 @@ import { defineRun } from "./program.ts";
 
 /** Packing functions; the word `kind` is an index into this list. */
 const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
-  (["NK", "KN"] as const).map((stored) => ({ dtype, stored, wasm }))
+  wasm ? (["NK", "KN"] as const).map((stored) => ({ dtype, stored, wasm })) : []
 );
 
 /**
@@ -129,7 +129,7 @@ export class Packer {
     const pieceBytes = scratch.bytes / pieces;
     const state = { fits: true };
     // KN: a piece holds inputs of one part of the panels only, and pieces are of equal length.
-    const { inputs } = FORMATS[dtype].wasm.layout(packing.shape);
+    const { inputs } = wasmOf(dtype).layout(packing.shape);
     const chunk = stored === "NK" ? maxRows : Math.ceil(inputs / Math.ceil(inputs / maxRows));
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
@@ -175,7 +175,7 @@ export class Packer {
   ): void {
     const nk = stored === "NK";
     const panels = Math.ceil((nk ? count : N) / PANEL_COLUMNS);
-    const { parts, inputs, pitch, apart } = FORMATS[dtype].wasm.layout([N, K]);
+    const { parts, inputs, pitch, apart } = wasmOf(dtype).layout([N, K]);
     const rowBytes = storedBytes(dtype, nk ? K : N);
     const part = Math.floor(first / inputs) * apart + first % inputs * (pitch / inputs);
     const words = this.#words();

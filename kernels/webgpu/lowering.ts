@@ -68,11 +68,12 @@ export class WebGpuLowering implements GpuTarget {
   }
 
   parts(weight: Operand): GpuPart[] {
-    const { shape: [, K], dtype, parts } = weightOf(weight.of as Weight);
+    const { shape: [, K], parts } = weightOf(weight.of as Weight);
     return parts.map(({ first, count, buffer }) => ({
       first,
       count,
-      operand: { ...weight, of: new GpuTensor([count, K], dtype, buffer) },
+      // A block of the weight's dtype is not an element of a tensor's: the shader gives it a type.
+      operand: { ...weight, of: new GpuTensor([count, K], "U32", buffer) },
     }));
   }
 

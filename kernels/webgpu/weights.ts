@@ -7,7 +7,7 @@
  * @module
  */
 import { DeviceError } from "../errors.ts";
-import { FORMATS, storedBytes, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { storedBytes, type Weight, type WeightDtype, wgslOf } from "../formats/mod.ts";
 import { GROUP, PANEL } from "../formats/wgsl.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
@@ -118,7 +118,7 @@ export class Uploader {
         first,
         dispatch: await this.#compiler.prepare({
           op: "weight",
-          ...FORMATS[dtype].wgsl.pack({ shape, stored, first, count }),
+          ...wgslOf(dtype).pack({ shape, stored, first, count }),
           operands: [{ buffer, written: true }, { buffer: source, written: false }],
         }),
       })));

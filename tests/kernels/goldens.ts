@@ -4,7 +4,7 @@
  * @module
  */
 import type { Backend } from "../../kernels/backend.ts";
-import { hostArray, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { type FloatDtype, hostArray, type Weight } from "../../kernels/formats/mod.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { fillFrom } from "../testing.ts";
 
@@ -25,7 +25,7 @@ export function put(backend: Backend, { shape, data }: Numbers): Tensor {
 export interface Matrix {
   readonly shape: readonly [N: number, K: number];
   /** Default F32; 16-bit weights are bits. */
-  readonly dtype?: WeightDtype;
+  readonly dtype?: FloatDtype;
   readonly data: readonly number[];
 }
 

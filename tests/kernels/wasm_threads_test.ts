@@ -9,7 +9,13 @@ import { DeviceError } from "../../kernels/errors.ts";
 import { WEB_HOST } from "../../kernels/host.ts";
 import { Memory } from "../../kernels/memory.ts";
 import { openBackend } from "../../kernels/mod.ts";
-import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
+import {
+  type FloatDtype,
+  narrow,
+  type Weight,
+  type WeightDtype,
+  widen,
+} from "../../kernels/formats/mod.ts";
 import { i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
 import { atomics } from "../../kernels/asm/atomics.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
@@ -159,7 +165,7 @@ Deno.test("run() ends and failure() names the thread when a thread traps", async
 /** Records two layers of norm and matmul, F32 and BF16; returns a function that runs them. */
 async function layers(backend: Backend, T: number): Promise<() => Promise<Float32Array>> {
   const [C, F] = [132, 396];
-  const weight = (N: number, K: number, seed: number, dtype: WeightDtype) =>
+  const weight = (N: number, K: number, seed: number, dtype: FloatDtype) =>
     upload(backend, { data: bitsOf(N * K, seed, dtype), dtype, shape: [N, K] }, "NK");
   const up = await weight(F, C, 1, "BF16");
   const down = await weight(C, F, 2, "F32");
@@ -183,7 +189,7 @@ async function layers(backend: Backend, T: number): Promise<() => Promise<Float3
 }
 
 /** Finite stored numbers near 0.1. */
-function bitsOf(count: number, seed: number, dtype: WeightDtype): Float32Array | Uint16Array {
+function bitsOf(count: number, seed: number, dtype: FloatDtype): Float32Array | Uint16Array {
   const numbers = randomNumbers(count, seed).map((v) => v / 8);
   return dtype === "F32" ? numbers : narrow(numbers, dtype);
 }

@@ -13,7 +13,7 @@
 import { call, i32, ints, type ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { FORMATS } from "../../formats/mod.ts";
+import { wasmOf } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands } from "./mod.ts";
@@ -51,7 +51,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
-  const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
+  const { pitch } = wasmOf(dtype).layout([N, K]);
   const rowByPanel = panelsWasm(m, math, store, shape, [0]);
   const tiled = T < MIN_TILE_ROWS
     ? null

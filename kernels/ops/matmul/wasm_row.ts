@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { FORMATS } from "../../formats/mod.ts";
+import { wasmOf } from "../../formats/mod.ts";
 import { call, i32, ints, v128, vectors } from "../../asm/assembler.ts";
 import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
@@ -38,7 +38,7 @@ export function matmulRowWasm(
   shape: MatmulWasm,
 ): Kernel {
   const { N, K, dtype } = shape;
-  const { pitch } = FORMATS[dtype].wasm.layout([N, K]);
+  const { pitch } = wasmOf(dtype).layout([N, K]);
   const pairs = rowItems(N);
   const pair = panelsWasm(m, math, store, shape, [0, pairs]);
   // If the number of panels is odd, the middle one has no partner.
@@ -74,7 +74,7 @@ export function panelsWasm(
   panels: readonly number[],
 ): Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">> {
   const { N, K, dtype, options } = shape;
-  const { wasm } = FORMATS[dtype];
+  const wasm = wasmOf(dtype);
   const { pitch } = wasm.layout([N, K]);
   const columns = panels.flatMap((panel) =>
     Array.from({ length: VECTORS }, (_, i) => panel * PANEL_COLUMNS + 4 * i)

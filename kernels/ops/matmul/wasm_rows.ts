@@ -23,7 +23,7 @@ import type {
 } from "../../asm/assembler.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { FORMATS, type PanelCopy } from "../../formats/mod.ts";
+import { type PanelCopy, wasmOf } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import {
   type MatmulWasm,
@@ -59,7 +59,7 @@ function packedBytes({ T, K }: Pick<MatmulWasm, "T" | "K">): number {
  * Bytes of scratch per thread: the packed rows, and a panel widened to F32 if needed.
  */
 export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
-  return packedBytes(shape) + (FORMATS[shape.dtype].wasm.widen ? shape.K * LINE : 0);
+  return packedBytes(shape) + (wasmOf(shape.dtype).widen ? shape.K * LINE : 0);
 }
 
 /**
@@ -180,7 +180,7 @@ export function rowsWasm(
   shape: MatmulWasm,
 ): Product {
   const { T, N, K, dtype } = shape;
-  const { widen } = FORMATS[dtype].wasm;
+  const { widen } = wasmOf(dtype);
   const load = widen ? widen(m, [N, K]) : loadWasm(m, K);
   const prefetch = widen ? null : prefetchOf(m, shape);
   const [byFives, byFours] = [5, 4].map((height) =>

@@ -25,7 +25,7 @@
  */
 import type { Activation } from "../activation.ts";
 import type { NormOptions } from "../norm.ts";
-import { FORMATS, type WeightDtype } from "../../formats/mod.ts";
+import { type WeightDtype, wgslOf } from "../../formats/mod.ts";
 import { PANEL } from "../../formats/wgsl.ts";
 import type { GpuDispatch, GpuTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands, type MatmulOptions } from "./mod.ts";
@@ -372,7 +372,7 @@ function bodyOf(
  */
 export function matmulWgsl({ N, K, dtype, tile, options, norm, part }: MatmulWgsl): Shader {
   const { first, count } = part ?? { first: 0, count: N };
-  const weights = FORMATS[dtype].wgsl;
+  const weights = wgslOf(dtype);
   const { lanes, block, memory, body } = bodyOf(tile, K, norm !== undefined);
   const declareBias = options.bias
     ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;"

@@ -9,7 +9,7 @@ import {
 } from "../../../engine/weights/mod.ts";
 import type { CheckpointWeights } from "../../../engine/weights/match.ts";
 import { runsOf } from "../../../engine/weights/specs.ts";
-import { hostArray, type WeightDtype } from "../../../kernels/formats/mod.ts";
+import { type FloatDtype, hostArray, type WeightDtype } from "../../../kernels/formats/mod.ts";
 import { bytesOf, sizeOf } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
 import { randomNumbers } from "../../testing.ts";
@@ -57,7 +57,7 @@ async function readSpec(
     const [N, K = 1] = spec.shape;
     for (let row = 0; row < N; row += rows) {
       const count = Math.min(rows, N - row);
-      const into = hostArray(kept, count * K);
+      const into = hostArray(kept as FloatDtype, count * K);
       await fill(row, count, bytesOf(into));
       numbers.push(...into);
     }

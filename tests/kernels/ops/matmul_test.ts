@@ -9,7 +9,7 @@ import {
   TILES,
 } from "../../../kernels/ops/matmul/wgsl.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
-import { BYTES, type WeightDtype } from "../../../kernels/formats/mod.ts";
+import { BYTES, type FloatDtype } from "../../../kernels/formats/mod.ts";
 import { ModuleBuilder } from "../../../kernels/asm/assembler.ts";
 import { openWasmBackend } from "../../../kernels/wasm/backend.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";
@@ -63,7 +63,7 @@ Deno.test("matmul() gives a row the same numbers when it has more rows", async (
         K: fc.integer({ min: 1, max: 40 }),
         seed: fc.nat(),
       }),
-      fc.constantFrom<WeightDtype>("F32", "F16", "BF16"),
+      fc.constantFrom<FloatDtype>("F32", "F16", "BF16"),
       async ({ T, N, K, seed }, dtype) => {
         await using backend = openJsBackend();
         const numbers = randomNumbers(T * K, seed);

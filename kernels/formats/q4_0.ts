@@ -1,0 +1,42 @@
+/**
+ * Q4_0: 32 nibbles and one scale; 4.5 bits per weight.
+ *
+ *     byte  0   1      2          3               17
+ *         ┌───────┬──────────┬──────────┬─ … ┬───────────┐
+ *         │ d F16 │ q16 │ q0 │ q17 │ q1 │    │ q31 │ q15 │    w = d · (q − 8),  q in 0 … 15
+ *         └───────┴──────────┴──────────┴─ … ┴───────────┘
+ *                  high  low nibble
+ *
+ * Encoded as ggml's quantize_row_q4_0_ref: d = w_max / −8, where w_max has the largest magnitude.
+ *
+ * @module
+ */
+import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
+import { expectSize } from "./elements.ts";
+import type { Format } from "./format.ts";
+
+/** Q4_0 of ggml. */
+export const Q4_0: Format = {
+  ...blockCodec({ block: QK, bytes: 2 + QK / 2 }, {
+    decode(values, i, view, at) {
+      const d = view.getFloat16(at, true);
+      for (let j = 0; j < QK / 2; j++) {
+        const pair = view.getUint8(at + 2 + j);
+        values[i + j] = d * ((pair & 15) - 8);
+        values[i + j + QK / 2] = d * ((pair >> 4) - 8);
+      }
+    },
+    encode(values, i, view, at) {
+      const d = Math.fround(extremeOf(values, i) / -8);
+      const inverse = inverseOf(d);
+      view.setFloat16(at, d, true);
+      const code = (j: number) => codeOf(values[i + j], inverse, 8.5, 15);
+      for (let j = 0; j < QK / 2; j++) view.setUint8(at + 2 + j, code(j) | code(j + QK / 2) << 4);
+    },
+  }),
+  instead: "F16",
+  wasm: null,
+  wgsl: null,
+};
+
+expectSize("Q4_0", Q4_0.bytes, 18);

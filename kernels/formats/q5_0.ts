@@ -1,0 +1,49 @@
+/**
+ * Q5_0: 32 numbers of five bits and one scale; 5.5 bits per weight.
+ *
+ *     byte  0   1   2      5      6               21
+ *         ┌───────┬─────────┬──────────┬─ … ┬───────────┐
+ *         │ d F16 │ h u32   │ q16 │ q0 │    │ q31 │ q15 │    w = d · (q − 16),  q in 0 … 31
+ *         └───────┴─────────┴──────────┴─ … ┴───────────┘
+ *                  bit j of h: bit 4 of number j; nibbles: bits 0 … 3, high and low
+ *
+ * Encoded as ggml's quantize_row_q5_0_ref: d = w_max / −16, where w_max has the largest magnitude.
+ *
+ * @module
+ */
+import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
+import { expectSize } from "./elements.ts";
+import type { Format } from "./format.ts";
+
+/** Q5_0 of ggml. */
+export const Q5_0: Format = {
+  ...blockCodec({ block: QK, bytes: 6 + QK / 2 }, {
+    decode(values, i, view, at) {
+      const d = view.getFloat16(at, true);
+      const high = view.getUint32(at + 2, true);
+      for (let j = 0; j < QK / 2; j++) {
+        const pair = view.getUint8(at + 6 + j);
+        values[i + j] = d * ((pair & 15 | (high >>> j & 1) << 4) - 16);
+        values[i + j + QK / 2] = d * ((pair >> 4 | (high >>> j + 16 & 1) << 4) - 16);
+      }
+    },
+    encode(values, i, view, at) {
+      const d = Math.fround(extremeOf(values, i) / -16);
+      const inverse = inverseOf(d);
+      view.setFloat16(at, d, true);
+      let high = 0;
+      for (let j = 0; j < QK / 2; j++) {
+        const a = codeOf(values[i + j], inverse, 16.5, 31);
+        const b = codeOf(values[i + j + QK / 2], inverse, 16.5, 31);
+        view.setUint8(at + 6 + j, a & 15 | (b & 15) << 4);
+        high |= a >> 4 << j | b >> 4 << j + 16;
+      }
+      view.setUint32(at + 2, high, true);
+    },
+  }),
+  instead: "F16",
+  wasm: null,
+  wgsl: null,
+};
+
+expectSize("Q5_0", Q5_0.bytes, 22);

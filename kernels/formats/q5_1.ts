@@ -1,0 +1,52 @@
+/**
+ * Q5_1: 32 numbers of five bits, a scale and a minimum; 6 bits per weight.
+ *
+ *     byte  0   1   2   3   4      7      8               23
+ *         ┌───────┬───────┬─────────┬──────────┬─ … ┬───────────┐
+ *         │ d F16 │ m F16 │ h u32   │ q16 │ q0 │    │ q31 │ q15 │    w = d · q + m,  q in 0 … 31
+ *         └───────┴───────┴─────────┴──────────┴─ … ┴───────────┘
+ *                          bit j of h: bit 4 of number j; nibbles: bits 0 … 3, high and low
+ *
+ * Encoded as ggml's quantize_row_q5_1_ref: m = min w, d = (max w − m) / 31.
+ *
+ * @module
+ */
+import { blockCodec, codeOf, inverseOf, QK, rangeOf } from "./blocks.ts";
+import { expectSize } from "./elements.ts";
+import type { Format } from "./format.ts";
+
+/** Q5_1 of ggml. */
+export const Q5_1: Format = {
+  ...blockCodec({ block: QK, bytes: 8 + QK / 2 }, {
+    decode(values, i, view, at) {
+      const [d, m] = [view.getFloat16(at, true), view.getFloat16(at + 2, true)];
+      const high = view.getUint32(at + 4, true);
+      for (let j = 0; j < QK / 2; j++) {
+        const pair = view.getUint8(at + 8 + j);
+        const [a, b] = [pair & 15 | (high >>> j & 1) << 4, pair >> 4 | (high >>> j + 16 & 1) << 4];
+        values[i + j] = d * a + m;
+        values[i + j + QK / 2] = d * b + m;
+      }
+    },
+    encode(values, i, view, at) {
+      const [min, max] = rangeOf(values, i);
+      const d = Math.fround(Math.fround(max - min) / 31);
+      const inverse = inverseOf(d);
+      view.setFloat16(at, d, true);
+      view.setFloat16(at + 2, min, true);
+      let high = 0;
+      for (let j = 0; j < QK / 2; j++) {
+        const a = codeOf(Math.fround(values[i + j] - min), inverse, 0.5, 31);
+        const b = codeOf(Math.fround(values[i + j + QK / 2] - min), inverse, 0.5, 31);
+        view.setUint8(at + 8 + j, a & 15 | (b & 15) << 4);
+        high |= a >> 4 << j | b >> 4 << j + 16;
+      }
+      view.setUint32(at + 4, high, true);
+    },
+  }),
+  instead: "F16",
+  wasm: null,
+  wgsl: null,
+};
+
+expectSize("Q5_1", Q5_1.bytes, 24);

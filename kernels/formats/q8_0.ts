@@ -1,0 +1,40 @@
+/**
+ * Q8_0: 32 signed bytes and one scale; 8.5 bits per weight.
+ *
+ *     byte  0   1   2    3         33
+ *         ┌───────┬────┬────┬─ … ┬─────┐
+ *         │ d F16 │ q0 │ q1 │    │ q31 │     w = d · q,  q in −127 … 127
+ *         └───────┴────┴────┴─ … ┴─────┘
+ *
+ * Encoded as ggml's quantize_row_q8_0_ref: d = max |w| / 127, q = round(w / d), ties away from 0.
+ *
+ * @module
+ */
+import { blockCodec, inverseOf, largestOf, QK } from "./blocks.ts";
+import { expectSize } from "./elements.ts";
+import type { Format } from "./format.ts";
+
+/** Q8_0 of ggml. */
+export const Q8_0: Format = {
+  ...blockCodec({ block: QK, bytes: 2 + QK }, {
+    decode(values, i, view, at) {
+      const d = view.getFloat16(at, true);
+      for (let j = 0; j < QK; j++) values[i + j] = d * view.getInt8(at + 2 + j);
+    },
+    encode(values, i, view, at) {
+      const d = Math.fround(largestOf(values, i) / 127);
+      const inverse = inverseOf(d);
+      view.setFloat16(at, d, true);
+      for (let j = 0; j < QK; j++) {
+        const scaled = Math.fround(values[i + j] * inverse);
+        const size = Math.floor(Math.abs(scaled) + 0.5); // exact: the sum is no F32
+        view.setInt8(at + 2 + j, scaled < 0 ? -size : size);
+      }
+    },
+  }),
+  instead: "F16",
+  wasm: null,
+  wgsl: null,
+};
+
+expectSize("Q8_0", Q8_0.bytes, 34);
