@@ -13,7 +13,7 @@ export function inLittleEndian(tensor: StoredTensor, { words }: GgufType): Store
   const { bytes: blockBytes } = STORED_FORMATS[tensor.dtype];
   const swap = (blocks: Uint8Array) => {
     for (let block = 0; block < blocks.length; block += blockBytes) {
-      for (const { at, bytes, count } of words) {
+      for (const [at, bytes, count = 1] of words) {
         for (let i = 0; i < count; i++) {
           const begin = block + at + i * bytes;
           blocks.subarray(begin, begin + bytes).reverse();

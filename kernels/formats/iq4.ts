@@ -1,0 +1,47 @@
+/**
+ * IQ4_NL and IQ4_XS: 4-bit indices of a table of 16 values, denser near 0.
+ *
+ *     IQ4_NL, 32 numbers
+ *     byte  0      2                  18
+ *           d F16  index × 32, 4 bits      w = d · TABLE[index]
+ *
+ *     IQ4_XS, 8 groups of 32 numbers
+ *     byte  0      2              4             8                    136
+ *           d F16  high × 8, U16  low × 8       index × 256, 4 bits
+ *                  2 bits each    4 bits each
+ *
+ *     w = d · (low + 16·high − 32) · TABLE[index]
+ *
+ * The low four bits of byte j of a group are the index of number j, the high ones of j + 16.
+ *
+ * @module
+ */
+import type { StoredFormat } from "./format.ts";
+import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+
+/** ggml's kvalues_iq4nl. */
+const TABLE = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/** Decodes 32 numbers of a scale, whose indices begin at byte `at`. */
+function decodeGroup(into: Float32Array, i: number, view: DataView, at: number, scale: number) {
+  for (let j = 0; j < 16; j++) {
+    const pair = view.getUint8(at + j);
+    into[i + j] = times(scale, TABLE[pair & 15]);
+    into[i + 16 + j] = times(scale, TABLE[pair >> 4]);
+  }
+}
+
+/** Table indices with a scale. */
+export const IQ4_NL: StoredFormat = storedBlocks(32, 18, (into, i, view, at) => {
+  decodeGroup(into, i, view, at + 2, half(view, at));
+});
+
+/** Table indices with 6-bit scales. */
+export const IQ4_XS: StoredFormat = storedBlocks(QK_K, 136, (into, i, view, at) => {
+  const [d, high] = [half(view, at), view.getUint16(at + 2, true)];
+  for (let group = 0; group < 8; group++) {
+    const low = view.getUint8(at + 4 + (group >> 1)) >> 4 * (group & 1) & 15;
+    const scale = times(d, (low | (high >> 2 * group & 3) << 4) - 32);
+    decodeGroup(into, i + 32 * group, view, at + 8 + 16 * group, scale);
+  }
+});

@@ -1,0 +1,45 @@
+/**
+ * Decoders of block formats that no backend computes with: weights are widened when they are
+ * loaded. Formulas follow gguf-py (`gguf/quants.py`), operation by operation in F32, so that
+ * numbers are equal bit for bit.
+ *
+ * @module
+ */
+import { expectSize } from "./elements.ts";
+import type { StoredFormat } from "./format.ts";
+
+/** Decodes one block: bytes of `view` from `at` on, to numbers `into[i]` …. */
+export type DecodeBlock = (into: Float32Array, i: number, view: DataView, at: number) => void;
+
+/** A format from its decoder of one block. */
+export function storedBlocks(block: number, bytes: number, decode: DecodeBlock): StoredFormat {
+  return {
+    block,
+    bytes,
+    decode(into, stored) {
+      expectSize("blocks", stored.length, into.length / block * bytes);
+      const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
+      for (let i = 0, at = 0; i < into.length; i += block, at += bytes) decode(into, i, view, at);
+    },
+  };
+}
+
+/** The F16 at byte `at`. */
+export function half(view: DataView, at: number): number {
+  return view.getFloat16(at, true);
+}
+
+/** Numbers of a large block. */
+export const QK_K = 256;
+
+const { fround } = Math;
+
+/** x · y, rounded to F32. */
+export function times(x: number, y: number): number {
+  return fround(x * y);
+}
+
+/** x − y, rounded to F32. */
+export function minus(x: number, y: number): number {
+  return fround(x - y);
+}
