@@ -6,6 +6,7 @@
  * deno run -A cli.ts generate        # text
  * deno run -A cli.ts inspect         # tensors and memory of a checkpoint
  * deno run -A cli.ts kernels         # the generated code
+ * deno run -A cli.ts perplexity FILE # of a text
  * deno run -A cli.ts devices         # backends and their limits
  * deno run -A cli.ts append          # reports and kernel benches, to a history
  * deno run -A cli.ts --help          # every flag
@@ -26,6 +27,7 @@ import { generate } from "./cli/generate.ts";
 import { helpText } from "./cli/help.ts";
 import { inspect } from "./cli/inspect.ts";
 import { kernels } from "./cli/kernels.ts";
+import { perplexity } from "./cli/perplexity.ts";
 import { type Invocation, nearestCommand, parseArguments } from "./cli/parse.ts";
 import { clearStatus, interruptTaken, print, say, sayError } from "./cli/terminal.ts";
 import { VERSION } from "./mod.ts";
@@ -79,6 +81,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
       return await kernels(invocation, signal);
     case "devices":
       return await devices();
+    case "perplexity":
+      return await perplexity(invocation, signal);
     case "append":
       return await append(invocation, signal);
   }

@@ -94,6 +94,11 @@ export {
   type RandomModel,
 } from "./engine/load.ts";
 export { Model } from "./engine/model.ts";
+export {
+  type Perplexity,
+  perplexity,
+  type PerplexityOptions,
+} from "./engine/measure/perplexity.ts";
 export { profile, type ProfileOptions } from "./engine/measure/profile.ts";
 export {
   type BenchmarkReport,

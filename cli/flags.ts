@@ -168,6 +168,16 @@ export const VALUE_FLAGS = {
     parse: parseIds,
   } satisfies ValueFlag<number[]>,
   system: anyText("TEXT", "set the system message of --chat"),
+  stride: whole("move the window by N tokens [half the context]", 1),
+  against: text("MODEL", "compare with the predictions of this model"),
+  "against-dtype": choice("load the model to compare with as this type [as stored]", ...DTYPES),
+  "against-device": choice(
+    "run the model to compare with on this [--device]",
+    "webgpu",
+    "cpu",
+    "wasm",
+    "js",
+  ),
   op: choice("show this operation only [all]", ...OPERATIONS, "program"),
   dump: text("DIR", "write each kernel to a file in this folder"),
 } as const;
@@ -200,7 +210,14 @@ export type Given =
   & { [K in SwitchName]?: boolean }
   & { stop?: string[]; lora?: ReturnType<(typeof VALUE_FLAGS)["lora"]["parse"]>[] };
 
-export type Command = "bench" | "generate" | "inspect" | "kernels" | "devices" | "append";
+export type Command =
+  | "bench"
+  | "generate"
+  | "inspect"
+  | "kernels"
+  | "devices"
+  | "append"
+  | "perplexity";
 
 /** Flags of a command under the headings of its help, in order. */
 export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
@@ -264,6 +281,14 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
     "Model (default: the bundled demo)": [...MODEL, "random-weights", "config"],
     "Kernels": ["op", "dump"],
     "Device": MACHINE,
+    "Other": OTHER,
+  },
+  perplexity: {
+    "Model (default: the bundled demo)": MODEL,
+    "Text": ["stride"],
+    "Comparison": ["against", "against-dtype", "against-device"],
+    "Device": MACHINE,
+    "Output": ["json-out"],
     "Other": OTHER,
   },
   devices: { "Other": OTHER },

@@ -72,6 +72,17 @@ const ABOUT: Readonly<
       ],
     ],
   },
+  perplexity: {
+    summary:
+      "Compute the perplexity of a text in sliding windows, and how far the predictions of another " +
+      "model, dtype or device are from these. FILE may be - for standard input.",
+    usage: "perplexity [MODEL] FILE [flags]",
+    examples: [
+      ["score a text with the bundled demo", "perplexity speech.txt"],
+      ["see what 16 bits cost", "perplexity exports/mine text.txt --dtype F16 --against-dtype F32"],
+      ["compare two models", "perplexity exports/new text.txt --against exports/old"],
+    ],
+  },
   devices: {
     summary: "List the backends that run here, and measure how fast they read and calculate.",
     usage: "devices",
@@ -98,6 +109,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   generate: "stream text",
   inspect: "show tensors, memory, and the backends that a run fits",
   kernels: "list the generated WGSL and WebAssembly of a model",
+  perplexity: "score a text, and compare two models on it",
   devices: "list the backends and their measured limits",
   append: "append reports or results of deno bench to a history",
 };

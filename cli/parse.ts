@@ -30,6 +30,7 @@ export interface Invocation {
 const WORDS: Readonly<Partial<Record<Command, { most: number; noun: string }>>> = {
   append: { most: Infinity, noun: "files" },
   devices: { most: 0, noun: "no model" },
+  perplexity: { most: 2, noun: "a model and a file" },
 };
 
 /**

@@ -52,6 +52,10 @@ export class Progress implements Disposable {
     say(`${names[stage]}: ${plural(total, "token")}${speed}`);
   };
 
+  /** For `PerplexityOptions.onProgress`. */
+  readonly score = ({ tokens, total }: { tokens: number; total: number }): void =>
+    this.#draw("score", tokens, total, `${tokens} of ${plural(total, "token")}`, tokens === total);
+
   #draw(
     label: string,
     done: number,

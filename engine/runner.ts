@@ -170,15 +170,28 @@ export class Runner {
 
   /** Returns the logits [ids.length, V] of every row, unchecked, from an empty cache. */
   async logits(ids: readonly number[], signal?: AbortSignal): Promise<Float32Array> {
-    const V = this.architecture.vocabSize;
-    const { logits, plan } = this.#logits ??= await this.#recordLogits();
-    const all = new Float32Array(ids.length * V);
-    this.clear(ids.length);
-    for await (const { length: rows } of this.feed(ids, plan, signal)) {
-      const chunk = await this.backend.read(logits, 0, rows * V) as Float32Array;
-      all.set(chunk, this.sequence.fed * V);
+    const all = new Float32Array(ids.length * this.architecture.vocabSize);
+    let at = 0;
+    for await (const chunk of this.logitChunks(ids, 0, signal)) {
+      all.set(chunk, at);
+      at += chunk.length;
     }
     return all;
+  }
+
+  /** Yields the logits [rows, V] of row `first` on, a chunk at a time, from an empty cache. */
+  async *logitChunks(
+    ids: readonly number[],
+    first: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Float32Array> {
+    const V = this.architecture.vocabSize;
+    const { logits, plan } = this.#logits ??= await this.#recordLogits();
+    this.clear(ids.length);
+    for await (const _ of this.feed(ids.slice(0, first), this.plans.prefill, signal));
+    for await (const { length: rows } of this.feed(ids, plan, signal)) {
+      yield await this.backend.read(logits, 0, rows * V) as Float32Array;
+    }
   }
 
   /** Empties the cache for a text of `tokens` ids. */
