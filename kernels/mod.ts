@@ -40,10 +40,17 @@
 import type { Backend, BackendName } from "./backend.ts";
 import type { ComputeHost } from "./host.ts";
 import { openJsBackend } from "./js/backend.ts";
-import { probeLimits } from "./js/limits.ts";
+import { openJsMeter, probeLimits } from "./js/limits.ts";
+import type { DeviceLimits, LimitMeter } from "./meter.ts";
 import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
-import { measureWasm } from "./wasm/limits.ts";
-import { measureWebGpu, openWebGpuBackend, probeWebGpu, type TileStore } from "./webgpu/backend.ts";
+import { measureWasm, openWasmMeter } from "./wasm/limits.ts";
+import {
+  GpuMeter,
+  measureWebGpu,
+  openWebGpuBackend,
+  probeWebGpu,
+  type TileStore,
+} from "./webgpu/backend.ts";
 
 /** A backend by name; `cpu` for the fastest on the CPU; `auto` for the fastest of all. */
 export type Device = "auto" | "cpu" | BackendName;
@@ -100,14 +107,6 @@ async function openCpu(options: BackendOptions): Promise<Backend> {
   return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
 }
 
-/** Measured upper limits of a device. */
-export interface DeviceLimits {
-  /** Bytes read from memory per second. */
-  readonly readBytesPerSec: number;
-  /** FLOP/s in F32; a multiply-add is two. */
-  readonly flopsPerSec: number;
-}
-
 /**
  * Measures the limits of a backend's device in about half a second.
  *
@@ -138,6 +137,54 @@ export async function measureLimits(
   }
 }
 
+/**
+ * Whether a backend is the plain one, whose results the others are compared with.
+ *
+ * @param backend an open backend, or the name of one.
+ * @example
+ * ```ts
+ * import { isPlain } from "@wgslm/wgslm/kernels";
+ *
+ * console.log(isPlain({ name: "js" }), isPlain({ name: "wasm" })); // true false
+ * ```
+ */
+export function isPlain({ name }: Pick<Backend, "name">): boolean {
+  return name === "js";
+}
+
+/**
+ * Opens a meter of a backend's device, for repeated measurements of a few milliseconds.
+ *
+ * @param backend an open backend, or the name and number of threads of one.
+ * @param bytes size of the buffer to read; at most 256 MiB, a software adapter's at most 64 MiB.
+ * @param host platform that provides GPU and threads; default by web standards.
+ * @throws {DeviceError} If the device or its threads cannot be opened a second time.
+ * @example
+ * ```ts
+ * import { openLimitMeter } from "@wgslm/wgslm/kernels";
+ *
+ * await using meter = await openLimitMeter({ name: "js", threads: 1 }, 2 ** 20);
+ * const { readBytesPerSec } = await meter.measure(2);
+ * console.log(`${(readBytesPerSec / 1e9).toFixed(1)} GB/s`);
+ * ```
+ */
+export async function openLimitMeter(
+  { name, threads }: Pick<Backend, "name" | "threads">,
+  bytes: number,
+  host?: ComputeHost,
+): Promise<LimitMeter> {
+  const most = Math.min(bytes, 256 << 20);
+  switch (name) {
+    case "webgpu":
+      return await GpuMeter.open(host, most);
+    case "wasm":
+      return await openWasmMeter(threads, { host, bytes: most });
+    case "js":
+      return openJsMeter(most);
+  }
+}
+
+export type { DeviceLimits, LimitMeter } from "./meter.ts";
 export type { Activation } from "./ops/activation.ts";
 export type { AttentionOptions } from "./ops/attention/mod.ts";
 export type {

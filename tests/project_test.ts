@@ -135,7 +135,7 @@ Deno.test("kernels/ imports nothing of the project but kernels/", () => {
 
 /** The floors of kernels/, from the ground up: a file imports its own floor and those below. */
 const FLOORS: readonly RegExp[] = [
-  /^kernels\/((asm|wgsl)\/|(tensor|step|errors|memory|next_task|host)\.ts$)/,
+  /^kernels\/((asm|wgsl)\/|(tensor|step|errors|memory|meter|next_task|host)\.ts$)/,
   /^kernels\/formats\//,
   /^kernels\/ops\//,
   /^kernels\/(calls|fuse)\.ts$/,

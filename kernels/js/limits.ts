@@ -4,6 +4,8 @@
  * @module
  */
 
+import { bestPerSec, type LimitMeter } from "../meter.ts";
+
 /** Measured limits of one thread of JavaScript. */
 export interface Limits {
   /** 10⁹ bytes read from memory per second. */
@@ -20,12 +22,39 @@ const CHAIN = 1 << 20;
 
 /** Measures the limits in about 0.3 s. */
 export function probeLimits(): Limits {
-  // Trick: fills the array. Untouched pages would all map to the same page of zeros, in the cache.
-  const data = new Float32Array(READ_BYTES / 4).fill(1);
+  const data = readArray(READ_BYTES);
   return {
     readGBs: READ_BYTES / 1e6 / medianMs(() => sum(data), 3),
     flopsGFs: 16 * CHAIN / 1e6 / medianMs(() => multiplyAdd(CHAIN), 5),
   };
+}
+
+/** Opens a meter of the limits that reads about `bytes`. */
+export function openJsMeter(bytes: number): LimitMeter {
+  const data = readArray(bytes);
+  sink += sum(data) + multiplyAdd(CHAIN); // for the compiler
+  return {
+    measure: async (repetitions) => ({
+      readBytesPerSec: await bestPerSec(
+        () => void (sink += sum(data)),
+        data.byteLength,
+        repetitions,
+      ),
+      flopsPerSec: await bestPerSec(
+        () => void (sink += multiplyAdd(CHAIN)),
+        16 * CHAIN,
+        repetitions,
+      ),
+    }),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+}
+
+/** An array of whole groups of four rows. */
+function readArray(bytes: number): Float32Array {
+  const rows = Math.max(1, Math.ceil(bytes / (16 * ROW)));
+  // Trick: fills the array. Untouched pages would all map to the same page of zeros, in the cache.
+  return new Float32Array(4 * ROW * rows).fill(1);
 }
 
 /** Numbers of a row. */

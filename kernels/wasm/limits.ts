@@ -7,6 +7,7 @@
  * @module
  */
 import type { Segment } from "../step.ts";
+import { bestPerSec, type DeviceLimits, type LimitMeter } from "../meter.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
 import { call, ints, ModuleBuilder, v128, vectors } from "../asm/assembler.ts";
@@ -33,43 +34,42 @@ export interface LimitPlan {
   run(): void;
 }
 
-/** Measured limits of a number of threads. */
-export interface WasmLimits {
-  /** Bytes per second from memory; the buffer exceeds most caches. */
-  readonly readBytesPerSec: number;
-  /** F32 operations per second; a multiply-add counts as two. */
-  readonly flopsPerSec: number;
-}
-
-/**
- * Bytes that `measureWasm` reads, and its repetitions. The fastest counts, since disturbances only
- * slow a run down.
- */
+/** Bytes that `measureWasm` reads, and its repetitions. */
 const [MEASURED_BYTES, REPETITIONS] = [256 * 2 ** 20, 9];
 
 /**
  * Measures the limits of `threads` threads, in about half a second.
  * @throws {DeviceError} If a thread does not start.
  */
-export async function measureWasm(threads: number, host?: ComputeHost): Promise<WasmLimits> {
-  await using limits = await Limits.open(threads, host);
-  const best = ({ run }: LimitPlan, work: number) => {
-    let perSec = 0;
-    for (let i = 0; i < REPETITIONS; i++) {
-      const start = performance.now();
-      run();
-      perSec = Math.max(perSec, 1000 * work / (performance.now() - start));
-    }
-    return perSec;
-  };
-  const [reading, multiplying] = [
-    await limits.reading(MEASURED_BYTES),
-    await limits.multiplying(wasmFuses()),
-  ];
-  return {
-    readBytesPerSec: best(reading, reading.bytes),
-    flopsPerSec: best(multiplying, multiplying.operations),
-  };
+export async function measureWasm(threads: number, host?: ComputeHost): Promise<DeviceLimits> {
+  await using meter = await openWasmMeter(threads, { host, bytes: MEASURED_BYTES });
+  return await meter.measure(REPETITIONS);
+}
+
+/**
+ * Opens a meter of the limits of `threads` threads: a pool and a memory of its own.
+ * @param options platform, and bytes to read.
+ * @throws {DeviceError} If a thread does not start.
+ */
+export async function openWasmMeter(
+  threads: number,
+  { host, bytes }: { readonly host?: ComputeHost; readonly bytes: number },
+): Promise<LimitMeter> {
+  const limits = await Limits.open(threads, host);
+  try {
+    const reading = await limits.reading(Math.ceil(bytes / ITEM_BYTES) * ITEM_BYTES);
+    const multiplying = await limits.multiplying(wasmFuses());
+    return {
+      measure: async (repetitions) => ({
+        readBytesPerSec: await bestPerSec(reading.run, reading.bytes, repetitions),
+        flopsPerSec: await bestPerSec(multiplying.run, multiplying.operations, repetitions),
+      }),
+      [Symbol.asyncDispose]: () => limits[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await limits[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** A thread pool and a memory to measure limits on. */

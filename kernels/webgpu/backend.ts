@@ -36,7 +36,7 @@ import { Tiles, type TileStore } from "./tuner.ts";
 import { Uploader } from "./weights.ts";
 
 export { probeWebGpu, type WebGpuAdapter } from "./device.ts";
-export { measureWebGpu, type WebGpuLimits } from "./limits.ts";
+export { GpuMeter, measureWebGpu, type WebGpuLimits } from "./limits.ts";
 export type { TileStore } from "./tuner.ts";
 
 /** Steps per read: an awaited read costs as much as several steps of a small model. */

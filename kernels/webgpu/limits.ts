@@ -4,7 +4,8 @@
  * @module
  */
 import type { ComputeHost } from "../host.ts";
-import { openGpu } from "./device.ts";
+import { bestPerSec, type DeviceLimits, type LimitMeter } from "../meter.ts";
+import { type Gpu, openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { Compiler, type ShaderCall } from "./pipeline.ts";
 import { StepQueue } from "./queue.ts";
@@ -22,7 +23,10 @@ const CHAINS = 8;
 /** Workgroups of `multiplyCall`: enough to occupy any GPU. */
 const GROUPS = 512;
 
-/** FLOPs of one run of `multiplyCall`. */
+/** The same for a software adapter: 5 % of a second on two cores. */
+const SOFTWARE_GROUPS = 128;
+
+/** FLOPs of one run of `multiplyCall` with `GROUPS`. */
 export const LIMIT_FLOPS = 2 * 4 * CHAINS * ITERATIONS * LANES * GROUPS;
 
 const MAIN = /* wgsl */ `
@@ -57,8 +61,8 @@ ${MAIN} {
   return { op: "read", wgsl, workgroupBytes: 0, operands, groups };
 }
 
-/** Multiplies and adds in registers: `LIMIT_FLOPS` in all, with the trick of `readCall`. */
-export function multiplyCall(out: GPUBuffer): ShaderCall {
+/** Multiplies and adds in registers, `LIMIT_FLOPS` in 512 groups, with the trick of `readCall`. */
+export function multiplyCall(out: GPUBuffer, groups = GROUPS): ShaderCall {
   const each = (line: (i: number) => string) => Array.from({ length: CHAINS }, (_, i) => line(i));
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> out: array<f32>;
@@ -72,7 +76,7 @@ ${MAIN} {
   if (sum == 12345.678) { out[0] = sum; }
 }`;
   const operands = [{ buffer: out, written: true }];
-  return { op: "multiply", wgsl, workgroupBytes: 0, operands, groups: () => GROUPS };
+  return { op: "multiply", wgsl, workgroupBytes: 0, operands, groups: () => groups };
 }
 
 /** Measured and reported limits of an adapter. */
@@ -110,39 +114,73 @@ export interface WebGpuLimits {
  * ```
  */
 export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
-  const gpu = await openGpu({ host });
-  const queue = new StepQueue(gpu);
-  try {
-    const compiler = new Compiler(gpu, queue);
-    await tryFeatures(gpu, queue, compiler);
-    const source = gpu.storage(
-      Math.min(gpu.maxBytes, gpu.software ? 64 << 20 : 256 << 20),
-      "staging",
-    );
-    const out = gpu.storage(4, "staging");
-    const best = async (call: ShaderCall, work: number) => {
-      const dispatch = await compiler.prepare(call);
-      let perSec = 0;
-      for (let i = 0; i < 5; i++) {
-        const start = performance.now();
-        queue.run({ rows: 1, position: 0, slot: 0, length: 1 }, [dispatch]);
-        await queue.read(out, 0, 4);
-        perSec = Math.max(perSec, 1000 * work / (performance.now() - start));
-      }
-      return perSec;
-    };
-    const { limits } = gpu.device;
+  await using meter = await GpuMeter.open(host);
+  const { gpu } = meter;
+  const { limits } = gpu.device;
+  return {
+    maxBindingBytes: gpu.maxBytes,
+    workgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    workgroupLanes: limits.maxComputeInvocationsPerWorkgroup,
+    features: [...gpu.features],
+    faulty: gpu.claimed.filter((name) => !gpu.features.has(name)),
+    ...await meter.measure(5),
+  };
+}
+
+/** A meter of the adapter's limits, on a device of its own. */
+export class GpuMeter implements LimitMeter {
+  private constructor(
+    readonly gpu: Gpu,
+    readonly queue: StepQueue,
+    /** Runs that read, or multiply and add, and their work. */
+    readonly read: { readonly run: () => Promise<void>; readonly bytes: number },
+    readonly multiply: { readonly run: () => Promise<void>; readonly flops: number },
+  ) {}
+
+  /**
+   * Opens the adapter once more.
+   * @param bytes to read at most; a software adapter reads 64 MiB at most.
+   * @throws {DeviceError} If there is no WebGPU or no adapter, or its memory is full.
+   */
+  static async open(host?: ComputeHost, bytes = 256 << 20): Promise<GpuMeter> {
+    const gpu = await openGpu({ host });
+    const queue = new StepQueue(gpu);
+    try {
+      const compiler = new Compiler(gpu, queue);
+      await tryFeatures(gpu, queue, compiler);
+      const most = Math.min(gpu.maxBytes, gpu.software ? 64 << 20 : 256 << 20);
+      const source = gpu.storage(Math.min(Math.ceil(bytes / 16) * 16, most), "staging");
+      const out = gpu.storage(4, "staging");
+      const prepare = async (call: ShaderCall) => {
+        const dispatch = await compiler.prepare(call);
+        return async () => {
+          queue.run({ rows: 1, position: 0, slot: 0, length: 1 }, [dispatch]);
+          await queue.read(out, 0, 4);
+        };
+      };
+      const groups = gpu.software ? SOFTWARE_GROUPS : GROUPS;
+      const read = { run: await prepare(readCall(source, out)), bytes: source.size };
+      const multiply = {
+        run: await prepare(multiplyCall(out, groups)),
+        flops: LIMIT_FLOPS * groups / GROUPS,
+      };
+      return new GpuMeter(gpu, queue, read, multiply);
+    } catch (error) {
+      gpu.close();
+      await queue.settle();
+      throw error;
+    }
+  }
+
+  async measure(repetitions: number): Promise<DeviceLimits> {
     return {
-      maxBindingBytes: gpu.maxBytes,
-      workgroupBytes: limits.maxComputeWorkgroupStorageSize,
-      workgroupLanes: limits.maxComputeInvocationsPerWorkgroup,
-      features: [...gpu.features],
-      faulty: gpu.claimed.filter((name) => !gpu.features.has(name)),
-      readBytesPerSec: await best(readCall(source, out), source.size),
-      flopsPerSec: await best(multiplyCall(out), LIMIT_FLOPS),
+      readBytesPerSec: await bestPerSec(this.read.run, this.read.bytes, repetitions),
+      flopsPerSec: await bestPerSec(this.multiply.run, this.multiply.flops, repetitions),
     };
-  } finally {
-    gpu.close();
-    await queue.settle();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.gpu.close();
+    await this.queue.settle();
   }
 }
