@@ -5,6 +5,7 @@
  */
 import { WEB_HOST } from "../../kernels/host.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
+import { readActivity } from "./activity.ts";
 import type { ByteSource, Host, PathKind } from "./mod.ts";
 import { readPlatform, totalMemory } from "./platform.ts";
 import { TILE_STORE } from "./tile_cache.ts";
@@ -18,6 +19,7 @@ export const DENO_HOST: Host = {
   tiles: TILE_STORE,
   totalMemory,
   platform: readPlatform,
+  activity: readActivity,
   compute: {
     get gpu() {
       return WEB_HOST.gpu;

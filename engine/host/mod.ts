@@ -40,6 +40,22 @@ export interface Platform {
   readonly versions: { readonly deno: string; readonly v8: string; readonly typescript: string };
   /** Commit of the engine's checkout; null if it does not run from a checkout. */
   readonly commit: string | null;
+  /** Flags that V8 was started with; null if they cannot be read. */
+  readonly v8Flags: readonly string[] | null;
+}
+
+/** State of the machine at one moment; null for each value that cannot be read. */
+export interface MachineActivity {
+  /** Runnable processes, averaged over 1, 5 and 15 minutes. */
+  readonly loadAverage: readonly [number, number, number] | null;
+  /** Clock of each processor in MHz. */
+  readonly cpuMhz: readonly number[] | null;
+  /** CPU time of all processes since the start of the system, and the number of processors. */
+  readonly cpu: { readonly busyMs: number; readonly processors: number } | null;
+  /** CPU time that a hypervisor gave to other machines since the start of the system. */
+  readonly stolenMs: number | null;
+  /** CPU time of this process and all its threads. */
+  readonly ownMs: number | null;
 }
 
 /** The runtime's services for the engine. */
@@ -67,6 +83,8 @@ export interface Host {
   totalMemory(): number;
   /** Facts for a report; may start a process (`git`). */
   platform(): Promise<Platform>;
+  /** CPU times, load and clock at this moment. */
+  activity(): MachineActivity;
   /** The runtime's services for backends. */
   readonly compute: ComputeHost;
 }

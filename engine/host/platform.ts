@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { readV8Flags } from "./activity.ts";
 import { builtin } from "./builtin.ts";
 import type { Platform } from "./mod.ts";
 
@@ -16,6 +17,7 @@ export async function readPlatform(): Promise<Platform> {
     cpu: cpuModel(),
     versions: { deno, v8, typescript },
     commit: await checkoutCommit(),
+    v8Flags: readV8Flags(),
   };
 }
 
