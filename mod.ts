@@ -102,9 +102,12 @@ export {
 export { profile, type ProfileOptions } from "./engine/measure/profile.ts";
 export {
   type BenchmarkReport,
+  type CheckReport,
   doubts,
   type IterationReport,
   type KernelReport,
+  type LimitReport,
+  type MachineReport,
   type PassReport,
   type ProfileReport,
   type RateSummary,

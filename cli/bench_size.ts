@@ -8,7 +8,8 @@
  *
  * @module
  */
-import { drawPrompt, expectRoom } from "../engine/measure/benchmark.ts";
+import { expectRoom } from "../engine/measure/benchmark.ts";
+import { drawPrompt } from "../engine/measure/prompt.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import type { Loadable } from "../engine/load.ts";

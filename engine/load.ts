@@ -34,7 +34,7 @@ import { findHost } from "./host/choose.ts";
 import { beside, exists, readJsonObject } from "./host/files.ts";
 import { checkOptions, checkSource, type LoadOptions, type RandomModel } from "./load_options.ts";
 import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
-import { Model } from "./model.ts";
+import { Model, type PlainRunner } from "./model.ts";
 import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -159,18 +159,47 @@ async function loadOnto(
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
   const tokenizer = await pickTokenizer(plan, files, options);
   check?.({ ...plan, tokenizer });
-  await expectFits(backend, plan);
-  const { id, architecture, contextLength: slots, memory: { chunk } } = plan;
-  const onBytes = progressOf(plan, files?.checkpoint.path, options);
-  const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
-  const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk });
-  return new Model(backend, architecture, runner, tokenizer, {
-    id,
-    dtype: weights.wte.dtype,
+  const runner = await openRunner(backend, plan, progressOf(plan, files?.checkpoint.path, options));
+  return new Model(backend, plan.architecture, runner, tokenizer, {
+    id: plan.id,
+    dtype: runner.weights.wte.dtype,
     parameters: plan.parameters,
     notes: [...backend.note ? [backend.note] : [], ...plan.notes],
     loadMs: performance.now() - start,
+    openPlain: (contextLength, signal) => openPlain(source, { ...options, contextLength, signal }),
   });
+}
+
+/** Uploads the weights of a plan and records the passes. */
+async function openRunner(
+  backend: Backend,
+  plan: LoadPlan,
+  onBytes: (count: number) => Promise<void>,
+): Promise<Runner> {
+  await expectFits(backend, plan);
+  const { id, architecture, contextLength: slots, memory: { chunk } } = plan;
+  const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
+  return await Runner.create(backend, architecture, weights, { id, slots, chunk });
+}
+
+/** Opens the same weights once more, on typed arrays and without a tokenizer. */
+async function openPlain(
+  source: string | RandomModel,
+  { onProgress: _, ...options }: LoadOptions,
+): Promise<PlainRunner> {
+  const backend = await openBackend("js");
+  try {
+    // Offline: the first load has downloaded every file.
+    using files = typeof source === "string"
+      ? await openFiles(source, { ...options, offline: true })
+      : null;
+    const plan = await planLoad(files ?? source as RandomModel, options, backend);
+    const runner = await openRunner(backend, plan, progressOf(plan, undefined, options));
+    return { runner, [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose]() };
+  } catch (error) {
+    await backend[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** Contents of a checkpoint, read without its weights. */

@@ -45,6 +45,17 @@ export interface Instruments {
     options: GenerateOptions,
     onRead: (count: number) => void,
   ): AsyncIterableIterator<GeneratedToken>;
+  /**
+   * Opens the same weights once more, on typed arrays.
+   * @param contextLength number of tokens that its cache holds.
+   * @param signal ends the loading with its reason.
+   */
+  openPlain(contextLength: number, signal?: AbortSignal): Promise<PlainRunner>;
+}
+
+/** The passes of a model on typed arrays; disposing of it frees its weights. */
+export interface PlainRunner extends AsyncDisposable {
+  readonly runner: Runner;
 }
 
 /** The instruments of a model; not exported by `mod.ts`. */
@@ -57,6 +68,7 @@ export class Model implements AsyncDisposable {
     instrumentsOf = (model) => ({
       run: (ids, work, signal) => model.#run(ids, work, signal),
       generate: (ids, options, onRead) => model.#start(ids, options, onRead),
+      openPlain: (contextLength, signal) => model.#openPlain(contextLength, signal),
     });
   }
 
@@ -65,6 +77,7 @@ export class Model implements AsyncDisposable {
   #free: Promise<void> = Promise.resolve();
   readonly #tokenizer: Tokenizer | string;
   readonly #backend: Backend;
+  readonly #openPlain: Instruments["openPlain"];
   /** The source that the model was loaded from. */
   readonly id: string;
   /** Dtype of the weights in memory. */
@@ -91,6 +104,7 @@ export class Model implements AsyncDisposable {
       parameters: number;
       loadMs: number;
       notes: readonly string[];
+      openPlain: Instruments["openPlain"];
     },
   ) {
     this.#backend = backend;
@@ -101,6 +115,7 @@ export class Model implements AsyncDisposable {
     this.loadMs = facts.loadMs;
     this.parameters = facts.parameters;
     this.notes = facts.notes;
+    this.#openPlain = facts.openPlain;
     this.weightsBytes = backend.memory.classes.weights.current;
   }
 
@@ -117,6 +132,11 @@ export class Model implements AsyncDisposable {
   /** Number of tokens that the cache holds. */
   get contextLength(): number {
     return this.#alive().slots;
+  }
+
+  /** Dtype of the keys and values in the cache. */
+  get kvDtype(): string {
+    return this.#alive().buffers.decode.cache[0]?.k.dtype ?? "F32";
   }
 
   /** Whether a generation continues past the context, as the model's family defines it. */

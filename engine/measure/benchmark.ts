@@ -5,19 +5,24 @@
  *     warm-up     one generation of `warmupTokens`                          not measured
  *     prefill     the prompt, to the logits of its last token               median of three
  *     iteration   one generation of `genTokens`, `iters` times              peak memory, times
+ *     gap         before each iteration and after the last                  limits of the machine
+ *     check       a short greedy run, compared with typed arrays            passed or not
  *
  * The report is a record (`report.ts`); nothing here formats it or writes to a terminal.
  *
  * @module
  */
-import { threefry } from "../../kernels/ops/sample/mod.ts";
 import { DEFAULTS } from "../defaults.ts";
 import { checkGenerate, randomSeed } from "../generate.ts";
 import { hostFor } from "../host/choose.ts";
 import type { Host } from "../host/mod.ts";
 import { instrumentsOf, type Model } from "../model.ts";
 import { copyIds, expectType, isOptions } from "../options.ts";
+import { checkModel } from "./check.ts";
+import { GapLimits } from "./limit.ts";
+import { MachineWatch } from "./machine.ts";
 import { makeReport, quantile } from "./make_report.ts";
+import { drawPrompt } from "./prompt.ts";
 import type { BenchmarkReport, IterationReport } from "./report.ts";
 import type { Runner } from "../runner.ts";
 import type { SamplingOptions } from "../sampler.ts";
@@ -94,7 +99,7 @@ export async function benchmark(
   model: Model,
   options: BenchmarkOptions = {},
 ): Promise<BenchmarkReport> {
-  const run = new BenchmarkRun(model, options);
+  await using run = new BenchmarkRun(model, options);
   options.signal?.throwIfAborted();
   await run.warmUp();
   while (run.done < run.iters) await run.iterate();
@@ -105,15 +110,19 @@ export async function benchmark(
  * A benchmark in steps, so that the iterations of several can alternate. The steps of one are
  * called in this order, and no two at a time:
  *
- *     warmUp() ──▶ iterate() … iterate() ──▶ report()
+ *     warmUp() ──▶ iterate() … iterate() ──▶ report() ──▶ dispose
  *
  * A step that fails or is aborted leaves the iterations before it, which `report` still gives.
+ * Disposing of it frees the buffer and threads that measure the machine's limits, not the model.
  */
-export class BenchmarkRun {
+export class BenchmarkRun implements AsyncDisposable {
   readonly #model: Model;
   readonly #plan: Checked;
   readonly #iterations: IterationReport[] = [];
+  readonly #start = performance.now();
   #host: Host | null = null;
+  #watch: MachineWatch | null = null;
+  #limits: GapLimits | null = null;
   #engineWarmUp: WarmUp | null = null;
   #prefill: BenchmarkReport["results"]["prefill"] | null = null;
   #peakBytes = 0;
@@ -144,34 +153,50 @@ export class BenchmarkRun {
    * @throws {CheckpointError} If the runtime has no host.
    */
   async warmUp(): Promise<void> {
-    this.#host = await hostFor("benchmark");
+    const host = this.#host = await hostFor("benchmark");
+    this.#watch = new MachineWatch(host);
     const { warmupTokens, seed } = this.#plan;
+    this.#limits = await GapLimits.open(this.#model, host.compute);
     this.#engineWarmUp = await warmUpEngine(this.#model, this.#plan);
     if (warmupTokens) await measure(this.#model, this.#plan, "warmup", warmupTokens, seed);
     this.#prefill = await this.#withPeak(() => measurePrefill(this.#model, this.#plan));
   }
 
-  /** Times the next generation. */
+  /** Measures the machine's limits, then times the next generation. */
   async iterate(): Promise<void> {
-    const { genTokens, seed } = this.#plan;
+    const { genTokens, seed, signal } = this.#plan;
     const i = this.done;
-    const iteration = await this.#withPeak(() =>
-      measure(this.#model, this.#plan, "iteration", genTokens, seed + i, i)
+    await this.#limits!.measure(signal);
+    const started_ms = performance.now() - this.#start;
+    const iteration = await this.#watch!.during(() =>
+      this.#withPeak(() => measure(this.#model, this.#plan, "iteration", genTokens, seed + i, i))
     );
-    this.#iterations.push(iteration);
+    this.#iterations.push({ started_ms, ...iteration });
   }
 
-  /** The report of the finished iterations, of which there must be one or more. */
+  /**
+   * Measures the last gap, checks the model against the plain backend, and makes the report of the
+   * finished iterations, of which there must be one or more.
+   */
   async report(): Promise<BenchmarkReport> {
     if (!this.#host || !this.#engineWarmUp || !this.#prefill || !this.done) {
       throw new Error("Cannot report a run: expected a finished iteration, got none");
     }
+    const { settings, signal } = this.#plan;
+    await this.#limits!.measure(signal);
     return await makeReport(this.#host, this.#model, this.#plan, {
       engineWarmUp: this.#engineWarmUp,
       prefill: this.#prefill,
       iterations: this.#iterations,
       peakBytes: this.#peakBytes,
+      limits: this.#limits!,
+      machine: this.#watch!.report(),
+      check: await checkModel(this.#model, { ...settings, signal }),
     });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#limits?.[Symbol.asyncDispose]();
   }
 
   /** Runs a measured step; its peak counts alone, for other runs may share the model. */
@@ -260,16 +285,6 @@ async function warmUpEngine(
   return outcome;
 }
 
-/** A prompt of `count` ids below `vocabSize`, the same for a seed on every machine. */
-export function drawPrompt(count: number, vocabSize: number, seed: number): number[] {
-  const [low, high] = [seed >>> 0, Math.floor(seed / 2 ** 32)];
-  return Array.from(
-    { length: count },
-    // Sampling never uses this counter word, so the prompt and the draws after it are independent.
-    (_, i) => threefry(low, high, i, 0xffffffff) % vocabSize,
-  );
-}
-
 /** Milliseconds between two calls of `onProgress`. */
 const PROGRESS_MS = 200;
 
@@ -281,7 +296,7 @@ async function measure(
   total: number,
   seed: number,
   iteration?: number,
-): Promise<IterationReport> {
+): Promise<Omit<IterationReport, "started_ms">> {
   const token_ms: number[] = [];
   const start = performance.now();
   let last = start;
@@ -313,7 +328,7 @@ async function measure(
 async function measurePrefill(
   model: Model,
   { ids, signal, onProgress }: Checked,
-): Promise<{ tokens: number; ms: number; tokens_per_sec: number }> {
+): Promise<BenchmarkReport["results"]["prefill"]> {
   const window = ids.slice(-model.contextLength); // all that a sliding model sees
   const tokens = window.length;
   onProgress?.({ stage: "prefill", tokens: 0, total: tokens });
@@ -329,5 +344,5 @@ async function measurePrefill(
   const ms = quantile(times, 0.5);
   const tokens_per_sec = 1000 * tokens / ms;
   onProgress?.({ stage: "prefill", tokens, total: tokens, tokensPerSec: tokens_per_sec });
-  return { tokens, ms, tokens_per_sec };
+  return { tokens, ms, tokens_per_sec, passes_ms: times };
 }

@@ -7,7 +7,15 @@ import { DEFAULTS } from "../defaults.ts";
 import type { GenerateSettings } from "../generate.ts";
 import type { Host } from "../host/mod.ts";
 import type { Model } from "../model.ts";
-import { type BenchmarkReport, type IterationReport, VERSION } from "./report.ts";
+import type { GapLimits } from "./limit.ts";
+import {
+  type BenchmarkReport,
+  type CheckReport,
+  type IterationReport,
+  type MachineReport,
+  VERSION,
+} from "./report.ts";
+import { meanInterval } from "./statistics.ts";
 import type { WarmUp } from "./warm_up.ts";
 
 /** Settings of a run, for its report. */
@@ -32,6 +40,9 @@ export interface Measured {
   readonly iterations: readonly IterationReport[];
   /** Peak of tracked bytes during prefill and iterations. */
   readonly peakBytes: number;
+  readonly limits: GapLimits;
+  readonly machine: MachineReport;
+  readonly check: CheckReport;
 }
 
 /** Makes the report of a run. */
@@ -39,14 +50,16 @@ export async function makeReport(
   host: Host,
   model: Model,
   plan: RunSettings,
-  { engineWarmUp, prefill, iterations, peakBytes }: Measured,
+  { engineWarmUp, prefill, iterations, peakBytes, limits, machine, check }: Measured,
 ): Promise<BenchmarkReport> {
   const { config, backend, dtype } = model;
   const { onGpu } = backend;
   const { settings, prompt } = plan;
   const peakMiB = toMiB(peakBytes);
-  const { os, cpu, versions, commit } = await host.platform();
+  const { os, cpu, versions, commit, v8Flags } = await host.platform();
   const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
+  const middle = plan.ids.length + 1 + Math.floor(plan.genTokens / 2);
+  const decode = later.length ? { ms: sum(later) / later.length, length: middle } : null;
   const laterMs = (p: number) => later.length ? quantile(later, p) : null;
   return {
     schema_version: 1,
@@ -66,6 +79,8 @@ export async function makeReport(
       backend: backend.name,
       threads: backend.threads,
       dtype,
+      kv_dtype: model.kvDtype,
+      v8_flags: v8Flags && [...v8Flags],
     },
     device: {
       type: onGpu ? "webgpu" : "cpu",
@@ -106,12 +121,19 @@ export async function makeReport(
       prefill,
       decode: {
         tokens: plan.genTokens - 1,
-        tokens_per_sec: later.length ? 1000 * later.length / sum(later) : null,
+        tokens_per_sec: decode && 1000 / decode.ms,
         ms_per_token: { p50: laterMs(0.5), p90: laterMs(0.9), p99: laterMs(0.99) },
       },
       load_ms: model.loadMs,
       first_token_ms: quantile(iterations.map(({ token_ms }) => token_ms[0]), 0.5),
       per_iter: [...iterations],
+      check,
+      limit: await limits.report({
+        decode,
+        prefill: { ms: prefill.ms, length: prefill.tokens },
+        useKvCache: settings.useKvCache,
+      }),
+      machine,
     },
   };
 }
@@ -127,7 +149,9 @@ function sum(values: readonly number[]): number {
 function summarise(rates: readonly number[]): BenchmarkReport["results"]["tokens_per_sec"] {
   const mean = sum(rates) / rates.length;
   const variance = sum(rates.map((r) => (r - mean) ** 2)) / rates.length;
-  return { mean, min: Math.min(...rates), max: Math.max(...rates), stddev: Math.sqrt(variance) };
+  const { low = null, high = null } = meanInterval([rates]) ?? {};
+  const [min, max] = [Math.min(...rates), Math.max(...rates)];
+  return { mean, min, max, stddev: Math.sqrt(variance), low, high };
 }
 
 /** The quantile of share `p`, linearly interpolated between neighbours. */

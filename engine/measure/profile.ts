@@ -9,7 +9,7 @@
  */
 import type { KernelTime } from "../../kernels/backend.ts";
 import { measureLimits } from "../../kernels/mod.ts";
-import { drawPrompt } from "./benchmark.ts";
+import { drawPrompt } from "./prompt.ts";
 import { findHost } from "../host/choose.ts";
 import { type PassTimes, timePasses } from "../diagnose.ts";
 import { instrumentsOf, type Model } from "../model.ts";

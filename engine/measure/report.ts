@@ -21,10 +21,16 @@ export interface RateSummary {
   max: number;
   /** Standard deviation of the population, in tokens/s. */
   stddev: number;
+  /** Lower end of the 95 % interval of the mean; null for a single iteration. */
+  low: number | null;
+  /** Upper end of that interval. */
+  high: number | null;
 }
 
 /** One measured generation. */
 export interface IterationReport {
+  /** Start in ms since the start of the run. */
+  started_ms: number;
   /** Wall time in s, prompt included. */
   seconds: number;
   /** Generated tokens divided by `seconds`. */
@@ -33,6 +39,52 @@ export interface IterationReport {
   seed: number;
   /** Milliseconds from one id to the next; ids read together share their time. */
   token_ms: number[];
+}
+
+/** Correctness check: a short greedy run, compared with the same weights on typed arrays. */
+export interface CheckReport {
+  /** Backend compared with; null if the check was not run. */
+  against: BackendName | null;
+  /** Number of compared steps: rows of logits, and ids. */
+  tokens: number;
+  /** Largest difference of a logit; null if it is not finite or was not measured. */
+  max_abs_diff: number | null;
+  /** Difference allowed: 1e-3, or 1e-4 of the largest logit if that is more. */
+  tolerance: number | null;
+  /** Whether all ids are equal; ids whose logits differ by less than the tolerance may not be. */
+  same_ids: boolean | null;
+  /** Whether logits and ids are within the tolerance; null if the check was not run. */
+  passed: boolean | null;
+  /** Why the check failed or was not run; null if it passed. */
+  reason: string | null;
+}
+
+/** Limits of the machine, measured in the gaps between iterations, and the shares reached. */
+export interface LimitReport {
+  /** Read bandwidth of a buffer as large as the weights, at most 128 MiB; median of the gaps. */
+  read_gb_per_s: number | null;
+  /** Multiplications and additions in F32, in 10⁹ per second; median of the gaps. */
+  gflops: number | null;
+  /** Least time of a decode step by these limits, divided by the measured time. */
+  decode_share: number | null;
+  /** The same for the prefill. */
+  prefill_share: number | null;
+  /** Number of gaps measured. */
+  gaps: number;
+  /** Why there are no limits; null if there are. */
+  reason: string | null;
+}
+
+/** Machine during the iterations; null for what cannot be read. */
+export interface MachineReport {
+  /** Runnable processes at the end, averaged over 1, 5 and 15 minutes. */
+  load_average: [number, number, number] | null;
+  /** Clock of the processors in MHz: mean over them, median over the iterations. */
+  cpu_mhz: number | null;
+  /** CPU time of other processes, as a share of all processors' time. */
+  other_cpu_share: number | null;
+  /** CPU time that a hypervisor gave to other machines, as a share of all processors' time. */
+  stolen_cpu_share: number | null;
 }
 
 /** Cost of one kind of kernel in a pass, summed over its calls. */
@@ -110,6 +162,10 @@ export interface BenchmarkReport {
     backend: BackendName;
     threads: number;
     dtype: string;
+    /** Dtype of the KV cache. */
+    kv_dtype: string;
+    /** Flags that V8 was started with; null if they cannot be read. */
+    v8_flags: string[] | null;
   };
   /** Device, as the table's row names it. */
   device: {
@@ -162,7 +218,14 @@ export interface BenchmarkReport {
     /** Unmeasured passes before the warm-up; `steady` if the times of the last rounds agree. */
     engine_warmup: { ms: number; rounds: number; steady: boolean };
     /** A separate pass over the prompt, up to the logits of its last row. */
-    prefill: { tokens: number; ms: number; tokens_per_sec: number };
+    prefill: {
+      tokens: number;
+      /** Median of the passes. */
+      ms: number;
+      tokens_per_sec: number;
+      /** Time of each pass. */
+      passes_ms: number[];
+    };
     /** Tokens after the first of each iteration; null if there are none. */
     decode: {
       tokens: number;
@@ -174,6 +237,9 @@ export interface BenchmarkReport {
     /** From the call of `generate` to the first id on the host: the median. */
     first_token_ms: number;
     per_iter: IterationReport[];
+    check: CheckReport;
+    limit: LimitReport;
+    machine: MachineReport;
     /** Present if a profile was asked for. */
     profile?: ProfileReport;
   };
@@ -231,6 +297,8 @@ export function toMarkdown(report: BenchmarkReport): string {
 
 /** Spread of the iterations, as a share of their mean, above which a report has a warning. */
 const WARNING_SPREAD = 0.1;
+/** Share of the processors' time that others may use before a report has a warning. */
+const WARNING_CPU_SHARE = 0.1;
 
 /**
  * Warnings about a report's figures, a sentence each; usually none.
@@ -246,7 +314,18 @@ const WARNING_SPREAD = 0.1;
  * ```
  */
 export function warnings(report: BenchmarkReport): string[] {
-  const { per_iter, tokens_per_sec: { mean, min, max } } = report.results;
+  return [...checkWarnings(report), ...spreadWarnings(report), ...machineWarnings(report)];
+}
+
+/** Reports of earlier versions have no check, as they have no state of the machine. */
+function checkWarnings({ results: { check } }: BenchmarkReport): string[] {
+  return check?.passed === false
+    ? [`the results are wrong (${check.reason}): do not use this row`]
+    : [];
+}
+
+function spreadWarnings({ results }: BenchmarkReport): string[] {
+  const { per_iter, tokens_per_sec: { mean, min, max } } = results;
   const spread = (max - min) / mean;
   if (!(spread > WARNING_SPREAD)) return [];
   const rates = per_iter.map((iteration) => iteration.tokens_per_sec);
@@ -257,6 +336,18 @@ export function warnings(report: BenchmarkReport): string[] {
       "more --warmup-tokens give a steady figure"
     : ": the machine may be busy; run again on a quiet one";
   return [`the iterations differ by ${Math.round(spread * 100)} % (${range})${reason}`];
+}
+
+function machineWarnings({ results: { machine } }: BenchmarkReport): string[] {
+  const users = [
+    ["processes", machine?.other_cpu_share],
+    ["virtual machines", machine?.stolen_cpu_share],
+  ] as const;
+  return users.flatMap(([who, share]) =>
+    share && share > WARNING_CPU_SHARE
+      ? [`other ${who} used ${Math.round(100 * share)} % of the CPU during the iterations`]
+      : []
+  );
 }
 
 /**

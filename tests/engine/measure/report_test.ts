@@ -2,12 +2,31 @@ import assert from "node:assert/strict";
 import denoJson from "../../../deno.json" with { type: "json" };
 import {
   type BenchmarkReport,
+  type CheckReport,
   doubts,
+  type MachineReport,
   toJson,
   toMarkdown,
   VERSION,
   warnings,
 } from "../../../engine/measure/report.ts";
+
+const PASSED: CheckReport = {
+  against: "js",
+  tokens: 8,
+  max_abs_diff: 1e-5,
+  tolerance: 1e-3,
+  same_ids: true,
+  passed: true,
+  reason: null,
+};
+
+const QUIET: MachineReport = {
+  load_average: [0.1, 0.2, 0.3],
+  cpu_mhz: 2600,
+  other_cpu_share: 0.01,
+  stolen_cpu_share: 0,
+};
 
 function report(changes: {
   device?: Partial<BenchmarkReport["device"]>;
@@ -28,7 +47,15 @@ function report(changes: {
       cores: 2,
     },
     torch: { version: null, cuda: null },
-    engine: { name: "wgslm", version: VERSION, backend: "js", threads: 1, dtype: "F32" },
+    engine: {
+      name: "wgslm",
+      version: VERSION,
+      backend: "js",
+      threads: 1,
+      dtype: "F32",
+      kv_dtype: "F32",
+      v8_flags: [],
+    },
     device: { type: "cpu", name: "A processor", ...changes.device },
     model: {
       source: "local",
@@ -58,11 +85,11 @@ function report(changes: {
     },
     results: {
       iters: 3,
-      tokens_per_sec: { mean: 100, min: 99, max: 101, stddev: 0.8 },
+      tokens_per_sec: { mean: 100, min: 99, max: 101, stddev: 0.8, low: 98, high: 102 },
       vram_peak_mib: null,
       buffer_peak_mib: 24.6,
       engine_warmup: { ms: 400, rounds: 4, steady: true },
-      prefill: { tokens: 6, ms: 20, tokens_per_sec: 300 },
+      prefill: { tokens: 6, ms: 20, tokens_per_sec: 300, passes_ms: [20, 19, 21] },
       decode: {
         tokens: 255,
         tokens_per_sec: 101,
@@ -70,7 +97,23 @@ function report(changes: {
       },
       load_ms: 12,
       first_token_ms: 21,
-      per_iter: [{ seconds: 2.5, tokens_per_sec: 100, seed: 7, token_ms: [21, 9] }],
+      per_iter: [{
+        started_ms: 900,
+        seconds: 2.5,
+        tokens_per_sec: 100,
+        seed: 7,
+        token_ms: [21, 9],
+      }],
+      check: PASSED,
+      limit: {
+        read_gb_per_s: 20,
+        gflops: 60,
+        decode_share: 0.9,
+        prefill_share: 0.8,
+        gaps: 4,
+        reason: null,
+      },
+      machine: QUIET,
       ...changes.results,
     },
   };
@@ -101,7 +144,7 @@ Deno.test("toMarkdown() gives VRAM one decimal, and shows a cache that is off", 
     device: { type: "webgpu", name: "A GPU" },
     results: {
       vram_peak_mib: 25.04,
-      tokens_per_sec: { mean: 1234.567, min: 1, max: 2, stddev: 0 },
+      tokens_per_sec: { mean: 1234.567, min: 1, max: 2, stddev: 0, low: 1, high: 2 },
     },
     useKvCache: false,
   })).split("\n")[2];
@@ -121,14 +164,14 @@ Deno.test("warnings() warns when the iterations differ by more than a tenth of t
   const warn = (...rates: number[]) => {
     const [min, max] = [Math.min(...rates), Math.max(...rates)];
     const per_iter = rates.map((tokens_per_sec) => ({
+      started_ms: 0,
       seconds: 1,
       tokens_per_sec,
       seed: 1,
       token_ms: [],
     }));
-    return warnings(
-      report({ results: { per_iter, tokens_per_sec: { mean: 100, min, max, stddev: 0 } } }),
-    );
+    const whole = { mean: 100, min, max, stddev: 0, low: min, high: max };
+    return warnings(report({ results: { per_iter, tokens_per_sec: whole } }));
   };
   assert.deepEqual(warn(95.5, 100, 105), []);
   assert.equal(warn(80, 110, 100).length, 1);
@@ -136,4 +179,24 @@ Deno.test("warnings() warns when the iterations differ by more than a tenth of t
   assert.match(warn(80, 110)[0], /may be busy/, "two rising rates may be chance");
   assert.match(warn(80, 100, 110)[0], /differ by 30 % .*each faster .*more --warmup-tokens/);
   assert.equal(doubts, warnings, "the old name");
+});
+
+Deno.test("warnings() names a failed check and a busy machine", () => {
+  const reason = "logits differ by up to 0.5, the tolerance is 0.001";
+  const check = { ...PASSED, passed: false, reason };
+  assert.deepEqual(warnings(report({ results: { check } })), [
+    "the results are wrong (logits differ by up to 0.5, the tolerance is 0.001): " +
+    "do not use this row",
+  ]);
+  const busy = (machine: Partial<MachineReport>) =>
+    warnings(report({ results: { machine: { ...QUIET, ...machine } } }));
+  assert.match(busy({ other_cpu_share: 0.25 })[0], /^other processes used 25 % of the CPU/);
+  assert.match(busy({ stolen_cpu_share: 0.25 })[0], /^other virtual machines used 25 % of the CPU/);
+  assert.deepEqual(busy({ other_cpu_share: null, stolen_cpu_share: null }), []);
+});
+
+Deno.test("warnings() reads reports of earlier versions", () => {
+  const old = report();
+  const { check: _check, limit: _limit, machine: _machine, ...results } = old.results;
+  assert.deepEqual(warnings({ ...old, results } as BenchmarkReport), []);
 });

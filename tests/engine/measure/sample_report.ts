@@ -30,6 +30,7 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
     torch: { version: null, cuda: null },
     engine: {
       ...{ name: "wgslm", version: "0.1.0", backend: "wasm", threads: 2, dtype: "F32" },
+      ...{ kv_dtype: "F32", v8_flags: [] },
       ...change.engine,
     },
     device: { type: "cpu", name: "Test CPU", ...change.device },
@@ -49,11 +50,12 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
       tokens_per_sec: {
         ...{ mean: (rates[0] + rates[1]) / 2, min: rates[1], max: rates[0] },
         stddev: (rates[0] - rates[1]) / 2,
+        ...{ low: 7.5, high: 8.2 },
       },
       vram_peak_mib: null,
       buffer_peak_mib: 25.5,
       engine_warmup: { ms: 400, rounds: 3, steady: true },
-      prefill: { tokens: 6, ms: 20, tokens_per_sec: 300 },
+      prefill: { tokens: 6, ms: 20, tokens_per_sec: 300, passes_ms: [19, 20, 21] },
       decode: {
         tokens: 3,
         tokens_per_sec: 10,
@@ -62,8 +64,21 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
       load_ms: 150,
       first_token_ms: 30,
       per_iter: seconds.map((s, i) => ({
-        ...{ seconds: s, tokens_per_sec: rates[i], seed: 7 + i, token_ms: [30, 100, 100, 110] },
+        ...{ started_ms: 900 + 600 * i, seconds: s, tokens_per_sec: rates[i], seed: 7 + i },
+        token_ms: [30, 100, 100, 110],
       })),
+      check: {
+        ...{ against: "js", tokens: 8, max_abs_diff: 1e-5, tolerance: 1e-3, same_ids: true },
+        ...{ passed: true, reason: null },
+      },
+      limit: {
+        ...{ read_gb_per_s: 20, gflops: 60, decode_share: 0.9, prefill_share: 0.8, gaps: 3 },
+        reason: null,
+      },
+      machine: {
+        ...{ load_average: [0.1, 0.2, 0.3], cpu_mhz: 2600 },
+        ...{ other_cpu_share: 0.01, stolen_cpu_share: 0 },
+      },
       ...change.results,
     },
   };

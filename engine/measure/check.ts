@@ -1,0 +1,165 @@
+/**
+ * Correctness check of a benchmark: a short greedy run on the measured backend and on typed arrays.
+ *
+ *     prompt [P] random ids ─▶ prefill ─▶ draw ─▶ draw ─▶ … D ids      the measured passes
+ *                    │                     │       │
+ *                    └────▶ the same on js, with weights read from the files once more
+ *                                          │       │
+ *     compared                        logits [V], id of each draw
+ *
+ * A draw after a wrong one is compared on the same text: the next step reads the plain run's id.
+ * The plain run comes first, so that its time bounds the check: P and D follow from it.
+ *
+ *     tolerance = max(1e-3, 1e-4 · max |logit|)
+ *     passed    = every logit within the tolerance, and every id's logit as close to the largest
+ *
+ * 1e-3 is what the tests allow every backend on every family; the second term is F32's rounding of
+ * large logits. Ids of two logits closer than the tolerance may differ.
+ *
+ * @module
+ */
+import { DeviceError } from "../../kernels/errors.ts";
+import { isPlain } from "../../kernels/mod.ts";
+import { NOT_FINITE } from "../../kernels/ops/sample/mod.ts";
+import { DEFAULTS } from "../defaults.ts";
+import { CheckpointError, messageOf } from "../errors.ts";
+import { instrumentsOf, type Model } from "../model.ts";
+import type { Runner } from "../runner.ts";
+import { drawPrompt } from "./prompt.ts";
+import type { CheckReport } from "./report.ts";
+
+/** Milliseconds that the plain run may take, loading and computing. */
+const BUDGET = { load: 1000, compute: 500 };
+/** Fewest and most ids of the prompt and the draws together; most draws. */
+const [LEAST_IDS, MOST_IDS, MOST_DRAWS] = [4, 48, 8];
+/** Rates of typed arrays in the estimate before loading: bytes read and FLOPs per ms. */
+const PLAIN = { bytesPerMs: 4e5, flopsPerMs: 1e6 };
+
+/** Options of a check. */
+export interface CheckOptions {
+  /** As in `GenerateOptions`: checks the passes without tuning. */
+  readonly deterministic?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** Logits [V] and drawn id of each step. */
+interface Step {
+  readonly logits: Float32Array;
+  readonly id: number;
+}
+
+/**
+ * Compares a short greedy run of a model with typed arrays. Empties the cache.
+ * @throws the signal's reason, if it is aborted.
+ */
+export async function checkModel(model: Model, options: CheckOptions = {}): Promise<CheckReport> {
+  if (isPlain(model.backend)) return notRun("js is what the other backends are checked against");
+  const estimate = LEAST_IDS * 2 * model.parameters / PLAIN.flopsPerMs;
+  const loadMs = model.weightsBytes / PLAIN.bytesPerMs;
+  if (loadMs > BUDGET.load || estimate > BUDGET.compute) {
+    const seconds = ((loadMs + estimate) / 1000).toFixed(1);
+    return notRun(`the model is too large: loading and running it on js takes about ${seconds} s`);
+  }
+  try {
+    return await compare(model, options);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    const isExpected = error instanceof CheckpointError || error instanceof DeviceError ||
+      error instanceof RangeError;
+    if (!isExpected) throw error;
+    return notRun(`js could not run the model: ${messageOf(error)}`);
+  }
+}
+
+function notRun(reason: string): CheckReport {
+  return {
+    against: null,
+    tokens: 0,
+    max_abs_diff: null,
+    tolerance: null,
+    same_ids: null,
+    passed: null,
+    reason,
+  };
+}
+
+async function compare(model: Model, options: CheckOptions): Promise<CheckReport> {
+  const { signal } = options;
+  const most = Math.min(MOST_IDS, model.contextLength);
+  await using plain = await instrumentsOf(model).openPlain(most, signal);
+  const { prompt, expected } = await runPlain(plain.runner, model.config.vocabSize, most, signal);
+  const actual = await instrumentsOf(model).run(prompt, async (runner) => {
+    await runner.useFixed(options.deterministic ?? DEFAULTS.deterministic);
+    const forced = expected.map(({ id }) => id);
+    return await drawGreedily(runner, prompt, expected.length, { signal, forced });
+  }, signal);
+  return judge(expected, actual);
+}
+
+/** Runs the plain side: as many ids as its time allows, a sixth of them drawn. */
+async function runPlain(
+  runner: Runner,
+  vocabSize: number,
+  most: number,
+  signal?: AbortSignal,
+): Promise<{ prompt: readonly number[]; expected: readonly Step[] }> {
+  const ids = drawPrompt(most, vocabSize, 0);
+  const first = ids.slice(0, Math.min(LEAST_IDS, most));
+  const start = performance.now();
+  await runner.lastLogits(first, signal);
+  const idMs = (performance.now() - start) / first.length;
+  const count = Math.max(first.length, Math.min(most, Math.floor(BUDGET.compute / idMs)));
+  const draws = Math.max(1, Math.min(MOST_DRAWS, Math.floor(count / 3)));
+  const prompt = ids.slice(0, Math.max(1, count - draws));
+  return { prompt, expected: await drawGreedily(runner, prompt, draws, { signal }) };
+}
+
+/** Draws `count` ids one by one, at temperature 0, and keeps the logits of each. */
+async function drawGreedily(
+  runner: Runner,
+  prompt: readonly number[],
+  count: number,
+  { signal, forced }: { readonly signal?: AbortSignal; readonly forced?: readonly number[] },
+): Promise<Step[]> {
+  const { backend, buffers: { decode } } = runner;
+  runner.startSampling({ temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1 }, 0);
+  await runner.prefill(prompt, { signal });
+  const steps: Step[] = [];
+  for (let i = 0; i < count; i++) {
+    const [id] = await runner.draw(1, signal);
+    steps.push({ id, logits: await backend.read(decode.logits) as Float32Array });
+    if (forced) backend.write(decode.ids, Int32Array.of(forced[i]));
+  }
+  runner.sequence.forget(); // the cache may hold ids that were not drawn
+  return steps;
+}
+
+/** Compares the steps of both sides. */
+export function judge(expected: readonly Step[], actual: readonly Step[]): CheckReport {
+  let [diff, largest, behind] = [0, 0, 0];
+  for (const [step, { logits, id }] of expected.entries()) {
+    const { logits: got, id: gotId } = actual[step];
+    logits.forEach((logit, i) => {
+      largest = Math.max(largest, Math.abs(logit));
+      diff = Math.max(diff, Math.abs(got[i] - logit)); // NaN stays
+    });
+    behind = Math.max(behind, logits[id] - (gotId === NOT_FINITE ? NaN : logits[gotId]));
+  }
+  const tolerance = Math.max(1e-3, 1e-4 * largest);
+  const same_ids = expected.every(({ id }, i) => id === actual[i].id);
+  const passed = diff <= tolerance && behind <= tolerance; // false for NaN
+  const over = Number.isFinite(diff) ? `logits differ by up to ${diff.toPrecision(2)}` : null;
+  return {
+    against: "js",
+    tokens: expected.length,
+    max_abs_diff: Number.isFinite(diff) ? diff : null,
+    tolerance,
+    same_ids,
+    passed,
+    reason: passed
+      ? null
+      : diff <= tolerance
+      ? "an id was drawn whose logit is not the largest"
+      : `${over ?? "logits are not finite"}, the tolerance is ${tolerance.toPrecision(2)}`,
+  };
+}
