@@ -9,6 +9,7 @@
  * deno run -A cli.ts perplexity FILE # of a text
  * deno run -A cli.ts devices         # backends and their limits
  * deno run -A cli.ts append          # reports and kernel benches, to a history
+ * deno run -A cli.ts report          # reports, as one HTML page
  * deno run -A cli.ts --help          # every flag
  * ```
  *
@@ -29,6 +30,7 @@ import { inspect } from "./cli/inspect.ts";
 import { kernels } from "./cli/kernels.ts";
 import { perplexity } from "./cli/perplexity.ts";
 import { type Invocation, nearestCommand, parseArguments } from "./cli/parse.ts";
+import { report } from "./cli/report.ts";
 import { clearStatus, interruptTaken, print, say, sayError } from "./cli/terminal.ts";
 import { VERSION } from "./mod.ts";
 
@@ -85,6 +87,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
       return await perplexity(invocation, signal);
     case "append":
       return await append(invocation, signal);
+    case "report":
+      return await report(invocation);
   }
 }
 

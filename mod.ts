@@ -99,6 +99,8 @@ export {
   perplexity,
   type PerplexityOptions,
 } from "./engine/measure/perplexity.ts";
+export type { FailureReport, HistoryRecord, KernelBench } from "./engine/measure/history.ts";
+export { type HtmlOptions, toHtml } from "./engine/measure/html/page.ts";
 export { profile, type ProfileOptions } from "./engine/measure/profile.ts";
 export {
   type BenchmarkReport,

@@ -139,6 +139,7 @@ export const VALUE_FLAGS = {
   seed: number("N", "draw with this seed, iteration i with seed + i [random]", RANGES.seed),
   "json-out": text("FILE", "write the report as JSON; make its folders"),
   "md-out": text("FILE", "write the Markdown table; make its folders"),
+  "html-out": text("FILE.html", "write the page; make its folders"),
   "max-tokens": whole(`generate at most N tokens [${DEFAULTS.maxNewTokens}]`, 1),
   temperature: number(
     "X",
@@ -217,7 +218,8 @@ export type Command =
   | "kernels"
   | "devices"
   | "append"
-  | "perplexity";
+  | "perplexity"
+  | "report";
 
 /** Flags of a command under the headings of its help, in order. */
 export type FlagGroups = Readonly<Record<string, readonly FlagName[]>>;
@@ -293,4 +295,5 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
   },
   devices: { "Other": OTHER },
   append: { "Other": OTHER },
+  report: { "Output": ["html-out"], "Other": OTHER },
 };

@@ -102,6 +102,16 @@ const ABOUT: Readonly<
       ["copy a history into another format", "append history.sqlite history.jsonl"],
     ],
   },
+  report: {
+    summary:
+      "Draw reports as one HTML page: a table and plots of rates, token times, threads, kernels, " +
+      "memory and history. The page needs no network.",
+    usage: "report FILE… --html-out FILE.html",
+    examples: [
+      ["compare two runs", "report a.json b.json --html-out outputs/page.html"],
+      ["draw a history", "report history.sqlite --html-out outputs/history.html"],
+    ],
+  },
 };
 
 const SUMMARIES: Readonly<Record<Command, string>> = {
@@ -112,6 +122,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   perplexity: "score a text, and compare two models on it",
   devices: "list the backends and their measured limits",
   append: "append reports or results of deno bench to a history",
+  report: "draw reports as one HTML page",
 };
 
 const RUN = "deno run -A cli.ts";

@@ -31,6 +31,7 @@ const WORDS: Readonly<Partial<Record<Command, { most: number; noun: string }>>> 
   append: { most: Infinity, noun: "files" },
   devices: { most: 0, noun: "no model" },
   perplexity: { most: 2, noun: "a model and a file" },
+  report: { most: Infinity, noun: "files" },
 };
 
 /**

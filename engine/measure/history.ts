@@ -15,6 +15,7 @@ import { type BenchmarkReport, VERSION } from "./report.ts";
 
 /** A combination of a sweep that could not run; its keys are those of a report. */
 export interface FailureReport {
+  /** As of a report. */
   schema_version: 1;
   /** Time of the failure, ISO 8601, UTC. */
   timestamp: string;
@@ -28,6 +29,7 @@ export interface FailureReport {
     threads: number | null;
     dtype: string;
   };
+  /** The model as a report names it. */
   model: { source: "local" | "hf"; id: string };
   /** Lengths as asked for; null is the default. */
   generation: {
@@ -40,12 +42,15 @@ export interface FailureReport {
 
 /** A result of `deno bench`; times are per call, in ns. */
 export interface KernelBench {
+  /** As of a report. */
   schema_version: 1;
   /** When it was added to the history, ISO 8601, UTC. */
   timestamp: string;
+  /** Engine that the bench measured. */
   engine: { name: "wgslm"; version: string };
   /** Runtime and processor, as `deno bench` names them. */
   platform: { runtime: string; cpu: string };
+  /** The bench and its result. */
   bench: {
     /** File of the bench, relative to the working directory if it is below it. */
     origin: string;
