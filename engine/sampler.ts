@@ -91,24 +91,14 @@ export function nextTokenProbabilities(
   if (!filterLogits(kept, logits, seen, filter, new Float32Array(V))) {
     throw new RangeError("Cannot give probabilities: expected finite logits");
   }
-  if (Number.isFinite(largest(kept))) return softmax(kept);
-  // Divided by a temperature or a penalty below 1, a finite logit may exceed F32, and infinities
-  // have no softmax. F64 has the range, but other ties than LabCore's F32, so it comes second.
-  const wide = new Float64Array(V);
-  filterLogits(wide, logits, seen, filter, new Float64Array(V));
-  return softmax(wide);
+  return softmax(kept);
 }
 
-function largest(values: Float32Array | Float64Array): number {
+/** pᵢ = e^(sᵢ − max) / Σ e^(sⱼ − max), [V]. */
+function softmax(s: Float32Array): Float32Array {
   let max = -Infinity;
-  for (const value of values) max = Math.max(max, value);
-  return max;
-}
-
-/** pᵢ = e^(sᵢ − max) / Σ e^(sⱼ − max), [V]; infinite maxima share all of it. */
-function softmax(s: Float32Array | Float64Array): Float32Array {
-  const max = largest(s);
-  const exp = Float64Array.from(s, (value) => value === max ? 1 : Math.exp(value - max));
+  for (const value of s) max = Math.max(max, value);
+  const exp = Float64Array.from(s, (value) => Math.exp(value - max));
   const total = exp.reduce((sum, value) => sum + value, 0);
   return Float32Array.from(exp, (value) => value / total);
 }

@@ -62,6 +62,7 @@ export const f64 = {
   const: (value: number): Value<"f64"> => new Value("f64", codeOf("f64", value)),
   load: load("f64", 0x2b),
   neg: unary("f64", "f64", 0x9a),
+  min: binary("f64", "f64", 0xa4),
   max: binary("f64", "f64", 0xa5),
   convertI32S: unary("i32", "f64", 0xb7),
   convertI32U: unary("i32", "f64", 0xb8),

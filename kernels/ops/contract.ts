@@ -140,6 +140,11 @@ export interface GpuTarget {
   parts(weight: Operand): readonly GpuPart[];
   /** Allocates scratch that lives as long as the plan. */
   scratch(bytes: number): Operand;
+  /**
+   * First number of a tensor that no kernel writes, as the host wrote it last: known when a step is
+   * queued, so that it can decide which dispatches the step needs.
+   */
+  firstOf(operand: Operand): () => number;
 }
 
 /** Outputs first … first + count of a weight, in one buffer. */

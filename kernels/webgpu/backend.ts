@@ -147,7 +147,8 @@ class WebGpuBackend implements Backend {
    *   one.
    */
   write(t: Tensor, data: HostArray, offset = 0): void {
-    const { buffer, dtype, shape } = t as GpuTensor;
+    const tensor = t as GpuTensor;
+    const { buffer, dtype, shape } = tensor;
     const kind = hostArray(dtype, 0).constructor;
     if (data.constructor !== kind) {
       throw new TypeError(
@@ -172,6 +173,7 @@ class WebGpuBackend implements Backend {
     }
     this.#queue.flush(); // steps queued before still see the old values
     this.#gpu.device.queue.writeBuffer(buffer, at, bytes);
+    if (offset === 0 && data.length) tensor.first = data[0];
   }
 
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {

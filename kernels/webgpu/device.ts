@@ -24,6 +24,9 @@ const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
 /** A tensor in one buffer, padded to four bytes, because copies are multiples of four bytes. */
 export class GpuTensor implements Tensor {
+  /** First number that the host wrote; see `GpuTarget.firstOf`. */
+  first = 0;
+
   constructor(
     readonly shape: readonly number[],
     readonly dtype: Dtype,

@@ -82,6 +82,11 @@ export class WebGpuLowering implements GpuTarget {
     this.buffers.push(buffer);
     return scratchOf(new GpuTensor([bytes / 4], "U32", buffer));
   }
+
+  firstOf({ of }: Operand): () => number {
+    if (!(of instanceof GpuTensor)) throw foreign();
+    return () => of.first;
+  }
 }
 
 function bindingOf(operand: Operand | undefined): Binding | undefined {

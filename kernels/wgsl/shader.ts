@@ -40,7 +40,15 @@ export function linesWgsl(count: number, line: (i: number) => string): string {
 }
 
 /** Bytes per element of an array in workgroup memory; a vec3 is aligned to 16. */
-const ELEMENT_BYTES = { f32: 4, vec2u: 8, vec3f: 16, vec3u: 16, vec4f: 16 } as const;
+const ELEMENT_BYTES = {
+  "f32": 4,
+  "u32": 4,
+  "atomic<u32>": 4,
+  "vec2u": 8,
+  "vec3f": 16,
+  "vec3u": 16,
+  "vec4f": 16,
+} as const;
 
 /** Declares an array of `count` elements in workgroup memory; `extent` is the count as WGSL. */
 export function workgroupArray(

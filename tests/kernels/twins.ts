@@ -1,6 +1,7 @@
 /**
  * Tests of every backend: each operation against its typed-array form, at ragged shapes and with
- * all options. `twins_attention.ts` has those of embeddings and the cache.
+ * all options. `twins_attention.ts` has those of embeddings and the cache, `twins_sample.ts`
+ * those of sampling.
  *
  * @module
  */
@@ -9,7 +10,6 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/ops/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/ops/norm.ts";
-import { NOT_FINITE, sampleJs } from "../../kernels/ops/sample/mod.ts";
 import { narrow, type Weight, type WeightDtype, wordsOf } from "../../kernels/formats/mod.ts";
 import {
   bytesOf,
@@ -133,49 +133,6 @@ export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promi
 }
 
 const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
-
-interface SampleCase {
-  V: number;
-  settings: readonly [temperature: number, topK: number, topP: number, penalty: number];
-  seed?: number;
-  draws?: number;
-  logits?: (i: number) => number;
-}
-
-/** Draws on both backends from the same state, and compares all state on the device. */
-async function checkSampleCase(backend: Backend, test: SampleCase): Promise<void> {
-  const { V, settings, seed = 1, draws = 6, logits } = test;
-  const R = 4; // fewer than draws, so that the ring wraps
-  const numbers = logits
-    ? Float32Array.from({ length: V }, (_, i) => logits(i))
-    : randomNumbers(V, seed).map((v) => 8 * v);
-  const host = {
-    settings: new Float32Array(settings),
-    counter: new Uint32Array([seed, 0x9e3779b9, 0]),
-    seen: new Uint32Array(V),
-    drawn: new Int32Array(R),
-  };
-  const device = {
-    settings: put(backend, host.settings, [4]),
-    counter: put(backend, host.counter, [3], "U32"),
-    seen: put(backend, host.seen, [V], "U32"),
-    drawn: put(backend, host.drawn, [R], "I32"),
-  };
-  const from = put(backend, numbers, [1, V]);
-  const ids = backend.tensor([2], "I32", "activations");
-  const expected = new Int32Array(2);
-  using plan = await backend.record((k) => k.sample(ids, from, device));
-  for (let draw = 0; draw < draws; draw++) {
-    plan.run(stepOf(1));
-    sampleJs(expected, numbers, host);
-    if (draw % R === R - 1) assert.deepEqual(await backend.read(device.drawn), host.drawn);
-  }
-  const what = JSON.stringify(test);
-  assert.deepEqual(await backend.read(device.drawn), host.drawn, what);
-  assert.deepEqual(await backend.read(ids), expected, what);
-  assert.deepEqual(await backend.read(device.counter), host.counter, what);
-  assert.deepEqual(await backend.read(device.seen), host.seen, what);
-}
 
 /** Registers the tests; `test` opens a backend for each. */
 export function twinTests(
@@ -316,85 +273,6 @@ export function twinTests(
       assert.ok(calls > 1 && calls <= 32, `${calls} calls`);
       await runOnce(backend, 1, (k) => k.matmul(y, x, weight));
       assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.sum, stored);
-    }
-  });
-
-  test("sample() takes the lowest id of the largest logit when it is greedy", async (backend) => {
-    for (const V of [1, 2, 65, 396, 1000]) {
-      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1] });
-      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1.3] });
-      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1], logits: (i) => (i * 7) % 5 });
-      await checkSampleCase(backend, {
-        V,
-        settings: [0, 0, 1, 1],
-        logits: (i) => i === 0 ? -0 : 0,
-      });
-      await checkSampleCase(backend, { V, settings: [0, 0, 1, 1], logits: (i) => -1 - (i % 3) });
-    }
-  });
-
-  test("sample() draws the ids of sampleJs() when settings vary", async (backend) => {
-    const settings: SampleCase["settings"][] = [
-      [1, 0, 1, 1],
-      [0.7, 0, 1, 1],
-      [5, 0, 1, 1],
-      [1, 1, 1, 1],
-      [3, 40, 1, 1],
-      [3, 1e6, 1, 1],
-      [3, 0, 0.9, 1],
-      [3, 0, 0, 1],
-      [1, 0, 0.5, 1.2],
-      [2, 50, 0.95, 1.1],
-    ];
-    for (const V of [1, 2, 65, 396, 1000]) {
-      for (const setting of settings) {
-        await checkSampleCase(backend, { V, settings: setting, seed: V });
-      }
-    }
-  });
-
-  test("sample() keeps equal logits together when they are at a threshold", async (backend) => {
-    const logits = (i: number) => Math.floor(i / 10) % 7;
-    for (let seed = 0; seed < 5; seed++) {
-      for (const settings of [[2, 15, 1, 1], [2, 0, 0.4, 1], [2, 30, 0.6, 1]] as const) {
-        await checkSampleCase(backend, { V: 396, settings, logits, seed });
-      }
-    }
-  });
-
-  test(
-    "sample() draws the ids of sampleJs() when it draws hundreds of times",
-    async (backend) => {
-      await checkSampleCase(backend, { V: 65, settings: [4, 0, 1, 1], draws: 300 });
-      await checkSampleCase(backend, { V: 65, settings: [4, 20, 0.9, 1.1], draws: 300 });
-    },
-  );
-
-  test("sample() draws the ids of sampleJs() when the vocabulary is GPT-2's", async (backend) => {
-    await checkSampleCase(backend, { V: 50257, settings: [2, 0, 1, 1] });
-    await checkSampleCase(backend, { V: 50257, settings: [2, 200, 0.9, 1.1] });
-  });
-
-  test("sample() gives NOT_FINITE when one logit is not finite", async (backend) => {
-    const V = 396;
-    const bad = [0x7fc00000, 0xffc00001, 0x7f800001, 0x7f800000, 0xff800000];
-    for (const [i, bits] of bad.entries()) {
-      for (const temperature of [0, 1]) {
-        const logits = randomNumbers(V, 1);
-        new Uint32Array(logits.buffer)[[0, 31, 32, 200, V - 1][i]] = bits;
-        const counter = put(backend, new Uint32Array([1, 2, 5]), [3], "U32");
-        const seen = backend.tensor([V], "U32", "activations");
-        const drawn = backend.tensor([4], "I32", "activations");
-        const ids = backend.tensor([1], "I32", "activations");
-        const settings = put(backend, new Float32Array([temperature, 40, 0.9, 1]), [4]);
-        const from = put(backend, logits, [1, V]);
-        await runOnce(backend, 1, (k) => k.sample(ids, from, { settings, counter, seen, drawn }));
-        const what = bits.toString(16);
-        assert.deepEqual(await backend.read(ids), new Int32Array([NOT_FINITE]), what);
-        assert.deepEqual(await backend.read(drawn), new Int32Array([0, NOT_FINITE, 0, 0]), what);
-        assert.deepEqual(await backend.read(counter), new Uint32Array([1, 2, 6]), what);
-        assert.deepEqual(await backend.read(seen), new Uint32Array(V), what);
-      }
     }
   });
 

@@ -9,6 +9,7 @@ import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
+import { sampleTwinTests } from "./twins_sample.ts";
 
 function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
   Deno.test(`${name} (wasm)`, async () => {
@@ -21,6 +22,7 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 }
 
 twinTests(wasmTest);
+sampleTwinTests(wasmTest);
 attentionTwinTests(wasmTest);
 randomTwinTest(wasmTest, 24);
 

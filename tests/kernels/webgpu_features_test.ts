@@ -4,7 +4,8 @@
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { sampleWgsl } from "../../kernels/ops/sample/wgsl.ts";
+import { sampleChooseWgsl, sampleCutWgsl } from "../../kernels/ops/sample/wgsl_many.ts";
+import { sampleOneWgsl } from "../../kernels/ops/sample/wgsl_one.ts";
 import { measureWebGpu, openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { type Feature, openGpu } from "../../kernels/webgpu/device.ts";
 import { tryFeatures } from "../../kernels/webgpu/features.ts";
@@ -14,18 +15,20 @@ import { ignoreWithoutAdapter } from "./adapter.ts";
 import { BufferSpy } from "./spy.ts";
 import { checkNormCase, twinTests } from "./twins.ts";
 import { attentionTwinTests, checkWriteKvCase } from "./twins_attention.ts";
+import { sampleTwinTests } from "./twins_sample.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_features_test.ts");
 
 // Other tests use subgroups if the device has them.
-for (const register of [twinTests, attentionTwinTests]) {
+for (const register of [twinTests, attentionTwinTests, sampleTwinTests]) {
   register((name, run) => {
-    if (!/^(norm|writeKv|sample)\(\)/.test(name)) return;
+    if (!/^(norm|writeKv|sample)\(\)/.test(name) || name.includes("Llama")) return;
     Deno.test({
       name: `${name}, without subgroups`,
       ignore,
       async fn() {
-        await using backend = await openWebGpuBackend({ subgroups: false });
+        const software = name.startsWith("sample") ? false : undefined;
+        await using backend = await openWebGpuBackend({ subgroups: false, software, tune: false });
         await run(backend);
       },
     });
@@ -213,9 +216,12 @@ Deno.test({
   },
 });
 
-Deno.test("sampleWgsl() sums by subgroups only when the device has them", () => {
-  for (const lanes of [64, 256]) {
-    assert.match(sampleWgsl({ V: 65, R: 4, lanes, subgroups: true }).wgsl, /subgroupAdd/);
-    assert.doesNotMatch(sampleWgsl({ V: 65, R: 4, lanes }).wgsl, /subgroupAdd/);
+Deno.test("sampling sums by subgroups only when the device has them", () => {
+  for (const shader of [sampleOneWgsl, sampleCutWgsl, sampleChooseWgsl]) {
+    for (const lanes of [64, 256]) {
+      const constants = { V: 65, R: 4, lanes };
+      assert.match(shader({ ...constants, subgroups: true }).wgsl, /subgroupAdd/);
+      assert.doesNotMatch(shader(constants).wgsl, /subgroupAdd/);
+    }
   }
 });

@@ -7,6 +7,9 @@
  *     id = argmax(s + noise),  noise = −log(−log u),  u = f(seed, draw, id)
  *
  * logits [1, V]; ids [T] I32, of which ids[0] is written: the next step's `embed` reads it there.
+ * A temperature or a penalty counts as at least 1e-6 and at most 1e37. If the greatest s exceeds
+ * F32 all the same, all s are divided by 2⁶⁴ once more, which keeps their order.
+ *
  * The order of the filters is that of LabCore's script. The argmax with Gumbel noise draws from
  * softmax(s) (Gumbel, 1954) without a cumulative sum, so equal logits give equal ids on every
  * backend. Temperature 0 takes the largest s, ties to the lowest id.
@@ -20,6 +23,12 @@ import type { Tensor } from "../../tensor.ts";
 
 /** Sentinel id: the logits are not finite. */
 export const NOT_FINITE = -1;
+
+/** Least and greatest divisor of a logit: two of them leave F32 by a factor of 2⁴⁰ at most. */
+export const [LEAST_DIVISOR, MOST_DIVISOR] = [Math.fround(1e-6), Math.fround(1e37)];
+
+/** Divisor that brings the quotients back into F32. */
+export const REDUCTION = 2 ** 64;
 
 /** State of sampling on the device; the host writes it when a generation starts. */
 export interface Sampling<F = Tensor, U = Tensor, I = Tensor> {
@@ -106,21 +115,21 @@ export interface Filter {
  * @returns false if a logit is not finite; `out` is undefined then.
  */
 export function filterLogits(
-  out: Float32Array | Float64Array,
+  out: Float32Array,
   logits: Float32Array,
   seen: Uint32Array,
   { temperature, topK, topP, repetitionPenalty }: Filter,
-  sorted: Float32Array | Float64Array,
+  sorted: Float32Array,
 ): boolean {
   const V = logits.length;
   const greedy = temperature === 0;
-  const divisor = greedy ? 1 : Math.max(temperature, 1e-6);
-  let best = 0;
-  for (let id = 0; id < V; id++) {
-    if (!Number.isFinite(logits[id])) return false;
-    out[id] = logits[id] / divisor;
-    if (seen[id]) out[id] /= repetitionPenalty;
-    if (out[id] > out[best]) best = id;
+  const penalty = bounded(repetitionPenalty);
+  let divisor = greedy ? 1 : bounded(temperature);
+  let best = scaleLogits(out, logits, seen, divisor, penalty);
+  if (best === NOT_FINITE) return false;
+  if (!Number.isFinite(out[best])) {
+    divisor *= REDUCTION;
+    best = scaleLogits(out, logits, seen, divisor, penalty);
   }
   if (greedy) {
     const max = out[best];
@@ -139,9 +148,32 @@ export function filterLogits(
   return true;
 }
 
+/** A divisor within the bounds of `LEAST_DIVISOR`. */
+function bounded(divisor: number): number {
+  return Math.min(Math.max(divisor, LEAST_DIVISOR), MOST_DIVISOR);
+}
+
+/** Scales and penalises; returns the lowest id of the greatest, or NOT_FINITE. */
+function scaleLogits(
+  out: Float32Array,
+  logits: Float32Array,
+  seen: Uint32Array,
+  divisor: number,
+  penalty: number,
+): number {
+  let best = 0;
+  for (let id = 0; id < logits.length; id++) {
+    if (!Number.isFinite(logits[id])) return NOT_FINITE;
+    out[id] = logits[id] / divisor;
+    if (seen[id]) out[id] /= penalty;
+    if (out[id] > out[best]) best = id;
+  }
+  return best;
+}
+
 /** The least of the ascending values ≥ `floor` whose greater values have probability ≤ `p`. */
 function topPThreshold(
-  sorted: Float32Array | Float64Array,
+  sorted: Float32Array,
   floor: number,
   p: number,
 ): number {

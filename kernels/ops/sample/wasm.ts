@@ -2,7 +2,7 @@
  * Sampling in WASM: six kernels; those over all V ids are split into parts of 2048.
  *
  *     scale      parts    penalty, temperature; logits → keys [V], max of each group
- *     top-k      once     threshold: the k-th greatest key
+ *     top-k      once     threshold: the k-th greatest key; scales anew if the greatest exceeds F32
  *     mass       parts    masses e^(s − max) [V], their sum per part
  *     top-p      once     threshold: the least key that is kept
  *     draw       parts    argmax of s + Gumbel noise over kept ids
@@ -17,7 +17,14 @@
  * @module
  */
 import type { Operand, WasmEntry, WasmTarget } from "../contract.ts";
-import { NOT_FINITE, ROTATIONS, type SampleCall, sampleOperands } from "./mod.ts";
+import {
+  LEAST_DIVISOR,
+  MOST_DIVISOR,
+  NOT_FINITE,
+  ROTATIONS,
+  type SampleCall,
+  sampleOperands,
+} from "./mod.ts";
 import {
   call,
   f32,
@@ -48,6 +55,7 @@ import {
   PART,
   PART_BYTES,
   sampleWasmScratch,
+  type Scale,
   STATE,
   valueOf,
   valuesOf,
@@ -92,15 +100,19 @@ function sampleWasm(
   const parts: Items = { count: Math.ceil(V / PART), perRow: false };
   const once: Items = { count: 1, perRow: false };
   const search = searchWasm(m);
+  const scale = scaleWasm(m, V);
   return [
     {
-      kernel: scaleWasm(m, V),
+      kernel: scalePartsWasm(m, scale),
       operands: ["logits", "settings", "seen", "keys", "maxima"],
       items: parts,
     },
     {
-      kernel: topKWasm(m, search, V),
-      operands: ["settings", "keys", "maxima", "listKeys", "listMasses", "state"],
+      kernel: topKWasm(m, scale, search, V),
+      operands: [
+        ...["logits", "settings", "seen"] as const,
+        ...["keys", "maxima", "listKeys", "listMasses", "state"] as const,
+      ],
       items: once,
     },
     {
@@ -122,6 +134,16 @@ function sampleWasm(
   ];
 }
 
+function bounded(divisor: Value<"f32">): Value<"f64"> {
+  return f64.min(f64.max(f64.promoteF32(divisor), LEAST_DIVISOR), MOST_DIVISOR);
+}
+
+/** The kernel that scales all parts. */
+function scalePartsWasm(m: ModuleBuilder, scale: Scale): Kernel {
+  const operands = ["logits", "settings", "seen", "keys", "maxima"] as const;
+  return defineKernel(m, operands, (f, params) => f.do(call(scale, { ...params, reduction: 1 })));
+}
+
 /** Loops over the ids of parts begin … end − 1 in groups first … last − 1. */
 function eachGroup(
   f: FunctionBuilder,
@@ -139,20 +161,21 @@ function eachGroup(
   });
 }
 
-/** Scale: temperature, penalty, key, group max. */
-function scaleWasm(m: ModuleBuilder, V: number): Kernel {
-  return defineKernel(m, ["logits", "settings", "seen", "keys", "maxima"], (f, params) => {
-    const { logits, settings, seen, keys, maxima } = params;
+/** Scale: temperature, penalty, key, group max; divided by `reduction` once more. */
+function scaleWasm(m: ModuleBuilder, V: number): Scale {
+  const addresses = ints("logits", "settings", "seen", "keys", "maxima", "begin", "end");
+  return m.define({ ...addresses, reduction: "f64" }, "void", (f, params) => {
+    const { logits, settings, seen, keys, maxima, reduction } = params;
     const id = f.local("i32", "id");
     const divisor = f.local("f64", "divisor");
     const { v, low, penalty, overflow, max, divisors } = f.locals(
       vectors("v", "low", "penalty", "overflow", "max", "divisors"),
     );
     const temperature = f32.load(settings, 0);
-    divisor.set(f64.max(f64.promoteF32(temperature), 1e-6));
+    divisor.set(bounded(temperature));
     f.if(temperature.eq(0), () => divisor.set(1));
-    divisors.set(f64x2.splat(divisor));
-    penalty.set(f32x4.splat(f32.load(settings, 12)));
+    divisors.set(f64x2.splat(divisor.times(reduction)));
+    penalty.set(f32x4.splat(f32.demoteF64(bounded(f32.load(settings, 12)))));
     const divided = (pair: Value<"v128">) =>
       f32x4.demoteF64x2(f64x2.div(f64x2.promoteLowF32x4(pair), divisors));
 

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { f32, i32x4, type Local, type Value } from "../../asm/assembler.ts";
+import { f32, type Func, i32x4, type Ints, type Local, type Value } from "../../asm/assembler.ts";
 
 /** Ids per part; a part is a work item. */
 export const PART = 2048;
@@ -18,6 +18,8 @@ export const GROUP = 64;
 export const PART_BYTES = 16;
 /** Least key of a finite number; the keys below are those of −∞ and negative NaN, never drawn. */
 export const LEAST_KEY = 0x00800000;
+/** Greatest key of a finite number. */
+export const GREATEST_KEY = 0xff7fffff;
 /** Key of a non-finite logit; no finite number has it. */
 export const NO_KEY = 0xffffffff;
 
@@ -25,6 +27,13 @@ export const NO_KEY = 0xffffffff;
 export const STATE = { threshold: 0, bestKey: 4, draws: 8 } as const;
 /** Values of the word `draws`: a logit was not finite; temperature 0; with noise. */
 export const [REFUSED, GREEDY, DRAWN] = [0, 1, 2];
+
+/** Scales the logits of the parts begin … end − 1 to `keys`, and keeps the `maxima`. */
+export type Scale = Func<
+  & Ints<"logits" | "settings" | "seen" | "keys" | "maxima" | "begin" | "end">
+  & { readonly reduction: "f64" },
+  "void"
+>;
 
 /** Bytes of each shared scratch buffer, by operand name. */
 export function sampleWasmScratch(V: number) {

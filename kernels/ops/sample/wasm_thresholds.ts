@@ -19,12 +19,14 @@ import {
   vectors,
 } from "../../asm/assembler.ts";
 import type { Func, Ints, Local, ModuleBuilder, Operand, Value } from "../../asm/assembler.ts";
+import { REDUCTION } from "./mod.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { sumPairs } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import {
   DRAWN,
   entry,
+  GREATEST_KEY,
   GREEDY,
   GROUP,
   LEAST_KEY,
@@ -33,6 +35,7 @@ import {
   PART_BYTES,
   REFUSED,
   sampleWasmScratch,
+  type Scale,
   STATE,
   valueOf,
   valuesOf,
@@ -42,8 +45,9 @@ import {
 const ROUNDS = 3;
 
 /** Top-k kernel: best key, threshold, and the mode of the draw (`REFUSED`, `GREEDY`, `DRAWN`). */
-export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
-  const operands = ["settings", "keys", "maxima", "listKeys", "listMasses", "state"] as const;
+export function topKWasm(m: ModuleBuilder, scale: Scale, search: Search, V: number): Kernel {
+  const lists = ["keys", "maxima", "listKeys", "listMasses", "state"] as const;
+  const operands = ["logits", "settings", "seen", ...lists] as const;
   const bytes = sampleWasmScratch(V);
   return defineKernel(m, operands, (f, params) => {
     const { settings, keys, maxima, listKeys, listMasses, state } = params;
@@ -89,7 +93,17 @@ export function topKWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
       threshold.set(kth(threshold));
     };
 
+    /** Divides all logits by 2⁶⁴ once more. */
+    const reduce = () => {
+      const parts = { begin: 0, end: Math.ceil(V / PART) };
+      f.do(call(scale, { ...params, ...parts, reduction: REDUCTION }));
+      bestKey.set(0);
+      eachMaximum(() => bestKey.set(key.max(bestKey)));
+    };
+
     eachMaximum(() => bestKey.set(key.max(bestKey)));
+    const isInfinite = bestKey.gt(GREATEST_KEY).or(bestKey.lt(LEAST_KEY));
+    f.if(isInfinite.and(bestKey.ne(NO_KEY)), reduce);
     f.store(state, bestKey, STATE.bestKey);
     f.store(state, i32.const(DRAWN), STATE.draws);
     f.if(f32.load(settings).eq(0), () => {

@@ -8,13 +8,19 @@ import { embedWgsl } from "../../../kernels/ops/embed.ts";
 import { writeKvWgsl } from "../../../kernels/ops/kv_cache/wgsl.ts";
 import { matmulWgsl, SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/wgsl.ts";
 import { normWgsl } from "../../../kernels/ops/norm.ts";
-import { sampleWgsl } from "../../../kernels/ops/sample/wgsl.ts";
+import {
+  sampleChooseWgsl,
+  sampleCutWgsl,
+  sampleKeysWgsl,
+} from "../../../kernels/ops/sample/wgsl_many.ts";
+import { sampleOneWgsl } from "../../../kernels/ops/sample/wgsl_one.ts";
 import { type Shader, sumOverLanesWgsl } from "../../../kernels/wgsl/shader.ts";
 
 /** Bytes per array element in workgroup memory: "Alignment and size" of the WGSL specification. */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   f32: 4,
   u32: 4,
+  "atomic<u32>": 4,
   vec2u: 8,
   vec3f: 16,
   vec3u: 16,
@@ -28,8 +34,13 @@ function declaredBytes(text: string): number {
   );
   let bytes = 0;
   for (const [, type] of text.matchAll(/var<workgroup> \w+: ([^;]+);/g)) {
-    const [, element, extent] = /^array<(\w+), (\w+)>$/.exec(type) ?? [];
-    bytes += ELEMENT_BYTES[element] * Number(constants.get(extent) ?? extent);
+    const [, element, extent] = /^array<(.+), (\w+)>$/.exec(type) ?? [, type, "1"];
+    const [, members] = new RegExp(`^struct ${element} \\{(.+?)^\\}`, "ms").exec(text) ?? [];
+    const types = members === undefined
+      ? [element]
+      : Array.from(members.matchAll(/^ {2}\w+: ([^,]+),/gm), ([, member]) => member);
+    const size = types.reduce((sum, member) => sum + ELEMENT_BYTES[member], 0); // words: no padding
+    bytes += size * Number(constants.get(extent) ?? extent);
   }
   return bytes;
 }
@@ -45,7 +56,9 @@ function* shaders(): Generator<[string, Shader]> {
       }
       const inPlace = lanes === 64;
       yield ["norm", normWgsl({ C: 528, lanes, inPlace, subgroups, options: LAYER })];
-      yield ["sample", sampleWgsl({ V: 65, R: 4, lanes, subgroups })];
+      for (const sample of [sampleOneWgsl, sampleKeysWgsl, sampleCutWgsl, sampleChooseWgsl]) {
+        yield [sample.name, sample({ V: 65, R: 4, lanes, subgroups })];
+      }
       const heads = { H: 4, G: 2, D: 66, S: 9, lanes, rotaryDim: 0, subgroups };
       for (const part of ["q", "kv", "qkv"] as const) {
         for (const options of [{}, { qNorm: LAYER }, { kNorm: LAYER }]) {
