@@ -99,6 +99,14 @@ export {
   perplexity,
   type PerplexityOptions,
 } from "./engine/measure/perplexity.ts";
+export {
+  type Reports,
+  type SweepRecord,
+  toCsv,
+  toJson,
+  toJsonl,
+  toMarkdown,
+} from "./engine/measure/formats.ts";
 export type { FailureReport, HistoryRecord, KernelBench } from "./engine/measure/history.ts";
 export { type HtmlOptions, toHtml } from "./engine/measure/html/page.ts";
 export { profile, type ProfileOptions } from "./engine/measure/profile.ts";
@@ -113,8 +121,6 @@ export {
   type PassReport,
   type ProfileReport,
   type RateSummary,
-  toJson,
-  toMarkdown,
   VERSION,
   warnings,
 } from "./engine/measure/report.ts";

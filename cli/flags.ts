@@ -12,6 +12,9 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** Combinations of a sweep that need no `--yes`. */
+export const MOST_COMBINATIONS = 200;
+
 /** A flag that takes a value of type T. */
 export interface ValueFlag<T> {
   /** Name of the value in the help. */
@@ -137,6 +140,15 @@ export const VALUE_FLAGS = {
     1,
   ),
   seed: number("N", "draw with this seed, iteration i with seed + i [random]", RANGES.seed),
+  output: choice(
+    `print the result as this; -o is short [${DEFAULTS.output}]`,
+    "md",
+    "json",
+    "jsonl",
+    "csv",
+    "sql",
+  ),
+  append: text("FILE", "add the result to this .jsonl or .sqlite; make its folders"),
   "json-out": text("FILE", "write the report as JSON; make its folders"),
   "md-out": text("FILE", "write the Markdown table; make its folders"),
   "html-out": text("FILE.html", "write the page; make its folders"),
@@ -191,6 +203,7 @@ export const SWITCHES = {
   offline: on("make no network requests"),
   strict: on("fail if --device is missing, without using the CPU"),
   profile: on("show the time of each operation"),
+  yes: on(`run more than ${MOST_COMBINATIONS} combinations`),
   "no-tune": on("do not measure which kernel is fastest"),
   chat: on("use the chat template; without --prompt, converse"),
   verbose: on("say more; show stack traces of errors"),
@@ -202,6 +215,18 @@ export type ValueName = keyof typeof VALUE_FLAGS;
 /** Flags whose values add up, in order. */
 export const REPEATED = ["stop", "lora"] as const;
 type RepeatedName = typeof REPEATED[number];
+/** Flags that take a list in `bench`: each combination of their values is measured. */
+export const LISTED = [
+  "device",
+  "dtype",
+  "threads",
+  "context",
+  "prompt-tokens",
+  "gen-tokens",
+] as const;
+export type ListedName = typeof LISTED[number];
+/** Short spellings. */
+export const SHORT: Readonly<Record<string, string>> = { "-h": "--help", "-o": "--output" };
 export type SwitchName = keyof typeof SWITCHES;
 export type FlagName = ValueName | SwitchName;
 
@@ -210,6 +235,11 @@ export type Given =
   & { [K in Exclude<ValueName, RepeatedName>]?: ReturnType<(typeof VALUE_FLAGS)[K]["parse"]> }
   & { [K in SwitchName]?: boolean }
   & { stop?: string[]; lora?: ReturnType<(typeof VALUE_FLAGS)["lora"]["parse"]>[] };
+
+/** The values of flags that were given a list of two or more. */
+export type Lists = {
+  readonly [K in ListedName]?: readonly ReturnType<(typeof VALUE_FLAGS)[K]["parse"]>[];
+};
 
 export type Command =
   | "bench"
@@ -253,8 +283,8 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
       "config",
     ],
     "Device": [...MACHINE, "profile"],
-    "Output": ["json-out", "md-out"],
-    "Other": OTHER,
+    "Output": ["output", "json-out", "md-out", "append"],
+    "Other": ["yes", ...OTHER],
   },
   generate: {
     "Model (default: the bundled demo)": [...MODEL, "random-weights"],

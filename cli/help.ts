@@ -17,7 +17,7 @@ const ABOUT: Readonly<
     summary:
       "Measure how fast a model generates: tokens per second and peak memory, as a Markdown row " +
       "of LabCore's benchmark and a JSON report.",
-    usage: "[bench] [MODEL] [flags]",
+    usage: "[bench] [MODEL…] [flags]",
     examples: [
       ["measure the bundled demo: 3 × 256 tokens after a warm-up", ""],
       ["measure it in a second", "--iters 1 --gen-tokens 64 --warmup-tokens 8"],
@@ -29,7 +29,12 @@ const ABOUT: Readonly<
         "measure a shape with random weights",
         "--random-weights --config configs/gpt2.toml --gen-tokens 16",
       ],
+      ["measure eight combinations", "--threads 1,2 --dtype F16,F32 --prompt-tokens 32,256"],
+      ["add the report to a history", "bench exports/mine --append outputs/history.sqlite"],
     ],
+    more: "--device, --dtype, --threads, --context, --prompt-tokens and --gen-tokens take lists " +
+      "such as 1,2,4, and there may be several models: every combination is a row of a sweep, " +
+      "and their iterations alternate. Ctrl-C ends a sweep and prints the rows so far.",
   },
   generate: {
     summary:

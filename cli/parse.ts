@@ -8,7 +8,10 @@ import {
   COMMANDS,
   type FlagName,
   type Given,
+  LISTED,
+  type Lists,
   REPEATED,
+  SHORT,
   SWITCHES,
   UsageError,
   VALUE_FLAGS,
@@ -23,12 +26,16 @@ export interface Invocation {
   readonly model?: string;
   /** Every argument without a flag. */
   readonly words: readonly string[];
+  /** Flags; of a list, its first value. */
   readonly given: Given;
+  /** Values of flags that were given two or more, separated by commas; in `bench` only. */
+  readonly lists: Lists;
 }
 
 /** Arguments without a flag, for commands that take another number than one. */
 const WORDS: Readonly<Partial<Record<Command, { most: number; noun: string }>>> = {
   append: { most: Infinity, noun: "files" },
+  bench: { most: Infinity, noun: "models" },
   devices: { most: 0, noun: "no model" },
   perplexity: { most: 2, noun: "a model and a file" },
   report: { most: Infinity, noun: "files" },
@@ -42,7 +49,7 @@ export function parseArguments(args: readonly string[]): Invocation {
   const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
   const named = isCommand(words[0]);
   const command: Command = isCommand(words[0]) ? words[0] : "bench";
-  const { given, positionals } = readFlags(named ? words.slice(1) : words, command);
+  const { given, lists, positionals } = readFlags(named ? words.slice(1) : words, command);
   const { most, noun } = WORDS[command] ?? { most: 1, noun: "one model" };
   if (positionals.length > most) {
     throw new UsageError(
@@ -51,8 +58,11 @@ export function parseArguments(args: readonly string[]): Invocation {
   }
   if (positionals.includes("")) throw new UsageError("expected a model, got an empty text");
   const [model] = positionals;
-  if (!given.help && !given.version) refuseContradictions(given, model);
-  return { command, named, model, words: positionals, given };
+  if (!given.help && !given.version) {
+    refuseContradictions(given, model);
+    for (const other of positionals.slice(1)) refuseContradictions(given, other);
+  }
+  return { command, named, model, words: positionals, given, lists };
 }
 
 /** The command that a mistyped word is nearest to. */
@@ -64,8 +74,15 @@ function isCommand(word: string | undefined): word is Command {
   return word !== undefined && Object.hasOwn(COMMANDS, word);
 }
 
-function readFlags(words: string[], command: Command): { given: Given; positionals: string[] } {
+interface Flags {
+  given: Given;
+  lists: Lists;
+  positionals: string[];
+}
+
+function readFlags(words: string[], command: Command): Flags {
   const given: Record<string, unknown> = {};
+  const lists: Record<string, readonly unknown[]> = {};
   const positionals: string[] = [];
   for (let i = 0; i < words.length; i++) {
     const word = words[i];
@@ -73,31 +90,37 @@ function readFlags(words: string[], command: Command): { given: Given; positiona
       positionals.push(...words.slice(i + 1));
       break;
     }
-    if (word === "-h") {
-      given.help = true;
-      continue;
-    }
     if (!word.startsWith("-") || word === "-") {
       positionals.push(word);
       continue;
     }
     const [, written, inline] = /^(--?[^=]*)(?:=([^]*))?$/.exec(word)!;
-    const { name, negated } = resolve(written, command);
+    const { name, negated } = resolve(SHORT[written] ?? written, command);
     if (isValueName(name)) {
       const text = inline ?? words[++i];
       // A flag in place of a value means that the value is missing; `--prompt=--x` allows it.
       if (text === undefined || (inline === undefined && isFlagOf(text, command))) {
         throw new UsageError(`--${name} needs a value (${VALUE_FLAGS[name].value})`);
       }
-      const value = parseValue(name, text);
+      const values = valuesOf(name, text, command);
       const before = given[name] as unknown[] | undefined;
-      given[name] = isRepeated(name) ? [...before ?? [], value] : value;
+      given[name] = isRepeated(name) ? [...before ?? [], ...values] : values[0];
+      delete lists[name];
+      if (values.length > 1) lists[name] = values;
     } else {
       if (inline !== undefined) throw new UsageError(`${written} takes no value, got "${inline}"`);
       given[name] = !negated;
     }
   }
-  return { given: given as Given, positionals }; // every value is from its flag's parser
+  // Every value is from its flag's parser.
+  return { given: given as Given, lists: lists as Lists, positionals };
+}
+
+/** The value of a flag, or the distinct values of a list. */
+function valuesOf(name: keyof typeof VALUE_FLAGS, text: string, command: Command): unknown[] {
+  const isListed = command === "bench" && (LISTED as readonly string[]).includes(name);
+  if (!isListed || !text.includes(",")) return [parseValue(name, text)];
+  return [...new Set(text.split(",").map((item) => parseValue(name, item.trim())))];
 }
 
 function isRepeated(name: string): boolean {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { SweepProgress } from "../engine/measure/sweep.ts";
 import type { BenchmarkProgress, LoadProgress } from "../mod.ts";
 import { bytes, plural, rate } from "./format.ts";
 import { clearStatus, columns, fancy, say, showStatus } from "./terminal.ts";
@@ -72,6 +73,48 @@ export class Progress implements Disposable {
   [Symbol.dispose](): void {
     clearStatus();
   }
+}
+
+/** Share of a sweep between two lines where there is no terminal. */
+const LINE_SHARE = 0.1;
+
+/** Shows the progress of a sweep until it is closed: a bar over the whole, with the time left. */
+export class SweepStatus implements Disposable {
+  #drawnAt = -Infinity;
+  #said = 0;
+  #measuring = false;
+
+  /** @param count number of combinations. */
+  constructor(readonly count: number) {}
+
+  /** @param label name of the combination. */
+  show(label: string, { stage, run, share, leftMs }: Omit<SweepProgress<unknown>, "member">): void {
+    const left = leftMs === null ? "" : `, ${timeLeft(leftMs)}`;
+    if (!fancy) {
+      const isFirst = stage === "iteration" && !this.#measuring;
+      this.#measuring ||= isFirst;
+      if (isFirst) return say(`iterations begin${left}`);
+      if (share < this.#said + LINE_SHARE) return;
+      this.#said = share;
+      return say(`${Math.floor(100 * share)} % of ${plural(this.count, "combination")}${left}`);
+    }
+    const now = performance.now();
+    if (run && now - this.#drawnAt < REDRAW_MS) return;
+    this.#drawnAt = now;
+    const step = stage === "iteration" ? `iteration ${(run?.iteration ?? 0) + 1}` : stage;
+    const amount = `${Math.floor(100 * share)} %${left}: ${label}, ${step}`;
+    showStatus(bar("sweep", share, 1, amount, columns() - 1));
+  }
+
+  [Symbol.dispose](): void {
+    clearStatus();
+  }
+}
+
+/** A time that is left, for people: in whole seconds or minutes. */
+export function timeLeft(ms: number): string {
+  const seconds = Math.ceil(ms / 1000);
+  return seconds < 120 ? `${seconds} s left` : `${Math.ceil(seconds / 60)} min left`;
 }
 
 /** One line of at most `width` columns. */

@@ -18,7 +18,7 @@ import { type Given, UsageError } from "./flags.ts";
 import { duration, plural } from "./format.ts";
 import type { Invocation } from "./parse.ts";
 import type { Progress } from "./progress.ts";
-import { note, say } from "./terminal.ts";
+import { note, noteOnce, say } from "./terminal.ts";
 
 /** The model that the arguments name. */
 export interface Chosen {
@@ -124,13 +124,15 @@ function refuseRepository(path: string): void {
  * CPU's own backend, does not do (the demo: 158 tokens per second against 2022).
  * @throws {DeviceError} If `--strict` forbids the CPU.
  */
-async function chooseDevice(given: Given): Promise<Device> {
+export async function chooseDevice(
+  given: Pick<Given, "device" | "strict">,
+): Promise<Device> {
   const { device = DEFAULTS.device, strict } = given;
   if (device !== "cuda" && device !== "webgpu") return device;
   const adapter = await probeWebGpu();
   if (!adapter?.software) return "webgpu";
   if (device === "webgpu") {
-    note(`${adapter.description}, is slow: --device cpu is faster`);
+    noteOnce(`${adapter.description}, is slow: --device cpu is faster`);
     return device;
   }
   const sentence = `expected a GPU, got ${adapter.description}; --device webgpu runs on it`;
@@ -175,11 +177,11 @@ export async function openModel(
     note(`falling back to the CPU: ${error.message}`);
     model = await loadChecked(source, { ...options, device: "cpu" }, check);
   }
-  model.notes.forEach(note);
+  model.notes.forEach(noteOnce);
   const { threads } = model.backend;
   const processors = navigator.hardwareConcurrency;
   if (threads > processors) {
-    note(
+    noteOnce(
       `${threads} threads wait for ${
         plural(processors, "processor")
       }: a smaller --threads is faster`,

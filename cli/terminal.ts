@@ -118,6 +118,16 @@ export function note(sentence: string): void {
   sayLabelled("yellow", "note:", sentence);
 }
 
+/** Sentences of `noteOnce` so far. */
+const noted = new Set<string>();
+
+/** As `note`, but the same sentence only once: a sweep opens one model many times. */
+export function noteOnce(sentence: string): void {
+  if (noted.has(sentence)) return;
+  noted.add(sentence);
+  note(sentence);
+}
+
 /** An error, on one line. */
 export function sayError(sentence: string): void {
   sayLabelled("red", "error:", sentence);

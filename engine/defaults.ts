@@ -30,6 +30,8 @@ export const DEFAULTS = {
   genTokens: 256,
   iters: 3,
   stream: false,
+  /** Format on standard output. */
+  output: "md",
 } as const;
 
 /** Allowed values of an option, and their name in error messages. */

@@ -116,6 +116,10 @@ export interface Loadable {
   readonly contextLength: number;
   /** The tokenizer, or a sentence on why there is none. */
   readonly tokenizer: Tokenizer | string;
+  /** Estimated bytes of the run. */
+  readonly memory: Pick<MemoryEstimate, "total">;
+  /** The backend that it is loaded onto. */
+  readonly backend: Pick<Backend, "threads" | "onGpu" | "software">;
 }
 
 /** Checks a model before its weights are read; throws to refuse it. */
@@ -158,7 +162,7 @@ async function loadOnto(
   using files = typeof source === "string" ? await openFiles(source, options) : null;
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
   const tokenizer = await pickTokenizer(plan, files, options);
-  check?.({ ...plan, tokenizer });
+  check?.({ ...plan, tokenizer, backend });
   const runner = await openRunner(backend, plan, progressOf(plan, files?.checkpoint.path, options));
   return new Model(backend, plan.architecture, runner, tokenizer, {
     id: plan.id,

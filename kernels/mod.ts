@@ -87,24 +87,33 @@ export async function openBackend(
   device: Device = "auto",
   options: BackendOptions = {},
 ): Promise<Backend> {
-  switch (device) {
+  switch (await resolveDevice(device, options.host)) {
     case "webgpu":
       return await openWebGpuBackend(options);
     case "wasm":
       return await openWasmBackend(options);
     case "js":
       return openJsBackend();
-    case "cpu":
-      return await openCpu(options);
-    default:
-      return (await probeWebGpu(options.host))?.software === false
-        ? await openWebGpuBackend(options)
-        : await openCpu(options);
   }
 }
 
-async function openCpu(options: BackendOptions): Promise<Backend> {
-  return wasmRunsHere() ? await openWasmBackend(options) : openJsBackend();
+/**
+ * Names the backend that `openBackend` would open for a device; opening it may still fail.
+ *
+ * @param device as of `openBackend`.
+ * @param host platform that provides the GPU; default by web standards.
+ * @throws {TypeError} If the platform's WebGPU fails in another way than by having no adapter.
+ * @example
+ * ```ts
+ * import { resolveDevice } from "@wgslm/wgslm/kernels";
+ *
+ * console.log(await resolveDevice("cpu")); // wasm
+ * ```
+ */
+export async function resolveDevice(device: Device, host?: ComputeHost): Promise<BackendName> {
+  if (device === "webgpu" || device === "wasm" || device === "js") return device;
+  const isGpu = device !== "cpu" && (await probeWebGpu(host))?.software === false;
+  return isGpu ? "webgpu" : wasmRunsHere() ? "wasm" : "js";
 }
 
 /**

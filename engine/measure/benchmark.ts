@@ -18,7 +18,7 @@ import { hostFor } from "../host/choose.ts";
 import type { Host } from "../host/mod.ts";
 import { instrumentsOf, type Model } from "../model.ts";
 import { copyIds, expectType, isOptions } from "../options.ts";
-import { checkModel } from "./check.ts";
+import { checkModel, notRun } from "./check.ts";
 import { GapLimits } from "./limit.ts";
 import { MachineWatch } from "./machine.ts";
 import { makeReport, quantile } from "./make_report.ts";
@@ -103,7 +103,9 @@ export async function benchmark(
   options.signal?.throwIfAborted();
   await run.warmUp();
   while (run.done < run.iters) await run.iterate();
-  return await run.report();
+  const report = await run.report();
+  options.signal?.throwIfAborted();
+  return report;
 }
 
 /**
@@ -176,14 +178,17 @@ export class BenchmarkRun implements AsyncDisposable {
 
   /**
    * Measures the last gap, checks the model against the plain backend, and makes the report of the
-   * finished iterations, of which there must be one or more.
+   * finished iterations, of which there must be one or more. After an abort, nothing is measured.
    */
   async report(): Promise<BenchmarkReport> {
     if (!this.#host || !this.#engineWarmUp || !this.#prefill || !this.done) {
       throw new Error("Cannot report a run: expected a finished iteration, got none");
     }
     const { settings, signal } = this.#plan;
-    await this.#limits!.measure(signal);
+    const check = await unlessAborted(signal, async () => {
+      await this.#limits!.measure(signal);
+      return await checkModel(this.#model, { ...settings, signal });
+    });
     return await makeReport(this.#host, this.#model, this.#plan, {
       engineWarmUp: this.#engineWarmUp,
       prefill: this.#prefill,
@@ -191,7 +196,7 @@ export class BenchmarkRun implements AsyncDisposable {
       peakBytes: this.#peakBytes,
       limits: this.#limits!,
       machine: this.#watch!.report(),
-      check: await checkModel(this.#model, { ...settings, signal }),
+      check: check ?? notRun("the run was interrupted"),
     });
   }
 
@@ -205,6 +210,20 @@ export class BenchmarkRun implements AsyncDisposable {
     const result = await step();
     this.#peakBytes = Math.max(this.#peakBytes, this.#model.memory.peak);
     return result;
+  }
+}
+
+/** Result of `act`; undefined if it was aborted. */
+async function unlessAborted<T>(
+  signal: AbortSignal | undefined,
+  act: () => Promise<T>,
+): Promise<T | undefined> {
+  if (signal?.aborted) return undefined;
+  try {
+    return await act();
+  } catch (error) {
+    if (signal?.aborted) return undefined;
+    throw error;
   }
 }
 

@@ -76,7 +76,8 @@ export async function checkModel(model: Model, options: CheckOptions = {}): Prom
   }
 }
 
-function notRun(reason: string): CheckReport {
+/** A check that was not run, and why. */
+export function notRun(reason: string): CheckReport {
   return {
     against: null,
     tokens: 0,

@@ -102,6 +102,7 @@ export async function makeReport(
       prompt: typeof prompt === "string" ? prompt : null,
       prompt_tokens: plan.ids.length,
       gen_tokens: plan.genTokens,
+      context_length: model.contextLength,
       temperature: settings.temperature,
       top_k: settings.topK,
       top_p: settings.topP,

@@ -1,5 +1,5 @@
 /**
- * Benchmark report: the record, its JSON, and its row of the community table.
+ * Benchmark report: the record, and warnings about its figures.
  *
  * The keys are data, spelt as in the JSON file: those of the benchmark's specification, and more.
  * Keys without a counterpart here are null.
@@ -193,6 +193,8 @@ export interface BenchmarkReport {
     prompt: string | null;
     prompt_tokens: number;
     gen_tokens: number;
+    /** Tokens that the cache holds; reports of earlier versions lack it. */
+    context_length?: number;
     temperature: number;
     /** 0 is off. */
     top_k: number;
@@ -243,56 +245,6 @@ export interface BenchmarkReport {
     /** Present if a profile was asked for. */
     profile?: ProfileReport;
   };
-}
-
-/**
- * Formats a report as a JSON file: indented by two spaces, with a newline at its end.
- *
- * @param report a result of `benchmark`.
- * @example
- * ```ts
- * import { type BenchmarkReport, toJson } from "@wgslm/wgslm";
- *
- * export async function save(report: BenchmarkReport, path: string): Promise<void> {
- *   await Deno.writeTextFile(path, toJson(report));
- * }
- * ```
- */
-export function toJson(report: BenchmarkReport): string {
-  return JSON.stringify(report, null, 2) + "\n";
-}
-
-/** Header and alignment of the community table, as in the specification. */
-const TABLE_HEAD = `\
-| Device | Source | Model size (params M) | KV-cache | gen_tokens | mean tok/s | peak VRAM MiB |
-|---|---|---:|---|---:|---:|---:|
-`;
-
-/**
- * Formats a report as the community table with one row, in Markdown.
- *
- * @param report a result of `benchmark`.
- * @example
- * ```ts
- * import { type BenchmarkReport, toMarkdown } from "@wgslm/wgslm";
- *
- * export function rowOf(report: BenchmarkReport): string {
- *   return toMarkdown(report).split("\n")[2];
- * }
- * ```
- */
-export function toMarkdown(report: BenchmarkReport): string {
-  const { device, model, generation, results } = report;
-  const cells = [
-    cell(`${device.name} (${device.type})`),
-    model.source,
-    model.params_m.toFixed(3),
-    generation.use_kv_cache ? "on" : "off",
-    String(generation.gen_tokens),
-    results.tokens_per_sec.mean.toFixed(2),
-    results.vram_peak_mib === null ? "N/A" : results.vram_peak_mib.toFixed(1),
-  ];
-  return `${TABLE_HEAD}| ${cells.join(" | ")} |\n`;
 }
 
 /** Spread of the iterations, as a share of their mean, above which a report has a warning. */
@@ -363,13 +315,3 @@ function machineWarnings({ results: { machine } }: BenchmarkReport): string[] {
  * ```
  */
 export const doubts: typeof warnings = warnings;
-
-/** Escapes text for one cell of a Markdown table; a driver's device name may be anything. */
-function cell(text: string): string {
-  return text
-    .replace(/\p{Cc}+|\p{Zl}|\p{Zp}/gu, " ")
-    .replace(/ {2,}/g, " ")
-    .replaceAll("\\", "\\\\")
-    .replaceAll("|", "\\|")
-    .trim();
-}

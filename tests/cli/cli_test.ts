@@ -1,6 +1,7 @@
 /** The command line as a process: streams, files, exit status. */
 import assert from "node:assert/strict";
-import { toMarkdown, VERSION } from "../../engine/measure/report.ts";
+import { toMarkdown } from "../../engine/measure/formats.ts";
+import { VERSION } from "../../engine/measure/report.ts";
 import { fixture, readJson } from "../testing.ts";
 import { SCHEMA } from "./report_keys.ts";
 
@@ -116,6 +117,7 @@ Deno.test("bench prints only the table, and writes table and report into new fol
         prompt: "ROME",
         prompt_tokens: 4,
         gen_tokens: 5,
+        context_length: 32,
         temperature: 0.9,
         top_k: 40,
         top_p: 1,

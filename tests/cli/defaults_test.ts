@@ -35,6 +35,7 @@ const OPTION_OF: Readonly<Record<string, keyof typeof DEFAULTS>> = {
   "repetition-penalty": "repetitionPenalty",
   "use-kv-cache": "useKvCache",
   stream: "stream",
+  output: "output",
 };
 const WITHOUT_VALUE: Readonly<Record<string, string>> = {
   tokenizer: "detected from the model",

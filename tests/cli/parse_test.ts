@@ -24,6 +24,7 @@ Deno.test("no arguments mean bench, unnamed", () => {
     model: undefined,
     words: [],
     given: {},
+    lists: {},
   });
 });
 
@@ -98,6 +99,37 @@ Deno.test("an unknown flag suggests the nearest one, or the command that has it"
   refuses("--no-strict", /no flag --no-strict/);
 });
 
+Deno.test("bench takes lists of values, each value once, and several models", () => {
+  const { lists, given, words, model } = parseArguments([
+    ...["a", "--threads", "2, 1,2", "--device", "CPU,js", "b", "--dtype=f16,F16"],
+    ...["--gen-tokens", "4,8", "--gen-tokens", "16"],
+  ]);
+  assert.deepEqual(lists, { threads: [2, 1], device: ["cpu", "js"] });
+  assert.deepEqual([given.threads, given.device, given.dtype], [2, "cpu", "F16"]);
+  assert.equal(given["gen-tokens"], 16, "the last of a flag given twice counts");
+  assert.deepEqual([words, model], [["a", "b"], "a"]);
+});
+
+Deno.test("a bad value in a list is bad usage, as are a missing one and a unit", () => {
+  refuses("--threads 1,65", /^--threads: expected a whole number from 1 to 64, got "65"$/);
+  refuses("--threads 1,,2", /got ""$/);
+  refuses("--threads 1,", /got ""$/);
+  refuses("--gen-tokens 64,1k", /^--gen-tokens: expected a whole number of at least 1, got "1k"$/);
+  refuses("--context 512,2KiB", /got "2KiB"$/);
+  refuses("--device cpu,gpu", /^--device: expected one of auto .*, got "gpu"$/);
+  refuses("--dtype F16,16", /got "16"$/);
+  refuses("--iters 1,2", /got "1,2"$/);
+  refuses("generate --threads 1,2", /got "1,2"$/);
+});
+
+Deno.test("-o is short for --output", () => {
+  assert.equal(given("-o CSV").output, "csv");
+  assert.equal(given("-o=jsonl").output, "jsonl");
+  refuses("-o", /--output needs a value/);
+  refuses("-o xml", /one of md json jsonl csv sql, got "xml"/);
+  refuses("generate -o md", /generate has no flag --output; it is one of bench/);
+});
+
 Deno.test("flags that exclude each other are refused", () => {
   refuses("--prompt a --prompt-tokens 5", /--prompt and --prompt-tokens contradict/);
   refuses("a --checkpoint b", /the model "a" and --checkpoint contradict/);
@@ -107,7 +139,9 @@ Deno.test("flags that exclude each other are refused", () => {
   refuses("--checkpoint a --random-weights --config c", /contradict/);
   refuses("--random-weights", /--random-weights needs --config/);
   refuses("generate --system s", /--system needs --chat/);
-  refuses("a b", /bench takes one model, got "a" and "b"/);
+  refuses("generate a b", /generate takes one model, got "a" and "b"/);
+  refuses("a b --checkpoint c", /the model "a" and --checkpoint contradict/);
+  refuses("a hf:b/c --source local", /--source local and hf:b\/c contradict/);
   refuses("devices a", /devices takes no model/);
 });
 

@@ -39,6 +39,7 @@ export const SCHEMA: Readonly<Record<string, string>> = {
   "generation.prompt": "string null",
   "generation.prompt_tokens": "number",
   "generation.gen_tokens": "number",
+  "generation.context_length": "number",
   "generation.temperature": "number",
   "generation.top_k": "number",
   "generation.top_p": "number",

@@ -6,7 +6,7 @@ import {
 } from "../../../engine/measure/benchmark.ts";
 import { loadModel } from "../../../engine/load.ts";
 import { instrumentsOf } from "../../../engine/model.ts";
-import { toJson } from "../../../engine/measure/report.ts";
+import { toJson } from "../../../engine/measure/formats.ts";
 import { assertClose, fixture, TOLERANCE } from "../../testing.ts";
 
 const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
@@ -59,6 +59,7 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "engine.threads: number",
     "engine.v8_flags[]",
     "engine.version: string",
+    "generation.context_length: number",
     "generation.deterministic: boolean",
     "generation.gen_tokens: number",
     "generation.prompt: string",
@@ -154,6 +155,7 @@ Deno.test("benchmark() reports the defaults of the command line", async () => {
     prompt: "ROMEO:",
     prompt_tokens: 6,
     gen_tokens: 256,
+    context_length: 32,
     temperature: 0.9,
     top_k: 40,
     top_p: 1,

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import denoJson from "../../../deno.json" with { type: "json" };
+import { toJson, toMarkdown } from "../../../engine/measure/formats.ts";
 import {
   type BenchmarkReport,
   type CheckReport,
   doubts,
   type MachineReport,
-  toJson,
-  toMarkdown,
   VERSION,
   warnings,
 } from "../../../engine/measure/report.ts";

@@ -41,6 +41,7 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
     },
     generation: {
       ...{ prompt: "ROMEO:", prompt_tokens: 6, gen_tokens: 4, temperature: 0.9, top_k: 40 },
+      ...{ context_length: 512 },
       ...{ top_p: 1, repetition_penalty: 1, use_kv_cache: true, stream: false, seed: null },
       ...{ deterministic: false, warmup_tokens: 2 },
       ...change.generation,
