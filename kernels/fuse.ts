@@ -5,20 +5,30 @@
  *     norm(n, x), matmul(y, n, W)         ─▶  matmul(y, x, W, norm)
  *
  * The second applies to a single row whose norm only these products read. It saves the norm's
- * dispatch, at the cost of norming the row again in every workgroup of a product.
+ * dispatch. A GPU folds the norm into the sums of the product; a CPU that emulates one sums the row
+ * again in every workgroup, so a product with many outputs is not worth it.
  *
  * @module
  */
 import { type Call, dependsOn, overwrites } from "./calls.ts";
 import type { MatmulCall } from "./ops/matmul/mod.ts";
-import { MAX_NORM_WIDTH } from "./ops/matmul/wgsl.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Most outputs of a product that norms its row: with more, too many workgroups repeat the norm. */
+/**
+ * Most outputs of a product that sums its row in each workgroup: with more, too many workgroups
+ * repeat it.
+ */
 const MAX_NORMED_OUTPUTS = 32768;
 
+/** Options of a fusion. */
+export interface FuseOptions {
+  /** Whether products fold a norm into their sums, however many outputs they have. */
+  readonly folds?: boolean;
+}
+
 /** Fuses neighbouring calls if no observable tensor changes. */
-export function fuse(calls: readonly Call[]): Call[] {
+export function fuse(calls: readonly Call[], { folds = false }: FuseOptions = {}): Call[] {
+  const mostOutputs = folds ? Infinity : MAX_NORMED_OUTPUTS;
   const fused: Call[] = [];
   for (let i = 0; i < calls.length; i++) {
     const call = calls[i];
@@ -27,7 +37,7 @@ export function fuse(calls: readonly Call[]): Call[] {
       fused.push({ ...call, positions: next.table });
       i++;
     } else if (call.op === "norm") {
-      const products = productsOf(calls, i);
+      const products = productsOf(calls, i, mostOutputs);
       if (!products.length) fused.push(call);
       for (const product of products) fused.push({ ...product, x: call.x, norm: call.options });
       i += products.length;
@@ -37,10 +47,10 @@ export function fuse(calls: readonly Call[]): Call[] {
 }
 
 /** Products that can take over the norm before them: of one row, and its only readers. */
-function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
+function productsOf(calls: readonly Call[], at: number, mostOutputs: number): MatmulCall[] {
   const norm = calls[at];
   if (norm.op !== "norm" || norm.options.residual || norm.x === norm.y) return [];
-  if (norm.x.shape[0] !== 1 || norm.x.shape[1] > MAX_NORM_WIDTH) return [];
+  if (norm.x.shape[0] !== 1) return [];
   const products: MatmulCall[] = [];
   let i = at + 1;
   for (; i < calls.length; i++) {
@@ -48,7 +58,7 @@ function productsOf(calls: readonly Call[], at: number): MatmulCall[] {
     if (call.op !== "matmul" || call.x !== norm.y) break;
     const { y, weight, options } = call;
     // A product must not write a tensor that another workgroup has yet to norm.
-    if (y === norm.x || y === norm.y || weight.shape[0] > MAX_NORMED_OUTPUTS) return [];
+    if (y === norm.x || y === norm.y || weight.shape[0] > mostOutputs) return [];
     if (options.gate === norm.y || options.gate === norm.x) return [];
     products.push(call);
   }

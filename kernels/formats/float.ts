@@ -16,6 +16,11 @@ import type { Format } from "./format.ts";
 import { WASM_F32, wasmHalf } from "./wasm.ts";
 import { packElements } from "./wgsl.ts";
 
+/** The two components of a word of eight 16-bit inputs that hold inputs 4i … 4i + 3. */
+function halvesOf(word: string, i: number): [string, string] {
+  return i === 0 ? [`${word}.x`, `${word}.y`] : [`${word}.z`, `${word}.w`];
+}
+
 /** 32-bit floats; kernels read them without decoding. */
 export const F32: Format = {
   block: 1,
@@ -30,10 +35,8 @@ export const F32: Format = {
   },
   wasm: WASM_F32,
   wgsl: {
-    group: "vec4f",
-    load: (array, at) =>
-      `let g = ${array}[${at}];
-  return g;`,
+    inputs: 4,
+    unpack: (word) => `bitcast<vec4f>(${word})`,
     pack: (packing) => packElements(4, packing),
   },
 };
@@ -52,10 +55,11 @@ export const F16: Format = {
   },
   wasm: wasmHalf(HALF_F16),
   wgsl: {
-    group: "vec2u",
-    load: (array, at) =>
-      `let g = ${array}[${at}];
-  return vec4f(unpack2x16float(g.x), unpack2x16float(g.y));`,
+    inputs: 8,
+    unpack: (word, i) => {
+      const [low, high] = halvesOf(word, i);
+      return `vec4f(unpack2x16float(${low}), unpack2x16float(${high}))`;
+    },
     pack: (packing) => packElements(2, packing),
   },
 };
@@ -82,10 +86,11 @@ export const BF16: Format = {
   },
   wasm: wasmHalf(HALF_BF16),
   wgsl: {
-    group: "vec2u",
-    load: (array, at) =>
-      `let g = ${array}[${at}];
-  return bitcast<vec4f>(vec4u(g.x << 16u, g.x & 0xffff0000u, g.y << 16u, g.y & 0xffff0000u));`,
+    inputs: 8,
+    unpack: (word, i) => {
+      const each = halvesOf(word, i).map((pair) => `${pair} << 16u, ${pair} & 0xffff0000u`);
+      return `bitcast<vec4f>(vec4u(${each.join(", ")}))`;
+    },
     pack: (packing) => packElements(2, packing),
   },
 };

@@ -125,14 +125,15 @@ export type PanelCopy = Func<Ints<"to" | "from">>;
  */
 export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">, "i32">;
 
-/** A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. */
+/**
+ * A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. A lane loads one word of 16
+ * bytes at a time, whatever the format: a narrower one has more inputs in it.
+ */
 export interface WgslFormat {
-  /**
-   * WGSL type of a group, four neighbouring inputs of one output: the element of a binding's array.
-   */
-  readonly group: string;
-  /** WGSL body of a function that returns group `at` of `array` as a vec4f. */
-  load(array: string, at: string): string;
+  /** Neighbouring inputs of one output in a word, a multiple of four: 4 for F32, 8 for 16 bits. */
+  readonly inputs: number;
+  /** WGSL expression, a vec4f: the weights of inputs 4i … 4i + 3 of `word`, a vec4u. */
+  unpack(word: string, i: number): string;
   /** The shader that moves a chunk of a file's rows into panels. */
   pack(packing: GpuPacking): PackShader;
 }

@@ -1,103 +1,155 @@
 /**
- * Panel layout of a weight on a GPU: groups of 32 outputs interleaved, and the packing shader.
+ * Panel layout of a weight on a GPU: words of 32 outputs interleaved, and the packing shader.
  *
- * A group is four neighbouring inputs of one output: 16 bytes in F32, 8 in F16 and BF16. The groups
- * of 32 outputs are neighbours in memory, so that 32 lanes read one contiguous range:
+ * A word is 16 bytes of neighbouring inputs of one output, one load of a lane: 4 inputs of F32, 8
+ * of F16 and BF16. The words of 32 outputs are neighbours in memory, so that 32 lanes read one
+ * contiguous range of 512 bytes:
  *
- *     groups [⌈N/32⌉][⌈K/4⌉][32], zeros past N and past K
+ *     words [⌈N/32⌉][⌈K/inputs⌉][32], zeros past N and past K; here with 8 inputs
  *
  *     panel 0 (outputs 0…31)                                    panel 1 (outputs 32…63)
- *     ┌── inputs 0…3 ──────┬── inputs 4…7 ──────┬─ … ─┐ ┌── inputs 0…3 ──────┬─
+ *     ┌── inputs 0…7 ──────┬── inputs 8…15 ─────┬─ … ─┐ ┌── inputs 0…7 ──────┬─
  *     │ n0 │ n1 │ … │ n31  │ n0 │ n1 │ … │ n31  │     │ │ n32│ n33│ … │ n63  │
  *     └────┴────┴───┴──────┴────┴────┴───┴──────┴─ … ─┘ └────┴────┴───┴──────┴─
  *
- *     group k of output n is at ((n / 32) · ⌈K/4⌉ + k) · 32 + n % 32
+ *     word k of output n is at startOf(n) + 32 · k
  *
  * @module
  */
-import { mainWgsl } from "../wgsl/shader.ts";
-import type { Chunk, GpuPacking, PackShader } from "./format.ts";
+import { linesWgsl, mainWgsl } from "../wgsl/shader.ts";
+import type { Chunk, GpuPacking, PackShader, WgslFormat } from "./format.ts";
 
 /** Outputs per panel. */
 export const PANEL = 32;
 
-/** Inputs per group. */
-export const GROUP = 4;
+/** Bytes of a word. */
+export const WORD_BYTES = 16;
 
 /** Lanes per workgroup of the packing shader. */
 const LANES = 64;
 
+/** Words of one output of K inputs. */
+export function panelWords({ inputs }: Pick<WgslFormat, "inputs">, K: number): number {
+  return Math.ceil(K / inputs);
+}
+
+/** Bytes of a panel of K inputs. */
+export function panelBytes(format: WgslFormat, K: number): number {
+  return WORD_BYTES * PANEL * panelWords(format, K);
+}
+
+/** Index expression: word 0 of output `row`, of `words` words each. */
+export function startOf(row: string, words: number): string {
+  return `(${row} / ${PANEL}u) * ${words * PANEL}u + ${row} % ${PANEL}u`;
+}
+
+/** Index expression: word `k` of the output whose word 0 is at `start`. */
+export function wordAt(start: string, k: string): string {
+  return `${start} + (${k}) * ${PANEL}u`;
+}
+
+/**
+ * Declares a weight as a binding and the functions that read it. Kernels use no other text of a
+ * format:
+ *
+ *     NAME_start(row)     place of an output, to be reused for all its words
+ *     NAME_word(start, k) one load of 16 bytes
+ *     NAME_0(word) …      the weights of its first, second … four inputs
+ *     NAME_four(row, g)   the weights of inputs 4g … 4g + 3 of an output, by a load of their own
+ */
+export function weightWgsl(
+  { inputs, unpack }: WgslFormat,
+  { name, binding, K }: { readonly name: string; readonly binding: number; readonly K: number },
+): string {
+  const words = panelWords({ inputs }, K);
+  const fours = inputs / 4;
+  const four = Array.from({ length: fours }, (_, i) => `${name}_${i}(word)`)
+    .reduce((all, next, i) => `select(${all}, ${next}, g % ${fours}u == ${i}u)`);
+  return /* wgsl */ `
+@group(1) @binding(${binding}) var<storage, read> ${name}: array<vec4u>;
+fn ${name}_start(row: u32) -> u32 { return ${startOf("row", words)}; }
+fn ${name}_word(start: u32, k: u32) -> vec4u { return ${name}[${wordAt("start", "k")}]; }
+${linesWgsl(fours, (i) => `fn ${name}_${i}(word: vec4u) -> vec4f { return ${unpack("word", i)}; }`)}
+fn ${name}_four(row: u32, g: u32) -> vec4f {
+  let word = ${name}_word(${name}_start(row), g / ${fours}u);
+  return ${four};
+}`;
+}
+
 /** WGSL that moves elements of one size. */
 interface Element {
-  /** WGSL type of a group of four. */
-  readonly group: string;
+  /** Elements of a word. */
+  readonly inputs: number;
   /** Body of `bits_at`: element i of the chunk, in the lower bits of a u32. */
   readonly bits: string;
-  /** A group from the bits of four elements, `v`. */
+  /** A word from the bits of its elements, `b_0` … */
   readonly join: string;
 }
 
 const ELEMENTS: Readonly<Record<2 | 4, Element>> = {
   2: {
-    group: "vec2u",
+    inputs: 8,
     bits: "return (source[i / 2u] >> (16u * (i % 2u))) & 0xffffu;",
-    join: "vec2u(v.x | (v.y << 16u), v.z | (v.w << 16u))",
+    join: "vec4u(b_0 | (b_1 << 16u), b_2 | (b_3 << 16u), b_4 | (b_5 << 16u), b_6 | (b_7 << 16u))",
   },
-  4: { group: "vec4u", bits: "return source[i];", join: "v" },
+  4: { inputs: 4, bits: "return source[i];", join: "vec4u(b_0, b_1, b_2, b_3)" },
 };
 
-/** WGSL that finds a lane's group in a chunk of rows, by the order of the file. */
+/** WGSL that finds a lane's word in a chunk of rows, by the order of the file. */
 interface Order {
-  /** Panel and group `k` of lane `i`. */
+  /** Panel and word `k` of lane `i`. */
   readonly place: string;
-  /** Whether output `n` and group `k` are in the chunk. */
+  /** Whether output `n` and word `k` are in the chunk. */
   readonly inside: string;
   /** Index of element (output `n`, `input`) in the chunk. */
   readonly at: string;
-  /** Number of panels that a chunk touches, times its groups per panel. */
+  /** Number of panels that a chunk touches, times its words per output. */
   readonly count: (chunk: Chunk) => number;
 }
 
 /** NK: rows of a chunk are outputs. */
-function byOutputs({ shape: [, K] }: GpuPacking): Order {
-  const groups = Math.ceil(K / GROUP);
+function byOutputs({ shape: [, K] }: GpuPacking, words: number): Order {
   return {
-    place: `let panel = chunk.row / ${PANEL}u + i / ${PANEL * groups}u;
-  let k = (i / ${PANEL}u) % ${groups}u;`,
+    place: `let panel = chunk.row / ${PANEL}u + i / ${PANEL * words}u;
+  let k = (i / ${PANEL}u) % ${words}u;`,
     inside: "n >= chunk.row && n < chunk.row + chunk.rows",
     at: `(n - chunk.row) * ${K}u + input`,
-    count: ({ row, rows }) => groups * (Math.ceil((row + rows) / PANEL) - Math.floor(row / PANEL)),
+    count: ({ row, rows }) => words * (Math.ceil((row + rows) / PANEL) - Math.floor(row / PANEL)),
   };
 }
 
-/** KN: rows of a chunk are inputs, in whole groups. */
-function byInputs({ shape: [N, K], first, count }: GpuPacking): Order {
+/** KN: rows of a chunk are inputs, in whole words. */
+function byInputs(
+  { shape: [N], first, count }: GpuPacking,
+  { inputs }: Element,
+  words: number,
+): Order {
   return {
-    place: `let deep = (chunk.rows + 3u) / 4u;
+    place: `let deep = (chunk.rows + ${inputs - 1}u) / ${inputs}u;
   let panel = i / (${PANEL}u * deep);
-  let k = chunk.row / 4u + (i / ${PANEL}u) % deep;`,
-    inside: `n < ${count}u && k < ${Math.ceil(K / GROUP)}u`,
+  let k = chunk.row / ${inputs}u + (i / ${PANEL}u) % deep;`,
+    inside: `n < ${count}u && k < ${words}u`,
     at: `(input - chunk.row) * ${N}u + ${first}u + n`,
-    count: ({ rows }) => Math.ceil(rows / GROUP) * Math.ceil(count / PANEL),
+    count: ({ rows }) => Math.ceil(rows / inputs) * Math.ceil(count / PANEL),
   };
 }
 
 /**
- * The shader that moves rows of elements into panels, bit for bit; a lane moves one group.
- * Bindings: 0 the panels, 1 the chunk's bytes. In group 0, `chunk` replaces `run`.
+ * The shader that moves rows of elements into panels, bit for bit; a lane moves one word. Bindings:
+ * 0 the panels, 1 the chunk's bytes. In group 0, `chunk` replaces `run`.
  */
 export function packElements(bytes: 2 | 4, packing: GpuPacking): PackShader {
   const { shape: [, K], stored } = packing;
   const element = ELEMENTS[bytes];
-  const groups = Math.ceil(K / GROUP);
-  const order = stored === "NK" ? byOutputs(packing) : byInputs(packing);
-  const move = stored === "NK" && K % GROUP === 0
-    ? wholeGroups(element, groups)
+  const words = panelWords(element, K);
+  const order = stored === "NK" ? byOutputs(packing, words) : byInputs(packing, element, words);
+  const move = stored === "NK" && K % element.inputs === 0
+    ? wholeWords(words)
     : singleElements(element, order, K);
   const wgsl = /* wgsl */ `
 struct Chunk { row: u32, rows: u32 }
 @group(0) @binding(0) var<uniform> chunk: Chunk;
-@group(1) @binding(0) var<storage, read_write> panels: array<${element.group}>;
+@group(1) @binding(0) var<storage, read_write> panels: array<vec4u>;
 ${move.declare}
 
 ${mainWgsl(LANES)} {
@@ -106,33 +158,33 @@ ${mainWgsl(LANES)} {
   let n = panel * ${PANEL}u + i % ${PANEL}u;
   if (!(${order.inside})) { return; }
   ${move.read}
-  panels[(panel * ${groups}u + k) * ${PANEL}u + i % ${PANEL}u] = ${move.join};
+  panels[(panel * ${words}u + k) * ${PANEL}u + i % ${PANEL}u] = ${move.word};
 }
 `;
   const groupsOf = (chunk: Chunk) => Math.ceil(PANEL * order.count(chunk) / LANES);
   return { wgsl, workgroupBytes: 0, groups: groupsOf };
 }
 
-/** K is a multiple of four: whole groups are moved. */
-function wholeGroups({ group }: Element, groups: number) {
+/** K is a multiple of a word's inputs: whole words are moved. */
+function wholeWords(words: number) {
   return {
-    declare: `@group(1) @binding(1) var<storage, read> source: array<${group}>;`,
-    read: `let v = source[(n - chunk.row) * ${groups}u + k];`,
-    join: "v",
+    declare: "@group(1) @binding(1) var<storage, read> source: array<vec4u>;",
+    read: "",
+    word: `source[(n - chunk.row) * ${words}u + k]`,
   };
 }
 
 /** Elements are moved one by one; those past K stay zero. */
-function singleElements({ bits, join }: Element, { at }: Order, K: number) {
+function singleElements({ inputs, bits, join }: Element, { at }: Order, K: number) {
   const take = (j: number) => {
-    const always = `{ let input = 4u * k + ${j}u; v[${j}] = bits_at(${at}); }`;
-    return K % GROUP === 0 ? always : `if (4u * k + ${j}u < ${K}u) ${always}`;
+    const always = `{ let input = ${inputs}u * k + ${j}u; b_${j} = bits_at(${at}); }`;
+    const guarded = K % inputs === 0 ? always : `if (${inputs}u * k + ${j}u < ${K}u) ${always}`;
+    return `var b_${j} = 0u; ${guarded}`;
   };
   return {
     declare: `@group(1) @binding(1) var<storage, read> source: array<u32>;
 fn bits_at(i: u32) -> u32 { ${bits} }`,
-    read: `var v = vec4u(0u);
-  ${[0, 1, 2, 3].map(take).join("\n  ")}`,
-    join,
+    read: linesWgsl(inputs, take),
+    word: join,
   };
 }

@@ -145,6 +145,8 @@ export interface GpuTarget {
    * queued, so that it can decide which dispatches the step needs.
    */
   firstOf(operand: Operand): () => number;
+  /** Scratch for partial sums, which the next call of the pass may overwrite. */
+  partials(bytes: number): Operand;
 }
 
 /** Outputs first … first + count of a weight, in one buffer. */

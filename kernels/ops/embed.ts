@@ -27,7 +27,7 @@ import {
   writes,
 } from "./contract.ts";
 import type { Rows } from "./matmul/mod.ts";
-import { PANEL } from "../formats/wgsl.ts";
+import { weightWgsl } from "../formats/wgsl.ts";
 import {
   BYTES,
   FORMATS,
@@ -199,30 +199,19 @@ function embedGroups({ C, lanes }: EmbedWgsl, rows: number): number {
  */
 export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgsl): Shader {
   const { dtype, first, count } = table;
-  const { group, load } = wgslOf(dtype);
-  const added = positions && wgslOf(positions);
   const assign = by === "ids" ? "=" : "+=";
   // The first part writes the zeros of ids outside the table.
   const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
-  const declareAdded = added
-    ? /* wgsl */ `@group(1) @binding(3) var<storage, read> positions: array<${added.group}>;
-fn position_of(row: u32, k: u32) -> vec4f {
-  ${added.load("positions", "at_of(row, k)")}
-}`
-    : "";
+  const declare = (name: string, binding: number, dtype: WeightDtype) =>
+    weightWgsl(wgslOf(dtype), { name, binding, K: C });
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
-@group(1) @binding(2) var<storage, read> table: array<${group}>;
+${declare("table", 2, dtype)}
+${positions ? declare("positions", 3, positions) : ""}
 
 const C = ${C}u;
 const GROUPS = ${Math.ceil(C / 4)}u;
-const PANEL = ${PANEL}u;
-fn at_of(row: u32, k: u32) -> u32 { return ((row / PANEL) * GROUPS + k) * PANEL + row % PANEL; }
-fn row_of(row: u32, k: u32) -> vec4f {
-  ${load("table", "at_of(row, k)")}
-}
-${declareAdded}
 
 ${mainWgsl(lanes)} {
   let i = index_of(group, grid) * ${lanes}u + lane;
@@ -233,8 +222,8 @@ ${mainWgsl(lanes)} {
   let inside = id >= ${first} && id < ${first + count};
   if (!(${mine})) { return; }
   var v = vec4f(0.0);
-  if (inside) { v = row_of(u32(id) - ${first}u, k) * f32(${scale}); }
-  ${added ? "v += position_of(run.position + t, k);" : ""}
+  if (inside) { v = table_four(u32(id) - ${first}u, k) * f32(${scale}); }
+  ${positions ? "v += positions_four(run.position + t, k);" : ""}
   let at = t * C + 4u * k;
   y[at] ${assign} v.x;
   if (4u * k + 1u < C) { y[at + 1u] ${assign} v.y; }

@@ -236,7 +236,7 @@ class WebGpuBackend implements Backend {
   /** Records and fuses the calls of a pass, and lowers each to its shaders. */
   async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
-    const calls = fuse(record(build));
+    const calls = fuse(record(build), { folds: !this.software });
     await tiles.tune(calls);
     const target = new WebGpuLowering(this.#gpu, tiles);
     const { buffers } = target;

@@ -43,12 +43,17 @@ export async function tryFeatures(gpu: Gpu, queue: StepQueue, compiler: Compiler
   }
 }
 
+/** Masks of the shuffles in kernels; a subgroup has at most 128 lanes. */
+const MASKS = [1, 2, 4, 8, 16, 32, 64];
+
 /**
  * Two consecutive sums over a workgroup, as kernels compute them. The numbers are small integers,
- * so the result is exact and the same in every lane.
+ * so the result is exact and the same in every lane. With subgroups, it also adds the error of
+ * shuffles between neighbouring lanes.
  */
 function sumsCall(out: GPUBuffer, subgroups: boolean): ShaderCall {
   const sum = sumOverLanesWgsl(LANES, { subgroups });
+  const shuffles = subgroups ? shuffleErrorWgsl() : "let error = 0.0;";
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> out: array<f32>;
 ${sum.wgsl}
@@ -56,11 +61,22 @@ ${sum.wgsl}
 ${mainWgsl(LANES)} {
   let first = sum_over_lanes(lane, f32(lane));
   let second = sum_over_lanes(lane, f32(lane * lane % 7u) + f32(index_of(group, grid)));
-  out[lane] = first + 2.0 * second;
+  ${shuffles}
+  out[lane] = first + 2.0 * second + error;
 }
 `;
   const operands = [{ buffer: out, written: true }];
   return { op: "trial", ...sum, wgsl, operands, groups: () => 1 };
+}
+
+/** Declares `error`: the sum over masks of what a shuffle gives, less what it should. */
+function shuffleErrorWgsl(): string {
+  const each = (mask: number) =>
+    `error += select(0.0, abs(f32(subgroupShuffleXor(lane, ${mask}u)) - f32(lane ^ ${mask}u)), ` +
+    `${mask}u < size);`;
+  return `let size = subgroupAdd(1u);
+  var error = 0.0;
+  ${MASKS.map(each).join("\n  ")}`;
 }
 
 /** Result of `sumsCall` in every lane. */

@@ -43,6 +43,8 @@ export class WebGpuLowering implements GpuTarget {
   /** Scratch buffers, owned by the plan. */
   readonly buffers: GPUBuffer[] = [];
   readonly #gpu: Gpu;
+  /** Scratch for partial sums, by bytes. */
+  readonly #partials = new Map<number, Operand>();
 
   constructor(gpu: Gpu, readonly tiles: Tiles) {
     this.#gpu = gpu;
@@ -86,6 +88,14 @@ export class WebGpuLowering implements GpuTarget {
   firstOf({ of }: Operand): () => number {
     if (!(of instanceof GpuTensor)) throw foreign();
     return () => of.first;
+  }
+
+  partials(bytes: number): Operand {
+    // Powers of two, so that products of similar sizes share one buffer.
+    const size = 2 ** Math.ceil(Math.log2(bytes));
+    let partials = this.#partials.get(size);
+    if (!partials) this.#partials.set(size, partials = this.scratch(size));
+    return partials;
   }
 }
 

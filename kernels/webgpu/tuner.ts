@@ -4,8 +4,17 @@
  *
  * @module
  */
-import { matmulGroups, matmulWgsl, SOFTWARE_TILES, type Tile, TILES } from "../ops/matmul/wgsl.ts";
-import type { Weight } from "../formats/mod.ts";
+import {
+  decodeTile,
+  matmulGroups,
+  prefillTile,
+  SOFTWARE_TILES,
+  type Tile,
+  TILES,
+} from "../ops/matmul/tiles.ts";
+import { matmulWgsl } from "../ops/matmul/wgsl.ts";
+import { type Weight, wgslOf } from "../formats/mod.ts";
+import { panelWords } from "../formats/wgsl.ts";
 import type { Call } from "../calls.ts";
 import type { Segment } from "../step.ts";
 import type { Gpu } from "./device.ts";
@@ -184,8 +193,8 @@ function keyOf({ shape: [N, K], dtype }: Weight, T: number): string {
   return T === 1 ? `${N}x${K} ${dtype} one` : `${N}x${K} ${dtype} ${T} many`;
 }
 
-/** Untuned choice: few outputs need many lanes each to occupy a GPU. */
-function untuned({ shape: [N] }: Weight, T: number): number {
-  if (T > 1) return N >= 1024 && T >= 64 ? 0 : 1;
-  return N >= 8192 ? 0 : N >= 2048 ? 1 : 2;
+/** The choice without timing: the same in every process. */
+function untuned({ shape: [N, K], dtype }: Weight, T: number): number {
+  const shape = { N, words: panelWords(wgslOf(dtype), K) };
+  return T === 1 ? decodeTile(shape) : prefillTile(shape, T);
 }

@@ -8,7 +8,7 @@
  */
 import { DeviceError } from "../errors.ts";
 import { storedBytes, type Weight, type WeightDtype, wgslOf } from "../formats/mod.ts";
-import { GROUP, PANEL } from "../formats/wgsl.ts";
+import { PANEL, panelBytes } from "../formats/wgsl.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import type { Gpu } from "./device.ts";
 import type { Compiler } from "./pipeline.ts";
@@ -68,13 +68,13 @@ export class Uploader {
   /** Allocates zeroed buffers of whole panels. */
   async #allocate([N, K]: readonly [number, number], dtype: WeightDtype): Promise<WeightPart[]> {
     const what = `weight ${dtype} [${N},${K}]`;
-    const panelBytes = storedBytes(dtype, PANEL * GROUP * Math.ceil(K / GROUP));
+    const bytes = panelBytes(wgslOf(dtype), K);
     const panels = Math.ceil(N / PANEL);
-    const fit = Math.floor(this.#gpu.maxBytes / panelBytes);
+    const fit = Math.floor(this.#gpu.maxBytes / bytes);
     if (fit < 1) {
       throw new RangeError(
         `Cannot make "${what}" on webgpu: expected ${PANEL} rows within ${this.#gpu.maxBytes} ` +
-          `bytes (one binding), got ${panelBytes}`,
+          `bytes (one binding), got ${bytes}`,
       );
     }
     const parts: WeightPart[] = [];
@@ -83,13 +83,13 @@ export class Uploader {
     for (let panel = 0; panel < panels; panel += fit) {
       const first = panel * PANEL;
       const count = Math.min(N - first, fit * PANEL);
-      const bytes = Math.ceil(count / PANEL) * panelBytes;
-      parts.push({ first, count, buffer: this.#gpu.storage(bytes, "weights") });
+      const size = Math.ceil(count / PANEL) * bytes;
+      parts.push({ first, count, buffer: this.#gpu.storage(size, "weights") });
     }
     if (await device.popErrorScope()) {
       for (const { buffer } of parts) this.#gpu.free(buffer);
       throw new DeviceError(
-        `Cannot make "${what}" on webgpu: expected ${panels * panelBytes} bytes of free memory, ` +
+        `Cannot make "${what}" on webgpu: expected ${panels * bytes} bytes of free memory, ` +
           'got less; choose a smaller dtype, or "cpu"',
       );
     }
@@ -105,7 +105,7 @@ export class Uploader {
   ): Promise<void> {
     const [N, K] = shape;
     const rowBytes = storedBytes(dtype, stored === "NK" ? K : N);
-    const atOnce = rowsAtOnce(shape, rowBytes, stored);
+    const atOnce = rowsAtOnce(shape, rowBytes, stored, wgslOf(dtype).inputs);
     const rows = new Uint8Array(atOnce * rowBytes);
     const { COPY_DST, STORAGE } = GPUBufferUsage;
     const source = this.#gpu.buffer(
@@ -148,13 +148,14 @@ export class Uploader {
   }
 }
 
-/** Rows of a chunk; of KN rows, whole groups of four inputs. */
+/** Rows of a chunk; of KN rows, whole words of `inputs` inputs. */
 function rowsAtOnce(
   [N, K]: readonly [number, number],
   rowBytes: number,
   stored: StoredOrder,
+  inputs: number,
 ): number {
-  const most = Math.max(GROUP, Math.floor(CHUNK_BYTES / rowBytes / GROUP) * GROUP);
+  const most = Math.max(inputs, Math.floor(CHUNK_BYTES / rowBytes / inputs) * inputs);
   return Math.min(most, stored === "NK" ? N : K);
 }
 

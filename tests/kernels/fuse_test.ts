@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { type Call, record, type Recorder } from "../../kernels/calls.ts";
 import type { Weight } from "../../kernels/formats/mod.ts";
 import { fuse } from "../../kernels/fuse.ts";
-import { MAX_NORM_WIDTH } from "../../kernels/ops/matmul/wgsl.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 
 const [C, H, D] = [8, 2, 4];
@@ -112,7 +111,7 @@ for (const [what, between] of Object.entries(KEEPING)) {
   });
 }
 
-Deno.test("fuse() keeps a norm when it is in place, a residual, of several rows or too wide", () => {
+Deno.test("fuse() keeps a norm when it is in place, a residual or of several rows", () => {
   const twice = (x: Tensor, n: Tensor, options: { residual?: boolean } = {}) => {
     const [T, width] = x.shape;
     return (k: Recorder) => {
@@ -128,7 +127,22 @@ Deno.test("fuse() keeps a norm when it is in place, a residual, of several rows 
   assert.deepEqual(fused(twice(x, x)), kept);
   assert.deepEqual(fused(twice(x, n, { residual: true })), kept);
   assert.deepEqual(fused(twice(tensor(2, C), tensor(2, C))), kept);
-  const [wide, tooWide] = [MAX_NORM_WIDTH, MAX_NORM_WIDTH + 1];
-  assert.equal(fused(twice(tensor(1, wide), tensor(1, wide)))[0], "norm+matmul");
-  assert.deepEqual(fused(twice(tensor(1, tooWide), tensor(1, tooWide))), kept);
+});
+
+Deno.test("fuse() fuses a norm of any width, and into any product when it is folded", () => {
+  const heads = (width: number, outputs: number) => {
+    const [x, n, y] = [tensor(1, width), tensor(1, width), tensor(1, outputs)];
+    return record((k) => {
+      for (let i = 0; i < 2; i++) {
+        k.norm(n, x, normOf(width));
+        k.matmul(y, n, weight(outputs, width));
+      }
+    });
+  };
+  const first = (calls: Call[], folds: boolean) => nameOf(fuse(calls, { folds })[0]);
+  for (const folds of [false, true]) {
+    for (const width of [C, 2 ** 20]) assert.equal(first(heads(width, C), folds), "norm+matmul");
+  }
+  assert.equal(first(heads(C, 32769), false), "norm");
+  assert.equal(first(heads(C, 128256), true), "norm+matmul");
 });

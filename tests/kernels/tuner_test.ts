@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { TILE_STORE } from "../../engine/host/tile_cache.ts";
-import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
+import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase } from "./twins.ts";

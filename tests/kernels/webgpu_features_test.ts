@@ -11,9 +11,11 @@ import { type Feature, openGpu } from "../../kernels/webgpu/device.ts";
 import { tryFeatures } from "../../kernels/webgpu/features.ts";
 import { Compiler, type ShaderCall } from "../../kernels/webgpu/pipeline.ts";
 import { StepQueue } from "../../kernels/webgpu/queue.ts";
+import { Tiles } from "../../kernels/webgpu/tuner.ts";
+import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 import { BufferSpy } from "./spy.ts";
-import { checkNormCase, twinTests } from "./twins.ts";
+import { checkMatmulCase, checkNormCase, twinTests } from "./twins.ts";
 import { attentionTwinTests, checkWriteKvCase } from "./twins_attention.ts";
 import { sampleTwinTests } from "./twins_sample.ts";
 
@@ -215,6 +217,51 @@ Deno.test({
     }
   },
 });
+
+/** Makes matmul shuffle as if subgroups had `size` lanes, by way of workgroup memory. */
+function withSubgroupsOf(size: number, code: string): string {
+  return code.replaceAll("subgroupAdd(1u)", `${size}u`)
+    .replaceAll("subgroupShuffleXor(", "shuffle(lane, ") + `
+var<workgroup> pool: array<f32, 256>;
+fn shuffle(lane: u32, v: f32, mask: u32) -> f32 {
+  workgroupBarrier();
+  pool[lane] = v;
+  workgroupBarrier();
+  return select(12345.0, pool[lane ^ mask], lane / ${size}u == (lane ^ mask) / ${size}u);
+}`;
+}
+
+for (const size of [4, 8, 16, 32, 64, 128]) {
+  Deno.test({
+    name: `matmul() agrees with matmulJs() when subgroups have ${size} lanes`,
+    ignore,
+    async fn() {
+      const original = GPUDevice.prototype.createShaderModule;
+      let changed = 0;
+      GPUDevice.prototype.createShaderModule = function (descriptor) {
+        const { code, label } = descriptor;
+        const shuffles = label === "matmul" && code.includes("subgroupShuffleXor");
+        if (!shuffles) return original.call(this, descriptor);
+        changed++;
+        return original.call(this, { ...descriptor, code: withSubgroupsOf(size, code) });
+      };
+      const choose = Tiles.prototype.of;
+      try {
+        await using backend = await openWebGpuBackend({ software: false, tune: false });
+        for (const tile of TILES.decode) {
+          Tiles.prototype.of = () => tile;
+          await checkMatmulCase(backend, { T: 1, N: 66, K: 1030, dtype: "BF16", bias: true });
+        }
+      } finally {
+        GPUDevice.prototype.createShaderModule = original;
+        Tiles.prototype.of = choose;
+      }
+      const { gpu } = await tried();
+      assert.equal(changed >= TILES.decode.length, gpu.features.has("subgroups"), `${changed}`);
+      gpu.close();
+    },
+  });
+}
 
 Deno.test("sampling sums by subgroups only when the device has them", () => {
   for (const shader of [sampleOneWgsl, sampleCutWgsl, sampleChooseWgsl]) {

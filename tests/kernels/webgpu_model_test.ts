@@ -5,7 +5,7 @@ import type { GeneratedToken, GenerateOptions } from "../../engine/generate.ts";
 import { loadModel } from "../../engine/load.ts";
 import { instrumentsOf, type Model } from "../../engine/model.ts";
 import type { Backend } from "../../kernels/backend.ts";
-import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
+import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy } from "./spy.ts";
@@ -29,13 +29,41 @@ for (const software of [false, true]) {
       await using gpu = await openWebGpuBackend({ software, tune: false });
       await using js = await openBackend("js");
       for (const T of [1, 5]) {
-        for (const [N, K] of [[10, 66], [768, 768], [65, 256], [2304, 528]]) {
+        for (const [N, K] of [[10, 66], [3, 3], [768, 768], [65, 260], [2304, 528], [40, 4100]]) {
           for (const kind of ["layer", "rms"] as const) {
             const [expected, got] = await Promise.all(
               [js, gpu].map((backend) => normedProducts(backend, T, N, K, kind)),
             );
             assertClose(got, expected, TOLERANCE.sum, `${kind} [${T}, ${N}, ${K}]`);
           }
+        }
+      }
+    },
+  });
+}
+
+/** Rows whose norm cancels if its sums are not centred, by what they are like. */
+const OFF_CENTRE: Readonly<Record<string, (v: number, i: number) => number>> = {
+  "a mean of 100 deviations": (v) => 100 + v,
+  "a mean of -1e4 deviations": (v) => v - 1e4,
+  "a large first number": (v, i) => i === 0 ? 3000 : v,
+  "large numbers where the mean is sampled": (v, i) => i % 128 < 4 ? 1000 + v : v,
+  "equal numbers": () => 0.1,
+};
+
+for (const [what, change] of Object.entries(OFF_CENTRE)) {
+  Deno.test({
+    name: `fuse() keeps the results of a norm when a row has ${what}`,
+    ignore,
+    fn: async () => {
+      await using js = await openBackend("js");
+      for (const options of [{}, { subgroups: false }]) {
+        await using gpu = await openWebGpuBackend({ software: false, tune: false, ...options });
+        for (const [N, K] of [[33, 66], [40, 512], [20, 4100]]) {
+          const [expected, got] = await Promise.all(
+            [js, gpu].map((backend) => normedProducts(backend, 1, N, K, "layer", change)),
+          );
+          assertClose(got, expected, TOLERANCE.sum, `[${N}, ${K}]`);
         }
       }
     },
@@ -49,8 +77,9 @@ async function normedProducts(
   N: number,
   K: number,
   kind: "layer" | "rms",
+  change: (v: number, i: number) => number = (v) => v,
 ): Promise<Float32Array> {
-  const x = put(backend, randomNumbers(T * K, 1), [T, K]);
+  const x = put(backend, randomNumbers(T * K, 1).map(change), [T, K]);
   const weight = put(backend, randomNumbers(K, 2), [K]);
   const bias = kind === "layer" ? put(backend, randomNumbers(K, 3), [K]) : undefined;
   const n = backend.tensor([T, K], "F32", "activations");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/ops/matmul/mod.ts";
-import { TILES } from "../../kernels/ops/matmul/wgsl.ts";
+import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { narrow } from "../../kernels/formats/mod.ts";
 import { bytesOf, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
 import {
@@ -327,7 +327,7 @@ gpuTest("memory counts the bytes of live buffers when they are made and freed", 
   await backend.read(ids);
   const { classes } = backend.memory;
   assert.equal(classes.kvCache.current, 32); // 15 halves, padded to four bytes
-  assert.equal(classes.weights.current, 96 * 68 * 2); // panels of 32 rows, groups of 4 inputs
+  assert.equal(classes.weights.current, 96 * 72 * 2); // panels of 32 rows, words of 8 inputs
   assert.equal(classes.staging.current, 64 * 256 + 4096); // the steps' submit, and the read's
   assert.equal(backend.memory.current, spy.bytes);
   assert.equal(backend.memory.peak, spy.peak);

@@ -2,12 +2,8 @@ import assert from "node:assert/strict";
 import fc from "../../fast_check.ts";
 import type { Activation } from "../../../kernels/ops/activation.ts";
 import { packWasm, prefetchOf, rowsScratch } from "../../../kernels/ops/matmul/wasm_rows.ts";
-import {
-  matmulWgsl,
-  MAX_NORM_WIDTH,
-  SOFTWARE_TILES,
-  TILES,
-} from "../../../kernels/ops/matmul/wgsl.ts";
+import { SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/tiles.ts";
+import { matmulWgsl } from "../../../kernels/ops/matmul/wgsl.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
 import { BYTES, type FloatDtype } from "../../../kernels/formats/mod.ts";
 import { ModuleBuilder } from "../../../kernels/asm/assembler.ts";
@@ -104,18 +100,18 @@ Deno.test("matmul() leaves the other rows alone when the step is short", async (
 });
 
 Deno.test("matmul() stays within every device's workgroup memory when any tile is chosen", () => {
-  const common = { N: 66, K: MAX_NORM_WIDTH, dtype: "F32", options: {} } as const;
+  const common = { N: 66, K: 2 ** 20, dtype: "F32", options: {} } as const;
   const norm = { kind: "layer", weight: {}, bias: {}, eps: 1e-5 } as const;
   const one = [...TILES.decode, SOFTWARE_TILES.decode, SOFTWARE_TILES.normed];
-  const many = [...TILES.prefill, SOFTWARE_TILES.prefill];
-  for (const tile of [...one, ...many]) {
+  for (const tile of [...one, ...TILES.prefill, SOFTWARE_TILES.prefill]) {
     const { workgroupBytes: bytes } = matmulWgsl({ ...common, tile });
     assert.ok(bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
     assert.equal(bytes > 0, tile.kind !== "flat");
   }
-  for (const tile of one) {
+  for (const tile of one) { // a norm keeps no row, however wide
     const { workgroupBytes: bytes } = matmulWgsl({ ...common, tile, norm });
-    assert.ok(bytes > 4 * MAX_NORM_WIDTH && bytes <= WORKGROUP_LIMIT, JSON.stringify(tile));
+    assert.ok(bytes <= WORKGROUP_LIMIT / 2, JSON.stringify(tile));
+    assert.equal(bytes > 0, tile.kind !== "flat");
   }
 });
 

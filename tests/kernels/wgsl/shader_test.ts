@@ -6,7 +6,8 @@ import {
 } from "../../../kernels/ops/attention/wgsl.ts";
 import { embedWgsl } from "../../../kernels/ops/embed.ts";
 import { writeKvWgsl } from "../../../kernels/ops/kv_cache/wgsl.ts";
-import { matmulWgsl, SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/wgsl.ts";
+import { SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/tiles.ts";
+import { matmulWgsl } from "../../../kernels/ops/matmul/wgsl.ts";
 import { normWgsl } from "../../../kernels/ops/norm.ts";
 import {
   sampleChooseWgsl,

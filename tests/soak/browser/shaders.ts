@@ -4,7 +4,7 @@
  * @module
  */
 import { type Architecture, readArchitecture } from "../../../engine/architecture/mod.ts";
-import { TILES } from "../../../kernels/ops/matmul/wgsl.ts";
+import { TILES } from "../../../kernels/ops/matmul/tiles.ts";
 import { measureWebGpu } from "../../../kernels/mod.ts";
 import type { WeightDtype } from "../../../kernels/formats/mod.ts";
 import { openWebGpuBackend, type WebGpuOptions } from "../../../kernels/webgpu/backend.ts";

@@ -1,0 +1,139 @@
+/**
+ * Tiles of the WGSL matmul: shapes of a workgroup's work, candidates, bytes in flight.
+ *
+ *     flat    a lane computes `rows` × `outputs` sums over all of K; no barrier
+ *     split   one row (decode): `outputs` lanes side by side, `slices` of them share out K
+ *     shared  many rows (prefill): x and the weight pass through workgroup memory
+ *
+ * @module
+ */
+import { WORD_BYTES } from "../../formats/wgsl.ts";
+
+/** Shape of a workgroup's work. */
+export type Tile =
+  | {
+    readonly kind: "flat";
+    /** Lanes of a workgroup. */
+    readonly lanes: number;
+    /** Outputs of a lane, `lanes` apart. */
+    readonly outputs: number;
+    /** Rows of a workgroup. */
+    readonly rows: number;
+  }
+  | {
+    readonly kind: "split";
+    /** Outputs of a workgroup, a power of two from 4 on: 4 words of 16 bytes fill two sectors. */
+    readonly outputs: number;
+    /** Lanes per output, a power of two from 4 on; each takes every `slices`-th word of K. */
+    readonly slices: number;
+    /** Words of a lane that are loaded before the first is used. */
+    readonly depth: number;
+    /** Workgroups per block of outputs (split-K); default 1. */
+    readonly parts?: number;
+  }
+  | {
+    readonly kind: "shared";
+    /** Outputs and rows of a workgroup. */
+    readonly tileN: number;
+    readonly tileT: number;
+    /** Outputs and rows of a lane. */
+    readonly outputs: number;
+    readonly rows: number;
+  };
+
+/** Candidates of the autotuner, by number of rows. */
+export const TILES: Readonly<Record<"decode" | "prefill", readonly Tile[]>> = {
+  decode: [
+    { kind: "split", outputs: 32, slices: 8, depth: 4 },
+    { kind: "split", outputs: 16, slices: 16, depth: 4 },
+    { kind: "split", outputs: 8, slices: 32, depth: 4 },
+    { kind: "split", outputs: 4, slices: 64, depth: 4 },
+    { kind: "split", outputs: 8, slices: 16, depth: 4 },
+    { kind: "split", outputs: 8, slices: 32, depth: 4, parts: 2 },
+    { kind: "split", outputs: 8, slices: 32, depth: 4, parts: 4 },
+  ],
+  prefill: [
+    { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4 },
+    { kind: "shared", tileN: 32, tileT: 32, outputs: 4, rows: 4 },
+    { kind: "shared", tileN: 64, tileT: 32, outputs: 8, rows: 4 },
+    { kind: "shared", tileN: 128, tileT: 128, outputs: 8, rows: 8 },
+    { kind: "flat", lanes: 32, outputs: 1, rows: 4 },
+  ],
+};
+
+/**
+ * Tiles for a GPU emulated by the CPU: barriers are expensive, lanes beyond its vectors gain
+ * nothing, and each number read costs as much as several multiply-adds. `normed` has the most
+ * outputs, since each lane sums the row again (2304 × 768: 22 ms for 12, 43 with 16 × 8).
+ */
+export const SOFTWARE_TILES: Readonly<Record<"decode" | "normed" | "prefill", Tile>> = {
+  decode: { kind: "flat", lanes: 8, outputs: 8, rows: 1 },
+  normed: { kind: "flat", lanes: 8, outputs: 16, rows: 1 },
+  prefill: { kind: "flat", lanes: 8, outputs: 8, rows: 8 },
+};
+
+/** Workgroups of a product of `count` outputs and `rows` rows. */
+export function matmulGroups(tile: Tile, count: number, rows: number): number {
+  switch (tile.kind) {
+    case "flat":
+      return Math.ceil(count / (tile.lanes * tile.outputs)) * Math.ceil(rows / tile.rows);
+    case "split":
+      return Math.ceil(count / tile.outputs) * partsOf(tile) * rows;
+    case "shared":
+      return Math.ceil(count / tile.tileN) * Math.ceil(rows / tile.tileT);
+  }
+}
+
+/** Workgroups that share out K of one block of outputs. */
+export function partsOf(tile: Tile): number {
+  return tile.kind === "split" ? tile.parts ?? 1 : 1;
+}
+
+/** Matrix of a product: outputs, and words per output. */
+export interface Words {
+  /** N: outputs. */
+  readonly N: number;
+  /** Words of 16 bytes per output, as `panelWords` counts them. */
+  readonly words: number;
+}
+
+/**
+ * Bytes of a weight that one row's product has in flight, if all its workgroups are resident: by
+ * Little's law, a device reads them per latency of its memory. An H100 at 3.35 TB/s and 650 ns
+ * requires 2.2 MB.
+ */
+export function bytesInFlight(tile: Tile, { N, words }: Words): number {
+  switch (tile.kind) {
+    case "flat":
+      return N * Math.min(2, words) * WORD_BYTES;
+    case "split":
+      return N * Math.min(words, tile.slices * tile.depth * partsOf(tile)) * WORD_BYTES;
+    case "shared":
+      return 0; // its loads wait for a barrier
+  }
+}
+
+/** Bytes in flight at which memory limits a large GPU; more than Little's 2.2 MB, for a margin. */
+const ENOUGH = 3e6;
+
+/** Seconds of memory latency, and of one more dispatch, on a large GPU. */
+const [LATENCY, LAUNCH] = [650e-9, 3e-6];
+
+/**
+ * Index of the untuned tile for one row: the first with enough bytes in flight, else the one with
+ * most. Split-K takes a second dispatch, so it must save more than its launch.
+ */
+export function decodeTile(shape: Words): number {
+  const weight = shape.N * shape.words * WORD_BYTES;
+  const seconds = (tile: Tile) => {
+    const inFlight = Math.min(ENOUGH, bytesInFlight(tile, shape));
+    return weight / inFlight * LATENCY + (partsOf(tile) > 1 ? LAUNCH : 0);
+  };
+  const times = TILES.decode.map(seconds);
+  return times.indexOf(Math.min(...times));
+}
+
+/** Index of the untuned tile for many rows. */
+export function prefillTile({ N }: Words, T: number): number {
+  return N >= 1024 && T >= 64 ? 0 : 1;
+}

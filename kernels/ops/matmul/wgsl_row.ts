@@ -1,0 +1,162 @@
+/**
+ * WGSL matmul of one row (decode): words of 16 bytes, several in flight, K shared out over lanes.
+ *
+ *     workgroup: `outputs` × `slices` lanes; lane = slice · outputs + output
+ *
+ *                 word 0   1   2   3   4   5 …            load words    `depth`, before the first
+ *     output 0    s0  s1  s2  s3  s0  s1 …                              is used
+ *     output 1    s0  s1  s2  s3  s0  s1 …                multiply      x from the cache
+ *     output 2    s0  s1  s2  s3  s0  s1 …                add slices    subgroups, then one barrier
+ *
+ * Words of neighbouring outputs are neighbours in memory: a slice reads `outputs` · 16 bytes in a
+ * row. Everything is unrolled in the text: naga adds a counter to each loop, and drivers do not
+ * unroll such loops.
+ *
+ * @module
+ */
+import { linesWgsl, type Shader, workgroupArray } from "../../wgsl/shader.ts";
+import { partsOf, type Tile } from "./tiles.ts";
+import type { Totals } from "./wgsl_norm.ts";
+
+type SplitTile = Tile & { readonly kind: "split" };
+
+/** Constants of the body. */
+export interface RowBody {
+  /** Words per output. */
+  readonly words: number;
+  /** Inputs per word. */
+  readonly inputs: number;
+  readonly totals: Totals;
+  /** Whether the device has subgroups. */
+  readonly subgroups: boolean;
+}
+
+/** Words of a row that one workgroup adds up, at most; a multiple of its slices. */
+function spanOf(tile: SplitTile, words: number): number {
+  return Math.ceil(words / (tile.slices * partsOf(tile))) * tile.slices;
+}
+
+/** Loads and multiplies the words of a lane: whole iterations, then the rest at once. */
+function loopWgsl(tile: SplitTile, { words, inputs, totals }: RowBody): string {
+  const { slices, depth } = tile;
+  const fours = inputs / 4;
+  const span = spanOf(tile, words);
+  const isEven = words % (slices * partsOf(tile)) === 0;
+  const four = (d: number) => (p: number) =>
+    /* wgsl */ `{
+      let g = k_${d} * ${fours}u + ${p}u;
+      let w = weight_${p}(q_${d});
+      let x = load_x(t, g);
+      ${totals.each}
+    }`;
+  const add = (d: number) => linesWgsl(fours, four(d));
+  const place = (d: number) => `k + ${d * slices}u`;
+  const load = (d: number, k: string) =>
+    `let k_${d} = ${k};
+    let q_${d} = weight_word(start, k_${d});`;
+  const whole = /* wgsl */ `for (; ${place(depth - 1)} < last; k += ${depth * slices}u) {
+    ${linesWgsl(depth, (d) => load(d, place(d)))}
+    ${linesWgsl(depth, add)}
+  }`;
+  // The rest is loaded at once, too; a lane beyond the last word reads that word again.
+  const each = span / slices;
+  const rest = isEven ? each % depth : Math.min(depth - 1, each);
+  const left = (d: number) => isEven ? add(d) : `if (${place(d)} < last) { ${add(d)} }`;
+  return /* wgsl */ `
+  ${each >= depth ? whole : ""}
+  ${linesWgsl(rest, (d) => load(d, isEven ? place(d) : `min(${place(d)}, last - 1u)`))}
+  ${linesWgsl(rest, left)}`;
+}
+
+/** Adds up the slices: `total_NAME` of lanes 0 … outputs − 1 is complete. */
+function addSlicesWgsl(
+  { outputs, slices }: SplitTile,
+  { names }: Totals,
+  subgroups: boolean,
+): string {
+  const lanes = outputs * slices;
+  const each = (line: (name: string, i: number) => string) => names.map(line).join("\n  ");
+  const share = (i: number, at: string) => `share_of[${i * lanes}u + ${at}]`;
+  if (!subgroups) {
+    const halves = Array.from({ length: Math.log2(slices) }, (_, i) => slices / 2 ** (i + 1));
+    return /* wgsl */ `
+  ${each((name, i) => `${share(i, "lane")} = dot(${name}, vec4f(1.0));`)}
+  ${
+      halves.map((half) =>
+        `workgroupBarrier();
+  if (slice < ${half}u) {
+    ${each((_, i) => `${share(i, "lane")} += ${share(i, `lane + ${half * outputs}u`)};`)}
+  }`
+      ).join("\n  ")
+    }
+  ${each((name, i) => `let total_${name} = ${share(i, "lane")};`)}`;
+  }
+  // Slices of one subgroup: a shuffle from beyond it is not used.
+  const masks: number[] = [];
+  for (let mask = outputs; mask < Math.min(128, lanes); mask *= 2) masks.push(mask);
+  const shuffled = (name: string) =>
+    `var total_${name} = dot(${name}, vec4f(1.0));
+  ${
+      masks.map((mask) =>
+        `total_${name} += select(0.0, subgroupShuffleXor(total_${name}, ${mask}u), ${mask}u < size);`
+      ).join("\n  ")
+    }`;
+  return /* wgsl */ `
+  let size = subgroupAdd(1u); // a workgroup may have fewer lanes than a subgroup
+  ${each(shuffled)}
+  let apart = max(size, ${outputs}u); // lanes that share their sums
+  if (lane % apart < ${outputs}u) {
+    let at = (lane / apart) * ${outputs}u + lane % ${outputs}u;
+    ${each((name, i) => `${share(i, "at")} = total_${name};`)}
+  }
+  workgroupBarrier();
+  ${each((name) => `total_${name} = 0.0;`)}
+  if (lane < ${outputs}u) {
+    // Four at once: shares beyond the last are zero, as workgroup memory begins.
+    for (var i = 0u; i < ${lanes}u / apart; i += 4u) {
+      let at = i * ${outputs}u + lane;
+      ${
+    each((name, i) =>
+      [0, 1, 2, 3].map((j) => `total_${name} += ${share(i, `at + ${j * outputs}u`)};`).join(" ")
+    )
+  }
+    }
+  }`;
+}
+
+/** Memory of a workgroup's sums. */
+export function rowMemory({ outputs, slices }: SplitTile, { names }: Totals): Shader {
+  return workgroupArray("share_of", "f32", names.length * outputs * slices);
+}
+
+/** The body: `finish` gets each output's sum, or `keep` each of its totals under split-K. */
+export function rowBody(tile: SplitTile, body: RowBody): string {
+  const { outputs } = tile;
+  const { totals, words, subgroups } = body;
+  const parts = partsOf(tile);
+  const span = spanOf(tile, words);
+  const last = parts === 1 ? "WORDS" : `min((part + 1u) * ${span}u, WORDS)`;
+  const end = parts === 1
+    ? `finish(t, n, result_of(${totals.names.map(totalOf).join(", ")}));`
+    : totals.names.map((name, i) => `keep(part, ${i}u, t, n, ${totalOf(name)});`).join("\n    ");
+  return /* wgsl */ `
+  if (index >= BLOCKS * ${parts}u * run.rows) { return; }
+  let t = index % run.rows;
+  let part = index / run.rows % ${parts}u;
+  let n = index / run.rows / ${parts}u * ${outputs}u + lane % ${outputs}u;
+  let start = start_of(n);
+  let slice = lane / ${outputs}u;
+  let last = ${last};
+  ${totals.before}
+  ${totals.names.map((name) => `var ${name} = vec4f(0.0);`).join("\n  ")}
+  var k = part * ${span}u + slice;
+  ${loopWgsl(tile, body)}
+  ${addSlicesWgsl(tile, totals, subgroups)}
+  if (lane < ${outputs}u) {
+    ${end}
+  }`;
+}
+
+function totalOf(name: string): string {
+  return `total_${name}`;
+}

@@ -1,0 +1,247 @@
+/**
+ * WGSL matmul of many rows (prefill): tiles in workgroup memory, two buffers, outer products.
+ *
+ *                       tileN outputs
+ *                  ┌───────┬───────┬─────────┐      for each step of `depth` inputs:
+ *                  │ tile_w│       │         │      prefetch   next step → registers
+ *                  └───────┴───────┴─────────┘      multiply   this step, from buffer s % 2
+ *        ┌────────┐┌───────┬───────┬─────────┐      store      registers → the other buffer
+ *        │ tile_x ││ a b … │ a b … │ a b …   │      barrier
+ *        │        ││ c d … │ c d … │ c d …   │
+ *        ├────────┤├───────┼───────┼─────────┤ tileT rows     lane a: rows × outputs sums,
+ *        │        ││ a b … │ a b … │ a b …   │                in vectors of four outputs
+ *        └────────┘└───────┴───────┴─────────┘
+ *          depth
+ *
+ * Both tiles are stored by input, four outputs or rows to a vector: vector b of tile_w has outputs
+ * b, b + tileN/4, b + 2·tileN/4, b + 3·tileN/4, so that lanes side by side load words side by side,
+ * and four words of a lane become vectors without a shuffle. A product of one input is then
+ * `fma(vec4f(x), w, sum)`: four instructions for four multiply-adds, where `dot` takes five.
+ *
+ * @module
+ */
+import { linesWgsl, type Shader, workgroupArray } from "../../wgsl/shader.ts";
+import { partsOf, type Tile } from "./tiles.ts";
+
+type SharedTile = Tile & { readonly kind: "shared" };
+
+/** Workgroup memory that every device has, in bytes. */
+const LEAST_MEMORY = 16384;
+
+/** Constants of the body. */
+export interface RowsBody {
+  /** Words per output. */
+  readonly words: number;
+  /** Inputs per word. */
+  readonly inputs: number;
+}
+
+/** Inputs of a step: as many as two buffers of both tiles leave room for, at most 16. */
+export function depthOf({ tileN, tileT }: SharedTile, most = LEAST_MEMORY): number {
+  return 2 * 16 * 4 * (tileN + tileT) <= most ? 16 : 8;
+}
+
+/** Steps of a tile over K. */
+export function stepsOf(tile: SharedTile, { words, inputs }: RowsBody): number {
+  return Math.ceil(words * inputs / depthOf(tile));
+}
+
+/** Index expression in tile_w: vector `b` of input `k`. */
+export function tileWAt({ tileN }: SharedTile, k: string, b: string): string {
+  return `(${k}) * ${tileN / 4}u + ${b}`;
+}
+
+/**
+ * Index expression in tile_x: vector `r` of input 4·`g` + `i`. Lanes that write neighbouring g at
+ * once would meet in one bank; the exclusive or spreads them over all.
+ */
+export function tileXAt(tile: SharedTile, g: string, i: number, r: string): string {
+  const spread = 8 / (depthOf(tile) / 4);
+  return `(4u * (${g}) + ${i}u) * ${tile.tileT / 4}u + (${r} ^ ((${g}) * ${spread}u))`;
+}
+
+/** Lanes of a workgroup. */
+export function rowsLanes({ tileN, tileT, outputs, rows }: SharedTile): number {
+  return tileN / outputs * (tileT / rows);
+}
+
+/** Two buffers of both tiles. */
+export function rowsMemory(tile: SharedTile): Shader[] {
+  const depth = depthOf(tile);
+  return [
+    workgroupArray("tile_w", "vec4f", 2 * depth * tile.tileN / 4),
+    workgroupArray("tile_x", "vec4f", 2 * depth * tile.tileT / 4),
+  ];
+}
+
+/** The units of a lane in one tile: four words of tile_w, or four vectors of tile_x. */
+interface Units {
+  readonly name: string;
+  /** Unit 0 of a lane: a permutation of the lanes. */
+  readonly lane: string;
+  readonly count: number;
+  /** Register i of unit u; its type and zero. */
+  readonly register: string;
+  readonly zero: string;
+  /** Place of register i of unit u outside the loop over K. */
+  readonly place: (u: number, i: number) => string;
+}
+
+const FOUR = [0, 1, 2, 3];
+const AXES = ["x", "y", "z", "w"];
+
+/** Declares the units of a lane, their places and registers. */
+function declareUnits(
+  { name, lane, count, register, zero, place }: Units,
+  lanes: number,
+): string {
+  return linesWgsl(Math.ceil(count / lanes), (u) =>
+    [
+      `let ${name}_${u} = ${lane} + ${u * lanes}u;`,
+      ...FOUR.map((i) => `let ${name}_at_${u}_${i} = ${place(u, i)};`),
+      ...FOUR.map((i) => `var ${register}_${u}_${i} = ${zero};`),
+    ].join("\n  "));
+}
+
+/** Statements for each unit of a lane, in a block of their own. */
+function linesOfUnits(
+  { name, count }: Units,
+  lanes: number,
+  each: (u: number) => string,
+): string {
+  return linesWgsl(Math.ceil(count / lanes), (u) => {
+    const isWhole = (u + 1) * lanes <= count;
+    return `${isWhole ? "" : `if (${name}_${u} < ${count}u) `}{
+    ${each(u)}
+    }`;
+  });
+}
+
+/** Phases that move a step: from memory to registers, and from there to a buffer. */
+function moveWgsl(tile: SharedTile, { inputs }: RowsBody) {
+  const [ofN, ofT, depth] = [tile.tileN / 4, tile.tileT / 4, depthOf(tile)];
+  const [lanes, fours, groups] = [rowsLanes(tile), inputs / 4, depth / 4];
+  const w: Units = {
+    name: "w_unit",
+    lane: "lane",
+    count: ofN * depth / inputs,
+    register: "q",
+    zero: "vec4u(0u)",
+    place: (u, i) => `start_of(n + w_unit_${u} % ${ofN}u + ${i * ofN}u)`,
+  };
+  const x: Units = {
+    name: "x_unit",
+    lane: `(lane ^ ${lanes / 2}u)`, // other lanes than those that load words
+    count: ofT * groups,
+    register: "v",
+    zero: "vec4f(0.0)",
+    place: (u, i) => `min(t + x_unit_${u} / ${groups}u + ${i * ofT}u, run.rows - 1u)`,
+  };
+  const vector = (part: (i: number) => string) => `vec4f(${FOUR.map(part).join(", ")})`;
+  const loadW = (step: string) => (u: number) =>
+    `let k = min(${step} * ${depth / inputs}u + w_unit_${u} / ${ofN}u, WORDS - 1u);
+    ${FOUR.map((i) => `q_${u}_${i} = weight_word(w_unit_at_${u}_${i}, k);`).join("\n    ")}`;
+  const loadX = (step: string) => (u: number) =>
+    `let g = ${step} * ${groups}u + x_unit_${u} % ${groups}u;
+    ${FOUR.map((i) => `v_${u}_${i} = load_x(x_unit_at_${u}_${i}, g);`).join("\n    ")}`;
+  const storeW = (u: number) =>
+    linesWgsl(fours, (p) => {
+      const k = (c: number) => `(w_unit_${u} / ${ofN}u) * ${inputs}u + ${4 * p + c}u`;
+      const to = (c: number) => `tile_w[to_w + ${tileWAt(tile, k(c), `w_unit_${u} % ${ofN}u`)}]`;
+      return `{
+      ${FOUR.map((i) => `let p_${i} = weight_${p}(q_${u}_${i});`).join("\n      ")}
+      ${AXES.map((axis, c) => `${to(c)} = ${vector((i) => `p_${i}.${axis}`)};`).join("\n      ")}
+    }`;
+    });
+  const storeX = (u: number) =>
+    AXES.map((axis, c) => {
+      const to = tileXAt(tile, `(x_unit_${u} % ${groups}u)`, c, `(x_unit_${u} / ${groups}u)`);
+      return `tile_x[to_x + ${to}] = ${vector((i) => `v_${u}_${i}.${axis}`)};`;
+    }).join("\n    ");
+  const both = (ofW: (u: number) => string, ofX: (u: number) => string) =>
+    [
+      linesOfUnits(w, lanes, ofW),
+      linesOfUnits(x, lanes, ofX),
+    ].join("\n    ");
+  return {
+    declare: `${declareUnits(w, lanes)}
+  ${declareUnits(x, lanes)}`,
+    load: (step: string) => both(loadW(step), loadX(step)),
+    store: both(storeW, storeX),
+  };
+}
+
+/** Phase that multiplies a step: one outer product per input. */
+function multiplyWgsl(tile: SharedTile): string {
+  const { tileN, tileT, outputs, rows } = tile;
+  const [wide, high] = [tileN / outputs, tileT / rows];
+  return linesWgsl(depthOf(tile), (k) => {
+    const g = `${Math.floor(k / 4)}u`;
+    const w = (j: number) =>
+      `let w_${j} = tile_w[at_w + ${tileWAt(tile, `${k}u`, `column + ${j * wide}u`)}];`;
+    const x = (i: number) =>
+      `let x_${i} = tile_x[at_x + ${tileXAt(tile, g, k % 4, `(row + ${i * high}u)`)}];`;
+    const product = (i: number) =>
+      linesWgsl(
+        outputs / 4,
+        (j) =>
+          `sum_${i}_${j} = fma(vec4f(x_${Math.floor(i / 4)}.${
+            AXES[i % 4]
+          }), w_${j}, sum_${i}_${j});`,
+      );
+    return `{
+      ${linesWgsl(outputs / 4, w)}
+      ${linesWgsl(rows / 4, x)}
+      ${linesWgsl(rows, product)}
+    }`;
+  });
+}
+
+/** The body: `finish` gets each sum, or `keep` under split-K. */
+export function rowsBody(tile: SharedTile, body: RowsBody): string {
+  const { tileN, tileT, outputs, rows } = tile;
+  const [wide, high, depth] = [tileN / outputs, tileT / rows, depthOf(tile)];
+  const [parts, steps] = [partsOf(tile), stepsOf(tile, body)];
+  const span = Math.ceil(steps / parts);
+  const { declare, load, store } = moveWgsl(tile, body);
+  const each = (line: (i: number, j: number) => string) =>
+    linesWgsl(rows, (i) => linesWgsl(outputs / 4, (j) => line(i, j)));
+  const end = (i: number, j: number) =>
+    AXES.map((axis, c) => {
+      const at = `t + row + ${Math.floor(i / 4) * high + (i % 4) * tileT / 4}u, `;
+      const to = `n + column + ${j * wide + c * tileN / 4}u, sum_${i}_${j}.${axis}`;
+      return parts === 1 ? `finish(${at}${to});` : `keep(part, 0u, ${at}${to});`;
+    }).join(" ");
+  return /* wgsl */ `
+  let tiles = (run.rows + ${tileT - 1}u) / ${tileT}u;
+  if (index >= BLOCKS * ${parts}u * tiles) { return; }
+  let t = (index % tiles) * ${tileT}u;
+  let part = index / tiles % ${parts}u;
+  let n = index / tiles / ${parts}u * ${tileN}u;
+  let column = lane % ${wide}u;
+  let row = lane / ${wide}u;
+  let first = min(part * ${span}u, ${steps - 1}u);
+  let last = min(part * ${span}u + ${span}u, ${steps}u);
+  ${each((i, j) => `var sum_${i}_${j} = vec4f(0.0);`)}
+  ${declare}
+  {
+    let to_w = 0u;
+    let to_x = 0u;
+    ${load("first")}
+    ${store}
+  }
+  workgroupBarrier();
+  for (var s = part * ${span}u; s < last; s++) {
+    let odd = (s - first) % 2u;
+    let at_w = odd * ${depth * tileN / 4}u;
+    let at_x = odd * ${depth * tileT / 4}u;
+    let to_w = ${depth * tileN / 4}u - at_w;
+    let to_x = ${depth * tileT / 4}u - at_x;
+    let next = min(s + 1u, ${steps - 1}u);
+    ${load("next")}
+    ${multiplyWgsl(tile)}
+    ${store}
+    workgroupBarrier();
+  }
+  ${each(end)}`;
+}
