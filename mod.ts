@@ -118,6 +118,7 @@ export {
   type KernelReport,
   type LimitReport,
   type MachineReport,
+  type MemoryReport,
   type PassReport,
   type ProfileReport,
   type RateSummary,

@@ -20,6 +20,7 @@ import { instrumentsOf, type Model } from "../model.ts";
 import { copyIds, expectType, isOptions } from "../options.ts";
 import { checkModel, notRun } from "./check.ts";
 import { GapLimits } from "./limit.ts";
+import { MemoryStages } from "./memory_stages.ts";
 import { MachineWatch } from "./machine.ts";
 import { makeReport, quantile } from "./make_report.ts";
 import { drawPrompt } from "./prompt.ts";
@@ -127,7 +128,7 @@ export class BenchmarkRun implements AsyncDisposable {
   #limits: GapLimits | null = null;
   #engineWarmUp: WarmUp | null = null;
   #prefill: BenchmarkReport["results"]["prefill"] | null = null;
-  #peakBytes = 0;
+  readonly #memory: MemoryStages;
 
   /**
    * Checks model and options, as `benchmark` does.
@@ -138,6 +139,7 @@ export class BenchmarkRun implements AsyncDisposable {
   constructor(model: Model, options: BenchmarkOptions) {
     this.#model = model;
     this.#plan = checkBenchmark(model, options);
+    this.#memory = new MemoryStages(model.memory);
   }
 
   /** Number of iterations asked for. */
@@ -159,9 +161,15 @@ export class BenchmarkRun implements AsyncDisposable {
     this.#watch = new MachineWatch(host);
     const { warmupTokens, seed } = this.#plan;
     this.#limits = await GapLimits.open(this.#model, host.compute);
-    this.#engineWarmUp = await warmUpEngine(this.#model, this.#plan);
-    if (warmupTokens) await measure(this.#model, this.#plan, "warmup", warmupTokens, seed);
-    this.#prefill = await this.#withPeak(() => measurePrefill(this.#model, this.#plan));
+    this.#engineWarmUp = await this.#memory.during("warmup", async () => {
+      const outcome = await warmUpEngine(this.#model, this.#plan);
+      if (warmupTokens) await measure(this.#model, this.#plan, "warmup", warmupTokens, seed);
+      return outcome;
+    });
+    this.#prefill = await this.#memory.during(
+      "prefill",
+      () => measurePrefill(this.#model, this.#plan),
+    );
   }
 
   /** Measures the machine's limits, then times the next generation. */
@@ -171,7 +179,10 @@ export class BenchmarkRun implements AsyncDisposable {
     await this.#limits!.measure(signal);
     const started_ms = performance.now() - this.#start;
     const iteration = await this.#watch!.during(() =>
-      this.#withPeak(() => measure(this.#model, this.#plan, "iteration", genTokens, seed + i, i))
+      this.#memory.during(
+        "iterations",
+        () => measure(this.#model, this.#plan, "iteration", genTokens, seed + i, i),
+      )
     );
     this.#iterations.push({ started_ms, ...iteration });
   }
@@ -193,7 +204,7 @@ export class BenchmarkRun implements AsyncDisposable {
       engineWarmUp: this.#engineWarmUp,
       prefill: this.#prefill,
       iterations: this.#iterations,
-      peakBytes: this.#peakBytes,
+      memory: this.#memory,
       limits: this.#limits!,
       machine: this.#watch!.report(),
       check: check ?? notRun("the run was interrupted"),
@@ -202,14 +213,6 @@ export class BenchmarkRun implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#limits?.[Symbol.asyncDispose]();
-  }
-
-  /** Runs a measured step; its peak counts alone, for other runs may share the model. */
-  async #withPeak<T>(step: () => Promise<T>): Promise<T> {
-    this.#model.memory.resetPeak();
-    const result = await step();
-    this.#peakBytes = Math.max(this.#peakBytes, this.#model.memory.peak);
-    return result;
   }
 }
 

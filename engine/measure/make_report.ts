@@ -8,6 +8,7 @@ import type { GenerateSettings } from "../generate.ts";
 import type { Host } from "../host/mod.ts";
 import type { Model } from "../model.ts";
 import type { GapLimits } from "./limit.ts";
+import type { MemoryStages } from "./memory_stages.ts";
 import {
   type BenchmarkReport,
   type CheckReport,
@@ -38,8 +39,7 @@ export interface Measured {
   readonly engineWarmUp: WarmUp;
   readonly prefill: BenchmarkReport["results"]["prefill"];
   readonly iterations: readonly IterationReport[];
-  /** Peak of tracked bytes during prefill and iterations. */
-  readonly peakBytes: number;
+  readonly memory: MemoryStages;
   readonly limits: GapLimits;
   readonly machine: MachineReport;
   readonly check: CheckReport;
@@ -50,12 +50,12 @@ export async function makeReport(
   host: Host,
   model: Model,
   plan: RunSettings,
-  { engineWarmUp, prefill, iterations, peakBytes, limits, machine, check }: Measured,
+  { engineWarmUp, prefill, iterations, memory, limits, machine, check }: Measured,
 ): Promise<BenchmarkReport> {
   const { config, backend, dtype } = model;
   const { onGpu } = backend;
   const { settings, prompt } = plan;
-  const peakMiB = toMiB(peakBytes);
+  const peakMiB = toMiB(memory.peakBytes);
   const { os, cpu, versions, commit, v8Flags } = await host.platform();
   const later = iterations.flatMap(({ token_ms }) => token_ms.slice(1));
   const middle = plan.ids.length + 1 + Math.floor(plan.genTokens / 2);
@@ -135,6 +135,7 @@ export async function makeReport(
         useKvCache: settings.useKvCache,
       }),
       machine,
+      memory: memory.report(),
     },
   };
 }

@@ -87,6 +87,20 @@ export interface MachineReport {
   stolen_cpu_share: number | null;
 }
 
+/** Memory of the backend's buffers in a stage of the run: the peak of each class, in MiB. */
+export interface MemoryReport {
+  /** After loading, in the warm-ups, in the prefill, in the iterations. */
+  stage: "loaded" | "warmup" | "prefill" | "iterations";
+  /** Weights, padding included. */
+  weights_mib: number;
+  /** Keys and values. */
+  kv_cache_mib: number;
+  /** Results of operations, and tables. */
+  activations_mib: number;
+  /** Buffers that move data between host and device. */
+  staging_mib: number;
+}
+
 /** Cost of one kind of kernel in a pass, summed over its calls. */
 export interface KernelReport {
   /** Name of the call; a matmul's with its width and outputs, a fused one's with its parts. */
@@ -242,6 +256,8 @@ export interface BenchmarkReport {
     check: CheckReport;
     limit: LimitReport;
     machine: MachineReport;
+    /** Memory by class, in each stage of the run. */
+    memory: MemoryReport[];
     /** Present if a profile was asked for. */
     profile?: ProfileReport;
   };

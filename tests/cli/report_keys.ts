@@ -94,4 +94,9 @@ export const SCHEMA: Readonly<Record<string, string>> = {
   "results.machine.cpu_mhz": "number null",
   "results.machine.other_cpu_share": "number null",
   "results.machine.stolen_cpu_share": "number null",
+  "results.memory.0.stage": "string",
+  "results.memory.0.weights_mib": "number",
+  "results.memory.0.kv_cache_mib": "number",
+  "results.memory.0.activations_mib": "number",
+  "results.memory.0.staging_mib": "number",
 };

@@ -118,6 +118,11 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "results.machine.load_average[]: number",
     "results.machine.other_cpu_share: number",
     "results.machine.stolen_cpu_share: number",
+    "results.memory[].activations_mib: number",
+    "results.memory[].kv_cache_mib: number",
+    "results.memory[].stage: string",
+    "results.memory[].staging_mib: number",
+    "results.memory[].weights_mib: number",
     "results.per_iter[].seconds: number",
     "results.per_iter[].seed: number",
     "results.per_iter[].started_ms: number",
@@ -237,6 +242,29 @@ Deno.test("benchmark() excludes the warm-up and earlier calls from the peak", as
   const { results } = await benchmark(model, SHORT);
   assert.equal(results.buffer_peak_mib, held / 2 ** 20);
   assert.equal(results.vram_peak_mib, null, "no GPU");
+});
+
+Deno.test("benchmark() reports the memory of each class in each stage, staging where it peaks", async () => {
+  await using model = await sliding();
+  const { classes } = model.memory;
+  const onProgress = ({ stage }: BenchmarkProgress) => {
+    if (stage === "engine") return;
+    const bytes = { warmup: 2 ** 20, prefill: 2 ** 21, iteration: 2 ** 22 }[stage];
+    model.memory.add("staging", bytes);
+    model.memory.add("staging", -bytes);
+  };
+  const { memory } = (await benchmark(model, { ...SHORT, warmupTokens: 2, onProgress })).results;
+  assert.deepEqual(memory.map(({ stage, staging_mib }) => [stage, Math.floor(staging_mib)]), [
+    ["loaded", 0],
+    ["warmup", 1],
+    ["prefill", 2],
+    ["iterations", 4],
+  ]);
+  for (const { weights_mib, kv_cache_mib, activations_mib } of memory) {
+    assert.equal(weights_mib, classes.weights.current / 2 ** 20);
+    assert.equal(kv_cache_mib, classes.kvCache.current / 2 ** 20);
+    assert.ok(activations_mib > 0);
+  }
 });
 
 Deno.test("benchmark() crops a prompt to a sliding window when it times the prefill", async () => {

@@ -113,6 +113,7 @@ function report(changes: {
         reason: null,
       },
       machine: QUIET,
+      memory: [],
       ...changes.results,
     },
   };

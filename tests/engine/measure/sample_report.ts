@@ -80,6 +80,10 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
         ...{ load_average: [0.1, 0.2, 0.3], cpu_mhz: 2600 },
         ...{ other_cpu_share: 0.01, stolen_cpu_share: 0 },
       },
+      memory: (["loaded", "warmup", "prefill", "iterations"] as const).map((stage, i) => ({
+        ...{ stage, weights_mib: 18.9, kv_cache_mib: 6, activations_mib: 0.5 + i },
+        staging_mib: 0.1,
+      })),
       ...change.results,
     },
   };
