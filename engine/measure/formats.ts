@@ -194,7 +194,7 @@ function spreadCell(report: BenchmarkReport): string {
   const { mean, low = null, high = null } = report.results.tokens_per_sec;
   if (low === null || high === null) return DASH;
   const share = 100 * Math.max(high - mean, mean - low) / mean;
-  return `${share.toFixed(1)}${warnings(report).length ? " (see warnings)" : ""}`;
+  return `${share.toFixed(1)}${warnings(report).length ? ", noisy" : ""}`;
 }
 
 /** Share of the machine's limit that decoding reached; without decoding, of the prefill. */

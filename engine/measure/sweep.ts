@@ -70,6 +70,9 @@ export interface SweepResult<T> {
   readonly error?: string;
 }
 
+/** Milliseconds before an iteration: threads of another model spin for 1.5 ms after their run. */
+const REST_MS = 5;
+
 /** Memory that a thread of WebAssembly takes beside the model: 11 MiB measured. */
 const THREAD_BYTES = 16 * 2 ** 20;
 
@@ -133,8 +136,9 @@ class Sweep<T> {
     const turns = this.#rounds++ * this.#options.iters;
     for (let i = 0; i < this.#options.iters; i++) {
       const order = shuffled(running, this.#options.seed, turns + i);
-      const done = await this.#each(order, ({ run, member }) => {
-        return this.#time.step("iteration", member, () => run.iterate());
+      const done = await this.#each(order, async ({ run, member }) => {
+        await new Promise((resolve) => setTimeout(resolve, REST_MS));
+        await this.#time.step("iteration", member, () => run.iterate());
       });
       running = running.filter((entry) => done.includes(entry));
     }

@@ -43,6 +43,9 @@ const WITHOUT_VALUE: Readonly<Record<string, string>> = {
   seed: "random",
   op: "all",
   lora: "=1",
+  stride: "half the context",
+  "against-dtype": "as stored",
+  "against-device": "--device",
 };
 
 /** A value of the table as help shows it. */
