@@ -24,6 +24,7 @@ import {
   gptConfigOf,
   isGptConfig,
   readArchitecture,
+  readGguf,
   readOutline,
 } from "./architecture/mod.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
@@ -323,9 +324,9 @@ async function openBase(
   );
   using opened = new DisposableStack();
   const base = opened.use(await openWeights(weights, true));
-  const [config, where] = await configOf(base, folder, weights, hub.config);
-  const bound = { path: base.path, tensors: base.tensors().length };
-  const architecture = readArchitecture(config, where, bound);
+  const architecture = base.format === "gguf"
+    ? await readGguf(base)
+    : await readConfigured(base, folder, weights, hub.config);
   const added = (await openAdapters(adapters)).map((adapter) => opened.use(adapter));
   const { checkpoint, deltas } = await adapt(base, architecture, added);
   const files = opened.move();
@@ -338,6 +339,17 @@ async function openBase(
     notes: [...note ? [note] : [], ...base.notes ?? []],
     [Symbol.dispose]: () => files.dispose(),
   };
+}
+
+/** Reads the architecture from the configuration of a model. */
+async function readConfigured(
+  base: Checkpoint,
+  folder: string,
+  weights: string,
+  given?: Readonly<Record<string, unknown>>,
+): Promise<Architecture> {
+  const [config, where] = await configOf(base, folder, weights, given);
+  return readArchitecture(config, where, { path: base.path, tensors: base.tensors().length });
 }
 
 /**

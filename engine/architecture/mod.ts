@@ -4,8 +4,10 @@
  * @module
  */
 import { FAMILIES } from "./families.ts";
+import { type GgufFile, readGgufOutline } from "./gguf.ts";
 import { gpt2, labcore, nanogpt } from "./gpt.ts";
 
+export { hasReorderedRows } from "./gguf.ts";
 export { gptConfigOf, isGptConfig } from "./gpt.ts";
 import { ConfigKeys } from "./keys.ts";
 import type { Architecture, Outline } from "./record.ts";
@@ -85,7 +87,21 @@ export function readArchitecture(
   where: string,
   file?: LayerBound,
 ): Architecture {
-  const outline = readOutline(config, where);
+  return withLayers(readOutline(config, where), file);
+}
+
+/**
+ * Reads the metadata of a GGUF file.
+ * @throws {CheckpointError} If a key is missing, invalid or of an unsupported feature, or if the
+ *   file has fewer tensors than the model has layers.
+ */
+export async function readGguf(file: GgufFile): Promise<Architecture> {
+  const outline = await readGgufOutline(file);
+  return withLayers(outline, { path: file.path, tensors: file.tensors().length });
+}
+
+/** The record with the list of layers, after a check of its length. */
+function withLayers(outline: Outline, file?: LayerBound): Architecture {
   expectLayers(outline, file);
   const { layerOf, ...shared } = outline;
   return { ...shared, layers: Array.from({ length: shared.nLayer }, (_, i) => layerOf(i)) };

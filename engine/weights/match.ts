@@ -10,14 +10,16 @@
  *
  * @module
  */
-import { FORMATS, isWeightDtype, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { bytesOfNumbers, formatOf } from "../checkpoint/dtypes.ts";
 import { CheckpointError } from "../errors.ts";
 import { addDelta, type Delta } from "./lora.ts";
-import { BUFFERS, NAMES } from "./names.ts";
+import { BUFFERS, type NameTable } from "./names.ts";
+import { namesOf } from "./names_gguf.ts";
+import { isWidened, keptDtype, widenedNote } from "./widen.ts";
 import {
   type Run,
   runsOf,
@@ -57,12 +59,23 @@ export async function checkpointWeights(
   dtype: WeightDtype | "auto",
   deltas: ReadonlyMap<string, readonly Delta[]> = new Map(),
 ): Promise<CheckpointWeights> {
-  const a = await untieIfHeadDiffers(checkpoint, configured);
+  const names = namesOf(checkpoint, configured);
+  const a = await untieIfHeadDiffers(checkpoint, configured, names);
   // The number of layers comes from a file: it is checked before specs are made.
   expectLayers(a, { path: checkpoint.path, tensors: checkpoint.tensors().length });
-  const specs = specTree(a);
-  const { found, ignored } = matchNames(checkpoint, a, specs);
+  const specs = specTree(a, names);
+  const { found, ignored } = matchNames(checkpoint, a, specs, names);
   const infoOf = ({ names: [name] }: Run) => found.get(name)!;
+  const storedOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
+  const dtypeOf = (spec: WeightSpec): WeightDtype => {
+    if (dtype !== "auto") return dtype;
+    const stored = storedOf(spec);
+    return keptDtype(stored, stored.some(({ name }) => deltas.has(name)));
+  };
+  const matrices = weightSpecs(specs).filter(({ shape }) => shape.length > 1);
+  const widened = dtype === "auto"
+    ? matrices.flatMap((spec) => storedOf(spec).filter((info) => isWidened(info, dtypeOf(spec))))
+    : [];
   return {
     specs,
     architecture: a,
@@ -71,13 +84,9 @@ export async function checkpointWeights(
         ? []
         : ["the head is the file's, although the configuration ties it to the embedding"],
       ...list("left out tensors that are not part of the model", ignored),
+      ...widenedNote(widened),
     ],
-    dtype: (spec) => {
-      if (dtype !== "auto") return dtype;
-      // A weight of tensors with different dtypes is F32, which holds all of them.
-      const [first, ...others] = new Set(runsOf(spec).map((run) => infoOf(run).dtype));
-      return isWeightDtype(first) && !others.length ? first : "F32";
-    },
+    dtype: dtypeOf,
     fill: (spec, kept) => async (row, count, into) => {
       const rowBytes = into.length / count;
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {
@@ -115,7 +124,7 @@ function* piecesOf(spec: WeightSpec, begin: number, end: number) {
  */
 async function readRows(
   checkpoint: Checkpoint,
-  { name, dtype }: TensorInfo,
+  info: TensorInfo,
   start: number,
   { into, rowBytes, kept, changes }: {
     readonly into: Uint8Array;
@@ -124,15 +133,21 @@ async function readRows(
     readonly changes: readonly Delta[];
   },
 ): Promise<void> {
+  const { name, dtype } = info;
   if (dtype === kept && !changes.length) {
     return await checkpoint.readBytes(name, start * rowBytes, into);
   }
   const count = numbersIn(kept, into.length);
-  const bytes = new Uint8Array(bytesOfNumbers(dtype, count));
-  await checkpoint.readBytes(name, start * bytesOfNumbers(dtype, numbersIn(kept, rowBytes)), bytes);
   const { view, encode } = FORMATS[kept];
   const numbers = view ? view(into) : new Float32Array(count);
-  formatOf(dtype).decode(numbers, bytes);
+  const first = start * numbersIn(kept, rowBytes);
+  if (info.shape.length === 1 && formatOf(dtype).block > 1) {
+    numbers.set((await checkpoint.read(name)).subarray(first, first + count));
+  } else {
+    const bytes = new Uint8Array(bytesOfNumbers(dtype, count));
+    await checkpoint.readBytes(name, bytesOfNumbers(dtype, first), bytes);
+    formatOf(dtype).decode(numbers, bytes);
+  }
   for (const delta of changes) addDelta(numbers, start, delta);
   if (!view) encode(into, numbers);
 }
@@ -147,10 +162,11 @@ function matchNames(
   checkpoint: Checkpoint,
   { family }: Architecture,
   specs: SpecTree,
+  table: NameTable,
 ): { found: Map<string, TensorInfo>; ignored: string[] } {
   const cannot = `Cannot load "${checkpoint.path}" as ${family}`;
   const stored = checkpoint.tensors();
-  const prefix = prefixOf(stored, family);
+  const prefix = prefixOf(stored, table);
   const byName = new Map(stored.map((t) => [t.name, t]));
   const left = new Set(byName.keys());
   const found = new Map<string, TensorInfo>();
@@ -173,7 +189,7 @@ function matchNames(
     found.set(names[0], hit);
   }
   const plain = (name: string) => name.startsWith(prefix) ? name.slice(prefix.length) : name;
-  const { others, layers, wte, wpe, lnF, lmHead } = NAMES[family];
+  const { others, layers, wte, wpe, lnF, lmHead } = table;
   const modules = [layers, wte, wpe, lnF, ...lmHead];
   const isInModule = (name: string) =>
     modules.some((module) => plain(name).startsWith(`${module}.`));
@@ -188,9 +204,9 @@ function matchNames(
 }
 
 /** The prefix of the file's names; the head has none. */
-function prefixOf(stored: readonly TensorInfo[], family: Architecture["family"]): string {
+function prefixOf(stored: readonly TensorInfo[], { prefixes }: NameTable): string {
   const has = (prefix: string) => stored.some(({ name }) => name.startsWith(prefix));
-  return NAMES[family].prefixes.find(has) ?? "";
+  return prefixes.find(has) ?? "";
 }
 
 /**
@@ -201,11 +217,12 @@ function prefixOf(stored: readonly TensorInfo[], family: Architecture["family"])
 async function untieIfHeadDiffers(
   checkpoint: Checkpoint,
   a: Architecture,
+  names: NameTable,
 ): Promise<Architecture> {
   if (!a.tied) return a;
-  const { wte, lmHead } = NAMES[a.family];
+  const { wte, lmHead } = names;
   const stored = checkpoint.tensors();
-  const prefix = prefixOf(stored, a.family);
+  const prefix = prefixOf(stored, names);
   const find = (names: readonly string[]) =>
     stored.find(({ name }) => names.some((n) => name === `${n}.weight`));
   const embedding = find([prefix + wte, wte]);

@@ -5,7 +5,7 @@
  */
 import { sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import type { Architecture, NormPlaces } from "../architecture/mod.ts";
-import { NAMES } from "./names.ts";
+import { NAMES, type NameTable } from "./names.ts";
 
 /**
  * Rows taken from one tensor of a file. With `piece` and `stride`, such as the queries of GPT-NeoX:
@@ -60,15 +60,18 @@ type Part = Omit<Run, "names"> & { readonly name: string };
 /** The specs of a model, in the structure of the decoder. */
 export type SpecTree = ReturnType<typeof specTree>;
 
-/** The specs of all tensors of an architecture, in the structure of the decoder. */
-export function specTree(a: Architecture) {
-  const { wte, lnF, lmHead } = NAMES[a.family];
+/**
+ * The specs of all tensors of an architecture, in the structure of the decoder.
+ * @param names of the tensors in the file; default those of Hugging Face checkpoints.
+ */
+export function specTree(a: Architecture, names: NameTable = NAMES[a.family]) {
+  const { wte, lnF, lmHead } = names;
   const [embedding, head] = [`${wte}.weight`, lmHead.map((name) => `${name}.weight`)];
-  const make = specMaker(a);
+  const make = specMaker(a, names);
   return {
     wte: make.table(a.tied ? [embedding, ...head] : [embedding]),
-    wpe: a.rope ? undefined : positions(a),
-    h: Array.from({ length: a.nLayer }, (_, i) => blockSpecs(a, i, make)),
+    wpe: a.rope ? undefined : positions(a, names),
+    h: Array.from({ length: a.nLayer }, (_, i) => blockSpecs(a, names, i, make)),
     lnF: a.finalNorm ? make.norm(lnF) : undefined,
     lmHead: a.tied ? undefined : make.table(head),
     lmHeadBias: a.bias.lmHead ? make.vector(`${lmHead[0]}.bias`, a.vocabSize) : undefined,
@@ -76,9 +79,13 @@ export function specTree(a: Architecture) {
 }
 
 /** The tensors of layer `i`. */
-function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMaker) {
+function blockSpecs(
+  a: Architecture,
+  names: NameTable,
+  i: number,
+  { layer, linear, norm }: SpecMaker,
+) {
   const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms } = a;
-  const names = NAMES[a.family];
   const at = `${names.layers}.${i}.`;
   /** A norm, if the family has norms at one of these positions. */
   const normAt = (places: readonly NormPlaces[], name?: string) =>
@@ -89,7 +96,7 @@ function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMak
   const up = { ...fc, name: at + names.up, start: fc.of - F };
   return {
     ln1: normAt(["pre", "both"], names.ln1),
-    cAttn: layer(qkvParts(a, at), (H + 2 * G) * D, C, a.bias.qkv),
+    cAttn: layer(qkvParts(a, names, at), (H + 2 * G) * D, C, a.bias.qkv),
     qNorm: qkNorm(H, names.qNorm),
     kNorm: qkNorm(G, names.kNorm),
     attnProj: linear(at + names.attnProj, C, H * D, a.bias.attnProj),
@@ -107,8 +114,10 @@ function blockSpecs(a: Architecture, i: number, { layer, linear, norm }: SpecMak
 type SpecMaker = ReturnType<typeof specMaker>;
 
 /** Functions that make the specs of an embedding table, a vector, a norm or a linear layer. */
-function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Architecture) {
-  const { transposed } = NAMES[family];
+function specMaker(
+  { nEmbd: C, vocabSize, norm: { offset }, bias }: Architecture,
+  { transposed }: NameTable,
+) {
   const tensor = (parts: readonly Part[], suffix: string, N: number, K?: number): WeightSpec => {
     const runs = parts.map(({ name, ...rows }) => ({ names: [name + suffix], ...rows }));
     const isWhole = runs.length === 1 && runs[0].of === N;
@@ -142,8 +151,11 @@ function specMaker({ nEmbd: C, vocabSize, norm: { offset }, bias, family }: Arch
 }
 
 /** The rows of queries, keys and values, in the order that `writeKv` expects. */
-function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at: string): Part[] {
-  const { qkv, qkvByHead } = NAMES[family];
+function qkvParts(
+  { nHead: H, nKvHead: G, headDim: D }: Architecture,
+  { qkv, qkvByHead }: NameTable,
+  at: string,
+): Part[] {
   const counts = [H * D, G * D, G * D];
   if (qkv.length === 3) {
     return qkv.map((name, i) => ({ name: at + name, of: counts[i], start: 0, count: counts[i] }));
@@ -156,8 +168,11 @@ function qkvParts({ family, nHead: H, nKvHead: G, headDim: D }: Architecture, at
 }
 
 /** Learned positions, without the rows before position 0: OPT's first two are never used. */
-function positions({ family, blockSize, nEmbd, positionOffset }: Architecture): WeightSpec {
-  const names = [`${NAMES[family].wpe}.weight`];
+function positions(
+  { blockSize, nEmbd, positionOffset }: Architecture,
+  { wpe }: NameTable,
+): WeightSpec {
+  const names = [`${wpe}.weight`];
   const of = blockSize + positionOffset;
   const runs = [{ names, of, start: positionOffset, count: blockSize }];
   return { names, shape: [blockSize, nEmbd], stored: "NK", ...positionOffset && { runs } };

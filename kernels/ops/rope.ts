@@ -18,6 +18,8 @@
 export type RopeScaling =
   /** Every frequency is divided by `factor` (Chen et al., 2023). */
   | { readonly type: "linear"; readonly factor: number }
+  /** Each frequency is divided by a number of its own [R/2], as GGUF files have them. */
+  | { readonly type: "divisors"; readonly divisors: readonly number[] }
   /**
    * Llama 3.1: low frequencies are divided by `factor`, high ones kept, those between interpolated.
    */
@@ -102,6 +104,8 @@ function ropeFrequencies(options: RopeTableOptions): Float32Array {
       return waves.map((wave) => 1 / wave);
     case "linear":
       return waves.map((wave) => Math.fround(1 / wave) / scaling.factor);
+    case "divisors":
+      return waves.map((wave, i) => Math.fround(1 / wave) / scaling.divisors[i]);
     case "llama3":
       return waves.map((wave) => llama3(Math.fround(1 / wave), scaling));
     case "yarn": {
