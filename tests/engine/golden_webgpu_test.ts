@@ -1,4 +1,8 @@
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
+import { testGgufs } from "./ggufs.ts";
 import { testGoldens } from "./goldens.ts";
 
-if (!await ignoreWithoutAdapter("golden_webgpu_test.ts")) testGoldens("webgpu");
+if (!await ignoreWithoutAdapter("golden_webgpu_test.ts")) {
+  testGoldens("webgpu");
+  testGgufs("webgpu", { files: ["llama-q4_0.gguf", "gemma3.gguf"], cached: [true] });
+}
