@@ -7,8 +7,16 @@
  *     │ rows │ position │ slot │ length │ – │ step 1  │ step 2  │   │ step 63 │
  *     └─────────────────────────────────────┴─────────┴─────────┴───┴─────────┘
  *
- * Steps queued without an await between them share one submit. A step allocates nothing except the
- * command encoder, which WebGPU requires.
+ * Steps queued without an await between them are a batch. On a GPU, the first step is sent as the
+ * second one is queued, so that the device computes while the host encodes the others; then four
+ * at a time, since a submit costs the host as much as 30 dispatches:
+ *
+ *     host     │ 1 │ 2 3 4 5 │ 6 7 8 9 │ …  read
+ *     device        │ 1 │ 2 │ 3 │ 4 │ 5 │ 6 …
+ *
+ * On a software adapter a batch is one submit: lavapipe's waits for the one before it.
+ *
+ * A submit allocates a command encoder and a pass, which WebGPU requires; a step allocates nothing.
  *
  * @module
  */
@@ -20,6 +28,9 @@ import type { Gpu } from "./device.ts";
 
 /** Most steps of one submit. */
 const SLOTS = 64;
+
+/** Steps of a submit to a GPU, after the first step of a batch. */
+const STEPS_AHEAD = 4;
 
 /** Bytes of a slot: every device accepts dynamic offsets in multiples of 256. */
 const SLOT_BYTES = 256;
@@ -55,8 +66,16 @@ export class StepQueue {
   readonly #maps = new Set<Promise<unknown>>();
   /** Slots in use. */
   #count = 0;
+  /** Most steps of a batch's first submit, and of its others. */
+  readonly #first: number;
+  readonly #others: number;
+  /** Most steps of the open submit. */
+  #most: number;
   #encoder?: GPUCommandEncoder;
   #pass?: GPUComputePassEncoder;
+  /** Pipeline and bind group that the pass has. */
+  #pipeline?: GPUComputePipeline;
+  #operands?: GPUBindGroup;
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
@@ -74,11 +93,17 @@ export class StepQueue {
       layout: this.layout,
       entries: [{ binding: 0, resource: { buffer: this.#uniform, size: 16 } }],
     });
+    [this.#first, this.#others] = gpu.software ? [SLOTS, SLOTS] : [1, STEPS_AHEAD];
+    this.#most = this.#first;
     gpu.beforeFree(this.flush);
   }
 
   /** Queues a step. It is submitted, with its neighbours, once the caller awaits anything. */
   run(step: Segment, dispatches: readonly Dispatch[]): void {
+    if (this.#count >= this.#most) {
+      this.#submit();
+      this.#most = this.#others;
+    }
     const pass = this.#open();
     this.#putStep(step);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
@@ -107,7 +132,7 @@ export class StepQueue {
     const encoder = this.#encoder = this.#gpu.device.createCommandEncoder();
     this.#putStep(step);
     for (const [i, dispatch] of dispatches.entries()) {
-      const pass = encoder.beginComputePass({
+      const pass = this.#beginPass(encoder, {
         timestampWrites: {
           querySet: queries,
           beginningOfPassWriteIndex: 2 * i,
@@ -122,9 +147,10 @@ export class StepQueue {
     this.flush();
   }
 
-  /** Submits the queued steps. */
+  /** Submits the queued steps, and ends their batch. */
   readonly flush = (): void => {
-    if (this.#encoder) this.#send(this.#encoder);
+    this.#submit();
+    this.#most = this.#first;
   };
 
   /** Reads `bytes` bytes of a buffer after all queued steps; `from` and `bytes` divide by 4. */
@@ -142,6 +168,7 @@ export class StepQueue {
     this.#pass = undefined;
     encoder.copyBufferToBuffer(buffer, from, staging, 0, bytes);
     this.#send(encoder);
+    this.#most = this.#first;
     const mapping = staging.mapAsync(GPUMapMode.READ);
     let cause: unknown;
     const settled = mapping.catch((error) => void (cause = error));
@@ -186,22 +213,36 @@ export class StepQueue {
     count: number,
   ): void {
     if (count === 0) return;
+    if (pipeline !== this.#pipeline) pass.setPipeline(this.#pipeline = pipeline);
+    if (operands !== this.#operands) pass.setBindGroup(1, this.#operands = operands);
+    if (count <= this.#maxWidth) return pass.dispatchWorkgroups(count);
     const height = Math.ceil(count / this.#maxWidth);
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(1, operands);
     pass.dispatchWorkgroups(Math.ceil(count / height), height);
   }
 
   /** The open compute pass, with a free slot. */
   #open(): GPUComputePassEncoder {
-    if (this.#count === SLOTS) this.flush();
+    if (this.#count === SLOTS) this.#submit();
     return this.#pass ??= this.#begin();
   }
 
   #begin(): GPUComputePassEncoder {
     queueMicrotask(this.flush);
     this.#encoder = this.#gpu.device.createCommandEncoder();
-    return this.#encoder.beginComputePass();
+    return this.#beginPass(this.#encoder);
+  }
+
+  /** Begins a pass, which has no pipeline and no operands yet. */
+  #beginPass(
+    encoder: GPUCommandEncoder,
+    descriptor?: GPUComputePassDescriptor,
+  ): GPUComputePassEncoder {
+    this.#pipeline = this.#operands = undefined;
+    return encoder.beginComputePass(descriptor);
+  }
+
+  #submit(): void {
+    if (this.#encoder) this.#send(this.#encoder);
   }
 
   #send(encoder: GPUCommandEncoder): void {

@@ -12,14 +12,29 @@ function trialSum(): number {
   return sum;
 }
 
+/** Properties of the fake adapter. */
+export interface FakeAdapter {
+  readonly software: boolean;
+  readonly subgroups: boolean;
+  /** Most bytes of a buffer and of a binding; default 128 MiB. */
+  readonly maxBytes?: number;
+}
+
 /** Replaces `navigator.gpu` until disposed. */
 export class FakeGpu implements Disposable {
   /** Label of each requested shader, by its text. */
   readonly shaders = new Map<string, string>();
+  /** Number of calls of each method of the device, its queue, encoders and passes. */
+  readonly calls: Record<string, number> = {};
 
-  constructor(adapter: { readonly software: boolean; readonly subgroups: boolean }) {
-    const value = { requestAdapter: () => Promise.resolve(fakeAdapter(adapter, this.shaders)) };
+  constructor(adapter: FakeAdapter) {
+    const value = { requestAdapter: () => Promise.resolve(fakeAdapter(adapter, this)) };
     Object.defineProperty(navigator, "gpu", { value, configurable: true });
+  }
+
+  /** Forgets the calls so far. */
+  forget(): void {
+    for (const name of Object.keys(this.calls)) delete this.calls[name];
   }
 
   [Symbol.dispose](): void {
@@ -27,48 +42,48 @@ export class FakeGpu implements Disposable {
   }
 }
 
-function fakeAdapter(
-  { software, subgroups }: { readonly software: boolean; readonly subgroups: boolean },
-  shaders: Map<string, string>,
-) {
+/** The same methods, which count their calls. */
+function counted<M extends Record<string, (...args: never[]) => unknown>>(
+  { calls }: FakeGpu,
+  methods: M,
+): M {
+  const counting = Object.entries(methods).map(([name, method]) => [
+    name,
+    (...args: never[]) => {
+      calls[name] = (calls[name] ?? 0) + 1;
+      return method(...args);
+    },
+  ]);
+  return Object.fromEntries(counting);
+}
+
+function fakeAdapter({ software, subgroups, maxBytes = 2 ** 27 }: FakeAdapter, fake: FakeGpu) {
+  const limits = { maxStorageBufferBindingSize: maxBytes, maxBufferSize: 2 * maxBytes };
   return {
     info: { description: "fake GPU", isFallbackAdapter: software },
     features: new Set(["timestamp-query"]),
-    limits: { maxStorageBufferBindingSize: 2 ** 27, maxBufferSize: 2 ** 28 },
-    requestDevice: () => Promise.resolve(fakeDevice(shaders, subgroups ? trialSum() : 1)),
+    limits,
+    requestDevice: () => Promise.resolve(fakeDevice(fake, limits, subgroups ? trialSum() : 1)),
   };
 }
 
-function fakeDevice(shaders: Map<string, string>, word: number) {
+function fakeDevice(fake: FakeGpu, limits: Record<string, number>, word: number) {
   const nothing = () => {};
   const object = () => ({ destroy: nothing });
-  const pass = {
+  const pass = counted(fake, {
     setPipeline: nothing,
     setBindGroup: nothing,
     dispatchWorkgroups: nothing,
     end: nothing,
-  };
-  const encoder = {
+  });
+  const encoder = counted(fake, {
     beginComputePass: () => pass,
     copyBufferToBuffer: nothing,
     resolveQuerySet: nothing,
     finish: object,
-  };
+  });
   const done = () => Promise.resolve();
-  return {
-    limits: {
-      maxStorageBufferBindingSize: 2 ** 27,
-      maxBufferSize: 2 ** 28,
-      maxComputeWorkgroupsPerDimension: 65535,
-      maxStorageBuffersPerShaderStage: 8,
-      maxComputeWorkgroupStorageSize: 16384,
-    },
-    lost: new Promise(nothing),
-    queue: { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: done },
-    addEventListener: nothing,
-    pushErrorScope: nothing,
-    popErrorScope: done,
-    destroy: nothing,
+  const methods = counted(fake, {
     createBuffer: ({ size }: { size: number }) => ({
       size,
       unmap: nothing,
@@ -82,9 +97,24 @@ function fakeDevice(shaders: Map<string, string>, word: number) {
     createQuerySet: object,
     createCommandEncoder: () => encoder,
     createShaderModule: ({ label, code }: { label: string; code: string }) => {
-      shaders.set(code, label);
+      fake.shaders.set(code, label);
       return {};
     },
     createComputePipelineAsync: () => Promise.resolve({}),
+  });
+  return {
+    ...methods,
+    limits: {
+      ...limits,
+      maxComputeWorkgroupsPerDimension: 65535,
+      maxStorageBuffersPerShaderStage: 8,
+      maxComputeWorkgroupStorageSize: 16384,
+    },
+    lost: new Promise(nothing),
+    queue: counted(fake, { writeBuffer: nothing, submit: nothing, onSubmittedWorkDone: done }),
+    addEventListener: nothing,
+    pushErrorScope: nothing,
+    popErrorScope: done,
+    destroy: nothing,
   };
 }

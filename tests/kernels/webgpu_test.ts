@@ -168,21 +168,23 @@ gpuTest(
   },
 );
 
-gpuTest(
-  "run() gives the same ids when steps are queued together and one by one",
-  async (backend) => {
-    const all = await decoderPlan(backend, 2, 300);
-    for (let i = 0; i < 100; i++) all.plan.run(all.step(i)); // more than one submit holds
-    const together = await backend.read(all.drawn);
-    const one = await decoderPlan(backend, 2, 300);
-    for (let i = 0; i < 100; i++) {
-      one.plan.run(one.step(i));
-      if (i % 9 === 0) await backend.read(one.drawn, 0, 1);
-    }
-    assert.deepEqual(await backend.read(one.drawn), together);
-    assert.ok(new Set(together).size > 20);
-  },
-);
+for (const software of [false, true]) {
+  gpuTest(
+    `run() gives the same ids when steps are queued together and one by one, software: ${software}`,
+    async (backend) => {
+      const [all, one] = [await decoderPlan(backend, 2, 300), await decoderPlan(backend, 2, 300)];
+      for (let i = 0; i < 100; i++) all.plan.run(all.step(i)); // more than one submit holds
+      const together = await backend.read(all.drawn);
+      for (let i = 0; i < 100; i++) {
+        one.plan.run(one.step(i));
+        if (i % 9 === 0) await backend.read(one.drawn, 0, 1);
+      }
+      assert.deepEqual(await backend.read(one.drawn), together);
+      assert.ok(new Set(together).size > 20);
+    },
+    { software, tune: false },
+  );
+}
 
 gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backend) => {
   const original = Tiles.prototype.of;

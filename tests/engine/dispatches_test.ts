@@ -1,0 +1,155 @@
+/**
+ * What a token costs the host on WebGPU: dispatches, submits and objects, counted on a fake GPU for
+ * models of five sizes.
+ */
+import assert from "node:assert/strict";
+import { readArchitecture } from "../../engine/architecture/mod.ts";
+import { Runner } from "../../engine/runner.ts";
+import { randomWeights, uploadWeights } from "../../engine/weights/mod.ts";
+import type { WeightDtype } from "../../kernels/formats/mod.ts";
+import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { FakeGpu } from "../kernels/fake_gpu.ts";
+
+const HARDWARE = { software: false, subgroups: true, maxBytes: 2 ** 31 - 4 };
+const SLOTS = 512;
+
+function llama(C: number, L: number, H: number, G: number, F: number, V: number, tied: boolean) {
+  return {
+    model_type: "llama",
+    hidden_size: C,
+    num_hidden_layers: L,
+    num_attention_heads: H,
+    num_key_value_heads: G,
+    intermediate_size: F,
+    vocab_size: V,
+    max_position_embeddings: SLOTS,
+    tie_word_embeddings: tied,
+  };
+}
+
+interface Shape {
+  readonly name: string;
+  readonly config: Record<string, unknown>;
+  readonly dtype: WeightDtype;
+}
+
+const DEMO: Shape = {
+  name: "the demo",
+  config: { model_type: "gpt2", n_embd: 256, n_layer: 6, n_head: 8, vocab_size: 65 },
+  dtype: "F32",
+};
+const GPT2: Shape = {
+  name: "GPT-2",
+  config: { model_type: "gpt2", n_embd: 768, n_layer: 12, n_head: 12, vocab_size: 50257 },
+  dtype: "F32",
+};
+const SMOLLM2: Shape = {
+  name: "SmolLM2 135M",
+  config: llama(576, 30, 9, 3, 1536, 49152, true),
+  dtype: "BF16",
+};
+const ONE_B: Shape = {
+  name: "Llama 1B",
+  config: llama(2048, 16, 32, 8, 8192, 128256, true),
+  dtype: "BF16",
+};
+const EIGHT_B: Shape = {
+  name: "Llama 8B",
+  config: llama(4096, 32, 32, 8, 14336, 128256, false),
+  dtype: "BF16",
+};
+
+/** A model's runner on a fake GPU; its weights are zeros. */
+async function runnerOf({ config, dtype }: Shape) {
+  const gpu = new FakeGpu(HARDWARE);
+  const backend = await openWebGpuBackend({ tune: false });
+  const a = readArchitecture({ n_positions: SLOTS, ...config }, "a shape");
+  const source = { ...randomWeights(a, 1, dtype), fill: () => () => {} };
+  const weights = await uploadWeights(backend, a, source, SLOTS + 1, () => {});
+  const runner = await Runner.create(backend, a, weights, { id: "", slots: SLOTS, chunk: 1 });
+  return {
+    gpu,
+    runner,
+    async [Symbol.asyncDispose]() {
+      await backend[Symbol.asyncDispose]();
+      gpu[Symbol.dispose]();
+    },
+  };
+}
+
+const stepAt = (length: number) => ({
+  rows: 1,
+  position: length - 1,
+  slot: length - 1,
+  length,
+});
+
+const SAMPLING = { temperature: 0.9, topK: 40, topP: 1, repetitionPenalty: 1 };
+
+for (
+  const [shape, most] of [
+    [DEMO, 46],
+    [GPT2, 90],
+    [SMOLLM2, 246],
+    [ONE_B, 134],
+    [EIGHT_B, 326],
+  ] as const
+) {
+  Deno.test(`a token of ${shape.name} takes at most ${most} dispatches, and one more a layer beyond 64 keys`, async () => {
+    await using model = await runnerOf(shape);
+    const { gpu, runner: { plans, architecture: { nLayer } } } = model;
+    model.runner.startSampling(SAMPLING, 1);
+    const count = async (length: number) => {
+      gpu.forget();
+      plans.draw.run(stepAt(length));
+      await Promise.resolve();
+      return gpu.calls.dispatchWorkgroups;
+    };
+    const few = await count(64);
+    assert.ok(few <= most, `${few} dispatches`);
+    for (const length of [65, SLOTS]) assert.ok(await count(length) <= few + nLayer);
+    model.runner.startSampling({ ...SAMPLING, temperature: 0 }, 1);
+    assert.ok(await count(64) < few || shape === DEMO, "a greedy draw takes fewer");
+  });
+}
+
+Deno.test("a batch of steps is submitted after its first step, then every four, and makes no objects", async () => {
+  await using model = await runnerOf(DEMO);
+  const { gpu, runner: { backend, buffers: { sampling }, plans } } = model;
+  const read = () => backend.read(sampling.drawn);
+  plans.draw.run(stepAt(1));
+  await read(); // the read's staging buffer is reused
+  for (const [steps, submits] of [[1, 1], [2, 2], [5, 2], [6, 3], [64, 17]]) {
+    gpu.forget();
+    for (let i = 0; i < steps; i++) plans.draw.run(stepAt(i + 1));
+    assert.equal(gpu.calls.submit ?? 0, submits - 1, `${steps} steps, before the read`);
+    await read();
+    assert.equal(gpu.calls.submit, submits, `${steps} steps`);
+    const made = Object.keys(gpu.calls).filter((name) => name.startsWith("create"));
+    assert.deepEqual(made, ["createCommandEncoder"]);
+    assert.equal(gpu.calls.createCommandEncoder, submits);
+    assert.equal(gpu.calls.beginComputePass, submits);
+    assert.equal(gpu.calls.writeBuffer, submits);
+  }
+});
+
+Deno.test("a step sets a pipeline once when neighbouring dispatches share it", async () => {
+  using gpu = new FakeGpu(HARDWARE);
+  await using backend = await openWebGpuBackend({ tune: false });
+  const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
+  const [x, y, z] = [f32(1, 8), f32(1, 8), f32(1, 8)];
+  const norm = { kind: "rms", weight: f32(8), eps: 1e-5 } as const;
+  const plan = await backend.record((k) => {
+    k.norm(y, x, norm);
+    k.norm(z, x, norm);
+    k.norm(y, x, norm);
+  });
+  gpu.forget();
+  for (let i = 0; i < 2; i++) plan.run(stepAt(1));
+  await Promise.resolve();
+  // In each submit; the step's slot is a bind group, too.
+  assert.deepEqual(
+    [gpu.calls.submit, gpu.calls.setPipeline, gpu.calls.setBindGroup, gpu.calls.dispatchWorkgroups],
+    [2, 2, 8, 6],
+  );
+});
