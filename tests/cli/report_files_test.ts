@@ -5,6 +5,7 @@ import { UsageError } from "../../cli/flags.ts";
 import type { HistoryRecord, KernelBench } from "../../engine/measure/history.ts";
 import { toSql } from "../../engine/measure/sql.ts";
 import { sampleReport } from "../engine/measure/sample_report.ts";
+import { assertRecords } from "../engine/measure/schema.ts";
 import { inTempFolder } from "../safetensors.ts";
 
 const ODD = `a 'b"; drop table x; -- \u{1F600}\n|,`;
@@ -39,6 +40,7 @@ for (const name of ["h.jsonl", "h.sqlite"]) {
   Deno.test(`records appended to ${name} are read back, in a folder that it makes`, () =>
     inTempFolder(async (folder) => {
       const path = `${folder}/new #1/é 'x'.${name}`;
+      assertRecords(records);
       const file = await openHistory(path);
       await assert.rejects(Deno.stat(path), "nothing is made before the first record");
       await file.append(records.slice(0, 2));

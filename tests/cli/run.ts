@@ -4,6 +4,8 @@
  * @module
  */
 
+import { resolve } from "node:path";
+
 export const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
 export interface Result {
@@ -43,8 +45,22 @@ export async function runCli(args: readonly string[], options: RunOptions = {}):
     await writer.write(bytes).then(() => writer.close()).catch(() => {});
   }
   const { code, stdout, stderr } = await output;
+  if (code === 0) await checkReport(args, cwd);
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** Commands whose `--json-out` is no report. */
+const WITHOUT_REPORT = ["inspect", "perplexity"];
+
+/** Validates a report that the command has written against the published schema. */
+async function checkReport(args: readonly string[], cwd = "."): Promise<void> {
+  const flag = args.indexOf("--json-out");
+  if (flag < 0 || WITHOUT_REPORT.includes(args[0])) return;
+  const path = resolve(cwd, args[flag + 1]);
+  if (!Deno.statSync(path).isFile) return;
+  const { assertRecords } = await import("../engine/measure/schema.ts"); // compiles the schema
+  assertRecords(JSON.parse(await Deno.readTextFile(path)), path);
 }
 
 /** Deno's cache of packages, for a process whose home or cache folder is another. */

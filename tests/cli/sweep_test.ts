@@ -6,6 +6,7 @@ import { parseArguments } from "../../cli/parse.ts";
 import { readHistory } from "../../cli/report_files.ts";
 import { timeLeft } from "../../cli/progress.ts";
 import { isFailure } from "../../engine/measure/history.ts";
+import { assertRecords } from "../engine/measure/schema.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
 import { CLI, runCli } from "./run.ts";
@@ -115,6 +116,7 @@ Deno.test({
     assert.equal((await child.status).code, 130, err);
     const out = await stdout;
     const reports = out.trimEnd().split("\n").map((line) => JSON.parse(line));
+    assertRecords(reports);
     assert.deepEqual(reports.map(({ engine }) => engine.backend), ["js", "wasm"]);
     for (const { results } of reports) {
       assert.ok(results.iters >= 1 && results.iters < 100_000);

@@ -176,7 +176,7 @@ function readSettings(report: unknown): Settings {
     threads: numberAt(report, "engine.threads"),
     dtype: textAt(report, "engine.dtype") || textAt(report, "model.dtype"),
     kvDtype: textAt(report, "engine.kv_dtype"),
-    context: numberAt(report, "generation.context"),
+    context: numberAt(report, "generation.context_length"),
     promptTokens: numberAt(report, "generation.prompt_tokens"),
     genTokens: numberAt(report, "generation.gen_tokens"),
     useKvCache: at(report, "generation.use_kv_cache") !== false,

@@ -8,6 +8,7 @@ import { loadModel } from "../../../engine/load.ts";
 import { instrumentsOf } from "../../../engine/model.ts";
 import { toJson } from "../../../engine/measure/formats.ts";
 import { assertClose, fixture, TOLERANCE } from "../../testing.ts";
+import { assertRecords } from "./schema.ts";
 
 const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
 
@@ -40,6 +41,7 @@ function leaves(value: unknown, path = ""): string[] {
 Deno.test("benchmark() fills every key of the report with its type", async () => {
   await using model = await sliding();
   const report = await benchmark(model, { ...SHORT, source: "hf", id: "owner/name" });
+  assertRecords(report);
   const { commit, ...rest } = report;
   assert.ok(commit === null || /^[0-9a-f]{40}$/.test(commit));
   // The clock, the load and the flags are hidden on some systems.

@@ -7,6 +7,7 @@ import {
   parseRecords,
 } from "../../../engine/measure/history.ts";
 import { sampleReport } from "./sample_report.ts";
+import { assertRecords } from "./schema.ts";
 
 const report = sampleReport();
 
@@ -70,6 +71,7 @@ Deno.test("parseRecords() reads the output of deno bench, and reads its records 
   }]);
   assert.deepEqual(records.map((r) => [isReport(r), isFailure(r)]), [[false, false]]);
   assert.deepEqual(parseRecords(JSON.stringify(records), "a.json"), records);
+  assertRecords([report, failure, ...records]);
   assert.throws(() => parseRecords(DENO_BENCH.replace(`"version":1`, `"version":2`), "x"), {
     message: `Cannot read "x": expected version 1 of deno bench's JSON, got 2`,
   });

@@ -8,6 +8,7 @@ import {
   type SweepOptions,
 } from "../../../engine/measure/sweep.ts";
 import { DeviceError } from "../../../kernels/errors.ts";
+import { assertRecords } from "./schema.ts";
 
 /** A combination of these tests: its name, and the length of its generations. */
 interface Member {
@@ -72,6 +73,7 @@ Deno.test("sweep() loads a model once, and alternates the iterations in an order
     [["a2", 2], ["a3", 3], ["b4", 4]],
   );
   assert.deepEqual(results.map(({ report }) => report!.results.iters), [4, 4, 4]);
+  assertRecords(results.map(({ report }) => report));
   const orders = [0, 1, 2, 3].map((turn) => shuffled(["a2", "a3", "b4"], 7, turn));
   assert.ok(new Set(orders.map(String)).size > 1);
   assert.deepEqual(log, [
