@@ -50,7 +50,7 @@ async function firstNotFinite(runner: Runner, ids: readonly number[]): Promise<n
     const first = { ...weights, h: weights.h.slice(0, layers) };
     using plan = await backend.record((k) => forward(k, first, prefill));
     runner.clear(ids.length);
-    for await (const { length: rows } of runner.feed(ids, plan)) {
+    for await (const { length: rows } of runner.feed(ids, { plan, ids: prefill.ids })) {
       const x = await backend.read(prefill.x, 0, rows * nEmbd) as Float32Array; // x [rows, C]
       if (!x.every(Number.isFinite)) return layers;
     }

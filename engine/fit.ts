@@ -9,7 +9,7 @@ import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { findHost } from "./host/choose.ts";
 import type { LoadPlan } from "./load.ts";
-import { expectFits, type MemoryEstimate } from "./memory.ts";
+import { expectFits, fitMemory, type MemoryEstimate } from "./memory.ts";
 
 /** A run to fit: a `LoadPlan`, or the description of a checkpoint. */
 type FitRun = Pick<LoadPlan, "contextLength" | "memory">;
@@ -49,7 +49,14 @@ export interface Alternative {
 /** Members of a backend that `fitBackend` uses. */
 type FitTarget = Pick<
   Backend,
-  "name" | "onGpu" | "software" | "nominalFlops" | "readAhead" | "scratchBytes" | "expectFree"
+  | "name"
+  | "onGpu"
+  | "software"
+  | "nominalFlops"
+  | "prefillRows"
+  | "readAhead"
+  | "scratchBytes"
+  | "expectFree"
 >;
 
 /** Bytes that the check compares. */
@@ -80,10 +87,11 @@ export async function fitBackend(
   { contextLength, memory }: FitRun,
 ): Promise<BackendFit> {
   const { name, onGpu } = backend;
-  const needs = memory.with({ contextLength, backend });
+  const asked = memory.with({ contextLength, backend });
+  const fitted = await fittedMemory(backend, asked, contextLength);
+  const [fits, needs] = [fitted !== null, fitted ?? asked];
   const { classes } = needs;
   const accepts = (asked: Needs) => isAccepted(backend, asked, contextLength);
-  const fits = await accepts(needs);
   // Only an allocation finds out a GPU's room, so no more than the run needs is allocated.
   const roomUpTo = async (most: number) => {
     const room = await largest(most, (total) => accepts({ classes, total, largest: 0 }));
@@ -115,7 +123,8 @@ async function smallerRuns(
     const kept = memory.with({ dtype, backend });
     const slots = await largest(
       contextLength,
-      (slots) => isAccepted(backend, kept.with({ contextLength: slots }), contextLength),
+      async (slots) =>
+        await fittedMemory(backend, kept.with({ contextLength: slots }), contextLength) !== null,
     );
     if (slots > (runs[0]?.contextLength ?? 0)) {
       runs.push({ contextLength: slots, ...dtype && { dtype } });
@@ -124,17 +133,34 @@ async function smallerRuns(
   return runs;
 }
 
+/** Name of the run in errors; they are caught here. */
+const ID = "the model";
+
 /** Whether `loadModel` would accept a run of these bytes. */
 async function isAccepted(
   backend: FitTarget,
   memory: Needs,
   contextLength: number,
 ): Promise<boolean> {
+  const run = { id: ID, contextLength, memory };
+  return await orNull(() => expectFits(backend, run)) !== null;
+}
+
+/** The estimate that `loadModel` would load by; null if it would refuse the run. */
+async function fittedMemory(
+  backend: FitTarget,
+  memory: MemoryEstimate,
+  contextLength: number,
+): Promise<MemoryEstimate | null> {
+  return await orNull(() => fitMemory(backend, { id: ID, contextLength, memory }));
+}
+
+/** Result of `check`; null if it throws a DeviceError. */
+async function orNull<R>(check: () => Promise<R>): Promise<R | null> {
   try {
-    await expectFits(backend, { id: "the model", contextLength, memory });
-    return true;
+    return await check();
   } catch (error) {
-    if (error instanceof DeviceError) return false;
+    if (error instanceof DeviceError) return null;
     throw error;
   }
 }

@@ -9,7 +9,7 @@
  *       └──▶ weights ─openWeights─▶ Checkpoint ─────────────────────▶ WeightSource
  *                                                                          │
  *     options ─contextLength─▶ S ┐                                         │
- *     backend ─nominalFlops──▶ T ┴──▶ estimateMemory ◀─────────────────────┤
+ *     backend ─prefillRows───▶ T ┴──▶ estimateMemory ◀─────────────────────┤
  *                                          │                               │
  *     LoadPlan = all of the above          ▼                               ▼
  *                                      expectFits ───────────────▶ uploadWeights ─▶ Runner, Model
@@ -18,6 +18,7 @@
  */
 import type { Backend } from "../kernels/backend.ts";
 import { openBackend } from "../kernels/mod.ts";
+import { isOutOfMemory } from "../kernels/errors.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import {
   type Architecture,
@@ -34,7 +35,7 @@ import { CheckpointError } from "./errors.ts";
 import { findHost } from "./host/choose.ts";
 import { beside, exists, readJsonObject } from "./host/files.ts";
 import { checkOptions, checkSource, type LoadOptions, type RandomModel } from "./load_options.ts";
-import { estimateMemory, expectFits, type MemoryEstimate } from "./memory.ts";
+import { estimateMemory, fitMemory, type MemoryEstimate, USUAL_CHUNK } from "./memory.ts";
 import { Model, type PlainRunner } from "./model.ts";
 import { Runner } from "./runner.ts";
 import { findTokenizer } from "./tokenizer/load.ts";
@@ -139,52 +140,76 @@ export async function loadChecked(
   signal?.throwIfAborted();
   // The backend comes first, so that a missing device costs no download.
   const host = await findHost();
-  const backend = await openBackend(device, {
-    threads,
-    tune,
-    store: host?.tiles,
-    host: host?.compute,
-  });
-  try {
-    return await loadOnto(backend, source, options, start, check);
-  } catch (error) {
-    await backend[Symbol.asyncDispose]();
-    throw error;
+  for (let mostRows = Infinity;; mostRows = USUAL_CHUNK) {
+    const backend = await openBackend(device, {
+      threads,
+      tune,
+      store: host?.tiles,
+      host: host?.compute,
+    });
+    try {
+      return await loadOnto(backend, source, options, { start, mostRows, check });
+    } catch (error) {
+      await backend[Symbol.asyncDispose]();
+      // Memory was free when it was checked, but is not any more: once more, with fewer rows.
+      if (!isOutOfMemory(error) || mostRows === USUAL_CHUNK) throw error;
+    }
   }
+}
+
+/** How a load is carried out, beside its options. */
+interface LoadRun {
+  /** When it began, by `performance.now()`. */
+  readonly start: number;
+  /** Most rows of a prefill chunk. */
+  readonly mostRows: number;
+  readonly check?: LoadCheck;
 }
 
 async function loadOnto(
   backend: Backend,
   source: string | RandomModel,
   options: LoadOptions,
-  start: number,
-  check?: LoadCheck,
+  { start, mostRows, check }: LoadRun,
 ): Promise<Model> {
   using files = typeof source === "string" ? await openFiles(source, options) : null;
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
   const tokenizer = await pickTokenizer(plan, files, options);
   check?.({ ...plan, tokenizer, backend });
-  const runner = await openRunner(backend, plan, progressOf(plan, files?.checkpoint.path, options));
+  const onBytes = progressOf(plan, files?.checkpoint.path, options);
+  const runner = await openRunner(backend, plan, onBytes, mostRows);
+  const usual = plan.memory.chunk;
+  const fewer = runner.chunk < usual
+    ? [`Prefill takes ${runner.chunk} rows at a time: ${usual} do not fit the device's memory.`]
+    : [];
   return new Model(backend, plan.architecture, runner, tokenizer, {
     id: plan.id,
     dtype: runner.weights.wte.dtype,
     parameters: plan.parameters,
-    notes: [...backend.note ? [backend.note] : [], ...plan.notes],
+    notes: [...backend.note ? [backend.note] : [], ...plan.notes, ...fewer],
     loadMs: performance.now() - start,
     openPlain: (contextLength, signal) => openPlain(source, { ...options, contextLength, signal }),
   });
 }
 
-/** Uploads the weights of a plan and records the passes. */
+/** Uploads the weights of a plan and records the passes; a chunk has at most `mostRows` rows. */
 async function openRunner(
   backend: Backend,
   plan: LoadPlan,
   onBytes: (count: number) => Promise<void>,
+  mostRows = Infinity,
 ): Promise<Runner> {
-  await expectFits(backend, plan);
-  const { id, architecture, contextLength: slots, memory: { chunk } } = plan;
+  const { id, architecture, contextLength: slots } = plan;
+  const most = Math.min(mostRows, plan.memory.chunk);
+  const { chunk } = await fitMemory(backend, {
+    ...plan,
+    memory: plan.memory.with({ chunk: most }),
+  });
   const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
-  return await Runner.create(backend, architecture, weights, { id, slots, chunk });
+  const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk });
+  // A device reports that an allocation failed with the next read.
+  if (chunk > USUAL_CHUNK) await backend.read(runner.buffers.sampling.counter);
+  return runner;
 }
 
 /** Opens the same weights once more, on typed arrays and without a tokenizer. */

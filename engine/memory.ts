@@ -31,7 +31,7 @@ export interface MemoryEstimate {
     /** Dtype of every weight in memory. */
     readonly dtype?: WeightDtype;
     /** Backend to run on. */
-    readonly backend?: Pick<Backend, "nominalFlops" | "scratchBytes">;
+    readonly backend?: Pick<Backend, "nominalFlops" | "prefillRows" | "scratchBytes">;
   }): MemoryEstimate;
 }
 
@@ -39,31 +39,38 @@ export interface MemoryEstimate {
 export interface RunSize {
   /** S: tokens that the cache holds. */
   readonly contextLength: number;
-  /** T: rows of a prefill chunk; default 0.2 s of the backend's work. */
+  /** T: rows of a prefill chunk; default the backend's own number, or 0.2 s of its work. */
   readonly chunk?: number;
   /** Backend to run on; without it, a processor that adds no scratch. */
-  readonly backend?: Pick<Backend, "nominalFlops" | "readAhead" | "scratchBytes">;
+  readonly backend?: Pick<
+    Backend,
+    "nominalFlops" | "prefillRows" | "readAhead" | "scratchBytes"
+  >;
 }
 
 /** FLOP/s assumed for an unknown processor: two threads of WebAssembly. */
 const CPU_FLOPS = 80e9;
 
+/** Most rows of a prefill chunk, unless the backend asks for more. */
+export const USUAL_CHUNK = 128;
+
 /**
- * T: rows of a prefill chunk, a power of two from 4 to 128. A chunk takes about 0.2 s, so that a
- * run can show progress and be stopped.
+ * T: rows of a prefill chunk: the backend's own number, else a power of two from 4 to 128. Such a
+ * chunk takes about 0.2 s, so that a run can show progress and be stopped.
  *
  * Method: T = 2^round(log2(0.2 s · FLOP/s / (2 · parameters))), at most S.
  *
  * @param layerParameters learned parameters of all layers, each multiplied once per row.
  */
 function chunkRows(
-  nominalFlops: number,
+  { nominalFlops, prefillRows }: Pick<Backend, "nominalFlops" | "prefillRows">,
   layerParameters: number,
   contextLength: number,
 ): number {
+  if (prefillRows) return Math.min(prefillRows, contextLength);
   const rows = 0.2 * nominalFlops / (2 * layerParameters);
   const power = 2 ** Math.round(Math.log2(Math.max(1, rows)));
-  return Math.min(Math.max(power, 4), 128, contextLength);
+  return Math.min(Math.max(power, 4), USUAL_CHUNK, contextLength);
 }
 
 /** Estimates a model's buffers after loading; the first call of `logits()` adds its rows. */
@@ -74,9 +81,8 @@ export function estimateMemory(
 ): MemoryEstimate {
   const layerParameters = countLayerParameters(source.specs);
   const estimate = (matrices: number, size: RunSize): MemoryEstimate => {
-    const { contextLength, backend } = size;
-    const flops = backend?.nominalFlops ?? CPU_FLOPS;
-    const chunk = size.chunk ?? chunkRows(flops, layerParameters, contextLength);
+    const { contextLength, backend = { nominalFlops: CPU_FLOPS } } = size;
+    const chunk = size.chunk ?? chunkRows(backend, layerParameters, contextLength);
     const bytes = countBytes(a, matrices, { ...size, chunk });
     const { weights, kvCache, activations } = bytes.classes;
     return {
@@ -154,4 +160,26 @@ export async function expectFits(
   // A GPU has its own memory, unless it is a software adapter.
   if (!backend.onGpu || backend.software) await expectHostFits(run);
   await backend.expectFree?.(id, total, largest);
+}
+
+/**
+ * The estimate of a run that fits a backend: with half the rows per prefill chunk, and half again,
+ * if more than the usual number do not fit.
+ * @throws {DeviceError} If none fits: the error of the run that was asked for.
+ */
+export async function fitMemory(
+  backend: Pick<Backend, "onGpu" | "software" | "expectFree">,
+  { memory, ...run }: Omit<SizedRun, "memory"> & { readonly memory: MemoryEstimate },
+): Promise<MemoryEstimate> {
+  let refused: DeviceError | undefined;
+  for (let fitted = memory;; fitted = fitted.with({ chunk: Math.ceil(fitted.chunk / 2) })) {
+    try {
+      await expectFits(backend, { ...run, memory: fitted });
+      return fitted;
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      refused ??= error;
+      if (fitted.chunk <= USUAL_CHUNK) throw refused;
+    }
+  }
 }

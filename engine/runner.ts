@@ -4,7 +4,7 @@
  *     prefill   T rows                    fills the cache
  *     decode    1 row, head               logits [V]
  *     draw      1 row, head, sampling     the next id, to the next step's embed and to a ring
- *     logits    T rows, head              logits [T, V]; recorded on first use
+ *     logits    at most 128 rows, head    logits [rows, V]; recorded on first use
  *
  * Draws of up to 100 ms are queued without a read between them; one read returns their ids:
  *
@@ -22,6 +22,9 @@ import type { SamplingOptions } from "./sampler.ts";
 import { Sequence } from "./sequence.ts";
 import type { Weights } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
+
+/** Most rows of a `logits` pass: at a vocabulary of 128k, their logits take 64 MiB. */
+const LOGIT_ROWS = 128;
 
 /** Milliseconds of draws per read at most; a single slower draw takes longer. */
 export const READ_MS = 100;
@@ -43,6 +46,13 @@ export interface Plans {
   readonly draw: Plan;
 }
 
+/** A pass over many rows, and where it reads their ids. */
+export interface RowsPass {
+  readonly plan: Plan;
+  /** Ids [T]. */
+  readonly ids: Tensor;
+}
+
 /** Buffers of the passes. */
 export interface Buffers {
   /** State of T rows, without logits. */
@@ -61,7 +71,7 @@ export class Runner {
   readonly #tuned: Plans;
   /** Plans with the same kernels in every run; recorded on first use. */
   #fixed?: Plans;
-  #logits?: { readonly logits: Tensor; readonly plan: Plan };
+  #logits?: RowsPass & { readonly logits: Tensor };
   /** Number of ids read since `startSampling`; the next one is at this index modulo R. */
   #drawn = 0;
   /** Number of draws to queue before a read. */
@@ -127,7 +137,7 @@ export class Runner {
     const { sequence } = this;
     this.#rotateFor(ids.length);
     sequence.start(ids, reuse);
-    for await (const chunk of this.feed(ids.slice(0, -1), this.plans.prefill, signal)) {
+    for await (const chunk of this.feed(ids.slice(0, -1), this.prefillPass, signal)) {
       sequence.cache(chunk);
     }
     this.backend.write(this.buffers.decode.ids, Int32Array.of(ids[ids.length - 1]));
@@ -186,11 +196,11 @@ export class Runner {
     signal?: AbortSignal,
   ): AsyncGenerator<Float32Array> {
     const V = this.architecture.vocabSize;
-    const { logits, plan } = this.#logits ??= await this.#recordLogits();
+    const pass = this.#logits ??= await this.#recordLogits();
     this.clear(ids.length);
-    for await (const _ of this.feed(ids.slice(0, first), this.plans.prefill, signal));
-    for await (const { length: rows } of this.feed(ids, plan, signal)) {
-      yield await this.backend.read(logits, 0, rows * V) as Float32Array;
+    for await (const _ of this.feed(ids.slice(0, first), this.prefillPass, signal));
+    for await (const { length: rows } of this.feed(ids, pass, signal)) {
+      yield await this.backend.read(pass.logits, 0, rows * V) as Float32Array;
     }
   }
 
@@ -216,13 +226,23 @@ export class Runner {
     if (changed.length) this.sequence.forget();
   }
 
-  /** Runs a plan of T rows over the ids not yet fed; yields each chunk before counting it. */
-  async *feed(ids: readonly number[], plan: Plan, signal?: AbortSignal): AsyncGenerator<number[]> {
-    const { sequence, buffers } = this;
+  /** The pass that fills the cache. */
+  get prefillPass(): RowsPass {
+    return { plan: this.plans.prefill, ids: this.buffers.prefill.ids };
+  }
+
+  /** Runs a pass of T rows over the ids not yet fed; yields each chunk before counting it. */
+  async *feed(
+    ids: readonly number[],
+    pass: RowsPass,
+    signal?: AbortSignal,
+  ): AsyncGenerator<number[]> {
+    const { sequence } = this;
+    const rows = pass.ids.shape[0];
     while (sequence.fed < ids.length) {
-      const chunk = ids.slice(sequence.fed, sequence.fed + this.chunk);
-      this.backend.write(buffers.prefill.ids, Int32Array.from(chunk));
-      plan.run(sequence.step(chunk.length));
+      const chunk = ids.slice(sequence.fed, sequence.fed + rows);
+      this.backend.write(pass.ids, Int32Array.from(chunk));
+      pass.plan.run(sequence.step(chunk.length));
       yield chunk;
       sequence.advance(chunk.length);
       await this.#yielder.yieldIfDue(signal);
@@ -235,11 +255,14 @@ export class Runner {
     this.sequence.advance(1);
   }
 
-  async #recordLogits(): Promise<{ logits: Tensor; plan: Plan }> {
-    const { backend, architecture, weights, buffers, chunk } = this;
-    const logits = makeLogits(backend, architecture, chunk);
-    const state = { ...buffers.prefill, logits };
-    return { logits, plan: await backend.record((k) => forward(k, weights, state)) };
+  async #recordLogits(): Promise<RowsPass & { logits: Tensor }> {
+    const { backend, architecture, weights, buffers: { prefill }, chunk } = this;
+    const rows = Math.min(chunk, LOGIT_ROWS);
+    const logits = makeLogits(backend, architecture, rows);
+    const rest = rows < chunk ? makeState(backend, architecture, rows, prefill.cache) : prefill;
+    const state = { ...rest, logits };
+    const plan = await backend.record((k) => forward(k, weights, state));
+    return { plan, ids: state.ids, logits };
   }
 }
 

@@ -47,8 +47,13 @@ export interface Backend extends AsyncDisposable {
   readonly onGpu: boolean;
   /** Whether the CPU emulates that GPU, with tensors in the host's memory. */
   readonly software?: boolean;
-  /** Expected FLOP/s (a multiply-add is two); the decoder sizes prefill chunks by it. */
+  /**
+   * Expected FLOP/s (a multiply-add is two); the decoder sizes prefill chunks by it, unless
+   * `prefillRows` is given.
+   */
   readonly nominalFlops: number;
+  /** Rows of a prefill chunk that occupy the device; default by `nominalFlops`, at most 128. */
+  readonly prefillRows?: number;
   /** Steps worth queueing before a read; default 1: a step is complete when `run` returns. */
   readonly readAhead?: number;
   /** Tracked bytes of all buffers by class; zero after dispose. */

@@ -27,6 +27,12 @@ export class DeviceError extends Error {
   override readonly name = "DeviceError";
 }
 
+/** Whether a device ran out of memory while it ran queued work. */
+export function isOutOfMemory(error: unknown): boolean {
+  if (!(error instanceof DeviceError) || !(error.cause instanceof Object)) return false;
+  return error.cause.constructor.name === "GPUOutOfMemoryError"; // a global only where WebGPU is
+}
+
 /** Message of a thrown value, which need not be an Error. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Backend, KernelText, KernelTime, Plan, Recorder } from "../backend.ts";
+import type { Backend, KernelText, KernelTime, Plan, Recorder, TensorSizes } from "../backend.ts";
 import { record, roomOf } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
@@ -26,6 +26,7 @@ import {
   type StoredOrder,
   type Tensor,
 } from "../tensor.ts";
+import { MAX_PARTIALS, MAX_PARTS } from "../ops/matmul/tiles.ts";
 import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { WebGpuLowering } from "./lowering.ts";
@@ -41,6 +42,9 @@ export type { TileStore } from "./tuner.ts";
 
 /** Steps per read: an awaited read costs as much as several steps of a small model. */
 const READ_AHEAD = 64;
+
+/** Rows of a prefill chunk on a GPU. */
+const PREFILL_ROWS = 512;
 
 /** Options of `openWebGpuBackend`; defaults depend on the adapter. */
 export interface WebGpuOptions {
@@ -78,11 +82,12 @@ class WebGpuBackend implements Backend {
   readonly description: string;
   readonly software: boolean;
   /**
-   * A guess: a current integrated GPU, or lavapipe on two cores. It only sizes prefill chunks, of
-   * 128 rows at most. A measured figure would vary between runs, and with it the bounds of the
-   * chunks and the low bits of the sums.
+   * A guess: a current integrated GPU, or lavapipe on two cores. A measured figure would vary
+   * between runs, and with it the bounds of the chunks and the low bits of the sums.
    */
   readonly nominalFlops: number;
+  /** On a GPU, 512: at 128 rows, a product of 2048 outputs has 64 tiles for 132 cores. */
+  readonly prefillRows?: number;
   readonly readAhead = READ_AHEAD;
   readonly memory: Memory;
   readonly recordFixed?: Backend["record"];
@@ -99,6 +104,7 @@ class WebGpuBackend implements Backend {
     this.description = gpu.description;
     this.software = gpu.software;
     this.nominalFlops = gpu.software ? 10e9 : 1e12;
+    if (!gpu.software) this.prefillRows = PREFILL_ROWS;
     this.memory = gpu.memory;
     this.#clock = options.clock ?? true;
     this.#gpu = gpu;
@@ -110,6 +116,11 @@ class WebGpuBackend implements Backend {
       const fixed = new Tiles(gpu, queue, compiler, { tune: false });
       this.recordFixed = (build) => this.#record(build, fixed);
     }
+  }
+
+  /** Partial sums of split-K; a software adapter's tiles have none. */
+  scratchBytes({ widest }: TensorSizes): number {
+    return this.software ? 0 : Math.min(MAX_PARTIALS, 4 * MAX_PARTS * widest);
   }
 
   async expectFree(what: string, bytes: number, largest = 0): Promise<void> {

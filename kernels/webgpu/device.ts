@@ -73,6 +73,7 @@ export class Gpu {
         : "";
       this.#error ??= new DeviceError(
         `Cannot finish queued work on webgpu: ${error.message.trim()}${advice}`,
+        { cause: error },
       );
     });
     device.lost.then(({ reason, message }) => {

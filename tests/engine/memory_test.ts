@@ -4,7 +4,7 @@ import { GPT2 } from "../../bench/decode.ts";
 import { totalmem } from "node:os";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { type BackendFit, fitBackend, fitBackends } from "../../engine/fit.ts";
-import { estimateMemory, expectFits, type MemoryEstimate } from "../../engine/memory.ts";
+import { estimateMemory, expectFits, fitMemory, type MemoryEstimate } from "../../engine/memory.ts";
 import { describeCheckpoint, loadModel, type RandomModel } from "../../engine/load.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { type Backend, openBackend, type TensorSizes } from "../../kernels/mod.ts";
@@ -126,6 +126,30 @@ Deno.test("fitBackend() finds a GPU's room by allocating no more than the run ne
   assert.ok(narrow.needs.largest > 1e6);
   const none = await fitBackend(fakeGpu(1e6, 1e8), run);
   assert.deepEqual([none.fits, none.room, none.alternatives], [false, 1e6, []]);
+});
+
+Deno.test("fitMemory() halves the rows of a chunk until they fit, and no further than 128", async () => {
+  const run = sizedRun(GPT2, 1024, "F32");
+  const gpu = (bytes: number) => ({ ...fakeGpu(bytes, 1e9), prefillRows: 512 });
+  const sizes = [512, 256, 128].map((chunk) => run.memory.with({ chunk, backend: gpu(0) }).total);
+  assert.ok(sizes[0] > sizes[1] && sizes[1] > sizes[2]);
+  for (const [i, chunk] of [512, 256, 128].entries()) {
+    const backend = gpu(sizes[i]);
+    const memory = run.memory.with({ backend });
+    assert.equal(memory.chunk, 512);
+    const fitted = await fitMemory(backend, { ...run, id: "x", memory });
+    assert.deepEqual([fitted.chunk, fitted.total], [chunk, sizes[i]]);
+    const { fits, needs } = await fitBackend(backend, run);
+    assert.deepEqual([fits, needs.total], [true, sizes[i]]);
+  }
+  const backend = gpu(sizes[2] - 1);
+  const memory = run.memory.with({ backend });
+  await assert.rejects(fitMemory(backend, { ...run, id: "x", memory }), DeviceError);
+  assert.equal(backend.prefillRows, 512);
+  assert.equal((await fitBackend(backend, run)).fits, false);
+  // A short context has no rows beyond it, and a CPU keeps to 128.
+  assert.equal(run.memory.with({ contextLength: 200, backend }).chunk, 200);
+  assert.ok(run.memory.with({ backend: { nominalFlops: 1e15 } }).chunk === 128);
 });
 
 Deno.test("estimateMemory() shrinks the cache with the context, as loadModel() does", async () => {

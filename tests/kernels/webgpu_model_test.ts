@@ -8,7 +8,7 @@ import type { Backend } from "../../kernels/backend.ts";
 import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
-import { BufferSpy } from "./spy.ts";
+import { BufferSpy, Spy } from "./spy.ts";
 import { put, stepOf, upload } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 import { CacheFolder } from "./cache_folder.ts";
@@ -133,6 +133,58 @@ Deno.test({
     );
     assert.ok(buffers.peak < 2 ** 20, `${buffers.peak}`);
     assert.equal(buffers.alive.size, 0);
+  },
+});
+
+/** A model whose context is longer than a prefill chunk of a GPU. */
+const LONG = {
+  config: { family: "gpt2", vocab_size: 65, block_size: 700, n_layer: 1, n_head: 2, n_embd: 32 },
+};
+
+/** Devices that report no free memory for an activation of more than `most` bytes. */
+class SmallDevice implements Disposable {
+  readonly #spy = new Spy();
+
+  constructor(most: number) {
+    this.#spy.on(GPUDevice, "createBuffer", (device, _buffer, [descriptor]) => {
+      const { label, size } = descriptor as GPUBufferDescriptor;
+      if (label !== "activations" || size <= most) return;
+      const error = new GPUOutOfMemoryError("no memory");
+      const event = new GPUUncapturedErrorEvent("uncapturederror", { error });
+      (device as GPUDevice).dispatchEvent(event);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#spy[Symbol.dispose]();
+  }
+}
+
+Deno.test({
+  name: "loadModel() takes 512 rows a chunk on a GPU, and 128 when they do not fit its memory",
+  ignore,
+  fn: async () => {
+    using _card = new Card();
+    await using js = await loadModel(LONG, { device: "js" });
+    const ids = Array.from({ length: 600 }, (_, i) => (i * 7) % 65);
+    const expected = await lastLogits(js, ids);
+    const hidden = 4 * 4 * 32; // bytes of a row of the MLP
+    for (const [most, rows] of [[Infinity, 512], [256 * hidden, 128]]) {
+      using buffers = new BufferSpy();
+      using _small = new SmallDevice(most);
+      await using model = await loadModel(LONG, { device: "webgpu", tune: false });
+      assertClose(await lastLogits(model, ids), expected, TOLERANCE.logits);
+      const { chunk } = await instrumentsOf(model).run(ids, (runner) => Promise.resolve(runner));
+      assert.equal(chunk, rows);
+      const notes = rows === 512
+        ? []
+        : ["Prefill takes 128 rows at a time: 512 do not fit the device's memory."];
+      assert.deepEqual(model.notes, notes);
+      const all = await instrumentsOf(model).run(ids, (runner) => runner.logits(ids));
+      assertClose(all.subarray(-65), expected, TOLERANCE.logits);
+      await model[Symbol.asyncDispose]();
+      assert.equal(buffers.alive.size, 0);
+    }
   },
 });
 

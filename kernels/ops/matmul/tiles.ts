@@ -36,10 +36,15 @@ export type Tile =
     /** Outputs and rows of a workgroup. */
     readonly tileN: number;
     readonly tileT: number;
-    /** Outputs and rows of a lane. */
+    /** Outputs and rows of a lane, multiples of four. */
     readonly outputs: number;
     readonly rows: number;
+    /** Workgroups per tile (split-K); default 1. */
+    readonly parts?: number;
   };
+
+/** Most workgroups that share out K. */
+export const MAX_PARTS = 4;
 
 /** Candidates of the autotuner, by number of rows. */
 export const TILES: Readonly<Record<"decode" | "prefill", readonly Tile[]>> = {
@@ -50,13 +55,15 @@ export const TILES: Readonly<Record<"decode" | "prefill", readonly Tile[]>> = {
     { kind: "split", outputs: 4, slices: 64, depth: 4 },
     { kind: "split", outputs: 8, slices: 16, depth: 4 },
     { kind: "split", outputs: 8, slices: 32, depth: 4, parts: 2 },
-    { kind: "split", outputs: 8, slices: 32, depth: 4, parts: 4 },
+    { kind: "split", outputs: 8, slices: 32, depth: 4, parts: MAX_PARTS },
   ],
   prefill: [
-    { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4 },
-    { kind: "shared", tileN: 32, tileT: 32, outputs: 4, rows: 4 },
-    { kind: "shared", tileN: 64, tileT: 32, outputs: 8, rows: 4 },
     { kind: "shared", tileN: 128, tileT: 128, outputs: 8, rows: 8 },
+    { kind: "shared", tileN: 128, tileT: 64, outputs: 8, rows: 4 },
+    { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4 },
+    { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4, parts: 2 },
+    { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4, parts: MAX_PARTS },
+    { kind: "shared", tileN: 32, tileT: 32, outputs: 4, rows: 4 },
     { kind: "flat", lanes: 32, outputs: 1, rows: 4 },
   ],
 };
@@ -80,13 +87,13 @@ export function matmulGroups(tile: Tile, count: number, rows: number): number {
     case "split":
       return Math.ceil(count / tile.outputs) * partsOf(tile) * rows;
     case "shared":
-      return Math.ceil(count / tile.tileN) * Math.ceil(rows / tile.tileT);
+      return Math.ceil(count / tile.tileN) * partsOf(tile) * Math.ceil(rows / tile.tileT);
   }
 }
 
 /** Workgroups that share out K of one block of outputs. */
 export function partsOf(tile: Tile): number {
-  return tile.kind === "split" ? tile.parts ?? 1 : 1;
+  return tile.kind === "flat" ? 1 : tile.parts ?? 1;
 }
 
 /** Matrix of a product: outputs, and words per output. */
@@ -133,7 +140,34 @@ export function decodeTile(shape: Words): number {
   return times.indexOf(Math.min(...times));
 }
 
-/** Index of the untuned tile for many rows. */
-export function prefillTile({ N }: Words, T: number): number {
-  return N >= 1024 && T >= 64 ? 0 : 1;
+/** Workgroups that occupy a large GPU: two for each of 132 cores, less a few. */
+const ENOUGH_GROUPS = 256;
+
+/** Words of a part at least: fewer take less time than their partial sums. */
+const PART_WORDS = 64;
+
+/**
+ * Bytes of partial sums at most: what `isSuitable` allows, and as much
+ * again for narrower products.
+ */
+export const MAX_PARTIALS = 2 * 4 * (MAX_PARTS * ENOUGH_GROUPS) * 64 * 64;
+
+/** Whether a tile suits a product: split-K only where its tiles alone do not occupy a GPU. */
+export function isSuitable(tile: Tile, { N, words }: Words, T: number): boolean {
+  const parts = partsOf(tile);
+  if (parts === 1 || T === 1) return true;
+  return matmulGroups(tile, N, T) / parts < ENOUGH_GROUPS && words >= parts * PART_WORDS;
+}
+
+/**
+ * Index of the untuned tile for many rows: the widest whose workgroups occupy a large GPU, else the
+ * narrowest.
+ */
+export function prefillTile(shape: Words, T: number): number {
+  const { prefill } = TILES;
+  const shared = prefill.filter(({ kind }) => kind === "shared");
+  const enough = shared.findIndex((tile) =>
+    isSuitable(tile, shape, T) && matmulGroups(tile, shape.N, T) >= ENOUGH_GROUPS
+  );
+  return enough >= 0 ? enough : shared.length - 1;
 }
