@@ -10,6 +10,7 @@
  * @module
  */
 import type { BackendName, Config } from "../mod.ts";
+import { dtypeOf, type WeightDtype } from "../kernels/formats/mod.ts";
 import { resolveDevice } from "../kernels/mod.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
 import type { SweepGroup } from "../engine/measure/sweep.ts";
@@ -133,7 +134,11 @@ function valuesOf<K extends ListedName>(
 function product(invocation: Invocation, { hasThreads }: Target): Given[] {
   const names = LISTED.filter((name) => name !== "device");
   return names.reduce<Given[]>((combined, name) => {
-    const values = name === "threads" && !hasThreads ? [undefined] : valuesOf(name, invocation);
+    const listed = name === "threads" && !hasThreads ? [undefined] : valuesOf(name, invocation);
+    // Q8 stands for another name of the list, maybe.
+    const values = name === "dtype"
+      ? distinct(listed, (value) => dtypeOf(value as WeightDtype ?? DEFAULTS.dtype))
+      : listed;
     return combined.flatMap((given) => values.map((value) => ({ ...given, [name]: value })));
   }, [{}]);
 }

@@ -90,7 +90,11 @@ export async function openHistory(path: string): Promise<HistoryFile> {
     try {
       return await act();
     } catch (error) {
-      throw new OutputError(`Cannot append to "${path}": ${messageOf(error)}`, { cause: error });
+      const sentence = messageOf(error).replace(
+        /^file is not a database$/,
+        "expected a database of SQLite, got another kind of file",
+      );
+      throw new OutputError(`Cannot append to "${path}": ${sentence}`, { cause: error });
     }
   };
   if (await kindOf(path) === null) prepareOutput(path); // makes the folder

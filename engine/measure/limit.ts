@@ -27,7 +27,7 @@ import { Sequence } from "../sequence.ts";
 import type { LimitReport } from "./report.ts";
 
 /** Largest buffer to read, in bytes. */
-const MOST_BYTES = 128 * 2 ** 20;
+export const MOST_BYTES = 128 * 2 ** 20;
 /** Runs of each kind in a gap; the fastest counts. */
 const REPETITIONS = 2;
 /** Gaps that are always measured, and the share of the time that further ones may take. */

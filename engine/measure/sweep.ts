@@ -16,6 +16,7 @@ import { DEFAULTS } from "../defaults.ts";
 import { type BenchmarkOptions, type BenchmarkProgress, BenchmarkRun } from "./benchmark.ts";
 import { messageOf } from "../errors.ts";
 import type { Loadable, LoadCheck } from "../load.ts";
+import { MOST_BYTES } from "./limit.ts";
 import type { Model } from "../model.ts";
 import type { BenchmarkReport } from "./report.ts";
 import { RemainingTime } from "./remaining_time.ts";
@@ -76,10 +77,10 @@ const REST_MS = 5;
 /** Memory that a thread of WebAssembly takes beside the model: 11 MiB measured. */
 const THREAD_BYTES = 16 * 2 ** 20;
 
-/** Memory of a model in this process; a GPU has its own. */
+/** Memory of a model and of measuring its limits, in this process; a GPU has its own. */
 function bytesOf({ memory, backend }: Loadable): number {
-  const weights = backend.onGpu && !backend.software ? 0 : memory.total;
-  return weights + backend.threads * THREAD_BYTES;
+  const bytes = backend.onGpu && !backend.software ? 0 : memory.total;
+  return bytes + Math.min(bytes, MOST_BYTES) + backend.threads * THREAD_BYTES;
 }
 
 /** Refuses a model that does not fit beside those that are loaded. */
