@@ -431,8 +431,10 @@ async function pickTokenizer(
   files: OpenFiles | null,
   { tokenizer: kind, meta }: LoadOptions,
 ): Promise<Tokenizer | string> {
+  const { format, path, metadata } = files?.checkpoint ?? {};
   const found = await findTokenizer({
     folder: files?.folder,
+    gguf: format === "gguf" ? { metadata: metadata!, path: path! } : undefined,
     record: files?.checkpoint.tokenizer,
     nanogpt: family === "nanogpt" ? { dataset: files?.checkpoint.dataset, vocabSize } : undefined,
     meta,

@@ -149,7 +149,8 @@ function openLibrary(
   const { model } = library;
   if (model instanceof BPE) {
     const { ids, size } = vocabulary;
-    const merger = new Merger(merges, ids, size, model.end_of_word_suffix ?? "");
+    const { ranks } = vocabulary.model;
+    const merger = new Merger(merges, ids, size, model.end_of_word_suffix ?? "", ranks);
     // Trick: replaces the method that the model's encode() calls for each word. The library's
     // allocates an object per letter: 3.3 s for a word of 1 MB, `Merger` 0.5 s. Obsolete once the
     // library merges over arrays; then pass it `merges`.

@@ -4,12 +4,15 @@
  *
  * @module
  */
+import { openGguf } from "../checkpoint/gguf/mod.ts";
+import type { Metadata } from "../checkpoint/gguf/metadata.ts";
 import { CheckpointError } from "../errors.ts";
 import {
   beside,
   exists,
   folderOf,
   kindOf,
+  openFile,
   parentOf,
   readBytes,
   readJsonObject,
@@ -17,6 +20,7 @@ import {
 } from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import { charTokenizer } from "./char.ts";
+import { fromGguf } from "./gguf.ts";
 import { fromGpt2Files, withGpt2SpecialTokens } from "./gpt2_files.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
 import { isNanogptMeta, MAX_META_BYTES, readMetaJson, readMetaPickle } from "./nanogpt_meta.ts";
@@ -33,6 +37,8 @@ export interface TokenizerSources {
   readonly kind?: TokenizerKind;
   /** Path of a tokenizer file. */
   readonly meta?: string;
+  /** Metadata of the model's GGUF file. */
+  readonly gguf?: { readonly metadata: Metadata; readonly path: string };
   /** Tokenizer record of a LabCore checkpoint. */
   readonly record?: Record<string, unknown>;
   /** nanoGPT model: name of its data set (the folder of its meta.pkl) and its number of ids. */
@@ -42,8 +48,9 @@ export interface TokenizerSources {
 }
 
 /**
- * Loads a tokenizer from a folder, a file or a record. For a Hugging Face tokenizer, also reads
- * `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` from its folder.
+ * Loads a tokenizer from a folder, a file (a `.gguf` too) or a record. For a Hugging Face
+ * tokenizer, also reads `tokenizer_config.json`, `special_tokens_map.json` and
+ * `chat_template.jinja` from its folder.
  * @param source path of a folder (its `tokenizer.json`, else `meta.json`, else `meta.pkl`, else
  *   `vocab.json` and `merges.txt`), path of one of the first three files, or the parsed JSON of a
  *   file: Hugging Face's, or LabCore's `{ type: "char", vocab: ["\n", " ", …] }` or
@@ -73,16 +80,17 @@ export async function loadTokenizer(source: string | Record<string, unknown>): P
 /**
  * Finds the tokenizer of a model. A model also works without one, with ids.
  *
- * Precedence: kind "bpe"; `meta`; `record`; the folder's tokenizer.json, meta.json, meta.pkl; the
- * data of `nanogpt`; the folder's vocab.json and merges.txt. The first one found decides, even if
- * its format is unsupported.
+ * Precedence: kind "bpe"; `meta`; `gguf`; `record`; the folder's tokenizer.json, meta.json,
+ * meta.pkl; the data of `nanogpt`; the folder's vocab.json and merges.txt. The first one found
+ * decides, even if its format is unsupported.
  * @returns the tokenizer, or the reason as a sentence: none found, or an unsupported format.
  * @throws {CheckpointError} If a file is damaged, its format is not `kind`, or `meta` is missing.
  */
 export async function findTokenizer(sources: TokenizerSources): Promise<Tokenizer | string> {
-  const { kind, meta, record, folder, nanogpt } = sources;
+  const { kind, meta, gguf, record, folder, nanogpt } = sources;
   if (kind === "bpe") return await fromRecord({ type: "bpe" }, {}, "GPT-2's ranks");
   if (meta !== undefined) return await fromFile(meta, kind);
+  if (gguf) return await fromMetadata(gguf.metadata, `"${gguf.path}"`, kind);
   if (record) return await fromRecord(record, {}, "the checkpoint's tokenizer", kind);
   if (folder === undefined) {
     return `The model has no tokenizer; ${NAME_ONE}`;
@@ -156,6 +164,7 @@ async function nanogptMeta(folder: string, dataset?: string): Promise<string | u
 }
 
 async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer | string> {
+  if (/\.gguf$/i.test(path)) return await fromGgufFile(path, kind);
   if (path.endsWith(".pkl")) {
     const vocab = readMetaPickle(await readBytes(path, "a vocabulary", MAX_META_BYTES), path);
     return await fromRecord({ type: "char", vocab }, {}, `"${path}"`, kind);
@@ -167,6 +176,31 @@ async function fromFile(path: string, kind?: TokenizerKind): Promise<Tokenizer |
   }
   const config = isRecord(file.model) ? await readConfig(folderOf(path)) : {};
   return await fromRecord(file, config, `"${path}"`, kind);
+}
+
+/** The tokenizer of a GGUF file, or of the first of its parts. */
+async function fromGgufFile(path: string, kind?: TokenizerKind): Promise<Tokenizer | string> {
+  const parts: Disposable[] = [];
+  try {
+    const { metadata } = await openGguf(path, async (part) => {
+      const source = await openFile(part);
+      parts.push(source);
+      return source;
+    });
+    return await fromMetadata(metadata, `"${path}"`, kind);
+  } finally {
+    for (const part of parts) part[Symbol.dispose]();
+  }
+}
+
+async function fromMetadata(
+  metadata: Metadata,
+  where: string,
+  kind?: TokenizerKind,
+): Promise<Tokenizer | string> {
+  const converted = fromGguf(metadata, where);
+  if (typeof converted === "string") return `${converted}; ${NAME_ONE}`;
+  return await fromRecord(converted.file, converted.config, where, kind);
 }
 
 /** tokenizer_config.json, filled from special_tokens_map.json and chat_template.jinja. */

@@ -13,7 +13,7 @@
 /** Cache limits: UTF-16 units per word, and number of words. */
 const CACHE = { wordLength: 64, words: 20_000 };
 
-/** Heap entry = merge · POSITIONS + position: orders by merge, then from left to right. */
+/** Heap entry = rank · POSITIONS + position: orders by rank, then from left to right. */
 const POSITIONS = 2 ** 28;
 
 /** Value of `pending` for a token that no merge joins to the next. */
@@ -25,6 +25,8 @@ export class Merger {
   readonly #merges = new Map<number, number>();
   /** Id of the token that each merge makes [merges]. */
   readonly #results: Int32Array;
+  /** Precedence of each merge, lowest first [merges]. */
+  readonly #ranks: Int32Array;
   /** size + 1: the id `size` denotes a character outside the vocabulary. */
   readonly #stride: number;
   readonly #cache = new Map<string, string[]>();
@@ -34,15 +36,18 @@ export class Merger {
    * @param ids token to id.
    * @param size number of ids.
    * @param suffix appended to the last character of a word.
+   * @param ranks precedence of each merge; of merges of equal rank, the leftmost comes first.
    */
   constructor(
     merges: readonly (readonly string[])[],
     readonly ids: ReadonlyMap<string, number>,
     size: number,
     readonly suffix: string,
+    ranks: readonly number[] = merges.map((_, index) => index),
   ) {
     this.#stride = size + 1;
     this.#results = new Int32Array(merges.length);
+    this.#ranks = Int32Array.from(ranks);
     for (const [index, [left, right]] of merges.entries()) {
       this.#merges.set(ids.get(left)! * this.#stride + ids.get(right)!, index);
       this.#results[index] = ids.get(left + right)!;
@@ -83,14 +88,15 @@ export class Merger {
         ? this.#merges.get(ids[left] * this.#stride + ids[right]) ?? NONE
         : NONE;
       pending[left] = merge;
-      if (merge !== NONE) heap.push(merge * POSITIONS + left);
+      if (merge !== NONE) heap.push(this.#ranks[merge] * POSITIONS + left);
     };
     for (let i = 0; i < count; i++) enqueue(i);
     while (heap.size > 0) {
       const entry = heap.pop();
       const left = entry % POSITIONS;
-      const merge = (entry - left) / POSITIONS;
-      if (pending[left] !== merge) continue; // stale: an earlier merge took one of the two
+      const merge = pending[left];
+      // Stale: an earlier merge took one of the two.
+      if (merge === NONE || this.#ranks[merge] !== (entry - left) / POSITIONS) continue;
       const right = next[left];
       ids[left] = this.#results[merge];
       end[left] = end[right];

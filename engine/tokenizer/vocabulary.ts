@@ -45,6 +45,8 @@ export interface Vocabulary {
 export type Model = Record<string, unknown> & {
   readonly type: ModelType;
   merges?: readonly (readonly string[])[];
+  /** Precedence of each merge, if it is not their order; a tokenizer.json has none. */
+  readonly ranks?: readonly number[];
 };
 
 /** Supported algorithms. */
@@ -176,6 +178,11 @@ function checkModel(
   if (unknown != null && type !== "WordLevel" && !ids.has(unknown as string)) {
     fail(`model.unk_token to be a token, got ${show(unknown)}`);
   }
+  const { ranks, merges } = model;
+  if (ranks !== undefined && !(Array.isArray(ranks) && ranks.length === merges?.length)) {
+    fail("model.ranks to have a number for each merge");
+  }
+  if (ranks?.some((rank) => !isId(rank))) fail(`ranks of merges below ${MAX_IDS}`);
   if (type === "BPE" && model.continuing_subword_prefix) {
     throw new Unsupported("a BPE with continuing_subword_prefix");
   }
