@@ -13,10 +13,11 @@ import { DEFAULTS } from "../defaults.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { readShardIndex } from "../checkpoint/shards.ts";
 import { hostFor } from "../host/choose.ts";
-import { exists, openFile } from "../host/files.ts";
+import { exists, kindOf, listFolder, openFile } from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import type { HubCache } from "./cache.ts";
 import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
+import { chooseGguf, type HubName, parseHubName } from "./gguf.ts";
 import { checkNames, isCommit, isSafePath } from "./names.ts";
 
 /** Options of a download from the hub. */
@@ -102,18 +103,21 @@ const PARALLEL = 4;
 
 /**
  * Downloads a model's configuration, tokenizer and weights into the cache, and no other file of the
- * repository.
- * @param repo `owner/name`; only `name` for the oldest repositories.
- * @returns the folder of the snapshot: `{cacheDir}/models--{owner}--{name}/snapshots/{commit}`.
+ * repository. Of a repository with GGUF files it downloads the chosen one alone.
+ * @param name `owner/name`, only `name` for the oldest repositories, or a GGUF: see `HubName`.
+ * @returns the folder of the snapshot: `{cacheDir}/models--{owner}--{name}/snapshots/{commit}`; the
+ *   path of the file for a GGUF.
  * @throws {CheckpointError} If the hub refuses or cannot be reached, a file is damaged, or the
  *   cache is incomplete and `offline` is set.
  * @throws {unknown} The signal's reason, if it is aborted.
  */
 export async function fetchRepository(
-  repo: string,
+  name: string,
   options: HubOptions = {},
   environment: Partial<HubEnvironment> = {},
 ): Promise<string> {
+  const wanted = parseHubName(name);
+  const { repo } = wanted;
   const { revision = DEFAULTS.revision, signal } = options;
   signal?.throwIfAborted();
   checkNames(repo, revision);
@@ -126,12 +130,12 @@ export async function fetchRepository(
   const cache = new HubCache(folder, repo, links, settings);
   try {
     if (options.offline ?? isOn(settings.env("HF_HUB_OFFLINE"))) {
-      return await findOffline(cache, repo, revision);
+      return await findOffline(cache, wanted, revision);
     }
     const endpoint = endpointOf(repo, settings.env);
     const token = await tokenOf(repo, options, settings.env, readToken);
     const client = new HubClient({ endpoint, token, repo, revision }, settings);
-    return await new Fetch(cache, client, options, settings.beforeWeights).run();
+    return await new Fetch(cache, client, options, settings.beforeWeights).run(wanted);
   } catch (error) {
     signal?.throwIfAborted();
     if (!isSystemError(error)) throw error;
@@ -155,11 +159,18 @@ class Fetch {
     readonly beforeWeights: HubEnvironment["beforeWeights"],
   ) {}
 
-  async run(): Promise<string> {
+  async run(wanted: HubName): Promise<string> {
     const { cache, client } = this;
     const { revision } = client.target;
     const listing = new Listing(await client.listing(this.options.signal), client);
     const { commit } = listing;
+    const parts = listing.gguf(wanted);
+    if (parts) {
+      this.#total = await this.#missingBytes(commit, parts);
+      await this.#ensure(commit, parts);
+      if (!isCommit(revision)) await cache.writeRef(revision, commit);
+      return `${cache.snapshot(commit)}/${parts[0].path}`;
+    }
     const small = listing.small();
     const first = listing.weights(); // throws if there are none
     const isIndex = first.path.endsWith(".json");
@@ -276,9 +287,23 @@ export class Listing {
       .map((name) => this.file(name));
   }
 
+  /** All parts of the GGUF that is named, or that a repository without other weights has. */
+  gguf(wanted: HubName): HubFile[] | undefined {
+    const isNamed = wanted.tag !== undefined || wanted.file !== undefined;
+    if (!isNamed && this.#weightName() !== undefined) return undefined;
+    const fail = (expected: string) => {
+      throw this.client.fail(expected);
+    };
+    return chooseGguf([...this.#files.keys()], wanted, fail)?.map((path) => this.file(path));
+  }
+
+  #weightName(): string | undefined {
+    return WEIGHTS.find((name) => this.#files.has(name));
+  }
+
   /** The weight file, or the index of the shards. */
   weights(): HubFile {
-    const name = WEIGHTS.find((name) => this.#files.has(name));
+    const name = this.#weightName();
     if (name !== undefined) return this.file(name);
     const others = [...this.#files.keys()].filter((name) => ENDINGS.test(name));
     const shown = others.slice(0, 8).map((name) => name.slice(0, 100)).join(", ");
@@ -323,19 +348,45 @@ async function shardsOf(path: string): Promise<readonly string[]> {
   return (await readShardIndex(index)).files;
 }
 
-/** The snapshot in the cache. @throws {CheckpointError} If a file of the model is missing. */
-async function findOffline(cache: HubCache, repo: string, revision: string): Promise<string> {
+/**
+ * The snapshot in the cache, or the path of a GGUF in it.
+ * @throws {CheckpointError} If a file of the model is missing.
+ */
+async function findOffline(cache: HubCache, wanted: HubName, revision: string): Promise<string> {
+  const { repo, tag, file } = wanted;
   const commit = isCommit(revision) ? revision : await cache.readRef(revision);
-  const missing = commit === undefined
-    ? `revision "${revision}"`
-    : await findMissing(cache.snapshot(commit));
-  if (commit !== undefined && missing === undefined) return cache.snapshot(commit);
   const flag = revision === "main" ? "" : ` --repo-revision ${revision}`;
-  throw new CheckpointError(
-    `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; ` +
-      "fetch it without HF_HUB_OFFLINE: " +
-      `deno run -A cli.ts inspect hf:${repo}${flag}`,
-  );
+  const model = `hf:${repo}${tag === undefined ? "" : `:${tag}`}${file ? `/${file}` : ""}`;
+  const absent = (missing: string): never => {
+    throw new CheckpointError(
+      `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; ` +
+        "fetch it without HF_HUB_OFFLINE: " +
+        `deno run -A cli.ts inspect ${model}${flag}`,
+    );
+  };
+  if (commit === undefined) return absent(`revision "${revision}"`);
+  const folder = cache.snapshot(commit);
+  const missing = await findMissing(folder);
+  const isNamed = tag !== undefined || file !== undefined;
+  if (missing === undefined && !isNamed) return folder;
+  const gguf = chooseGguf(
+    await exists(folder) ? await ggufsIn(folder) : [],
+    wanted,
+    () => absent(file ?? tag ?? "one GGUF"),
+  )?.[0];
+  return gguf === undefined ? absent(missing!) : `${folder}/${gguf}`;
+}
+
+/** Paths of the GGUF files in a snapshot and its folders. */
+async function ggufsIn(snapshot: string, below = ""): Promise<string[]> {
+  const paths: string[] = [];
+  for (const name of (await listFolder(`${snapshot}/${below}`)).sort()) {
+    const path = below + name;
+    const kind = await kindOf(`${snapshot}/${path}`); // null for a link without its blob
+    if (kind === "file") paths.push(path);
+    else if (kind && !below) paths.push(...await ggufsIn(snapshot, `${path}/`));
+  }
+  return paths;
 }
 
 /** Name of the first missing file of a snapshot, by the rules of a download. */

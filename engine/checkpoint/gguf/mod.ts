@@ -21,6 +21,7 @@ import { exists, folderOf } from "../../host/files.ts";
 import type { ByteSource } from "../../host/mod.ts";
 import type { StoredTensor } from "../safetensors.ts";
 import { HeaderReader, type Metadata, readPairs } from "./metadata.ts";
+import { ggufPart, partPath } from "./parts.ts";
 import { inLittleEndian } from "./swap.ts";
 import { type GgufType, TYPES } from "./types.ts";
 
@@ -30,9 +31,6 @@ export interface GgufContents {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Metadata;
 }
-
-/** Number of a split model's part and of its parts, in a file's name. */
-const PART = /-(\d{5})-of-(\d{5})(?=\.gguf$)/i;
 
 /** Most extents of a tensor (GGML_MAX_DIMS). */
 const MAX_EXTENTS = 4;
@@ -74,17 +72,16 @@ function splitCount(metadata: Metadata, path: string): number {
 
 /** The paths of all parts, by the name of one. */
 async function partPaths(path: string, count: number): Promise<string[]> {
-  const [, , named] = PART.exec(path) ?? [];
-  if (Number(named) !== count) {
+  if (ggufPart(path)?.count !== count) {
     throw new CheckpointError(
       `Cannot open "${path}": expected one of ${count} parts to be named ` +
-        `NAME-00001-of-${digits(count)}.gguf; rename the parts`,
+        `NAME-00001-of-${String(count).padStart(5, "0")}.gguf; rename the parts`,
     );
   }
   const [folder, missing]: [string, string[]] = [folderOf(path), []];
   const paths: string[] = [];
   for (let part = 1; part <= count; part++) {
-    const other = path.replace(PART, `-${digits(part)}-of-${digits(count)}`);
+    const other = partPath(path, part);
     paths.push(other);
     if (!await exists(other)) missing.push(other.slice(folder === "." ? 0 : folder.length));
   }
@@ -94,10 +91,6 @@ async function partPaths(path: string, count: number): Promise<string[]> {
       missing.slice(0, 4).join(", ")
     }${missing.length > 4 ? " and more" : ""}`,
   );
-}
-
-function digits(part: number): string {
-  return String(part).padStart(5, "0");
 }
 
 /** Merges the parts of a model, and checks that each is the part that its name says. */

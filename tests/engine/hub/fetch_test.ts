@@ -87,10 +87,10 @@ Deno.test("fetchRepository() fetches pytorch_model.bin if there are no safetenso
 });
 
 Deno.test("fetchRepository() lists the weights of a repository in other formats", async () => {
-  const gguf = { "config.json": "{}", "a.Q4.gguf": "x", "onnx/b.onnx": "x", "README.md": "x" };
-  const many = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`m${i + 10}.gguf`, "x"]));
+  const other = { "config.json": "{}", "a.h5": "x", "onnx/b.onnx": "x", "README.md": "x" };
+  const many = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`m${i + 10}.onnx`, "x"]));
   await withHub({
-    "o/gguf": { files: gguf },
+    "o/other": { files: other },
     "o/many": { files: { "config.json": "{}", ...many } },
     "o/none": { files: { "config.json": "{}" } },
     "o/bare": { files: { "model.safetensors": "x" } },
@@ -98,8 +98,8 @@ Deno.test("fetchRepository() lists the weights of a repository in other formats"
     const wanted =
       "expected a model.safetensors, its index, or a pytorch_model.bin, got no weights";
     const of = (repo: string) => hub.refusal({}, repo);
-    assert.ok((await of("o/gguf")).endsWith(`${wanted} but a.Q4.gguf, onnx/b.onnx`));
-    assert.match(await of("o/many"), /but m10\.gguf, .*, m17\.gguf and 22 more$/);
+    assert.ok((await of("o/other")).endsWith(`${wanted} but a.h5, onnx/b.onnx`));
+    assert.match(await of("o/many"), /but m10\.onnx, .*, m17\.onnx and 22 more$/);
     assert.ok((await of("o/none")).endsWith(`${wanted} at all`));
     assert.match(await of("o/bare"), /it has no config\.json/);
     assert.throws(() => Deno.statSync(hub.cacheDir), Deno.errors.NotFound);
