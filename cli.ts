@@ -9,12 +9,13 @@
  * deno run -A cli.ts perplexity FILE # of a text
  * deno run -A cli.ts devices         # backends and their limits
  * deno run -A cli.ts append          # reports and kernel benches, to a history
+ * deno run -A cli.ts compare         # two builds, by their reports
  * deno run -A cli.ts report          # reports, as one HTML page
  * deno run -A cli.ts --help          # every flag
  * ```
  *
  * Results go to standard output, everything else to standard error. Exit status: 0 done, 1 failed,
- * 2 bad usage, 130 interrupted.
+ * 2 bad usage, 3 slower than `compare --fail-below`, 130 interrupted.
  *
  * @module
  */
@@ -22,6 +23,7 @@ import { tmpdir } from "node:os";
 import { append } from "./cli/append.ts";
 import { bench } from "./cli/bench.ts";
 import { Interrupted } from "./cli/chat.ts";
+import { compare } from "./cli/compare.ts";
 import { devices } from "./cli/devices.ts";
 import { UsageError } from "./cli/flags.ts";
 import { generate } from "./cli/generate.ts";
@@ -47,8 +49,8 @@ export async function main(args: readonly string[]): Promise<number> {
   };
   Deno.addSignalListener("SIGINT", interrupt);
   try {
-    await run(parseArguments(args), controller.signal);
-    return controller.signal.aborted ? 130 : 0;
+    const status = await run(parseArguments(args), controller.signal);
+    return controller.signal.aborted ? 130 : status ?? 0;
   } catch (error) {
     if (controller.signal.aborted || error instanceof Interrupted) return 130;
     // The reader of the output has closed it, as `head` does.
@@ -67,7 +69,8 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
+/** Returns the exit status of commands that have more than one. */
+async function run(invocation: Invocation, signal: AbortSignal): Promise<number | void> {
   const { command, named, model, given } = invocation;
   if (given.help) return print(helpText(command, named));
   if (given.version) return print(`${VERSION}\n`);
@@ -87,6 +90,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<void> {
       return await perplexity(invocation, signal);
     case "append":
       return await append(invocation, signal);
+    case "compare":
+      return await compare(invocation);
     case "report":
       return await report(invocation);
   }

@@ -72,6 +72,14 @@ export {
   type BenchmarkProgress,
 } from "./engine/measure/benchmark.ts";
 export {
+  compareReports,
+  type Comparison,
+  type Difference,
+  type MetricComparison,
+  type Side,
+  type Verdict,
+} from "./engine/measure/compare.ts";
+export {
   type Checkpoint,
   type CheckpointFormat,
   openCheckpoint,

@@ -86,4 +86,23 @@ export function saySummary({ results }: BenchmarkReport): void {
     line += ` (a token in ${duration(p50)}, 99 of 100 within ${duration(p99)})`;
   }
   say(line);
+  sayTrust(results);
+}
+
+/** A line on how far a run's figures can be trusted. */
+function sayTrust({ tokens_per_sec, limit, check }: BenchmarkReport["results"]): void {
+  const { mean, low, high } = tokens_per_sec;
+  const parts: string[] = [];
+  if (low !== null && high !== null) {
+    const [down, up] = [low, high].map((end) => (100 * (end / mean - 1)).toFixed(1));
+    parts.push(`95 % interval ${down} % to +${up} %`);
+  }
+  if (limit.decode_share !== null) {
+    const [read, peak] = [limit.read_gb_per_s, limit.gflops].map((value) => value!.toFixed(1));
+    const share = `${Math.round(100 * limit.decode_share)} %`;
+    parts.push(`decode at ${share} of the limit (${read} GB/s, ${peak} GFLOP/s)`);
+  }
+  if (check.passed) parts.push(`${plural(check.tokens, "token")} checked against ${check.against}`);
+  else if (check.passed === null) parts.push(`not checked: ${check.reason}`);
+  if (parts.length) say(parts.join("; "));
 }

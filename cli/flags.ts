@@ -152,6 +152,11 @@ export const VALUE_FLAGS = {
   "json-out": text("FILE", "write the report as JSON; make its folders"),
   "md-out": text("FILE", "write the Markdown table; make its folders"),
   "html-out": text("FILE.html", "write the page; make its folders"),
+  "fail-below": number(
+    "R",
+    "exit 3 if tokens per second are below R of the base",
+    numbers("a number above 0", (n) => n > 0),
+  ),
   "max-tokens": whole(`generate at most N tokens [${DEFAULTS.maxNewTokens}]`, 1),
   temperature: number(
     "X",
@@ -206,6 +211,7 @@ export const SWITCHES = {
   yes: on(`run more than ${MOST_COMBINATIONS} combinations`),
   "no-tune": on("do not measure which kernel is fastest"),
   chat: on("use the chat template; without --prompt, converse"),
+  force: on("compare reports of different work all the same"),
   verbose: on("say more; show stack traces of errors"),
   help: on("show this text"),
   version: on("show the version"),
@@ -248,6 +254,7 @@ export type Command =
   | "kernels"
   | "devices"
   | "append"
+  | "compare"
   | "perplexity"
   | "report";
 
@@ -325,5 +332,6 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
   },
   devices: { "Other": OTHER },
   append: { "Other": OTHER },
+  compare: { "Comparison": ["fail-below", "force"], "Output": ["json-out"], "Other": OTHER },
   report: { "Output": ["html-out"], "Other": OTHER },
 };

@@ -107,6 +107,21 @@ const ABOUT: Readonly<
       ["copy a history into another format", "append history.sqlite history.jsonl"],
     ],
   },
+  compare: {
+    summary:
+      "Compare reports: the ratio of each metric with its 95 % interval, a verdict, and what differs " +
+      "in machine, versions and settings. Several files of a side are several runs of one build; " +
+      "reports of a sweep are compared combination by combination.",
+    usage: "compare BASE.json NEW.json, or compare BASE… -- NEW… [flags]",
+    examples: [
+      ["compare two runs", "compare base.json new.json"],
+      [
+        "fail in CI if the new build is more than 5 % slower",
+        "compare base*.json -- new*.json --fail-below 0.95",
+      ],
+    ],
+    more: "Exit status 3: below --fail-below, by the upper end of the interval.",
+  },
   report: {
     summary:
       "Draw reports as one HTML page: a table and plots of rates, token times, threads, kernels, " +
@@ -127,6 +142,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   perplexity: "score a text, and compare two models on it",
   devices: "list the backends and their measured limits",
   append: "append reports or results of deno bench to a history",
+  compare: "compare the reports of two builds, machines or settings",
   report: "draw reports as one HTML page",
 };
 

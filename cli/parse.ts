@@ -26,6 +26,8 @@ export interface Invocation {
   readonly model?: string;
   /** Every argument without a flag. */
   readonly words: readonly string[];
+  /** Number of words before `--`, for a command with two lists of files; undefined without it. */
+  readonly divider?: number;
   /** Flags; of a list, its first value. */
   readonly given: Given;
   /** Values of flags that were given two or more, separated by commas; in `bench` only. */
@@ -36,6 +38,7 @@ export interface Invocation {
 const WORDS: Readonly<Partial<Record<Command, { most: number; noun: string }>>> = {
   append: { most: Infinity, noun: "files" },
   bench: { most: Infinity, noun: "models" },
+  compare: { most: Infinity, noun: "files" },
   devices: { most: 0, noun: "no model" },
   perplexity: { most: 2, noun: "a model and a file" },
   report: { most: Infinity, noun: "files" },
@@ -49,7 +52,8 @@ export function parseArguments(args: readonly string[]): Invocation {
   const words = args[0] === "help" ? [...args.slice(1), "--help"] : [...args];
   const named = isCommand(words[0]);
   const command: Command = isCommand(words[0]) ? words[0] : "bench";
-  const { given, lists, positionals } = readFlags(named ? words.slice(1) : words, command);
+  const { positionals, ...flags } = readFlags(named ? words.slice(1) : words, command);
+  const { given } = flags;
   const { most, noun } = WORDS[command] ?? { most: 1, noun: "one model" };
   if (positionals.length > most) {
     throw new UsageError(
@@ -62,7 +66,7 @@ export function parseArguments(args: readonly string[]): Invocation {
     refuseContradictions(given, model);
     for (const other of positionals.slice(1)) refuseContradictions(given, other);
   }
-  return { command, named, model, words: positionals, given, lists };
+  return { command, named, model, words: positionals, ...flags };
 }
 
 /** The command that a mistyped word is nearest to. */
@@ -78,14 +82,21 @@ interface Flags {
   given: Given;
   lists: Lists;
   positionals: string[];
+  divider?: number;
 }
 
 function readFlags(words: string[], command: Command): Flags {
   const given: Record<string, unknown> = {};
   const lists: Record<string, readonly unknown[]> = {};
   const positionals: string[] = [];
+  let divider: number | undefined;
   for (let i = 0; i < words.length; i++) {
     const word = words[i];
+    if (word === "--" && command === "compare") { // flags may follow the new files
+      if (divider !== undefined) throw new UsageError("compare takes one --, got two");
+      divider = positionals.length;
+      continue;
+    }
     if (word === "--") {
       positionals.push(...words.slice(i + 1));
       break;
@@ -113,7 +124,8 @@ function readFlags(words: string[], command: Command): Flags {
     }
   }
   // Every value is from its flag's parser.
-  return { given: given as Given, lists: lists as Lists, positionals };
+  const found = { given: given as Given, lists: lists as Lists, positionals };
+  return divider === undefined ? found : { ...found, divider };
 }
 
 /** The value of a flag, or the distinct values of a list. */
