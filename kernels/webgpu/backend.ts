@@ -248,7 +248,7 @@ class WebGpuBackend implements Backend {
   async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
     const calls = fuse(record(build), { folds: !this.software });
-    await tiles.tune(calls);
+    await tiles.tune(calls, () => new WebGpuLowering(this.#gpu, tiles));
     const target = new WebGpuLowering(this.#gpu, tiles);
     const { buffers } = target;
     try {

@@ -16,6 +16,8 @@ import {
 } from "../ops/contract.ts";
 import { addPositionDispatches, embedDispatches } from "../ops/embed.ts";
 import { writeKvDispatches } from "../ops/kv_cache/wgsl.ts";
+import type { MatmulCall } from "../ops/matmul/mod.ts";
+import type { Tile } from "../ops/matmul/tiles.ts";
 import { matmulDispatches } from "../ops/matmul/wgsl.ts";
 import { normDispatches } from "../ops/norm.ts";
 import { sampleDispatches } from "../ops/sample/wgsl.ts";
@@ -58,15 +60,12 @@ export class WebGpuLowering implements GpuTarget {
    * @throws {TypeError} If an operand belongs to another backend.
    */
   lower(call: Call): ShaderCall[] {
-    return lower(call, DISPATCHES, this).map((dispatch) => {
-      const bindings = dispatch.operands.map(bindingOf);
-      expectThat(
-        dispatch.op,
-        areDistinct(bindings),
-        "no written tensor to be another operand, too",
-      );
-      return { ...dispatch, operands: bindings };
-    });
+    return bind(lower(call, DISPATCHES, this));
+  }
+
+  /** Lowers a product with a given tile, to time it. */
+  product(call: MatmulCall, tile: Tile): ShaderCall[] {
+    return bind(matmulDispatches(call, this, tile));
   }
 
   parts(weight: Operand): GpuPart[] {
@@ -97,6 +96,19 @@ export class WebGpuLowering implements GpuTarget {
     if (!partials) this.#partials.set(size, partials = this.scratch(size));
     return partials;
   }
+}
+
+/** The buffers at the bindings of dispatches. */
+function bind(dispatches: readonly GpuDispatch[]): ShaderCall[] {
+  return dispatches.map((dispatch) => {
+    const bindings = dispatch.operands.map(bindingOf);
+    expectThat(
+      dispatch.op,
+      areDistinct(bindings),
+      "no written tensor to be another operand, too",
+    );
+    return { ...dispatch, operands: bindings };
+  });
 }
 
 function bindingOf(operand: Operand | undefined): Binding | undefined {

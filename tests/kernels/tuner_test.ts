@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { TILE_STORE } from "../../engine/host/tile_cache.ts";
 import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import type { GpuWeight } from "../../kernels/webgpu/weights.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
@@ -97,6 +98,64 @@ Deno.test({
     assert.ok(measured.length > 0 && measured.length < shapes.length, `${measured}`);
     assert.deepEqual(measured, shapes.slice(0, measured.length).map((N) => `${N}x8 F32 one`));
     assert.ok(clock.asked > measured.length * 2 * TILES.decode.length);
+  },
+});
+
+Deno.test({
+  name: "record() times a tile with another layer's weight each time, and writes no operand",
+  ignore,
+  async fn() {
+    const [N, K, layers] = [66, 130, 3];
+    await using backend = await openWebGpuBackend({ software: false });
+    const numbers = (length: number, value: number) => new Float32Array(length).fill(value);
+    const put = (length: number, value: number) => {
+      const tensor = backend.tensor([1, length], "F32", "activations");
+      backend.write(tensor, numbers(length, value));
+      return tensor;
+    };
+    const [x, n, y, gate] = [put(K, 1), put(K, 2), put(N, 3), put(N, 4)];
+    const norm = backend.tensor([K], "F32", "activations");
+    const bias = backend.tensor([N], "F32", "activations");
+    const weights = await Promise.all(
+      Array.from(
+        { length: layers },
+        () => backend.weight([N, K], "F32", () => {}, { stored: "NK" }),
+      ),
+    );
+    /** Weight and number of operands of a bind group. */
+    const bound = new Map<unknown, { buffer: unknown; operands: number }>();
+    const runs: { buffer: unknown; operands: number }[] = [];
+    const buffers = new Set(weights.map((weight) => (weight as GpuWeight).parts[0].buffer));
+    using _spy = new Spy()
+      .on(GPUDevice, "createBindGroup", (_self, group, [descriptor]) => {
+        const entries = [...(descriptor as GPUBindGroupDescriptor).entries];
+        const { resource } = entries.find(({ binding }) => binding === 2) ?? {};
+        const { buffer } = (resource ?? {}) as GPUBufferBinding;
+        if (buffers.has(buffer)) bound.set(group, { buffer, operands: entries.length });
+      })
+      .on(GPUComputePassEncoder, "setBindGroup", (_self, _result, [index, group]) => {
+        const weight = index === 1 && bound.get(group);
+        if (weight) runs.push(weight);
+      });
+    const options = { bias, gate, residual: true };
+    using _plan = await backend.record((k) => {
+      for (const weight of weights) {
+        k.norm(n, x, { kind: "layer", weight: norm, bias: norm, eps: 1e-5 });
+        k.matmul(y, n, weight, options);
+      }
+      k.norm(n, x, { kind: "layer", weight: norm, bias: norm, eps: 1e-5 });
+    });
+    assert.ok(runs.length > 2 * TILES.decode.length, `${runs.length} products`);
+    const repeated = runs.filter(({ buffer }, i) => i > 0 && runs[i - 1].buffer === buffer);
+    assert.equal(repeated.length, 0, "two consecutive timings bind different weights");
+    assert.equal(new Set(runs.map(({ buffer }) => buffer)).size, layers);
+    // y, x, weight, bias, gate, norm's weight and bias; under split-K the epilogue comes later.
+    assert.deepEqual(new Set(runs.map(({ operands }) => operands)), new Set([7, 5]));
+    for (
+      const [tensor, length, value] of [[x, K, 1], [n, K, 2], [y, N, 3], [gate, N, 4]] as const
+    ) {
+      assert.deepEqual(await backend.read(tensor), numbers(length, value));
+    }
   },
 });
 
