@@ -44,6 +44,9 @@ const shift = (op: number) => (a: Value<"v128">, bits: Operand<"i32">): Value<"v
 export const i32 = {
   const: (value: number): Value<"i32"> => new Value("i32", codeOf("i32", value)),
   load: load("i32", 0x28),
+  /** Loads 16 bits, extended by zeros. */
+  load16U: (address: Operand<"i32">, offset = 0): Value<"i32"> =>
+    new Value("i32", [...codeOf("i32", address), 0x2f, ...memoryArgument(offset, 1)]),
   truncF32U: unary("f32", "i32", 0xa9),
   reinterpretF32: unary("f32", "i32", 0xbc),
   select,
@@ -54,6 +57,7 @@ export const f32 = {
   load: load("f32", 0x2a),
   abs: unary("f32", "f32", 0x8b),
   sqrt: unary("f32", "f32", 0x91),
+  convertI32S: unary("i32", "f32", 0xb2),
   demoteF64: unary("f64", "f32", 0xb6),
   reinterpretI32: unary("i32", "f32", 0xbe),
 } as const;
@@ -91,6 +95,7 @@ export const v128 = {
   load: load("v128", ...simd(0)),
   load32Splat: load("v128", ...simd(9)),
   /** Loads two 32-bit lanes; the upper two are zeros. */
+  load64Splat: load("v128", ...simd(10)),
   load64Zero: load("v128", ...simd(93)),
   load16Lane: loadLane(85, 1),
   load32Lane: loadLane(86, 2),
@@ -102,6 +107,9 @@ export const v128 = {
       ...simd(13),
       ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => 4 * lane + byte)),
     ]),
+  /** Selects 16 bytes: 0 … 15 are the bytes of `a`, 16 … 31 those of `b`. */
+  shuffleBytes: (a: Value<"v128">, b: Value<"v128">, bytes: readonly number[]): Value<"v128"> =>
+    new Value("v128", [...a.code, ...b.code, ...simd(13), ...bytes]),
   /** a & ~b. */
   andNot: binary("v128", "v128", ...simd(79)),
   /** Bitwise select: bits of `a` where the mask is 1, of `b` where it is 0. */
@@ -110,11 +118,27 @@ export const v128 = {
   anyTrue: unary("v128", "i32", ...simd(83)),
 } as const;
 
+export const i8x16 = {
+  eq: binary("v128", "v128", ...simd(35)),
+  /** Narrows sixteen I16 to signed bytes, with saturation. */
+  narrowI16x8S: binary("v128", "v128", ...simd(101)),
+} as const;
+
 export const i16x8 = {
+  shl: shift(139),
+  shrS: shift(140),
+  shrU: shift(141),
   eq: binary("v128", "v128", ...simd(45)),
   gtS: binary("v128", "v128", ...simd(49)),
   maxS: binary("v128", "v128", ...simd(152)),
   add: binary("v128", "v128", ...simd(142)),
+  /**
+   * Products of signed bytes of `a` and bytes of `b` in 0 … 127, summed in neighbouring pairs; the
+   * sums must fit 16 bits.
+   */
+  relaxedDotI8x16I7x16S: binary("v128", "v128", ...simd(0x112)),
+  /** Narrows eight I32 to signed 16-bit integers, with saturation. */
+  narrowI32x4S: binary("v128", "v128", ...simd(133)),
   /** Narrows eight I32 to unsigned 16-bit integers, with saturation. */
   narrowI32x4U: binary("v128", "v128", ...simd(134)),
 } as const;
@@ -125,6 +149,7 @@ export const i32x4 = {
   gtS: binary("v128", "v128", ...simd(59)),
   gtU: binary("v128", "v128", ...simd(60)),
   geU: binary("v128", "v128", ...simd(64)),
+  extendLowI16x8S: unary("v128", "v128", ...simd(167)),
   extendLowI16x8U: unary("v128", "v128", ...simd(169)),
   extendHighI16x8U: unary("v128", "v128", ...simd(170)),
   /** One bit per lane: its sign. */
@@ -132,6 +157,12 @@ export const i32x4 = {
   shl: shift(171),
   shrS: shift(172),
   shrU: shift(173),
+  /** Sums of neighbouring pairs of eight signed 16-bit integers. */
+  extaddPairwiseI16x8S: unary("v128", "v128", ...simd(126)),
+  /** As `i16x8.relaxedDotI8x16I7x16S`, summed in fours and added to `c`. */
+  relaxedDotI8x16I7x16AddS: ternary(0x113),
+  /** Products of eight signed 16-bit integers, summed in neighbouring pairs. */
+  dotI16x8S: binary("v128", "v128", ...simd(186)),
   add: binary("v128", "v128", ...simd(174)),
   sub: binary("v128", "v128", ...simd(177)),
   minU: binary("v128", "v128", ...simd(183)),
@@ -142,9 +173,13 @@ export const i32x4 = {
 
 export const f32x4 = {
   splat: unary("f32", "v128", ...simd(19)),
+  /** Converts four signed I32 to F32. */
+  convertI32x4S: unary("v128", "v128", ...simd(250)),
   /** Converts four unsigned I32 to F32. */
   convertI32x4U: unary("v128", "v128", ...simd(251)),
   abs: unary("v128", "v128", ...simd(224)),
+  /** Maximum; NaN if one of the operands is. */
+  max: binary("v128", "v128", ...simd(233)),
   /** a · b + c, rounded once or twice: whichever is faster on the processor. */
   relaxedMadd: ternary(0x105),
   demoteF64x2: unary("v128", "v128", ...simd(94)),

@@ -38,6 +38,12 @@ export interface Half {
 
 const placeF16 = (v: Value<"v128">) => i32x4.shrS(v, 3).and(i32x4.splat(0x8fffe000));
 
+/** F16 bits in the upper halves of four lanes as F32; the bits must not be of infinity or NaN. */
+export const f16High = (v: Value<"v128">): Value<"v128"> => placeF16(v).times(2 ** 112);
+
+/** The same for the lower halves. */
+export const f16Low = (v: Value<"v128">): Value<"v128"> => f16High(i32x4.shl(v, 16));
+
 /** F16, rescaled as panels hold it. */
 export const HALF_F16: Half = {
   placeHigh: placeF16,

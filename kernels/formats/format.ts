@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../asm/assembler.ts";
+import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
@@ -53,8 +53,15 @@ export interface Format extends StoredFormat {
 export interface WasmFormat {
   /** Addresses of a weight's panels. */
   layout(shape: readonly [N: number, K: number]): PanelLayout;
-  /** Loads of panels for one row of x; the panels, read in parallel, begin at `bases`. */
-  reader(shape: readonly [N: number, K: number], bases: readonly Local<"i32">[]): PanelReader;
+  /**
+   * Loads of panels for one row of x; the panels, read in parallel, begin at `bases`. Null if
+   * numbers are in blocks.
+   */
+  readonly reader:
+    | ((shape: readonly [N: number, K: number], bases: readonly Local<"i32">[]) => PanelReader)
+    | null;
+  /** Fields of a block, for integer dot products with a row of x; null if numbers are floats. */
+  readonly blocks: BlockForm | null;
   /**
    * Defines the function that widens a panel to F32 lines of 16. Null if panels are F32.
    */
@@ -69,6 +76,63 @@ export interface WasmFormat {
   ): void;
   /** Defines the function that packs a part of a panel from a file's rows. */
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
+}
+
+/**
+ * A blocked format in panels: words of 32 bits, interleaved like the numbers of an F32 panel;
+ * `block_panels.ts` draws them.
+ */
+export interface BlockForm {
+  /** Byte of a scale (F16) outside the words; null if there is none. */
+  readonly half: number | null;
+  /** Byte of the first word. */
+  readonly first: number;
+  /** Number of words. */
+  readonly words: number;
+  /** Word that holds two F16: scale and minimum; null if there is none. */
+  readonly pair: number | null;
+  /** The parts of a block with a scale each, in the order of their inputs. */
+  readonly parts: readonly BlockPart[];
+}
+
+/** A part of a block with one scale: w = scale · (code + offset) + min. */
+export interface BlockPart {
+  readonly inputs: 16 | 32;
+  /** Added to each code. */
+  readonly offset: number;
+  /** Largest code: at most 63 if codes are not negative; null for signed bytes. */
+  readonly most: number | null;
+  /** Words that hold the codes. */
+  readonly codeWords: readonly number[];
+  /** Codes in word `index`, which is loaded in `word`; other fields of the block are in `fields`. */
+  codes(word: Local<"v128">, index: number, fields: BlockFields): readonly BlockCodes[];
+  scale(fields: BlockFields): Value<"v128">;
+  min?(fields: BlockFields): Value<"v128">;
+}
+
+/** Codes of four neighbouring inputs: 4·group … 4·group + 3 of the part. */
+export interface BlockCodes {
+  readonly group: number;
+  /** The codes as the four bytes of a lane. */
+  readonly bytes: Value<"v128">;
+  /** The codes as 16-bit integers, if they take fewer operations than from `bytes`. */
+  readonly pairs?: BlockPairs;
+}
+
+/** Codes of four inputs as 16-bit integers, the lower half of a lane first. */
+export interface BlockPairs {
+  /** Inputs 0 and 2. */
+  readonly even: Value<"v128">;
+  /** Inputs 1 and 3. */
+  readonly odd: Value<"v128">;
+}
+
+/** Fields of four outputs' blocks, one in each lane. */
+export interface BlockFields {
+  /** Loads a word of each block. */
+  word(index: number): Value<"v128">;
+  /** The scale outside the words, as F32. */
+  half(): Value<"v128">;
 }
 
 /**

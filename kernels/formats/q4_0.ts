@@ -14,10 +14,13 @@
 import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+
+const SIZE = { block: QK, bytes: 2 + QK / 2 };
 
 /** Q4_0 of ggml. */
 export const Q4_0: Format = {
-  ...blockCodec({ block: QK, bytes: 2 + QK / 2 }, {
+  ...blockCodec(SIZE, {
     decode(values, i, view, at) {
       const d = view.getFloat16(at, true);
       for (let j = 0; j < QK / 2; j++) {
@@ -35,7 +38,20 @@ export const Q4_0: Format = {
     },
   }),
   instead: "F16",
-  wasm: null,
+  wasm: wasmBlocks(SIZE, {
+    half: 0,
+    first: 2,
+    words: 4,
+    pair: null,
+    parts: [{
+      inputs: 32,
+      offset: -8,
+      codeWords: [0, 1, 2, 3],
+      most: 15,
+      codes: nibbleCodes,
+      scale: ({ half }) => half(),
+    }],
+  }),
   wgsl: null,
 };
 

@@ -13,11 +13,15 @@
  */
 import { blockCodec, codeOf, inverseOf, QK, rangeOf } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
+import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+
+const SIZE = { block: QK, bytes: 4 + QK / 2 };
 
 /** Q4_1 of ggml. */
 export const Q4_1: Format = {
-  ...blockCodec({ block: QK, bytes: 4 + QK / 2 }, {
+  ...blockCodec(SIZE, {
     decode(values, i, view, at) {
       const [d, m] = [view.getFloat16(at, true), view.getFloat16(at + 2, true)];
       for (let j = 0; j < QK / 2; j++) {
@@ -37,7 +41,21 @@ export const Q4_1: Format = {
     },
   }),
   instead: "F16",
-  wasm: null,
+  wasm: wasmBlocks(SIZE, {
+    half: null,
+    first: 0,
+    words: 5,
+    pair: 0,
+    parts: [{
+      inputs: 32,
+      offset: 0,
+      codeWords: [1, 2, 3, 4],
+      most: 15,
+      codes: (word, index) => nibbleCodes(word, index - 1),
+      scale: ({ word }) => f16Low(word(0)),
+      min: ({ word }) => f16High(word(0)),
+    }],
+  }),
   wgsl: null,
 };
 

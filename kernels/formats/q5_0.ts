@@ -14,10 +14,13 @@
 import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+
+const SIZE = { block: QK, bytes: 6 + QK / 2 };
 
 /** Q5_0 of ggml. */
 export const Q5_0: Format = {
-  ...blockCodec({ block: QK, bytes: 6 + QK / 2 }, {
+  ...blockCodec(SIZE, {
     decode(values, i, view, at) {
       const d = view.getFloat16(at, true);
       const high = view.getUint32(at + 2, true);
@@ -42,7 +45,20 @@ export const Q5_0: Format = {
     },
   }),
   instead: "F16",
-  wasm: null,
+  wasm: wasmBlocks(SIZE, {
+    half: 0,
+    first: 2,
+    words: 5,
+    pair: null,
+    parts: [{
+      inputs: 32,
+      offset: -16,
+      codeWords: [1, 2, 3, 4],
+      most: 31,
+      codes: (word, index, fields) => fifthBits(word, index - 1, fields.word(0)),
+      scale: ({ half }) => half(),
+    }],
+  }),
   wgsl: null,
 };
 

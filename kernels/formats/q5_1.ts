@@ -13,11 +13,15 @@
  */
 import { blockCodec, codeOf, inverseOf, QK, rangeOf } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
+import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+
+const SIZE = { block: QK, bytes: 8 + QK / 2 };
 
 /** Q5_1 of ggml. */
 export const Q5_1: Format = {
-  ...blockCodec({ block: QK, bytes: 8 + QK / 2 }, {
+  ...blockCodec(SIZE, {
     decode(values, i, view, at) {
       const [d, m] = [view.getFloat16(at, true), view.getFloat16(at + 2, true)];
       const high = view.getUint32(at + 4, true);
@@ -45,7 +49,21 @@ export const Q5_1: Format = {
     },
   }),
   instead: "F16",
-  wasm: null,
+  wasm: wasmBlocks(SIZE, {
+    half: null,
+    first: 0,
+    words: 6,
+    pair: 0,
+    parts: [{
+      inputs: 32,
+      offset: 0,
+      codeWords: [2, 3, 4, 5],
+      most: 31,
+      codes: (word, index, fields) => fifthBits(word, index - 2, fields.word(1)),
+      scale: ({ word }) => f16Low(word(0)),
+      min: ({ word }) => f16High(word(0)),
+    }],
+  }),
   wgsl: null,
 };
 

@@ -13,10 +13,13 @@
 import { blockCodec, inverseOf, largestOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { wasmBlocks } from "./wasm_blocks.ts";
+
+const SIZE = { block: QK, bytes: 2 + QK };
 
 /** Q8_0 of ggml. */
 export const Q8_0: Format = {
-  ...blockCodec({ block: QK, bytes: 2 + QK }, {
+  ...blockCodec(SIZE, {
     decode(values, i, view, at) {
       const d = view.getFloat16(at, true);
       for (let j = 0; j < QK; j++) values[i + j] = d * view.getInt8(at + 2 + j);
@@ -33,7 +36,20 @@ export const Q8_0: Format = {
     },
   }),
   instead: "F16",
-  wasm: null,
+  wasm: wasmBlocks(SIZE, {
+    half: 0,
+    first: 2,
+    words: 8,
+    pair: null,
+    parts: [{
+      inputs: 32,
+      offset: 0,
+      codeWords: [0, 1, 2, 3, 4, 5, 6, 7],
+      most: null,
+      codes: (word, group) => [{ group, bytes: word }],
+      scale: ({ half }) => half(),
+    }],
+  }),
   wgsl: null,
 };
 

@@ -68,10 +68,11 @@ export function wasmHalf(half: Half): WasmFormat {
   };
 }
 
-function reading(numbers: Numbers): Pick<WasmFormat, "layout" | "reader" | "eachOfRow"> {
+function reading(numbers: Numbers): Pick<WasmFormat, "layout" | "reader" | "blocks" | "eachOfRow"> {
   return {
     layout: (shape) => panelLayout(shape, numbers.order),
     reader: (shape, bases) => readLines(numbers, shape, bases),
+    blocks: null,
     eachOfRow: (f, table, row, shape, body) => eachOfRow(f, numbers, table, row, shape, body),
   };
 }

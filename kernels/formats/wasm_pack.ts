@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { i32, ints, simd, v128, Value } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts";
+import { i32, ints, v128 } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 import type { StoredOrder } from "../tensor.ts";
 import { BYTES } from "./elements.ts";
@@ -113,7 +113,7 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, rescaled: boolean): Pa
       }
       for (const i of row.keys()) {
         const columns = out[i];
-        f.store(to, columns ? shuffle(row[0], row[1], columns) : row[i], 16 * i);
+        f.store(to, columns ? v128.shuffleBytes(row[0], row[1], columns) : row[i], 16 * i);
       }
       from.advance(pitch);
       to.advance(line);
@@ -137,7 +137,7 @@ function columnsAt({ places, bytes }: PanelOrder, i: number): number[] | null {
  * first half of the vectors with the second. A round rotates the bits of (vector, lane) by one;
  * after log₂ n rounds the two halves of the bits are swapped.
  */
-function transposed(
+export function transposed(
   f: FunctionBuilder,
   rows: readonly Local<"v128">[],
   size: number,
@@ -162,12 +162,7 @@ function zip(a: Value<"v128">, b: Value<"v128">, size: number, half: 0 | 1): Val
     { length: lanes },
     (_, i) => half * lanes / 2 + (i >> 1) + (i & 1) * lanes,
   );
-  return shuffle(a, b, bytesOfLanes(order, size));
-}
-
-/** Byte shuffle of two vectors; bytes of the second count from 16. */
-function shuffle(a: Value<"v128">, b: Value<"v128">, bytes: readonly number[]): Value<"v128"> {
-  return new Value("v128", [...a.code, ...b.code, ...simd(13), ...bytes]);
+  return v128.shuffleBytes(a, b, bytesOfLanes(order, size));
 }
 
 /** Byte indices of lanes of `size` bytes. */

@@ -12,6 +12,7 @@
  */
 import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
+import type { WasmFormat } from "../formats/format.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
@@ -22,8 +23,13 @@ import { defineRun } from "./program.ts";
 
 /** Packing functions; the word `kind` is an index into this list. */
 const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
-  wasm ? (["NK", "KN"] as const).map((stored) => ({ dtype, stored, wasm })) : []
+  wasm ? ordersOf(wasm).map((stored) => ({ dtype, stored, wasm })) : []
 );
+
+/** Orders of rows that a format is packed from; blocks have inputs of one output. */
+function ordersOf({ blocks }: WasmFormat): readonly StoredOrder[] {
+  return blocks ? ["NK"] : ["NK", "KN"];
+}
 
 /**
  * Description of the current piece: I32 words from `PACKING_ADDRESS` on. Two masks of 64 bytes

@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { call, i32, ints, type ModuleBuilder } from "../../asm/assembler.ts";
+import { call, i32, ints } from "../../asm/assembler.ts";
+import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { wasmOf } from "../../formats/mod.ts";
@@ -18,6 +19,7 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
+import { quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
@@ -31,7 +33,9 @@ function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
 
 /** Bytes of scratch per thread. */
 function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
-  return shape.T < MIN_TILE_ROWS ? 0 : rowsScratch(shape);
+  const { T, K, dtype } = shape;
+  const quantised = wasmOf(dtype).blocks ? Math.min(T, MIN_TILE_ROWS - 1) * quantisedBytes(K) : 0;
+  return T < MIN_TILE_ROWS ? quantised : Math.max(rowsScratch(shape), quantised);
 }
 
 /** Lowers the call to a WASM kernel over panels. */
@@ -51,8 +55,10 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { T, N, K, dtype } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
-  const { pitch } = wasmOf(dtype).layout([N, K]);
+  const { blocks, layout } = wasmOf(dtype);
+  const { pitch } = layout([N, K]);
   const rowByPanel = panelsWasm(m, math, store, shape, [0]);
+  const quantise = blocks && quantiseWasm(m, shape, blocks);
   const tiled = T < MIN_TILE_ROWS
     ? null
     : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
@@ -62,26 +68,27 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
     const eachRow = () => {
       yt.set(y);
-      xt.set(x);
+      xt.set(quantise ? scratch : x);
       gt.set(gate);
       f.for(t, 0, rows, 1, () => {
         f.do(call(rowByPanel, { y: yt, x: xt, gate: gt, ...ofPanel }));
         yt.advance(N * 4);
-        xt.advance(K * 4);
+        xt.advance(quantise ? quantisedBytes(K) : K * 4);
         gt.advance(N * 4);
       });
     };
     // First panel.
     w.advance(begin.times(pitch));
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
-    if (tiled) {
-      // Pack x, once per thread.
-      scratch.advance(m.thread.get.times(matmulScratch(shape)));
-      f.if(m.unprepared.get.and(rows.ge(MIN_TILE_ROWS)), () => {
-        f.do(call(tiled.pack, { to: scratch, x, rows }));
+    // Pack or quantise x, once per thread.
+    scratch.advance(m.thread.get.times(matmulScratch(shape)));
+    const prepare = (isMine: Value<"i32">, func: Func<Ints<"to" | "x" | "rows">>) =>
+      f.if(m.unprepared.get.and(isMine), () => {
+        f.do(call(func, { to: scratch, x, rows }));
         f.do(m.unprepared.set(0));
       });
-    }
+    if (tiled) prepare(rows.ge(MIN_TILE_ROWS), tiled.pack);
+    if (quantise) prepare(rows.lt(MIN_TILE_ROWS), quantise);
     f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
       if (tiled) {
         const { rowsByPanel } = tiled;

@@ -13,7 +13,9 @@ import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
+import type { WasmFormat } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
+import { blockPanelsWasm, quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
 
 /** Inputs per iteration of the inner loop and stream: a vector of x. */
@@ -30,7 +32,7 @@ export function rowItems(N: number): number {
   return Math.ceil(N / (2 * PANEL_COLUMNS));
 }
 
-/** The kernel for T = 1; it needs no scratch. */
+/** The kernel for T = 1; its scratch holds x, if x is quantised. */
 export function matmulRowWasm(
   m: ModuleBuilder,
   math: VectorMath,
@@ -38,7 +40,9 @@ export function matmulRowWasm(
   shape: MatmulWasm,
 ): Kernel {
   const { N, K, dtype } = shape;
-  const { pitch } = wasmOf(dtype).layout([N, K]);
+  const { blocks, layout } = wasmOf(dtype);
+  const { pitch } = layout([N, K]);
+  const quantise = blocks && quantiseWasm(m, shape, blocks);
   const pairs = rowItems(N);
   const pair = panelsWasm(m, math, store, shape, [0, pairs]);
   // If the number of panels is odd, the middle one has no partner.
@@ -46,10 +50,18 @@ export function matmulRowWasm(
     ? panelsWasm(m, math, store, shape, [0])
     : null;
   return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
-    const { y, x, w, bias, gate, begin, end } = params;
+    const { y, x, w, bias, gate, scratch, begin, end } = params;
     const left = f.local("i32", "left");
     left.set(i32.const(N).minus(begin.times(PANEL_COLUMNS)));
     w.advance(begin.times(pitch));
+    if (quantise) {
+      scratch.advance(m.thread.get.times(quantisedBytes(K)));
+      f.if(m.unprepared.get, () => {
+        f.do(call(quantise, { to: scratch, x, rows: 1 }));
+        f.do(m.unprepared.set(0));
+      });
+      x.set(scratch);
+    }
     for (const at of [y, bias, gate]) at.advance(begin.times(4 * PANEL_COLUMNS));
     const item = (panels: typeof pair) => () => f.do(call(panels, { y, x, w, bias, gate, left }));
     f.for(begin, begin, end, 1, () => {
@@ -62,9 +74,13 @@ export function matmulRowWasm(
   });
 }
 
+/** Multiplies one row by some panels. */
+export type PanelsProduct = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">>;
+
 /**
  * Multiplies one row by several panels; `panels` are offsets from the first. y, w, bias and gate
- * are addresses of the first panel, `left` the number of the row's outputs from there.
+ * are addresses of the first panel, `left` the number of the row's outputs from there. x is
+ * quantised if the weight is in blocks.
  */
 export function panelsWasm(
   m: ModuleBuilder,
@@ -72,10 +88,22 @@ export function panelsWasm(
   store: Store,
   shape: MatmulWasm,
   panels: readonly number[],
-): Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">> {
-  const { N, K, dtype, options } = shape;
-  const wasm = wasmOf(dtype);
-  const { pitch } = wasm.layout([N, K]);
+): PanelsProduct {
+  const { blocks, reader } = wasmOf(shape.dtype);
+  if (blocks) return blockPanelsWasm(m, math, store, shape, blocks, panels);
+  return linePanelsWasm(m, math, store, shape, panels, reader!);
+}
+
+/** The same for panels of floats. */
+function linePanelsWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  store: Store,
+  { N, K, dtype, options }: MatmulWasm,
+  panels: readonly number[],
+  makeReader: NonNullable<WasmFormat["reader"]>,
+): PanelsProduct {
+  const { pitch } = wasmOf(dtype).layout([N, K]);
   const columns = panels.flatMap((panel) =>
     Array.from({ length: VECTORS }, (_, i) => panel * PANEL_COLUMNS + 4 * i)
   );
@@ -91,7 +119,7 @@ export function panelsWasm(
     const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
 
-    const reader = wasm.reader([N, K], bases);
+    const reader = makeReader([N, K], bases);
     const { streams, length } = reader;
     // Loaded weights lack the factor `unit`. x is multiplied by its root, so that no product
     // underflows F32, and the sums are multiplied by the root again.

@@ -1,0 +1,159 @@
+/**
+ * Panels of blocks: 16 outputs interleaved word by word, so that a vector holds a word of four
+ * blocks. Bits are moved, never widened.
+ *
+ *     file   row n:  block 0 │ block 1 │ …              a block: [F16 scale] words w0 w1 … [scale]
+ *
+ *     panel of rows 0 … 15:  block 0 of all rows │ block 1 of all rows │ …
+ *
+ *     ┌ scales, if outside the words: 32 bytes ─────────────────┐
+ *     │ n0 n4 n1 n5 n2 n6 n3 n7 │ n8 n12 n9 n13 n10 n14 n11 n15 │
+ *     ├ line of w0: 64 bytes ──┬ line of w1 ────────────┬ … ────┘
+ *     │ n0 │ n1 │ … │ n15      │ n0 │ n1 │ … │ n15      │
+ *     └────────────────────────┴────────────────────────┴ …
+ *
+ * A word of scales holds outputs i (lower half) and i + 4, as in panels of 16-bit floats. A last
+ * panel is padded with zeros.
+ *
+ * @module
+ */
+import { i16x8, i32, i32x4, ints, v128 } from "../asm/assembler.ts";
+import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import { BYTES } from "./elements.ts";
+import { f16High, f16Low } from "./f16.ts";
+import type { BlockFields, BlockForm, PanelPacker } from "./format.ts";
+import { PANEL_COLUMNS } from "./panels.ts";
+import { transposed } from "./wasm_pack.ts";
+
+/** Bytes of a panel's line of words. */
+const LINE = 4 * PANEL_COLUMNS;
+
+/** Bytes of the scales of 16 blocks. */
+const HALVES = BYTES.F16 * PANEL_COLUMNS;
+
+/** Exponent bits of two F16: all ones in infinity and NaN. */
+const EXPONENTS = 0x7c007c00;
+
+/** Byte of a word's line in the blocks of a panel. */
+export function lineOf({ half }: Pick<BlockForm, "half">, word: number): number {
+  return (half === null ? 0 : HALVES) + LINE * word;
+}
+
+/** Bytes of the blocks of 16 outputs. */
+export function panelBlockBytes(form: BlockForm): number {
+  return lineOf(form, form.words);
+}
+
+/** Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks. */
+export function fieldsOf(form: BlockForm, base: Local<"i32">, quad: number): BlockFields {
+  return {
+    word: (index) => v128.load(base, lineOf(form, index) + 16 * quad),
+    half() {
+      const eight = v128.load(base, 16 * (quad >> 1));
+      return quad % 2 ? f16High(eight) : f16Low(eight);
+    },
+  };
+}
+
+/**
+ * Fields of one output's block, the same in all lanes; `word` is the address of its column in the
+ * first line, `half` that of its scale.
+ */
+export function fieldsOfRow(word: Local<"i32">, half: Local<"i32">): BlockFields {
+  return {
+    word: (index) => v128.load32Splat(word, LINE * index),
+    half: () => f16Low(i32x4.splat(i32.load16U(half))),
+  };
+}
+
+/** Byte of a row's scale in the scales of its panel. */
+export function halfOfRow(row: Value<"i32">): Value<"i32"> {
+  // Bits 0, 1 and 3 of the column move up by one and bit 2 to the place of bit 0; two bytes each.
+  const eight = row.and(8).shl(1);
+  return eight.or(row.and(3).shl(2)).or(row.and(4).shr(1));
+}
+
+/** Defines the packing of 16 rows of blocks; returns 1 if a scale is not finite. */
+export function packBlocks(m: ModuleBuilder, form: BlockForm, block: number, bytes: number) {
+  const params = ints("to", "from", "count", "pitch", "mask");
+  return m.define(params, "i32", (f, { to, from, count, pitch }): Value<"i32"> => {
+    const { at, end } = f.locals(ints("at", "end"));
+    const seen = f.local("v128", "seen");
+    end.set(from.plus(count.div(block).times(bytes)));
+    f.for(from, from, end, bytes, () => {
+      if (form.half !== null) packHalves(f, form.half, { to, from, pitch, seen });
+      for (let quad = 0; quad < PANEL_COLUMNS / 4; quad++) {
+        at.set(from.plus(pitch.times(4 * quad)));
+        packWords(f, form, { to, at, pitch, seen, quad });
+      }
+      to.advance(panelBlockBytes(form));
+    });
+    return v128.anyTrue(seen);
+  }) satisfies PanelPacker;
+}
+
+interface Places {
+  readonly to: Local<"i32">;
+  readonly pitch: Local<"i32">;
+  /** Bits of lanes with scales that are not finite. */
+  readonly seen: Local<"v128">;
+}
+
+/** Adds the lanes to `seen` in which an F16 is infinite or NaN. */
+function checkHalves(seen: Local<"v128">, halves: Local<"v128">): void {
+  const exponents = i32x4.splat(EXPONENTS);
+  seen.set(seen.or(i16x8.eq(halves.and(exponents), exponents)));
+}
+
+/** Packs the scales outside the words of 16 blocks. */
+function packHalves(
+  f: FunctionBuilder,
+  half: number,
+  { to, from, pitch, seen }: Places & { readonly from: Local<"i32"> },
+): void {
+  const at = f.local("i32", "row");
+  const eight = f.array("v128", "halves", 2);
+  at.set(from);
+  for (const [upper, halves] of eight.entries()) {
+    for (let row = 0; row < 8; row++) {
+      const lane = row % 4 * 2 + (row >> 2);
+      halves.set(v128.load16Lane(at, halves, lane, half));
+      at.advance(pitch);
+    }
+    checkHalves(seen, halves);
+    f.store(to, halves, 16 * upper);
+  }
+}
+
+/** Packs the words of four blocks, the first one at `at`. */
+function packWords(
+  f: FunctionBuilder,
+  form: BlockForm,
+  { to, at, pitch, seen, quad }: Places & {
+    readonly at: Local<"i32">;
+    readonly quad: number;
+  },
+): void {
+  const rows = f.array("i32", "row", 4);
+  const four = f.array("v128", "four", 4);
+  for (const row of rows) {
+    row.set(at);
+    at.advance(pitch);
+  }
+  const store = (word: number, v: Local<"v128">) => {
+    if (word === form.pair) checkHalves(seen, v);
+    f.store(to, v, lineOf(form, word) + 16 * quad);
+  };
+  const whole = form.words - form.words % 4;
+  for (let word = 0; word < whole; word += 4) {
+    for (const [i, v] of four.entries()) v.set(v128.load(rows[i], form.first + 4 * word));
+    for (const [i, v] of transposed(f, four, 4).entries()) store(word + i, v);
+  }
+  for (let word = whole; word < form.words; word++) {
+    const [v] = four;
+    for (const [lane, row] of rows.entries()) {
+      v.set(v128.load32Lane(row, v, lane, form.first + 4 * word));
+    }
+    store(word, v);
+  }
+}
