@@ -4,7 +4,7 @@
  * @module
  */
 import { OPERATIONS } from "../kernels/calls.ts";
-import { DTYPES } from "../kernels/formats/mod.ts";
+import { ALIASES, DTYPES } from "../kernels/formats/mod.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
 /** Bad usage: the message is for the user; exit status 2. */
@@ -129,6 +129,7 @@ export const VALUE_FLAGS = {
     `keep weights as this type [${DEFAULTS.dtype}: as stored]`,
     "auto",
     ...DTYPES,
+    ...Object.keys(ALIASES) as (keyof typeof ALIASES)[],
   ),
   threads: number(
     "N",

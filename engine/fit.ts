@@ -57,13 +57,14 @@ type FitTarget = Pick<
   | "readAhead"
   | "scratchBytes"
   | "expectFree"
+  | "holds"
 >;
 
 /** Bytes that the check compares. */
 type Needs = Pick<MemoryEstimate, "total" | "classes" | "largest">;
 
 /** The dtype of the fewest bytes. */
-const SMALLEST: WeightDtype = "BF16";
+const SMALLEST: WeightDtype = "Q4_0";
 
 /** Fits a run on each backend, by the check of `loadModel`. */
 export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBackend)[]> {
@@ -118,7 +119,7 @@ async function smallerRuns(
   { contextLength, memory }: FitRun,
 ): Promise<Alternative[]> {
   const runs: Alternative[] = [];
-  const shrinks = memory.with({ dtype: SMALLEST }).total < memory.total;
+  const shrinks = memory.with({ dtype: SMALLEST, backend }).total < memory.with({ backend }).total;
   for (const dtype of [undefined, ...shrinks ? [SMALLEST] : []]) {
     const kept = memory.with({ dtype, backend });
     const slots = await largest(

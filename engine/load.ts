@@ -19,7 +19,7 @@
 import type { Backend } from "../kernels/backend.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { isOutOfMemory } from "../kernels/errors.ts";
-import type { WeightDtype } from "../kernels/formats/mod.ts";
+import { dtypeOf, type WeightDtype } from "../kernels/formats/mod.ts";
 import {
   type Architecture,
   gptConfigOf,
@@ -44,6 +44,8 @@ import { adapt, type Adapted, type AdapterOptions, baseOf, openAdapters } from "
 import {
   checkpointWeights,
   countParameters,
+  type Holds,
+  mainDtype,
   randomWeights,
   uploadWeights,
   weightBytes,
@@ -184,7 +186,7 @@ async function loadOnto(
     : [];
   return new Model(backend, plan.architecture, runner, tokenizer, {
     id: plan.id,
-    dtype: runner.weights.wte.dtype,
+    dtype: mainDtype(plan.source),
     parameters: plan.parameters,
     notes: [...backend.note ? [backend.note] : [], ...plan.notes, ...fewer],
     loadMs: performance.now() - start,
@@ -293,14 +295,15 @@ export async function describeCheckpoint(
  */
 async function planLoad(
   from: OpenFiles | RandomModel,
-  { dtype, contextLength: asked }: LoadOptions,
+  { dtype, contextLength: slots }: LoadOptions,
   backend?: Backend,
 ): Promise<LoadPlan> {
-  const kept = (dtype ?? DEFAULTS.dtype) as WeightDtype | "auto";
+  const asked = dtype ?? DEFAULTS.dtype;
+  const kept = asked === "auto" ? asked : dtypeOf(asked);
   const { id, architecture, source, notes } = "checkpoint" in from
-    ? await planFiles(from, kept)
-    : planRandom(from, kept);
-  const contextLength = contextOf(architecture, asked);
+    ? await planFiles(from, kept, backend?.holds)
+    : planRandom(from, kept, backend?.holds);
+  const contextLength = contextOf(architecture, slots);
   return {
     id,
     architecture,
@@ -312,17 +315,21 @@ async function planLoad(
   };
 }
 
-async function planFiles(files: OpenFiles, dtype: WeightDtype | "auto") {
+async function planFiles(files: OpenFiles, dtype: WeightDtype | "auto", holds?: Holds) {
   const { id, checkpoint, deltas } = files;
-  const source = await checkpointWeights(checkpoint, files.architecture, dtype, deltas);
+  const source = await checkpointWeights(checkpoint, files.architecture, dtype, deltas, holds);
   const { architecture } = source;
   return { id, architecture, source, notes: [...files.notes, ...source.notes] };
 }
 
-function planRandom({ config, seed = 0 }: RandomModel, dtype: WeightDtype | "auto") {
+function planRandom(
+  { config, seed = 0 }: RandomModel,
+  wanted: WeightDtype | "auto",
+  holds?: Holds,
+) {
   const architecture = readArchitecture(config, "config");
-  const source = randomWeights(architecture, seed, dtype === "auto" ? "F32" : dtype);
-  return { id: "random weights", architecture, source, notes: [] };
+  const source = randomWeights(architecture, seed, wanted === "auto" ? "F32" : wanted, holds);
+  return { id: "random weights", architecture, source, notes: source.notes };
 }
 
 /** Opens the files that a source names; an adapter's folder opens its base and the adapter. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { BACKEND_NAMES } from "../kernels/backend.ts";
-import { DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
+import { ALIASES, DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
 import type { Device } from "../kernels/mod.ts";
 import type { HubOptions } from "./hub/fetch.ts";
 import { expectType, isOptions, quote, show } from "./options.ts";
@@ -29,7 +29,11 @@ export interface LoadOptions extends HubOptions {
    * there is one, else "cpu".
    */
   readonly device?: Device;
-  /** Dtype of the weights in memory; "auto", the default, keeps them as stored. */
+  /**
+   * Dtype of the weights in memory; "auto", the default, keeps them as stored. Blocks (Q8_0, Q4_0,
+   * Q4_1) are quantised at load; embedding and head then take Q8_0, and vectors F32. "Q8" is Q8_0,
+   * "Q4" is Q4_1.
+   */
   readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
   /** Number of threads on the processor; default as many as make it faster, by measurement. */
   readonly threads?: number;
@@ -108,7 +112,7 @@ export function checkOptions(options: LoadOptions): void {
   }
   const { device, dtype, threads, tokenizer } = options;
   expectOneOf("device", ["auto", "cpu", ...BACKEND_NAMES], device);
-  expectOneOf("dtype", ["auto", ...DTYPES], dtype);
+  expectOneOf("dtype", ["auto", ...DTYPES, ...Object.keys(ALIASES)], dtype);
   expectOneOf("tokenizer", ["char", "bpe", "hf"], tokenizer);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);

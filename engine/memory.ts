@@ -10,7 +10,12 @@ import { type MemoryClass, sizeOf } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { stateShapes } from "./decoder.ts";
 import { findHost } from "./host/choose.ts";
-import { countLayerParameters, weightBytes, type WeightSource } from "./weights/mod.ts";
+import {
+  chooseDtypes,
+  countLayerParameters,
+  weightBytes,
+  type WeightSource,
+} from "./weights/mod.ts";
 
 /** Estimated bytes of a run by class, as `Model.memory` counts them after loading. */
 export interface MemoryEstimate {
@@ -31,7 +36,7 @@ export interface MemoryEstimate {
     /** Dtype of every weight in memory. */
     readonly dtype?: WeightDtype;
     /** Backend to run on. */
-    readonly backend?: Pick<Backend, "nominalFlops" | "prefillRows" | "scratchBytes">;
+    readonly backend?: Pick<Backend, "nominalFlops" | "prefillRows" | "scratchBytes" | "holds">;
   }): MemoryEstimate;
 }
 
@@ -44,7 +49,7 @@ export interface RunSize {
   /** Backend to run on; without it, a processor that adds no scratch. */
   readonly backend?: Pick<
     Backend,
-    "nominalFlops" | "prefillRows" | "readAhead" | "scratchBytes"
+    "nominalFlops" | "prefillRows" | "readAhead" | "scratchBytes" | "holds"
   >;
 }
 
@@ -79,7 +84,12 @@ export function estimateMemory(
   source: Pick<WeightSource, "specs" | "dtype">,
   size: RunSize,
 ): MemoryEstimate {
-  const layerParameters = countLayerParameters(source.specs);
+  const { specs } = source;
+  const layerParameters = countLayerParameters(specs);
+  const held = (dtype: WeightDtype, backend: RunSize["backend"]) => ({
+    specs,
+    ...chooseDtypes(specs, dtype, source.dtype, backend?.holds),
+  });
   const estimate = (matrices: number, size: RunSize): MemoryEstimate => {
     const { contextLength, backend = { nominalFlops: CPU_FLOPS } } = size;
     const chunk = size.chunk ?? chunkRows(backend, layerParameters, contextLength);
@@ -91,7 +101,7 @@ export function estimateMemory(
       total: weights + kvCache + activations,
       with: ({ dtype, ...change }) =>
         estimate(
-          dtype ? weightBytes({ specs: source.specs, dtype: () => dtype }) : matrices,
+          dtype ? weightBytes(held(dtype, change.backend ?? size.backend)) : matrices,
           { ...size, ...change },
         ),
     };

@@ -59,6 +59,8 @@ export interface Backend extends AsyncDisposable {
   /** Tracked bytes of all buffers by class; zero after dispose. */
   readonly memory: Memory;
 
+  /** Whether it has kernels for weights of a dtype; missing if for all. */
+  readonly holds?: (dtype: WeightDtype) => boolean;
   /**
    * Upper bound of the bytes that a model's passes take beside its tensors (scratch of plans and
    * threads, padding), counted as activations; missing if they take none.

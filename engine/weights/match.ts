@@ -16,6 +16,7 @@ import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
 import { bytesOfNumbers, formatOf } from "../checkpoint/dtypes.ts";
 import { CheckpointError } from "../errors.ts";
+import { chooseDtypes, type Holds } from "./dtypes.ts";
 import { addDelta, type Delta } from "./lora.ts";
 import { BUFFERS, type NameTable } from "./names.ts";
 import { namesOf } from "./names_gguf.ts";
@@ -51,6 +52,7 @@ export interface CheckpointWeights extends WeightSource {
  * The weights of a checkpoint, with names and shapes checked against the architecture.
  * @param dtype dtype of all weights; "auto" is the stored dtype.
  * @param deltas changes of tensors by adapters, by the name of the tensor.
+ * @param holds whether the backend has kernels for a dtype; default all.
  * @throws {CheckpointError} If tensors are missing, unexpected or of another shape; lists them.
  */
 export async function checkpointWeights(
@@ -58,6 +60,7 @@ export async function checkpointWeights(
   configured: Architecture,
   dtype: WeightDtype | "auto",
   deltas: ReadonlyMap<string, readonly Delta[]> = new Map(),
+  holds?: Holds,
 ): Promise<CheckpointWeights> {
   const names = namesOf(checkpoint, configured);
   const a = await untieIfHeadDiffers(checkpoint, configured, names);
@@ -66,15 +69,17 @@ export async function checkpointWeights(
   const specs = specTree(a, names);
   const { found, ignored } = matchNames(checkpoint, a, specs, names);
   const infoOf = ({ names: [name] }: Run) => found.get(name)!;
-  const storedOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
-  const dtypeOf = (spec: WeightSpec): WeightDtype => {
-    if (dtype !== "auto") return dtype;
-    const stored = storedOf(spec);
-    return keptDtype(stored, stored.some(({ name }) => deltas.has(name)));
+  const infosOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
+  const storedOf = (spec: WeightSpec): WeightDtype => {
+    const infos = infosOf(spec);
+    return keptDtype(infos, infos.some(({ name }) => deltas.has(name)));
   };
+  const choice = chooseDtypes(specs, dtype, storedOf, holds);
   const matrices = weightSpecs(specs).filter(({ shape }) => shape.length > 1);
   const widened = dtype === "auto"
-    ? matrices.flatMap((spec) => storedOf(spec).filter((info) => isWidened(info, dtypeOf(spec))))
+    ? matrices.flatMap((spec) =>
+      infosOf(spec).filter((info) => isWidened(info, choice.dtype(spec)))
+    )
     : [];
   return {
     specs,
@@ -85,8 +90,9 @@ export async function checkpointWeights(
         : ["the head is the file's, although the configuration ties it to the embedding"],
       ...list("left out tensors that are not part of the model", ignored),
       ...widenedNote(widened),
+      ...choice.notes,
     ],
-    dtype: dtypeOf,
+    dtype: choice.dtype,
     fill: (spec, kept) => async (row, count, into) => {
       const rowBytes = into.length / count;
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {

@@ -14,6 +14,7 @@ import type { Backend } from "../../kernels/backend.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import {
+  isBlocked,
   narrow,
   storedBytes,
   type Weight,
@@ -23,9 +24,11 @@ import {
 import { bytesOf, type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { Architecture, LayerShape, Rope as RopeFacts } from "../architecture/mod.ts";
 import { LongRope } from "./long_rope.ts";
+import { encodeColumns } from "./encode_columns.ts";
 import type { WeightSource } from "./match.ts";
 import { type LayerSpec, type SpecTree, type WeightSpec, weightSpecs } from "./specs.ts";
 
+export { chooseDtypes, type Holds, mainDtype } from "./dtypes.ts";
 export { checkpointWeights, type WeightSource } from "./match.ts";
 export { randomWeights } from "./random.ts";
 export {
@@ -208,12 +211,12 @@ async function uploadBlock(
   };
 }
 
-/** Factor of token embeddings of dtype `dtype`. */
+/** Factor of token embeddings of dtype `dtype`; blocks have no dtype to round it to. */
 export function embedScaleOf(
   { embedScale, embedScaleRounded }: Pick<Architecture, "embedScale" | "embedScaleRounded">,
   dtype: WeightDtype,
 ): number {
-  if (!embedScaleRounded) return embedScale;
+  if (!embedScaleRounded || isBlocked(dtype)) return embedScale;
   const into = new Float32Array(1);
   widen(into, narrow(Float32Array.of(embedScale), dtype), dtype, 0, 1);
   return into[0];
@@ -240,10 +243,14 @@ function uploader(
       await onBytes(into.byteLength);
     };
   };
-  const weight = (spec: WeightSpec): Promise<Weight> => {
+  const weight = async (spec: WeightSpec): Promise<Weight> => {
     const [N, K] = spec.shape;
     const dtype = source.dtype(spec);
-    return backend.weight([N, K], dtype, fill(spec, dtype), { stored: spec.stored });
+    if (isBlocked(dtype) && spec.stored === "KN") {
+      const rows = await encodeColumns(fill(spec, "F32"), [N, K], dtype);
+      return await backend.weight([N, K], dtype, rows, { stored: "NK" });
+    }
+    return await backend.weight([N, K], dtype, fill(spec, dtype), { stored: spec.stored });
   };
   const vector = async (spec: WeightSpec): Promise<Tensor> => {
     const tensor = backend.tensor(spec.shape, "F32", "weights");

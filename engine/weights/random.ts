@@ -5,6 +5,7 @@
  */
 import { FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { Architecture } from "../architecture/mod.ts";
+import { chooseDtypes, type DtypeChoice, type Holds } from "./dtypes.ts";
 import type { WeightSource } from "./match.ts";
 import { runsOf, specTree } from "./specs.ts";
 
@@ -12,10 +13,16 @@ import { runsOf, specTree } from "./specs.ts";
  * Random weights with GPT-2's initial distribution: standard deviation 0.02, norms 1, biases 0. A
  * seed gives the same weights on every machine.
  */
-export function randomWeights(a: Architecture, seed: number, dtype: WeightDtype): WeightSource {
+export function randomWeights(
+  a: Architecture,
+  seed: number,
+  dtype: WeightDtype,
+  holds?: Holds,
+): WeightSource & Pick<DtypeChoice, "notes"> {
+  const specs = specTree(a);
   return {
-    specs: specTree(a),
-    dtype: () => dtype,
+    specs,
+    ...chooseDtypes(specs, dtype, () => "F32", holds),
     fill: (spec, kept) => {
       const { shape, initial = 0 } = spec;
       const { view, encode } = FORMATS[kept];

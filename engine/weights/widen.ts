@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { FORMATS, isBlocked, isWeightDtype, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { isBlocked, isWeightDtype, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { TensorInfo } from "../checkpoint/checkpoint.ts";
 import { formatOf } from "../checkpoint/dtypes.ts";
 
@@ -16,15 +16,8 @@ import { formatOf } from "../checkpoint/dtypes.ts";
  */
 export function keptDtype(stored: readonly TensorInfo[], isChanged: boolean): WeightDtype {
   const [first, ...others] = new Set(stored.map(({ dtype }) => dtype));
-  const isKept = !others.length && isComputed(first) && !(isChanged && isBlocked(first));
+  const isKept = !others.length && isWeightDtype(first) && !(isChanged && isBlocked(first));
   return isKept ? first : "F32";
-}
-
-/** Whether every backend computes with a dtype. */
-function isComputed(dtype: string): dtype is WeightDtype {
-  if (!isWeightDtype(dtype)) return false;
-  const { wasm, wgsl } = FORMATS[dtype];
-  return wasm !== null && wgsl !== null;
 }
 
 /** Whether a tensor of blocks is kept in another dtype. */

@@ -104,7 +104,7 @@ export interface BlockPart {
   readonly most: number | null;
   /** Words that hold the codes. */
   readonly codeWords: readonly number[];
-  /** Codes in word `index`, which is loaded in `word`; other fields of the block are in `fields`. */
+  /** Codes in word `index`, which is in `word`; other fields of the block are in `fields`. */
   codes(word: Local<"v128">, index: number, fields: BlockFields): readonly BlockCodes[];
   scale(fields: BlockFields): Value<"v128">;
   min?(fields: BlockFields): Value<"v128">;

@@ -33,7 +33,7 @@ export const FORMATS: Readonly<Record<WeightDtype, Format>> = {
 };
 
 /** Dtypes that the option `dtype` takes. */
-export const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
+export const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"];
 
 /** Names of formats that stand for another: "8 bits" and "4 bits" in the best simple format. */
 export const ALIASES = { Q8: "Q8_0", Q4: "Q4_1" } as const satisfies Record<string, WeightDtype>;
@@ -46,6 +46,12 @@ export function dtypeOf(name: WeightDtype | keyof typeof ALIASES): WeightDtype {
 /** Whether a block of the format has several numbers, which share a scale. */
 export function isBlocked(dtype: WeightDtype): boolean {
   return FORMATS[dtype].block > 1;
+}
+
+/** Bits per number, scales included. */
+export function bitsOf(dtype: WeightDtype): number {
+  const { block, bytes } = FORMATS[dtype];
+  return 8 * bytes / block;
 }
 
 /** Dtype for rows of K numbers: the given one, or the next that has blocks of a divisor of K. */

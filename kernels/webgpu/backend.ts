@@ -15,7 +15,7 @@ import { type Memory, nudgeGc } from "../memory.ts";
 import { addUpTexts, kernelTexts } from "../kernel_text.ts";
 import { partsOf } from "../profile.ts";
 import { onlySegment, type Segment, type Step } from "../step.ts";
-import { BYTES, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
+import { BYTES, FORMATS, hostArray, type Weight, type WeightDtype } from "../formats/mod.ts";
 import {
   bytesOf,
   type Dtype,
@@ -141,6 +141,8 @@ class WebGpuBackend implements Backend {
     this.#gpu.expectRoom(`tensor ${dtype} [${shape}]`, bytes);
     return new GpuTensor(shape, dtype, this.#gpu.storage(bytes, kind));
   }
+
+  readonly holds = (dtype: WeightDtype): boolean => FORMATS[dtype].wgsl !== null;
 
   async weight(
     shape: readonly [N: number, K: number],

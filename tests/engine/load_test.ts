@@ -82,7 +82,7 @@ Deno.test("loadModel() refuses options that cannot be met, in one sentence", asy
     typeof RangeError | typeof DeviceError | typeof CheckpointError,
     RegExp,
   ][] = [
-    [{ dtype: "Q8" }, RangeError, /Q8/],
+    [{ dtype: "Q9" as "Q8" }, RangeError, /Q9/],
     [{ threads: 0 }, RangeError, /threads/],
     [{ contextLength: 33 }, RangeError, /1 to 32 tokens, got 33/],
     [{ contextLength: 0 }, RangeError, /context/],

@@ -119,7 +119,7 @@ Deno.test("fitBackend() finds a GPU's room by allocating no more than the run ne
   const [shorter, narrower] = alternatives;
   assert.ok(shorter.contextLength > 1 && shorter.contextLength < 1024);
   assert.equal(shorter.dtype, undefined);
-  assert.deepEqual(narrower, { contextLength: 1024, dtype: "BF16" });
+  assert.deepEqual(narrower, { contextLength: 1024, dtype: "Q4_0" });
 
   const narrow = await fitBackend(fakeGpu(1e9, 1e6), run);
   assert.deepEqual([narrow.fits, narrow.room, narrow.tensorRoom], [false, null, 1e6]);

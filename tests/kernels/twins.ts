@@ -10,7 +10,14 @@ import type { Activation } from "../../kernels/ops/activation.ts";
 import type { Backend, Recorder } from "../../kernels/backend.ts";
 import { matmulJs, type MatmulOptions, type Rows } from "../../kernels/ops/matmul/mod.ts";
 import { normJs, type NormOptions } from "../../kernels/ops/norm.ts";
-import { narrow, type Weight, type WeightDtype, wordsOf } from "../../kernels/formats/mod.ts";
+import {
+  isBlocked,
+  narrow,
+  storedBytes,
+  type Weight,
+  type WeightDtype,
+  wordsOf,
+} from "../../kernels/formats/mod.ts";
 import {
   bytesOf,
   type Dtype,
@@ -94,6 +101,12 @@ export function upload(
   { data, dtype, shape: [N, K] }: Omit<Rows, "data"> & { readonly data: HostArray | Uint8Array },
   stored: StoredOrder,
 ): Promise<Weight> {
+  if (isBlocked(dtype)) {
+    const rowBytes = storedBytes(dtype, K);
+    const rows = (row: number, count: number, into: Uint8Array) =>
+      into.set(bytesOf(data).subarray(row * rowBytes, (row + count) * rowBytes));
+    return backend.weight([N, K], dtype, rows, { stored });
+  }
   const from = wordsOf(dtype, bytesOf(data));
   const fill: FillRows = (row, count, into) => {
     const length = stored === "NK" ? K : N;
@@ -127,7 +140,7 @@ export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promi
   assertClose(
     await backend.read(y) as Float32Array,
     expected,
-    TOLERANCE.sum,
+    isBlocked(dtype) ? TOLERANCE.blocks : TOLERANCE.sum,
     JSON.stringify(test),
   );
 }

@@ -5,9 +5,11 @@ import { DeviceError } from "../../kernels/errors.ts";
 import type { Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
+import { FORMATS } from "../../kernels/formats/mod.ts";
 import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
+import { blockedDtypes, blockTwinTests } from "./twins_blocks.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 import { sampleTwinTests } from "./twins_sample.ts";
 
@@ -24,6 +26,34 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 twinTests(wasmTest);
 sampleTwinTests(wasmTest);
 attentionTwinTests(wasmTest);
+
+wasmTest("weight() computes blocks exactly when a scale is infinite", async (backend) => {
+  const blocks = new Uint8Array(2 * 34).fill(1);
+  blocks.set([0x00, 0x7c], 34); // an infinite F16
+  const weight = await upload(backend, { data: blocks, dtype: "Q8_0", shape: [2, 32] }, "NK");
+  assert.equal(weight.dtype, "F32");
+  const y = backend.tensor([1, 2], "F32", "activations");
+  const x = put(backend, new Float32Array(32).fill(1), [1, 32]);
+  using plan = await backend.record((k) => k.matmul(y, x, weight));
+  plan.run(stepOf(1));
+  const [finite, infinite] = await backend.read(y);
+  assert.ok(finite > 0 && Number.isFinite(finite));
+  assert.equal(infinite, Infinity);
+});
+
+wasmTest("matmul() lets a NaN or an infinity of x through blocks", async (backend) => {
+  const data = FORMATS.Q4_0.encode;
+  const blocks = new Uint8Array(2 * 18);
+  data(blocks, randomNumbers(64, 1));
+  const weight = await upload(backend, { data: blocks, dtype: "Q4_0", shape: [1, 64] }, "NK");
+  const y = backend.tensor([1, 1], "F32", "activations");
+  for (const wrong of [NaN, Infinity, -Infinity]) {
+    const x = put(backend, randomNumbers(64, 2).with(40, wrong), [1, 64]);
+    using plan = await backend.record((k) => k.matmul(y, x, weight));
+    plan.run(stepOf(1));
+    assert.ok(!Number.isFinite((await backend.read(y))[0]), `${wrong}`);
+  }
+});
 randomTwinTest(wasmTest, 24);
 
 wasmTest(
@@ -50,6 +80,14 @@ wasmTest("weight() rejects a weight beyond 4 GiB, allocating nothing", async (ba
 });
 
 for (const relaxed of [false, true]) {
+  for (const dtype of blockedDtypes("wasm")) {
+    blockTwinTests(dtype, (name, run) => {
+      Deno.test(`${name} (wasm, ${relaxed ? "" : "no "}relaxed SIMD)`, async () => {
+        await using backend = await openWasmBackend({ relaxed, threads: 1 });
+        await run(backend);
+      });
+    });
+  }
   const how = relaxed ? "fused multiply-adds" : "separate multiplications and additions";
   Deno.test(`matmul() agrees with matmulJs() when it uses ${how} (wasm)`, async () => {
     await using backend = await openWasmBackend({ relaxed });

@@ -9,13 +9,7 @@ import { DeviceError } from "../../kernels/errors.ts";
 import { WEB_HOST } from "../../kernels/host.ts";
 import { Memory } from "../../kernels/memory.ts";
 import { openBackend } from "../../kernels/mod.ts";
-import {
-  type FloatDtype,
-  narrow,
-  type Weight,
-  type WeightDtype,
-  widen,
-} from "../../kernels/formats/mod.ts";
+import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/formats/mod.ts";
 import { i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
 import { atomics } from "../../kernels/asm/atomics.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
@@ -162,12 +156,13 @@ Deno.test("run() ends and failure() names the thread when a thread traps", async
   assert.ok(there > 0);
 });
 
-/** Records two layers of norm and matmul, F32 and BF16; returns a function that runs them. */
+/** Records layers of norm and matmul, F32, BF16 and blocks; returns a function that runs them. */
 async function layers(backend: Backend, T: number): Promise<() => Promise<Float32Array>> {
-  const [C, F] = [132, 396];
-  const weight = (N: number, K: number, seed: number, dtype: FloatDtype) =>
+  const [C, F] = [128, 396];
+  const weight = (N: number, K: number, seed: number, dtype: WeightDtype) =>
     upload(backend, { data: bitsOf(N * K, seed, dtype), dtype, shape: [N, K] }, "NK");
   const up = await weight(F, C, 1, "BF16");
+  const blocks = [await weight(C, C, 5, "Q8_0"), await weight(C, C, 6, "Q5_1")];
   const down = await weight(C, F, 2, "F32");
   const scale = put(backend, randomNumbers(C, 3), [C]);
   const xs = randomNumbers(T * C, 4);
@@ -179,6 +174,10 @@ async function layers(backend: Backend, T: number): Promise<() => Promise<Float3
       k.norm(n, x, { kind: "rms", weight: scale, eps: 1e-5 });
       k.matmul(f, n, up, { activation: "gelu" });
       k.matmul(x, f, down, { residual: true });
+      for (const square of blocks) {
+        k.norm(n, x, { kind: "rms", weight: scale, eps: 1e-5 });
+        k.matmul(x, n, square, { residual: true });
+      }
     }
   });
   return async () => {
@@ -189,7 +188,11 @@ async function layers(backend: Backend, T: number): Promise<() => Promise<Float3
 }
 
 /** Finite stored numbers near 0.1. */
-function bitsOf(count: number, seed: number, dtype: FloatDtype): Float32Array | Uint16Array {
+function bitsOf(
+  count: number,
+  seed: number,
+  dtype: WeightDtype,
+): Float32Array | Uint16Array | Uint8Array {
   const numbers = randomNumbers(count, seed).map((v) => v / 8);
   return dtype === "F32" ? numbers : narrow(numbers, dtype);
 }

@@ -5,14 +5,15 @@
  *     w = d · (q + o) + m        per part of a block (`BlockForm`)
  *     Σ w·x = Σ parts  d · dx · (Σ q·xq + o · Σ xq)  +  m · dx · Σ xq
  *
- * The offset and the minimum cost one operation per part. Integer sums are exact, so the forms below
- * give equal bits. The largest error of dx · xq is 2⁻¹⁶ of the block's largest |x|.
+ * The offset and the minimum cost one operation per part. Integer sums are exact, so the forms
+ * below give equal bits. The largest error of dx · xq is 2⁻¹⁶ of the block's largest |x|.
  *
  *     form     engine            codes    method
  *     words    any               any      x and codes as 16-bit integers, i32x4.dot_i16x8_s
  *     bytes    relaxed SIMD      0 … 63   xq = 256·hi + lo; two dots of bytes, summed in 16 bits
  *
- * Bytes take half as many operations to unpack. A code of Q8_0 has a sign, and the second operand of a relaxed dot must not.
+ * Bytes take half as many operations to unpack. A code of Q8_0 has a sign, and the second operand
+ * of a relaxed dot must not.
  *
  * x is quantised once per thread and row:
  *

@@ -1,0 +1,65 @@
+/**
+ * Twin tests of blocked weights: matmul and embed of a backend against their typed-array forms.
+ *
+ * @module
+ */
+import type { Backend } from "../../kernels/backend.ts";
+import { FORMATS, narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { embedJs } from "../../kernels/ops/embed.ts";
+import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
+import { checkMatmulCase, put, runOnce, upload } from "./twins.ts";
+
+/** Blocked formats with a form on a backend. */
+export function blockedDtypes(form: "wasm" | "wgsl"): WeightDtype[] {
+  return (Object.keys(FORMATS) as WeightDtype[]).filter((dtype) =>
+    FORMATS[dtype].block > 1 && FORMATS[dtype][form]
+  );
+}
+
+/** Registers the tests of one format; `test` opens a backend for each. */
+export function blockTwinTests(
+  dtype: WeightDtype,
+  test: (name: string, run: (backend: Backend) => Promise<void>) => void,
+): void {
+  const { block } = FORMATS[dtype];
+  const widths = block === 32 ? [32, 96] : [block];
+
+  test(`matmul() agrees with matmulJs() when blocks are ${dtype}`, async (backend) => {
+    for (const K of widths) {
+      for (const N of [1, 16, 37]) {
+        for (const T of [1, 3, 9]) await checkMatmulCase(backend, { T, N, K, dtype });
+      }
+    }
+    // A short step of a pass for many rows.
+    await checkMatmulCase(backend, { T: 9, N: 37, K: block, dtype, rows: 2 });
+  });
+
+  test(`matmul() has every epilogue when blocks are ${dtype}`, async (backend) => {
+    const options = { activation: "silu", scale: 0.5, softCap: 3, residual: true } as const;
+    for (const T of [1, 5]) {
+      await checkMatmulCase(backend, {
+        T,
+        N: 37,
+        K: block,
+        dtype,
+        ...options,
+        bias: true,
+        gate: true,
+      });
+    }
+  });
+
+  test(`embed() agrees with embedJs() when blocks are ${dtype}`, async (backend) => {
+    const [V, C] = [37, 2 * block];
+    const data = narrow(randomNumbers(V * C, 1), dtype) as Uint8Array;
+    const matrix = { data, dtype, shape: [V, C] } as const;
+    const table = await upload(backend, matrix, "NK");
+    const ids = Int32Array.from({ length: V }, (_, i) => (i * 7) % V);
+    const idsOnDevice = put(backend, ids, [V], "I32");
+    const y = backend.tensor([V, C], "F32", "activations");
+    await runOnce(backend, V, (k) => k.embed(y, table, idsOnDevice, { scale: 2 }));
+    const expected = new Float32Array(V * C);
+    embedJs(expected, matrix, ids, { scale: 2 }, V);
+    assertClose(await backend.read(y) as Float32Array, expected, TOLERANCE.kernel, dtype);
+  });
+}
