@@ -12,7 +12,9 @@ import type { Architecture } from "../architecture/mod.ts";
 import { beside, exists, readJsonObject } from "../host/files.ts";
 import { type Checkpoint, openWeights, type TensorInfo } from "../checkpoint/checkpoint.ts";
 import { CheckpointError } from "../errors.ts";
+import { type HfTensor, hfTensorOf, type RowOrder } from "./lora_gguf.ts";
 import { NAMES } from "./names.ts";
+import { namesOf } from "./names_gguf.ts";
 
 /** An adapter to merge into a model. */
 export interface AdapterOptions {
@@ -189,17 +191,24 @@ export async function adapt(
   for (const adapter of adapters) {
     const { pairs, plain } = sortTensors(adapter);
     for (const [name, info] of plain) {
-      const target = names.find(name)?.name ?? (names.isHead(name) ? name : undefined);
+      const found = names.find(name)?.name;
+      const target = found ?? (names.isHead(name) ? names.fileHead : undefined);
       if (target === undefined) throw unknown(adapter, name);
+      if (names.order(target)) {
+        throw new CheckpointError(
+          `Cannot apply "${adapter.path}": expected LoRA matrices for "${target}", whose rows a ` +
+            "GGUF has in another order, got the whole tensor; use the model it was made of",
+        );
+      }
       replaced.set(target, { from: adapter.checkpoint, info });
       deltas.delete(target);
     }
     // The head of a tied model stays the base's embedding, as PEFT keeps it.
     const embedding = names.embedding();
-    const head = names.headName;
+    const head = names.fileHead;
     const isTrained = embedding && replaced.get(embedding.name)?.from === adapter.checkpoint;
     if (
-      a.tied && isTrained && !adapter.config.keepsTie && !names.find(head) && !replaced.has(head)
+      a.tied && isTrained && !adapter.config.keepsTie && !names.hasHead && !replaced.has(head)
     ) {
       replaced.set(head, { from: base, info: embedding });
     }
@@ -214,7 +223,8 @@ export async function adapt(
       if (!info) throw unknown(adapter, module);
       const all = deltas.get(info.name) ?? [];
       const isTransposed = pair.embedding || names.storesTranspose(info.name);
-      all.push(await readDelta(adapter, module, pair, info, isTransposed));
+      const delta = await readDelta(adapter, module, pair, info, isTransposed);
+      all.push(reordered(delta, names.order(info.name)));
       deltas.set(info.name, all);
     }
   }
@@ -237,13 +247,26 @@ class BaseNames {
   readonly #heads: readonly string[];
   readonly #transposed: boolean;
 
-  constructor(base: Checkpoint, { family }: Architecture) {
-    const { prefixes, wte, lmHead, transposed = false } = NAMES[family];
-    this.#transposed = transposed;
+  /** The head's name in a file that has one. */
+  readonly fileHead: string;
+  readonly #orders = new Map<string, RowOrder>();
+
+  constructor(base: Checkpoint, a: Architecture) {
+    const { prefixes, wte, lmHead } = NAMES[a.family];
+    const names = namesOf(base, a);
+    this.#transposed = names.transposed ?? false;
     this.#prefixes = prefixes;
     this.#embedding = `${wte}.weight`;
     this.#heads = lmHead.map((name) => `${name}.weight`);
-    for (const info of base.tensors()) this.#byPlain.set(this.#plain(info.name), info);
+    this.fileHead = `${names.lmHead[0]}.weight`;
+    const hfTensor = base.format === "gguf"
+      ? hfTensorOf(base, a)
+      : (name: string): HfTensor => ({ name: this.#plain(name) });
+    for (const info of base.tensors()) {
+      const { name, order } = hfTensor(info.name) ?? {};
+      if (name !== undefined) this.#byPlain.set(name, info);
+      if (order) this.#orders.set(info.name, order);
+    }
   }
 
   find(name: string): TensorInfo | undefined {
@@ -255,9 +278,14 @@ class BaseNames {
     return this.#byPlain.get(this.#embedding);
   }
 
-  /** The head's name in a file that has one. */
-  get headName(): string {
-    return this.#heads[0];
+  /** Whether the file has a head. */
+  get hasHead(): boolean {
+    return this.#heads.some((name) => this.#byPlain.has(name));
+  }
+
+  /** The order of a tensor's rows, if the file has them in another one. */
+  order(fileName: string): RowOrder | undefined {
+    return this.#orders.get(fileName);
   }
 
   isHead(name: string): boolean {
@@ -354,6 +382,18 @@ async function readDelta(
   const [left, right] = isTransposed ? [transposed(A, rank, K), transposed(B, N, rank)] : [B, A];
   for (let i = 0; i < left.length; i++) left[i] *= factor;
   return { rank, columns: isTransposed ? N : K, left, right };
+}
+
+/** A change whose rows are in the order of the base's. */
+function reordered(delta: Delta, order?: RowOrder): Delta {
+  if (!order) return delta;
+  const { rank, left } = delta;
+  const rows = new Float32Array(left.length);
+  for (let row = 0; row < left.length / rank; row++) {
+    const from = order(row) * rank;
+    rows.set(left.subarray(from, from + rank), row * rank);
+  }
+  return { ...delta, left: rows };
 }
 
 /** PEFT's rule: a pattern is a regular expression for the end of a module's name. */

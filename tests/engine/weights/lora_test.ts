@@ -29,6 +29,29 @@ for (const [name, feature] of Object.entries(ADAPTERS)) {
   });
 }
 
+for (const name of Object.keys(ADAPTERS)) {
+  Deno.test(`loadModel() gives the logits of PEFT for ${name} on a GGUF of the base`, async () => {
+    using golden = await openCheckpoint(fixture(`lora/${name}.golden.safetensors`));
+    const adapters = [{ path: fixture(`lora/${name}`) }];
+    const base = fixture(`gguf/${name.split("-")[0]}.gguf`);
+    await using model = await loadModel(base, { device: "wasm", adapters });
+    const logits = await model.logits([...await golden.read("ids")]);
+    assertClose(logits, await golden.read("logits"), TOLERANCE.logits);
+  });
+}
+
+Deno.test("loadModel() keeps an adapter's change of a quantised weight in F32", async () => {
+  const adapters = [{ path: fixture("lora/llama-patterns") }];
+  await using model = await loadModel(fixture("gguf/llama-q8_0.gguf"), { device: "js", adapters });
+  using base = await openCheckpoint(fixture("gguf/llama-q8_0.gguf"));
+  assert.equal(base.tensors().find(({ name }) => name === "blk.0.attn_q.weight")?.dtype, "Q8_0");
+  using golden = await openCheckpoint(fixture("gguf/llama-q8_0.golden.safetensors"));
+  const ids = [...await golden.read("ids")];
+  const [changed, plain] = [await model.logits(ids), await golden.read("logits")];
+  const most = changed.reduce((n, logit, i) => Math.max(n, Math.abs(logit - plain[i])), 0);
+  assert.ok(most > 0.01, `the adapter moves logits by ${most}`);
+});
+
 /** The base model of people/lora with its adapter `qv` added to `round(base)`, written in F32. */
 async function writeMerged(folder: string, round: (base: Float32Array) => Float32Array) {
   const at = (path: string) => fixture(`people/lora/llama/${path}`);
