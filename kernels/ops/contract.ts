@@ -136,6 +136,8 @@ export interface GpuTarget {
   /** Whether the CPU emulates the GPU: barriers are expensive then. */
   readonly software: boolean;
   readonly subgroups: boolean;
+  /** Lanes of the smallest subgroup; 1 without subgroups. */
+  readonly smallestSubgroup: number;
   /** Parts of a weight, one per buffer. */
   parts(weight: Operand): readonly GpuPart[];
   /** Allocates scratch that lives as long as the plan. */

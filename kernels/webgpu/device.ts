@@ -12,6 +12,9 @@ import { type Dtype, type MemoryClass, sizeOf, type Tensor } from "../tensor.ts"
 /** Optional features that kernels or profiles use. Deno grants "subgroups" without listing it. */
 const FEATURES = ["subgroups", "timestamp-query"] as const;
 
+/** Lanes of a subgroup at least, by the specification of WebGPU. */
+const SMALLEST_SUBGROUP = 4;
+
 /** An optional feature of a device. */
 export type Feature = typeof FEATURES[number];
 
@@ -64,6 +67,8 @@ export class Gpu {
     readonly granted: readonly Feature[],
     /** Features that the adapter claims, granted or not. */
     readonly claimed: readonly Feature[],
+    /** Lanes of the smallest subgroup that a driver may choose, if the device has subgroups. */
+    readonly smallestSubgroup: number,
   ) {
     // Without a listener, errors of queued work are silent.
     device.addEventListener("uncapturederror", (event) => {
@@ -276,7 +281,8 @@ export async function openGpu(
         requiredFeatures: asked,
       });
       const claimed = FEATURES.filter((name) => listed.includes(name) || asked.includes(name));
-      return new Gpu(device, description, asSoftware ?? software, asked, claimed);
+      const least = adapter.info.subgroupMinSize ?? SMALLEST_SUBGROUP;
+      return new Gpu(device, description, asSoftware ?? software, asked, claimed, least);
     } catch (error) {
       cause = new DeviceError(
         `Cannot open "webgpu" on ${description}: ${messageOf(error)}; choose "cpu"`,

@@ -42,6 +42,7 @@ const DISPATCHES: Forms<WebGpuLowering, readonly GpuDispatch[]> = {
 export class WebGpuLowering implements GpuTarget {
   readonly software: boolean;
   readonly subgroups: boolean;
+  readonly smallestSubgroup: number;
   /** Scratch buffers, owned by the plan. */
   readonly buffers: GPUBuffer[] = [];
   readonly #gpu: Gpu;
@@ -52,6 +53,7 @@ export class WebGpuLowering implements GpuTarget {
     this.#gpu = gpu;
     this.software = gpu.software;
     this.subgroups = gpu.features.has("subgroups");
+    this.smallestSubgroup = this.subgroups ? gpu.smallestSubgroup : 1;
   }
 
   /**

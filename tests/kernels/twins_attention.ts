@@ -282,6 +282,14 @@ export function attentionTwinTests(
     }
   });
 
+  test("attention() agrees with attentionJs() when heads are as wide as models have", async (backend) => {
+    for (const [H, G, D] of [[8, 2, 128], [4, 1, 256], [2, 2, 96], [1, 1, 600]]) {
+      for (const [T, length] of [[1, 70], [1, 200], [5, 70]]) {
+        await checkAttentionCase(backend, { T, H, G, D, S: 210, length, window: 150 });
+      }
+    }
+  });
+
   test("attention() agrees with attentionJs() when very many heads share keys", async (backend) => {
     for (const [H, G, D] of [[40, 1, 256], [17, 1, 66], [50, 2, 30]]) {
       for (const length of [5, 300]) {

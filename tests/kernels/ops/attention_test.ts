@@ -2,15 +2,18 @@ import fc from "../../fast_check.ts";
 import assert from "node:assert/strict";
 import type { AttentionOptions } from "../../../kernels/ops/attention/mod.ts";
 import {
-  attentionDecodeWgsl,
-  attentionPrefillWgsl,
-  attentionReduceWgsl,
-  keysAtOnce,
-} from "../../../kernels/ops/attention/wgsl.ts";
+  decodeConstants,
+  decodeGroups,
+  splitsOf,
+  tableBytes,
+} from "../../../kernels/ops/attention/wgsl_decode.ts";
+import { prefillConstants } from "../../../kernels/ops/attention/wgsl_prefill.ts";
+import { vectorsOf, vectorsOfLane } from "../../../kernels/ops/attention/wgsl_state.ts";
 import type { Backend } from "../../../kernels/backend.ts";
 import { openJsBackend } from "../../../kernels/js/backend.ts";
 import type { Tensor } from "../../../kernels/tensor.ts";
 import { assertClose, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";
+import { attentionShaders, DEVICES, ROWS } from "../attention_shaders.ts";
 import { type Numbers, put } from "../goldens.ts";
 import { WORKGROUP_LIMIT } from "../twins.ts";
 
@@ -114,27 +117,65 @@ Deno.test("attention() stays between the least and the largest value that a row 
   );
 });
 
+/** Head sizes of models, and ragged ones. */
+const HEAD_SIZES = [1, 32, 64, 66, 80, 96, 128, 130, 256, 384, 600];
+
 Deno.test("attention() stays within every device's workgroup memory when many heads share keys", () => {
-  for (const queriesPerKey of [1, 4, 8, 16, 17, 25, 40, 71, 128]) {
-    for (const lanes of [8, 32, 128]) {
-      for (const D of [1, 66, 256]) {
-        const G = 2;
-        const constants = { H: G * queriesPerKey, G, D, S: 8192, lanes, queries: 1, options: {} };
-        const what = JSON.stringify(constants);
-        for (
-          const { workgroupBytes } of [
-            attentionDecodeWgsl(constants, false),
-            attentionDecodeWgsl(constants, true),
-            attentionReduceWgsl(constants),
-            attentionPrefillWgsl(constants),
-          ]
-        ) assert.ok(workgroupBytes <= WORKGROUP_LIMIT, what);
-        const { workgroupBytes } = attentionDecodeWgsl(constants, true);
-        assert.ok(workgroupBytes > WORKGROUP_LIMIT / 64, what);
-        assert.ok(keysAtOnce(constants) >= 32, what);
+  let most = 0;
+  for (const queriesPerKey of [1, 4, 17, 71]) {
+    for (const device of DEVICES) {
+      for (const D of HEAD_SIZES) {
+        const shape = { H: 2 * queriesPerKey, G: 2, D, S: 8192 };
+        for (const [name, { workgroupBytes }] of attentionShaders(shape, device)) {
+          const what = `${name} ${JSON.stringify({ ...shape, ...device })}`;
+          assert.ok(workgroupBytes <= WORKGROUP_LIMIT, what);
+          most = Math.max(most, workgroupBytes);
+        }
       }
     }
   }
+  assert.ok(most > WORKGROUP_LIMIT / 2);
+});
+
+Deno.test("attention() keeps at most 64 numbers of state in a lane on a GPU", () => {
+  for (const device of DEVICES.filter(({ software }) => !software)) {
+    for (const D of HEAD_SIZES) {
+      for (const [H, G] of [[1, 1], [32, 8], [71, 1]]) {
+        const shape = { H, G, D, S: 8192 };
+        const decode = decodeConstants(shape, {}, device);
+        const prefill = ROWS.map((T) => prefillConstants(shape, {}, T, device));
+        for (const { rows } of [decode, ...prefill]) {
+          const numbers = rows.rows * 2 * 4 * vectorsOfLane(D, rows);
+          assert.ok(numbers <= 64, `${D} ${JSON.stringify(rows)}: ${numbers}`);
+        }
+        for (const { rows, tile } of prefill) {
+          const { wide } = rows;
+          assert.ok(D > 256 || wide === 4 || wide === 8, `${wide} lanes share a query`);
+          assert.ok(D > 128 || tile >= 12, `${tile} keys of a tile`);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("attention() splits keys only when they are many, and into parts that the table holds", () => {
+  for (const [G, window] of [[1, undefined], [8, undefined], [32, 1000]] as const) {
+    for (const device of DEVICES) {
+      const shape = { H: 32, G, D: 64, S: 32768 };
+      const constants = decodeConstants(shape, { window }, device);
+      assert.equal(splitsOf(constants, 1), 1);
+      assert.equal(splitsOf(constants, device.software ? 256 : 128), 1);
+      const row = 16 * shape.H * (vectorsOf(shape.D) + 1);
+      for (let length = 1; length <= shape.S; length += 61) {
+        const splits = splitsOf(constants, length);
+        assert.ok(splits * row <= tableBytes(constants), `${length} keys: ${splits} splits`);
+        assert.equal(decodeGroups(constants, length) % (splits * G), 0);
+      }
+    }
+  }
+  // A tile of a GPU: one block of every group of lanes.
+  const { rows, splits } = decodeConstants({ H: 32, G: 8, D: 64, S: 4096 }, {}, DEVICES[0]);
+  assert.equal(4 * rows.lanes / rows.wide, splits.unit);
 });
 
 function randomCache(

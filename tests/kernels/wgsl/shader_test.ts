@@ -1,9 +1,4 @@
 import assert from "node:assert/strict";
-import {
-  attentionDecodeWgsl,
-  attentionPrefillWgsl,
-  attentionReduceWgsl,
-} from "../../../kernels/ops/attention/wgsl.ts";
 import { embedWgsl } from "../../../kernels/ops/embed.ts";
 import { writeKvWgsl } from "../../../kernels/ops/kv_cache/wgsl.ts";
 import { SOFTWARE_TILES, TILES } from "../../../kernels/ops/matmul/tiles.ts";
@@ -16,6 +11,7 @@ import {
 } from "../../../kernels/ops/sample/wgsl_many.ts";
 import { sampleOneWgsl } from "../../../kernels/ops/sample/wgsl_one.ts";
 import { type Shader, sumOverLanesWgsl } from "../../../kernels/wgsl/shader.ts";
+import { attentionShaders, DEVICES } from "../attention_shaders.ts";
 
 /** Bytes per array element in workgroup memory: "Alignment and size" of the WGSL specification. */
 const ELEMENT_BYTES: Readonly<Record<string, number>> = {
@@ -68,13 +64,9 @@ function* shaders(): Generator<[string, Shader]> {
       }
     }
   }
-  for (const lanes of [8, 32, 128]) {
-    for (const [H, D] of [[2, 64], [16, 66], [142, 256]]) {
-      const constants = { H, G: 2, D, S: 8192, lanes, queries: 1, options: {} };
-      yield ["attention many", attentionPrefillWgsl(constants)];
-      yield ["attention one", attentionDecodeWgsl(constants, false)];
-      yield ["attention split", attentionDecodeWgsl(constants, true)];
-      yield ["attention reduce", attentionReduceWgsl(constants)];
+  for (const device of DEVICES) {
+    for (const [H, D] of [[2, 64], [16, 66], [142, 256], [2, 600]]) {
+      yield* attentionShaders({ H, G: 2, D, S: 8192 }, device);
     }
   }
   const one = [...TILES.decode, SOFTWARE_TILES.decode, SOFTWARE_TILES.normed];
