@@ -8,6 +8,7 @@ import { sweep, type SweepResult } from "../engine/measure/sweep.ts";
 import { randomSeed } from "../engine/generate.ts";
 import { DEFAULTS } from "../engine/defaults.ts";
 import { type Config, type SweepRecord, VERSION, warnings } from "../mod.ts";
+import { messageOf } from "../engine/errors.ts";
 import { addProfile, benchmarkOptions } from "./bench_run.ts";
 import { type Combination, groupsOf } from "./combinations.ts";
 import { plural } from "./format.ts";
@@ -55,8 +56,14 @@ export async function runSweep(
       ),
     onFailure: ({ label }, reason) => note(`${label}: not run: ${reason}`),
     onProgress: ({ member, ...rest }) => status.show(member.label, rest),
-    onReport: async (report, model) => {
-      if (combinations[0].given.profile) await addProfile(report, model, signal);
+    onReport: async ({ label, given }, report, model) => {
+      if (!given.profile) return;
+      say(label);
+      try {
+        await addProfile(report, model, signal);
+      } catch (error) { // the other rows took minutes to measure
+        note(`${label}: no profile: ${messageOf(error)}`);
+      }
     },
   });
   return results.flatMap(recordOf);

@@ -1,13 +1,13 @@
 /**
  * Formats of reports: JSON, JSON a line, CSV, and the community table in Markdown.
  *
- * Each takes one report or a list. The table of one report is the specification's; that of several,
- * a sweep's, has further columns, and a row with its reason for a combination that failed.
+ * Each takes one report or a list. The table of one report is the specification's. That of a list
+ * has the further columns of a sweep, and a row with its reason for a combination that failed.
  *
  * @module
  */
 import { isRecord } from "../json.ts";
-import { type FailureReport, isFailure, isReport } from "./history.ts";
+import { type FailureReport, isFailure } from "./history.ts";
 import { type BenchmarkReport, warnings } from "./report.ts";
 
 /** A result of a sweep: a report, or a combination that could not run. */
@@ -210,7 +210,7 @@ function checkCell({ results: { check } }: BenchmarkReport): string {
 
 /**
  * Formats reports as the community table in Markdown: for one report, the specification's columns;
- * for several, those of a sweep after them.
+ * for a list, those of a sweep after them.
  *
  * @param reports a result of `benchmark`, or a list of them.
  * @throws {TypeError} If a report lacks a key that a cell needs.
@@ -228,9 +228,7 @@ export function toMarkdown(reports: Reports): string {
   const varied = VARIED_COLUMNS.filter((column) =>
     new Set(list.map((record) => textOf(column, record)).filter((text) => text !== DASH)).size > 1
   );
-  const columns = list.length === 1 && isReport(list[0])
-    ? COLUMNS
-    : [...COLUMNS, ...SWEEP_COLUMNS, ...varied];
+  const columns = Array.isArray(reports) ? [...COLUMNS, ...SWEEP_COLUMNS, ...varied] : COLUMNS;
   const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |\n`;
   return row(columns.map(({ title }) => title)) +
     `|${columns.map(({ isNumber }) => isNumber ? "---:" : "---").join("|")}|\n` +

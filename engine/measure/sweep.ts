@@ -48,8 +48,8 @@ export interface SweepOptions<T> {
   /** Called as a combination fails. */
   readonly onFailure?: (member: T, reason: string) => void;
   readonly onProgress?: (progress: SweepProgress<T>) => void;
-  /** Called with a report while its model is still loaded. */
-  readonly onReport?: (report: BenchmarkReport, model: Model) => Promise<void>;
+  /** Called with each report while its model is still loaded; not after an interrupt. */
+  readonly onReport?: (member: T, report: BenchmarkReport, model: Model) => Promise<void>;
 }
 
 /** Progress of a sweep. */
@@ -239,7 +239,7 @@ class Sweep<T> {
       return this.#fail(member, error);
     }
     this.#results.set(member, { member, report });
-    if (!this.#aborted) await this.#options.onReport?.(report, model);
+    if (!this.#aborted) await this.#options.onReport?.(member, report, model);
   }
 
   get #aborted(): boolean {

@@ -56,7 +56,7 @@ Deno.test("toJson() and toJsonl() are read back as histories", () => {
   assert.equal(toJsonl(one).split("\n").length, 2);
 });
 
-Deno.test("toMarkdown() of several reports continues the specification's columns", () => {
+Deno.test("toMarkdown() of a list continues the specification's columns", () => {
   const [head, line, ...rows] = toMarkdown([one, two, failure]).trimEnd().split("\n");
   const [specified] = toMarkdown(one).split("\n");
   assert.equal(
@@ -64,6 +64,7 @@ Deno.test("toMarkdown() of several reports continues the specification's columns
     `${specified} backend | threads | weights | prompt | prefill tok/s | decode tok/s | ± % | ` +
       "of limit | check |",
   );
+  assert.equal(toMarkdown([one]).split("\n")[0], head, "also of a list of one");
   const cells = (row: string) => row.split(/(?<!\\)\|/).slice(1, -1).map((cell) => cell.trim());
   assert.equal(cells(line).length, 16);
   assert.deepEqual(rows.map((row) => cells(row).length), [16, 16, 16]);
