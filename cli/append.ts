@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { type HistoryRecord, parseRecords } from "../engine/measure/history.ts";
+import type { HistoryRecord } from "../engine/measure/history.ts";
 import { UsageError } from "./flags.ts";
 import { plural } from "./format.ts";
 import type { Invocation } from "./parse.ts";
-import { folderUrl, openHistory, readHistory } from "./report_files.ts";
+import { openHistory, readHistory, recordsOf } from "./report_files.ts";
 import { readInput } from "./stdin.ts";
 import { say } from "./terminal.ts";
 
@@ -29,5 +29,5 @@ export async function append(
 }
 
 async function fromStdin(signal: AbortSignal): Promise<HistoryRecord[]> {
-  return parseRecords(await readInput(signal), "standard input", { base: folderUrl() });
+  return await recordsOf(await readInput(signal), "standard input");
 }

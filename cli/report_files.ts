@@ -8,6 +8,7 @@
  */
 import type { DatabaseSync } from "node:sqlite";
 import { messageOf } from "../engine/errors.ts";
+import { findHost } from "../engine/host/choose.ts";
 import { kindOf, openFile, readText } from "../engine/host/files.ts";
 import {
   checkRecord,
@@ -44,7 +45,13 @@ export async function readReports(path: string): Promise<BenchmarkReport[]> {
  */
 export async function readHistory(path: string): Promise<HistoryRecord[]> {
   if (await isDatabase(path)) return await readDatabase(path);
-  return parseRecords(await readText(path, "reports", MAX_BYTES), path, { base: folderUrl() });
+  return await recordsOf(await readText(path, "reports", MAX_BYTES), path);
+}
+
+/** The records of a file's text; results of `deno bench` get this checkout's commit. */
+export async function recordsOf(text: string, path: string): Promise<HistoryRecord[]> {
+  const platform = await (await findHost())?.platform();
+  return parseRecords(text, path, { base: folderUrl(), commit: platform?.commit });
 }
 
 /** How a database in SQLite begins. */
@@ -58,7 +65,7 @@ async function isDatabase(path: string): Promise<boolean> {
 }
 
 /** The working directory as a URL; undefined without permission to read it. */
-export function folderUrl(): string | undefined {
+function folderUrl(): string | undefined {
   try {
     const path = Deno.cwd().replaceAll("\\", "/");
     return new URL(`file://${path.startsWith("/") ? "" : "/"}${encodeURI(path)}/`).href;

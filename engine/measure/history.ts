@@ -46,6 +46,8 @@ export interface KernelBench {
   schema_version: 1;
   /** When it was added to the history, ISO 8601, UTC. */
   timestamp: string;
+  /** Commit of the project's checkout, as in a report; older records lack it. */
+  commit?: string | null;
   /** Engine that the bench measured. */
   engine: { name: "wgslm"; version: string };
   /** Runtime and processor, as `deno bench` names them. */
@@ -194,6 +196,8 @@ export interface ReadOptions {
   readonly base?: string;
   /** Time to give to results of `deno bench`, which carry none; default now. */
   readonly timestamp?: string;
+  /** Commit to give to them; default null. */
+  readonly commit?: string | null;
 }
 
 /**
@@ -256,7 +260,7 @@ function parseLines(text: string, path: string): HistoryRecord[] {
 function benchRecords(
   { version, runtime, cpu, benches }: Record<string, unknown>,
   path: string,
-  { base, timestamp = new Date().toISOString() }: ReadOptions,
+  { base, timestamp = new Date().toISOString(), commit = null }: ReadOptions,
 ): KernelBench[] {
   if (version !== 1) {
     throw new Error(
@@ -277,6 +281,7 @@ function benchRecords(
     const record = {
       schema_version: 1,
       timestamp,
+      commit,
       engine: { name: "wgslm", version: VERSION },
       platform: { runtime, cpu },
       bench: {

@@ -63,12 +63,14 @@ Deno.test("parseRecords() reads a report, a list, and one record a line", () => 
 });
 
 Deno.test("parseRecords() reads the output of deno bench, and reads its records back", () => {
-  const options = { base: "file:///home/a%20b/", timestamp: report.timestamp };
+  const commit = "0123456789".repeat(4);
+  const options = { base: "file:///home/a%20b/", timestamp: report.timestamp, commit };
   const records = parseRecords(DENO_BENCH, "-", options) as KernelBench[];
   assert.deepEqual(records.map(({ bench }) => bench), [{
     ...{ origin: "bench/x_bench.ts", group: null, name: "norm", n: 9 },
     ...{ avg_ns: 2.5, min_ns: 1, max_ns: 4, p75_ns: 3, p99_ns: 4 },
   }]);
+  assert.deepEqual(records.map((r) => [r.timestamp, r.commit]), [[report.timestamp, commit]]);
   assert.deepEqual(records.map((r) => [isReport(r), isFailure(r)]), [[false, false]]);
   assert.deepEqual(parseRecords(JSON.stringify(records), "a.json"), records);
   assertRecords([report, failure, ...records]);
