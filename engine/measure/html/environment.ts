@@ -4,14 +4,12 @@
  * @module
  */
 import type { FailureReport } from "../history.ts";
+import { warnings } from "../report.ts";
 import { at, type Entry } from "./entries.ts";
 import { type Column, nameOf, numeric, table } from "./figure.ts";
 import { figure, NONE, plural, share, tick } from "./format.ts";
 import { type Markup, markup } from "./markup.ts";
 import { spreadOf } from "./rates.ts";
-
-/** Interval, as a share of the mean, above which a rate is marked as uncertain. */
-const WIDE = 0.05;
 
 /** Columns of settings; one is shown if the reports differ in it. */
 const SETTING_COLUMNS: readonly Column<Entry>[] = [
@@ -48,16 +46,27 @@ export function overview(entries: readonly Entry[]): Markup {
   }`;
 }
 
-function spreadCell({ rate }: Entry): Markup | string {
-  const spread = spreadOf(rate);
-  if (spread === null || spread <= WIDE) return share(spread);
-  return markup`<span class="bad">wide: ${share(spread)}</span>`;
+function spreadCell({ rate, report }: Entry): Markup | string {
+  const spread = share(spreadOf(rate));
+  return warnings(report).length ? markup`<span class="bad">${spread}, noisy</span>` : spread;
 }
 
 function checkCell({ check: { passed, text } }: Entry): Markup | string {
   if (passed) return markup`<span class="good" title="${text}">✓ passed</span>`;
   if (passed === false) return markup`<span class="bad" title="${text}">✗ failed</span>`;
   return text ? markup`<span title="${text}">not run</span>` : NONE;
+}
+
+/** Warnings about the figures of reports. */
+export function doubtful(entries: readonly Entry[]): Markup | null {
+  const items = entries.flatMap((entry) =>
+    warnings(entry.report).map((sentence) =>
+      markup`<li><b>${entry.name}</b> ${entry.details}: ${sentence}</li>`
+    )
+  );
+  if (!items.length) return null;
+  return markup`<details class="doubts"><summary>${plural(items.length, "warning")}</summary>\
+<ul>${items}</ul></details>`;
 }
 
 /** Combinations of a sweep that could not run, with their reasons. */
@@ -163,7 +172,7 @@ function ranges(entries: readonly Entry[]): Markup {
 function show(value: unknown): string {
   if (value === undefined || value === null || value === "") return NONE;
   if (typeof value === "boolean") return value ? "on" : "off";
-  if (typeof value === "number") return tick(value);
+  if (typeof value === "number") return Number.isInteger(value) ? tick(value) : figure(value);
   if (Array.isArray(value)) return value.map(show).join(" ") || NONE;
   const text = typeof value === "object" ? JSON.stringify(value) : String(value);
   const characters = [...text.slice(0, 2 * LONGEST)];

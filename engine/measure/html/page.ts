@@ -8,7 +8,6 @@
  *
  * @module
  */
-import { show } from "../../options.ts";
 import {
   checkRecord,
   type FailureReport,
@@ -17,7 +16,7 @@ import {
   isReport,
 } from "../history.ts";
 import { dateAndTime, entriesOf, type Entry } from "./entries.ts";
-import { environment, failures, overview } from "./environment.ts";
+import { doubtful, environment, failures, overview } from "./environment.ts";
 import { type Figure, section } from "./figure.ts";
 import { plural } from "./format.ts";
 import { contextLines, historyLines, threadLines } from "./lines.ts";
@@ -39,8 +38,8 @@ export interface HtmlOptions {
  * Formats reports as one self-contained HTML page: an overview, plots with their data as tables,
  * and the environment. Keys that a report lacks are shown as not measured.
  *
- * @param records reports, results of `benchmark`, at least one; also of earlier versions. Of a
- *   history also combinations that could not run; its kernel benches are left out.
+ * @param records a result of `benchmark`, or a list; also of earlier versions. Combinations of a
+ *   sweep that could not run are listed; kernel benches of a history are left out.
  * @param options names of files.
  * @throws {TypeError} If there is no report.
  * @throws {Error} If a report is of another tool, or damaged.
@@ -54,13 +53,11 @@ export interface HtmlOptions {
  * ```
  */
 export function toHtml(
-  records: readonly HistoryRecord[],
+  records: HistoryRecord | readonly HistoryRecord[],
   { files = [] }: HtmlOptions = {},
 ): string {
-  if (!Array.isArray(records)) {
-    throw new TypeError(`Cannot draw reports: expected a list of them, got ${show(records)}`);
-  }
-  const all = records.map((record, i) =>
+  const list: readonly HistoryRecord[] = Array.isArray(records) ? records : [records];
+  const all = list.map((record, i) =>
     checkRecord(record, files[i] === undefined ? `report ${i + 1}` : `"${files[i]}"`)
   );
   const named = all.flatMap((report, i) => isReport(report) ? [{ report, file: files[i] }] : []);
@@ -119,10 +116,10 @@ ${MARKERS}
 <section id="overview" aria-labelledby="overview-h">
 <h2 id="overview-h">Overview</h2>
 <p class="about">Mean: generated tokens divided by wall time, prompt included, of all iterations; \
-± is half its 95 % interval. Of limit: least time of a decode step by the machine's measured \
+± is the longer side of its 95 % interval. Of limit: least time of a decode step by the machine's measured \
 limits, divided by its time. Check: logits and greedy tokens equal those of the plain backend. \
 A dash was not measured.</p>
-${overview(entries)}${failed.length > 0 && failures(failed)}</section>
+${overview(entries)}${doubtful(entries)}${failed.length > 0 && failures(failed)}</section>
 ${figures.map(section)}
 ${environment(entries)}
 </main>

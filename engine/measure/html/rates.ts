@@ -9,9 +9,11 @@ import { figure, rate, share, tick } from "./format.ts";
 import { type Markup, markup } from "./markup.ts";
 import { bar, fromZero, hint, type PlotRow, rowPlot, whisker } from "./plot.ts";
 
-/** Half the width of an interval, as a share of the mean. */
+/** The longer side of an interval, as a share of the mean. */
 export function spreadOf({ mean, low, high }: Estimate): number | null {
-  return low === null || high === null || !(mean > 0) ? null : (high - low) / 2 / mean;
+  return low === null || high === null || !(mean > 0)
+    ? null
+    : Math.max(high - mean, mean - low) / mean;
 }
 
 /** A mean and its interval, in words. */

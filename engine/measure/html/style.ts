@@ -82,6 +82,8 @@ thead button span::after { content: "↕"; margin-left: 3px; color: var(--muted)
 details { margin-top: 20px; }
 summary { cursor: pointer; color: var(--muted); font-size: 13.5px; width: fit-content; }
 summary:hover { color: var(--text); }
+.doubts ul { margin: 8px 0 0; padding-left: 20px; font-size: 13.5px; }
+.doubts > summary { color: var(--bad); }
 details > .scroll { margin-top: 8px; max-height: 420px; overflow: auto; }
 
 .plot { display: block; overflow: visible; }

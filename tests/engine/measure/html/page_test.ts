@@ -120,7 +120,7 @@ Deno.test("toHtml() lists the combinations that could not run, with their reason
 
 Deno.test("toHtml() refuses lists without reports and reports of other tools", () => {
   assert.throws(() => toHtml([]), /Cannot draw reports: expected at least one report/);
-  assert.throws(() => toHtml(5 as unknown as []), /expected a list of them, got 5/);
+  assert.throws(() => toHtml(5 as unknown as []), /Cannot read report 1: expected a report/);
   const other = { tool: "hyperfine", results: [] } as unknown as BenchmarkReport;
   assert.throws(() => toHtml([other], { files: ["x.json"] }), /Cannot read "x.json": expected/);
 });
