@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { FORMATS, storedBytes, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { encoderOf, FORMATS, storedBytes, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { bytesOf, type FillRows } from "../../kernels/tensor.ts";
 
 /**
@@ -17,7 +17,8 @@ export async function encodeColumns(
   [N, K]: readonly [N: number, K: number],
   dtype: WeightDtype,
 ): Promise<FillRows> {
-  const { block, bytes, encode } = FORMATS[dtype];
+  const { block, bytes } = FORMATS[dtype];
+  const encode = encoderOf(dtype);
   const rowBytes = storedBytes(dtype, K);
   const encoded = new Uint8Array(N * rowBytes);
   const rows = new Float32Array(block * N);

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { encoderOf, FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
@@ -144,7 +144,7 @@ async function readRows(
     return await checkpoint.readBytes(name, start * rowBytes, into);
   }
   const count = numbersIn(kept, into.length);
-  const { view, encode } = FORMATS[kept];
+  const { view } = FORMATS[kept];
   const numbers = view ? view(into) : new Float32Array(count);
   const first = start * numbersIn(kept, rowBytes);
   if (info.shape.length === 1 && formatOf(dtype).block > 1) {
@@ -155,7 +155,7 @@ async function readRows(
     formatOf(dtype).decode(numbers, bytes);
   }
   for (const delta of changes) addDelta(numbers, start, delta);
-  if (!view) encode(into, numbers);
+  if (!view) encoderOf(kept)(into, numbers);
 }
 
 /**

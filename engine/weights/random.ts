@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { encoderOf, FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { Architecture } from "../architecture/mod.ts";
 import { chooseDtypes, type DtypeChoice, type Holds } from "./dtypes.ts";
 import type { WeightSource } from "./match.ts";
@@ -25,9 +25,9 @@ export function randomWeights(
     ...chooseDtypes(specs, dtype, () => "F32", holds),
     fill: (spec, kept) => {
       const { shape, initial = 0 } = spec;
-      const { view, encode } = FORMATS[kept];
+      const { view } = FORMATS[kept];
       if (shape.length === 1) {
-        return (_row, count, into) => encode(into, new Float32Array(count).fill(initial));
+        return (_row, count, into) => encoderOf(kept)(into, new Float32Array(count).fill(initial));
       }
       const [{ names: [name], start }] = runsOf(spec);
       let state = hash(seed, start ? `${name} ${start}` : name);
@@ -44,7 +44,7 @@ export function randomWeights(
           state ^= state << 5;
           values[i] = state * (0.02 * Math.sqrt(3) / 2 ** 31);
         }
-        if (!view) encode(into, values);
+        if (!view) encoderOf(kept)(into, values);
       };
     },
   };

@@ -119,6 +119,8 @@ export const v128 = {
 } as const;
 
 export const i8x16 = {
+  /** Selects bytes of `a` by the bytes of `b`; 0 for an index of 16 and more. */
+  swizzle: binary("v128", "v128", ...simd(14)),
   eq: binary("v128", "v128", ...simd(35)),
   /** Narrows sixteen I16 to signed bytes, with saturation. */
   narrowI16x8S: binary("v128", "v128", ...simd(101)),

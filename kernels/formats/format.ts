@@ -20,7 +20,13 @@ export type WeightDtype =
   | "Q4_0"
   | "Q4_1"
   | "Q5_0"
-  | "Q5_1";
+  | "Q5_1"
+  | "Q2_K"
+  | "Q3_K"
+  | "Q4_K"
+  | "Q5_K"
+  | "Q6_K"
+  | "IQ4_NL";
 
 /** Numbers in a file: bytes of a block, and how to decode it. */
 export interface StoredFormat {
@@ -38,9 +44,10 @@ export interface Format extends StoredFormat {
   readonly view: ((stored: Uint8Array) => Float32Array) | null;
   /**
    * Encodes numbers as whole blocks. Floats: to nearest, ties to even, as PyTorch's `.to(dtype)`.
-   * Blocks: bit for bit as ggml's reference quantisers.
+   * Blocks: bit for bit as ggml's reference quantisers. Null if weights can only be read in the
+   * format.
    */
-  encode(into: Uint8Array, values: Float32Array): void;
+  readonly encode: ((into: Uint8Array, values: Float32Array) => void) | null;
   /** Format for rows that are no multiple of the block; missing if the block is one number. */
   readonly instead?: WeightDtype;
   /** Null if the format has no WASM form yet: weights are widened to F16 then. */

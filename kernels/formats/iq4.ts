@@ -16,8 +16,10 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
+import { i8x16, v128 } from "../asm/assembler.ts";
+import type { Format, StoredFormat } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { highNibbles, lowNibbles, wasmBlocks } from "./wasm_blocks.ts";
 
 /** ggml's kvalues_iq4nl. */
 const TABLE = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -32,9 +34,35 @@ function decodeGroup(into: Float32Array, i: number, view: DataView, at: number, 
 }
 
 /** Table indices with a scale. */
-export const IQ4_NL: StoredFormat = storedBlocks(32, 18, (into, i, view, at) => {
-  decodeGroup(into, i, view, at + 2, half(view, at));
-});
+export const IQ4_NL: Format = {
+  ...storedBlocks(32, 18, (into, i, view, at) => {
+    decodeGroup(into, i, view, at + 2, half(view, at));
+  }),
+  view: null,
+  encode: null,
+  instead: "F16",
+  wasm: wasmBlocks({ block: 32, bytes: 18 }, {
+    half: 0,
+    first: 2,
+    words: 4,
+    pair: null,
+    parts: [{
+      inputs: 32,
+      offset: 0,
+      most: null,
+      codeWords: [0, 1, 2, 3],
+      codes: (word, group) => {
+        const table = v128.const([...new Int32Array(Int8Array.from(TABLE).buffer)]);
+        return [
+          { group, bytes: i8x16.swizzle(table, lowNibbles(word)) },
+          { group: group + 4, bytes: i8x16.swizzle(table, highNibbles(word)) },
+        ];
+      },
+      scale: ({ half }) => half(),
+    }],
+  }),
+  wgsl: null,
+};
 
 /** Table indices with 6-bit scales. */
 export const IQ4_XS: StoredFormat = storedBlocks(QK_K, 136, (into, i, view, at) => {

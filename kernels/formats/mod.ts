@@ -8,6 +8,12 @@
 import { bytesOf, type HostArray } from "../tensor.ts";
 import { BF16, F16, F32 } from "./float.ts";
 import type { Format, WasmFormat, WeightDtype, WgslFormat } from "./format.ts";
+import { IQ4_NL } from "./iq4.ts";
+import { Q2_K } from "./q2_k.ts";
+import { Q3_K } from "./q3_k.ts";
+import { Q4_K } from "./q4_k.ts";
+import { Q5_K } from "./q5_k.ts";
+import { Q6_K } from "./q6_k.ts";
 import { Q4_0 } from "./q4_0.ts";
 import { Q4_1 } from "./q4_1.ts";
 import { Q5_0 } from "./q5_0.ts";
@@ -30,6 +36,12 @@ export const FORMATS: Readonly<Record<WeightDtype, Format>> = {
   Q4_1,
   Q5_0,
   Q5_1,
+  Q2_K,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  IQ4_NL,
 };
 
 /** Dtypes that the option `dtype` takes. */
@@ -46,6 +58,16 @@ export function dtypeOf(name: WeightDtype | keyof typeof ALIASES): WeightDtype {
 /** Whether a block of the format has several numbers, which share a scale. */
 export function isBlocked(dtype: WeightDtype): boolean {
   return FORMATS[dtype].block > 1;
+}
+
+/**
+ * The encoder of a dtype.
+ * @throws {TypeError} If weights can only be read in it.
+ */
+export function encoderOf(dtype: WeightDtype): NonNullable<Format["encode"]> {
+  const { encode } = FORMATS[dtype];
+  if (encode) return encode;
+  throw new TypeError(`Cannot quantise to "${dtype}": expected one of ${DTYPES.join(" ")}`);
 }
 
 /** Bits per number, scales included. */
@@ -184,9 +206,9 @@ export function narrow(
   values: Float32Array,
   dtype: WeightDtype,
 ): Float32Array | Uint16Array | Uint8Array {
-  const { view, encode, bytes } = FORMATS[dtype];
+  const { view, bytes } = FORMATS[dtype];
   if (view) return values;
   const stored = new Uint8Array(storedBytes(dtype, values.length));
-  encode(stored, values);
+  encoderOf(dtype)(stored, values);
   return bytes === 2 ? new Uint16Array(stored.buffer) : stored;
 }

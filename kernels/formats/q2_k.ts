@@ -10,21 +10,53 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
+import { f32x4 } from "../asm/assembler.ts";
+import { f16High, f16Low } from "./f16.ts";
+import type { BlockFields, Format } from "./format.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 
 /** 2 bits with scales and minima. */
-export const Q2_K: StoredFormat = storedBlocks(QK_K, 84, (into, i, view, at) => {
-  const [d, dmin] = [half(view, at + 80), half(view, at + 82)];
-  for (let group = 0; group < 16; group++) {
-    const packed = view.getUint8(at + group);
-    const [scale, min] = [times(d, packed & 15), times(dmin, packed >> 4)];
-    const first = 16 * group;
-    const qs = at + 16 + 32 * (first >> 7) + (first & 31);
-    const shift = 2 * (first >> 5 & 3);
-    for (let j = 0; j < 16; j++) {
-      const q = view.getUint8(qs + j) >> shift & 3;
-      into[i + first + j] = minus(times(scale, q), min);
+export const Q2_K: Format = {
+  ...storedBlocks(QK_K, 84, (into, i, view, at) => {
+    const [d, dmin] = [half(view, at + 80), half(view, at + 82)];
+    for (let group = 0; group < 16; group++) {
+      const packed = view.getUint8(at + group);
+      const [scale, min] = [times(d, packed & 15), times(dmin, packed >> 4)];
+      const first = 16 * group;
+      const qs = at + 16 + 32 * (first >> 7) + (first & 31);
+      const shift = 2 * (first >> 5 & 3);
+      for (let j = 0; j < 16; j++) {
+        const q = view.getUint8(qs + j) >> shift & 3;
+        into[i + first + j] = minus(times(scale, q), min);
+      }
     }
-  }
-});
+  }),
+  view: null,
+  encode: null,
+  instead: "IQ4_NL",
+  wasm: wasmBlocks({ block: QK_K, bytes: 84 }, {
+    half: null,
+    first: 0,
+    words: 21,
+    pair: 20,
+    parts: range(0, 16).map((group) => {
+      const first = 4 + 8 * (group >> 3) + 4 * (group & 1);
+      const nibble = (fields: BlockFields, from: number) =>
+        f32x4.convertI32x4S(bitsOfByte(fields, 0, group, { from, mask: 15 }));
+      return {
+        inputs: 16,
+        offset: 0,
+        most: 3,
+        codeWords: range(first, 4),
+        codes: (word, index) => [{
+          group: index - first,
+          bytes: moveBits(word, 2 * (group >> 1 & 3), 0, 3),
+        }],
+        scale: (fields) => nibble(fields, 0).times(f16Low(fields.word(20))),
+        min: (fields) => nibble(fields, 4).times(f16High(fields.word(20))).times(-1),
+      };
+    }),
+  }),
+  wgsl: null,
+};

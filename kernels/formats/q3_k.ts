@@ -12,23 +12,59 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
+import { f32x4, i32x4 } from "../asm/assembler.ts";
+import type { Format } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 
 /** 3 bits with scales. */
-export const Q3_K: StoredFormat = storedBlocks(QK_K, 110, (into, i, view, at) => {
-  const d = half(view, at + 108);
-  for (let group = 0; group < 16; group++) {
-    const low = view.getUint8(at + 96 + (group & 7)) >> 4 * (group >> 3) & 15;
-    const high = view.getUint8(at + 104 + (group & 3)) >> 2 * (group >> 2) & 3;
-    const scale = times(d, (low | high << 4) - 32);
-    const first = 16 * group;
-    const qs = at + 32 + 32 * (first >> 7) + (first & 31);
-    const shift = 2 * (first >> 5 & 3);
-    for (let j = 0; j < 16; j++) {
-      const isHigh = view.getUint8(at + (first & 31) + j) >> (first >> 5) & 1;
-      const q = (view.getUint8(qs + j) >> shift & 3) - (isHigh ? 0 : 4);
-      into[i + first + j] = times(scale, q);
+export const Q3_K: Format = {
+  ...storedBlocks(QK_K, 110, (into, i, view, at) => {
+    const d = half(view, at + 108);
+    for (let group = 0; group < 16; group++) {
+      const low = view.getUint8(at + 96 + (group & 7)) >> 4 * (group >> 3) & 15;
+      const high = view.getUint8(at + 104 + (group & 3)) >> 2 * (group >> 2) & 3;
+      const scale = times(d, (low | high << 4) - 32);
+      const first = 16 * group;
+      const qs = at + 32 + 32 * (first >> 7) + (first & 31);
+      const shift = 2 * (first >> 5 & 3);
+      for (let j = 0; j < 16; j++) {
+        const isHigh = view.getUint8(at + (first & 31) + j) >> (first >> 5) & 1;
+        const q = (view.getUint8(qs + j) >> shift & 3) - (isHigh ? 0 : 4);
+        into[i + first + j] = times(scale, q);
+      }
     }
-  }
-});
+  }),
+  view: null,
+  encode: null,
+  instead: "IQ4_NL",
+  wasm: wasmBlocks({ block: QK_K, bytes: 110 }, {
+    half: 108,
+    first: 0,
+    words: 27,
+    pair: null,
+    parts: range(0, 16).map((group) => {
+      const [n, b, from] = [group >> 3, group >> 1 & 3, 4 * (group & 1)];
+      const first = 8 + 8 * n + from;
+      return {
+        inputs: 16,
+        offset: -4,
+        most: 7,
+        codeWords: range(first, 4),
+        codes: (word, index, fields) => {
+          const high = moveBits(fields.word(from + index - first), group >> 1, 2, 4);
+          return [{ group: index - first, bytes: moveBits(word, 2 * b, 0, 3).or(high) }];
+        },
+        scale: (fields) => {
+          const bits = (k: number, from: number, mask: number) =>
+            bitsOfByte(fields, 24, k, { from, mask });
+          const low = bits(group & 7, 4 * (group >> 3), 15);
+          const high = i32x4.shl(bits(8 + (group & 3), 2 * (group >> 2), 3), 4);
+          const scale = i32x4.sub(low.or(high), i32x4.splat(32));
+          return f32x4.convertI32x4S(scale).times(fields.half());
+        },
+      };
+    }),
+  }),
+  wgsl: null,
+};

@@ -15,8 +15,11 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
+import { f32x4 } from "../asm/assembler.ts";
+import { f16High, f16Low } from "./f16.ts";
+import type { BlockFields, Format } from "./format.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { bitsOfByte, highNibbles, lowNibbles, range, wasmBlocks } from "./wasm_blocks.ts";
 
 /** Scale and minimum of a group: 6 bits each, packed from byte `at` on; Q5_K has the same. */
 export function scaleAndMin(view: DataView, at: number, group: number): [number, number] {
@@ -26,16 +29,62 @@ export function scaleAndMin(view: DataView, at: number, group: number): [number,
   return [low & 15 | byte(group - 4) >> 2 & 48, low >> 4 | byte(group) >> 2 & 48];
 }
 
+/** The same in WASM; word 0 of the block is (d, dmin), and words 1 to 3 hold the scales. */
+export function scalesWasm(group: number) {
+  const bits = (fields: BlockFields, k: number, from: number, mask: number) =>
+    bitsOfByte(fields, 1, k, { from, mask });
+  const scale = (fields: BlockFields) =>
+    group < 4
+      ? bits(fields, group, 0, 63)
+      : bits(fields, group + 4, 0, 15).or(bits(fields, group - 4, 2, 48));
+  const min = (fields: BlockFields) =>
+    group < 4
+      ? bits(fields, group + 4, 0, 63)
+      : bits(fields, group + 4, 4, 15).or(bits(fields, group, 2, 48));
+  return {
+    scale: (fields: BlockFields) =>
+      f32x4.convertI32x4S(scale(fields)).times(f16Low(fields.word(0))),
+    min: (fields: BlockFields) =>
+      f32x4.convertI32x4S(min(fields)).times(f16High(fields.word(0))).times(-1),
+  };
+}
+
 /** 4 bits with scales and minima. */
-export const Q4_K: StoredFormat = storedBlocks(QK_K, 144, (into, i, view, at) => {
-  const [d, dmin] = [half(view, at), half(view, at + 2)];
-  for (let group = 0; group < 8; group++) {
-    const [scale, min] = scaleAndMin(view, at + 4, group);
-    const [ds, dm] = [times(d, scale), times(dmin, min)];
-    const [qs, shift] = [at + 16 + 32 * (group >> 1), 4 * (group & 1)];
-    for (let j = 0; j < 32; j++) {
-      const q = view.getUint8(qs + j) >> shift & 15;
-      into[i + 32 * group + j] = minus(times(ds, q), dm);
+export const Q4_K: Format = {
+  ...storedBlocks(QK_K, 144, (into, i, view, at) => {
+    const [d, dmin] = [half(view, at), half(view, at + 2)];
+    for (let group = 0; group < 8; group++) {
+      const [scale, min] = scaleAndMin(view, at + 4, group);
+      const [ds, dm] = [times(d, scale), times(dmin, min)];
+      const [qs, shift] = [at + 16 + 32 * (group >> 1), 4 * (group & 1)];
+      for (let j = 0; j < 32; j++) {
+        const q = view.getUint8(qs + j) >> shift & 15;
+        into[i + 32 * group + j] = minus(times(ds, q), dm);
+      }
     }
-  }
-});
+  }),
+  view: null,
+  encode: null,
+  instead: "Q5_0",
+  wasm: wasmBlocks({ block: QK_K, bytes: 144 }, {
+    half: null,
+    first: 0,
+    words: 36,
+    pair: 0,
+    parts: range(0, 8).map((group) => {
+      const first = 4 + 8 * (group >> 1);
+      return {
+        inputs: 32,
+        offset: 0,
+        most: 15,
+        codeWords: range(first, 8),
+        codes: (word, index) => [{
+          group: index - first,
+          bytes: group % 2 ? highNibbles(word) : lowNibbles(word),
+        }],
+        ...scalesWasm(group),
+      };
+    }),
+  }),
+  wgsl: null,
+};

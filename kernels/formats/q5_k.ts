@@ -11,21 +11,49 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
-import { scaleAndMin } from "./q4_k.ts";
+import type { Format } from "./format.ts";
+import { scaleAndMin, scalesWasm } from "./q4_k.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 
 /** 5 bits with scales and minima. */
-export const Q5_K: StoredFormat = storedBlocks(QK_K, 176, (into, i, view, at) => {
-  const [d, dmin] = [half(view, at), half(view, at + 2)];
-  for (let group = 0; group < 8; group++) {
-    const [scale, min] = scaleAndMin(view, at + 4, group);
-    const [ds, dm] = [times(d, scale), times(dmin, min)];
-    const [qs, shift] = [at + 48 + 32 * (group >> 1), 4 * (group & 1)];
-    for (let j = 0; j < 32; j++) {
-      const high = view.getUint8(at + 16 + j) >> group & 1;
-      const q = view.getUint8(qs + j) >> shift & 15 | high << 4;
-      into[i + 32 * group + j] = minus(times(ds, q), dm);
+export const Q5_K: Format = {
+  ...storedBlocks(QK_K, 176, (into, i, view, at) => {
+    const [d, dmin] = [half(view, at), half(view, at + 2)];
+    for (let group = 0; group < 8; group++) {
+      const [scale, min] = scaleAndMin(view, at + 4, group);
+      const [ds, dm] = [times(d, scale), times(dmin, min)];
+      const [qs, shift] = [at + 48 + 32 * (group >> 1), 4 * (group & 1)];
+      for (let j = 0; j < 32; j++) {
+        const high = view.getUint8(at + 16 + j) >> group & 1;
+        const q = view.getUint8(qs + j) >> shift & 15 | high << 4;
+        into[i + 32 * group + j] = minus(times(ds, q), dm);
+      }
     }
-  }
-});
+  }),
+  view: null,
+  encode: null,
+  instead: "Q5_1",
+  wasm: wasmBlocks({ block: QK_K, bytes: 176 }, {
+    half: null,
+    first: 0,
+    words: 44,
+    pair: 0,
+    parts: range(0, 8).map((group) => {
+      const first = 12 + 8 * (group >> 1);
+      return {
+        inputs: 32,
+        offset: 0,
+        most: 31,
+        codeWords: range(first, 8),
+        codes: (word, index, fields) => {
+          const nibbles = group % 2 ? highNibbles(word) : lowNibbles(word);
+          const high = fields.word(4 + index - first);
+          return [{ group: index - first, bytes: nibbles.or(moveBits(high, group, 4, 16)) }];
+        },
+        ...scalesWasm(group),
+      };
+    }),
+  }),
+  wgsl: null,
+};

@@ -11,22 +11,55 @@
  *
  * @module
  */
-import type { StoredFormat } from "./format.ts";
+import { f32x4, i32x4 } from "../asm/assembler.ts";
+import type { Format } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 
 /** 6 bits with scales. */
-export const Q6_K: StoredFormat = storedBlocks(QK_K, 210, (into, i, view, at) => {
-  const d = half(view, at + 208);
-  for (let group = 0; group < 16; group++) {
-    const scale = times(d, view.getInt8(at + 192 + group));
-    const first = 16 * group;
-    const [n, b, from] = [first >> 7, first >> 5 & 3, first & 31];
-    const lows = at + 64 * n + 32 * (b & 1) + from;
-    const highs = at + 128 + 32 * n + from;
-    for (let j = 0; j < 16; j++) {
-      const low = view.getUint8(lows + j) >> 4 * (b >> 1) & 15;
-      const high = view.getUint8(highs + j) >> 2 * b & 3;
-      into[i + first + j] = times(scale, (low | high << 4) - 32);
+export const Q6_K: Format = {
+  ...storedBlocks(QK_K, 210, (into, i, view, at) => {
+    const d = half(view, at + 208);
+    for (let group = 0; group < 16; group++) {
+      const scale = times(d, view.getInt8(at + 192 + group));
+      const first = 16 * group;
+      const [n, b, from] = [first >> 7, first >> 5 & 3, first & 31];
+      const lows = at + 64 * n + 32 * (b & 1) + from;
+      const highs = at + 128 + 32 * n + from;
+      for (let j = 0; j < 16; j++) {
+        const low = view.getUint8(lows + j) >> 4 * (b >> 1) & 15;
+        const high = view.getUint8(highs + j) >> 2 * b & 3;
+        into[i + first + j] = times(scale, (low | high << 4) - 32);
+      }
     }
-  }
-});
+  }),
+  view: null,
+  encode: null,
+  instead: "Q8_0",
+  wasm: wasmBlocks({ block: QK_K, bytes: 210 }, {
+    half: 208,
+    first: 0,
+    words: 52,
+    pair: null,
+    parts: range(0, 16).map((group) => {
+      const [n, b, from] = [group >> 3, group >> 1 & 3, 4 * (group & 1)];
+      const first = 16 * n + 8 * (b & 1) + from;
+      return {
+        inputs: 16,
+        offset: -32,
+        most: 63,
+        codeWords: range(first, 4),
+        codes: (word, index, fields) => {
+          const nibbles = b < 2 ? lowNibbles(word) : highNibbles(word);
+          const high = fields.word(32 + 8 * n + from + index - first);
+          return [{ group: index - first, bytes: nibbles.or(moveBits(high, 2 * b, 4, 48)) }];
+        },
+        scale: ({ word, half }) => {
+          const byte = i32x4.shl(word(48 + (group >> 2)), 24 - 8 * (group & 3));
+          return f32x4.convertI32x4S(i32x4.shrS(byte, 24)).times(half());
+        },
+      };
+    }),
+  }),
+  wgsl: null,
+};

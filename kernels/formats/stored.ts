@@ -9,14 +9,9 @@ import { MXFP4, NVFP4 } from "./fp4.ts";
 import { IQ1_M, IQ1_S } from "./iq1.ts";
 import { IQ2_S, IQ2_XS, IQ2_XXS } from "./iq2.ts";
 import { IQ3_S, IQ3_XXS } from "./iq3.ts";
-import { IQ4_NL, IQ4_XS } from "./iq4.ts";
+import { IQ4_XS } from "./iq4.ts";
 import { FORMATS } from "./mod.ts";
 import { F64, I16, I32, I64, I8 } from "./numbers.ts";
-import { Q2_K } from "./q2_k.ts";
-import { Q3_K } from "./q3_k.ts";
-import { Q4_K } from "./q4_k.ts";
-import { Q5_K } from "./q5_k.ts";
-import { Q6_K } from "./q6_k.ts";
 import { Q8_1 } from "./q8_1.ts";
 import { Q8_K } from "./q8_k.ts";
 import { TQ1_0, TQ2_0 } from "./tq.ts";
@@ -30,11 +25,6 @@ export const STORED_FORMATS: Readonly<Record<string, StoredFormat>> = {
   I32,
   I64,
   Q8_1,
-  Q2_K,
-  Q3_K,
-  Q4_K,
-  Q5_K,
-  Q6_K,
   Q8_K,
   IQ1_S,
   IQ1_M,
@@ -43,7 +33,6 @@ export const STORED_FORMATS: Readonly<Record<string, StoredFormat>> = {
   IQ2_S,
   IQ3_XXS,
   IQ3_S,
-  IQ4_NL,
   IQ4_XS,
   TQ1_0,
   TQ2_0,

@@ -225,3 +225,29 @@ export function fifthBits(
     bytes: bytes.or(fifth(group >> 1)),
   }));
 }
+
+/** Byte `k` of a block's bytes that begin at word `first`, as I32 of some of its bits. */
+export function bitsOfByte(
+  { word }: BlockFields,
+  first: number,
+  k: number,
+  { from = 0, mask = 255 }: { readonly from?: number; readonly mask?: number },
+): Value<"v128"> {
+  return i32x4.shrU(word(first + (k >> 2)), 8 * (k & 3) + from).and(i32x4.splat(mask));
+}
+
+/** Bits `from` … of all bytes, moved to bit `to` …, under `mask`: a mask of one byte at `to`. */
+export function moveBits(
+  v: Value<"v128">,
+  from: number,
+  to: number,
+  mask: number,
+): Value<"v128"> {
+  const moved = from > to ? i32x4.shrU(v, from - to) : from < to ? i32x4.shl(v, to - from) : v;
+  return moved.and(i32x4.splat(Math.imul(mask, 0x01010101)));
+}
+
+/** The integers from `first` on. */
+export function range(first: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => first + i);
+}

@@ -25,6 +25,7 @@ import {
   type HostArray,
   type StoredOrder,
 } from "../../kernels/tensor.ts";
+import { randomBlocks } from "./twins_blocks.ts";
 import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
 
 /** A step of `rows` rows at position 0. */
@@ -124,7 +125,9 @@ export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promi
   const { T, N, K, dtype = "F32", stored = "NK", bias, gate, rows = T, ...options } = test;
   const xs = randomNumbers(T * K, 1);
   const expected = randomNumbers(T * N, 2);
-  const data = bytesOf(narrow(randomNumbers(N * K, 3), dtype));
+  const data = isBlocked(dtype)
+    ? randomBlocks(dtype, N * K, 3)
+    : bytesOf(narrow(randomNumbers(N * K, 3), dtype));
   const matrix: Rows = { data, dtype, shape: [N, K] };
   const biases = bias ? randomNumbers(N, 4) : undefined;
   const gates = gate ? randomNumbers(T * N, 5) : undefined;

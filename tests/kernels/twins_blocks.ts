@@ -4,7 +4,13 @@
  * @module
  */
 import type { Backend } from "../../kernels/backend.ts";
-import { FORMATS, narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
+import {
+  FORMATS,
+  narrow,
+  storedBytes,
+  wasmOf,
+  type WeightDtype,
+} from "../../kernels/formats/mod.ts";
 import { embedJs } from "../../kernels/ops/embed.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, runOnce, upload } from "./twins.ts";
@@ -14,6 +20,24 @@ export function blockedDtypes(form: "wasm" | "wgsl"): WeightDtype[] {
   return (Object.keys(FORMATS) as WeightDtype[]).filter((dtype) =>
     FORMATS[dtype].block > 1 && FORMATS[dtype][form]
   );
+}
+
+/**
+ * Blocks of numbers around 1. Formats that are only read get random bits, with scales of 2⁻¹¹ to
+ * 2⁻¹⁰.
+ */
+export function randomBlocks(dtype: WeightDtype, count: number, seed: number): Uint8Array {
+  const { encode, bytes } = FORMATS[dtype];
+  if (encode) return narrow(randomNumbers(count, seed), dtype) as Uint8Array;
+  const blocks = new Uint8Array(storedBytes(dtype, count));
+  const noise = randomNumbers(blocks.length, seed);
+  for (let i = 0; i < blocks.length; i++) blocks[i] = 128 * noise[i];
+  const { half, pair, first } = wasmOf(dtype).blocks!;
+  const scales = pair === null ? [half!] : [first + 4 * pair, first + 4 * pair + 2];
+  for (let at = 0; at < blocks.length; at += bytes) {
+    for (const scale of scales) blocks[at + scale + 1] = 0x10 | blocks[at + scale + 1] & 3;
+  }
+  return blocks;
 }
 
 /** Registers the tests of one format; `test` opens a backend for each. */
@@ -51,7 +75,7 @@ export function blockTwinTests(
 
   test(`embed() agrees with embedJs() when blocks are ${dtype}`, async (backend) => {
     const [V, C] = [37, 2 * block];
-    const data = narrow(randomNumbers(V * C, 1), dtype) as Uint8Array;
+    const data = randomBlocks(dtype, V * C, 1);
     const matrix = { data, dtype, shape: [V, C] } as const;
     const table = await upload(backend, matrix, "NK");
     const ids = Int32Array.from({ length: V }, (_, i) => (i * 7) % V);

@@ -63,7 +63,7 @@ for (const dtype of DTYPES) {
     const values = Float32Array.of(9, 0.5, -2, 384, 9).subarray(1, 4);
     const buffer = new Uint8Array(16 + 3 * bytes).fill(0xaa);
     const stored = buffer.subarray(8, 8 + 3 * bytes);
-    encode(stored, values);
+    encode!(stored, values);
     assert.deepEqual([...buffer.subarray(0, 8)], Array(8).fill(0xaa));
     assert.deepEqual([...buffer.subarray(8 + 3 * bytes)], Array(8).fill(0xaa));
     const numbers = new Float32Array(5);
