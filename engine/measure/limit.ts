@@ -110,12 +110,13 @@ export class GapLimits implements AsyncDisposable {
         decode_share: null,
         prefill_share: null,
       };
-      return { ...nothing, gaps, reason: this.reason ?? "no gap was measured" };
+      return { ...nothing, gaps, spread: null, reason: this.reason ?? "no gap was measured" };
     }
-    const limits = {
-      readBytesPerSec: median(this.#gaps.map((gap) => gap.readBytesPerSec)),
-      flopsPerSec: median(this.#gaps.map((gap) => gap.flopsPerSec)),
-    };
+    const [read, flops] = [
+      this.#gaps.map((gap) => gap.readBytesPerSec),
+      this.#gaps.map((gap) => gap.flopsPerSec),
+    ];
+    const limits = { readBytesPerSec: median(read), flopsPerSec: median(flops) };
     const shares = await instrumentsOf(this.model).run([0], (runner) => {
       return Promise.resolve(sharesOf(passesOf(runner), limits, times));
     });
@@ -124,6 +125,7 @@ export class GapLimits implements AsyncDisposable {
       gflops: limits.flopsPerSec / 1e9,
       ...shares,
       gaps,
+      spread: gaps > 1 ? Math.max(spreadOf(read), spreadOf(flops)) : null,
       reason: null,
     };
   }
@@ -134,6 +136,10 @@ export class GapLimits implements AsyncDisposable {
     this.#release = null;
     await release?.();
   }
+}
+
+function spreadOf(values: readonly number[]): number {
+  return (Math.max(...values) - Math.min(...values)) / median(values);
 }
 
 /** Calls of a model's passes, and the sequence that they step through. */

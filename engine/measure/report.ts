@@ -71,6 +71,8 @@ export interface LimitReport {
   prefill_share: number | null;
   /** Number of gaps measured. */
   gaps: number;
+  /** Largest less smallest limit, as a share of the median: how unsteady the machine itself was. */
+  spread: number | null;
   /** Why there are no limits; null if there are. */
   reason: string | null;
 }
@@ -299,9 +301,13 @@ function spreadWarnings({ results }: BenchmarkReport): string[] {
   const rates = per_iter.map((iteration) => iteration.tokens_per_sec);
   const rises = rates.length > 2 && rates.every((rate, i) => i === 0 || rate > rates[i - 1]);
   const range = `${min.toFixed(2)} to ${max.toFixed(2)} tok/s`;
+  const machine = results.limit?.spread ?? 0;
   const reason = rises
     ? ", each faster than the one before: the engine's code was still being compiled; " +
       "more --warmup-tokens give a steady figure"
+    : machine > WARNING_SPREAD
+    ? `, the machine's own limits between them by ${Math.round(machine * 100)} %: others share ` +
+      "its memory or processors; run again on a quiet one"
     : ": the machine may be busy; run again on a quiet one";
   return [`the iterations differ by ${Math.round(spread * 100)} % (${range})${reason}`];
 }

@@ -1,21 +1,22 @@
 /**
- * Confidence intervals of means and of ratios of means, by a bootstrap over runs and blocks.
+ * Confidence intervals of means and of ratios of means, by a bootstrap over runs or blocks.
  *
  * Iterations are not independent draws: a run has its own memory layout, and a slow second of the
  * machine covers several iterations. The units of the resampling are therefore whole runs
- * (processes) and, within a run of n iterations, blocks of ⌈n/3⌉ neighbours:
+ * (processes) if there are three or more, else blocks of ⌈n/3⌉ neighbouring iterations of n:
  *
- *     runs         ┌ a1 a2 a3 a4 a5 a6 ┐ ┌ b1 b2 b3 b4 b5 b6 ┐        two runs, n = 6, blocks of 2
- *     replicate    ┌ b6 b1 b4 b5 b1 b2 ┐ ┌ a3 a4 a2 a3 a6 a1 ┐        runs, then blocks, circular
+ *     one run      a1 a2 a3 a4 a5 a6        n = 6, blocks of 2
+ *     replicate    a3 a4 a6 a1 a2 a3        any block, circular; the mean of all is m′
  *
- * Method: each replicate draws R of R runs and three blocks of each (circular block bootstrap,
- * Politis and Romano, 1992), and gives a mean m′. Few units make log(m′/m) too narrow, so it is
- * multiplied by
+ * Method: circular block bootstrap (Politis and Romano, 1992), of two runs within drawn runs. Few
+ * units make log(m′/m) too narrow, so it is multiplied by
  *
- *     c = t(0.975, k − 1) / z(0.975) · √(k / (k − 1))        k = max(R, blocks of a run)
+ *     c = t(0.975, f) / z(0.975) · √(k / (k − 1))            k units: runs, or blocks of a run
  *
- * (Hesterberg, 2015, section 5.3, and Student's t). The interval is m · exp of the quantiles of
- * c · log(m′/m) at 2.5 % and 97.5 %; of a ratio, of the difference of both sides.
+ * (Student's t; the bias of a bootstrap's variance: Hesterberg, 2015, section 5.3). The interval is
+ * m · exp of the quantiles of c · log(m′/m) at 2.5 % and 97.5 %; of a ratio, of the difference of
+ * both sides. The degrees of freedom f are k − 1; those of a ratio of runs add up. Those of blocks
+ * do not: disturbances outlast a block, and the wider interval makes up for it.
  *
  * @module
  */
@@ -32,8 +33,8 @@ export type Runs = readonly (readonly number[])[];
 
 /** Replicates of a bootstrap: the ends of the interval vary by about 2 % of its width. */
 const REPLICATES = 2000;
-/** Blocks of a run's iterations at most. */
-const BLOCKS = 3;
+/** Blocks of a run's iterations at most, and runs from which on they are the units. */
+const UNITS = 3;
 /** Quantile of the normal distribution at 97.5 %. */
 const Z = 1.959964;
 
@@ -47,8 +48,8 @@ export function meanOf(runs: Runs): number {
  * @returns null for fewer than two samples.
  */
 export function meanInterval(runs: Runs): Interval | null {
-  const deviations = deviationsOf(runs, 0);
-  return deviations && intervalOf(meanOf(runs), deviations);
+  const k = unitsOf(runs);
+  return k < 2 ? null : intervalOf(meanOf(runs), deviationsOf(runs, 0, k - 1));
 }
 
 /**
@@ -56,9 +57,18 @@ export function meanInterval(runs: Runs): Interval | null {
  * @returns null if a side has fewer than two samples.
  */
 export function ratioInterval(base: Runs, next: Runs): Interval | null {
-  const [from, to] = [deviationsOf(base, 0), deviationsOf(next, 1)];
-  if (!from || !to) return null;
-  return intervalOf(meanOf(next) / meanOf(base), to.map((deviation, i) => deviation - from[i]));
+  const [from, to] = [unitsOf(base), unitsOf(next)];
+  if (from < 2 || to < 2) return null;
+  const areRuns = Math.min(base.length, next.length) >= UNITS;
+  const both = from + to - 2;
+  const below = deviationsOf(base, 0, areRuns ? both : from - 1);
+  const above = deviationsOf(next, 1, areRuns ? both : to - 1);
+  return intervalOf(meanOf(next) / meanOf(base), above.map((change, i) => change - below[i]));
+}
+
+/** k: runs, or blocks of a run. */
+function unitsOf(runs: Runs): number {
+  return Math.max(runs.length, ...runs.map((run) => Math.min(run.length, UNITS)));
 }
 
 function intervalOf(value: number, deviations: Float64Array): Interval {
@@ -68,23 +78,23 @@ function intervalOf(value: number, deviations: Float64Array): Interval {
   return { low: Math.min(value, at(0.025)), high: Math.max(value, at(0.975)) };
 }
 
-/** Widened log(m′/m) of each replicate; null if there is nothing to resample. */
-function deviationsOf(runs: Runs, stream: number): Float64Array | null {
-  const k = Math.max(runs.length, ...runs.map((run) => Math.min(run.length, BLOCKS)));
-  if (k < 2) return null;
-  const widen = tQuantile(k - 1) / Z * Math.sqrt(k / (k - 1));
-  const mean = meanOf(runs);
+/** Widened log(m′/m) of each replicate, with `degrees` of freedom. */
+function deviationsOf(runs: Runs, stream: number, degrees: number): Float64Array {
+  const k = unitsOf(runs);
+  const widen = tQuantile(degrees) / Z * Math.sqrt(k / (k - 1));
+  const [means, mean] = [runs.map(average), meanOf(runs)];
   let draws = 0;
   const draw = (below: number) => threefry(stream, 0, draws++, 0) % below;
+  const drawMean = (run: number) => runs.length < UNITS ? blockMean(runs[run], draw) : means[run];
   return Float64Array.from({ length: REPLICATES }, () => {
-    const means = runs.map(() => blockMean(runs[draw(runs.length)], draw));
-    return widen * Math.log(average(means) / mean);
+    const drawn = runs.map(() => drawMean(draw(runs.length)));
+    return widen * Math.log(average(drawn) / mean);
   });
 }
 
 /** Mean of as many resampled blocks of a run as it has. */
 function blockMean(run: readonly number[], draw: (below: number) => number): number {
-  const length = Math.ceil(run.length / BLOCKS);
+  const length = Math.ceil(run.length / UNITS);
   let sum = 0;
   for (let i = 0, at = 0; i < run.length; i++, at++) {
     if (i % length === 0) at = draw(run.length);

@@ -89,6 +89,7 @@ export const SCHEMA: Readonly<Record<string, string>> = {
   "results.limit.decode_share": "number null",
   "results.limit.prefill_share": "number null",
   "results.limit.gaps": "number",
+  "results.limit.spread": "number null",
   "results.limit.reason": "string null",
   "results.machine.load_average": "number null",
   "results.machine.cpu_mhz": "number null",

@@ -51,7 +51,7 @@ export async function runCli(args: readonly string[], options: RunOptions = {}):
 }
 
 /** Commands whose `--json-out` is no report. */
-const WITHOUT_REPORT = ["inspect", "perplexity"];
+const WITHOUT_REPORT = ["compare", "inspect", "perplexity"];
 
 /** Validates a report that the command has written against the published schema. */
 async function checkReport(args: readonly string[], cwd = "."): Promise<void> {

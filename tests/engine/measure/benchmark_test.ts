@@ -115,6 +115,7 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "results.limit.prefill_share: number",
     "results.limit.read_gb_per_s: number",
     "results.limit.reason: null",
+    "results.limit.spread: number",
     "results.load_ms: number",
     "results.machine.cpu_mhz: number",
     "results.machine.load_average[]: number",

@@ -61,6 +61,9 @@ Deno.test("GapLimits reports shares that are inverse to the measured times", asy
   assert.ok(withoutCache.decode_share! > report.decode_share!, "a whole window for each token");
   const short = await limits.report({ ...TIMES, decode: null });
   assert.deepEqual([short.decode_share, short.gaps, short.reason], [null, 1, null]);
+  assert.equal(report.spread, null, "of one gap");
+  await limits.measure();
+  assert.ok((await limits.report(TIMES)).spread! >= 0);
 });
 
 Deno.test("GapLimits measures three gaps, and more only if iterations take longer", async () => {
@@ -102,6 +105,7 @@ Deno.test("GapLimits gives the reason where the device does not open twice", asy
     decode_share: null,
     prefill_share: null,
     gaps: 0,
+    spread: null,
     reason: "Cannot start a thread: no more",
   });
 });

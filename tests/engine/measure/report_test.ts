@@ -110,6 +110,7 @@ function report(changes: {
         decode_share: 0.9,
         prefill_share: 0.8,
         gaps: 4,
+        spread: 0.02,
         reason: null,
       },
       machine: QUIET,
@@ -179,6 +180,10 @@ Deno.test("warnings() warns when the iterations differ by more than a tenth of t
   assert.match(warn(80, 110)[0], /may be busy/, "two rising rates may be chance");
   assert.match(warn(80, 100, 110)[0], /differ by 30 % .*each faster .*more --warmup-tokens/);
   assert.equal(doubts, warnings, "the old name");
+  const unsteady = report();
+  unsteady.results.tokens_per_sec = { ...unsteady.results.tokens_per_sec, min: 80, max: 110 };
+  unsteady.results.limit.spread = 0.4;
+  assert.match(warnings(unsteady)[0], /, the machine's own limits between them by 40 %: others /);
 });
 
 Deno.test("warnings() names a failed check and a busy machine", () => {

@@ -74,6 +74,7 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
       },
       limit: {
         ...{ read_gb_per_s: 20, gflops: 60, decode_share: 0.9, prefill_share: 0.8, gaps: 3 },
+        spread: 0.02,
         reason: null,
       },
       machine: {

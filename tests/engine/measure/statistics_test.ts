@@ -57,6 +57,8 @@ Deno.test("ratioInterval() holds 1 in 9 of 10 pairs of one build", () => {
     ["three iterations", 1, 3, { white: 0.05, slow: 0, run: 0 }],
     ["slow disturbances", 1, 10, { white: 0.02, slow: 0.05, run: 0 }],
     ["slow disturbances, 30 iterations", 1, 30, { white: 0.02, slow: 0.05, run: 0 }],
+    ["two runs that differ", 2, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
+    ["three runs that differ", 3, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
     ["runs that differ", 4, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
   ];
   for (const [i, [what, runs, n, noise]] of cases.entries()) {
