@@ -19,6 +19,11 @@
 import type { NormOptions } from "../norm.ts";
 import { linesWgsl } from "../../wgsl/shader.ts";
 
+/** Index expression: inputs 4g … 4g + 3 of row t, in rows of `groups` vectors. */
+export function fourAt(t: string, g: string, groups: string): string {
+  return `${t} * ${groups} + ${g}`;
+}
+
 /**
  * Defines `NAME(t, g)`: inputs 4g … 4g + 3 of row t, zeros past K. Vectors if K is a multiple of
  * four, else single numbers.
@@ -28,7 +33,7 @@ function rowsWgsl(name: string, array: string, binding: number, K: number, padde
   const declare = (type: string) =>
     `@group(1) @binding(${binding}) var<storage, read> ${array}: array<${type}>;
 fn ${name}(t: u32, g: u32) -> vec4f {`;
-  if (K === padded) return `${declare("vec4f")} return ${array}[t * GROUPS + g]; }`;
+  if (K === padded) return `${declare("vec4f")} return ${array}[${fourAt("t", "g", "GROUPS")}]; }`;
   if (K % 4 === 0) {
     return `${declare("vec4f")}
   return select(vec4f(0.0), ${array}[t * GROUPS + min(g, GROUPS - 1u)], g < GROUPS);

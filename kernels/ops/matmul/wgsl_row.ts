@@ -31,6 +31,16 @@ export interface RowBody {
   readonly subgroups: boolean;
 }
 
+/** Expression: a lane's output in its workgroup. */
+export function outputOf(outputs: number): string {
+  return `lane % ${outputs}u`;
+}
+
+/** Expression: a lane's slice, which is its first word, too. */
+export function sliceOf(outputs: number): string {
+  return `lane / ${outputs}u`;
+}
+
 /** Words of a row that one workgroup adds up, at most; a multiple of its slices. */
 function spanOf(tile: SplitTile, words: number): number {
   return Math.ceil(words / (tile.slices * partsOf(tile))) * tile.slices;
@@ -143,9 +153,9 @@ export function rowBody(tile: SplitTile, body: RowBody): string {
   if (index >= BLOCKS * ${parts}u * run.rows) { return; }
   let t = index % run.rows;
   let part = index / run.rows % ${parts}u;
-  let n = index / run.rows / ${parts}u * ${outputs}u + lane % ${outputs}u;
+  let n = index / run.rows / ${parts}u * ${outputs}u + ${outputOf(outputs)};
   let start = start_of(n);
-  let slice = lane / ${outputs}u;
+  let slice = ${sliceOf(outputs)};
   let last = ${last};
   ${totals.before}
   ${totals.names.map((name) => `var ${name} = vec4f(0.0);`).join("\n  ")}

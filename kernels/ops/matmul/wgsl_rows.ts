@@ -60,6 +60,35 @@ export function tileXAt(tile: SharedTile, g: string, i: number, r: string): stri
   return `(4u * (${g}) + ${i}u) * ${tile.tileT / 4}u + (${r} ^ ((${g}) * ${spread}u))`;
 }
 
+/**
+ * Index expressions of a lane: of a unit that it moves, `unit`, and of the sums that it keeps. A
+ * unit is four words of tile_w or four vectors of tile_x.
+ */
+export function placesOf(tile: SharedTile, inputs: number) {
+  const { tileN, tileT, outputs } = tile;
+  const [ofN, ofT, groups] = [tileN / 4, tileT / 4, depthOf(tile) / 4];
+  const wide = tileN / outputs;
+  return {
+    /** First vectors of a lane's outputs and rows. */
+    column: `lane % ${wide}u`,
+    row: `lane / ${wide}u`,
+    w: {
+      count: ofN * depthOf(tile) / inputs,
+      /** Vector of outputs; output i of a unit; word of the step. */
+      vector: (unit: string) => `${unit} % ${ofN}u`,
+      output: (unit: string, i: number) => `${unit} % ${ofN}u + ${i * ofN}u`,
+      word: (unit: string) => `${unit} / ${ofN}u`,
+    },
+    x: {
+      count: ofT * groups,
+      /** Vector of rows; row i of a unit; four inputs of the step. */
+      vector: (unit: string) => `${unit} / ${groups}u`,
+      row: (unit: string, i: number) => `${unit} / ${groups}u + ${i * ofT}u`,
+      four: (unit: string) => `${unit} % ${groups}u`,
+    },
+  };
+}
+
 /** Lanes of a workgroup. */
 export function rowsLanes({ tileN, tileT, outputs, rows }: SharedTile): number {
   return tileN / outputs * (tileT / rows);
@@ -119,35 +148,37 @@ function linesOfUnits(
 
 /** Phases that move a step: from memory to registers, and from there to a buffer. */
 function moveWgsl(tile: SharedTile, { inputs }: RowsBody) {
-  const [ofN, ofT, depth] = [tile.tileN / 4, tile.tileT / 4, depthOf(tile)];
+  const depth = depthOf(tile);
   const [lanes, fours, groups] = [rowsLanes(tile), inputs / 4, depth / 4];
+  const places = placesOf(tile, inputs);
   const w: Units = {
     name: "w_unit",
     lane: "lane",
-    count: ofN * depth / inputs,
+    count: places.w.count,
     register: "q",
     zero: "vec4u(0u)",
-    place: (u, i) => `start_of(n + w_unit_${u} % ${ofN}u + ${i * ofN}u)`,
+    place: (u, i) => `start_of(n + ${places.w.output(`w_unit_${u}`, i)})`,
   };
   const x: Units = {
     name: "x_unit",
     lane: `(lane ^ ${lanes / 2}u)`, // other lanes than those that load words
-    count: ofT * groups,
+    count: places.x.count,
     register: "v",
     zero: "vec4f(0.0)",
-    place: (u, i) => `min(t + x_unit_${u} / ${groups}u + ${i * ofT}u, run.rows - 1u)`,
+    place: (u, i) => `min(t + ${places.x.row(`x_unit_${u}`, i)}, run.rows - 1u)`,
   };
   const vector = (part: (i: number) => string) => `vec4f(${FOUR.map(part).join(", ")})`;
   const loadW = (step: string) => (u: number) =>
-    `let k = min(${step} * ${depth / inputs}u + w_unit_${u} / ${ofN}u, WORDS - 1u);
+    `let k = min(${step} * ${depth / inputs}u + ${places.w.word(`w_unit_${u}`)}, WORDS - 1u);
     ${FOUR.map((i) => `q_${u}_${i} = weight_word(w_unit_at_${u}_${i}, k);`).join("\n    ")}`;
   const loadX = (step: string) => (u: number) =>
-    `let g = ${step} * ${groups}u + x_unit_${u} % ${groups}u;
+    `let g = ${step} * ${groups}u + ${places.x.four(`x_unit_${u}`)};
     ${FOUR.map((i) => `v_${u}_${i} = load_x(x_unit_at_${u}_${i}, g);`).join("\n    ")}`;
   const storeW = (u: number) =>
     linesWgsl(fours, (p) => {
-      const k = (c: number) => `(w_unit_${u} / ${ofN}u) * ${inputs}u + ${4 * p + c}u`;
-      const to = (c: number) => `tile_w[to_w + ${tileWAt(tile, k(c), `w_unit_${u} % ${ofN}u`)}]`;
+      const unit = `w_unit_${u}`;
+      const k = (c: number) => `(${places.w.word(unit)}) * ${inputs}u + ${4 * p + c}u`;
+      const to = (c: number) => `tile_w[to_w + ${tileWAt(tile, k(c), places.w.vector(unit))}]`;
       return `{
       ${FOUR.map((i) => `let p_${i} = weight_${p}(q_${u}_${i});`).join("\n      ")}
       ${AXES.map((axis, c) => `${to(c)} = ${vector((i) => `p_${i}.${axis}`)};`).join("\n      ")}
@@ -155,7 +186,8 @@ function moveWgsl(tile: SharedTile, { inputs }: RowsBody) {
     });
   const storeX = (u: number) =>
     AXES.map((axis, c) => {
-      const to = tileXAt(tile, `(x_unit_${u} % ${groups}u)`, c, `(x_unit_${u} / ${groups}u)`);
+      const unit = `x_unit_${u}`;
+      const to = tileXAt(tile, `(${places.x.four(unit)})`, c, `(${places.x.vector(unit)})`);
       return `tile_x[to_x + ${to}] = ${vector((i) => `v_${u}_${i}.${axis}`)};`;
     }).join("\n    ");
   const both = (ofW: (u: number) => string, ofX: (u: number) => string) =>
@@ -203,6 +235,7 @@ export function rowsBody(tile: SharedTile, body: RowsBody): string {
   const [wide, high, depth] = [tileN / outputs, tileT / rows, depthOf(tile)];
   const [parts, steps] = [partsOf(tile), stepsOf(tile, body)];
   const span = Math.ceil(steps / parts);
+  const places = placesOf(tile, body.inputs);
   const { declare, load, store } = moveWgsl(tile, body);
   const each = (line: (i: number, j: number) => string) =>
     linesWgsl(rows, (i) => linesWgsl(outputs / 4, (j) => line(i, j)));
@@ -218,8 +251,8 @@ export function rowsBody(tile: SharedTile, body: RowsBody): string {
   let t = (index % tiles) * ${tileT}u;
   let part = index / tiles % ${parts}u;
   let n = index / tiles / ${parts}u * ${tileN}u;
-  let column = lane % ${wide}u;
-  let row = lane / ${wide}u;
+  let column = ${places.column};
+  let row = ${places.row};
   let first = min(part * ${span}u, ${steps - 1}u);
   let last = min(part * ${span}u + ${span}u, ${steps}u);
   ${each((i, j) => `var sum_${i}_${j} = vec4f(0.0);`)}
