@@ -5,7 +5,12 @@
  */
 import assert from "node:assert/strict";
 import { crc32 } from "node:zlib";
+import type { GgufFile } from "../../engine/architecture/gguf.ts";
+import { readGguf as readArchitectureOf } from "../../engine/architecture/mod.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
+import { decode } from "../../engine/checkpoint/dtypes.ts";
+import type { Metadata } from "../../engine/checkpoint/gguf/metadata.ts";
+import { readGguf } from "../../engine/checkpoint/gguf/mod.ts";
 import { readSafetensorsHeader, type StoredTensor } from "../../engine/checkpoint/safetensors.ts";
 import { readTorch } from "../../engine/checkpoint/torch/mod.ts";
 import { loadConfig } from "../../engine/config.ts";
@@ -82,6 +87,46 @@ async function readAll(
     sums.set(name, sum);
   }
   return sums;
+}
+
+/** A checkpoint over the contents of a file in memory, without its weights. */
+function describe({ tensors, metadata }: Awaited<ReturnType<typeof readGguf>>): GgufFile {
+  return {
+    path: "mutant",
+    metadata,
+    tensors: () => [...tensors.values()],
+    read: (name) => {
+      const { dtype, byteLength } = tensors.get(name)!;
+      return Promise.resolve(decode(new Uint8Array(byteLength).fill(1), dtype));
+    },
+  };
+}
+
+/** Every array of the metadata, decoded. */
+const decodeMetadata = (metadata: Metadata) => structuredClone(metadata);
+
+for (const name of ["llama-q4_0", "gemma3", "phi3", "whole-llama3", "types-big"]) {
+  Deno.test(`readGguf() decodes or rejects every mutant of ${name}.gguf`, async () => {
+    const file = await Deno.readFile(fixture(`gguf/${name}.gguf`));
+    const { tensors } = await readGguf(inMemory(file));
+    const end = Math.min(...[...tensors.values()].map(({ offset }) => offset));
+    // The first 1500 bytes have the numbers; the vocabulary is after them, the tensors at the end.
+    const make = (draw: Draw) => {
+      const [from, count] = draw(5, 2) ? [0, Math.min(end, 1500)] : [end - 1500, 1500];
+      const part = mutate(file.subarray(from, from + count), draw, count, "\0\x01\x08\x09\x1f\xff");
+      const mutant = file.slice(0, part.length < count ? from + part.length : undefined);
+      mutant.set(part, from);
+      return mutant;
+    };
+    await testMutants(file, make, async (bytes) => {
+      const contents = await readGguf(inMemory(bytes));
+      await readAll(contents.tensors, bytes.length);
+      decodeMetadata(contents.metadata);
+      if (name === "types-big") return;
+      const a = await readArchitectureOf(describe(contents));
+      assert.ok(a.layers.length === a.nLayer && a.nLayer <= contents.tensors.size);
+    });
+  });
 }
 
 const JSON_LETTERS = '0123456789-.,:[]{}"\\e ';

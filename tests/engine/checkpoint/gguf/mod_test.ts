@@ -3,9 +3,11 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../../engine/checkpoint/checkpoint.ts";
 import { readGguf } from "../../../../engine/checkpoint/gguf/mod.ts";
 import { CheckpointError } from "../../../../engine/errors.ts";
+import { threefry } from "../../../../kernels/ops/sample/mod.ts";
 import { bytesOf } from "../../../../kernels/tensor.ts";
 import { ggufBytes, type GgufFile, type WrittenGguf, type WrittenValue } from "../../../gguf.ts";
 import { inMemory, inTempFolder } from "../../../safetensors.ts";
+import { fixture } from "../../../testing.ts";
 
 const open = (file: GgufFile) => readGguf(inMemory(ggufBytes(file), "a.gguf"));
 
@@ -115,6 +117,31 @@ Deno.test("readGguf() refuses a header that breaks a rule, in one sentence", asy
   for (let size = 0; size < bytes.length - 64; size++) {
     await expectRefused(readGguf(inMemory(bytes.slice(0, size))), /./);
   }
+});
+
+Deno.test("readGguf() decodes or rejects random mutants of a header", async () => {
+  const file = await Deno.readFile(fixture("gguf/gemma3.gguf"));
+  const end = Math.min(
+    ...[...(await readGguf(inMemory(file))).tensors.values()].map((t) => t.offset),
+  );
+  let refused = 0;
+  for (let mutant = 0; mutant < 300; mutant++) {
+    const bytes = file.slice();
+    for (let n = 0; n < 3; n++) {
+      bytes[threefry(mutant, n, 0, 0) % end] = threefry(mutant, n, 1, 0) % 256;
+    }
+    try {
+      const { tensors, metadata } = await readGguf(inMemory(bytes));
+      structuredClone(metadata);
+      for (const { offset, byteLength } of tensors.values()) {
+        assert.ok(offset >= 0 && offset + byteLength <= bytes.length);
+      }
+    } catch (error) {
+      assert.ok(error instanceof CheckpointError, `mutant ${mutant}: ${(error as Error).stack}`);
+      refused++;
+    }
+  }
+  assert.ok(refused > 100 && refused < 300, `${refused} refused`);
 });
 
 /** The keys of part `no` of `count`. */
