@@ -11,6 +11,7 @@ import { prepareOutput } from "./output.ts";
 import type { Invocation } from "./parse.ts";
 import { Progress } from "./progress.ts";
 import { chooseModel, hubOptions } from "./session.ts";
+import { bitsPerNumber, storedTypes, typesTable } from "./stored_types.ts";
 import { clearStatus, note, oneLine, print, say, styled } from "./terminal.ts";
 
 /** Labels of the classes of memory. */
@@ -64,6 +65,7 @@ function pastContext({ slides, crops }: CheckpointDescription["architecture"]): 
 
 function asText({ id, description, backends }: Findings): string {
   const { architecture: a, parameters, tensors, metadata, contextLength, memory } = description;
+  const types = storedTypes(tensors, backends);
   const title = (text: string) => `\n${styled("bold", text)}\n`;
   let out = `${styled("bold", oneLine(id))}\n`;
   out += table([
@@ -75,12 +77,15 @@ function asText({ id, description, backends }: Findings): string {
     ["vocabulary", String(a.vocabSize)],
     ["context", `${a.blockSize}${pastContext(a)}`],
     ["positions", a.rope ? "rotary" : "learned"],
+    ["bits per weight", bitsPerNumber(types).toFixed(2)],
   ]);
   out += title(`Memory of a run with a context of ${contextLength}`);
   out += table([
     ...Object.entries(memory.classes).map(([name, count]) => [CLASSES[name] ?? name, bytes(count)]),
     ["total", bytes(memory.total)],
   ], [1]);
+  out += title("Types in the file");
+  out += typesTable(types);
   out += title("Weights by dtype");
   out += table(Object.entries(weightsByDtype(description)).map(([dtype, n]) => [dtype, bytes(n)]), [
     1,
@@ -128,6 +133,7 @@ function verdict(backend: BackendFit | MissingBackend, contextLength: number): s
 /** The same as JSON, in bytes. */
 function asJson({ id, description, backends }: Findings): Record<string, unknown> {
   const { architecture: a, parameters, tensors, metadata, contextLength } = description;
+  const types = storedTypes(tensors, backends);
   return {
     id,
     model: {
@@ -139,7 +145,9 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
       n_embd: a.nEmbd,
       vocab_size: a.vocabSize,
       block_size: a.blockSize,
+      bits_per_weight: bitsPerNumber(types),
     },
+    types: types.map(({ heldBy, ...type }) => ({ ...type, held_by: heldBy })),
     context: contextLength,
     weights_bytes: weightsByDtype(description),
     backends: backends.map((backend) => {

@@ -5,7 +5,7 @@
  */
 import { type Backend, BACKEND_NAMES, type BackendName } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
-import type { WeightDtype } from "../kernels/formats/mod.ts";
+import { FORMATS, type WeightDtype } from "../kernels/formats/mod.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { findHost } from "./host/choose.ts";
 import type { LoadPlan } from "./load.ts";
@@ -34,6 +34,8 @@ export interface BackendFit {
   readonly room: number | null;
   /** Bytes of the largest possible tensor, weights excluded; null if unlimited. */
   readonly tensorRoom: number | null;
+  /** Dtypes that it has kernels for. */
+  readonly holds: readonly string[];
   /** Smaller runs that fit if this one does not, the nearest first. */
   readonly alternatives: readonly Alternative[];
 }
@@ -109,6 +111,7 @@ export async function fitBackend(
     needs,
     room,
     tensorRoom: tensorRoom < Number.MAX_SAFE_INTEGER ? tensorRoom : null,
+    holds: Object.keys(FORMATS).filter((dtype) => backend.holds?.(dtype as WeightDtype) ?? true),
     alternatives: fits ? [] : await smallerRuns(backend, { contextLength, memory }),
   };
 }
