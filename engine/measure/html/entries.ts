@@ -115,9 +115,18 @@ export function at(value: unknown, path: string): unknown {
   );
 }
 
-function numberAt(value: unknown, path: string): number | null {
-  const found = at(value, path);
-  return typeof found === "number" && Number.isFinite(found) ? found : null;
+/** Largest figure that is drawn, and smallest above 0; beyond them, scales lose their digits. */
+const [LARGEST, SMALLEST] = [1e15, 1e-15];
+
+/** A figure as it is drawn; null for what is none: text, a negative or an endless number. */
+export function figureOf(value: unknown): number | null {
+  if (typeof value !== "number" || !(value >= 0 && value <= LARGEST)) return null;
+  return value < SMALLEST ? 0 : value;
+}
+
+/** The figure at a path of keys. */
+export function figureAt(value: unknown, path: string): number | null {
+  return figureOf(at(value, path));
 }
 
 function textAt(value: unknown, path: string): string {
@@ -140,29 +149,33 @@ export function entriesOf(named: readonly NamedReport[]): Entry[] {
 type Figures = Omit<Entry, "name" | "details" | "rest">;
 
 function readReport(report: BenchmarkReport): Figures {
+  const mean = figureAt(report, "results.tokens_per_sec.mean");
+  if (mean === null) {
+    throw new RangeError(
+      `Cannot draw a report: expected its mean rate to be at least 0, got ${report.results.tokens_per_sec.mean}`,
+    );
+  }
   const time = Date.parse(textAt(report, "timestamp"));
   return {
     report,
     model: textAt(report, "model.id") || "unnamed model",
-    paramsM: numberAt(report, "model.params_m"),
+    paramsM: figureAt(report, "model.params_m"),
     settings: readSettings(report),
     timestamp: Number.isNaN(time) ? null : time,
     rate: {
-      mean: report.results.tokens_per_sec.mean,
-      low: numberAt(report, "results.tokens_per_sec.low"),
-      high: numberAt(report, "results.tokens_per_sec.high"),
+      mean,
+      low: figureAt(report, "results.tokens_per_sec.low"),
+      high: figureAt(report, "results.tokens_per_sec.high"),
     },
-    prefill: numberAt(report, "results.prefill.tokens_per_sec"),
-    decode: numberAt(report, "results.decode.tokens_per_sec"),
-    firstTokenMs: numberAt(report, "results.first_token_ms"),
-    peakMiB: numberAt(report, "results.buffer_peak_mib") ??
-      numberAt(report, "results.vram_peak_mib"),
-    limitShare: numberAt(report, "results.limit.decode_share"),
+    prefill: figureAt(report, "results.prefill.tokens_per_sec"),
+    decode: figureAt(report, "results.decode.tokens_per_sec"),
+    firstTokenMs: figureAt(report, "results.first_token_ms"),
+    peakMiB: figureAt(report, "results.buffer_peak_mib") ??
+      figureAt(report, "results.vram_peak_mib"),
+    limitShare: figureAt(report, "results.limit.decode_share"),
     check: readCheck(report),
     tokenMs: listAt(report, "results.per_iter").map((iteration) =>
-      listAt(iteration, "token_ms").filter((ms): ms is number =>
-        typeof ms === "number" && Number.isFinite(ms) && ms >= 0
-      )
+      listAt(iteration, "token_ms").flatMap((ms) => figureOf(ms) ?? [])
     ).filter((times) => times.length > 0),
     passes: (["decode", "prefill"] as const).flatMap((kind) => readPass(report, kind)),
     memory: readMemory(report),
@@ -173,12 +186,12 @@ function readSettings(report: unknown): Settings {
   return {
     device: textAt(report, "device.name"),
     backend: textAt(report, "engine.backend") || textAt(report, "device.type"),
-    threads: numberAt(report, "engine.threads"),
+    threads: figureAt(report, "engine.threads"),
     dtype: textAt(report, "engine.dtype") || textAt(report, "model.dtype"),
     kvDtype: textAt(report, "engine.kv_dtype"),
-    context: numberAt(report, "generation.context_length"),
-    promptTokens: numberAt(report, "generation.prompt_tokens"),
-    genTokens: numberAt(report, "generation.gen_tokens"),
+    context: figureAt(report, "generation.context_length"),
+    promptTokens: figureAt(report, "generation.prompt_tokens"),
+    genTokens: figureAt(report, "generation.gen_tokens"),
     useKvCache: at(report, "generation.use_kv_cache") !== false,
   };
 }
@@ -194,25 +207,25 @@ function readCheck(report: unknown): Check {
 function readPass(report: unknown, kind: Pass["kind"]): Pass[] {
   const path = `results.profile.${kind}`;
   const kernels = listAt(report, `${path}.kernels`).flatMap((kernel) => {
-    const ms = numberAt(kernel, "ms");
-    if (ms === null || ms < 0) return [];
+    const ms = figureAt(kernel, "ms");
+    if (ms === null) return [];
     return [{
       name: textAt(kernel, "name"),
-      calls: numberAt(kernel, "calls") ?? 1,
+      calls: figureAt(kernel, "calls") ?? 1,
       ms,
-      limitShare: numberAt(kernel, "limit_share"),
+      limitShare: figureAt(kernel, "limit_share"),
       limit: textAt(kernel, "limit"),
     }];
   });
   if (!kernels.length) return [];
-  const [rows, length] = [numberAt(report, `${path}.rows`), numberAt(report, `${path}.length`)];
+  const [rows, length] = [figureAt(report, `${path}.rows`), figureAt(report, `${path}.length`)];
   return [{ kind, rows: rows ?? 1, length: length ?? 1, kernels }];
 }
 
 function readMemory(report: unknown): MemoryStage[] {
   return listAt(report, "results.memory").map((stage) => ({
     name: textAt(stage, "stage"),
-    mib: MEMORY_CLASSES.map(([key]) => Math.max(0, numberAt(stage, key) ?? 0)),
+    mib: MEMORY_CLASSES.map(([key]) => figureAt(stage, key) ?? 0),
   }));
 }
 

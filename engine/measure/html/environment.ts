@@ -5,7 +5,7 @@
  */
 import type { FailureReport } from "../history.ts";
 import { warnings } from "../report.ts";
-import { at, type Entry } from "./entries.ts";
+import { at, type Entry, figureAt } from "./entries.ts";
 import { type Column, nameOf, numeric, table } from "./figure.ts";
 import { figure, NONE, plural, share, tick } from "./format.ts";
 import { type Markup, markup } from "./markup.ts";
@@ -160,8 +160,7 @@ function properties(entries: readonly Entry[], list: readonly Property[]): Marku
 /** The range of each property over the reports. */
 function ranges(entries: readonly Entry[]): Markup {
   const rows = MACHINE.map(([name, path, text]) => {
-    const values = entries.map(({ report }) => at(report, path))
-      .filter((value): value is number => typeof value === "number" && Number.isFinite(value));
+    const values = entries.flatMap(({ report }) => figureAt(report, path) ?? []);
     if (!values.length) return null;
     const [low, high] = [text(Math.min(...values)), text(Math.max(...values))];
     return markup`<div><dt>${name}</dt><dd>${low === high ? low : `${low} to ${high}`}</dd></div>`;

@@ -56,7 +56,7 @@ export function table<T>(
   const body = rows.map((row) =>
     markup`<tr>${columns.map((column, i) => cell(column, row, i))}</tr>\n`
   );
-  return markup`<div class="scroll" role="region" aria-label="${caption}" tabindex="0">\
+  return markup`<div class="scroll" role="region" aria-label="${caption}, table" tabindex="0">\
 <table class="${className}"><caption>${caption}</caption>\
 <thead><tr>${heads}</tr></thead>\n<tbody>${body}</tbody></table></div>`;
 }

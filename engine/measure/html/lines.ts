@@ -189,7 +189,8 @@ function pointsOf(
   }).sort((a, b) => a.x - b.x);
 }
 
-const threadsOf = ({ settings }: Entry) => settings.threads;
+/** Number of threads; null for none, which a logarithmic scale cannot show. */
+const threadsOf = ({ settings }: Entry) => settings.threads || null;
 const timeOf = ({ timestamp }: Entry) => timestamp;
 
 /** Rate over the number of threads: a line for each setup with several. */

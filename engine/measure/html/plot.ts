@@ -70,7 +70,7 @@ export function logarithmic(low: number, high: number, label: Label): Scale {
   return { at, ticks: shown.map(({ value }) => ({ at: at(value), label: label(value) })) };
 }
 
-/** A logarithmic scale of base 2 with a tick for each value. */
+/** A logarithmic scale of base 2 with a tick for each value; the values are above 0 and differ. */
 export function doublings(values: readonly number[], label: Label): Scale {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const at = (value: number) => 100 * Math.log(value / low) / Math.log(high / low);

@@ -122,6 +122,11 @@ Deno.test("toHtml() refuses lists without reports and reports of other tools", (
   assert.throws(() => toHtml([]), /Cannot draw reports: expected at least one report/);
   assert.throws(() => toHtml(5 as unknown as []), /Cannot read report 1: expected a report/);
   const other = { tool: "hyperfine", results: [] } as unknown as BenchmarkReport;
+  const negative = { mean: -1, min: 0, max: 0, stddev: 0, low: null, high: null };
+  assert.throws(
+    () => toHtml(sampleReport({ results: { tokens_per_sec: negative } })),
+    /expected its mean rate to be at least 0, got -1/,
+  );
   assert.throws(() => toHtml([other], { files: ["x.json"] }), /Cannot read "x.json": expected/);
 });
 
