@@ -18,23 +18,29 @@ export interface DeviceLimits {
 /** Measures the limits of one device; disposing of it frees its buffer and threads. */
 export interface LimitMeter extends AsyncDisposable {
   /**
-   * Measures both limits.
-   * @param repetitions runs of each kind; the fastest counts.
+   * Measures both limits; the fastest run of each kind counts.
+   * @param ms time of each kind at least, and two runs.
    */
-  measure(repetitions: number): Promise<DeviceLimits>;
+  measure(ms: number): Promise<DeviceLimits>;
 }
 
-/** Rate of the fastest of several runs: disturbances only slow a run down. */
+/** Milliseconds of the fastest of two or more runs in `ms`: disturbances only slow a run down. */
+export async function bestMs(run: () => void | Promise<void>, ms: number): Promise<number> {
+  let best = Infinity;
+  const end = performance.now() + ms;
+  for (let runs = 0; runs < 2 || performance.now() < end; runs++) {
+    const start = performance.now();
+    await run();
+    best = Math.min(best, performance.now() - start);
+  }
+  return Math.max(best, 1e-3);
+}
+
+/** Work per second of the fastest run. */
 export async function bestPerSec(
   run: () => void | Promise<void>,
   work: number,
-  repetitions: number,
+  ms: number,
 ): Promise<number> {
-  let ms = Infinity;
-  for (let i = 0; i < repetitions; i++) {
-    const start = performance.now();
-    await run();
-    ms = Math.min(ms, performance.now() - start);
-  }
-  return 1000 * work / Math.max(ms, 1e-3);
+  return 1000 * work / await bestMs(run, ms);
 }

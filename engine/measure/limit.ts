@@ -28,8 +28,8 @@ import type { LimitReport } from "./report.ts";
 
 /** Largest buffer to read, in bytes. */
 export const MOST_BYTES = 128 * 2 ** 20;
-/** Runs of each kind in a gap; the fastest counts. */
-const REPETITIONS = 2;
+/** Milliseconds of each kind of run in a gap; the fastest run counts. */
+const GAP_MS = 3;
 /** Gaps that are always measured, and the share of the time that further ones may take. */
 const [LEAST_GAPS, MOST_SHARE] = [3, 0.1];
 
@@ -94,7 +94,7 @@ export class GapLimits implements AsyncDisposable {
     const isDue = this.#gaps.length < LEAST_GAPS ||
       this.#spentMs < MOST_SHARE * (start - this.#start);
     if (!meter || !isDue) return;
-    this.#gaps.push(await meter.measure(REPETITIONS));
+    this.#gaps.push(await meter.measure(GAP_MS));
     const work = (runner: Runner, ids: readonly number[]) => runner.lastLogits(ids, signal);
     await instrumentsOf(this.model).run([0], work, signal);
     this.#spentMs += performance.now() - start;

@@ -34,16 +34,16 @@ export function openJsMeter(bytes: number): LimitMeter {
   const data = readArray(bytes);
   sink += sum(data) + multiplyAdd(CHAIN); // for the compiler
   return {
-    measure: async (repetitions) => ({
+    measure: async (ms) => ({
       readBytesPerSec: await bestPerSec(
         () => void (sink += sum(data)),
         data.byteLength,
-        repetitions,
+        ms,
       ),
       flopsPerSec: await bestPerSec(
         () => void (sink += multiplyAdd(CHAIN)),
         16 * CHAIN,
-        repetitions,
+        ms,
       ),
     }),
     [Symbol.asyncDispose]: () => Promise.resolve(),

@@ -34,8 +34,8 @@ export interface LimitPlan {
   run(): void;
 }
 
-/** Bytes that `measureWasm` reads, and its repetitions. */
-const [MEASURED_BYTES, REPETITIONS] = [256 * 2 ** 20, 9];
+/** Bytes that `measureWasm` reads, and milliseconds of each of its two measurements. */
+const [MEASURED_BYTES, MEASURED_MS] = [256 * 2 ** 20, 120];
 
 /**
  * Measures the limits of `threads` threads, in about half a second.
@@ -43,7 +43,7 @@ const [MEASURED_BYTES, REPETITIONS] = [256 * 2 ** 20, 9];
  */
 export async function measureWasm(threads: number, host?: ComputeHost): Promise<DeviceLimits> {
   await using meter = await openWasmMeter(threads, { host, bytes: MEASURED_BYTES });
-  return await meter.measure(REPETITIONS);
+  return await meter.measure(MEASURED_MS);
 }
 
 /**
@@ -60,9 +60,9 @@ export async function openWasmMeter(
     const reading = await limits.reading(Math.ceil(bytes / ITEM_BYTES) * ITEM_BYTES);
     const multiplying = await limits.multiplying(wasmFuses());
     return {
-      measure: async (repetitions) => ({
-        readBytesPerSec: await bestPerSec(reading.run, reading.bytes, repetitions),
-        flopsPerSec: await bestPerSec(multiplying.run, multiplying.operations, repetitions),
+      measure: async (ms) => ({
+        readBytesPerSec: await bestPerSec(reading.run, reading.bytes, ms),
+        flopsPerSec: await bestPerSec(multiplying.run, multiplying.operations, ms),
       }),
       [Symbol.asyncDispose]: () => limits[Symbol.asyncDispose](),
     };

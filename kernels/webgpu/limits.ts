@@ -4,12 +4,21 @@
  * @module
  */
 import type { ComputeHost } from "../host.ts";
-import { bestPerSec, type DeviceLimits, type LimitMeter } from "../meter.ts";
+import { bestMs, type DeviceLimits, type LimitMeter } from "../meter.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { Compiler, type ShaderCall } from "./pipeline.ts";
-import { StepQueue } from "./queue.ts";
+import { type Dispatch, StepQueue } from "./queue.ts";
 import { mainWgsl } from "../wgsl/shader.ts";
+
+/** Milliseconds of each measurement of `measureWebGpu`. */
+const MEASURED_MS = 100;
+
+/** Bytes to read: more than the caches of most GPUs, and of most processors. */
+const [GPU_BYTES, SOFTWARE_BYTES] = [256 << 20, 64 << 20];
+
+/** Most dispatches of one measurement. */
+const MOST_DISPATCHES = 256;
 
 /** Lanes of a workgroup. */
 const LANES = 64;
@@ -123,7 +132,7 @@ export async function measureWebGpu(host?: ComputeHost): Promise<WebGpuLimits> {
     workgroupLanes: limits.maxComputeInvocationsPerWorkgroup,
     features: [...gpu.features],
     faulty: gpu.claimed.filter((name) => !gpu.features.has(name)),
-    ...await meter.measure(5),
+    ...await meter.measure(MEASURED_MS),
   };
 }
 
@@ -132,39 +141,34 @@ export class GpuMeter implements LimitMeter {
   private constructor(
     readonly gpu: Gpu,
     readonly queue: StepQueue,
-    /** Runs that read, or multiply and add, and their work. */
-    readonly read: { readonly run: () => Promise<void>; readonly bytes: number },
-    readonly multiply: { readonly run: () => Promise<void>; readonly flops: number },
+    /** Measure bytes read, and FLOPs, per second. */
+    readonly reading: Rate,
+    readonly multiplying: Rate,
   ) {}
 
   /**
    * Opens the adapter once more.
-   * @param bytes to read at most; a software adapter reads 64 MiB at most.
+   * @param bytes to read on a software adapter, at most 64 MiB; a GPU reads 256 MiB.
    * @throws {DeviceError} If there is no WebGPU or no adapter, or its memory is full.
    */
-  static async open(host?: ComputeHost, bytes = 256 << 20): Promise<GpuMeter> {
+  static async open(host?: ComputeHost, bytes = SOFTWARE_BYTES): Promise<GpuMeter> {
     const gpu = await openGpu({ host });
     const queue = new StepQueue(gpu);
     try {
       const compiler = new Compiler(gpu, queue);
       await tryFeatures(gpu, queue, compiler);
-      const most = Math.min(gpu.maxBytes, gpu.software ? 64 << 20 : 256 << 20);
-      const source = gpu.storage(Math.min(Math.ceil(bytes / 16) * 16, most), "staging");
+      const asked = gpu.software ? Math.min(bytes, SOFTWARE_BYTES) : GPU_BYTES;
+      const source = gpu.storage(Math.min(Math.ceil(asked / 16) * 16, gpu.maxBytes), "staging");
       const out = gpu.storage(4, "staging");
-      const prepare = async (call: ShaderCall) => {
-        const dispatch = await compiler.prepare(call);
-        return async () => {
-          queue.run({ rows: 1, position: 0, slot: 0, length: 1 }, [dispatch]);
-          await queue.read(out, 0, 4);
-        };
-      };
       const groups = gpu.software ? SOFTWARE_GROUPS : GROUPS;
-      const read = { run: await prepare(readCall(source, out)), bytes: source.size };
-      const multiply = {
-        run: await prepare(multiplyCall(out, groups)),
-        flops: LIMIT_FLOPS * groups / GROUPS,
-      };
-      return new GpuMeter(gpu, queue, read, multiply);
+      const rate = async (call: ShaderCall, work: number) =>
+        await openRate(queue, await compiler.prepare(call), out, work);
+      return new GpuMeter(
+        gpu,
+        queue,
+        await rate(readCall(source, out), source.size),
+        await rate(multiplyCall(out, groups), LIMIT_FLOPS * groups / GROUPS),
+      );
     } catch (error) {
       gpu.close();
       await queue.settle();
@@ -172,10 +176,10 @@ export class GpuMeter implements LimitMeter {
     }
   }
 
-  async measure(repetitions: number): Promise<DeviceLimits> {
+  async measure(ms: number): Promise<DeviceLimits> {
     return {
-      readBytesPerSec: await bestPerSec(this.read.run, this.read.bytes, repetitions),
-      flopsPerSec: await bestPerSec(this.multiply.run, this.multiply.flops, repetitions),
+      readBytesPerSec: await this.reading(ms),
+      flopsPerSec: await this.multiplying(ms),
     };
   }
 
@@ -183,4 +187,34 @@ export class GpuMeter implements LimitMeter {
     this.gpu.close();
     await this.queue.settle();
   }
+}
+
+/** Measures work per second for `ms` milliseconds. */
+type Rate = (ms: number) => Promise<number>;
+
+/**
+ * Prepares the measurement of a dispatch. A read-back takes 0.2 to 12 ms, in which a GPU reads
+ * gigabytes: as many dispatches are queued before it as take four times as long, and its own time
+ * is subtracted.
+ */
+async function openRate(
+  queue: StepQueue,
+  dispatch: Dispatch,
+  out: GPUBuffer,
+  work: number,
+): Promise<Rate> {
+  const batch = (count: number) => async () => {
+    for (let i = 0; i < count; i++) {
+      queue.run({ rows: 1, position: 0, slot: 0, length: 1 }, [dispatch]);
+    }
+    await queue.read(out, 0, 4);
+  };
+  await batch(1)(); // the first run may upload and compile
+  const idleMs = await bestMs(batch(0), 0);
+  let count = 1;
+  while (count < MOST_DISPATCHES && await bestMs(batch(count), 0) < 5 * idleMs) count *= 2;
+  return async (ms) => {
+    const batchMs = await bestMs(batch(count), ms);
+    return 1000 * count * work / Math.max(batchMs - idleMs, batchMs / 2);
+  };
 }
