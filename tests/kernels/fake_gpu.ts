@@ -20,12 +20,24 @@ export interface FakeAdapter {
   readonly maxBytes?: number;
 }
 
+/** A dispatch: the label and text of its shader, and its workgroups. */
+export interface FakeDispatch extends FakeShader {
+  readonly groups: number;
+}
+
+interface FakeShader {
+  readonly label: string;
+  readonly code: string;
+}
+
 /** Replaces `navigator.gpu` until disposed. */
 export class FakeGpu implements Disposable {
   /** Label of each requested shader, by its text. */
   readonly shaders = new Map<string, string>();
   /** Number of calls of each method of the device, its queue, encoders and passes. */
   readonly calls: Record<string, number> = {};
+  /** Every dispatch, in order. */
+  readonly dispatches: FakeDispatch[] = [];
 
   constructor(adapter: FakeAdapter) {
     const value = { requestAdapter: () => Promise.resolve(fakeAdapter(adapter, this)) };
@@ -35,6 +47,7 @@ export class FakeGpu implements Disposable {
   /** Forgets the calls so far. */
   forget(): void {
     for (const name of Object.keys(this.calls)) delete this.calls[name];
+    this.dispatches.length = 0;
   }
 
   [Symbol.dispose](): void {
@@ -70,10 +83,11 @@ function fakeAdapter({ software, subgroups, maxBytes = 2 ** 27 }: FakeAdapter, f
 function fakeDevice(fake: FakeGpu, limits: Record<string, number>, word: number) {
   const nothing = () => {};
   const object = () => ({ destroy: nothing });
+  let shader: FakeShader;
   const pass = counted(fake, {
-    setPipeline: nothing,
+    setPipeline: (pipeline: FakeShader) => void (shader = pipeline),
     setBindGroup: nothing,
-    dispatchWorkgroups: nothing,
+    dispatchWorkgroups: (x: number, y = 1) => fake.dispatches.push({ ...shader, groups: x * y }),
     end: nothing,
   });
   const encoder = counted(fake, {
@@ -96,11 +110,12 @@ function fakeDevice(fake: FakeGpu, limits: Record<string, number>, word: number)
     createBindGroup: object,
     createQuerySet: object,
     createCommandEncoder: () => encoder,
-    createShaderModule: ({ label, code }: { label: string; code: string }) => {
+    createShaderModule: ({ label, code }: FakeShader) => {
       fake.shaders.set(code, label);
-      return {};
+      return { label, code };
     },
-    createComputePipelineAsync: () => Promise.resolve({}),
+    createComputePipelineAsync: ({ compute }: { compute: { module: FakeShader } }) =>
+      Promise.resolve(compute.module),
   });
   return {
     ...methods,

@@ -12,7 +12,7 @@
  *     │ split_keys(visible)│ split_keys(visible)│ the rest  │   one workgroup per split, key/value
  *     └─────────┬──────────┴─────────┬──────────┴─────┬─────┘   head and pass over its query heads
  *               ▼                    ▼                ▼
- *     ┌────────────────────┬────────────────────┬───────────┐   table [splits, H, ⌈D/4⌉ + 1, 4]:
+ *     ┌────────────────────┬────────────────────┬───────────┐   table [splits, H, vectors, 4]:
  *     │ sum, (top, total)  │ sum, (top, total)  │ …         │   top = max of s,
  *     └─────────┬──────────┴─────────┬──────────┴─────┬─────┘   total = Σ e^(s − top),
  *               └────────────────────┼────────────────┘         sum = Σ e^(s − top) · v
@@ -184,11 +184,16 @@ export function decodeGroups(constants: AttentionDecodeWgsl, length: number): nu
   return splitsOf(constants, length) * constants.G * passesOf(constants);
 }
 
+/** Vectors of a head of the table, the last one (top, total, 0, 0); 32-byte sectors hold two. */
+function tableVectors(D: number): number {
+  return 2 * Math.ceil((vectorsOf(D) + 1) / 2);
+}
+
 /** Bytes of the table that the splits of a step pass to the reduce. */
 export function tableBytes(constants: AttentionDecodeWgsl): number {
   const { D, H, splits: { unit, most } } = constants;
   const splits = Math.min(most, Math.ceil(mostVisible(constants) / unit));
-  return 16 * splits * H * (vectorsOf(D) + 1);
+  return 16 * splits * H * tableVectors(D);
 }
 
 /** Decode. Bindings: 0 y, 1 q, 2 k, 3 v; 4 the table, unless one dispatch serves every step. */
@@ -258,11 +263,11 @@ function storeOrKeep(constants: AttentionDecodeWgsl, r: number): string {
   const put = `put_y(row_${r}, i, sum / total);`;
   if (isAlwaysWhole(constants)) return put;
   const { D, H } = constants;
-  const vectors = vectorsOf(D);
+  const vectors = tableVectors(D);
   return /* wgsl */ `if (whole) { ${put} } else {
-      let to = (place * ${H}u + row_${r}) * ${vectors + 1}u;
+      let to = (place * ${H}u + row_${r}) * ${vectors}u;
       table[to + i] = sum;
-      if (i == 0u) { table[to + ${vectors}u] = vec4f(top, total, 0.0, 0.0); }
+      if (i == 0u) { table[to + ${vectors - 1}u] = vec4f(top, total, 0.0, 0.0); }
     }`;
 }
 
@@ -291,11 +296,12 @@ function mergeWgsl(
     );
     return { declare: { wgsl: "", workgroupBytes: 0 }, body };
   }
-  const row = wide * perLane; // vectors of a group in workgroup memory, those past the last too
+  // A vector of every lane, then the next one; `wide` vectors apart, so that banks do not repeat.
+  const apart = lanes + (perLane > 1 ? wide : 0);
   const memory = [
     workgroupArray("tops", "f32", rows.rows * groups),
     workgroupArray("totals", "f32", groups),
-    workgroupArray("sums", "vec4f", groups * row),
+    workgroupArray("sums", "vec4f", perLane * apart),
   ];
   const over = (value: (g: number) => string, join: (a: string, b: string) => string) =>
     Array.from({ length: groups }, (_, g) => value(g)).reduce(join);
@@ -303,17 +309,18 @@ function mergeWgsl(
   let all_${r} = ${over((g) => `tops[${r * groups + g}u]`, (a, b) => `max(${a}, ${b})`)};
   let share_${r} = exp(top_${r} - all_${r});
   if (column == 0u) { totals[mine] = total_${r} * share_${r}; }
-  ${eachVector((p) => `sums[mine * ${row}u + ${p * wide}u + column] = sum_${r}_${p} * share_${r};`)}
+  ${eachVector((p) => `sums[${p * apart}u + lane] = sum_${r}_${p} * share_${r};`)}
   workgroupBarrier();
   ${
     linesWgsl(Math.ceil(vectors / lanes), (n) =>
       /* wgsl */ `if (lane + ${n * lanes}u < ${vectors}u) {
     let i = lane + ${n * lanes}u;
     let top = all_${r};
+    let at = i / ${wide}u * ${apart}u + i % ${wide}u;
     let total = ${
         over((g) => `totals[${g}u]`, (a, b) => `${a} + ${b}`)
       };
-    let sum = ${over((g) => `sums[${g * row}u + i]`, (a, b) => `${a} + ${b}`)};
+    let sum = ${over((g) => `sums[at + ${g * wide}u]`, (a, b) => `${a} + ${b}`)};
     ${store(r)}
   }`)
   }`;
@@ -331,7 +338,7 @@ function mergeWgsl(
 export function attentionReduceWgsl(constants: AttentionDecodeWgsl): Shader {
   const { H, D, reduceRows: rows, options: { window } } = constants;
   const groups = rows.lanes / rows.wide;
-  const [vectors, perLane] = [vectorsOf(D), vectorsOfLane(D, rows)];
+  const [vectors, perLane] = [tableVectors(D), vectorsOfLane(D, rows)];
   const merged = mergeWgsl(D, rows, () => "put_y(h, i, sum / total);");
   const eachPart = (line: (u: number) => string) => linesWgsl(BLOCK, line);
   const each = (value: (u: number) => string) => [0, 1, 2, 3].map(value).join(", ");
@@ -353,8 +360,8 @@ ${mainWgsl(rows.lanes)} {
   ${stateWgsl(D, rows)}
   for (var first = 0u; first < end; first += ${BLOCK * groups}u) {
     ${eachPart((u) => `let j_${u} = first + ${u * groups}u + mine;`)}
-    ${eachPart((u) => `let at_${u} = (min(j_${u}, end - 1u) * ${H}u + h) * ${vectors + 1}u;`)}
-    ${eachPart((u) => `let part_${u} = table[at_${u} + ${vectors}u];`)}
+    ${eachPart((u) => `let at_${u} = (min(j_${u}, end - 1u) * ${H}u + h) * ${vectors}u;`)}
+    ${eachPart((u) => `let part_${u} = table[at_${u} + ${vectors - 1}u];`)}
     ${eachPart((u) => linesWgsl(perLane, (p) => `let v_${u}_${p} = table[at_${u} + i_${p}];`))}
     let seen = vec4<bool>(${each((u) => `j_${u} < end`)});
     let s = select(vec4f(${LOWEST}), vec4f(${each((u) => `part_${u}.x`)}), seen);

@@ -195,18 +195,19 @@ function keysWgsl(constants: AttentionPrefillWgsl): string {
 function loadTileWgsl({ D, rows: { lanes }, tile }: AttentionPrefillWgsl): string {
   const vectors = vectorsOf(D);
   const count = tile * vectors;
-  return linesWgsl(Math.ceil(count / lanes), (n) => {
-    const e = `(lane + ${n * lanes}u)`;
-    const load = /* wgsl */ `
-      let row = kv + min(first + ${e} / ${vectors}u, end - 1u);
-      tile_k[${e}] = k_at(row, ${e} % ${vectors}u);
-      tile_v[${e}] = v_at(row, ${e} % ${vectors}u);`;
-    return (n + 1) * lanes <= count
-      ? `{${load}
-    }`
-      : `if (${e} < ${count}u) {${load}
-    }`;
-  });
+  const at = (n: number) => `(lane + ${n * lanes}u)`;
+  const load = (n: number) =>
+    /* wgsl */ `let row_of_${n} = kv + min(first + ${at(n)} / ${vectors}u, end - 1u);
+    let k_of_${n} = k_at(row_of_${n}, ${at(n)} % ${vectors}u);
+    let v_of_${n} = v_at(row_of_${n}, ${at(n)} % ${vectors}u);`;
+  const store = (n: number) => {
+    const both = `tile_k[${at(n)}] = k_of_${n}; tile_v[${at(n)}] = v_of_${n};`;
+    return (n + 1) * lanes <= count ? both : `if (${at(n)} < ${count}u) { ${both} }`;
+  };
+  const loads = Math.ceil(count / lanes);
+  // All loads come before the first store, which waits for them.
+  return `${linesWgsl(loads, load)}
+    ${linesWgsl(loads, store)}`;
 }
 
 /** A block of four keys from key `j` on; `read` gives vector p of key or value j + u. */
