@@ -79,6 +79,7 @@ const builds: Record<string, (k: Recorder) => void> = {
   whole: (k) => {
     embed(k);
     for (const block of blocks) for (const part of Object.values(inBlock)) part(k, block);
+    k.discard(n, qkv);
     if (rows > 1) return;
     head(k);
     sample(k);

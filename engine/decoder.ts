@@ -33,6 +33,7 @@ export function forward(k: Recorder, w: Weights, s: State): void {
       mlp(k, block.mlp, normed(k, s.n, s.x, block.ln2), s);
     }
   }
+  k.discard(s.n, s.qkv, s.q, s.y, s.f, ...s.g ? [s.g] : []); // of use within a layer only
   if (!s.logits) return;
   const n = normed(k, s.n, s.x, w.lnF); // n [T, C]
   const { lmHeadBias: bias, logitScale: scale, logitSoftCap: softCap } = w;

@@ -124,6 +124,19 @@ export interface Recorder {
    * @param sampling settings and state on the device.
    */
   sample(ids: Tensor, logits: Tensor, sampling: Sampling): void;
+  /**
+   * Leaves the contents of tensors undefined after the pass, so that calls may be fused that only
+   * pass them on.
+   * @param tensors activations that nothing reads before the next pass writes them.
+   */
+  discard(...tensors: Tensor[]): void;
+}
+
+/** A recorded pass. */
+export interface Pass {
+  readonly calls: Call[];
+  /** Tensors whose contents after the pass do not matter. */
+  readonly discarded: ReadonlySet<Tensor>;
 }
 
 /**
@@ -131,7 +144,13 @@ export interface Recorder {
  * @throws {RangeError} If the operands of a call do not fit each other.
  */
 export function record(build: (k: Recorder) => void): Call[] {
+  return recordPass(build).calls;
+}
+
+/** As `record`, with the tensors that `build` discards. */
+export function recordPass(build: (k: Recorder) => void): Pass {
   const calls: Call[] = [];
+  const discarded = new Set<Tensor>();
   const recorded = <A extends unknown[]>(check: (...args: A) => Call) => (...args: A): void => {
     calls.push(check(...args));
   };
@@ -143,8 +162,9 @@ export function record(build: (k: Recorder) => void): Call[] {
     writeKv: recorded(writeKvCall),
     attention: recorded(attentionCall),
     sample: recorded(sampleCall),
+    discard: (...tensors) => tensors.forEach((tensor) => discarded.add(tensor)),
   });
-  return calls;
+  return { calls, discarded };
 }
 
 /** One function per operation, from a call and a context to an R. */

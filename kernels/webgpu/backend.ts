@@ -7,7 +7,7 @@
  * @module
  */
 import type { Backend, KernelText, KernelTime, Plan, Recorder, TensorSizes } from "../backend.ts";
-import { record, roomOf } from "../calls.ts";
+import { recordPass, roomOf } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
 import type { ComputeHost } from "../host.ts";
@@ -249,7 +249,8 @@ class WebGpuBackend implements Backend {
   /** Records and fuses the calls of a pass, and lowers each to its shaders. */
   async #lower(build: (k: Recorder) => void, tiles: Tiles) {
     this.#gpu.expectOpen();
-    const calls = fuse(record(build), { folds: !this.software });
+    const { calls: recorded, discarded } = recordPass(build);
+    const calls = fuse(recorded, { folds: !this.software, discarded });
     await tiles.tune(calls, () => new WebGpuLowering(this.#gpu, tiles));
     const target = new WebGpuLowering(this.#gpu, tiles);
     const { buffers } = target;

@@ -145,10 +145,10 @@ export class TileTimer {
   }
 }
 
-/** The call with scratch for all that it reads and writes of a step. */
+/** The call with scratch for all that it reads and writes of a step; heads are left out. */
 function onScratch(
-  { op, weight, options, norm }: MatmulCall,
+  { op, weight, options, norm, up }: MatmulCall,
   { x, y, gate }: Readonly<Record<"x" | "y" | "gate", Tensor>>,
 ): MatmulCall {
-  return { op, x, y, weight, options: { ...options, gate: options.gate && gate }, norm };
+  return { op, x, y, weight, options: { ...options, gate: options.gate && gate }, norm, up };
 }

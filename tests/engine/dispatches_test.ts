@@ -88,11 +88,11 @@ const SAMPLING = { temperature: 0.9, topK: 40, topP: 1, repetitionPenalty: 1 };
 
 for (
   const [shape, most] of [
-    [DEMO, 46],
-    [GPT2, 90],
-    [SMOLLM2, 246],
-    [ONE_B, 134],
-    [EIGHT_B, 326],
+    [DEMO, 39],
+    [GPT2, 77],
+    [SMOLLM2, 185],
+    [ONE_B, 101],
+    [EIGHT_B, 197],
   ] as const
 ) {
   Deno.test(`a token of ${shape.name} takes at most ${most} dispatches, and one more a layer beyond 64 keys`, async () => {

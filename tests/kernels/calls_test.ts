@@ -6,6 +6,7 @@ import {
   operandsOf,
   overwrites,
   record,
+  recordPass,
 } from "../../kernels/calls.ts";
 import type { Weight } from "../../kernels/formats/mod.ts";
 import { fuse } from "../../kernels/fuse.ts";
@@ -248,6 +249,27 @@ function fusedPass(make: Maker): (k: Recorder) => void {
   };
 }
 
+/** A product with its cache write, and a gated MLP: neighbours that fusion merges, too. */
+function fusedLayer(make: Maker): (k: Recorder) => void {
+  const [x, q, qkv] = [make.tensor([1, C]), make.tensor([1, 64]), make.tensor([1, 128])];
+  const cache = { k: make.tensor([1, 9, 32]), v: make.tensor([1, 9, 32]) };
+  const [gate, y] = [make.tensor([1, V]), make.tensor([1, V])];
+  const [table, bias] = [make.tensor([9, 32]), make.tensor([V])];
+  return (k) => {
+    k.matmul(qkv, x, make.weight(128, C));
+    k.writeKv(q, cache, qkv, { table });
+    k.matmul(gate, x, make.weight(V, C), { bias });
+    k.matmul(y, x, make.weight(V, C), { gate, activation: "silu", residual: true });
+    k.discard(qkv, gate);
+  };
+}
+
+/** The fused calls of a pass. */
+function fusedCalls(build: (k: Recorder) => void): Call[] {
+  const { calls, discarded } = recordPass(build);
+  return fuse(calls, { discarded });
+}
+
 for (const software of [false, true]) {
   const adapter = software ? "software" : "hardware";
   Deno.test(`webgpu binds the operands of a call as it accesses them, in ${adapter}`, async () => {
@@ -259,8 +281,9 @@ for (const software of [false, true]) {
     const calls = [1, T].flatMap((rows) =>
       NAMES.flatMap((name) => record(makes(make, rows)[name]()))
     );
-    const fused = fuse(record(fusedPass(make)));
-    assert.deepEqual(fused.map(({ op }) => op), ["embed", "matmul", "norm", "matmul"]);
+    const fused = [...fusedCalls(fusedPass(make)), ...fusedCalls(fusedLayer(make))];
+    const ops = ["embed", "matmul", "norm", "matmul", "matmul", "matmul"];
+    assert.deepEqual(fused.map(({ op }) => op), ops);
     for (const call of [...calls, ...fused]) {
       const target = new WebGpuLowering(gpu, tiles);
       const listed = buffersOf(call);
@@ -313,4 +336,19 @@ Deno.test("costOf() omits tensors passed between parts when a kernel is fused", 
     bytes: costs[2].bytes + costs[3].bytes - 2 * 4 * C,
     flops: costs[2].flops + costs[3].flops,
   });
+});
+
+Deno.test("costOf() omits heads and gates that a fused product passes on", () => {
+  const build = fusedLayer({
+    tensor: (shape, dtype = "F32") => ({ shape, dtype }),
+    weight: (N, K) => ({ shape: [N, K], dtype: "BF16" }),
+  });
+  const segment = { ...SEGMENT, rows: 1 };
+  const costs = record(build).map((call) => costOf(call, segment));
+  const [heads, gated] = fusedCalls(build).map((call) => costOf(call, segment));
+  assert.equal(heads.name, `matmul ${C}→128 + writeKv`);
+  assert.equal(heads.bytes, costs[0].bytes + costs[1].bytes - 2 * 4 * 128);
+  assert.equal(gated.name, `matmul ${C}→${V} + matmul ${C}→${V}`);
+  assert.equal(gated.bytes, costs[2].bytes + costs[3].bytes - 4 * (C + 2 * V));
+  assert.equal(gated.flops, costs[2].flops + costs[3].flops);
 });

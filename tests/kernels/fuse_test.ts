@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type Call, record, type Recorder } from "../../kernels/calls.ts";
+import { type Call, record, type Recorder, recordPass } from "../../kernels/calls.ts";
 import type { Weight } from "../../kernels/formats/mod.ts";
 import { fuse } from "../../kernels/fuse.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -145,4 +145,100 @@ Deno.test("fuse() fuses a norm of any width, and into any product when it is fol
   }
   assert.equal(first(heads(C, 32769), false), "norm");
   assert.equal(first(heads(C, 128256), true), "norm+matmul");
+});
+
+/** The fused calls of a pass, with what it discards. */
+function fusedPass(build: (k: Recorder) => void): Call[] {
+  const { calls, discarded } = recordPass(build);
+  return fuse(calls, { discarded });
+}
+
+Deno.test("fuse() fuses a norm when the pass discards its output", () => {
+  const { x, n, y, norm, w } = state();
+  const calls = fusedPass((k) => {
+    k.norm(n, x, norm);
+    k.matmul(y, n, w);
+    k.discard(n);
+  });
+  assert.deepEqual(calls.map(nameOf), ["norm+matmul"]);
+});
+
+/** Changes of a gated MLP of one row that prevent fusion of its two products. */
+const UNGATED: Record<string, (s: ReturnType<typeof state>) => (k: Recorder) => void> = {
+  "the gate is not discarded": ({ x, y, z, w }) => (k) => {
+    k.matmul(y, x, w);
+    k.matmul(z, x, weight(C), { gate: y });
+  },
+  "a later call reads the gate": ({ x, y, z, w }) => (k) => {
+    k.matmul(y, x, w);
+    k.matmul(z, x, weight(C), { gate: y });
+    k.norm(x, y, normOf(C));
+    k.discard(y);
+  },
+  "the gate has an epilogue": ({ x, y, z, w }) => (k) => {
+    k.matmul(y, x, w, { activation: "relu" });
+    k.matmul(z, x, weight(C), { gate: y });
+    k.discard(y);
+  },
+  "the products read other rows": ({ x, n, y, z, w }) => (k) => {
+    k.matmul(y, x, w);
+    k.matmul(z, n, weight(C), { gate: y });
+    k.discard(y);
+  },
+  "their weights are of other dtypes": ({ x, y, z }) => (k) => {
+    k.matmul(y, x, { shape: [C, C], dtype: "F16" });
+    k.matmul(z, x, weight(C), { gate: y });
+    k.discard(y);
+  },
+  "there are several rows": () => (k) => {
+    const [x, y, z] = [tensor(2, C), tensor(2, C), tensor(2, C)];
+    k.matmul(y, x, weight(C));
+    k.matmul(z, x, weight(C), { gate: y });
+    k.discard(y);
+  },
+};
+
+Deno.test("fuse() fuses the two products of a gated MLP when its gate is discarded", () => {
+  const { x, n, y, z, norm, w } = state();
+  const calls = fusedPass((k) => {
+    k.norm(n, x, norm);
+    k.matmul(y, n, w);
+    k.matmul(z, n, weight(C), { gate: y, activation: "silu" });
+    k.discard(n, y);
+  });
+  assert.equal(calls.length, 1);
+  const [call] = calls;
+  assert.ok(call.op === "matmul" && call.up?.weight === w && !call.options.gate && call.norm);
+});
+
+for (const [what, build] of Object.entries(UNGATED)) {
+  Deno.test(`fuse() keeps the products of a gated MLP when ${what}`, () => {
+    const calls = fusedPass(build(state()));
+    assert.ok(calls.every((call) => call.op !== "matmul" || !call.up));
+  });
+}
+
+Deno.test("fuse() fuses a cache write into its product when eight operands suffice", () => {
+  const cache = { k: tensor(H, 16, D), v: tensor(H, 16, D) };
+  const [x, n, qkv, q] = [tensor(1, C), tensor(1, C), tensor(1, 3 * C), tensor(1, C)];
+  const bias = tensor(3 * C);
+  const table = tensor(16, D);
+  const layer = { ...normOf(C), kind: "layer", bias: tensor(C) } as const;
+  const pass = (
+    options: { bias?: Tensor },
+    rotation: { table?: Tensor; qNorm?: ReturnType<typeof normOf> },
+    discarded: Tensor[],
+  ) =>
+    fusedPass((k) => {
+      k.norm(n, x, layer);
+      k.matmul(qkv, n, weight(3 * C), options);
+      k.writeKv(q, cache, qkv, rotation);
+      k.discard(...discarded);
+    }).map((call) => call.op === "matmul" && call.heads ? "heads" : nameOf(call));
+  assert.deepEqual(pass({ bias }, {}, [n, qkv]), ["heads"]);
+  assert.deepEqual(pass({}, { table }, [n, qkv]), ["heads"]);
+  const kept = ["norm+matmul", "writeKv"];
+  assert.deepEqual(pass({ bias }, { table }, [n, qkv]), kept); // nine operands
+  assert.deepEqual(pass({}, { qNorm: normOf(D) }, [n, qkv]), kept);
+  assert.deepEqual(pass({}, { table }, [n]), kept);
 });

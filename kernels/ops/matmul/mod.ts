@@ -13,9 +13,10 @@
 import { type Activation, ACTIVATIONS } from "../activation.ts";
 import { type Closure, type Cost, f32Of, mergeCosts, reads, updates, writes } from "../contract.ts";
 import { normCost, type NormOptions } from "../norm.ts";
+import { type WriteKvCall, writeKvCost, writeKvOperands } from "../kv_cache/mod.ts";
 import { expectTensor, expectThat } from "../../errors.ts";
 import { BYTES, FORMATS, storedBytes, type Weight, type WeightDtype } from "../../formats/mod.ts";
-import type { Step } from "../../step.ts";
+import type { Segment } from "../../step.ts";
 import type { Tensor } from "../../tensor.ts";
 
 /** Epilogue of `matmul`. */
@@ -34,6 +35,14 @@ export interface MatmulOptions<A = Tensor> {
   readonly residual?: boolean;
 }
 
+/** A second product of x, which was fused into a call as its gate. */
+export interface UpProduct {
+  /** Of the same shape and dtype as the call's weight. */
+  readonly weight: Weight;
+  /** [N] */
+  readonly bias?: Tensor;
+}
+
 /** A checked call. */
 export interface MatmulCall {
   readonly op: "matmul";
@@ -43,6 +52,10 @@ export interface MatmulCall {
   readonly options: MatmulOptions;
   /** Norm of x that was fused into the call. */
   readonly norm?: NormOptions;
+  /** Product that was fused into the call, in place of `options.gate`. */
+  readonly up?: UpProduct;
+  /** The `writeKv` that reads y, fused into the call: q, k and v are written, and y is not. */
+  readonly heads?: WriteKvCall;
 }
 
 /** @throws {RangeError} If the shapes do not fit each other, or `y` is one of the inputs. */
@@ -64,29 +77,55 @@ export function matmulCall(
 }
 
 /** Operands and their access. */
-export function matmulOperands({ y, x, weight, options, norm }: MatmulCall) {
+export function matmulOperands({ y, x, weight, options, norm, up, heads }: MatmulCall) {
   const { bias, gate, residual } = options;
+  const written = heads && writeKvOperands(heads);
   return {
-    y: residual ? updates(y) : writes(y),
+    y: written ? undefined : residual ? updates(y) : writes(y),
     x: reads(x),
     weight: reads(weight),
     bias: reads(bias),
     gate: reads(gate),
     normWeight: reads(norm?.weight),
     normBias: reads(norm?.bias),
+    upWeight: reads(up?.weight),
+    upBias: reads(up?.bias),
+    q: written?.q,
+    k: written?.k,
+    v: written?.v,
+    table: written?.table,
   };
 }
 
-/** Reads the stored weight, x and gate; writes y (and reads it for a residual). */
-export function matmulCost(call: MatmulCall, step: Pick<Step, "rows">): Cost {
-  const { x, weight, options: { bias, gate, residual }, norm } = call;
-  const { rows } = step;
+/**
+ * Reads the stored weight, x and gate; writes y (and reads it for a residual). What was fused into
+ * the call saves the bytes of the tensors between.
+ */
+export function matmulCost(call: MatmulCall, step: Segment): Cost {
+  const { x, weight: { shape: [N, K] }, options: { bias, gate }, norm, up, heads } = call;
+  const row = BYTES.F32 * step.rows;
+  const costs = [productCost(call, bias, !!gate || !!up, step)];
+  if (up) costs.unshift(productCost({ ...call, ...up, options: {} }, up.bias, false, step));
+  if (norm) costs.unshift(normCost({ x, options: norm }, step));
+  if (heads) costs.push(writeKvCost(heads, step));
+  if (costs.length === 1) return costs[0];
+  return mergeCosts(
+    costs,
+    row * ((norm ? 2 * K : 0) + (up ? K + 2 * N : 0) + (heads ? 2 * N : 0)),
+  );
+}
+
+/** Cost of a product by itself. */
+function productCost(
+  { weight, options: { residual } }: Pick<MatmulCall, "weight" | "options">,
+  bias: Tensor | undefined,
+  gated: boolean,
+  { rows }: Pick<Segment, "rows">,
+): Cost {
   const [N, K] = weight.shape;
-  const perRow = K + N * (1 + (gate ? 1 : 0) + (residual ? 1 : 0));
+  const perRow = K + N * (1 + (gated ? 1 : 0) + (residual ? 1 : 0));
   const bytes = storedBytes(weight.dtype, N * K) + BYTES.F32 * (rows * perRow + (bias ? N : 0));
-  const product = { name: `matmul ${K}→${N}`, bytes, flops: 2 * rows * N * K };
-  if (!norm) return product;
-  return mergeCosts([normCost({ x, options: norm }, step), product], 2 * BYTES.F32 * rows * K);
+  return { name: `matmul ${K}→${N}`, bytes, flops: 2 * rows * N * K };
 }
 
 /** Binds the call to typed arrays. */

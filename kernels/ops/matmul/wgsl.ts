@@ -16,8 +16,16 @@ import { type GpuDispatch, type GpuTarget, readOnly } from "../contract.ts";
 import { type MatmulCall, matmulOperands, type MatmulOptions } from "./mod.ts";
 import { mainWgsl, type Shader, workgroupBytes } from "../../wgsl/shader.ts";
 import { matmulGroups, partsOf, type Tile } from "./tiles.ts";
-import { epilogueWgsl } from "./wgsl_epilogue.ts";
+import { epilogueWgsl, type UpWgsl } from "./wgsl_epilogue.ts";
 import { flatBody } from "./wgsl_flat.ts";
+import {
+  headsEpilogueWgsl,
+  headsOf,
+  type HeadsWgsl,
+  ownsPartners,
+  rowAtWgsl,
+} from "./wgsl_heads.ts";
+import { writeKvDispatches } from "../kv_cache/wgsl.ts";
 import { loadXWgsl, ownNormWgsl, type Totals, totalsOf } from "./wgsl_norm.ts";
 import { finishGroups, finishWgsl, keepWgsl, partialBytes } from "./wgsl_parts.ts";
 import { rowBody, rowMemory } from "./wgsl_row.ts";
@@ -38,6 +46,10 @@ export interface MatmulWgsl {
    * Norm of x, computed by the same kernel: for `split` and `flat` tiles.
    */
   readonly norm?: NormOptions<unknown>;
+  /** Second product of x, in place of a gate: for `split` and `flat` tiles. */
+  readonly up?: UpWgsl;
+  /** Heads that the outputs are: for tiles that own their partners. */
+  readonly heads?: HeadsWgsl;
   /** Whether the device has subgroups; default false. */
   readonly subgroups?: boolean;
 }
@@ -53,7 +65,8 @@ interface Body {
   readonly body: string;
 }
 
-function bodyOf({ K, dtype, tile, norm, subgroups = false }: MatmulWgsl, totals: Totals): Body {
+function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
+  const { K, dtype, tile, norm, up, heads, subgroups = false } = constants;
   const { inputs } = wgslOf(dtype);
   const words = panelWords({ inputs }, K);
   const padded = words * inputs;
@@ -61,14 +74,15 @@ function bodyOf({ K, dtype, tile, norm, subgroups = false }: MatmulWgsl, totals:
   switch (tile.kind) {
     case "flat": {
       const own = { wgsl: norm ? ownNormWgsl(K, padded, norm) : "", workgroupBytes: 0 };
-      const body = flatBody(tile, { words, inputs, normed: !!norm });
+      const body = flatBody(tile, { words, inputs, normed: !!norm, gated: !!up, heads });
       const block = tile.lanes * tile.outputs;
       return { lanes: tile.lanes, block, pieces: [loadX(padded), own], body };
     }
     case "split": {
       const { outputs, slices } = tile;
-      const pieces = [loadX(padded), rowMemory(tile, totals)];
-      const body = rowBody(tile, { words, inputs, totals, subgroups });
+      const rowAt = { wgsl: heads ? rowAtWgsl(heads, outputs) : "", workgroupBytes: 0 };
+      const pieces = [loadX(padded), rowMemory(tile, totals), rowAt];
+      const body = rowBody(tile, { words, inputs, totals, subgroups, heads });
       return { lanes: outputs * slices, block: outputs, pieces, body };
     }
     case "shared": {
@@ -81,27 +95,34 @@ function bodyOf({ K, dtype, tile, norm, subgroups = false }: MatmulWgsl, totals:
 }
 
 /** Sums of a product's kernel; a flat one norms x as it reads it. */
-function totalsOfTile({ K, dtype, tile, norm }: MatmulWgsl): Totals {
+function totalsOfTile({ K, dtype, tile, norm, up }: MatmulWgsl): Totals {
   const { inputs } = wgslOf(dtype);
   const folded = tile.kind === "split" ? norm : undefined;
-  return totalsOf(K, panelWords({ inputs }, K) * inputs, folded);
+  return totalsOf(K, panelWords({ inputs }, K) * inputs, folded, up !== undefined);
+}
+
+/** Defines `store`. */
+function endOf({ options, up, heads }: MatmulWgsl): string {
+  return heads ? headsEpilogueWgsl(heads, !!options.bias) : epilogueWgsl(options, up);
 }
 
 /**
  * The WGSL form. Bindings: 0 y (or the partial totals under split-K), 1 x, 2 weight in panels, 3
- * bias, 4 gate, 5 and 6 weight and bias of a norm. `run` and `index_of` come from `PRELUDE`.
+ * bias, 4 gate, 5 and 6 weight and bias of a norm, 7 and 8 weight and bias of the second product. Of
+ * heads: 0 q, 7 k, 8 v, 9 table. `run` and `index_of` come from `PRELUDE`.
  */
 export function matmulWgsl(constants: MatmulWgsl): Shader {
-  const { N, K, dtype, tile, options, part } = constants;
+  const { N, K, dtype, tile, up, part } = constants;
   const { first, count } = part ?? { first: 0, count: N };
   const totals = totalsOfTile(constants);
   const { lanes, block, pieces, body } = bodyOf(constants, totals);
   const format = wgslOf(dtype);
   const parameters = totals.names.map((name) => `${name}: f32`).join(", ");
-  const end = partsOf(tile) > 1 ? keepWgsl(totals) : /* wgsl */ `${epilogueWgsl(options)}
+  const end = partsOf(tile) > 1 ? keepWgsl(totals) : /* wgsl */ `${endOf(constants)}
 fn result_of(${parameters}) -> f32 { return ${totals.result}; }
-fn finish(t: u32, row: u32, sum: f32) {
-  if (t < run.rows && row < COUNT) { store(t, FIRST + row, sum); }
+${totals.up ? `fn up_of(${parameters}) -> f32 { return ${totals.up}; }` : ""}
+fn finish(t: u32, row: u32, sum: f32, second: f32) {
+  if (t < run.rows && row < COUNT) { store(t, FIRST + row, sum, second); }
 }`;
   const wgsl = /* wgsl */ `
 const N = ${N}u;
@@ -112,6 +133,7 @@ const FIRST = ${first}u;
 const COUNT = ${count}u;
 const BLOCKS = ${Math.ceil(count / block)}u;
 ${weightWgsl(format, { name: "weight", binding: 2, K })}
+${up ? weightWgsl(format, { name: "up", binding: 7, K }) : ""}
 // Place of an output; beyond the last one, that of the last one.
 fn start_of(row: u32) -> u32 { return weight_start(min(row, COUNT - 1u)); }
 ${pieces.map(({ wgsl }) => wgsl).join("\n")}
@@ -127,28 +149,44 @@ ${mainWgsl(lanes)} {
 }
 
 /**
- * Lowers the call to a dispatch for each part of the weight, and one that finishes a split-K.
+ * Lowers the call to a dispatch for each part of the weight, and one that finishes a split-K; and one
+ * that writes the heads, if the tile does not own their partners.
  */
 export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile): GpuDispatch[] {
-  const { y, x, weight, bias, gate, normWeight, normBias } = matmulOperands(call);
-  const { weight: { shape: [N, K], dtype }, options, norm } = call;
-  const { subgroups } = target;
-  const constants = { N, K, dtype, tile, options, norm, subgroups };
-  const products = (out: typeof y, ...epilogue: (typeof bias)[]): GpuDispatch[] =>
-    target.parts(weight).map(({ first, count, operand }) => ({
+  const all = matmulOperands(call);
+  const weights = target.parts(all.weight);
+  const heads = call.heads && headsOf(call.heads);
+  if (heads && !ownsPartners(tile, heads, weights.map(({ first }) => first))) {
+    const product = matmulDispatches({ ...call, heads: undefined }, target, tile);
+    return [...product, ...writeKvDispatches(call.heads!, target)];
+  }
+  const { weight: { shape: [N, K], dtype }, options, norm, up } = call;
+  const constants = { N, K, dtype, tile, options, norm, up, heads, subgroups: target.subgroups };
+  const ups = all.upWeight && target.parts(all.upWeight);
+  /** Operands of the epilogue, at bindings 0, 3, 4, and from 7 on. */
+  const end = heads
+    ? [all.q, all.bias, undefined, all.k, all.v, all.table]
+    : [all.y, all.bias, all.gate, undefined, all.upBias];
+  const products = (out: typeof end): GpuDispatch[] =>
+    weights.map(({ first, count, operand }, i) => ({
       op: "matmul",
       ...matmulWgsl({ ...constants, part: { first, count } }),
-      operands: [out, x, operand, epilogue[0], epilogue[1], normWeight, normBias],
+      operands: [
+        ...[out[0], all.x, operand, out[1], out[2], all.normWeight, all.normBias],
+        ...[ups ? ups[i].operand : out[3], ...out.slice(4)],
+      ],
       groups: ({ rows }) => matmulGroups(tile, count, rows),
     }));
   const parts = partsOf(tile);
-  if (parts === 1) return products(y, bias, gate);
+  if (parts === 1) return products(end);
   const totals = totalsOfTile(constants);
   const partials = target.partials(partialBytes(parts, totals, [call.x.shape[0], N]));
-  return [...products(partials), {
+  const epilogue = endOf(constants);
+  const [out, bias, gate, ...others] = end;
+  return [...products([partials]), {
     op: "matmul",
-    ...finishWgsl({ N, K, parts, totals, options }),
-    operands: [y, readOnly(partials), undefined, bias, gate],
+    ...finishWgsl({ N, K, parts, totals, epilogue, paired: heads !== undefined }),
+    operands: [out, readOnly(partials), undefined, bias, gate, undefined, undefined, ...others],
     groups: ({ rows }) => finishGroups(N, rows),
   }];
 }

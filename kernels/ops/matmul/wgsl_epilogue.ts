@@ -40,13 +40,19 @@ fn capped(v: f32, cap: f32) -> f32 {
 }
 `;
 
+/** The second product of a gated MLP, which comes in place of a gate. */
+export interface UpWgsl {
+  readonly bias?: unknown;
+}
+
 /** The steps of the epilogue of a sum `v`, one line each, in the order of the formula. */
-function stepsWgsl(options: MatmulOptions<unknown>): string {
+function stepsWgsl(options: MatmulOptions<unknown>, up: UpWgsl | undefined): string {
   const { bias, activation, gate, scale = 1, softCap, residual = false } = options;
   const steps: string[] = [];
   if (bias) steps.push("v += bias[n];");
   if (activation) steps.push(`v = ${ACTIVATIONS_WGSL[activation]};`);
   if (gate) steps.push("v *= gate[at];");
+  if (up) steps.push(up.bias ? "v *= second + up_bias[n];" : "v *= second;");
   if (scale !== 1) steps.push(`v *= f32(${scale});`);
   if (softCap) steps.push(`v = capped(v, f32(${softCap}));`);
   steps.push(residual ? "y[at] += v;" : "y[at] = v;");
@@ -54,20 +60,22 @@ function stepsWgsl(options: MatmulOptions<unknown>): string {
 }
 
 /**
- * Defines `store(t, n, sum)`, which finishes output n of row t. Bindings: 0 y, 3 bias, 4 gate.
+ * Defines `store(t, n, sum, second)`, which finishes output n of row t; `second` is the sum of the
+ * second product, if there is one. Bindings: 0 y, 3 bias, 4 gate, 8 bias of the second product.
  * Requires the constant N.
  */
-export function epilogueWgsl(options: MatmulOptions<unknown>): string {
+export function epilogueWgsl(options: MatmulOptions<unknown>, up?: UpWgsl): string {
   const { bias, gate, activation, softCap } = options;
   return /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${bias ? "@group(1) @binding(3) var<storage, read> bias: array<f32>;" : ""}
 ${gate ? "@group(1) @binding(4) var<storage, read> gate: array<f32>;" : ""}
+${up?.bias ? "@group(1) @binding(8) var<storage, read> up_bias: array<f32>;" : ""}
 ${activation === "gelu" ? ERF_WGSL : ""}
 ${softCap ? CAPPED_WGSL : ""}
-fn store(t: u32, n: u32, sum: f32) {
+fn store(t: u32, n: u32, sum: f32, second: f32) {
   let at = t * N + n;
   var v = sum;
-  ${stepsWgsl(options)}
+  ${stepsWgsl(options, up)}
 }`;
 }

@@ -53,7 +53,7 @@ export function loadXWgsl(K: number, padded: number): string {
   return rowsWgsl("load_x", "x", 1, K, padded);
 }
 
-/** Sums of a product over K, and the number that they amount to. */
+/** Sums of one or two products over K, and the numbers that they amount to. */
 export interface Totals {
   /** Names of the sums: of vec4f in a lane, of f32 when they are complete. */
   readonly names: readonly string[];
@@ -61,52 +61,81 @@ export interface Totals {
   readonly declare: string;
   /** Statements before the loop, of row `t`. */
   readonly before: string;
-  /** Statements that add the four inputs g: their weights are `w`, their x is `x`. */
+  /** Statements that add the four inputs g: their weights are `w` and `up_w`, their x is `x`. */
   readonly each: string;
   /** Expression of the product of x, or of its norm, from the complete sums. */
   readonly result: string;
+  /** The same of the second product; undefined without one. */
+  readonly up?: string;
 }
 
-/** Totals of a product without a norm. */
-const PLAIN: Totals = {
-  names: ["sum"],
-  declare: "",
-  before: "",
-  each: "sum = fma(w, x, sum);",
-  result: "sum",
-};
+/** Prefix of the names of the second product. */
+export const UP = "up_";
 
-/** Totals of the folded form. Bindings: 5 gain, 6 shift. */
+/**
+ * Totals of a product, and of a second one if it is gated, in the folded form if there is a norm.
+ * Bindings: 5 gain, 6 shift.
+ */
 export function totalsOf(
   K: number,
   padded: number,
   norm: NormOptions<unknown> | undefined,
+  gated: boolean,
 ): Totals {
-  if (!norm) return PLAIN;
-  const { kind, bias, eps, offset = 0, scale = 1 } = norm;
+  const products = gated ? ["", UP] : [""];
+  return norm ? foldedTotals(K, padded, norm, products) : {
+    names: products.map((p) => `${p}sum`),
+    declare: "",
+    before: "",
+    each: products.map((p) => `${p}sum = fma(${p}w, x, ${p}sum);`).join("\n    "),
+    result: "sum",
+    up: gated ? `${UP}sum` : undefined,
+  };
+}
+
+function foldedTotals(
+  K: number,
+  padded: number,
+  { kind, bias, eps, offset = 0, scale = 1 }: NormOptions<unknown>,
+  products: readonly string[],
+): Totals {
   const isLayer = kind === "layer";
   const gain = rowsWgsl("load_gain", "norm_weight", 5, K, padded);
   const shift = bias ? rowsWgsl("load_shift", "norm_bias", 6, K, padded) : "";
   const square = isLayer
     ? `max(squares / f32(K) - plain / f32(K) * (plain / f32(K)), 0.0)`
     : "squares / f32(K)";
-  const product = isLayer ? "(sum - plain / f32(K) * gains)" : "sum";
-  const normed = `${product} / sqrt(${square} + f32(${eps}))${bias ? " + shift" : ""}`;
+  const result = (p: string) => {
+    const product = isLayer ? `(${p}sum - plain / f32(K) * ${p}gains)` : `${p}sum`;
+    const normed = `${product} / sqrt(${square} + f32(${eps}))${bias ? ` + ${p}shift` : ""}`;
+    return scale === 1 ? normed : `(${normed}) * f32(${scale})`;
+  };
   return {
-    names: ["sum", "squares", ...isLayer ? ["plain", "gains"] : [], ...bias ? ["shift"] : []],
+    names: [
+      ...["squares", ...isLayer ? ["plain"] : []],
+      ...products.flatMap((p) =>
+        ["sum", ...isLayer ? ["gains"] : [], ...bias ? ["shift"] : []].map((name) => p + name)
+      ),
+    ],
     declare: [gain, shift, isLayer ? `${nearMeanWgsl(K)}\n${centredWgsl(K, padded)}` : ""].join(
       "\n",
     ),
     before: isLayer ? "let near = near_mean(t);" : "",
     each: [
       `let c = ${isLayer ? "centred(x, g, near)" : "x"};`,
-      `let wg = w * (load_gain(0u, g) + f32(${offset}));`,
-      "sum = fma(wg, c, sum);",
+      `let gain = load_gain(0u, g) + f32(${offset});`,
       "squares = fma(c, c, squares);",
-      ...isLayer ? ["plain += c;", "gains += wg;"] : [],
-      ...bias ? ["shift = fma(w, load_shift(0u, g), shift);"] : [],
+      ...isLayer ? ["plain += c;"] : [],
+      ...bias ? ["let addend = load_shift(0u, g);"] : [],
+      ...products.flatMap((p) => [
+        `let ${p}wg = ${p}w * gain;`,
+        `${p}sum = fma(${p}wg, c, ${p}sum);`,
+        ...isLayer ? [`${p}gains += ${p}wg;`] : [],
+        ...bias ? [`${p}shift = fma(${p}w, addend, ${p}shift);`] : [],
+      ]),
     ].join("\n    "),
-    result: scale === 1 ? normed : `(${normed}) * f32(${scale})`,
+    result: result(""),
+    up: products.length > 1 ? result(UP) : undefined,
   };
 }
 

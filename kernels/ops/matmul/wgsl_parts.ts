@@ -10,8 +10,6 @@
  * @module
  */
 import { linesWgsl, mainWgsl, type Shader } from "../../wgsl/shader.ts";
-import type { MatmulOptions } from "./mod.ts";
-import { epilogueWgsl } from "./wgsl_epilogue.ts";
 import type { Totals } from "./wgsl_norm.ts";
 
 /** Lanes of a workgroup of `finish`. */
@@ -48,27 +46,37 @@ export interface PartsWgsl {
   readonly K: number;
   readonly parts: number;
   readonly totals: Totals;
-  readonly options: MatmulOptions<unknown>;
+  /** Defines `store`. */
+  readonly epilogue: string;
+  /** Whether `store` takes the sum of an output's partner. */
+  readonly paired: boolean;
 }
 
-/** Adds up the parts and stores. Bindings: 0 y, 1 the partials, 3 bias, 4 gate. */
-export function finishWgsl({ N, K, parts, totals, options }: PartsWgsl): Shader {
+/** Adds up the parts and stores. Bindings: 1 the partials, and those of the epilogue. */
+export function finishWgsl({ N, K, parts, totals, epilogue, paired }: PartsWgsl): Shader {
   const add = (name: string, i: number) =>
     `var ${name} = 0.0;
   ${linesWgsl(parts, (p) => `${name} += partials[${partialAt(`${p}u`, `${i}u`, totals)}];`)}`;
+  const sumAt = (name: string, result: string) =>
+    /* wgsl */ `fn ${name}(t: u32, n: u32) -> f32 {
+  ${totals.names.map(add).join("\n  ")}
+  return ${result};
+}`;
+  const second = totals.up ? "up_at(t, n)" : paired ? "sum_at(t, partner_of(n))" : "0.0";
   const wgsl = /* wgsl */ `
 const N = ${N}u;
 const K = ${K}u;
 @group(1) @binding(1) var<storage, read> partials: array<f32>;
-${epilogueWgsl(options)}
+${epilogue}
+${sumAt("sum_at", totals.result)}
+${totals.up ? sumAt("up_at", totals.up) : ""}
 
 ${mainWgsl(LANES)} {
   let i = index_of(group, grid) * ${LANES}u + lane;
   let t = i / N;
   let n = i % N;
   if (t >= run.rows) { return; }
-  ${totals.names.map(add).join("\n  ")}
-  store(t, n, ${totals.result});
+  store(t, n, sum_at(t, n), ${second});
 }
 `;
   return { wgsl, workgroupBytes: 0 };

@@ -16,7 +16,8 @@
  */
 import { linesWgsl, type Shader, workgroupArray } from "../../wgsl/shader.ts";
 import { partsOf, type Tile } from "./tiles.ts";
-import type { Totals } from "./wgsl_norm.ts";
+import { type HeadsWgsl, partnerMask } from "./wgsl_heads.ts";
+import { type Totals, UP } from "./wgsl_norm.ts";
 
 type SplitTile = Tile & { readonly kind: "split" };
 
@@ -29,6 +30,8 @@ export interface RowBody {
   readonly totals: Totals;
   /** Whether the device has subgroups. */
   readonly subgroups: boolean;
+  /** Heads that the outputs are. */
+  readonly heads?: HeadsWgsl;
 }
 
 /** Expression: a lane's output in its workgroup. */
@@ -56,6 +59,7 @@ function loopWgsl(tile: SplitTile, { words, inputs, totals }: RowBody): string {
     /* wgsl */ `{
       let g = k_${d} * ${fours}u + ${p}u;
       let w = weight_${p}(q_${d});
+      ${totals.up ? `let ${UP}w = ${UP}${p}(${UP}q_${d});` : ""}
       let x = load_x(t, g);
       ${totals.each}
     }`;
@@ -63,7 +67,8 @@ function loopWgsl(tile: SplitTile, { words, inputs, totals }: RowBody): string {
   const place = (d: number) => `k + ${d * slices}u`;
   const load = (d: number, k: string) =>
     `let k_${d} = ${k};
-    let q_${d} = weight_word(start, k_${d});`;
+    let q_${d} = weight_word(start, k_${d});
+    ${totals.up ? `let ${UP}q_${d} = ${UP}word(start, k_${d});` : ""}`;
   const whole = /* wgsl */ `for (; ${place(depth - 1)} < last; k += ${depth * slices}u) {
     ${linesWgsl(depth, (d) => load(d, place(d)))}
     ${linesWgsl(depth, add)}
@@ -139,21 +144,40 @@ export function rowMemory({ outputs, slices }: SplitTile, { names }: Totals): Sh
   return workgroupArray("share_of", "f32", names.length * outputs * slices);
 }
 
-/** The body: `finish` gets each output's sum, or `keep` each of its totals under split-K. */
+/** Ends the body: `finish` gets each output's sum, or `keep` each of its totals under split-K. */
+function endWgsl(tile: SplitTile, { totals, heads }: RowBody): string {
+  const { outputs } = tile;
+  const all = totals.names.map(totalOf).join(", ");
+  if (partsOf(tile) > 1) {
+    const keep = (name: string, i: number) => `keep(part, ${i}u, t, n, ${totalOf(name)});`;
+    return `if (lane < ${outputs}u) {
+    ${totals.names.map(keep).join("\n    ")}
+  }`;
+  }
+  const mask = heads ? partnerMask(heads, outputs) : 0;
+  if (!mask) {
+    const second = totals.up ? `up_of(${all})` : "0.0";
+    return `if (lane < ${outputs}u) { finish(t, n, result_of(${all}), ${second}); }`;
+  }
+  return /* wgsl */ `workgroupBarrier(); // all shares are read
+  if (lane < ${outputs}u) { share_of[lane] = result_of(${all}); }
+  workgroupBarrier();
+  if (lane < ${outputs}u) { finish(t, n, share_of[lane], share_of[lane ^ ${mask}u]); }`;
+}
+
+/** The body of a split tile. */
 export function rowBody(tile: SplitTile, body: RowBody): string {
   const { outputs } = tile;
-  const { totals, words, subgroups } = body;
+  const { totals, words, subgroups, heads } = body;
   const parts = partsOf(tile);
   const span = spanOf(tile, words);
   const last = parts === 1 ? "WORDS" : `min((part + 1u) * ${span}u, WORDS)`;
-  const end = parts === 1
-    ? `finish(t, n, result_of(${totals.names.map(totalOf).join(", ")}));`
-    : totals.names.map((name, i) => `keep(part, ${i}u, t, n, ${totalOf(name)});`).join("\n    ");
+  const place = `index / run.rows / ${parts}u * ${outputs}u + ${outputOf(outputs)}`;
   return /* wgsl */ `
   if (index >= BLOCKS * ${parts}u * run.rows) { return; }
   let t = index % run.rows;
   let part = index / run.rows % ${parts}u;
-  let n = index / run.rows / ${parts}u * ${outputs}u + ${outputOf(outputs)};
+  let n = ${heads && parts === 1 ? `row_at(${place})` : place};
   let start = start_of(n);
   let slice = ${sliceOf(outputs)};
   let last = ${last};
@@ -162,9 +186,7 @@ export function rowBody(tile: SplitTile, body: RowBody): string {
   var k = part * ${span}u + slice;
   ${loopWgsl(tile, body)}
   ${addSlicesWgsl(tile, totals, subgroups)}
-  if (lane < ${outputs}u) {
-    ${end}
-  }`;
+  ${endWgsl(tile, body)}`;
 }
 
 function totalOf(name: string): string {

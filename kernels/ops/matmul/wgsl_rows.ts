@@ -243,7 +243,7 @@ export function rowsBody(tile: SharedTile, body: RowsBody): string {
     AXES.map((axis, c) => {
       const at = `t + row + ${Math.floor(i / 4) * high + (i % 4) * tileT / 4}u, `;
       const to = `n + column + ${j * wide + c * tileN / 4}u, sum_${i}_${j}.${axis}`;
-      return parts === 1 ? `finish(${at}${to});` : `keep(part, 0u, ${at}${to});`;
+      return parts === 1 ? `finish(${at}${to}, 0.0);` : `keep(part, 0u, ${at}${to});`;
     }).join(" ");
   return /* wgsl */ `
   let tiles = (run.rows + ${tileT - 1}u) / ${tileT}u;
