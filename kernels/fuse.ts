@@ -8,9 +8,9 @@
  *     matmul(qkv, x, W), writeKv(q, qkv)  ─▶  matmul(q, x, W, heads)
  *
  * All but the first apply to a single row, if nothing reads the tensor between: it is overwritten,
- * or the pass discards it. Each saves a dispatch. A GPU folds the norm into the sums of the product;
- * a CPU that emulates one sums the row again in every lane, so a product with many outputs is not
- * worth it.
+ * or the pass discards it. Each saves a dispatch. A GPU folds the norm into the sums of the
+ * product; a CPU that emulates one sums the row again in every lane, so a product with many outputs
+ * is not worth it.
  *
  * @module
  */
@@ -63,7 +63,7 @@ function fuseNorms(
   return fused;
 }
 
-/** Fuses pairs of neighbouring calls: `join` returns the one that replaces both, if there is one. */
+/** Fuses pairs of neighbouring calls: `join` returns the one that replaces both, if any. */
 function fusePairs(
   calls: readonly Call[],
   join: (call: MatmulCall, next: Call, rest: readonly Call[]) => Call | undefined,
@@ -133,7 +133,7 @@ function productsOf(
   return isOverwritten(calls.slice(i), norm.y, discarded) ? products : [];
 }
 
-/** Whether calls overwrite `tensor` before one reads it; else only a discarded one is unobserved. */
+/** Whether calls overwrite `tensor` before one reads it, or none reads it and it is discarded. */
 function isOverwritten(
   calls: readonly Call[],
   tensor: Tensor,

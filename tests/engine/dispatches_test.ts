@@ -88,11 +88,11 @@ const SAMPLING = { temperature: 0.9, topK: 40, topP: 1, repetitionPenalty: 1 };
 
 for (
   const [shape, most] of [
-    [DEMO, 39],
-    [GPT2, 77],
-    [SMOLLM2, 185],
-    [ONE_B, 101],
-    [EIGHT_B, 197],
+    [DEMO, 36],
+    [GPT2, 66],
+    [SMOLLM2, 156],
+    [ONE_B, 86],
+    [EIGHT_B, 166],
   ] as const
 ) {
   Deno.test(`a token of ${shape.name} takes at most ${most} dispatches, and one more a layer beyond 64 keys`, async () => {

@@ -108,8 +108,8 @@ function endOf({ options, up, heads }: MatmulWgsl): string {
 
 /**
  * The WGSL form. Bindings: 0 y (or the partial totals under split-K), 1 x, 2 weight in panels, 3
- * bias, 4 gate, 5 and 6 weight and bias of a norm, 7 and 8 weight and bias of the second product. Of
- * heads: 0 q, 7 k, 8 v, 9 table. `run` and `index_of` come from `PRELUDE`.
+ * bias, 4 gate, 5 and 6 weight and bias of a norm, 7 and 8 weight and bias of the second product.
+ * Of heads: 0 q, 7 k, 8 v, 9 table. `run` and `index_of` come from `PRELUDE`.
  */
 export function matmulWgsl(constants: MatmulWgsl): Shader {
   const { N, K, dtype, tile, up, part } = constants;
@@ -149,8 +149,8 @@ ${mainWgsl(lanes)} {
 }
 
 /**
- * Lowers the call to a dispatch for each part of the weight, and one that finishes a split-K; and one
- * that writes the heads, if the tile does not own their partners.
+ * Lowers the call to a dispatch for each part of the weight, and one that finishes a split-K; and
+ * one that writes the heads, if the tile does not own their partners.
  */
 export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile): GpuDispatch[] {
   const all = matmulOperands(call);

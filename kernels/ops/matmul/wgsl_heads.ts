@@ -1,8 +1,8 @@
 /**
- * WGSL epilogue of a product that makes queries, keys and values: rotates and stores them itself, in
- * place of `writeKv`.
+ * WGSL epilogue of a product that makes queries, keys and values: rotates and stores them, in place
+ * of `writeKv`.
  *
- * A rotation mixes two outputs of a head, i and i + R/2 (or 2i and 2i + 1): its partner. A workgroup
+ * A rotation mixes two outputs of a head, i and i + R/2 (or 2i and 2i + 1): partners. A workgroup
  * that owns both needs no further dispatch. Of a split tile, half the outputs come from the lower
  * half of the rotated numbers, and half are their partners:
  *
@@ -85,8 +85,8 @@ export function partnerOutput(
 }
 
 /**
- * Defines `store(t, n, sum, second)`: output n of row t goes to q, k or v; `second` is its partner's
- * sum. Bindings: 0 q, 3 bias, 7 k, 8 v, 9 table.
+ * Defines `store(t, n, sum, second)`: output n of row t goes to q, k or v; `second` is the sum of
+ * its partner. Bindings: 0 q, 3 bias, 7 k, 8 v, 9 table.
  */
 export function headsEpilogueWgsl(heads: HeadsWgsl, bias: boolean): string {
   const { H, G, D, S, rotaryDim: R } = heads;
