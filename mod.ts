@@ -17,6 +17,7 @@
  */
 export {
   type Activation,
+  type Activations,
   type AttentionOptions,
   type Backend,
   type BackendName,

@@ -131,6 +131,11 @@ export const VALUE_FLAGS = {
     ...DTYPES,
     ...Object.keys(ALIASES) as (keyof typeof ALIASES)[],
   ),
+  activations: choice(
+    "int8: multiply quantised weights by 8 bits, not 16",
+    "exact",
+    "int8",
+  ),
   threads: number(
     "N",
     "use N threads of the CPU [measured, 8 at most]",
@@ -272,7 +277,15 @@ const MODEL = [
   "repo-revision",
   "offline",
 ] as const;
-const MACHINE = ["device", "dtype", "threads", "context", "strict", "no-tune"] as const;
+const MACHINE = [
+  "device",
+  "dtype",
+  "activations",
+  "threads",
+  "context",
+  "strict",
+  "no-tune",
+] as const;
 const OTHER = ["verbose", "help", "version"] as const;
 
 /** The flags of each command. */

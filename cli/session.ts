@@ -154,6 +154,7 @@ export async function openModel(
   const options: LoadOptions = {
     device,
     dtype: given.dtype,
+    activations: given.activations,
     onProgress: progress.load,
     signal,
     ...given.threads !== undefined && { threads: given.threads },

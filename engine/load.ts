@@ -138,7 +138,7 @@ export async function loadChecked(
   const start = performance.now();
   checkSource(source, true);
   checkOptions(options);
-  const { device = DEFAULTS.device, threads, tune, signal } = options;
+  const { device = DEFAULTS.device, threads, tune, activations, signal } = options;
   signal?.throwIfAborted();
   // The backend comes first, so that a missing device costs no download.
   const host = await findHost();
@@ -146,6 +146,7 @@ export async function loadChecked(
     const backend = await openBackend(device, {
       threads,
       tune,
+      activations,
       store: host?.tiles,
       host: host?.compute,
     });

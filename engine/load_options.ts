@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BACKEND_NAMES } from "../kernels/backend.ts";
+import { type Activations, BACKEND_NAMES } from "../kernels/backend.ts";
 import { ALIASES, DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
 import type { Device } from "../kernels/mod.ts";
 import type { HubOptions } from "./hub/fetch.ts";
@@ -35,6 +35,11 @@ export interface LoadOptions extends HubOptions {
    * "Q4" is Q4_1.
    */
   readonly dtype?: WeightDtype | "auto" | "Q8" | "Q4";
+  /**
+   * Bits of activations in integer products with quantised weights on the processor: 16 ("exact",
+   * the default) or 8 ("int8"), which is faster and what llama.cpp does.
+   */
+  readonly activations?: Activations;
   /** Number of threads on the processor; default as many as make it faster, by measurement. */
   readonly threads?: number;
   /**
@@ -78,6 +83,7 @@ const ANY = { type: "", has: () => true };
 const OPTIONS = {
   device: ANY,
   dtype: ANY,
+  activations: ANY,
   threads: COUNT,
   contextLength: COUNT,
   tune: FLAG,
@@ -110,9 +116,10 @@ export function checkOptions(options: LoadOptions): void {
     const what = `Cannot load: expected ${name}`;
     expectType(what, type, value === undefined || has(value), value);
   }
-  const { device, dtype, threads, tokenizer } = options;
+  const { device, dtype, activations, threads, tokenizer } = options;
   expectOneOf("device", ["auto", "cpu", ...BACKEND_NAMES], device);
   expectOneOf("dtype", ["auto", ...DTYPES, ...Object.keys(ALIASES)], dtype);
+  expectOneOf("activations", ["exact", "int8"], activations);
   expectOneOf("tokenizer", ["char", "bpe", "hf"], tokenizer);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new RangeError(`Cannot load: expected threads to be a positive integer, got ${threads}`);

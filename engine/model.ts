@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { Backend } from "../kernels/backend.ts";
+import type { Activations, Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
-import type { WeightDtype } from "../kernels/formats/mod.ts";
+import { isBlocked, type WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { encodeChat } from "./conversation.ts";
 import { findNotFinite } from "./diagnose.ts";
@@ -137,6 +137,11 @@ export class Model implements AsyncDisposable {
   /** Dtype of the keys and values in the cache. */
   get kvDtype(): string {
     return this.#alive().buffers.decode.cache[0]?.k.dtype ?? "F32";
+  }
+
+  /** Bits of activations in products: "int8" if weights are quantised and 8 bits were asked for. */
+  get activations(): Activations {
+    return isBlocked(this.dtype) ? this.#backend.activations ?? "exact" : "exact";
   }
 
   /** Whether a generation continues past the context, as the model's family defines it. */

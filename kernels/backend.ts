@@ -15,7 +15,9 @@ import type { Segment, Step } from "./step.ts";
 import type { Weight, WeightDtype } from "./formats/mod.ts";
 import type { Dtype, FillRows, HostArray, MemoryClass, StoredOrder, Tensor } from "./tensor.ts";
 
-export type { Recorder, Segment, Step };
+import type { Activations } from "./ops/contract.ts";
+
+export type { Activations, Recorder, Segment, Step };
 
 /** Name of a backend: GPU shaders, WebAssembly SIMD, or typed arrays. */
 export type BackendName = "webgpu" | "wasm" | "js";
@@ -59,6 +61,8 @@ export interface Backend extends AsyncDisposable {
   /** Tracked bytes of all buffers by class; zero after dispose. */
   readonly memory: Memory;
 
+  /** Precision of x in integer products with blocked weights; missing if products are floats. */
+  readonly activations?: Activations;
   /** Whether it has kernels for weights of a dtype; missing if for all. */
   readonly holds?: (dtype: WeightDtype) => boolean;
   /**

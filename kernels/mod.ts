@@ -37,7 +37,7 @@
  *
  * @module
  */
-import type { Backend, BackendName } from "./backend.ts";
+import type { Activations, Backend, BackendName } from "./backend.ts";
 import type { ComputeHost } from "./host.ts";
 import { openJsBackend } from "./js/backend.ts";
 import { openJsMeter, probeLimits } from "./js/limits.ts";
@@ -59,6 +59,8 @@ export type Device = "auto" | "cpu" | BackendName;
 export interface BackendOptions {
   /** `wasm`: number of threads; default as many as make it faster, by measurement. */
   readonly threads?: number;
+  /** `wasm`: bits of x in products with blocked weights: 16 ("exact", the default) or 8. */
+  readonly activations?: Activations;
   /** `webgpu`: whether to choose kernels by timing them; default true. */
   readonly tune?: boolean;
   /** `webgpu`: where to keep those choices; default nowhere. */
@@ -197,6 +199,7 @@ export type { DeviceLimits, LimitMeter } from "./meter.ts";
 export type { Activation } from "./ops/activation.ts";
 export type { AttentionOptions } from "./ops/attention/mod.ts";
 export type {
+  Activations,
   Backend,
   BackendName,
   KernelText,

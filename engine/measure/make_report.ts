@@ -80,6 +80,7 @@ export async function makeReport(
       threads: backend.threads,
       dtype,
       kv_dtype: model.kvDtype,
+      activations: model.activations,
       v8_flags: v8Flags && [...v8Flags],
     },
     device: {

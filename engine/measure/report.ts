@@ -180,6 +180,8 @@ export interface BenchmarkReport {
     dtype: string;
     /** Dtype of the KV cache. */
     kv_dtype: string;
+    /** Activations in products with quantised weights: "exact" (16 bits) or "int8". */
+    activations: string;
     /** Flags that V8 was started with; null if they cannot be read. */
     v8_flags: string[] | null;
   };

@@ -104,10 +104,17 @@ export interface HostTensor extends Tensor {
 /** A kernel, its operands and its work items; undefined operands have address 0. */
 export type WasmEntry = KernelCall<Operand | undefined>;
 
+/**
+ * Precision of x in integer products with blocked weights: 16 bits or, as llama.cpp has it, 8 bits;
+ * x has a scale per 32 inputs.
+ */
+export type Activations = "exact" | "int8";
+
 /** Target of a pass on the CPU: the WebAssembly module that it is lowered to. */
 export interface WasmTarget {
   readonly module: ModuleBuilder;
   readonly math: VectorMath;
+  readonly activations: Activations;
   /**
    * Calls `define` once for all calls with equal `op` and constants, and shares the result.
    * `define` may depend only on the constants, which are plain data.

@@ -36,6 +36,7 @@ import {
 } from "../tensor.ts";
 import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
 import { f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/assembler.ts";
+import type { Activations } from "../ops/contract.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import { Packer } from "./packer.ts";
@@ -57,6 +58,8 @@ export interface WasmOptions {
   readonly shared?: boolean;
   /** Whether the calling thread may sleep while it waits for other threads. */
   readonly callerSleeps?: boolean;
+  /** Precision of x in products with blocked weights; default "exact". */
+  readonly activations?: Activations;
   /** The platform; default: web standards only. */
   readonly host?: ComputeHost;
 }
@@ -141,6 +144,7 @@ class WasmBackend implements Backend {
   readonly description: string;
   readonly nominalFlops: number;
   readonly #relaxed: boolean;
+  readonly activations: Activations;
   readonly #callerSleeps: boolean;
   /** Threads before the probe, which dismisses more of them on a busy machine. */
   readonly #mostThreads: number;
@@ -159,13 +163,14 @@ class WasmBackend implements Backend {
     linear: LinearMemory,
     pool: Pool | null,
     mostThreads: number,
-    { relaxed, callerSleeps = canSleep() }: WasmOptions,
+    { relaxed, activations = "exact", callerSleeps = canSleep() }: WasmOptions,
     readonly note?: string,
   ) {
     this.#linear = linear;
     this.#pool = pool;
     this.#mostThreads = mostThreads;
     this.#relaxed = !!relaxed;
+    this.activations = activations;
     this.#callerSleeps = callerSleeps;
     this.threads = pool?.threads ?? 1;
     this.description = `WebAssembly SIMD${relaxed ? ", fused multiply-add" : ""}`;
@@ -294,6 +299,7 @@ class WasmBackend implements Backend {
     try {
       const target = new WasmLowering({
         relaxed: this.#relaxed,
+        activations: this.activations,
         shared: linear.shared,
         threads: this.threads,
         pages: linear.pages,

@@ -11,7 +11,13 @@ import { ModuleBuilder } from "../asm/assembler.ts";
 import { VectorMath } from "../asm/math.ts";
 import { type Call, type Forms, lower } from "../calls.ts";
 import { attentionEntries } from "../ops/attention/wasm.ts";
-import { type Operand, scratchOf, type WasmEntry, type WasmTarget } from "../ops/contract.ts";
+import {
+  type Activations,
+  type Operand,
+  scratchOf,
+  type WasmEntry,
+  type WasmTarget,
+} from "../ops/contract.ts";
 import { addPositionEntries, embedEntries } from "../ops/embed.ts";
 import { writeKvEntries } from "../ops/kv_cache/wasm.ts";
 import { matmulEntries } from "../ops/matmul/wasm.ts";
@@ -30,6 +36,8 @@ interface Placed {
 export interface LoweringOptions {
   /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
+  /** Precision of x in products with blocks. */
+  readonly activations: Activations;
   /** Whether threads share the memory. */
   readonly shared: boolean;
   /** Number of threads that run plans. */
@@ -58,6 +66,7 @@ const THREAD_SCRATCH: Operand = scratchOf({ shape: [], dtype: "U32" });
 export class WasmLowering implements WasmTarget {
   readonly module: ModuleBuilder;
   readonly math: VectorMath;
+  readonly activations: Activations;
   readonly #options: LoweringOptions;
   /** Kernels defined so far, by operation and constants. */
   readonly #defined = new Map<string, unknown>();
@@ -66,6 +75,7 @@ export class WasmLowering implements WasmTarget {
 
   constructor(options: LoweringOptions) {
     this.#options = options;
+    this.activations = options.activations;
     this.module = new ModuleBuilder(options.shared, options.pages);
     this.math = new VectorMath(this.module, options.relaxed);
   }

@@ -24,6 +24,7 @@ export const SCHEMA: Readonly<Record<string, string>> = {
   "engine.threads": "number",
   "engine.dtype": "string",
   "engine.kv_dtype": "string",
+  "engine.activations": "string",
   "device.type": "string",
   "device.name": "string",
   "model.source": "string",

@@ -166,6 +166,7 @@ Deno.test("loadModel() accepts every option", async () => {
     adapters: [],
     device: "js",
     dtype: "F32",
+    activations: "exact",
     threads: 1,
     contextLength: 16,
     tune: false,

@@ -182,7 +182,13 @@ for (const rows of [1, T]) {
       const memory = new Addresses();
       const [call] = record(makes(memory, rows)[name]());
       const last = memory.next;
-      const options = { relaxed: false, shared: false, threads: 1, pages: 1 };
+      const options = {
+        relaxed: false,
+        activations: "exact" as const,
+        shared: false,
+        threads: 1,
+        pages: 1,
+      };
       const target = new WasmLowering({ ...options, allocate: memory.allocate });
       const bound = target.lower([call]).flat().flatMap(({ operands }) => operands);
       const listed = operandsOf(call).map(({ of }) => (of as unknown as Placed).block.address);

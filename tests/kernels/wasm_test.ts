@@ -5,11 +5,12 @@ import { DeviceError } from "../../kernels/errors.ts";
 import type { Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
-import { narrow } from "../../kernels/formats/mod.ts";
+import { FORMATS, narrow } from "../../kernels/formats/mod.ts";
+import { matmulJs } from "../../kernels/ops/matmul/mod.ts";
 import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
-import { blockedDtypes, blockTwinTests } from "./twins_blocks.ts";
+import { blockedDtypes, blockTwinTests, randomBlocks } from "./twins_blocks.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 import { sampleTwinTests } from "./twins_sample.ts";
 
@@ -76,6 +77,45 @@ wasmTest("weight() rejects a weight beyond 4 GiB, allocating nothing", async (ba
   await assert.rejects(made, RangeError);
   assert.equal(backend.memory.current, before);
 });
+
+for (const dtype of blockedDtypes("wasm")) {
+  Deno.test(`matmul() rounds x to 8 bits per 32 inputs under int8, the same in every form (${dtype})`, async () => {
+    const [N, K, T] = [37, Math.max(64, FORMATS[dtype].block), 5];
+    const data = randomBlocks(dtype, N * K, 3);
+    const xs = randomNumbers(T * K, 1);
+    const rounded = roundPerBlock(xs);
+    const results: Float32Array[] = [];
+    for (const relaxed of [false, true]) {
+      await using backend = await openWasmBackend({ relaxed, threads: 1, activations: "int8" });
+      const weight = await upload(backend, { data, dtype, shape: [N, K] }, "NK");
+      const [x, y] = [put(backend, xs, [T, K]), backend.tensor([T, N], "F32", "activations")];
+      using all = await backend.record((k) => k.matmul(y, x, weight));
+      all.run(stepOf(T));
+      const whole = await backend.read(y) as Float32Array;
+      results.push(whole);
+      // One form for prefill and decode.
+      const [one, last] = [
+        backend.tensor([1, N], "F32", "activations"),
+        put(backend, xs.slice(4 * K), [1, K]),
+      ];
+      using decode = await backend.record((k) => k.matmul(one, last, weight));
+      decode.run(stepOf(1));
+      assert.deepEqual(await backend.read(one), whole.slice(4 * N));
+    }
+    const expected = new Float32Array(T * N);
+    matmulJs(expected, rounded, { data, dtype, shape: [N, K] }, {}, T);
+    for (const result of results) assertClose(result, expected, TOLERANCE.sum, dtype);
+  });
+}
+
+/** Numbers rounded to multiples of the largest magnitude of 32, divided by 127. */
+function roundPerBlock(numbers: Float32Array): Float32Array {
+  return numbers.map((x, i) => {
+    const block = numbers.subarray(i - i % 32, i - i % 32 + 32);
+    const scale = block.reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127;
+    return Math.round(x / scale) * scale;
+  });
+}
 
 for (const relaxed of [false, true]) {
   for (const dtype of blockedDtypes("wasm")) {
@@ -237,7 +277,13 @@ wasmTest("write() and read() reject a range beyond the tensor", async (backend) 
 Deno.test("toText() prints a module of all kernels, with a name for every variable", () => {
   const block = { address: 1024, bytes: 0, kind: "activations" } as const;
   const tensor = (shape: number[], dtype: Dtype = "F32") => ({ shape, dtype, block });
-  const options = { relaxed: false, shared: true, threads: 2, pages: 1 };
+  const options = {
+    relaxed: false,
+    activations: "exact" as const,
+    shared: true,
+    threads: 2,
+    pages: 1,
+  };
   const target = new WasmLowering({ ...options, allocate: () => block });
   const [T, H, G, D, V] = [8, 4, 2, 66, 100];
   const C = H * D;

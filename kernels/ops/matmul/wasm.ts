@@ -19,7 +19,7 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
-import { quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
+import { blockPanelsWasm, quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
@@ -31,11 +31,19 @@ function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
   return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
+type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations">;
+
+/** Minimum number of rows that F32 tiles multiply. */
+function tileRows({ dtype, activations }: Pick<Scratched, "dtype" | "activations">): number {
+  return wasmOf(dtype).blocks && activations === "int8" ? Infinity : MIN_TILE_ROWS;
+}
+
 /** Bytes of scratch per thread. */
-function matmulScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
+function matmulScratch(shape: Scratched): number {
   const { T, K, dtype } = shape;
-  const quantised = wasmOf(dtype).blocks ? Math.min(T, MIN_TILE_ROWS - 1) * quantisedBytes(K) : 0;
-  return T < MIN_TILE_ROWS ? quantised : Math.max(rowsScratch(shape), quantised);
+  const least = tileRows(shape);
+  const quantised = wasmOf(dtype).blocks ? Math.min(T, least - 1) * quantisedBytes(K) : 0;
+  return T < least ? quantised : Math.max(rowsScratch(shape), quantised);
 }
 
 /** Lowers the call to a WASM kernel over panels. */
@@ -44,7 +52,9 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   const { y, x, weight, bias, gate } = matmulOperands(call);
   const { shape: [N, K], dtype } = call.weight;
   const options = { ...call.options, bias: !!bias, gate: !!gate };
-  const shape = { T: call.x.shape[0], N, K, dtype, relaxed: math.relaxed, options };
+  const { relaxed } = math;
+  const { activations } = target;
+  const shape = { T: call.x.shape[0], N, K, dtype, relaxed, activations, options };
   const kernel = target.once("matmul", shape, (shape) => matmulWasm(module, math, shape));
   const scratch = target.threadScratch(matmulScratch(shape));
   return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
@@ -59,23 +69,28 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { pitch } = layout([N, K]);
   const rowByPanel = panelsWasm(m, math, store, shape, [0]);
   const quantise = blocks && quantiseWasm(m, shape, blocks);
-  const tiled = T < MIN_TILE_ROWS
+  const rowPair = blocks && blockPanelsWasm(m, math, store, shape, blocks, [0], 2);
+  const least = tileRows(shape);
+  const tiled = T < least
     ? null
     : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
   return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
     const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
     const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
+    const multiply = (product: typeof rowByPanel, count: number) => {
+      f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
+      yt.advance(count * N * 4);
+      xt.advance(count * (quantise ? quantisedBytes(K) : K * 4));
+      gt.advance(count * N * 4);
+    };
     const eachRow = () => {
       yt.set(y);
       xt.set(quantise ? scratch : x);
       gt.set(gate);
-      f.for(t, 0, rows, 1, () => {
-        f.do(call(rowByPanel, { y: yt, x: xt, gate: gt, ...ofPanel }));
-        yt.advance(N * 4);
-        xt.advance(quantise ? quantisedBytes(K) : K * 4);
-        gt.advance(N * 4);
-      });
+      t.set(0);
+      if (rowPair) f.for(t, 0, rows.and(-2), 2, () => multiply(rowPair, 2));
+      f.for(t, t, rows, 1, () => multiply(rowByPanel, 1));
     };
     // First panel.
     w.advance(begin.times(pitch));
@@ -88,7 +103,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
         f.do(m.unprepared.set(0));
       });
     if (tiled) prepare(rows.ge(MIN_TILE_ROWS), tiled.pack);
-    if (quantise) prepare(rows.lt(MIN_TILE_ROWS), quantise);
+    if (quantise) prepare(tiled ? rows.lt(MIN_TILE_ROWS) : i32.const(1), quantise);
     f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
       if (tiled) {
         const { rowsByPanel } = tiled;

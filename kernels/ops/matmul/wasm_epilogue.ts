@@ -19,6 +19,7 @@ import type { WeightDtype } from "../../formats/mod.ts";
 import { storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { activateWasm } from "../activation.ts";
+import type { Activations } from "../contract.ts";
 import type { MatmulOptions } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
@@ -30,6 +31,8 @@ export interface MatmulWasm {
   readonly dtype: WeightDtype;
   /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
+  /** Precision of x in products with blocks. */
+  readonly activations: Activations;
   readonly options: MatmulOptions<unknown>;
 }
 

@@ -54,6 +54,7 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "commit: null",
     "device.name: string",
     "device.type: string",
+    "engine.activations: string",
     "engine.backend: string",
     "engine.dtype: string",
     "engine.kv_dtype: string",

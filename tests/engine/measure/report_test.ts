@@ -53,6 +53,7 @@ function report(changes: {
       threads: 1,
       dtype: "F32",
       kv_dtype: "F32",
+      activations: "exact",
       v8_flags: [],
     },
     device: { type: "cpu", name: "A processor", ...changes.device },
