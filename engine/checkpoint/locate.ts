@@ -5,6 +5,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { beside, exists, folderOf, kindOf, listFolder } from "../host/files.ts";
+import { isGguf, isGgufModel } from "./gguf/parts.ts";
 import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
 
 /** The files of a model on disk. */
@@ -22,11 +23,6 @@ const NANOGPT = "ckpt.pt";
 
 /** Extensions of supported weight files. */
 const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
-
-/** Whether a path is that of a GGUF file, by its ending. */
-export function isGguf(path: string): boolean {
-  return /\.gguf$/i.test(path);
-}
 
 /** The repository of a source `hf:owner/name`; undefined for a path. */
 export function repositoryOf(source: string): string | undefined {
@@ -58,10 +54,15 @@ export async function locate(
   if (kind === "folder") {
     const found = await weightsIn(path) ?? await newestCheckpoint(path);
     if (found) return found;
+    const ggufs = await ggufsIn(path);
+    if (ggufs.length === 1) return { weights: beside(path, ggufs[0]), folder: path };
+    if (ggufs.length) {
+      return fail(`expected one model in it, got ${ggufs.slice(0, 8).join(", ")}; name one`);
+    }
     return fail(
       `expected a ${WEIGHTS[0]} in it, its index, a ${
         WEIGHTS[2]
-      }, a ${NANOGPT}, or a trainer's checkpoint-N`,
+      }, a ${NANOGPT}, a .gguf, or a trainer's checkpoint-N`,
     );
   }
   if (!ENDINGS.test(path) && !isGguf(path)) {
@@ -98,6 +99,11 @@ async function weightsIn(folder: string): Promise<ModelFiles | undefined> {
     const weights = beside(folder, name);
     if (await exists(weights)) return { weights, folder };
   }
+}
+
+/** The GGUF models in a folder, by their names; of a split one the first part. */
+async function ggufsIn(folder: string): Promise<string[]> {
+  return (await listFolder(folder)).filter(isGgufModel).sort();
 }
 
 /** The newest checkpoint of transformers' Trainer that holds a model. */

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { ggufPart, partPath } from "../checkpoint/gguf/parts.ts";
+import { ggufPart, isGguf, isGgufModel, partPath } from "../checkpoint/gguf/parts.ts";
 
 /** A name after `hf:`. */
 export interface HubName {
@@ -21,9 +21,6 @@ export interface HubName {
 
 /** Quantisation that is taken if none is named. */
 const DEFAULT_TAG = "Q4_K_M";
-
-/** Files of a vision tower or of a quantiser, which are no models. */
-const OTHERS = /(^|[-_./])(mmproj|imatrix)/i;
 
 /** Splits a name; each part is checked later. */
 export function parseHubName(name: string): HubName {
@@ -48,8 +45,8 @@ export function chooseGguf(
   if (tag === "") {
     fail(`expected a quantisation after the colon, such as hf:${repo}:${DEFAULT_TAG}`);
   }
-  const all = paths.filter((path) => /\.gguf$/i.test(path));
-  const models = all.filter((path) => !OTHERS.test(path) && (ggufPart(path)?.number ?? 1) === 1);
+  const all = paths.filter(isGguf);
+  const models = all.filter(isGgufModel);
   if (!models.length && tag === undefined && file === undefined) return undefined;
   const shown = models.slice(0, 8).map((path) => path.slice(0, 100)).join(", ") || "none";
   const got = `${shown}${models.length > 8 ? ` and ${models.length - 8} more` : ""}`;

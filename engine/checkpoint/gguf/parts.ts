@@ -1,8 +1,21 @@
 /**
- * Names of the parts of a split GGUF: `NAME-00001-of-0000N.gguf`.
+ * Names of GGUF files, and of the parts of a split one: `NAME-00001-of-0000N.gguf`.
  *
  * @module
  */
+
+/** Files of a vision tower or of a quantiser, which are no models. */
+const OTHERS = /(^|[-_./])(mmproj|imatrix)/i;
+
+/** Whether a path is that of a GGUF file, by its ending. */
+export function isGguf(path: string): boolean {
+  return /\.gguf$/i.test(path);
+}
+
+/** Whether a path is that of a GGUF model, or of the first part of one. */
+export function isGgufModel(path: string): boolean {
+  return isGguf(path) && !OTHERS.test(path) && (ggufPart(path)?.number ?? 1) === 1;
+}
 
 const PART = /-(\d{5})-of-(\d{5})(?=\.gguf$)/i;
 

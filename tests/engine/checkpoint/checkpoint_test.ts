@@ -280,10 +280,12 @@ Deno.test("openCheckpoint() explains why a source is no checkpoint", async () =>
       [`${folder}/none.safetensors`, "there is no such file or folder"],
       ["", "there is no such file or folder"],
       [
-        folder,
-        "expected a model.safetensors in it, its index, a pytorch_model.bin, a ckpt.pt, or a trainer's checkpoint-N",
+        `${folder}/empty`,
+        "expected a model.safetensors in it, its index, a pytorch_model.bin, a ckpt.pt, " +
+        "a .gguf, or a trainer's checkpoint-N",
       ],
     ];
+    await Deno.mkdir(`${folder}/empty`);
     for (
       const [name, sentence] of [
         ["a.gguf", "expected at least 24 bytes of GGUF, got 2"],
