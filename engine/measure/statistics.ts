@@ -1,22 +1,21 @@
 /**
- * Confidence intervals of means and of ratios of means, by a bootstrap over runs or blocks.
+ * Confidence intervals of means and of ratios of means, by a bootstrap with runs as units.
  *
- * Iterations are not independent draws: a run has its own memory layout, and a slow second of the
- * machine covers several iterations. The units of the resampling are therefore whole runs
- * (processes) if there are three or more, else blocks of ⌈n/3⌉ neighbouring iterations of n:
+ * Iterations are not independent draws: a process has its own memory layout, and the machine's slow
+ * seconds cover several iterations or a whole run. A mean of ten iterations varies from run to run
+ * about as much as an iteration varies within a run (docs/measurements.md). The units are therefore
+ * whole runs (processes), R of them; below three, iterations stand in for them:
  *
- *     one run      a1 a2 a3 a4 a5 a6        n = 6, blocks of 2
- *     replicate    a3 a4 a6 a1 a2 a3        any block, circular; the mean of all is m′
+ *     R ≥ 3    units = the runs' means           replicate = mean of R units
+ *     R < 3    units = all iterations            replicate = one unit
  *
- * Method: circular block bootstrap (Politis and Romano, 1992), of two runs within drawn runs. Few
- * units make log(m′/m) too narrow, so it is multiplied by
+ * Method: a replicate's mean is m′. Few units make log(m′/m) too narrow, so it is multiplied by
  *
- *     c = t(0.975, f) / z(0.975) · √(k / (k − 1))            k units: runs, or blocks of a run
+ *     c = t(0.975, f) / z(0.975) · √(k / (k − 1))            k units
  *
  * (Student's t; the bias of a bootstrap's variance: Hesterberg, 2015, section 5.3). The interval is
  * m · exp of the quantiles of c · log(m′/m) at 2.5 % and 97.5 %; of a ratio, of the difference of
- * both sides. The degrees of freedom f are k − 1; those of a ratio of runs add up. Those of blocks
- * do not: disturbances outlast a block, and the wider interval makes up for it.
+ * both sides. f is k − 1, in a ratio of runs the sum of both sides.
  *
  * @module
  */
@@ -33,8 +32,8 @@ export type Runs = readonly (readonly number[])[];
 
 /** Replicates of a bootstrap: the ends of the interval vary by about 2 % of its width. */
 const REPLICATES = 2000;
-/** Blocks of a run's iterations at most, and runs from which on they are the units. */
-const UNITS = 3;
+/** Number of runs from which on they are the units. */
+const LEAST_RUNS = 3;
 /** Quantile of the normal distribution at 97.5 %. */
 const Z = 1.959964;
 
@@ -48,7 +47,7 @@ export function meanOf(runs: Runs): number {
  * @returns null for fewer than two samples.
  */
 export function meanInterval(runs: Runs): Interval | null {
-  const k = unitsOf(runs);
+  const k = unitsOf(runs).length;
   return k < 2 ? null : intervalOf(meanOf(runs), deviationsOf(runs, 0, k - 1));
 }
 
@@ -57,18 +56,18 @@ export function meanInterval(runs: Runs): Interval | null {
  * @returns null if a side has fewer than two samples.
  */
 export function ratioInterval(base: Runs, next: Runs): Interval | null {
-  const [from, to] = [unitsOf(base), unitsOf(next)];
+  const [from, to] = [unitsOf(base).length, unitsOf(next).length];
   if (from < 2 || to < 2) return null;
-  const areRuns = Math.min(base.length, next.length) >= UNITS;
+  const areRuns = Math.min(base.length, next.length) >= LEAST_RUNS;
   const both = from + to - 2;
   const below = deviationsOf(base, 0, areRuns ? both : from - 1);
   const above = deviationsOf(next, 1, areRuns ? both : to - 1);
   return intervalOf(meanOf(next) / meanOf(base), above.map((change, i) => change - below[i]));
 }
 
-/** k: runs, or blocks of a run. */
-function unitsOf(runs: Runs): number {
-  return Math.max(runs.length, ...runs.map((run) => Math.min(run.length, UNITS)));
+/** The runs' means, or the iterations that stand in for few runs. */
+function unitsOf(runs: Runs): readonly number[] {
+  return runs.length < LEAST_RUNS ? runs.flat() : runs.map(average);
 }
 
 function intervalOf(value: number, deviations: Float64Array): Interval {
@@ -80,27 +79,13 @@ function intervalOf(value: number, deviations: Float64Array): Interval {
 
 /** Widened log(m′/m) of each replicate, with `degrees` of freedom. */
 function deviationsOf(runs: Runs, stream: number, degrees: number): Float64Array {
-  const k = unitsOf(runs);
+  const [units, mean] = [unitsOf(runs), meanOf(runs)];
+  const k = units.length;
   const widen = tQuantile(degrees) / Z * Math.sqrt(k / (k - 1));
-  const [means, mean] = [runs.map(average), meanOf(runs)];
   let draws = 0;
-  const draw = (below: number) => threefry(stream, 0, draws++, 0) % below;
-  const drawMean = (run: number) => runs.length < UNITS ? blockMean(runs[run], draw) : means[run];
-  return Float64Array.from({ length: REPLICATES }, () => {
-    const drawn = runs.map(() => drawMean(draw(runs.length)));
-    return widen * Math.log(average(drawn) / mean);
-  });
-}
-
-/** Mean of as many resampled blocks of a run as it has. */
-function blockMean(run: readonly number[], draw: (below: number) => number): number {
-  const length = Math.ceil(run.length / UNITS);
-  let sum = 0;
-  for (let i = 0, at = 0; i < run.length; i++, at++) {
-    if (i % length === 0) at = draw(run.length);
-    sum += run[at % run.length];
-  }
-  return sum / run.length;
+  const draw = () => units[threefry(stream, 0, draws++, 0) % k];
+  const drawMean = () => runs.length < LEAST_RUNS ? draw() : average(units.map(draw));
+  return Float64Array.from({ length: REPLICATES }, () => widen * Math.log(drawMean() / mean));
 }
 
 /**

@@ -59,6 +59,7 @@ Deno.test("ratioInterval() holds 1 in 9 of 10 pairs of one build", () => {
     ["slow disturbances, 30 iterations", 1, 30, { white: 0.02, slow: 0.05, run: 0 }],
     ["two runs that differ", 2, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
     ["three runs that differ", 3, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
+    ["one run each, which differ", 1, 10, { white: 0.03, slow: 0.03, run: 0.03 }],
     ["runs that differ", 4, 10, { white: 0.02, slow: 0.02, run: 0.05 }],
   ];
   for (const [i, [what, runs, n, noise]] of cases.entries()) {
