@@ -123,15 +123,15 @@ inBrowser("every plot has its marks, a title and a description", async (browser,
     "#times .area path": 5,
     "#times .median": 5,
     "#times .tail": 5,
-    "#context .line": 3, // the newest of each setup
-    "#context .line circle": 3 * 7, // 63 tokens, at least 8 a point
+    "#context .line": 5,
+    "#context .line circle": 5 * 7, // 63 tokens, at least 8 a point
     "#threads .line": 1,
     "#threads .line circle": 3,
     "#kernels figure": 2,
     "#kernels .bar": 8,
     "#kernels .bound": 8,
-    "#memory figure": 3,
-    "#memory rect": 3 * 4 * 4,
+    "#memory figure": 5,
+    "#memory rect": 5 * 4 * 4,
     "#history .line": 1,
     "#history .line circle": 3,
     "#history .line > line": 3, // intervals
@@ -145,7 +145,7 @@ inBrowser("every plot has its marks, a title and a description", async (browser,
         svg.ownerDocument.getElementById(svg.getAttribute(name) ?? "")?.textContent ?? "";
       return [svg.getAttribute("role"), of("aria-labelledby"), of("aria-describedby")];
     }));
-  assert.equal(plots.length, 1 + 1 + 1 + 1 + 2 + 3 + 1);
+  assert.equal(plots.length, 1 + 1 + 1 + 1 + 2 + 5 + 1);
   for (const [role, title, description] of plots) {
     assert.equal(role, "img");
     assert.ok(title!.length > 5 && description!.length > 20, `${title}: ${description}`);

@@ -67,7 +67,7 @@ export interface Estimate {
   readonly high: number | null;
 }
 
-/** What the page shows of a report. Times in ms, rates in tokens/s, sizes in MiB. */
+/** Data of a report on the page. Times in ms, rates in tokens/s, sizes in MiB. */
 export interface Entry {
   /** The report itself. */
   readonly report: BenchmarkReport;
@@ -118,7 +118,7 @@ export function at(value: unknown, path: string): unknown {
 /** Largest figure that is drawn, and smallest above 0; beyond them, scales lose their digits. */
 const [LARGEST, SMALLEST] = [1e15, 1e-15];
 
-/** A figure as it is drawn; null for what is none: text, a negative or an endless number. */
+/** A figure as it is drawn; null if it is no number, negative, or not finite. */
 export function figureOf(value: unknown): number | null {
   if (typeof value !== "number" || !(value >= 0 && value <= LARGEST)) return null;
   return value < SMALLEST ? 0 : value;
@@ -149,10 +149,10 @@ export function entriesOf(named: readonly NamedReport[]): Entry[] {
 type Figures = Omit<Entry, "name" | "details" | "rest">;
 
 function readReport(report: BenchmarkReport): Figures {
-  const mean = figureAt(report, "results.tokens_per_sec.mean");
-  if (mean === null) {
+  const { mean } = report.results.tokens_per_sec;
+  if (figureOf(mean) === null) {
     throw new RangeError(
-      `Cannot draw a report: expected its mean rate to be at least 0, got ${report.results.tokens_per_sec.mean}`,
+      `Cannot draw a report: expected its mean rate to be at least 0, got ${mean}`,
     );
   }
   const time = Date.parse(textAt(report, "timestamp"));
@@ -285,7 +285,7 @@ function nameAll(
   }));
 }
 
-/** What makes equal keys unique: their dates, and a number where dates are equal too. */
+/** Suffixes that make equal keys unique: dates, and a number where dates are equal too. */
 function uniqueSuffixes(keys: readonly string[], dates: readonly string[]): string[] {
   const counts = new Map<string, number>();
   for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);

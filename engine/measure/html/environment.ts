@@ -171,7 +171,9 @@ function ranges(entries: readonly Entry[]): Markup {
 function show(value: unknown): string {
   if (value === undefined || value === null || value === "") return NONE;
   if (typeof value === "boolean") return value ? "on" : "off";
-  if (typeof value === "number") return Number.isInteger(value) ? tick(value) : figure(value);
+  if (typeof value === "number") {
+    return tick(Number.isInteger(value) ? value : +value.toPrecision(4));
+  }
   if (Array.isArray(value)) return value.map(show).join(" ") || NONE;
   const text = typeof value === "object" ? JSON.stringify(value) : String(value);
   const characters = [...text.slice(0, 2 * LONGEST)];

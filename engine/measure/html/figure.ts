@@ -15,7 +15,7 @@ export interface Figure {
   readonly heading: string;
   /** The heading in a word, for links. */
   readonly short: string;
-  /** Shows what the plots cannot say themselves: unit, method, how to read the marks. */
+  /** Unit, method, and how to read the marks. */
   readonly about: string;
   /** Plots, or null if the reports lack the data; `about` says then how to measure them. */
   readonly plots: Markup | null;
@@ -105,36 +105,39 @@ export function shorten(label: string, longest = LONGEST_LABEL): string {
   return `…${slash < 0 ? tail : tail.slice(slash)}`;
 }
 
-/** Entries that make up a line: one model in one setup. */
+/** Entries that make up a line: one setup of a model, or of a file with equal models. */
 export interface Group {
   readonly name: string;
   readonly entries: readonly Entry[];
 }
 
-/** Groups entries by model and settings, but for those along the line. */
+/**
+ * Groups entries by name, or by model, and by settings, but for those along the line. A comparison
+ * of files groups by name; a history, whose every file is a run, by model.
+ */
 export function groupEntries(
   entries: readonly Entry[],
   along: readonly (keyof Settings)[],
+  by: "name" | "model" = "name",
 ): Group[] {
   const groups = new Map<string, Entry[]>();
   for (const entry of entries) {
     const kept = Object.entries(entry.settings).filter(([key]) =>
       !along.includes(key as keyof Settings)
     );
-    const key = JSON.stringify([entry.model, entry.paramsM, kept]);
+    const key = JSON.stringify([entry[by], entry.paramsM, kept]);
     const group = groups.get(key);
     if (group) group.push(entry);
     else groups.set(key, [entry]);
   }
   const all = [...groups.values()];
-  const isOneModel = new Set(entries.map(({ model }) => model)).size === 1;
+  const isNamed = new Set(entries.map((entry) => entry[by])).size > 1;
   const nothing = Object.fromEntries(along.map((key) => [key, null]));
   const details = differingSettings(all.map(([{ settings }]) => ({ ...settings, ...nothing })));
-  return all.map((entries, i) => ({
-    name: [isOneModel ? "" : entries[0].model, details[i]].filter(Boolean).join(" · ") ||
-      entries[0].model,
-    entries,
-  }));
+  return all.map((entries, i) => {
+    const name = entries[0][by];
+    return { name: [isNamed && name, details[i]].filter(Boolean).join(" · ") || name, entries };
+  });
 }
 
 /** Lines that have a colour of their own; the others are grey. */
@@ -167,28 +170,38 @@ export function panels(
   }</div>`;
 }
 
-/** Panels of a figure at most: more are neither read nor light. */
-const MOST_PANELS = 24;
+/** Panels of a figure at most; 200 profiles would weigh 1 MB. */
+export const MOST_PANELS = 24;
 
 /** The newest report of each setup, in their order. */
-export function newestOfEach(entries: readonly Entry[]): Entry[] {
-  return groupEntries(entries, []).map(({ entries }) =>
+export function newestOfEach(entries: readonly Entry[], by: "name" | "model"): Entry[] {
+  return groupEntries(entries, [], by).map(({ entries }) =>
     entries.reduce((a, b) => (b.timestamp ?? 0) >= (a.timestamp ?? 0) ? b : a)
   );
 }
 
-/** The first of a list for panels, and a sentence that says so if the reports are more. */
+/** All entries; of more than `most`, the newest of each setup, and a sentence that says so. */
+export function selectEntries(
+  entries: readonly Entry[],
+  most: number,
+): { drawn: readonly Entry[]; note: string } {
+  if (entries.length <= most) return { drawn: entries, note: "" };
+  return {
+    drawn: newestOfEach(entries, "model"),
+    note: " Drawn: the newest report of each setup.",
+  };
+}
+
+/** The first of a list for panels, and a sentence that says so if there are more. */
 export function limitPanels<T>(
   all: readonly T[],
-  entries: readonly Entry[],
+  noun: string,
   most = MOST_PANELS,
 ): { chosen: readonly T[]; note: string } {
   const chosen = all.slice(0, most);
-  const note = chosen.length === entries.length
-    ? ""
-    : ` Drawn: the newest report of each setup${
-      chosen.length < all.length ? `, ${chosen.length} of ${all.length}` : ""
-    }.`;
+  const note = chosen.length < all.length
+    ? ` The first ${chosen.length} of ${plural(all.length, noun)}.`
+    : "";
   return { chosen, note };
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Stands in place of a figure that was not measured. */
+/** Placeholder of a figure that was not measured. */
 export const NONE = "–";
 
 /** Formats with 0 to 3 decimals, made once: `toLocaleString` makes one for each number. */

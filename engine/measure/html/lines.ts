@@ -18,6 +18,7 @@ import {
   newestOfEach,
   numeric,
   panels,
+  selectEntries,
   table,
 } from "./figure.ts";
 import { figure, NONE, plural, rate, tick } from "./format.ts";
@@ -25,8 +26,10 @@ import { type Markup, markup } from "./markup.ts";
 import { doublings, fromZero, line, linear, type Point, type Scale, time, xyPlot } from "./plot.ts";
 import { sayEstimate } from "./rates.ts";
 
-/** Height of a plot in pixels: alone, beside others, of a history. */
-const [TALL, MEDIUM, LOW] = [280, 200, 130];
+/** Height of a plot in pixels: alone, beside others. */
+const [TALL, MEDIUM] = [280, 200];
+/** Height of a plot over time, in pixels. */
+export const LOW = 130;
 
 /** A plot with room for its ticks, units and the name of its horizontal axis. */
 export function framed(plot: Markup, xName: string, yName = "tok/s"): Markup {
@@ -34,13 +37,16 @@ export function framed(plot: Markup, xName: string, yName = "tok/s"): Markup {
 <span class="unit x">${xName}</span></div>`;
 }
 
+/** Lines with a dot for each point, and of one setup, at most. */
+const MOST_LINES = 12;
+
 /** A line to draw: its place in the plot's legend, and its points in units of the scales. */
 interface Line {
   readonly group: number;
   readonly points: readonly { x: number; rate: Estimate; hint: string }[];
 }
 
-/** What a panel shows. */
+/** Lines of a panel, with their names. */
 interface Panel {
   readonly title: string;
   readonly names: readonly string[];
@@ -59,7 +65,7 @@ function linePanels(
     const points = panel.lines.flatMap(({ points }) => points);
     const x = xScale(points.map(({ x }) => x));
     const y = fromZero(Math.max(...points.map(({ rate }) => rate.high ?? rate.mean)), tick);
-    const isCrowded = panel.lines.length > 12;
+    const isCrowded = panel.lines.length > MOST_LINES;
     const marks = panel.lines.map(({ group, points }) =>
       line(
         points.map((point) => place(point, x, y)),
@@ -116,8 +122,8 @@ export function contextLines(entries: readonly Entry[]): Figure {
   if (!measured.length) {
     return { ...head, plots: null, about: "The reports have no times of tokens." };
   }
-  const drawn = newestOfEach(measured);
-  const { chosen, note } = limitPanels(byModel(drawn), measured);
+  const { drawn, note } = selectEntries(measured, MOST_LINES);
+  const { chosen, note: limited } = limitPanels(byModel(drawn), "model");
   const all = chosen.map(({ model, entries }): Panel => {
     const groups = groupEntries(entries, LENGTHS);
     return {
@@ -133,9 +139,7 @@ export function contextLines(entries: readonly Entry[]): Figure {
   return {
     ...head,
     about: "Tokens per second while a generation grows: each point is the median of a stretch of " +
-      `tokens in all iterations; the prompt counts as context.${
-        drawn.length === measured.length ? "" : note
-      }`,
+      `tokens in all iterations; the prompt counts as context.${note}${limited}`,
     plots: linePanels(
       "context",
       head.heading,
@@ -164,8 +168,8 @@ type StretchRow = { readonly entry: Entry; readonly stretches: readonly Stretch[
 function stretchColumns(where: number): Column<StretchRow>[] {
   const pick = ({ stretches }: StretchRow) => stretches[Math.round(where * (stretches.length - 1))];
   return [
-    numeric("after", "tokens", (row) => Math.round(pick(row).length), tick),
-    numeric("rate", "tok/s", (row) => pick(row).rate, figure),
+    numeric("After", "tokens", (row) => Math.round(pick(row).length), tick),
+    numeric("Rate", "tok/s", (row) => pick(row).rate, figure),
   ];
 }
 
@@ -196,7 +200,7 @@ const timeOf = ({ timestamp }: Entry) => timestamp;
 /** Rate over the number of threads: a line for each setup with several. */
 export function threadLines(entries: readonly Entry[]): Figure {
   const head = { id: "threads", heading: "Rate over threads", short: "Threads" };
-  const newest = newestOfEach(entries);
+  const newest = newestOfEach(entries, "name");
   const models = byModel(newest).map(({ model, entries }) => ({
     model,
     groups: varying(groupEntries(entries, ["threads"]), threadsOf),
@@ -206,7 +210,7 @@ export function threadLines(entries: readonly Entry[]): Figure {
       "bench --threads 1,2,4 does it.";
     return { ...head, about, plots: null };
   }
-  const { chosen, note } = limitPanels(models, entries);
+  const { chosen, note } = limitPanels(models, "model");
   const all = chosen.map(({ model, groups }): Panel => ({
     title: model,
     names: groups.map(({ name }) => name),
@@ -217,8 +221,8 @@ export function threadLines(entries: readonly Entry[]): Figure {
   }));
   return {
     ...head,
-    about: "Mean tokens per second with its 95 % interval, a line for each setup." +
-      (newest.length === entries.length ? "" : note),
+    about: "Mean tokens per second with its 95 % interval, a line for each setup, of its newest " +
+      `reports.${note}`,
     plots: linePanels(
       "threads",
       "Tokens per second over threads",
@@ -228,8 +232,8 @@ export function threadLines(entries: readonly Entry[]): Figure {
     ),
     table: table("Tokens per second over threads", [
       NAME_COLUMN,
-      numeric("threads", "", threadsOf, tick),
-      numeric("mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
+      numeric("Threads", "", threadsOf, tick),
+      numeric("Mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
     ], chosen.flatMap(({ groups }) => groups.flatMap(({ entries }) => entries))),
   };
 }
@@ -237,19 +241,16 @@ export function threadLines(entries: readonly Entry[]): Figure {
 /** Rate over time: a line for each setup that was measured more than once. */
 export function historyLines(entries: readonly Entry[]): Figure {
   const head = { id: "history", heading: "History", short: "History" };
-  const all = varying(groupEntries(entries, []), timeOf)
+  const all = varying(groupEntries(entries, [], "model"), timeOf)
     .sort((a, b) => b.entries.length - a.entries.length);
   if (!all.length) {
     const about =
       "No setup was measured more than once; bench --append FILE.jsonl keeps a history.";
     return { ...head, about, plots: null };
   }
-  const { chosen } = limitPanels(all, entries);
+  const { chosen, note } = limitPanels(all, "setup");
   const times = chosen.flatMap(({ entries }) => entries.flatMap((entry) => timeOf(entry) ?? []));
   const x = time(Math.min(...times), Math.max(...times), 3);
-  const note = chosen.length < all.length
-    ? ` Drawn: ${chosen.length} of ${all.length} setups.`
-    : "";
   return {
     ...head,
     about:
@@ -262,11 +263,11 @@ export function historyLines(entries: readonly Entry[]): Figure {
     table: table("Tokens per second over time", [
       NAME_COLUMN,
       {
-        head: "time (UTC)",
+        head: "Time (UTC)",
         value: timeOf,
         cell: ({ timestamp }) => timestamp === null ? NONE : dateAndTime(timestamp),
       },
-      numeric("mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
+      numeric("Mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
     ], chosen.flatMap(({ entries }) => entries)),
   };
 }
@@ -281,7 +282,7 @@ function historyPlot(group: Group, x: Scale, i: number): Markup {
 }
 
 /** A scale around estimates, at least 5 % of the middle to each side. */
-function around(estimates: readonly Estimate[]): Scale {
+export function around(estimates: readonly Estimate[]): Scale {
   const low = Math.min(...estimates.map(({ mean, low }) => low ?? mean));
   const high = Math.max(...estimates.map(({ mean, high }) => high ?? mean));
   const middle = (low + high) / 2;

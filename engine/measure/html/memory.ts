@@ -7,10 +7,11 @@ import { type Entry, MEMORY_CLASSES, type MemoryStage } from "./entries.ts";
 import {
   type Figure,
   limitPanels,
+  MOST_PANELS,
   NAME_COLUMN,
-  newestOfEach,
   numeric,
   panels,
+  selectEntries,
   table,
 } from "./figure.ts";
 import { figure, plural, tick } from "./format.ts";
@@ -26,7 +27,8 @@ const COLUMN = 0.62;
 /** Columns of each report, a stage each, of slices by class. */
 export function memoryColumns(entries: readonly Entry[]): Figure {
   const measured = entries.filter(({ memory }) => memory.length > 0);
-  const { chosen, note } = limitPanels(newestOfEach(measured), measured);
+  const { drawn, note } = selectEntries(measured, MOST_PANELS);
+  const { chosen, note: limited } = limitPanels(drawn, "report");
   const head = { id: "memory", heading: "Memory by class", short: "Memory" };
   if (!chosen.length) {
     const about = "The reports have no memory by class; reports of this version do.";
@@ -41,7 +43,7 @@ export function memoryColumns(entries: readonly Entry[]): Figure {
   return {
     ...head,
     about: "MiB of the buffers of the backend: the peak of each class in each stage of the run." +
-      note,
+      note + limited,
     plots: markup`<ul class="legend">${
       MEMORY_CLASSES.map(([, name], i) => markup`<li class="m${i}">${name}</li>`)
     }</ul>${panels(parts, "small")}`,

@@ -2,7 +2,7 @@
  * Page of reports: one self-contained HTML file with tables and plots. Browser compatible.
  *
  *     overview · rates · time per token · context · threads · kernels · memory · history
- *     · environment
+ *     · benches · environment
  *
  * It makes no request; a policy forbids them, and every script but its own.
  *
@@ -15,6 +15,7 @@ import {
   isFailure,
   isReport,
 } from "../history.ts";
+import { kernelBenches } from "./benches.ts";
 import { dateAndTime, entriesOf, type Entry } from "./entries.ts";
 import { doubtful, environment, failures, overview } from "./environment.ts";
 import { type Figure, section } from "./figure.ts";
@@ -39,7 +40,7 @@ export interface HtmlOptions {
  * and the environment. Keys that a report lacks are shown as not measured.
  *
  * @param records a result of `benchmark`, or a list; also of earlier versions. Combinations of a
- *   sweep that could not run are listed; kernel benches of a history are left out.
+ *   sweep that could not run, and kernel benches of a history, are drawn too.
  * @param options names of files.
  * @throws {TypeError} If there is no report.
  * @throws {Error} If a report is of another tool, or damaged.
@@ -61,11 +62,17 @@ export function toHtml(
     checkRecord(record, files[i] === undefined ? `report ${i + 1}` : `"${files[i]}"`)
   );
   const named = all.flatMap((report, i) => isReport(report) ? [{ report, file: files[i] }] : []);
-  if (!named.length) {
+  const benches = kernelBenches(all.filter((record) => "bench" in record));
+  if (!named.length && !benches) {
     throw new TypeError("Cannot draw reports: expected at least one report, got none");
   }
   const entries = entriesOf(named);
-  const figures = [
+  const figures = [...named.length ? figuresOf(entries) : [], ...benches ? [benches] : []];
+  return page(entries, all.filter(isFailure), figures).text;
+}
+
+function figuresOf(entries: readonly Entry[]): Figure[] {
+  return [
     rateBars(entries),
     tokenTimes(entries),
     contextLines(entries),
@@ -74,7 +81,6 @@ export function toHtml(
     memoryColumns(entries),
     historyLines(entries),
   ];
-  return page(entries, all.filter(isFailure), figures).text;
 }
 
 function page(
@@ -83,13 +89,17 @@ function page(
   figures: readonly Figure[],
 ): Markup {
   const models = [...new Set(entries.map(({ model }) => model))];
-  const subject = models.length === 1 ? models[0] : plural(models.length, "model");
+  const subject = models.length === 1
+    ? models[0]
+    : models.length
+    ? plural(models.length, "model")
+    : "kernels";
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src '${SCRIPT_HASH}'; ` +
     "img-src data:; base-uri 'none'; form-action 'none'";
   const links = [
-    ["overview", "Overview"],
+    ...entries.length ? [["overview", "Overview"]] : [],
     ...figures.map(({ id, short }) => [id, short]),
-    ["environment", "Environment"],
+    ...entries.length ? [["environment", "Environment"]] : [],
   ];
   return markup`<!doctype html>
 <html lang="en">
@@ -104,7 +114,7 @@ function page(
 </head>
 <body>
 ${MARKERS}
-<a class="skip" href="#overview">Skip to the overview</a>
+<a class="skip" href="#main">Skip the links</a>
 <header>
 <h1>Benchmark of <bdi>${subject}</bdi></h1>
 <p class="lead">${summary(entries)}</p>
@@ -112,22 +122,26 @@ ${MARKERS}
     links.map(([id, name]) => markup`<li><a href="#${id}">${name}</a></li>`)
   }</ul></nav>
 </header>
-<main>
-<section id="overview" aria-labelledby="overview-h">
-<h2 id="overview-h">Overview</h2>
-<p class="about">Mean: generated tokens divided by wall time, prompt included, of all iterations; \
-± is the longer side of its 95 % interval. Of limit: least time of a decode step by the machine's measured \
-limits, divided by its time. Check: logits and greedy tokens equal those of the plain backend. \
-A dash was not measured.</p>
-${overview(entries)}${doubtful(entries)}${failed.length > 0 && failures(failed)}</section>
+<main id="main">${entries.length > 0 && overviewSection(entries, failed)}
 ${figures.map(section)}
-${environment(entries)}
+${entries.length > 0 && environment(entries)}
 </main>
 <footer><p>Made by wgslm. docs/report.md explains every key of a report.</p></footer>
 <script>${new Markup(SCRIPT)}</script>
 </body>
 </html>
 `;
+}
+
+function overviewSection(entries: readonly Entry[], failed: readonly FailureReport[]): Markup {
+  return markup`
+<section id="overview" aria-labelledby="overview-h">
+<h2 id="overview-h">Overview</h2>
+<p class="about">Mean: generated tokens divided by wall time, prompt included, of all iterations; \
+± is the longer side of its 95 % interval. Of limit: least time of a decode step by the \
+machine's measured limits, divided by its time. Check: logits and greedy tokens equal those of the \
+plain backend. A dash was not measured.</p>
+${overview(entries)}${doubtful(entries)}${failed.length > 0 && failures(failed)}</section>`;
 }
 
 function summary(entries: readonly Entry[]): string {
@@ -138,5 +152,6 @@ function summary(entries: readonly Entry[]): string {
   );
   const days = first === last ? first : `${first} to ${last}`;
   const device = devices.size === 1 ? [...devices][0] : plural(devices.size, "device");
-  return [plural(entries.length, "report"), device, days].filter(Boolean).join(" · ");
+  const reports = plural(entries.length, "report");
+  return entries.length ? [reports, device, days].filter(Boolean).join(" · ") : "";
 }

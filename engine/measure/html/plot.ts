@@ -91,7 +91,7 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 /** Steps of a time axis in ms; beyond them, round numbers of days. */
 const TIME_STEPS = [1, 2, 5, 10, 30].map((n) => n * MINUTE)
-  .concat([1, 2, 6, 12].map((n) => n * HOUR), [1, 2, 7, 14, 30, 91, 182].map((n) => n * DAY));
+  .concat([1, 2, 6, 12].map((n) => n * HOUR), [1, 2, 4, 7, 14, 30, 91, 182].map((n) => n * DAY));
 
 /** A scale of times in ms since 1970, in UTC; labels are dates, or clock times within a day. */
 export function time(low: number, high: number, count = 4): Scale {
@@ -111,17 +111,17 @@ export function percent(at: number): string {
   return `${+at.toFixed(2)}%`;
 }
 
-/** A text that pointers show; readers of the page without a pointer have the table. */
+/** Tooltip of a mark; the table has the same for readers without a pointer. */
 export function hint(text: string): Markup {
   return markup`<title>${text}</title>`;
 }
 
-/** What all plots have. */
+/** Identity and texts of a plot. */
 export interface PlotOptions {
   /** Unique in the page. */
   readonly id: string;
   readonly title: string;
-  /** What it shows, for readers who do not see it. */
+  /** Text alternative: marks, axes, extremes. */
   readonly description: string;
 }
 
@@ -191,7 +191,7 @@ export function whisker(scale: Scale, low: number, high: number): Markup {
   return markup`<line class="whisker" x1="${a}" x2="${b}" y1="${BAR / 2}" y2="${BAR / 2}"/>`;
 }
 
-/** What the marks of all plots refer to; once in a page. */
+/** Shared definitions that the marks of all plots refer to; once in a page. */
 export const MARKERS: Markup = markup`<svg width="0" height="0" aria-hidden="true">\
 <marker id="end" viewBox="0 0 2 8" refX="1" refY="4" markerWidth="2" markerHeight="8" \
 markerUnits="userSpaceOnUse"><path d="M1 0V8"/></marker></svg>`;

@@ -53,9 +53,9 @@ export function rateBars(entries: readonly Entry[]): Figure {
     plots: scrolling(rowPlot({ id: "rates-plot", title, description }, scale, rows), title),
     table: table("Tokens per second", [
       NAME_COLUMN,
-      numeric("mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
-      numeric("from", "95 %", ({ rate }: Entry) => rate.low, figure),
-      numeric("to", "95 %", ({ rate }: Entry) => rate.high, figure),
+      numeric("Mean", "tok/s", ({ rate }: Entry) => rate.mean, figure),
+      numeric("From", "95 %", ({ rate }: Entry) => rate.low, figure),
+      numeric("To", "95 %", ({ rate }: Entry) => rate.high, figure),
     ], sorted),
   };
 }

@@ -123,6 +123,7 @@ rect.m0, rect.m1, rect.m2, rect.m3 { fill: var(--c); stroke: var(--page); }
 .frame > .unit:first-child { margin: 0 0 8px -50px; }
 .unit.x { position: absolute; right: 12px; bottom: -16px; }
 .unit:empty { display: none; }
+.scroll + .panels { margin-top: 32px; }
 .small { --least: 300px; }
 .panels { display: grid; --narrowest: min(100%, var(--least, 420px));
   grid-template-columns: repeat(auto-fill, minmax(var(--narrowest), 1fr)); gap: 36px 48px; }

@@ -9,9 +9,9 @@ import {
   type Figure,
   limitPanels,
   NAME_COLUMN,
-  newestOfEach,
   numeric,
   panels,
+  selectEntries,
   shorten,
   table,
 } from "./figure.ts";
@@ -81,7 +81,7 @@ export function tokenTimes(entries: readonly Entry[]): Figure {
     plots: scrolling(rowPlot({ id: "times-plot", title, description }, scale, rows, SIZE), title),
     table: table("Percentiles of the time per token", [
       { head: "Report", cell: ({ entry }) => NAME_COLUMN.cell(entry) },
-      numeric("tokens", "", ({ sorted }: Times) => sorted.length, tick),
+      numeric("Tokens", "", ({ sorted }: Times) => sorted.length, tick),
       ...SHARES.map((_, i) => column(i)),
     ], all),
   };
@@ -123,7 +123,8 @@ const MOST_PROFILES = 12;
 /** Time of each kind of kernel, with the least time that the device's limits allow. */
 export function kernelTimes(entries: readonly Entry[]): Figure {
   const profiled = entries.filter(({ passes }) => passes.length > 0);
-  const { chosen, note } = limitPanels(newestOfEach(profiled), profiled, MOST_PROFILES);
+  const { drawn, note } = selectEntries(profiled, MOST_PROFILES);
+  const { chosen, note: limited } = limitPanels(drawn, "profile", MOST_PROFILES);
   const head = { id: "kernels", heading: "Time by kernel", short: "Kernels" };
   if (!chosen.length) {
     return { ...head, plots: null, about: "No report has a profile; --profile measures it." };
@@ -142,15 +143,15 @@ export function kernelTimes(entries: readonly Entry[]): Figure {
     ...head,
     about: "Milliseconds in each kind of kernel, all its calls together; the stroke is the least " +
       "time that the device's measured limits of memory and arithmetic allow" +
-      `${isCached ? ". Beyond the bar, the data came from caches" : ""}.${note}`,
+      `${isCached ? ". Beyond the bar, the data came from caches" : ""}.${note}${limited}`,
     plots: panels(parts),
     table: table("Time by kernel", [
       { head: "Report", cell: ({ entry }: Row) => NAME_COLUMN.cell(entry) },
       { head: "Pass", cell: ({ pass }) => passName(pass) },
       { head: "Kernel", cell: ({ kernel }) => kernel.name },
-      numeric("calls", "", ({ kernel }: Row) => kernel.calls, tick),
-      numeric("time", "ms", ({ kernel }: Row) => kernel.ms, figure),
-      numeric("of its limit", "", ({ kernel }: Row) => kernel.limitShare, share),
+      numeric("Calls", "", ({ kernel }: Row) => kernel.calls, tick),
+      numeric("Time", "ms", ({ kernel }: Row) => kernel.ms, figure),
+      numeric("Of its limit", "", ({ kernel }: Row) => kernel.limitShare, share),
       { head: "Limit", cell: ({ kernel }) => kernel.limit },
     ], rows),
   };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { FailureReport } from "../../../../engine/measure/history.ts";
+import type { FailureReport, KernelBench } from "../../../../engine/measure/history.ts";
 import { SCRIPT, SCRIPT_HASH } from "../../../../engine/measure/html/script.ts";
 import type { BenchmarkReport } from "../../../../engine/measure/report.ts";
 import { toHtml } from "../../../../mod.ts";
@@ -30,6 +30,20 @@ Deno.test("toHtml() calls a report by its model, and by its file where models co
   const files = ["runs/a.json", "old/b.json", "new/b.json"];
   assert.deepEqual(namesIn(toHtml(reports, { files })), ["a", "old/b.json", "new/b.json"]);
   assert.deepEqual(namesIn(toHtml(reports.slice(0, 2), { files })), ["a", "b"]);
+});
+
+Deno.test("toHtml() draws two builds of one model beside each other, named by their files", () => {
+  const results = { profile: structuredClone(PROFILE) };
+  const files = ["base.json", "base.json", "new.json", "new.json"];
+  const page = toHtml(
+    [1, 2, 1, 2].map((threads) => sampleReport({ engine: { threads }, results })),
+    { files },
+  );
+  const sectionOf = (id: string) => page.split(`<section id="${id}"`)[1].split("</section>")[0];
+  assert.equal(sectionOf("kernels").match(/<figure>/g)!.length, 8);
+  assert.match(sectionOf("kernels"), /<figcaption>new\.json · 2 threads · prefill/);
+  const [, names] = /<ul class="legend">(.*?)<\/ul>/.exec(sectionOf("threads"))!;
+  assert.match(names, /^<li class="c0">base\.json<\/li><li class="c1">new\.json<\/li>$/);
 });
 
 Deno.test("toHtml() numbers equal reports, and tells repeated ones apart by their time", () => {
@@ -116,6 +130,27 @@ Deno.test("toHtml() lists the combinations that could not run, with their reason
   };
   assert.match(toHtml([sampleReport(), failure]), /Not run<\/h3>[^]*Cannot use F8/);
   assert.throws(() => toHtml([failure]), /expected at least one report, got none/);
+});
+
+Deno.test("toHtml() draws kernel benches: the newest times, and a line for repeated ones", () => {
+  const bench = (name: string, day: number): KernelBench => ({
+    ...{ schema_version: 1, timestamp: `2026-01-0${day}T03:04:05Z` },
+    engine: { name: "wgslm", version: "0.1.0" },
+    platform: { runtime: "Deno/2.9.6", cpu: "Test CPU" },
+    bench: {
+      ...{ origin: "bench/x.ts", group: "norm", name, n: 9, avg_ns: 1500 * day, min_ns: 1000 },
+      ...{ max_ns: 9000, p75_ns: 2000, p99_ns: 5000 },
+    },
+  });
+  const records = [bench("a", 2), bench("a", 1), bench("b", 1)];
+  const page = toHtml([...records, sampleReport()]);
+  assert.match(
+    page,
+    /<th scope="row">norm: a<\/th><td>bench\/x\.ts<\/td><td [^>]*>2<\/td><td [^>]*>3\.000</,
+  );
+  assert.equal(page.match(/id="benches-\d+-t"/g)?.length, 1);
+  assert.match(page, /id="overview"/);
+  assert.match(toHtml(records), /^(?![^]*id="overview")[^]*id="benches-0-t"/);
 });
 
 Deno.test("toHtml() refuses lists without reports and reports of other tools", () => {
