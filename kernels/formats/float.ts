@@ -14,7 +14,7 @@ import { BYTES, expectSize } from "./elements.ts";
 import { HALF_BF16, HALF_F16 } from "./f16.ts";
 import type { Format } from "./format.ts";
 import { WASM_F32, wasmHalf } from "./wasm.ts";
-import { packElements } from "./wgsl.ts";
+import { wgslElements } from "./wgsl.ts";
 
 /** The two components of a word of eight 16-bit inputs that hold inputs 4i … 4i + 3. */
 function halvesOf(word: string, i: number): [string, string] {
@@ -34,11 +34,7 @@ export const F32: Format = {
     into.set(bytesOf(values));
   },
   wasm: WASM_F32,
-  wgsl: {
-    inputs: 4,
-    unpack: (word) => `bitcast<vec4f>(${word})`,
-    pack: (packing) => packElements(4, packing),
-  },
+  wgsl: wgslElements(4, (word) => `bitcast<vec4f>(${word})`),
 };
 
 /** IEEE 754 half precision. */
@@ -54,14 +50,10 @@ export const F16: Format = {
     new Float16Array(into.buffer, into.byteOffset, values.length).set(values);
   },
   wasm: wasmHalf(HALF_F16),
-  wgsl: {
-    inputs: 8,
-    unpack: (word, i) => {
-      const [low, high] = halvesOf(word, i);
-      return `vec4f(unpack2x16float(${low}), unpack2x16float(${high}))`;
-    },
-    pack: (packing) => packElements(2, packing),
-  },
+  wgsl: wgslElements(2, (word, i) => {
+    const [low, high] = halvesOf(word, i);
+    return `vec4f(unpack2x16float(${low}), unpack2x16float(${high}))`;
+  }),
 };
 
 /** bfloat16: the upper half of an F32. */
@@ -85,14 +77,10 @@ export const BF16: Format = {
     }
   },
   wasm: wasmHalf(HALF_BF16),
-  wgsl: {
-    inputs: 8,
-    unpack: (word, i) => {
-      const each = halvesOf(word, i).map((pair) => `${pair} << 16u, ${pair} & 0xffff0000u`);
-      return `bitcast<vec4f>(vec4u(${each.join(", ")}))`;
-    },
-    pack: (packing) => packElements(2, packing),
-  },
+  wgsl: wgslElements(2, (word, i) => {
+    const each = halvesOf(word, i).map((pair) => `${pair} << 16u, ${pair} & 0xffff0000u`);
+    return `bitcast<vec4f>(vec4u(${each.join(", ")}))`;
+  }),
 };
 
 expectSize("F32", F32.bytes, 4);

@@ -201,10 +201,20 @@ export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">,
  * bytes at a time, whatever the format: a narrower one has more inputs in it.
  */
 export interface WgslFormat {
-  /** Neighbouring inputs of one output in a word, a multiple of four: 4 for F32, 8 for 16 bits. */
+  /** Neighbouring inputs of one output that one load gives, a multiple of four. */
   readonly inputs: number;
-  /** WGSL expression, a vec4f: the weights of inputs 4i … 4i + 3 of `word`, a vec4u. */
-  unpack(word: string, i: number): string;
+  /** WGSL type of a load: vec4u, or a block's codes and scales. */
+  readonly type: string;
+  /** Words of 16 bytes of one output of K inputs. */
+  words(K: number): number;
+  /** Functions and types that the text of `load` and `unpack` uses. */
+  readonly declare: string;
+  /** WGSL statements that return load `k` of an output; `at(i)` is its word `i`. */
+  load(K: number, at: (i: string) => string): string;
+  /** WGSL expression, a vec4f: the weights of inputs 4i … 4i + 3 of a load. */
+  unpack(load: string, i: number): string;
+  /** The same of an index that is an expression. */
+  four(load: string, i: string): string;
   /** The shader that moves a chunk of a file's rows into panels. */
   pack(packing: GpuPacking): PackShader;
 }

@@ -20,6 +20,7 @@ import { i8x16, v128 } from "../asm/assembler.ts";
 import type { Format, StoredFormat } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, wasmBlocks } from "./wasm_blocks.ts";
+import { halfAt, IQ4_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** ggml's kvalues_iq4nl. */
 const TABLE = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -61,7 +62,15 @@ export const IQ4_NL: Format = {
       scale: ({ half }) => half(),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: 32, bytes: 18 }, {
+    planes: [{ offset: 2, bytes: 16 }, { offset: 0, bytes: 2 }],
+    signed: true,
+    declare: IQ4_WGSL,
+    decode: (word) =>
+      `let q = ${word(0, "k")};
+  let d = vec2f(${halfAt(word, 1)});
+  return block_of(iq4(low_nibbles(q)), iq4(high_nibbles(q)), d, vec2f(0.0));`,
+  }),
 };
 
 /** Table indices with 6-bit scales. */

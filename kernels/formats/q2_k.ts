@@ -15,6 +15,7 @@ import { f16High, f16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** 2 bits with scales and minima. */
 export const Q2_K: Format = {
@@ -58,5 +59,20 @@ export const Q2_K: Format = {
       };
     }),
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: QK_K, bytes: 84 }, {
+    planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 64 }, { offset: 80, bytes: 4 }],
+    decode: (word) =>
+      `let block = k / 8u;
+  let j = k % 8u;
+  let at = 4u * block + 2u * (j / 4u);
+  let shift = vec4u(2u * (j % 4u));
+  let two = vec4u(0x03030303u);
+  let a = (${word(1, "at")} >> shift) & two;
+  let b = (${word(1, "at + 1u")} >> shift) & two;
+  let scales = ${word(0, "block")}[j / 2u] >> (16u * (j % 2u));
+  let pair = unpack2x16float(${fourAt(word, 2, "block")});
+  let d = pair.x * vec2f(f32(scales & 15u), f32((scales >> 8u) & 15u));
+  let m = -pair.y * vec2f(f32((scales >> 4u) & 15u), f32((scales >> 12u) & 15u));
+  return block_of(a, b, d, m);`,
+  }),
 };

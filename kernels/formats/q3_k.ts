@@ -16,6 +16,7 @@ import { f32x4, i32x4 } from "../asm/assembler.ts";
 import type { Format } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { wgslBlocks } from "./wgsl_blocks.ts";
 
 /** 3 bits with scales. */
 export const Q3_K: Format = {
@@ -66,5 +67,27 @@ export const Q3_K: Format = {
       };
     }),
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: QK_K, bytes: 110 }, {
+    // Scales and d are one word, of 14 bytes.
+    planes: [{ offset: 0, bytes: 32 }, { offset: 32, bytes: 64 }, { offset: 96, bytes: 14 }],
+    decode: (word) =>
+      `let block = k / 8u;
+  let j = k % 8u;
+  let at = 4u * block + 2u * (j / 4u);
+  let shift = vec4u(2u * (j % 4u));
+  let one = vec4u(0x01010101u);
+  let two = vec4u(0x03030303u);
+  let a = ((${word(1, "at")} >> shift) & two) |
+    (((${word(0, "2u * block")} >> vec4u(j)) & one) << vec4u(2u));
+  let b = ((${word(1, "at + 1u")} >> shift) & two) |
+    (((${word(0, "2u * block + 1u")} >> vec4u(j)) & one) << vec4u(2u));
+  let head = ${word(2, "block")};
+  // Scales 4i … 4i + 3: four bits of a byte, two more of another.
+  let i = j / 2u;
+  let low = (select(head.x, head.y, i % 2u == 1u) >> (4u * (i / 2u))) & 0x0f0f0f0fu;
+  let scales = (low | (((head.z >> (2u * i)) & 0x03030303u) << 4u)) >> (16u * (j % 2u));
+  let pair = vec2f(f32(scales & 0xffu), f32((scales >> 8u) & 0xffu)) - 32.0;
+  let d = half_of(head.w) * pair;
+  return block_of(a, b, d, -4.0 * d);`,
+  }),
 };

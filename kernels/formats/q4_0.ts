@@ -15,6 +15,7 @@ import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 2 + QK / 2 };
 
@@ -52,7 +53,13 @@ export const Q4_0: Format = {
       scale: ({ half }) => half(),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks(SIZE, {
+    planes: [{ offset: 2, bytes: 16 }, { offset: 0, bytes: 2 }],
+    decode: (word) =>
+      `let q = ${word(0, "k")};
+  let d = vec2f(${halfAt(word, 1)});
+  return block_of(low_nibbles(q), high_nibbles(q), d, -8.0 * d);`,
+  }),
 };
 
 expectSize("Q4_0", Q4_0.bytes, 18);

@@ -16,6 +16,7 @@ import { expectSize } from "./elements.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 4 + QK / 2 };
 
@@ -56,7 +57,13 @@ export const Q4_1: Format = {
       min: ({ word }) => f16High(word(0)),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks(SIZE, {
+    planes: [{ offset: 4, bytes: 16 }, { offset: 0, bytes: 4 }],
+    decode: (word) =>
+      `let q = ${word(0, "k")};
+  let pair = unpack2x16float(${fourAt(word, 1)});
+  return block_of(low_nibbles(q), high_nibbles(q), pair.xx, pair.yy);`,
+  }),
 };
 
 expectSize("Q4_1", Q4_1.bytes, 20);

@@ -20,6 +20,7 @@ import { f16High, f16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, highNibbles, lowNibbles, range, wasmBlocks } from "./wasm_blocks.ts";
+import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** Scale and minimum of a group: 6 bits each, packed from byte `at` on; Q5_K has the same. */
 export function scaleAndMin(view: DataView, at: number, group: number): [number, number] {
@@ -86,5 +87,17 @@ export const Q4_K: Format = {
       };
     }),
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: QK_K, bytes: 144 }, {
+    planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 128 }],
+    declare: K_SCALES_WGSL,
+    decode: (word) =>
+      `let j = k % 8u;
+  let head = ${word(0, "k / 8u")};
+  let scale = k_scale(head, j);
+  let at = 2u * (k / 2u);
+  let shift = vec4u(4u * (j % 2u));
+  let a = low_nibbles(${word(1, "at")} >> shift);
+  let b = low_nibbles(${word(1, "at + 1u")} >> shift);
+  return block_of(a, b, scale.xx, scale.yy);`,
+  }),
 };

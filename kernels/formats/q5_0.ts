@@ -15,6 +15,7 @@ import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+import { fourAt, halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 6 + QK / 2 };
 
@@ -59,7 +60,16 @@ export const Q5_0: Format = {
       scale: ({ half }) => half(),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks(SIZE, {
+    planes: [{ offset: 6, bytes: 16 }, { offset: 2, bytes: 4 }, { offset: 0, bytes: 2 }],
+    decode: (word) =>
+      `let q = ${word(0, "k")};
+  let high = vec4u(${fourAt(word, 1)});
+  let a = low_nibbles(q) | fifth_bits(high >> vec4u(0u, 4u, 8u, 12u));
+  let b = high_nibbles(q) | fifth_bits(high >> vec4u(16u, 20u, 24u, 28u));
+  let d = vec2f(${halfAt(word, 2)});
+  return block_of(a, b, d, -16.0 * d);`,
+  }),
 };
 
 expectSize("Q5_0", Q5_0.bytes, 22);

@@ -16,6 +16,7 @@ import { expectSize } from "./elements.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 8 + QK / 2 };
 
@@ -64,7 +65,16 @@ export const Q5_1: Format = {
       min: ({ word }) => f16High(word(0)),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks(SIZE, {
+    planes: [{ offset: 8, bytes: 16 }, { offset: 4, bytes: 4 }, { offset: 0, bytes: 4 }],
+    decode: (word) =>
+      `let q = ${word(0, "k")};
+  let high = vec4u(${fourAt(word, 1)});
+  let a = low_nibbles(q) | fifth_bits(high >> vec4u(0u, 4u, 8u, 12u));
+  let b = high_nibbles(q) | fifth_bits(high >> vec4u(16u, 20u, 24u, 28u));
+  let pair = unpack2x16float(${fourAt(word, 2)});
+  return block_of(a, b, pair.xx, pair.yy);`,
+  }),
 };
 
 expectSize("Q5_1", Q5_1.bytes, 24);

@@ -15,6 +15,7 @@ import type { Format } from "./format.ts";
 import { scaleAndMin, scalesWasm } from "./q4_k.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** 5 bits with scales and minima. */
 export const Q5_K: Format = {
@@ -55,5 +56,21 @@ export const Q5_K: Format = {
       };
     }),
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: QK_K, bytes: 176 }, {
+    planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 32 }, { offset: 48, bytes: 128 }],
+    declare: K_SCALES_WGSL,
+    decode: (word) =>
+      `let j = k % 8u;
+  let head = ${word(0, "k / 8u")};
+  let scale = k_scale(head, j);
+  let at = 2u * (k / 2u);
+  let high = 2u * (k / 8u);
+  let shift = vec4u(4u * (j % 2u));
+  let one = vec4u(0x01010101u);
+  let a = low_nibbles(${word(2, "at")} >> shift) |
+    (((${word(1, "high")} >> vec4u(j)) & one) << vec4u(4u));
+  let b = low_nibbles(${word(2, "at + 1u")} >> shift) |
+    (((${word(1, "high + 1u")} >> vec4u(j)) & one) << vec4u(4u));
+  return block_of(a, b, scale.xx, scale.yy);`,
+  }),
 };

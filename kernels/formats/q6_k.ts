@@ -15,6 +15,7 @@ import { f32x4, i32x4 } from "../asm/assembler.ts";
 import type { Format } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** 6 bits with scales. */
 export const Q6_K: Format = {
@@ -61,5 +62,28 @@ export const Q6_K: Format = {
       };
     }),
   }),
-  wgsl: null,
+  wgsl: wgslBlocks({ block: QK_K, bytes: 210 }, {
+    planes: [
+      { offset: 0, bytes: 128 },
+      { offset: 128, bytes: 64 },
+      { offset: 192, bytes: 16 },
+      { offset: 208, bytes: 2 },
+    ],
+    decode: (word) =>
+      `let block = k / 8u;
+  let n = (k % 8u) / 4u; // half of the block
+  let t = k % 4u; // 32 inputs of the half
+  let at = 8u * block + 4u * n + 2u * (t % 2u);
+  let high = 4u * block + 2u * n;
+  let shift = vec4u(4u * (t / 2u));
+  let two = vec4u(0x03030303u);
+  let a = low_nibbles(${word(0, "at")} >> shift) |
+    (((${word(1, "high")} >> vec4u(2u * t)) & two) << vec4u(4u));
+  let b = low_nibbles(${word(0, "at + 1u")} >> shift) |
+    (((${word(1, "high + 1u")} >> vec4u(2u * t)) & two) << vec4u(4u));
+  let scales = bitcast<i32>(${word(2, "block")}[(k % 8u) / 2u] >> (16u * (k % 2u)));
+  let pair = vec2f(f32((scales << 24u) >> 24u), f32((scales << 16u) >> 24u));
+  let d = ${halfAt(word, 3, "block")} * pair;
+  return block_of(a, b, d, -32.0 * d);`,
+  }),
 };

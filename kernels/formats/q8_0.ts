@@ -14,6 +14,7 @@ import { blockCodec, inverseOf, largestOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { wasmBlocks } from "./wasm_blocks.ts";
+import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 2 + QK };
 
@@ -50,7 +51,13 @@ export const Q8_0: Format = {
       scale: ({ half }) => half(),
     }],
   }),
-  wgsl: null,
+  wgsl: wgslBlocks(SIZE, {
+    planes: [{ offset: 2, bytes: 32 }, { offset: 0, bytes: 2 }],
+    signed: true,
+    decode: (word) =>
+      `let d = ${halfAt(word, 1)};
+  return block_of(${word(0, "2u * k")}, ${word(0, "2u * k + 1u")}, vec2f(d), vec2f(0.0));`,
+  }),
 };
 
 expectSize("Q8_0", Q8_0.bytes, 34);

@@ -28,14 +28,34 @@ export const WORD_BYTES = 16;
 /** Lanes per workgroup of the packing shader. */
 const LANES = 64;
 
-/** Words of one output of K inputs. */
+/** Loads of one output of K inputs: words of 16 bytes, or blocks. */
 export function panelWords({ inputs }: Pick<WgslFormat, "inputs">, K: number): number {
   return Math.ceil(K / inputs);
 }
 
 /** Bytes of a panel of K inputs. */
 export function panelBytes(format: WgslFormat, K: number): number {
-  return WORD_BYTES * PANEL * panelWords(format, K);
+  return WORD_BYTES * PANEL * format.words(K);
+}
+
+/** The WGSL form of a format of one number a block, of so many bytes. */
+export function wgslElements(
+  bytes: 2 | 4,
+  unpack: (word: string, i: number) => string,
+): WgslFormat {
+  const inputs = WORD_BYTES / bytes;
+  return {
+    inputs,
+    type: "vec4u",
+    words: (K) => panelWords({ inputs }, K),
+    declare: "",
+    load: (_, at) => `return ${at("k")};`,
+    unpack,
+    four: (word, i) =>
+      Array.from({ length: inputs / 4 }, (_, part) => unpack(word, part))
+        .reduce((all, next, part) => `select(${all}, ${next}, ${i} == ${part}u)`),
+    pack: (packing) => packElements(bytes, packing),
+  };
 }
 
 /** Index expression: word 0 of output `row`, of `words` words each. */
@@ -50,30 +70,44 @@ export function wordAt(start: string, k: string): string {
 
 /**
  * Declares a weight as a binding and the functions that read it. Kernels use no other text of a
- * format:
+ * format, but for its `declare`, once per shader:
  *
  *     NAME_start(row)     place of an output, to be reused for all its words
- *     NAME_word(start, k) one load of 16 bytes
+ *     NAME_word(start, k) load k: 16 bytes, or a block with its scales
  *     NAME_0(word) …      the weights of its first, second … four inputs
+ *     NAME_part(word, i)  the same of an index that is an expression
  *     NAME_four(row, g)   the weights of inputs 4g … 4g + 3 of an output, by a load of their own
  */
 export function weightWgsl(
-  { inputs, unpack }: WgslFormat,
-  { name, binding, K }: { readonly name: string; readonly binding: number; readonly K: number },
+  format: WgslFormat,
+  { name, binding, K, byFours = false }: {
+    readonly name: string;
+    readonly binding: number;
+    readonly K: number;
+    /** Whether a word is four inputs, for kernels with steps shorter than a load of the format. */
+    readonly byFours?: boolean;
+  },
 ): string {
-  const words = panelWords({ inputs }, K);
+  const { type, inputs, unpack } = format;
   const fours = inputs / 4;
-  const four = Array.from({ length: fours }, (_, i) => `${name}_${i}(word)`)
-    .reduce((all, next, i) => `select(${all}, ${next}, g % ${fours}u == ${i}u)`);
+  const at = (i: string) => `${name}[${wordAt("start", i)}]`;
+  const load = byFours ? `${name}_load` : `${name}_word`;
+  const four = (start: string, g: string) =>
+    `let word = ${load}(${start}, ${g} / ${fours}u);
+  return ${format.four("word", `(${g} % ${fours}u)`)};`;
+  const each = linesWgsl(
+    fours,
+    (i) => `fn ${name}_${i}(word: ${type}) -> vec4f { return ${unpack("word", i)}; }`,
+  );
+  const words = `fn ${name}_word(start: u32, k: u32) -> vec4f { ${four("start", "k")} }
+fn ${name}_0(word: vec4f) -> vec4f { return word; }`;
   return /* wgsl */ `
 @group(1) @binding(${binding}) var<storage, read> ${name}: array<vec4u>;
-fn ${name}_start(row: u32) -> u32 { return ${startOf("row", words)}; }
-fn ${name}_word(start: u32, k: u32) -> vec4u { return ${name}[${wordAt("start", "k")}]; }
-${linesWgsl(fours, (i) => `fn ${name}_${i}(word: vec4u) -> vec4f { return ${unpack("word", i)}; }`)}
-fn ${name}_four(row: u32, g: u32) -> vec4f {
-  let word = ${name}_word(${name}_start(row), g / ${fours}u);
-  return ${four};
-}`;
+fn ${name}_start(row: u32) -> u32 { return ${startOf("row", format.words(K))}; }
+fn ${load}(start: u32, k: u32) -> ${type} { ${format.load(K, at)} }
+${byFours ? words : each}
+fn ${name}_part(word: ${type}, i: u32) -> vec4f { return ${format.four("word", "i")}; }
+fn ${name}_four(row: u32, g: u32) -> vec4f { ${four(`${name}_start(row)`, "g")} }`;
 }
 
 /** WGSL that moves elements of one size. */

@@ -204,9 +204,12 @@ export function embedWgsl({ V, C, lanes, table, by, scale, positions }: EmbedWgs
   const mine = first === 0 ? `inside || id < 0 || id >= ${V}` : "inside";
   const declare = (name: string, binding: number, dtype: WeightDtype) =>
     weightWgsl(wgslOf(dtype), { name, binding, K: C });
+  const tables = positions ? [dtype, positions] : [dtype];
+  const formats = new Set(tables.map((dtype) => wgslOf(dtype).declare)); // once if they share it
   const wgsl = /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
 ${by === "ids" ? "@group(1) @binding(1) var<storage, read> ids: array<i32>;" : ""}
+${[...formats].join("\n")}
 ${declare("table", 2, dtype)}
 ${positions ? declare("positions", 3, positions) : ""}
 

@@ -54,6 +54,15 @@ export interface MatmulWgsl {
   readonly subgroups?: boolean;
 }
 
+/** What a kernel loads at a time: a load of the format, or four inputs if its steps are shorter. */
+function wordOf(dtype: WeightDtype, tile: Tile) {
+  const { inputs, type } = wgslOf(dtype);
+  const byFours = tile.kind === "shared" && inputs > depthOf(tile);
+  return byFours
+    ? { byFours, inputs: 4, zero: "vec4f(0.0)" }
+    : { byFours, inputs, zero: `${type}()` };
+}
+
 /** Parts of a shader that depend on the tile. */
 interface Body {
   /** Lanes of a workgroup. */
@@ -67,7 +76,7 @@ interface Body {
 
 function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
   const { K, dtype, tile, norm, up, heads, subgroups = false } = constants;
-  const { inputs } = wgslOf(dtype);
+  const { inputs } = wordOf(dtype, tile);
   const words = panelWords({ inputs }, K);
   const padded = words * inputs;
   const loadX = (padded: number) => ({ wgsl: loadXWgsl(K, padded), workgroupBytes: 0 });
@@ -86,9 +95,10 @@ function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
       return { lanes: outputs * slices, block: outputs, pieces, body };
     }
     case "shared": {
+      const { zero } = wordOf(dtype, tile);
       const steps = stepsOf(tile, { words, inputs });
       const pieces = [loadX(steps * depthOf(tile)), ...rowsMemory(tile)];
-      const body = rowsBody(tile, { words, inputs });
+      const body = rowsBody(tile, { words, inputs, zero });
       return { lanes: rowsLanes(tile), block: tile.tileN, pieces, body };
     }
   }
@@ -96,7 +106,7 @@ function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
 
 /** Sums of a product's kernel; a flat one norms x as it reads it. */
 function totalsOfTile({ K, dtype, tile, norm, up }: MatmulWgsl): Totals {
-  const { inputs } = wgslOf(dtype);
+  const { inputs } = wordOf(dtype, tile);
   const folded = tile.kind === "split" ? norm : undefined;
   return totalsOf(K, panelWords({ inputs }, K) * inputs, folded, up !== undefined);
 }
@@ -117,6 +127,7 @@ export function matmulWgsl(constants: MatmulWgsl): Shader {
   const totals = totalsOfTile(constants);
   const { lanes, block, pieces, body } = bodyOf(constants, totals);
   const format = wgslOf(dtype);
+  const { inputs, byFours } = wordOf(dtype, tile);
   const parameters = totals.names.map((name) => `${name}: f32`).join(", ");
   const end = partsOf(tile) > 1 ? keepWgsl(totals) : /* wgsl */ `${endOf(constants)}
 fn result_of(${parameters}) -> f32 { return ${totals.result}; }
@@ -128,12 +139,13 @@ fn finish(t: u32, row: u32, sum: f32, second: f32) {
 const N = ${N}u;
 const K = ${K}u;
 const GROUPS = ${Math.ceil(K / 4)}u;
-const WORDS = ${panelWords(format, K)}u;
+const WORDS = ${panelWords({ inputs }, K)}u;
 const FIRST = ${first}u;
 const COUNT = ${count}u;
 const BLOCKS = ${Math.ceil(count / block)}u;
-${weightWgsl(format, { name: "weight", binding: 2, K })}
-${up ? weightWgsl(format, { name: "up", binding: 7, K }) : ""}
+${format.declare}
+${weightWgsl(format, { name: "weight", binding: 2, K, byFours })}
+${up ? weightWgsl(format, { name: "up", binding: 7, K, byFours }) : ""}
 // Place of an output; beyond the last one, that of the last one.
 fn start_of(row: u32) -> u32 { return weight_start(min(row, COUNT - 1u)); }
 ${pieces.map(({ wgsl }) => wgsl).join("\n")}

@@ -35,7 +35,8 @@ export function flatBody(tile: Tile & { kind: "flat" }, body: FlatBody): string 
     linesWgsl(rows, (i) => linesWgsl(outputs, (j) => line(i, j)));
   // Eight inputs per iteration: more loads in flight, and a CPU that emulates the GPU checks the
   // active lanes once for all of them.
-  const depth = words % (INPUTS / inputs) === 0 ? INPUTS / inputs : 1;
+  const most = Math.max(1, INPUTS / inputs);
+  const depth = words % most === 0 ? most : 1;
   const fours = inputs / 4;
   const load = (i: number, g: string) =>
     normed ? `normed_x(t_${i}, ${g}, stats_${i})` : `load_x(t_${i}, ${g})`;
@@ -43,20 +44,27 @@ export function flatBody(tile: Tile & { kind: "flat" }, body: FlatBody): string 
     if (gated) return `${UP}sum_${i}_${j}`;
     return heads ? `sum_${i}_${partnerOutput(heads, tile, j)}` : "0.0";
   };
-  const multiply = (p: number) =>
+  /** `part` is the call that unpacks part `p` of a word. */
+  const multiply = (p: string, part: (name: string, word: string) => string) =>
     /* wgsl */ `{
-    ${linesWgsl(outputs, (j) => `let w_${j} = weight_${p}(q_${j});`)}
-    ${gated ? linesWgsl(outputs, (j) => `let ${UP}w_${j} = ${UP}${p}(${UP}q_${j});`) : ""}
-    ${linesWgsl(rows, (i) => `let x_${i} = ${load(i, `g + ${p}u`)};`)}
+    ${linesWgsl(outputs, (j) => `let w_${j} = ${part("weight_", `q_${j}`)};`)}
+    ${gated ? linesWgsl(outputs, (j) => `let ${UP}w_${j} = ${part(UP, `${UP}q_${j}`)};`) : ""}
+    ${linesWgsl(rows, (i) => `let x_${i} = ${load(i, `g + ${p}`)};`)}
     ${each((i, j) => `sum_${i}_${j} += dot(w_${j}, x_${i});`)}
     ${gated ? each((i, j) => `${UP}sum_${i}_${j} += dot(${UP}w_${j}, x_${i});`) : ""}
   }`;
+  // The eight parts of a block are a loop: unrolled, a driver compiles for half a minute.
+  const parts = fours > 2
+    ? `for (var p = 0u; p < ${fours}u; p += 1u) ${
+      multiply("p", (name, q) => `${name}part(${q}, p)`)
+    }`
+    : linesWgsl(fours, (p) => multiply(`${p}u`, (name, q) => `${name}${p}(${q})`));
   const word = (d: number) =>
     /* wgsl */ `{
     let g = (k + ${d}u) * ${fours}u;
     ${linesWgsl(outputs, (j) => `let q_${j} = weight_word(at_${j}, k + ${d}u);`)}
     ${gated ? linesWgsl(outputs, (j) => `let ${UP}q_${j} = ${UP}word(at_${j}, k + ${d}u);`) : ""}
-    ${linesWgsl(fours, multiply)}
+    ${parts}
   }`;
   return /* wgsl */ `
   let tiles = (run.rows + ${rows - 1}u) / ${rows}u;

@@ -34,6 +34,8 @@ export interface RowsBody {
   readonly words: number;
   /** Inputs per word. */
   readonly inputs: number;
+  /** WGSL expression: a word of zeros. */
+  readonly zero: string;
 }
 
 /** Inputs of a step: as many as two buffers of both tiles leave room for, at most 16. */
@@ -42,7 +44,7 @@ export function depthOf({ tileN, tileT }: SharedTile, most = LEAST_MEMORY): numb
 }
 
 /** Steps of a tile over K. */
-export function stepsOf(tile: SharedTile, { words, inputs }: RowsBody): number {
+export function stepsOf(tile: SharedTile, { words, inputs }: Omit<RowsBody, "zero">): number {
   return Math.ceil(words * inputs / depthOf(tile));
 }
 
@@ -147,7 +149,7 @@ function linesOfUnits(
 }
 
 /** Phases that move a step: from memory to registers, and from there to a buffer. */
-function moveWgsl(tile: SharedTile, { inputs }: RowsBody) {
+function moveWgsl(tile: SharedTile, { inputs, zero }: RowsBody) {
   const depth = depthOf(tile);
   const [lanes, fours, groups] = [rowsLanes(tile), inputs / 4, depth / 4];
   const places = placesOf(tile, inputs);
@@ -156,7 +158,7 @@ function moveWgsl(tile: SharedTile, { inputs }: RowsBody) {
     lane: "lane",
     count: places.w.count,
     register: "q",
-    zero: "vec4u(0u)",
+    zero,
     place: (u, i) => `start_of(n + ${places.w.output(`w_unit_${u}`, i)})`,
   };
   const x: Units = {
