@@ -12,6 +12,7 @@
  */
 import type { Checkpoint } from "../checkpoint/checkpoint.ts";
 import type { MetadataValue } from "../checkpoint/gguf/metadata.ts";
+import { CheckpointError } from "../errors.ts";
 import { FAMILIES, type FamilyFacts } from "./families.ts";
 import { gpt2 } from "./gpt.ts";
 import { ConfigKeys } from "./keys.ts";
@@ -254,7 +255,12 @@ class Reader {
     const positions = this.#shapes.get("position_embd.weight")?.[0];
     if (positions) set("max_position_embeddings", positions);
     const embedding = this.#shapes.get("token_embd.weight");
-    if (!embedding) return void this.#keys.fail("token_embd.weight", "a tensor");
+    if (!embedding) {
+      throw new CheckpointError(
+        `Cannot load "${this.file.path}": expected a tensor token_embd.weight, got none; ` +
+          "a file with a vocabulary alone is no model",
+      );
+    }
     const { metadata } = this.file;
     const id = (name: string) => plain(metadata[`tokenizer.ggml.${name}_token_id`]);
     const eos = ["eos", "eot", "eom"].map(id).filter((value) => value !== undefined);

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
 import { withChatModel } from "../chat_model.ts";
+import { ggufBytes } from "../gguf.ts";
+import { inTempFolder } from "../safetensors.ts";
 
 const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
@@ -163,4 +165,11 @@ Deno.test("logits() and generate() refuse ids outside the vocabulary", () =>
       assert.throws(() => model.generate([1, id]), expected);
     }
     assert.equal((await model.logits([vocabSize - 1])).length, vocabSize);
+  }));
+
+Deno.test("a GGUF tensor of an unknown type is refused on the command line by its number", () =>
+  inTempFolder(async (folder) => {
+    const tensor = { name: "a", extents: [2], type: 77, data: new Uint8Array(8) };
+    await Deno.writeFile(`${folder}/a.gguf`, ggufBytes({ tensors: [tensor] }));
+    await assertRefused(`${folder}/a.gguf`, ["--ids", "1"], /tensor "a" .* knows, got type 77$/m);
   }));

@@ -178,7 +178,7 @@ function readEntry(header: HeaderReader): Entry {
   const number = header.u32(`the type of ${of}`);
   const type = TYPES[number];
   if (!type) {
-    return header.fail(`${of} to have a type that this version knows (${known()}), got ${number}`);
+    return header.fail(`${of} to have a type that this version knows, got type ${number}`);
   }
   const offset = header.u64(`the offset of ${of}`);
   const { block, bytes } = STORED_FORMATS[type.name];
@@ -189,11 +189,6 @@ function readEntry(header: HeaderReader): Entry {
   // The product is a float: a huge shape loses precision, but cannot wrap around.
   const byteLength = shape.reduce((n, extent) => n * extent, 1) / block * bytes;
   return { name, shape, type, offset, byteLength };
-}
-
-/** The known types, for messages. */
-function known(): string {
-  return Object.entries(TYPES).map(([number, { name }]) => `${number} ${name}`).join(", ");
 }
 
 function alignmentOf(header: HeaderReader, metadata: Metadata): number {

@@ -90,8 +90,11 @@ Deno.test("readGguf() refuses a header that breaks a rule, in one sentence", asy
     [{ version: 1 }, /GGUF of version 2 or 3, got 1$/],
     [{ version: 4 }, /GGUF of version 2 or 3, got 4$/],
     [{ version: 1, isBig: true }, /GGUF of version 2 or 3, got 1$/],
-    [{ tensors: [{ ...one, type: 999 }] }, /"a" to have a type that this version .*, got 999$/],
-    [{ tensors: [{ ...one, type: 4 }] }, /type that this version knows \(0 F32, .*, got 4$/],
+    [
+      { tensors: [{ ...one, type: 999 }] },
+      /"a" to have a type that this version knows, got type 999$/,
+    ],
+    [{ tensors: [{ ...one, type: 4 }] }, /type that this version knows, got type 4$/],
     [{ tensors: [{ ...one, extents: [1, 1, 1, 1, 1] }] }, /"a" to have at most 4 extents, got 5/],
     [{ tensors: [{ ...one, offset: 8 }] }, /"a" at a multiple of 32 bytes, got 8/],
     [{ tensors: [{ ...one, offset: 1024 }] }, /"a" F32 \[3,2\] of 24 bytes at byte \d+ within/],
