@@ -4,7 +4,7 @@
  * ```ts
  * import { loadModel } from "@wgslm/wgslm";
  *
- * // or "hf:openai-community/gpt2", a .safetensors file, a .pt file
+ * // or "hf:openai-community/gpt2", a .safetensors file, a .gguf file, a .pt file
  * await using model = await loadModel("bench/demo");
  * const options = { maxNewTokens: 64, topK: 40, seed: 1337 };
  * for await (const { text } of model.generate("ROMEO:", options)) {

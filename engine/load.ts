@@ -89,9 +89,9 @@ interface OpenFiles extends Disposable {
 /**
  * Loads a model onto a backend.
  *
- * @param source `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors` file beside its
- *   config.json, a PyTorch checkpoint (`.pt`), a LoRA adapter's folder, or a shape to fill with
- *   random weights.
+ * @param source `hf:owner/name`, `hf:owner/name:Q4_K_M` or `hf:owner/name/file.gguf`, a folder in
+ *   Hugging Face layout, a `.safetensors` file beside its config.json, a `.gguf` file, a PyTorch
+ *   checkpoint (`.pt`), a LoRA adapter's folder, or a shape to fill with random weights.
  * @param options backend, dtype, context length, tokenizer, adapters, hub access and progress.
  * @returns a model; dispose of it to free its memory.
  * @throws {CheckpointError} If a file is missing, damaged, or of an unsupported format or family.
