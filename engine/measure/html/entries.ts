@@ -54,6 +54,7 @@ export interface Settings {
   readonly threads: number | null;
   readonly dtype: string;
   readonly kvDtype: string;
+  readonly activations: string;
   readonly context: number | null;
   readonly promptTokens: number | null;
   readonly genTokens: number | null;
@@ -149,10 +150,11 @@ export function entriesOf(named: readonly NamedReport[]): Entry[] {
 type Figures = Omit<Entry, "name" | "details" | "rest">;
 
 function readReport(report: BenchmarkReport): Figures {
-  const { mean } = report.results.tokens_per_sec;
-  if (figureOf(mean) === null) {
+  const raw = report.results.tokens_per_sec.mean;
+  const mean = figureOf(raw);
+  if (mean === null) {
     throw new RangeError(
-      `Cannot draw a report: expected its mean rate to be at least 0, got ${mean}`,
+      `Cannot draw a report: expected its mean rate to be at least 0, got ${raw}`,
     );
   }
   const time = Date.parse(textAt(report, "timestamp"));
@@ -189,6 +191,7 @@ function readSettings(report: unknown): Settings {
     threads: figureAt(report, "engine.threads"),
     dtype: textAt(report, "engine.dtype") || textAt(report, "model.dtype"),
     kvDtype: textAt(report, "engine.kv_dtype"),
+    activations: textAt(report, "engine.activations"),
     context: figureAt(report, "generation.context_length"),
     promptTokens: figureAt(report, "generation.prompt_tokens"),
     genTokens: figureAt(report, "generation.gen_tokens"),
@@ -243,6 +246,7 @@ const COLUMN_TEXTS: readonly SettingText[] = [
 /** How the other settings read in a name. */
 const OTHER_TEXTS: readonly SettingText[] = [
   ({ kvDtype }) => kvDtype && `KV ${kvDtype}`,
+  ({ activations }) => activations && `activations ${activations}`,
   ({ context }) => context === null ? "" : `context ${context}`,
   ({ useKvCache }) => useKvCache ? "KV cache on" : "KV cache off",
   ({ device }) => device,

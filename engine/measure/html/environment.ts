@@ -122,6 +122,7 @@ const SETTINGS: readonly Property[] = [
   ["Warm-up tokens", "generation.warmup_tokens"],
   ["KV cache", "generation.use_kv_cache"],
   ["KV cache's type", "engine.kv_dtype"],
+  ["Activations", "engine.activations"],
   ["Temperature", "generation.temperature"],
   ["Top-k", "generation.top_k"],
   ["Top-p", "generation.top_p"],
