@@ -76,6 +76,14 @@ const KEYS = {
   logits_scaling: "logit_scale",
 } as const;
 
+/** Factors of Granite, for which llama.cpp takes 0 as none. */
+const FACTORS = [
+  "attention_multiplier",
+  "embedding_multiplier",
+  "residual_multiplier",
+  "logits_scaling",
+] as const;
+
 /** GPT-2's names of the same keys. */
 const GPT2_KEYS: Readonly<Record<string, keyof typeof KEYS>> = {
   n_embd: "hidden_size",
@@ -248,6 +256,9 @@ class Reader {
     if (k && k % D === 0) set("num_key_value_heads", k / D);
     const [, F] = this.#shapes.get("blk.0.ffn_down.weight") ?? [];
     if (F) set("intermediate_size", F);
+    for (const key of FACTORS) {
+      if (config[this.#keyNames[key]] === 0) delete config[this.#keyNames[key]];
+    }
     orSet("rope_theta", 10000);
     orSet("rope_local_base_freq", 10000);
     orSet("rotary_dim", D);

@@ -3,4 +3,5 @@ import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 
 testGgufs("js");
 testGgufs("wasm");
-if (!await ignoreWithoutAdapter("gguf_test.ts")) testGgufs("webgpu");
+// Families without the cache are in families_webgpu_test.ts.
+if (!await ignoreWithoutAdapter("gguf_test.ts")) testGgufs("webgpu", { cached: [true] });

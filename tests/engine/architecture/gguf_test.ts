@@ -103,6 +103,15 @@ Deno.test("readGguf() takes sizes from tensors where keys are absent or wrong", 
   assert.equal(parallel.parallel, 1);
 });
 
+Deno.test("readGguf() takes a factor of 0 as none, as llama.cpp does", async () => {
+  const keys = ["attention.scale", "embedding_scale", "residual_scale", "logit_scale"];
+  for (const value of [0, null]) {
+    const a = await read("granite", Object.fromEntries(keys.map((key) => [key, value])));
+    assert.equal(a.layers[0].attentionScale, 0.25);
+    assert.deepEqual([a.embedScale, a.residualScale, a.logitScale], [1, 1, 1]);
+  }
+});
+
 Deno.test("readGguf() reads begin and end of text", async () => {
   const a = await read("llama", {
     "tokenizer.ggml.bos_token_id": 5,
