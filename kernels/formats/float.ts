@@ -21,6 +21,11 @@ function halvesOf(word: string, i: number): [string, string] {
   return i === 0 ? [`${word}.x`, `${word}.y`] : [`${word}.z`, `${word}.w`];
 }
 
+/** The lower (x) or upper (y) F16 of each component of a vec4u. */
+function halfOfEach(bits: string, half: "x" | "y"): string {
+  return ["x", "y", "z", "w"].map((axis) => `unpack2x16float(${bits}.${axis}).${half}`).join(", ");
+}
+
 /** 32-bit floats; kernels read them without decoding. */
 export const F32: Format = {
   block: 1,
@@ -53,6 +58,9 @@ export const F16: Format = {
   wgsl: wgslElements(2, (word, i) => {
     const [low, high] = halvesOf(word, i);
     return `vec4f(unpack2x16float(${low}), unpack2x16float(${high}))`;
+  }, {
+    low: (bits) => `vec4f(${halfOfEach(bits, "x")})`,
+    high: (bits) => `vec4f(${halfOfEach(bits, "y")})`,
   }),
 };
 
@@ -80,6 +88,9 @@ export const BF16: Format = {
   wgsl: wgslElements(2, (word, i) => {
     const each = halvesOf(word, i).map((pair) => `${pair} << 16u, ${pair} & 0xffff0000u`);
     return `bitcast<vec4f>(vec4u(${each.join(", ")}))`;
+  }, {
+    low: (bits) => `bitcast<vec4f>(${bits} << vec4u(16u))`,
+    high: (bits) => `bitcast<vec4f>(${bits} & vec4u(0xffff0000u))`,
   }),
 };
 

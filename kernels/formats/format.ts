@@ -215,6 +215,11 @@ export interface WgslFormat {
   unpack(load: string, i: number): string;
   /** The same of an index that is an expression. */
   four(load: string, i: string): string;
+  /**
+   * WGSL expressions, each a vec4f, of the lower and the upper inputs of four outputs' pairs, a
+   * vec4u; missing unless a word is four pairs of neighbouring inputs.
+   */
+  readonly pairs?: { low(bits: string): string; high(bits: string): string };
   /** The shader that moves a chunk of a file's rows into panels. */
   pack(packing: GpuPacking): PackShader;
 }

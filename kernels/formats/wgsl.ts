@@ -42,6 +42,7 @@ export function panelBytes(format: WgslFormat, K: number): number {
 export function wgslElements(
   bytes: 2 | 4,
   unpack: (word: string, i: number) => string,
+  pairs?: WgslFormat["pairs"],
 ): WgslFormat {
   const inputs = WORD_BYTES / bytes;
   return {
@@ -51,6 +52,7 @@ export function wgslElements(
     declare: "",
     load: (_, at) => `return ${at("k")};`,
     unpack,
+    pairs,
     four: (word, i) =>
       Array.from({ length: inputs / 4 }, (_, part) => unpack(word, part))
         .reduce((all, next, part) => `select(${all}, ${next}, ${i} == ${part}u)`),
@@ -77,6 +79,7 @@ export function wordAt(start: string, k: string): string {
  *     NAME_0(word) …      the weights of its first, second … four inputs
  *     NAME_part(word, i)  the same of an index that is an expression
  *     NAME_four(row, g)   the weights of inputs 4g … 4g + 3 of an output, by a load of their own
+ *     NAME_low(bits) …    and NAME_high: the weights of four pairs, if the format has pairs
  */
 export function weightWgsl(
   format: WgslFormat,
@@ -106,6 +109,11 @@ fn ${name}_0(word: vec4f) -> vec4f { return word; }`;
 fn ${name}_start(row: u32) -> u32 { return ${startOf("row", format.words(K))}; }
 fn ${load}(start: u32, k: u32) -> ${type} { ${format.load(K, at)} }
 ${byFours ? words : each}
+${
+    Object.entries(format.pairs ?? {}).map(([half, of]) =>
+      `fn ${name}_${half}(bits: vec4u) -> vec4f { return ${of("bits")}; }`
+    ).join("\n")
+  }
 fn ${name}_part(word: ${type}, i: u32) -> vec4f { return ${format.four("word", "i")}; }
 fn ${name}_four(row: u32, g: u32) -> vec4f { ${four(`${name}_start(row)`, "g")} }`;
 }

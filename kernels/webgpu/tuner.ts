@@ -22,7 +22,7 @@ import type { StepQueue } from "./queue.ts";
 import { type TileTarget, TileTimer } from "./tile_timer.ts";
 
 /** Version of `TILES` and the shaders; a change invalidates stored choices. */
-const VERSION = 3;
+const VERSION = 4;
 
 /**
  * Milliseconds of timing per process until a shape is given up, without compiling; later shapes
@@ -151,7 +151,8 @@ function phaseOf(T: number): keyof typeof TILES {
 }
 
 function wordsOf({ shape: [N, K], dtype }: Weight) {
-  return { N, words: panelWords(wgslOf(dtype), K) };
+  const format = wgslOf(dtype);
+  return { N, words: panelWords(format, K), paired: !!format.pairs };
 }
 
 /** The choice without timing: the same in every process. */

@@ -48,6 +48,7 @@ const ELEMENT_BYTES = {
   "vec3f": 16,
   "vec3u": 16,
   "vec4f": 16,
+  "vec4u": 16,
 } as const;
 
 /** Declares an array of `count` elements in workgroup memory; `extent` is the count as WGSL. */

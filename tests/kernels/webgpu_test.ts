@@ -194,7 +194,7 @@ gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backen
       for (const tile of TILES[T === 1 ? "decode" : "prefill"]) {
         Tiles.prototype.of = () => tile;
         for (const [N, K] of [[1, 1], [66, 66], [130, 260], [257, 40]]) {
-          for (const dtype of ["F32", "BF16"] as const) {
+          for (const dtype of ["half" in tile ? "F16" : "F32", "BF16"] as const) {
             await checkMatmulCase(backend, { T, N, K, dtype, bias: true, residual: true });
           }
         }

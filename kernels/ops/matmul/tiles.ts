@@ -41,6 +41,11 @@ export type Tile =
     readonly rows: number;
     /** Workgroups per tile (split-K); default 1. */
     readonly parts?: number;
+    /**
+     * Whether weights stay pairs of 16 bits in workgroup memory, if their format has pairs; default
+     * false. The sums are the same, in F32.
+     */
+    readonly half?: boolean;
   };
 
 /** Most workgroups that share out K. */
@@ -64,6 +69,8 @@ export const TILES: Readonly<Record<"decode" | "prefill", readonly Tile[]>> = {
     { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4, parts: 2 },
     { kind: "shared", tileN: 64, tileT: 64, outputs: 4, rows: 4, parts: MAX_PARTS },
     { kind: "shared", tileN: 32, tileT: 32, outputs: 4, rows: 4 },
+    { kind: "shared", tileN: 128, tileT: 128, outputs: 8, rows: 8, half: true },
+    { kind: "shared", tileN: 128, tileT: 64, outputs: 8, rows: 4, half: true },
     { kind: "flat", lanes: 32, outputs: 1, rows: 4 },
   ],
 };
@@ -102,6 +109,8 @@ export interface Words {
   readonly N: number;
   /** Words of 16 bytes per output, as `panelWords` counts them. */
   readonly words: number;
+  /** Whether the format has pairs of 16 bits; default false. */
+  readonly paired?: boolean;
 }
 
 /**
@@ -152,8 +161,12 @@ const PART_WORDS = 64;
  */
 export const MAX_PARTIALS = 2 * 4 * (MAX_PARTS * ENOUGH_GROUPS) * 64 * 64;
 
-/** Whether a tile suits a product: split-K only where its tiles alone do not occupy a GPU. */
-export function isSuitable(tile: Tile, { N, words }: Words, T: number): boolean {
+/**
+ * Whether a tile suits a product: split-K only where its tiles alone do not occupy a GPU, halves
+ * only of formats that have them.
+ */
+export function isSuitable(tile: Tile, { N, words, paired }: Words, T: number): boolean {
+  if (tile.kind === "shared" && tile.half && !paired) return false;
   const parts = partsOf(tile);
   if (parts === 1 || T === 1) return true;
   return matmulGroups(tile, N, T) / parts < ENOUGH_GROUPS && words >= parts * PART_WORDS;
@@ -165,7 +178,7 @@ export function isSuitable(tile: Tile, { N, words }: Words, T: number): boolean 
  */
 export function prefillTile(shape: Words, T: number): number {
   const { prefill } = TILES;
-  const shared = prefill.filter(({ kind }) => kind === "shared");
+  const shared = prefill.filter((tile) => tile.kind === "shared" && !tile.half);
   const enough = shared.findIndex((tile) =>
     isSuitable(tile, shape, T) && matmulGroups(tile, shape.N, T) >= ENOUGH_GROUPS
   );

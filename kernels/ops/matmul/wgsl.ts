@@ -54,10 +54,15 @@ export interface MatmulWgsl {
   readonly subgroups?: boolean;
 }
 
+/** The tile, with halves only of a format that has pairs of them. */
+function heldTile<T extends Tile & { kind: "shared" }>(tile: T, dtype: WeightDtype): T {
+  return { ...tile, half: tile.half && wgslOf(dtype).pairs !== undefined };
+}
+
 /** What a kernel loads at a time: a load of the format, or four inputs if its steps are shorter. */
 function wordOf(dtype: WeightDtype, tile: Tile) {
   const { inputs, type } = wgslOf(dtype);
-  const byFours = tile.kind === "shared" && inputs > depthOf(tile);
+  const byFours = tile.kind === "shared" && inputs > depthOf(heldTile(tile, dtype));
   return byFours
     ? { byFours, inputs: 4, zero: "vec4f(0.0)" }
     : { byFours, inputs, zero: `${type}()` };
@@ -95,11 +100,12 @@ function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
       return { lanes: outputs * slices, block: outputs, pieces, body };
     }
     case "shared": {
+      const own = heldTile(tile, dtype);
       const { zero } = wordOf(dtype, tile);
-      const steps = stepsOf(tile, { words, inputs });
-      const pieces = [loadX(steps * depthOf(tile)), ...rowsMemory(tile)];
-      const body = rowsBody(tile, { words, inputs, zero });
-      return { lanes: rowsLanes(tile), block: tile.tileN, pieces, body };
+      const steps = stepsOf(own, { words, inputs });
+      const pieces = [loadX(steps * depthOf(own)), ...rowsMemory(own)];
+      const body = rowsBody(own, { words, inputs, zero });
+      return { lanes: rowsLanes(own), block: own.tileN, pieces, body };
     }
   }
 }

@@ -3,10 +3,10 @@
  *
  *                       tileN outputs
  *                  ┌───────┬───────┬─────────┐      for each step of `depth` inputs:
- *                  │ tile_w│       │         │      prefetch   next step → registers
- *                  └───────┴───────┴─────────┘      multiply   this step, from buffer s % 2
- *        ┌────────┐┌───────┬───────┬─────────┐      store      registers → the other buffer
- *        │ tile_x ││ a b … │ a b … │ a b …   │      barrier
+ *                  │ tile_w│       │         │      store      registers → buffer s % 2
+ *                  └───────┴───────┴─────────┘      barrier
+ *        ┌────────┐┌───────┬───────┬─────────┐      prefetch   next step → registers
+ *        │ tile_x ││ a b … │ a b … │ a b …   │      multiply   this step, from its buffer
  *        │        ││ c d … │ c d … │ c d …   │
  *        ├────────┤├───────┼───────┼─────────┤ tileT rows     lane a: rows × outputs sums,
  *        │        ││ a b … │ a b … │ a b …   │                in vectors of four outputs
@@ -39,8 +39,13 @@ export interface RowsBody {
 }
 
 /** Inputs of a step: as many as two buffers of both tiles leave room for, at most 16. */
-export function depthOf({ tileN, tileT }: SharedTile, most = LEAST_MEMORY): number {
-  return 2 * 16 * 4 * (tileN + tileT) <= most ? 16 : 8;
+export function depthOf(tile: SharedTile, most = LEAST_MEMORY): number {
+  return 2 * 16 * 4 * (tile.tileN / pairOf(tile) + tile.tileT) <= most ? 16 : 8;
+}
+
+/** Inputs in a number of tile_w. */
+export function pairOf({ half }: SharedTile): number {
+  return half ? 2 : 1;
 }
 
 /** Steps of a tile over K. */
@@ -48,7 +53,7 @@ export function stepsOf(tile: SharedTile, { words, inputs }: Omit<RowsBody, "zer
   return Math.ceil(words * inputs / depthOf(tile));
 }
 
-/** Index expression in tile_w: vector `b` of input `k`. */
+/** Index expression in tile_w: vector `b` of input, or pair of inputs, `k`. */
 export function tileWAt({ tileN }: SharedTile, k: string, b: string): string {
   return `(${k}) * ${tileN / 4}u + ${b}`;
 }
@@ -96,11 +101,16 @@ export function rowsLanes({ tileN, tileT, outputs, rows }: SharedTile): number {
   return tileN / outputs * (tileT / rows);
 }
 
+/** Vectors of one buffer of tile_w. */
+function bufferOf(tile: SharedTile): number {
+  return depthOf(tile) / pairOf(tile) * tile.tileN / 4;
+}
+
 /** Two buffers of both tiles. */
 export function rowsMemory(tile: SharedTile): Shader[] {
   const depth = depthOf(tile);
   return [
-    workgroupArray("tile_w", "vec4f", 2 * depth * tile.tileN / 4),
+    workgroupArray("tile_w", tile.half ? "vec4u" : "vec4f", bufferOf(tile) * 2),
     workgroupArray("tile_x", "vec4f", 2 * depth * tile.tileT / 4),
   ];
 }
@@ -176,11 +186,17 @@ function moveWgsl(tile: SharedTile, { inputs, zero }: RowsBody) {
   const loadX = (step: string) => (u: number) =>
     `let g = ${step} * ${groups}u + ${places.x.four(`x_unit_${u}`)};
     ${FOUR.map((i) => `v_${u}_${i} = load_x(x_unit_at_${u}_${i}, g);`).join("\n    ")}`;
+  const storePairs = (u: number) =>
+    AXES.map((axis, c) => {
+      const unit = `w_unit_${u}`;
+      const at = tileWAt(tile, `(${places.w.word(unit)}) * 4u + ${c}u`, places.w.vector(unit));
+      return `tile_w[at_w + ${at}] = vec4u(${FOUR.map((i) => `q_${u}_${i}.${axis}`).join(", ")});`;
+    }).join("\n      ");
   const storeW = (u: number) =>
     linesWgsl(fours, (p) => {
       const unit = `w_unit_${u}`;
       const k = (c: number) => `(${places.w.word(unit)}) * ${inputs}u + ${4 * p + c}u`;
-      const to = (c: number) => `tile_w[to_w + ${tileWAt(tile, k(c), places.w.vector(unit))}]`;
+      const to = (c: number) => `tile_w[at_w + ${tileWAt(tile, k(c), places.w.vector(unit))}]`;
       return `{
       ${FOUR.map((i) => `let p_${i} = weight_${p}(q_${u}_${i});`).join("\n      ")}
       ${AXES.map((axis, c) => `${to(c)} = ${vector((i) => `p_${i}.${axis}`)};`).join("\n      ")}
@@ -190,7 +206,7 @@ function moveWgsl(tile: SharedTile, { inputs, zero }: RowsBody) {
     AXES.map((axis, c) => {
       const unit = `x_unit_${u}`;
       const to = tileXAt(tile, `(${places.x.four(unit)})`, c, `(${places.x.vector(unit)})`);
-      return `tile_x[to_x + ${to}] = ${vector((i) => `v_${u}_${i}.${axis}`)};`;
+      return `tile_x[at_x + ${to}] = ${vector((i) => `v_${u}_${i}.${axis}`)};`;
     }).join("\n    ");
   const both = (ofW: (u: number) => string, ofX: (u: number) => string) =>
     [
@@ -201,34 +217,44 @@ function moveWgsl(tile: SharedTile, { inputs, zero }: RowsBody) {
     declare: `${declareUnits(w, lanes)}
   ${declareUnits(x, lanes)}`,
     load: (step: string) => both(loadW(step), loadX(step)),
-    store: both(storeW, storeX),
+    store: both(tile.half ? storePairs : storeW, storeX),
   };
 }
 
-/** Phase that multiplies a step: one outer product per input. */
+/** Multiply-adds of a lane in one iteration at least: 8 inputs of 4 × 4 sums, 4 of more sums. */
+const UNROLLED = 128;
+
+/**
+ * Phase that multiplies a step: one outer product per input. Not all of a step is unrolled: a
+ * browser's software adapter takes minutes to compile it.
+ */
 function multiplyWgsl(tile: SharedTile): string {
   const { tileN, tileT, outputs, rows } = tile;
-  const [wide, high] = [tileN / outputs, tileT / rows];
-  return linesWgsl(depthOf(tile), (k) => {
-    const g = `${Math.floor(k / 4)}u`;
-    const w = (j: number) =>
-      `let w_${j} = tile_w[at_w + ${tileWAt(tile, `${k}u`, `column + ${j * wide}u`)}];`;
-    const x = (i: number) =>
-      `let x_${i} = tile_x[at_x + ${tileXAt(tile, g, k % 4, `(row + ${i * high}u)`)}];`;
-    const product = (i: number) =>
-      linesWgsl(
-        outputs / 4,
-        (j) =>
-          `sum_${i}_${j} = fma(vec4f(x_${Math.floor(i / 4)}.${
-            AXES[i % 4]
-          }), w_${j}, sum_${i}_${j});`,
-      );
+  const [wide, high, pair] = [tileN / outputs, tileT / rows, pairOf(tile)];
+  const unroll = Math.max(1, UNROLLED / (4 * outputs * rows));
+  const input = (u: number) => (i: number) => {
+    const g = `(g + ${u}u)`;
+    const w = (j: number) => {
+      const k = `${g} * ${4 / pair}u + ${Math.floor(i / pair)}u`;
+      const read = `tile_w[at_w + ${tileWAt(tile, k, `column + ${j * wide}u`)}]`;
+      return `let w_${j} = ${tile.half ? `weight_${i % 2 ? "high" : "low"}(${read})` : read};`;
+    };
+    const x = (h: number) =>
+      `let x_${h} = tile_x[at_x + ${tileXAt(tile, g, i, `(row + ${h * high}u)`)}];`;
+    const product = (r: number) =>
+      linesWgsl(outputs / 4, (j) => {
+        const sum = `sum_${r}_${j}`;
+        return `${sum} = fma(vec4f(x_${Math.floor(r / 4)}.${AXES[r % 4]}), w_${j}, ${sum});`;
+      });
     return `{
       ${linesWgsl(outputs / 4, w)}
       ${linesWgsl(rows / 4, x)}
       ${linesWgsl(rows, product)}
     }`;
-  });
+  };
+  return `for (var g = 0u; g < ${depthOf(tile) / 4}u; g += ${unroll}u) {
+    ${linesWgsl(unroll, (u) => linesWgsl(4, input(u)))}
+    }`;
 }
 
 /** The body: `finish` gets each sum, or `keep` under split-K. */
@@ -259,24 +285,15 @@ export function rowsBody(tile: SharedTile, body: RowsBody): string {
   let last = min(part * ${span}u + ${span}u, ${steps}u);
   ${each((i, j) => `var sum_${i}_${j} = vec4f(0.0);`)}
   ${declare}
-  {
-    let to_w = 0u;
-    let to_x = 0u;
-    ${load("first")}
-    ${store}
-  }
-  workgroupBarrier();
+  ${load("first")}
   for (var s = part * ${span}u; s < last; s++) {
-    let odd = (s - first) % 2u;
-    let at_w = odd * ${depth * tileN / 4}u;
-    let at_x = odd * ${depth * tileT / 4}u;
-    let to_w = ${depth * tileN / 4}u - at_w;
-    let to_x = ${depth * tileT / 4}u - at_x;
+    let at_w = s % 2u * ${bufferOf(tile)}u;
+    let at_x = s % 2u * ${depth * tileT / 4}u;
+    ${store}
+    workgroupBarrier(); // who still multiplies reads the other buffer
     let next = min(s + 1u, ${steps - 1}u);
     ${load("next")}
     ${multiplyWgsl(tile)}
-    ${store}
-    workgroupBarrier();
   }
   ${each(end)}`;
 }

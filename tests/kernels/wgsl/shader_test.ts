@@ -22,6 +22,7 @@ const ELEMENT_BYTES: Readonly<Record<string, number>> = {
   vec3f: 16,
   vec3u: 16,
   vec4f: 16,
+  vec4u: 16,
 };
 
 /** Bytes of the `var<workgroup>` declarations in a text; NaN if one cannot be parsed. */
