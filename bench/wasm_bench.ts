@@ -15,7 +15,16 @@ import { randomNumbers } from "../tests/testing.ts";
 import { interleave, percent } from "./measuring.ts";
 
 const threads = Number(Deno.env.get("THREADS") ?? 2);
-const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16"];
+const DTYPES: readonly WeightDtype[] = [
+  "F32",
+  "F16",
+  "BF16",
+  "Q8_0",
+  "Q4_0",
+  "Q4_1",
+  "Q4_K",
+  "Q6_K",
+];
 
 /** Bytes read before any is read again: more than a core's private caches. */
 const ROUND_BYTES = 200e6;

@@ -45,7 +45,17 @@ export const FORMATS: Readonly<Record<WeightDtype, Format>> = {
 };
 
 /** Dtypes that the option `dtype` takes. */
-export const DTYPES: readonly WeightDtype[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"];
+export const DTYPES: readonly WeightDtype[] = [
+  "F32",
+  "F16",
+  "BF16",
+  "Q8_0",
+  "Q4_0",
+  "Q4_1",
+  "Q4_K",
+  "Q5_K",
+  "Q6_K",
+];
 
 /** Names of formats that stand for another: "8 bits" and "4 bits" in the best simple format. */
 export const ALIASES = { Q8: "Q8_0", Q4: "Q4_1" } as const satisfies Record<string, WeightDtype>;

@@ -18,7 +18,8 @@
 import { f32x4 } from "../asm/assembler.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
-import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { groupCode, groupScales, storeScales } from "./k_encode.ts";
+import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, highNibbles, lowNibbles, range, wasmBlocks } from "./wasm_blocks.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
@@ -65,7 +66,16 @@ export const Q4_K: Format = {
     }
   }),
   view: null,
-  encode: null,
+  encode: blockEncoder(QK_K, 144, (values, i, view, at) => {
+    const found = groupScales(values, i, { most: 15, first: -1, step: 0.1, count: 20 });
+    storeScales(view, at, found);
+    const code = (n: number) => groupCode(values[i + n], n >> 5, found, 15);
+    for (let n = 0; n < 4; n++) {
+      for (let j = 0; j < 32; j++) {
+        view.setUint8(at + 16 + 32 * n + j, code(64 * n + j) | code(64 * n + 32 + j) << 4);
+      }
+    }
+  }),
   instead: "Q5_0",
   wasm: wasmBlocks({ block: QK_K, bytes: 144 }, {
     half: null,

@@ -12,8 +12,9 @@
  * @module
  */
 import type { Format } from "./format.ts";
+import { groupCode, groupScales, storeScales } from "./k_encode.ts";
 import { scaleAndMin, scalesWasm } from "./q4_k.ts";
-import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
@@ -33,7 +34,20 @@ export const Q5_K: Format = {
     }
   }),
   view: null,
-  encode: null,
+  encode: blockEncoder(QK_K, 176, (values, i, view, at) => {
+    const found = groupScales(values, i, { most: 31, first: -0.5, step: 0.1, count: 15 });
+    storeScales(view, at, found);
+    const code = (n: number) => groupCode(values[i + n], n >> 5, found, 31);
+    for (let j = 0; j < 32; j++) {
+      let high = 0;
+      for (let n = 0; n < 4; n++) {
+        const [a, b] = [code(64 * n + j), code(64 * n + 32 + j)];
+        view.setUint8(at + 48 + 32 * n + j, a & 15 | (b & 15) << 4);
+        high |= a >> 4 << 2 * n | b >> 4 << 2 * n + 1;
+      }
+      view.setUint8(at + 16 + j, high);
+    }
+  }),
   instead: "Q5_1",
   wasm: wasmBlocks({ block: QK_K, bytes: 176 }, {
     half: null,

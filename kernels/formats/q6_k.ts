@@ -13,9 +13,31 @@
  */
 import { f32x4, i32x4 } from "../asm/assembler.ts";
 import type { Format } from "./format.ts";
-import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { centredCode, nearest, scaleOf, toHalf } from "./k_encode.ts";
+import { blockEncoder, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
+
+/** Encodes one block; scales are found by group, then rounded to 8 bits of the largest. */
+function encodeBlock(values: Float32Array, i: number, view: DataView, at: number): void {
+  const found = Array.from({ length: 16 }, (_, group) => scaleOf(values, i + 16 * group, 32));
+  const extreme = found.reduce((most, scale) => Math.abs(scale) > Math.abs(most) ? scale : most, 0);
+  const isZero = Math.abs(extreme) < 1e-15;
+  const inverse = isZero ? 0 : -128 / extreme;
+  const d = isZero ? 0 : toHalf(1 / inverse);
+  const scales = found.map((scale) => Math.min(127, nearest(inverse * scale)));
+  view.setFloat16(at + 208, d, true);
+  for (const [group, scale] of scales.entries()) view.setInt8(at + 192 + group, scale);
+  const code = (n: number) => centredCode(values[i + n], d * scales[n >> 4], 32);
+  for (let n = 0; n < 2; n++) {
+    for (let j = 0; j < 32; j++) {
+      const [a, b, c, e] = [0, 32, 64, 96].map((k) => code(128 * n + k + j));
+      view.setUint8(at + 64 * n + j, a & 15 | (c & 15) << 4);
+      view.setUint8(at + 64 * n + 32 + j, b & 15 | (e & 15) << 4);
+      view.setUint8(at + 128 + 32 * n + j, a >> 4 | b >> 4 << 2 | c >> 4 << 4 | e >> 4 << 6);
+    }
+  }
+}
 
 /** 6 bits with scales. */
 export const Q6_K: Format = {
@@ -35,7 +57,7 @@ export const Q6_K: Format = {
     }
   }),
   view: null,
-  encode: null,
+  encode: blockEncoder(QK_K, 210, encodeBlock),
   instead: "Q8_0",
   wasm: wasmBlocks({ block: QK_K, bytes: 210 }, {
     half: 208,

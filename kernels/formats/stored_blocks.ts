@@ -8,7 +8,7 @@
 import { expectSize } from "./elements.ts";
 import type { StoredFormat } from "./format.ts";
 
-/** Decodes one block: bytes of `view` from `at` on, to numbers `into[i]` …. */
+/** Decodes or encodes one block: bytes of `view` from `at` on, and numbers `into[i]` …. */
 export type DecodeBlock = (into: Float32Array, i: number, view: DataView, at: number) => void;
 
 /** A format from its decoder of one block. */
@@ -21,6 +21,18 @@ export function storedBlocks(block: number, bytes: number, decode: DecodeBlock):
       const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
       for (let i = 0, at = 0; i < into.length; i += block, at += bytes) decode(into, i, view, at);
     },
+  };
+}
+
+/** An encoder of whole blocks from the encoder of one. */
+export function blockEncoder(
+  block: number,
+  bytes: number,
+  encode: DecodeBlock,
+): (into: Uint8Array, values: Float32Array) => void {
+  return (into, values) => {
+    const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
+    for (let i = 0, at = 0; i < values.length; i += block, at += bytes) encode(values, i, view, at);
   };
 }
 

@@ -72,7 +72,7 @@ Deno.test("a bad value is bad usage, with the expected and the given value", () 
   refuses("--gen-tokens many", /got "many"/);
   refuses("--warmup-tokens -1", /at least 0/);
   refuses("--seed -1", /at least 0/);
-  refuses("--dtype F8", /one of auto F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q8 Q4, got "F8"/);
+  refuses("--dtype F8", /one of auto F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q4_K Q5_K Q6_K Q8 Q4, got "F8"/);
   refuses("--dtype Q9", /got "Q9"/);
   refuses("--checkpoint=", /--checkpoint: expected PATH, got an empty text/);
   refuses("generate --top-p -0.1", /expected a number from 0 to 1, got "-0.1"/);

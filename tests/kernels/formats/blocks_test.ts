@@ -4,11 +4,12 @@ import {
   dtypeOf,
   FORMATS,
   isBlocked,
+  narrow,
   numbersIn,
   storedBytes,
   type WeightDtype,
 } from "../../../kernels/formats/mod.ts";
-import { readJson } from "../../testing.ts";
+import { randomNumbers, readJson } from "../../testing.ts";
 
 /** What gguf-py makes of the same numbers and bytes; `make_blocks.py` writes it. */
 interface BlockCases {
@@ -46,6 +47,35 @@ for (const [name, { encoded, stored, decoded }] of Object.entries(blocks)) {
     assert.equal(dtypeForRows(dtype, 3 * block + 16), "F16");
   });
 }
+
+/** Root mean square of the error over that of the numbers. */
+function errorOf(dtype: WeightDtype, numbers: Float32Array): number {
+  const decoded = new Float32Array(numbers.length);
+  FORMATS[dtype].decode(decoded, narrow(numbers, dtype) as Uint8Array);
+  const sum = (terms: Float32Array) => terms.reduce((total, v) => total + v * v, 0);
+  return Math.sqrt(sum(decoded.map((v, i) => v - numbers[i])) / sum(numbers));
+}
+
+Deno.test("encode() of K types loses less than simple blocks of the same number of bits", () => {
+  // Sums of four uniform numbers, about normal.
+  const parts = [1, 2, 3, 4].map((seed) => randomNumbers(64 * 256, seed));
+  const numbers = parts[0].map((_, i) => parts.reduce((sum, part) => sum + part[i], 0));
+  assert.ok(errorOf("Q4_K", numbers) < errorOf("Q4_1", numbers));
+  assert.ok(errorOf("Q5_K", numbers) < errorOf("Q5_1", numbers));
+  assert.ok(errorOf("Q6_K", numbers) < errorOf("Q5_1", numbers) / 2);
+  assert.ok(errorOf("Q8_0", numbers) < errorOf("Q6_K", numbers) / 2);
+});
+
+Deno.test("encode() of K types keeps zeros, equal numbers, and numbers of one sign", () => {
+  for (const dtype of ["Q4_K", "Q5_K", "Q6_K"] as const) {
+    for (const number of [0, 0.25, -0.25]) {
+      const numbers = new Float32Array(256).fill(number);
+      const decoded = new Float32Array(256).fill(9);
+      FORMATS[dtype].decode(decoded, narrow(numbers, dtype) as Uint8Array);
+      for (const v of decoded) assert.ok(Math.abs(v - number) < 1e-3, `${dtype} ${number}: ${v}`);
+    }
+  }
+});
 
 Deno.test("dtypeOf() gives the dtype of an alias, and any other name itself", () => {
   assert.deepEqual((["Q8", "Q4", "Q4_0", "F16"] as const).map(dtypeOf), [
