@@ -10,7 +10,6 @@ import { readArchitecture } from "../engine/architecture/mod.ts";
 import { Runner } from "../engine/runner.ts";
 import { randomWeights, uploadWeights } from "../engine/weights/mod.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
-import { median } from "./measuring.ts";
 
 /** Steps of a batch, and batches. */
 const [STEPS, ROUNDS] = [32, 25];
@@ -20,9 +19,10 @@ const length = Number(Deno.args[0] ?? 64);
 const gpt2 = { model_type: "gpt2", n_embd: 32, n_head: 4, vocab_size: 65, n_positions: SLOTS };
 const llama = {
   model_type: "llama",
-  hidden_size: 48,
-  num_attention_heads: 6,
-  num_key_value_heads: 2,
+  hidden_size: 32,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 64,
   intermediate_size: 64,
   vocab_size: 65,
   max_position_embeddings: SLOTS,
@@ -82,8 +82,9 @@ for (const [name, config] of Object.entries(SHAPES)) {
   }
   rows[name] = {
     ...calls,
-    [`µs a token, of ${STEPS}`]: median(batch).toFixed(0),
-    "µs a token, alone": median(one).toFixed(0),
+    // The least: other work of the machine only adds.
+    [`µs a token, of ${STEPS}`]: Math.min(...batch).toFixed(0),
+    "µs a token, alone": Math.min(...one).toFixed(0),
   };
 }
 console.log(`host time of a token at ${length} keys`);
