@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { DEFAULTS } from "../../defaults.ts";
 import { isRecord } from "../../json.ts";
 import type { BenchmarkReport } from "../report.ts";
 
@@ -55,7 +56,7 @@ export interface Settings {
   readonly dtype: string;
   readonly kvDtype: string;
   readonly activations: string;
-  readonly context: number | null;
+  readonly context: number;
   readonly promptTokens: number | null;
   readonly genTokens: number | null;
   readonly useKvCache: boolean;
@@ -184,15 +185,20 @@ function readReport(report: BenchmarkReport): Figures {
   };
 }
 
+/** Settings of earlier versions, whose reports do not name them. */
+const EARLIER = { kvDtype: "F32", activations: "exact" };
+
 function readSettings(report: unknown): Settings {
+  const contextLength = figureAt(report, "model.block_size") ?? DEFAULTS.contextLength;
   return {
     device: textAt(report, "device.name"),
     backend: textAt(report, "engine.backend") || textAt(report, "device.type"),
     threads: figureAt(report, "engine.threads"),
     dtype: textAt(report, "engine.dtype") || textAt(report, "model.dtype"),
-    kvDtype: textAt(report, "engine.kv_dtype"),
-    activations: textAt(report, "engine.activations"),
-    context: figureAt(report, "generation.context_length"),
+    kvDtype: textAt(report, "engine.kv_dtype") || EARLIER.kvDtype,
+    activations: textAt(report, "engine.activations") || EARLIER.activations,
+    context: figureAt(report, "generation.context_length") ??
+      Math.min(contextLength, DEFAULTS.contextLength),
     promptTokens: figureAt(report, "generation.prompt_tokens"),
     genTokens: figureAt(report, "generation.gen_tokens"),
     useKvCache: at(report, "generation.use_kv_cache") !== false,
@@ -245,9 +251,9 @@ const COLUMN_TEXTS: readonly SettingText[] = [
 
 /** How the other settings read in a name. */
 const OTHER_TEXTS: readonly SettingText[] = [
-  ({ kvDtype }) => kvDtype && `KV ${kvDtype}`,
-  ({ activations }) => activations && `activations ${activations}`,
-  ({ context }) => context === null ? "" : `context ${context}`,
+  ({ kvDtype }) => `KV ${kvDtype}`,
+  ({ activations }) => `activations ${activations}`,
+  ({ context }) => `context ${context}`,
   ({ useKvCache }) => useKvCache ? "KV cache on" : "KV cache off",
   ({ device }) => device,
 ];

@@ -84,13 +84,15 @@ Deno.test("toHtml() escapes every text of a report, and shows hidden characters"
 /** A report of the first version: without the keys that later ones added. */
 function withoutNewKeys(report: BenchmarkReport): BenchmarkReport {
   const { engine, results: { tokens_per_sec, prefill, per_iter, ...results } } = report;
-  const { kv_dtype: _, v8_flags: _flags, ...oldEngine } = engine;
+  const { kv_dtype: _, activations: _bits, v8_flags: _flags, ...oldEngine } = engine;
   const { low: _low, high: _high, ...rates } = tokens_per_sec;
   const { passes_ms: _passes, ...oldPrefill } = prefill;
   const { check: _check, limit: _limit, machine: _machine, engine_warmup: _warm, ...old } = results;
+  const { context_length: _context, ...generation } = report.generation;
   return {
     ...report,
     engine: oldEngine,
+    generation,
     results: {
       ...old,
       tokens_per_sec: rates,
@@ -119,6 +121,16 @@ Deno.test("toHtml() draws figures that are zero, null, absent or huge without Na
   for (const page of pages) {
     assert.doesNotMatch(page.replace(SCRIPT, ""), /NaN|Infinity|undefined|null|\[object/);
   }
+});
+
+Deno.test("toHtml() continues the line of reports of an earlier version", () => {
+  const old = withoutNewKeys(sampleReport({ timestamp: "2025-01-02T03:04:05Z" }));
+  const page = toHtml([old, sampleReport()]);
+  assert.deepEqual(namesIn(page), [
+    "demo <small>2025-01-02 03:04</small>",
+    "demo <small>2026-01-02 03:04</small>",
+  ]);
+  assert.match(page, /<polyline points="0,[\d.]+ 100,[\d.]+"\/>[^]*id="environment"/);
 });
 
 Deno.test("toHtml() lists the combinations that could not run, with their reasons", () => {
