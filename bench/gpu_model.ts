@@ -96,7 +96,9 @@ export function demandsOf(dispatches: readonly PaperDispatch[], run: Run): Deman
     let shader = known.get(wgsl);
     if (!shader) {
       const module = parseWgsl(wgsl);
-      const weight = constantOf(module, "COUNT") * constantOf(module, "WORDS") * WORD_BYTES;
+      const matrices = wgsl.match(/array<vec4u>;/g)?.length ?? 0; // a gated product has two
+      const words = matrices * constantOf(module, "COUNT") * constantOf(module, "WORDS");
+      const weight = words * WORD_BYTES;
       const { inFlight, lanes } = trace(wgsl, run, { group: Math.min(3, groups - 1), groups });
       const barriers = wgsl.match(/workgroupBarrier|workgroupUniformLoad/g)?.length ?? 0;
       shader = { op, weight, isWeight: weight > 0, inFlight, lanes, barriers };
