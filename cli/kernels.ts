@@ -54,15 +54,37 @@ function list(kernels: readonly KernelText[]): string {
   return table([["kernel", "code", "variants", "calls", "size"], ...rows], [2, 3, 4]);
 }
 
-/** Writes each kernel to its own file: `matmul-1.wgsl`, `matmul-1.wat`. */
+/**
+ * Writes each kernel to its own file: `matmul-1.wgsl`, `matmul-1.wat`. Comments at its head give
+ * the operation, its operands, and a shader's workgroup and bindings.
+ */
 function dump(kernels: readonly KernelText[], { backend }: Model, folder: string): void {
   const numbers = new Map<string, number>();
-  for (const { op, name, language, calls, text } of kernels) {
+  for (const kernel of kernels) {
+    const { op, name, language, calls, operands, text } = kernel;
     const number = (numbers.get(op) ?? 0) + 1;
     numbers.set(op, number);
     const comment = language === "wgsl" ? "//" : ";;";
-    const title = `${name}: ${plural(calls, "call")}, ${backend.name}, wgslm ${VERSION}`;
-    prepareOutput(`${folder}/${op}-${number}.${language}`).write(`${comment} ${title}\n${text}`);
+    const head = [
+      `${name}: ${plural(calls, "call")}, ${backend.name}, wgslm ${VERSION}`,
+      ...operands.map((operand) => `operand ${operand}`),
+      ...language === "wgsl" ? interfaceOf(text) : [],
+    ].map((line) => `${comment} ${line}\n`).join("");
+    prepareOutput(`${folder}/${op}-${number}.${language}`).write(head + text);
   }
   say(`wrote ${plural(kernels.length, "file")} to ${folder}`);
+}
+
+/** Workgroup size and bindings of a shader, one line each. */
+function interfaceOf(wgsl: string): string[] {
+  const lanes = /@workgroup_size\((\d+)\)/.exec(wgsl)?.[1];
+  const bindings = wgsl.matchAll(/@group\((\d)\) @binding\((\d+)\) var<([^>]+)> (\w+): ([^;]+);/g);
+  return [
+    `workgroup of ${lanes} lanes`,
+    ...Array.from(
+      bindings,
+      ([, group, binding, space, name, type]) =>
+        `group ${group}, binding ${binding}: ${name}, ${type}, ${space}`,
+    ),
+  ];
 }

@@ -154,6 +154,8 @@ export interface KernelText {
   readonly name: string;
   /** WGSL, or WebAssembly's text format with flat instructions. */
   readonly language: "wgsl" | "wat";
+  /** Operands of the first such call: "x F32 [1, 64], read"; none of a "program". */
+  readonly operands: readonly string[];
   /** Calls in one run of each plan in use. */
   readonly calls: number;
   /** Bytes compiled: of the shader's text, or of the functions' binary code. */

@@ -201,10 +201,15 @@ const COSTS: Forms<Segment, Cost> = {
 /** Names of all operations. */
 export const OPERATIONS = Object.keys(OPERANDS) as readonly Call["op"][];
 
+/** Tensors and weights of a call by name, each with its access. */
+export function namedOperandsOf(call: Call): [string, Operand][] {
+  return Object.entries(lower(call, OPERANDS, undefined))
+    .filter((entry): entry is [string, Operand] => entry[1] !== undefined);
+}
+
 /** Tensors and weights of a call, each with its access. */
 export function operandsOf(call: Call): Operand[] {
-  const operands = Object.values(lower(call, OPERANDS, undefined));
-  return operands.filter((operand) => operand !== undefined);
+  return namedOperandsOf(call).map(([, operand]) => operand);
 }
 
 /** Whether a call reads `tensor` or keeps part of its old values. */

@@ -4,7 +4,7 @@
  * @module
  */
 import type { KernelText } from "./backend.ts";
-import { type Call, costOf } from "./calls.ts";
+import { type Call, costOf, namedOperandsOf } from "./calls.ts";
 
 /** Text of a kernel, and the compiled size in bytes. */
 export type Code = Pick<KernelText, "text" | "bytes">;
@@ -20,8 +20,19 @@ export function kernelTexts<Entry>(
   codeOf: (entry: Entry) => Code,
 ): KernelText[] {
   return addUpTexts(calls.flatMap((call, i) => {
+    const { op } = call;
     const { name } = costOf(call, ANY_STEP);
-    return lowered[i].map((entry) => ({ op: call.op, name, language, calls: 1, ...codeOf(entry) }));
+    const operands = namedOperandsOf(call).map(([name, { of: { dtype, shape }, access }]) =>
+      `${name} ${dtype} [${shape.join(", ")}], ${access}`
+    );
+    return lowered[i].map((entry) => ({
+      op,
+      name,
+      language,
+      operands,
+      calls: 1,
+      ...codeOf(entry),
+    }));
   }));
 }
 

@@ -1,7 +1,7 @@
 /**
  * GPT kernels without the engine: tensors, operations and the backends that run them.
  *
- * A product with a weight, y = x · Wᵀ:
+ * A product with a weight, y = x · Wᵀ, on any backend:
  *
  * ```ts
  * import { bytesOf, openBackend } from "@wgslm/wgslm/kernels";
@@ -11,12 +11,11 @@
  * const weight = await backend.weight([2, 3], "F32", (row, count, into) => {
  *   into.set(bytesOf(W.subarray(3 * row, 3 * (row + count))));
  * }, { stored: "NK" });
- * const x = backend.tensor([1, 3], "F32", "activations"); // [T, K]
- * const y = backend.tensor([1, 2], "F32", "activations"); // [T, N]
+ * const [x, y] = [3, 2].map((width) => backend.tensor([1, width], "F32", "activations"));
  * using plan = await backend.record((k) => k.matmul(y, x, weight));
- * backend.write(x, new Float32Array([1, 0, 1]));
+ * backend.write(x, new Float32Array([1, 0, 1])); // x [T, K]
  * plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
- * console.log(await backend.read(y)); // Float32Array [4, 10]
+ * console.log(await backend.read(y)); // y [T, N]: Float32Array [4, 10]
  * ```
  *
  * A norm:

@@ -414,9 +414,10 @@ function programTexts(
     return code;
   };
   const program = { op: "program", name: "program", language: "wat", calls: 1 } as const;
+  const operands: readonly string[] = [];
   return [
     ...kernelTexts(calls, lowered, "wat", codeOf),
-    { ...program, bytes: bytes.length, text: moduleText(bytes, names) },
+    { ...program, operands, bytes: bytes.length, text: moduleText(bytes, names) },
   ];
 }
 

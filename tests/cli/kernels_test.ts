@@ -43,8 +43,12 @@ Deno.test("kernels --dump writes one file per kernel, whole modules included", (
     for (const name of files) {
       const [title, ...text] = (await Deno.readTextFile(`${target}/${name}`)).split("\n");
       assert.match(title, new RegExp(`^;; ${name.split("-")[0]}.*: \\d+ calls?, wasm, wgslm \\d`));
-      const first = name.startsWith("program") ? /^\(module$/ : /^ {2}\(func \$0 /;
-      assert.match(text[0], first, name);
+      const isProgram = name.startsWith("program");
+      const operands = text.filter((line) => line.startsWith(";; operand "));
+      assert.equal(operands.length === 0, isProgram, name);
+      for (const line of operands) assert.match(line, /^;; operand \w+ \w+ \[[\d, ]+\], \w+$/);
+      const first = isProgram ? /^\(module$/ : /^ {2}\(func \$0 /;
+      assert.match(text[operands.length], first, name);
     }
     const programs = files.filter((name) => name.startsWith("program"));
     assert.equal(programs.length, 4);

@@ -24,7 +24,13 @@ Deno.test("shaders() has every shader of a model's plans, as it was compiled (we
     kernels.map(({ text }) => text).sort(),
     compiled.map(([text]) => text).sort(),
   );
-  for (const { op, text, language, bytes, calls } of kernels) {
+  for (const { op, text, language, bytes, calls, operands } of kernels) {
+    // Norms of a product and scratch have bindings of their own.
+    const bindings = text.match(/@group\(1\) @binding/g)?.length ?? 0;
+    assert.ok(operands.length > 0 && bindings > 0, op);
+    for (const operand of operands) {
+      assert.match(operand, /^\w+ [A-Z]+\d+ \[[\d, ]+\], (read|write|update)$/);
+    }
     assert.equal(gpu.shaders.get(text), op);
     assert.deepEqual([language, bytes], ["wgsl", new TextEncoder().encode(text).length]);
     assert.ok(calls > 0);
