@@ -63,6 +63,8 @@ export interface Backend extends AsyncDisposable {
 
   /** Precision of x in integer products with blocked weights; missing if products are floats. */
   readonly activations?: Activations;
+  /** Whether `weight` quantises rows of dtype `from` to `dtype`; missing if it never does. */
+  readonly encodes?: (dtype: WeightDtype, from: WeightDtype) => boolean;
   /** Whether it has kernels for weights of a dtype; missing if for all. */
   readonly holds?: (dtype: WeightDtype) => boolean;
   /**
@@ -94,14 +96,15 @@ export interface Backend extends AsyncDisposable {
    * @param dtype of the stored numbers, on both sides.
    * @param fill called in order for chunks of stored rows (N rows of K under "NK", K rows of N
    *   under "KN"); every call may reuse one bounded scratch buffer.
-   * @param options the order of the stored rows.
+   * @param options the order of the stored rows, and their dtype if the backend quantises them
+   *   (`encodes`).
    * @throws {RangeError} If the weight cannot fit this backend, before anything is allocated.
    */
   weight(
     shape: readonly [N: number, K: number],
     dtype: WeightDtype,
     fill: FillRows,
-    options: { readonly stored: StoredOrder },
+    options: { readonly stored: StoredOrder; readonly from?: WeightDtype },
   ): Promise<Weight>;
   /**
    * Copies `data` to `t` from element `offset` on. Steps queued before still see the old values.

@@ -10,7 +10,13 @@
  *
  * @module
  */
-import { encoderOf, FORMATS, numbersIn, type WeightDtype } from "../../kernels/formats/mod.ts";
+import {
+  encoderOf,
+  FORMATS,
+  isWeightDtype,
+  numbersIn,
+  type WeightDtype,
+} from "../../kernels/formats/mod.ts";
 import { type FillRows, sizeOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { type Architecture, expectLayers } from "../architecture/mod.ts";
 import type { Checkpoint, TensorInfo } from "../checkpoint/checkpoint.ts";
@@ -36,6 +42,8 @@ export interface WeightSource {
   readonly specs: SpecTree;
   /** Dtype of a weight on the backend. */
   dtype(spec: WeightSpec): WeightDtype;
+  /** Dtype of a matrix whose rows can be read as stored; missing or undefined if they cannot. */
+  plain?(spec: WeightSpec): WeightDtype | undefined;
   /** Reads rows of a tensor in a dtype; each number of a vector is a row. */
   fill(spec: WeightSpec, dtype: WeightDtype): FillRows;
 }
@@ -93,6 +101,12 @@ export async function checkpointWeights(
       ...choice.notes,
     ],
     dtype: choice.dtype,
+    plain: (spec) => {
+      const infos = infosOf(spec);
+      const [dtype, ...others] = new Set(infos.map((info) => info.dtype));
+      const isPlain = !others.length && !infos.some(({ name }) => deltas.has(name));
+      return isPlain && isWeightDtype(dtype) ? dtype : undefined;
+    },
     fill: (spec, kept) => async (row, count, into) => {
       const rowBytes = into.length / count;
       for (const { run, from, to, start } of piecesOf(spec, row, row + count)) {

@@ -16,6 +16,7 @@ import { ropeTable } from "../../kernels/ops/rope.ts";
 import {
   isBlocked,
   narrow,
+  numbersIn,
   storedBytes,
   type Weight,
   type WeightDtype,
@@ -236,21 +237,27 @@ function uploader(
   source: WeightSource,
   onBytes: (count: number) => void | Promise<void>,
 ) {
-  const fill = (spec: WeightSpec, dtype: WeightDtype): FillRows => {
-    const rows = source.fill(spec, dtype);
+  /** Rows in dtype `from`; progress counts the bytes that they take in `dtype`. */
+  const fill = (spec: WeightSpec, dtype: WeightDtype, from = dtype): FillRows => {
+    const rows = source.fill(spec, from);
     return async (row, count, into) => {
       await rows(row, count, into);
-      await onBytes(into.byteLength);
+      await onBytes(storedBytes(dtype, numbersIn(from, into.byteLength)));
     };
   };
   const weight = async (spec: WeightSpec): Promise<Weight> => {
     const [N, K] = spec.shape;
     const dtype = source.dtype(spec);
     if (isBlocked(dtype) && spec.stored === "KN") {
-      const rows = await encodeColumns(fill(spec, "F32"), [N, K], dtype);
+      const rows = await encodeColumns(fill(spec, dtype, "F32"), [N, K], dtype);
       return await backend.weight([N, K], dtype, rows, { stored: "NK" });
     }
-    return await backend.weight([N, K], dtype, fill(spec, dtype), { stored: spec.stored });
+    const plain = source.plain?.(spec);
+    const from = plain && backend.encodes?.(dtype, plain) ? plain : dtype;
+    return await backend.weight([N, K], dtype, fill(spec, dtype, from), {
+      stored: spec.stored,
+      from,
+    });
   };
   const vector = async (spec: WeightSpec): Promise<Tensor> => {
     const tensor = backend.tensor(spec.shape, "F32", "weights");

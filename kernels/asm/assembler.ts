@@ -113,6 +113,11 @@ export class FunctionBuilder {
     this.#emit(codeOf("i32", address), value.code, STORE_CODE[value.type], memoryArgument(offset));
   }
 
+  /** Stores the lower 16 bits. */
+  store16(address: Operand<"i32">, value: Value<"i32">, offset = 0): void {
+    this.#emit(codeOf("i32", address), value.code, [0x3b], memoryArgument(offset, 1));
+  }
+
   /** Stores one 32-bit lane of a vector. */
   storeLane(address: Operand<"i32">, value: Value<"v128">, lane: number, offset = 0): void {
     const argument = [...memoryArgument(offset), lane];

@@ -156,6 +156,8 @@ export const i32x4 = {
   extendHighI16x8U: unary("v128", "v128", ...simd(170)),
   /** One bit per lane: its sign. */
   bitmask: unary("v128", "i32", ...simd(164)),
+  /** Truncates four F32 to signed integers; NaN is 0. */
+  truncSatF32x4S: unary("v128", "v128", ...simd(248)),
   shl: shift(171),
   shrS: shift(172),
   shrU: shift(173),
@@ -180,6 +182,7 @@ export const f32x4 = {
   /** Converts four unsigned I32 to F32. */
   convertI32x4U: unary("v128", "v128", ...simd(251)),
   abs: unary("v128", "v128", ...simd(224)),
+  floor: unary("v128", "v128", ...simd(104)),
   /** Maximum; NaN if one of the operands is. */
   max: binary("v128", "v128", ...simd(233)),
   /** a · b + c, rounded once or twice: whichever is faster on the processor. */

@@ -83,6 +83,8 @@ export interface WasmFormat {
   ): void;
   /** Defines the function that packs a part of a panel from a file's rows. */
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
+  /** Defines the quantisation of a row of floats; missing if only the host can. */
+  encode?(m: ModuleBuilder, from: EncodedFrom): RowEncoder;
 }
 
 /**
@@ -184,6 +186,12 @@ export interface PanelPlace {
   /** The first of eight columns. */
   readonly column: number;
 }
+
+/** Quantises `count` numbers to whole blocks. */
+export type RowEncoder = Func<Ints<"to" | "from" | "count">>;
+
+/** Floats that WASM code quantises. */
+export type EncodedFrom = "F32" | "BF16";
 
 /** Copies a panel from one address to another. */
 export type PanelCopy = Func<Ints<"to" | "from">>;

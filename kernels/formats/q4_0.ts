@@ -15,6 +15,7 @@ import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ4_0 } from "./wasm_encode.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 2 + QK / 2 };
@@ -52,7 +53,7 @@ export const Q4_0: Format = {
       codes: nibbleCodes,
       scale: ({ half }) => half(),
     }],
-  }),
+  }, encodeQ4_0),
   wgsl: wgslBlocks(SIZE, {
     planes: [{ offset: 2, bytes: 16 }, { offset: 0, bytes: 2 }],
     decode: (word) =>

@@ -16,6 +16,7 @@ import { expectSize } from "./elements.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ4_1 } from "./wasm_encode.ts";
 import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 4 + QK / 2 };
@@ -56,7 +57,7 @@ export const Q4_1: Format = {
       scale: ({ word }) => f16Low(word(0)),
       min: ({ word }) => f16High(word(0)),
     }],
-  }),
+  }, encodeQ4_1),
   wgsl: wgslBlocks(SIZE, {
     planes: [{ offset: 4, bytes: 16 }, { offset: 0, bytes: 4 }],
     decode: (word) =>

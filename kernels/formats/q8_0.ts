@@ -14,6 +14,7 @@ import { blockCodec, inverseOf, largestOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ8_0 } from "./wasm_encode.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 2 + QK };
@@ -50,7 +51,7 @@ export const Q8_0: Format = {
       codes: (word, group) => [{ group, bytes: word }],
       scale: ({ half }) => half(),
     }],
-  }),
+  }, encodeQ8_0),
   wgsl: wgslBlocks(SIZE, {
     planes: [{ offset: 2, bytes: 32 }, { offset: 0, bytes: 2 }],
     signed: true,

@@ -29,6 +29,7 @@ import type {
   WasmFormat,
 } from "./format.ts";
 import { PANEL_COLUMNS } from "./panels.ts";
+import { type BlockEncoder, defineEncoder } from "./wasm_encode.ts";
 
 /** Bytes of a line of 16 F32. */
 const WIDE_LINE = 4 * PANEL_COLUMNS;
@@ -37,6 +38,7 @@ const WIDE_LINE = 4 * PANEL_COLUMNS;
 export function wasmBlocks(
   { block, bytes }: Pick<StoredFormat, "block" | "bytes">,
   form: BlockForm,
+  encodeBlock?: BlockEncoder,
 ): WasmFormat {
   const panelBytes = (K: number) => K / block * panelBlockBytes(form);
   return {
@@ -53,6 +55,7 @@ export function wasmBlocks(
     pack(m) {
       return packBlocks(m, form, block, bytes);
     },
+    encode: encodeBlock && ((m, from) => defineEncoder(m, from, bytes, encodeBlock)),
   };
 }
 

@@ -39,7 +39,8 @@ import { f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/as
 import type { Activations } from "../ops/contract.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
-import { Packer } from "./packer.ts";
+import type { EncodedFrom } from "../formats/format.ts";
+import { encodesHere, Packer } from "./packer.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
@@ -201,6 +202,8 @@ class WasmBackend implements Backend {
     );
   }
 
+  readonly encodes = encodesHere;
+
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
     return {
       shape,
@@ -213,12 +216,13 @@ class WasmBackend implements Backend {
     shape: readonly [N: number, K: number],
     dtype: WeightDtype,
     fill: FillRows,
-    { stored }: { stored: StoredOrder },
+    { stored, from = dtype }: { stored: StoredOrder; from?: WeightDtype },
   ): Promise<Weight> {
     // F16 panels cannot represent infinity, NaN or magnitudes of 64 and more (`formats/f16.ts`):
     // such a weight is kept in F32.
-    const weight = await this.#pack(shape, dtype, fill, stored) ??
-      await this.#pack(shape, "F32", decoded(dtype, fill), stored);
+    const encoded = from !== dtype && encodesHere(dtype, from) ? from : undefined;
+    const weight = await this.#pack(shape, dtype, fill, stored, encoded) ??
+      await this.#pack(shape, "F32", decoded(from, fill), stored);
     return weight!;
   }
 
@@ -228,16 +232,17 @@ class WasmBackend implements Backend {
     dtype: WeightDtype,
     fill: FillRows,
     stored: StoredOrder,
+    from?: EncodedFrom,
   ): Promise<WasmWeight | null> {
     const linear = this.#alive();
     const { parts, apart } = wasmOf(dtype).layout(shape);
     const block = this.#allocate(parts * apart, "weights");
-    const packing = { block, shape, dtype, stored };
+    const packing = { block, shape, dtype, stored, from };
     let scratch: Block | null = null;
     let fits = false;
     try {
       const packer = await (this.#packer ??= Packer.open(linear, this.#pool));
-      scratch = this.#allocate(Packer.scratchBytes(packing, linear.shared), "staging");
+      scratch = this.#allocate(packer.scratchBytes(packing), "staging");
       fits = await packer.pack(packing, scratch, fill);
       this.#alive(); // dispose, while rows were read, has freed the block
       if (this.#failure || this.#pool?.failed) throw await this.#failed();

@@ -12,7 +12,7 @@
  */
 import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
-import type { WasmFormat } from "../formats/format.ts";
+import type { EncodedFrom, PanelPacker, WasmFormat } from "../formats/format.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
@@ -21,10 +21,24 @@ import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
+/** Floats that are quantised while they are packed. */
+const ENCODED: readonly EncodedFrom[] = ["F32", "BF16"];
+
 /** Packing functions; the word `kind` is an index into this list. */
-const KINDS = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) =>
-  wasm ? ordersOf(wasm).map((stored) => ({ dtype, stored, wasm })) : []
-);
+const KINDS: readonly Kind[] = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) => {
+  if (!wasm) return [];
+  const kinds: Kind[] = ordersOf(wasm).map((stored) => ({ dtype, stored, wasm }));
+  if (!wasm.encode) return kinds;
+  return [...kinds, ...ENCODED.map((from) => ({ dtype, stored: "NK" as const, wasm, from }))];
+});
+
+/** Packing of a dtype; of rows of floats, if they are quantised first. */
+interface Kind {
+  readonly dtype: string;
+  readonly stored: StoredOrder;
+  readonly wasm: WasmFormat;
+  readonly from?: EncodedFrom;
+}
 
 /** Orders of rows that a format is packed from; blocks have inputs of one output. */
 function ordersOf({ blocks }: WasmFormat): readonly StoredOrder[] {
@@ -54,6 +68,9 @@ const WORDS = {
   fromApart: 9,
   /** Index in `KINDS`. */
   kind: 10,
+  /** Address of the blocks of 16 rows that are quantised, one range per thread, and its bytes. */
+  blocks: 11,
+  blockBytes: 12,
 } as const;
 const [MASKS, MASK_BYTES] = [64, 64];
 
@@ -63,6 +80,18 @@ export interface Packing {
   readonly shape: readonly [N: number, K: number];
   readonly dtype: WeightDtype;
   readonly stored: StoredOrder;
+  /** Dtype of the rows, if they are quantised while they are packed. */
+  readonly from?: EncodedFrom;
+}
+
+/** Whether rows of a dtype can be quantised while they are packed. */
+export function encodesHere(dtype: WeightDtype, from: WeightDtype): from is EncodedFrom {
+  return KINDS.some((kind) => kind.dtype === dtype && kind.from === from);
+}
+
+/** Bytes of the blocks of 16 rows of a weight that is quantised. */
+function encodedBytes({ shape: [, K], dtype, from }: Packing): number {
+  return from ? PANEL_COLUMNS * storedBytes(dtype, K) : 0;
 }
 
 /** Wait for workers, in ms, that indicates a busy machine: a piece takes a third of 1 ms. */
@@ -91,10 +120,22 @@ export class Packer {
   }
 
   /** Bytes of scratch in the memory that `pack` needs: two pieces; one if it is not shared. */
-  static scratchBytes({ shape, dtype, stored }: Packing, shared: boolean): number {
+  scratchBytes(packing: Packing): number {
+    return this.#pieces() * this.#pieceBytes(packing) + this.#threads() * encodedBytes(packing);
+  }
+
+  #pieces(): number {
+    return this.linear.shared ? 2 : 1;
+  }
+
+  #threads(): number {
+    return this.pool?.threads ?? 1;
+  }
+
+  #pieceBytes({ shape, dtype, stored, from }: Packing): number {
     const [N, K] = shape;
-    const rowBytes = storedBytes(dtype, stored === "NK" ? K : N);
-    return (shared ? 2 : 1) * scratchRows(shape, rowBytes, stored) * rowBytes;
+    const rowBytes = storedBytes(from ?? dtype, stored === "NK" ? K : N);
+    return scratchRows(shape, rowBytes, stored) * rowBytes;
   }
 
   /**
@@ -127,12 +168,12 @@ export class Packer {
     fill: FillRows,
     host?: Uint8Array,
   ): Promise<boolean> {
-    const { shape: [N, K], dtype, stored } = packing;
+    const { shape: [N, K], dtype, stored, from } = packing;
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
-    const rowBytes = storedBytes(dtype, width);
+    const rowBytes = storedBytes(from ?? dtype, width);
     const maxRows = rowsAtATime(packing.shape, rowBytes, stored);
     const pieces = host ? 1 : 2;
-    const pieceBytes = scratch.bytes / pieces;
+    const pieceBytes = this.#pieceBytes(packing);
     const state = { fits: true };
     // KN: a piece holds inputs of one part of the panels only, and pieces are of equal length.
     const { inputs } = wasmOf(dtype).layout(packing.shape);
@@ -146,7 +187,8 @@ export class Packer {
       if (host) view().set(into);
       this.#settle();
       this.#current = state;
-      this.#announce(packing, scratch.address + piece * pieceBytes, row, count);
+      const at = scratch.address + piece * pieceBytes;
+      this.#announce(packing, at, { row, count, blocks: scratch.address + pieces * pieceBytes });
       row += count;
     }
     this.#settle();
@@ -174,15 +216,19 @@ export class Packer {
 
   /** Starts packing rows first … first + count − 1, which are at address `from`. */
   #announce(
-    { block, shape: [N, K], dtype, stored }: Packing,
+    packing: Packing,
     from: number,
-    first: number,
-    count: number,
+    { row: first, count, blocks }: {
+      readonly row: number;
+      readonly count: number;
+      readonly blocks: number;
+    },
   ): void {
+    const { block, shape: [N, K], dtype, stored } = packing;
     const nk = stored === "NK";
     const panels = Math.ceil((nk ? count : N) / PANEL_COLUMNS);
     const { parts, inputs, pitch, apart } = wasmOf(dtype).layout([N, K]);
-    const rowBytes = storedBytes(dtype, nk ? K : N);
+    const rowBytes = storedBytes(packing.from ?? dtype, nk ? K : N);
     const part = Math.floor(first / inputs) * apart + first % inputs * (pitch / inputs);
     const words = this.#words();
     words[WORDS.to] = block.address + (nk ? first / PANEL_COLUMNS * pitch : part);
@@ -195,7 +241,11 @@ export class Packer {
     words[WORDS.pitch] = rowBytes;
     words[WORDS.panels] = panels;
     words[WORDS.overflow] = 0;
-    words[WORDS.kind] = KINDS.findIndex((kind) => kind.dtype === dtype && kind.stored === stored);
+    words[WORDS.kind] = KINDS.findIndex((kind) =>
+      kind.dtype === dtype && kind.stored === stored && kind.from === packing.from
+    );
+    words[WORDS.blocks] = blocks;
+    words[WORDS.blockBytes] = encodedBytes(packing);
     const bytes = new Uint8Array(words.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
     bytes.fill(255);
     if (nk) {
@@ -211,9 +261,34 @@ export class Packer {
   }
 }
 
+function pack(m: ModuleBuilder, { wasm, stored }: Kind): PanelPacker {
+  return wasm.pack(m, stored);
+}
+
+/** Quantises 16 rows to blocks in the thread's range, and packs them from there. */
+function encodeAndPack(m: ModuleBuilder, { wasm, stored }: Kind, from: EncodedFrom): PanelPacker {
+  const [encode, packRows] = [wasm.encode!(m, from), wasm.pack(m, stored)];
+  const params = ints("to", "from", "count", "pitch", "mask");
+  return m.define(params, "i32", (f, { to, from, count, pitch, mask }) => {
+    const { blocks, bytes, row, at } = f.locals(ints("blocks", "bytes", "row", "at"));
+    bytes.set(i32.load(PACKING_ADDRESS + 4 * WORDS.blockBytes));
+    blocks.set(i32.load(PACKING_ADDRESS + 4 * WORDS.blocks).plus(m.thread.get.times(bytes)));
+    bytes.set(bytes.div(PANEL_COLUMNS));
+    at.set(blocks);
+    f.for(row, 0, PANEL_COLUMNS, 1, () => {
+      f.do(call(encode, { to: at, from, count }));
+      at.set(at.plus(bytes));
+      from.set(from.plus(pitch));
+    });
+    return call(packRows, { to, from: blocks, count, pitch: bytes, mask });
+  });
+}
+
 /** Kernel that packs a piece. An item is a part of a panel: part · panels + panel. */
 function definePacking(m: ModuleBuilder): Kernel {
-  const packers = KINDS.map(({ wasm, stored }) => wasm.pack(m, stored));
+  const packers = KINDS.map((kind) =>
+    kind.from ? encodeAndPack(m, kind, kind.from) : pack(m, kind)
+  );
   return defineKernel(m, [], (f, { begin, end }) => {
     const { part, panel, to, from, mask } = f.locals(ints("part", "panel", "to", "from", "mask"));
     const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);

@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
 import { record } from "../../kernels/calls.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import type { Dtype } from "../../kernels/tensor.ts";
+import { bytesOf, type Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
-import { FORMATS, narrow } from "../../kernels/formats/mod.ts";
+import { FORMATS, narrow, storedBytes, widen } from "../../kernels/formats/mod.ts";
 import { matmulJs } from "../../kernels/ops/matmul/mod.ts";
 import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
@@ -106,6 +106,38 @@ for (const dtype of blockedDtypes("wasm")) {
     matmulJs(expected, rounded, { data, dtype, shape: [N, K] }, {}, T);
     for (const result of results) assertClose(result, expected, TOLERANCE.sum, dtype);
   });
+}
+
+for (const dtype of ["Q8_0", "Q4_0", "Q4_1"] as const) {
+  for (const from of ["F32", "BF16"] as const) {
+    wasmTest(`weight() quantises ${from} to the bits of encode(${dtype})`, async (backend) => {
+      const [N, K] = [97, 96];
+      const numbers = randomNumbers(N * K, 1);
+      for (const [row, factor] of [0, 1e-6, 1e-12, 300, 1e4].entries()) {
+        for (let i = 0; i < K; i++) numbers[row * K + i] *= factor;
+      }
+      // The largest magnitude occurs with both signs, in either order.
+      numbers.set([0.5, -2, 2], 5 * K);
+      numbers.set([0.5, 2, -2], 6 * K);
+      numbers.set([-2, 2], 7 * K + 7);
+      const rows = narrow(numbers, from);
+      const exact = new Float32Array(N * K);
+      widen(exact, rows, from, 0, N * K);
+      const ids = put(backend, Int32Array.from({ length: N }, (_, i) => i), [N], "I32");
+      const y = backend.tensor([N, K], "F32", "activations");
+      const results: Float32Array[] = [];
+      for (const [given, data] of [[from, rows], [dtype, narrow(exact, dtype)]] as const) {
+        const rowBytes = storedBytes(given, K);
+        const table = await backend.weight([N, K], dtype, (row, count, into) => {
+          into.set(bytesOf(data).subarray(row * rowBytes, (row + count) * rowBytes));
+        }, { stored: "NK", from: given });
+        using plan = await backend.record((k) => k.embed(y, table, ids));
+        plan.run(stepOf(N));
+        results.push(await backend.read(y) as Float32Array);
+      }
+      assert.deepEqual(results[0], results[1]);
+    });
+  }
 }
 
 /** Numbers rounded to multiples of the largest magnitude of 32, divided by 127. */
