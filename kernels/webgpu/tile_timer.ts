@@ -113,17 +113,18 @@ export class TileTimer {
       first.push(await time(candidate, 1));
     }
     const best = Math.min(...first);
-    const times = first.map((ms) => ms <= DROPPED * best ? ms : Infinity);
+    const near = candidates.filter((_, i) => first[i] <= DROPPED * best);
     const runs = Math.min(MOST_RUNS, Math.max(1, Math.round(TIMING_MS / best)));
-    if (runs > 1) times.forEach((ms, i) => ms < Infinity && (times[i] = Number.MAX_VALUE));
+    const times = near.map(() => Infinity);
     for (let timing = 0; timing < TIMINGS; timing++) {
-      for (const [i, candidate] of candidates.entries()) {
-        if (times[i] === Infinity || this.#spentMs > untilMs) continue;
+      for (const [i, candidate] of near.entries()) {
+        if (this.#spentMs > untilMs) break;
         times[i] = Math.min(times[i], await time(candidate, runs));
       }
     }
-    const chosen = times.every((ms) => ms >= Number.MAX_VALUE) ? first : times;
-    return candidates[chosen.indexOf(Math.min(...chosen))].tile;
+    // Too little time to compare them: the single runs decide.
+    if (times.includes(Infinity)) return candidates[first.indexOf(best)].tile;
+    return near[times.indexOf(Math.min(...times))].tile;
   }
 
   /** Milliseconds per product, over `runs` products of the rotation. */
