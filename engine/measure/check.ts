@@ -10,15 +10,17 @@
  * A draw after a wrong one is compared on the same text: the next step reads the plain run's id.
  * The plain run comes first, so that its time bounds the check: P and D follow from it.
  *
- *     tolerance = max(1e-3, 1e-4 · max |logit|)
+ *     tolerance = max(1e-3, r · max |logit|)        r = 1e-4 of floats, 2e-3 of quantised weights,
+ *                                                       5e-2 with activations of 8 bits
  *     passed    = every logit within the tolerance, and every id's logit as close to the largest
  *
- * 1e-3 is what the tests allow every backend on every family; the second term is F32's rounding of
- * large logits. Ids of two logits closer than the tolerance may differ.
+ * 1e-3 is more than the tests allow a backend; r is the rounding of large logits in F32, and of
+ * activations in integer products. Ids of two logits closer than the tolerance may differ.
  *
  * @module
  */
 import { DeviceError } from "../../kernels/errors.ts";
+import { isBlocked } from "../../kernels/formats/mod.ts";
 import { isPlain } from "../../kernels/mod.ts";
 import { NOT_FINITE } from "../../kernels/ops/sample/mod.ts";
 import { DEFAULTS } from "../defaults.ts";
@@ -40,11 +42,16 @@ const [LEAST_IDS, MOST_IDS, MOST_DRAWS] = [8, 48, 8];
 /** Milliseconds that more ids than the fewest may take. */
 const COMPUTE_MS = 300;
 
+/** Milliseconds after which a check stops: a busy machine takes longer than estimated. */
+const DEADLINE_MS = 5000;
+
 /** Options of a check. */
 export interface CheckOptions {
   /** As in `GenerateOptions`: checks the passes without tuning. */
   readonly deterministic?: boolean;
   readonly signal?: AbortSignal;
+  /** Milliseconds of the check at most. Default 5 s. */
+  readonly deadlineMs?: number;
 }
 
 /** Logits [V] and drawn id of each step. */
@@ -65,15 +72,28 @@ export async function checkModel(model: Model, options: CheckOptions = {}): Prom
     const seconds = (ms / 1000).toFixed(1);
     return notRun(`the model is too large: loading and running it on js takes about ${seconds} s`);
   }
+  const { signal, deadlineMs = DEADLINE_MS } = options;
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), deadlineMs);
   try {
-    return await compare(model, options);
+    const signals = [late.signal, ...signal ? [signal] : []];
+    return await compare(model, { ...options, signal: AbortSignal.any(signals) });
   } catch (error) {
-    options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
+    if (late.signal.aborted) return notRun(`js took longer than ${deadlineMs / 1000} s`);
     const isExpected = error instanceof CheckpointError || error instanceof DeviceError ||
       error instanceof RangeError;
     if (!isExpected) throw error;
     return notRun(`js could not run the model: ${messageOf(error)}`);
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+/** r: share of the largest logit that rounding may change a logit by. */
+function roundingOf({ dtype, activations }: Model): number {
+  if (!isBlocked(dtype)) return 1e-4;
+  return activations === "int8" ? 5e-2 : 2e-3;
 }
 
 /** A check that was not run, and why. */
@@ -93,13 +113,14 @@ async function compare(model: Model, options: CheckOptions): Promise<CheckReport
   const { signal } = options;
   const most = Math.min(MOST_IDS, model.contextLength);
   await using plain = await instrumentsOf(model).openPlain(most, signal);
+  signal?.throwIfAborted();
   const { prompt, expected } = await runPlain(plain.runner, model.config.vocabSize, most, signal);
   const actual = await instrumentsOf(model).run(prompt, async (runner) => {
     await runner.useFixed(options.deterministic ?? DEFAULTS.deterministic);
     const forced = expected.map(({ id }) => id);
     return await drawGreedily(runner, prompt, expected.length, { signal, forced });
   }, signal);
-  return judge(expected, actual);
+  return judge(expected, actual, roundingOf(model));
 }
 
 /** Runs the plain side: as many ids as its time allows. */
@@ -132,6 +153,7 @@ async function drawGreedily(
   await runner.prefill(prompt, { signal });
   const steps: Step[] = [];
   for (let i = 0; i < count; i++) {
+    signal?.throwIfAborted();
     const [id] = await runner.draw(1, signal);
     steps.push({ id, logits: await backend.read(decode.logits) as Float32Array });
     if (forced) backend.write(decode.ids, Int32Array.of(forced[i]));
@@ -140,8 +162,15 @@ async function drawGreedily(
   return steps;
 }
 
-/** Compares the steps of both sides. */
-export function judge(expected: readonly Step[], actual: readonly Step[]): CheckReport {
+/**
+ * Compares the steps of both sides.
+ * @param rounding share of the largest logit that a logit may differ by.
+ */
+export function judge(
+  expected: readonly Step[],
+  actual: readonly Step[],
+  rounding = 1e-4,
+): CheckReport {
   let [diff, largest, behind] = [0, 0, 0];
   for (const [step, { logits, id }] of expected.entries()) {
     const { logits: got, id: gotId } = actual[step];
@@ -151,7 +180,7 @@ export function judge(expected: readonly Step[], actual: readonly Step[]): Check
     });
     behind = Math.max(behind, logits[id] - (gotId === NOT_FINITE ? NaN : logits[gotId]));
   }
-  const tolerance = Math.max(1e-3, 1e-4 * largest);
+  const tolerance = Math.max(1e-3, rounding * largest);
   const same_ids = expected.every(({ id }, i) => id === actual[i].id);
   const passed = diff <= tolerance && behind <= tolerance; // false for NaN
   const over = Number.isFinite(diff) ? `logits differ by up to ${diff.toPrecision(2)}` : null;

@@ -49,7 +49,7 @@ export interface CheckReport {
   tokens: number;
   /** Largest difference of a logit; null if it is not finite or was not measured. */
   max_abs_diff: number | null;
-  /** Difference allowed: 1e-3, or 1e-4 of the largest logit if that is more. */
+  /** Difference allowed: 1e-3, or if it is more, a share of the largest logit (docs/trust.md). */
   tolerance: number | null;
   /** Whether all ids are equal; ids whose logits differ by less than the tolerance may not be. */
   same_ids: boolean | null;

@@ -114,6 +114,22 @@ Deno.test("checkModel() checks a model in its shortest context", async () => {
   }
 });
 
+Deno.test("checkModel() stops after its deadline, and leaves the model usable", async () => {
+  await using model = await wasm();
+  const { passed, reason } = await checkModel(model, { deadlineMs: 0 });
+  assert.deepEqual([passed, reason], [null, "js took longer than 0 s"]);
+  assert.equal((await checkModel(model)).passed, true);
+});
+
+Deno.test("checkModel() allows the rounding of quantised weights", async () => {
+  for (const activations of ["exact", "int8"] as const) {
+    await using model = await loadModel(fixture("labcore/learned"), {
+      ...{ device: "wasm", threads: 1, dtype: "Q8_0", activations },
+    });
+    assert.equal((await checkModel(model)).passed, true, activations);
+  }
+});
+
 Deno.test("checkModel() throws the reason of an abort", async () => {
   await using model = await wasm();
   const reason = new Error("mine");
