@@ -23,7 +23,7 @@ if (CHROMIUM === "") {
 }
 
 /** Timeout of a test in milliseconds, longer than any of them takes. */
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 
 /** No sandbox: it does not work as root, and the pages load only this project. */
 const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
