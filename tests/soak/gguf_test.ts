@@ -1,7 +1,11 @@
-import { testGgufs } from "../engine/ggufs.ts";
+import { GGUF_FILES, testGgufs } from "../engine/ggufs.ts";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 
 testGgufs("js");
 testGgufs("wasm");
+// A software adapter compiles shaders for seconds per model: one family, one shape, every type.
 // Families without the cache are in families_webgpu_test.ts.
-if (!await ignoreWithoutAdapter("gguf_test.ts")) testGgufs("webgpu", { cached: [true] });
+const files = GGUF_FILES.filter((file) =>
+  /^(llama-|whole-)/.test(file) || file === "gpt2-q4_1.gguf"
+);
+if (!await ignoreWithoutAdapter("gguf_test.ts")) testGgufs("webgpu", { files, cached: [true] });
