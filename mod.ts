@@ -32,6 +32,7 @@ export {
   type KernelText,
   type KernelTime,
   type KvCache,
+  type KvDtype,
   type MatmulOptions,
   measureWebGpu,
   Memory,

@@ -1,7 +1,7 @@
 /**
  * Combinations of a sweep: the product of the models and the listed values of flags.
  *
- *     models × device × dtype × threads × context      each a loaded model
+ *     models × device × dtype × kv-dtype × threads × context     each a loaded model
  *            × prompt-tokens × gen-tokens              share it
  *
  * A backend without threads has one combination for all of `--threads`. Names of one backend, such
@@ -97,8 +97,8 @@ export function groupsOf(
   ) => ReturnType<SweepGroup<Combination>["load"]>,
 ): SweepGroup<Combination>[] {
   const groups = Map.groupBy(combinations, ({ chosen, given }) => {
-    const { device, dtype, threads, context } = given;
-    return JSON.stringify([identityOf(chosen), device, dtype, threads, context]);
+    const { device, dtype, "kv-dtype": kvDtype, threads, context } = given;
+    return JSON.stringify([identityOf(chosen), device, dtype, kvDtype, threads, context]);
   });
   return [...groups.values()].map((members) => ({
     members,
@@ -114,7 +114,8 @@ function expectFew(invocation: Invocation): void {
     WITHOUT_THREADS.includes(device ?? DEFAULTS.device) ? 1 : count("threads")
   );
   const loads = new Set(words).size || 1;
-  const total = devices.reduce((a, b) => a + b) * loads * count("dtype") * count("context") *
+  const total = devices.reduce((a, b) => a + b) * loads * count("dtype") * count("kv-dtype") *
+    count("context") *
     count("prompt-tokens") * count("gen-tokens");
   if (total <= MOST_COMBINATIONS || given.yes) return;
   throw new UsageError(
@@ -186,6 +187,7 @@ function labelled(
       models > 1 && id,
       targets > 1 && given.device,
       lists.dtype && given.dtype,
+      lists["kv-dtype"] && `KV ${given["kv-dtype"]}`,
       lists.threads && given.threads !== undefined &&
       `${given.threads} thread${given.threads === 1 ? "" : "s"}`,
       lists.context && `context ${given.context}`,

@@ -4,6 +4,7 @@
  * @module
  */
 import { OPERATIONS } from "../kernels/calls.ts";
+import { KV_DTYPES } from "../kernels/formats/kv.ts";
 import { ALIASES, DTYPES } from "../kernels/formats/mod.ts";
 import { DEFAULTS, numbers, type Range, RANGES, wholeNumbers } from "../engine/defaults.ts";
 
@@ -136,6 +137,7 @@ export const VALUE_FLAGS = {
     "exact",
     "int8",
   ),
+  "kv-dtype": choice(`keep keys and values as this type [${DEFAULTS.kvDtype}]`, ...KV_DTYPES),
   threads: number(
     "N",
     "use N threads of the CPU [measured, 8 at most]",
@@ -231,6 +233,7 @@ type RepeatedName = typeof REPEATED[number];
 export const LISTED = [
   "device",
   "dtype",
+  "kv-dtype",
   "threads",
   "context",
   "prompt-tokens",
@@ -281,6 +284,7 @@ const MACHINE = [
   "device",
   "dtype",
   "activations",
+  "kv-dtype",
   "threads",
   "context",
   "strict",
@@ -326,7 +330,7 @@ export const COMMANDS: Readonly<Record<Command, FlagGroups>> = {
     "Model (default: the bundled demo)": MODEL.filter((flag) =>
       flag !== "meta" && flag !== "tokenizer"
     ),
-    "Run": ["context", "dtype"],
+    "Run": ["context", "dtype", "kv-dtype"],
     "Output": ["json-out"],
     "Other": OTHER,
   },

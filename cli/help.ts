@@ -32,9 +32,9 @@ const ABOUT: Readonly<
       ["measure eight combinations", "--threads 1,2 --dtype F16,F32 --prompt-tokens 32,256"],
       ["add the report to a history", "bench exports/mine --append outputs/history.sqlite"],
     ],
-    more: "--device, --dtype, --threads, --context, --prompt-tokens and --gen-tokens take lists " +
-      "such as 1,2,4, and there may be several models: every combination is a row of a sweep, " +
-      "and their iterations alternate. Ctrl-C ends a sweep and prints the rows so far.",
+    more: "--device, --dtype, --kv-dtype, --threads, --context, --prompt-tokens and --gen-tokens " +
+      "take lists such as 1,2,4, and there may be several models: every combination is a row of " +
+      "a sweep, and their iterations alternate. Ctrl-C ends a sweep and prints the rows so far.",
   },
   generate: {
     summary:

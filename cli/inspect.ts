@@ -39,6 +39,7 @@ export async function inspect(invocation: Invocation, signal: AbortSignal): Prom
   const description = await describeCheckpoint(source as string, {
     ...given.context !== undefined && { contextLength: given.context },
     ...given.dtype !== undefined && { dtype: given.dtype },
+    kvDtype: given["kv-dtype"],
     ...given.lora && { adapters: given.lora },
     ...hubOptions(given),
     onProgress: progress.load,

@@ -72,8 +72,9 @@ function chooseReference(
       : chooseModel({ ...invocation, model: against, given: { offline: given.offline } }),
     given: {
       ...given,
-      // A reference keeps its weights as stored, unless a flag says otherwise.
+      // A reference keeps its weights as stored, unless a flag says otherwise; its cache is F32.
       dtype,
+      "kv-dtype": undefined,
       device: device ?? given.device,
       ...against !== undefined && { lora: undefined, meta: undefined, tokenizer: undefined },
     },

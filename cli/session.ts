@@ -155,6 +155,7 @@ export async function openModel(
     device,
     dtype: given.dtype,
     activations: given.activations,
+    kvDtype: given["kv-dtype"],
     onProgress: progress.load,
     signal,
     ...given.threads !== undefined && { threads: given.threads },

@@ -12,6 +12,7 @@
  * @module
  */
 import type { Backend, Recorder } from "../kernels/backend.ts";
+import { type KvDtype, kvFormatFor } from "../kernels/formats/kv.ts";
 import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
 import type { Norm } from "../kernels/ops/norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -77,7 +78,7 @@ function addTo(k: Recorder, s: State, y: Tensor, layer: Output): void {
   if (lnSum) k.norm(s.x, s.x, lnSum);
 }
 
-/** Tensors of a step of T rows; F32 but for the ids. */
+/** Tensors of a step of T rows; F32 but for the ids and the cache. */
 export interface State {
   /** Token ids [T], I32. */
   readonly ids: Tensor;
@@ -145,11 +146,17 @@ export function makeLogits(backend: Backend, a: Architecture, rows: number): Ten
   return backend.tensor([rows, a.vocabSize], "F32", "activations");
 }
 
-/** Allocates keys and values of every layer, [G, slots, D] each. */
-export function makeCache(backend: Backend, a: Architecture, slots: number): KvCache[] {
-  const shape = [a.nKvHead, slots, a.headDim];
+/** Allocates keys and values of every layer, [G, slots, D], in `dtype` or the next that fits. */
+export function makeCache(
+  backend: Backend,
+  a: Architecture,
+  slots: number,
+  dtype: KvDtype,
+): KvCache[] {
+  const { tensor, width } = kvFormatFor(dtype, a.headDim);
+  const shape = [a.nKvHead, slots, width(a.headDim)];
   return Array.from({ length: a.nLayer }, () => ({
-    k: backend.tensor(shape, "F32", "kvCache"),
-    v: backend.tensor(shape, "F32", "kvCache"),
+    k: backend.tensor(shape, tensor, "kvCache"),
+    v: backend.tensor(shape, tensor, "kvCache"),
   }));
 }

@@ -9,6 +9,7 @@ export const DEFAULTS = {
   // loading
   device: "auto",
   dtype: "auto",
+  kvDtype: "F32",
   /** Upper limit in tokens, besides the model's own; LabCore's and nanoGPT's context is not cut. */
   contextLength: 4096,
   revision: "main",

@@ -34,7 +34,8 @@ import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import { findHost } from "./host/choose.ts";
 import { beside, exists, readJsonObject } from "./host/files.ts";
-import { checkOptions, checkSource, type LoadOptions, type RandomModel } from "./load_options.ts";
+import { cacheNotes, checkOptions, checkSource } from "./load_options.ts";
+import type { LoadOptions, RandomModel } from "./load_options.ts";
 import { estimateMemory, fitMemory, type MemoryEstimate, USUAL_CHUNK } from "./memory.ts";
 import { Model, type PlainRunner } from "./model.ts";
 import { Runner } from "./runner.ts";
@@ -202,14 +203,14 @@ async function openRunner(
   onBytes: (count: number) => Promise<void>,
   mostRows = Infinity,
 ): Promise<Runner> {
-  const { id, architecture, contextLength: slots } = plan;
+  const { id, architecture, contextLength: slots, memory: { kvDtype } } = plan;
   const most = Math.min(mostRows, plan.memory.chunk);
   const { chunk } = await fitMemory(backend, {
     ...plan,
     memory: plan.memory.with({ chunk: most }),
   });
   const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
-  const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk });
+  const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk, kvDtype });
   // A device reports that an allocation failed with the next read.
   if (chunk > USUAL_CHUNK) await backend.read(runner.buffers.sampling.counter);
   return runner;
@@ -296,7 +297,7 @@ export async function describeCheckpoint(
  */
 async function planLoad(
   from: OpenFiles | RandomModel,
-  { dtype, contextLength: slots }: LoadOptions,
+  { dtype, kvDtype = DEFAULTS.kvDtype, contextLength: slots }: LoadOptions,
   backend?: Backend,
 ): Promise<LoadPlan> {
   const asked = dtype ?? DEFAULTS.dtype;
@@ -311,8 +312,8 @@ async function planLoad(
     source,
     parameters: countParameters(source.specs),
     contextLength,
-    memory: estimateMemory(architecture, source, { contextLength, backend }),
-    notes,
+    memory: estimateMemory(architecture, source, { contextLength, kvDtype, backend }),
+    notes: [...notes, ...cacheNotes(kvDtype, architecture.headDim)],
   };
 }
 

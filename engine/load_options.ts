@@ -5,6 +5,7 @@
  */
 import { type Activations, BACKEND_NAMES } from "../kernels/backend.ts";
 import { ALIASES, DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
+import { KV_DTYPES, KV_FORMATS, type KvDtype, kvFormatFor } from "../kernels/formats/kv.ts";
 import type { Device } from "../kernels/mod.ts";
 import type { HubOptions } from "./hub/fetch.ts";
 import { expectType, isOptions, quote, show } from "./options.ts";
@@ -40,6 +41,11 @@ export interface LoadOptions extends HubOptions {
    * the default) or 8 ("int8"), which is faster and what llama.cpp does.
    */
   readonly activations?: Activations;
+  /**
+   * Dtype of the keys and values in the cache; default "F32". F16 halves its memory, Q8_0 takes a
+   * quarter. A head size that is no multiple of 32 takes F16 in place of Q8_0, and an odd one F32.
+   */
+  readonly kvDtype?: KvDtype;
   /** Number of threads on the processor; default as many as make it faster, by measurement. */
   readonly threads?: number;
   /**
@@ -84,6 +90,7 @@ const OPTIONS = {
   device: ANY,
   dtype: ANY,
   activations: ANY,
+  kvDtype: ANY,
   threads: COUNT,
   contextLength: COUNT,
   tune: FLAG,
@@ -116,9 +123,10 @@ export function checkOptions(options: LoadOptions): void {
     const what = `Cannot load: expected ${name}`;
     expectType(what, type, value === undefined || has(value), value);
   }
-  const { device, dtype, activations, threads, tokenizer } = options;
+  const { device, dtype, kvDtype, activations, threads, tokenizer } = options;
   expectOneOf("device", ["auto", "cpu", ...BACKEND_NAMES], device);
   expectOneOf("dtype", ["auto", ...DTYPES, ...Object.keys(ALIASES)], dtype);
+  expectOneOf("kvDtype", KV_DTYPES, kvDtype);
   expectOneOf("activations", ["exact", "int8"], activations);
   expectOneOf("tokenizer", ["char", "bpe", "hf"], tokenizer);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
@@ -157,4 +165,14 @@ export function checkSource(source: unknown, isShape: boolean): void {
   expectType("Cannot load: expected a source", type, holds, source);
   const { seed = 0 } = source as Partial<RandomModel>;
   expectType("Cannot load: expected seed", "a number", typeof seed === "number", seed);
+}
+
+/** A note if heads of `headDim` numbers do not fit the dtype asked for the cache. */
+export function cacheNotes(asked: KvDtype, headDim: number): string[] {
+  const { dtype } = kvFormatFor(asked, headDim);
+  if (dtype === asked) return [];
+  const { multiple } = KV_FORMATS[asked];
+  return [
+    `The cache is ${dtype}: ${asked} needs a head size that ${multiple} divides, not ${headDim}.`,
+  ];
 }

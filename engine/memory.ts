@@ -5,10 +5,12 @@
  */
 import type { Backend } from "../kernels/backend.ts";
 import { DeviceError } from "../kernels/errors.ts";
+import { KV_FORMATS, type KvDtype, kvFormatFor, kvRowBytes } from "../kernels/formats/kv.ts";
 import type { WeightDtype } from "../kernels/formats/mod.ts";
 import { type MemoryClass, sizeOf } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { stateShapes } from "./decoder.ts";
+import { DEFAULTS } from "./defaults.ts";
 import { findHost } from "./host/choose.ts";
 import {
   chooseDtypes,
@@ -27,6 +29,8 @@ export interface MemoryEstimate {
   readonly largest: number;
   /** T: rows of a prefill chunk. */
   readonly chunk: number;
+  /** Dtype of the cache: the one asked for, or the next that holds the model's heads. */
+  readonly kvDtype: KvDtype;
   /** Estimates another run of the same model; T follows from it unless it is given. */
   with(change: {
     /** S: tokens that the cache holds. */
@@ -46,6 +50,8 @@ export interface RunSize {
   readonly contextLength: number;
   /** T: rows of a prefill chunk; default the backend's own number, or 0.2 s of its work. */
   readonly chunk?: number;
+  /** Dtype of the cache; default F32. */
+  readonly kvDtype?: KvDtype;
   /** Backend to run on; without it, a processor that adds no scratch. */
   readonly backend?: Pick<
     Backend,
@@ -93,11 +99,13 @@ export function estimateMemory(
   const estimate = (matrices: number, size: RunSize): MemoryEstimate => {
     const { contextLength, backend = { nominalFlops: CPU_FLOPS } } = size;
     const chunk = size.chunk ?? chunkRows(backend, layerParameters, contextLength);
-    const bytes = countBytes(a, matrices, { ...size, chunk });
+    const kvDtype = kvFormatFor(size.kvDtype ?? DEFAULTS.kvDtype, a.headDim).dtype;
+    const bytes = countBytes(a, matrices, { ...size, chunk, kvDtype });
     const { weights, kvCache, activations } = bytes.classes;
     return {
       ...bytes,
       chunk,
+      kvDtype,
       total: weights + kvCache + activations,
       with: ({ dtype, ...change }) =>
         estimate(
@@ -113,11 +121,12 @@ export function estimateMemory(
 function countBytes(
   a: Architecture,
   tensors: number,
-  { contextLength, chunk, backend }: RunSize & { readonly chunk: number },
+  { contextLength, chunk, kvDtype, backend }: RunSize & Pick<MemoryEstimate, "chunk" | "kvDtype">,
 ) {
   const rotaryDims = [a.rope, a.ropeLocal].map((rope) => rope?.rotaryDim ?? 0);
   const weights = rotaryDims.reduce((n, R) => n + 4 * (contextLength + 1) * R, tensors);
-  const layerCache = 4 * a.nKvHead * contextLength * a.headDim; // keys or values [G, S, D]
+  const row = kvRowBytes(KV_FORMATS[kvDtype], a.headDim);
+  const layerCache = a.nKvHead * contextLength * row; // keys or values [G, S, D]
   const kvCache = 2 * a.nLayer * layerCache;
   const rows = (T: number) => Object.values(stateShapes(a, T)).map((shape) => 4 * sizeOf(shape));
   const sum = (bytes: number[]) => bytes.reduce((n, count) => n + count, 0);

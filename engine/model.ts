@@ -5,10 +5,12 @@
  */
 import type { Activations, Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
+import { kvFormatOf } from "../kernels/formats/kv.ts";
 import { isBlocked, type WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { encodeChat } from "./conversation.ts";
 import { findNotFinite } from "./diagnose.ts";
+import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
 import {
   ABORTED,
@@ -136,7 +138,8 @@ export class Model implements AsyncDisposable {
 
   /** Dtype of the keys and values in the cache. */
   get kvDtype(): string {
-    return this.#alive().buffers.decode.cache[0]?.k.dtype ?? "F32";
+    const [cache] = this.#alive().buffers.decode.cache;
+    return cache ? kvFormatOf(cache.k.dtype)!.dtype : DEFAULTS.kvDtype;
   }
 
   /** Bits of activations in products: "int8" if weights are quantised and 8 bits were asked for. */

@@ -14,10 +14,13 @@
  * @module
  */
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
+import type { KvDtype } from "../kernels/formats/kv.ts";
+import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
 import type { Sampling } from "../kernels/ops/sample/mod.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { forward, makeCache, makeLogits, makeState, type State } from "./decoder.ts";
+import { DEFAULTS } from "./defaults.ts";
 import type { SamplingOptions } from "./sampler.ts";
 import { Sequence } from "./sequence.ts";
 import type { Weights } from "./weights/mod.ts";
@@ -101,9 +104,15 @@ export class Runner {
     backend: Backend,
     a: Architecture,
     weights: Weights,
-    { id, slots, chunk }: { id: string; slots: number; chunk: number },
+    { id, slots, chunk, kvDtype }: {
+      id: string;
+      slots: number;
+      chunk: number;
+      kvDtype?: KvDtype;
+    },
   ): Promise<Runner> {
-    const buffers = makeBuffers(backend, a, slots, chunk);
+    const cache = makeCache(backend, a, slots, kvDtype ?? DEFAULTS.kvDtype);
+    const buffers = makeBuffers(backend, a, cache, chunk);
     const plans = await recordPlans(backend.record.bind(backend), weights, buffers);
     return new Runner(backend, a, weights, id, slots, chunk, buffers, plans);
   }
@@ -266,8 +275,12 @@ export class Runner {
   }
 }
 
-function makeBuffers(backend: Backend, a: Architecture, slots: number, chunk: number): Buffers {
-  const cache = makeCache(backend, a, slots);
+function makeBuffers(
+  backend: Backend,
+  a: Architecture,
+  cache: readonly KvCache[],
+  chunk: number,
+): Buffers {
   return {
     prefill: makeState(backend, a, chunk, cache),
     decode: { ...makeState(backend, a, 1, cache), logits: makeLogits(backend, a, 1) },

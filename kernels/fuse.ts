@@ -15,6 +15,7 @@
  * @module
  */
 import { type Call, dependsOn, operandsOf, overwrites } from "./calls.ts";
+import { kvFormatOfShape } from "./ops/kv_cache/mod.ts";
 import type { MatmulCall, MatmulOptions } from "./ops/matmul/mod.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -98,6 +99,8 @@ function fuseHeads(calls: readonly Call[], discarded: ReadonlySet<Tensor>): Call
   return fusePairs(calls, (call, heads, rest) => {
     if (heads.op !== "writeKv" || heads.qkv !== call.y || !isPlain(call.options)) return;
     if (heads.options.qNorm || heads.options.kNorm || heads.q === call.x) return;
+    // A lane of the product has too few numbers for a packed cache's word or scale.
+    if (kvFormatOfShape(heads.shape).rows) return;
     const fused = { ...call, heads };
     const fits = operandsOf(fused).length <= MAX_OPERANDS;
     return fits && isOverwritten(rest, call.y, discarded) ? fused : undefined;

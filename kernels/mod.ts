@@ -226,6 +226,7 @@ export {
   type WeightDtype,
   widen,
 } from "./formats/mod.ts";
+export type { KvDtype } from "./formats/kv.ts";
 export * from "./tensor.ts";
 export {
   measureWebGpu,

@@ -133,6 +133,8 @@ export const i16x8 = {
   eq: binary("v128", "v128", ...simd(45)),
   gtS: binary("v128", "v128", ...simd(49)),
   maxS: binary("v128", "v128", ...simd(152)),
+  extendLowI8x16S: unary("v128", "v128", ...simd(135)),
+  extendHighI8x16S: unary("v128", "v128", ...simd(136)),
   add: binary("v128", "v128", ...simd(142)),
   /**
    * Products of signed bytes of `a` and bytes of `b` in 0 … 127, summed in neighbouring pairs; the
@@ -152,6 +154,7 @@ export const i32x4 = {
   gtU: binary("v128", "v128", ...simd(60)),
   geU: binary("v128", "v128", ...simd(64)),
   extendLowI16x8S: unary("v128", "v128", ...simd(167)),
+  extendHighI16x8S: unary("v128", "v128", ...simd(168)),
   extendLowI16x8U: unary("v128", "v128", ...simd(169)),
   extendHighI16x8U: unary("v128", "v128", ...simd(170)),
   /** One bit per lane: its sign. */

@@ -7,6 +7,7 @@ import { parseArguments } from "../../cli/parse.ts";
 import { DEFAULTS } from "../../engine/defaults.ts";
 import { loadConfig } from "../../engine/config.ts";
 import { loadModel, type LoadOptions } from "../../engine/load.ts";
+import { type KvDtype, kvFormatFor } from "../../kernels/formats/kv.ts";
 import { dtypeForRows, dtypeOf, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { fixture } from "../testing.ts";
 
@@ -28,6 +29,7 @@ const OPTION_OF: Readonly<Record<string, keyof typeof DEFAULTS>> = {
   iters: "iters",
   device: "device",
   dtype: "dtype",
+  "kv-dtype": "kvDtype",
   context: "contextLength",
   "max-tokens": "maxNewTokens",
   temperature: "temperature",
@@ -92,6 +94,10 @@ Deno.test("every dtype, device and tokenizer that help offers is accepted by loa
     // Rows of this model hold no blocks of 256.
     const held = dtypeForRows(dtypeOf(dtype as WeightDtype), 32);
     assert.equal(model.dtype, held, dtype);
+  }
+  for (const kvDtype of VALUE_FLAGS["kv-dtype"].value.split("|")) {
+    await using model = await loadModel(source, { device: "js", kvDtype } as LoadOptions);
+    assert.equal(model.kvDtype, kvFormatFor(kvDtype as KvDtype, model.config.headDim).dtype);
   }
   for (const name of VALUE_FLAGS.device.value.split("|")) {
     const device = name === "cuda" ? "webgpu" : name;

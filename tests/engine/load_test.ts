@@ -167,6 +167,7 @@ Deno.test("loadModel() accepts every option", async () => {
     device: "js",
     dtype: "F32",
     activations: "exact",
+    kvDtype: "F16",
     threads: 1,
     contextLength: 16,
     tune: false,

@@ -6,6 +6,7 @@ import { ropeTable } from "../../kernels/ops/rope.ts";
 import { narrow, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { StoredOrder, Tensor } from "../../kernels/tensor.ts";
 import { assertClose, fillFrom, randomNumbers, TOLERANCE } from "../testing.ts";
+import { kvTwinTests } from "./twins_kv.ts";
 
 /** Sizes in these tests; all differ, so that no wrong shape fits by chance. */
 const [T, C, N, V, H, G, D, S, P, R] = [3, 10, 11, 13, 4, 2, 6, 7, 8, 4];
@@ -117,7 +118,8 @@ const WRONG: readonly WrongCase[] = [
   { op: "writeKv", operand: "q", shape: [T, H * D], dtype: "F16" },
   { op: "writeKv", operand: "qkv", shape: [T, 3 * H * D] },
   { op: "writeKv", operand: "qkv", shape: [T, (H + 2 * G) * D], dtype: "F16" },
-  { op: "writeKv", operand: "k", shape: [G, S, D], dtype: "F16" },
+  { op: "writeKv", operand: "k", shape: [G, S, D], dtype: "F16", named: "v F16" },
+  { op: "writeKv", operand: "k", shape: [G, S, D], dtype: "I32", named: "a cache of F32" },
   { op: "writeKv", operand: "v", shape: [G, S + 1, D] },
   { op: "writeKv", operand: "v", shape: [G, S, D], dtype: "F16" },
   { op: "writeKv", operand: "table", shape: [P, D + 2], named: "an even rotaryDim" },
@@ -129,7 +131,8 @@ const WRONG: readonly WrongCase[] = [
   { op: "attention", operand: "out", shape: [T, H * D], dtype: "F16", named: "y" },
   { op: "attention", operand: "q", shape: [T, H * D + 1], named: "a multiple" },
   { op: "attention", operand: "q", shape: [T, H * D], dtype: "F16" },
-  { op: "attention", operand: "k", shape: [G, S, D], dtype: "F16" },
+  { op: "attention", operand: "k", shape: [G, S, D], dtype: "F16", named: "v F16" },
+  { op: "attention", operand: "k", shape: [G, S, D], dtype: "I32", named: "a cache of F32" },
   { op: "attention", operand: "v", shape: [S, G, D] },
   { op: "attention", operand: "v", shape: [G, S, D], dtype: "F16" },
   { op: "sample", operand: "logits", shape: [2, V] },
@@ -455,3 +458,10 @@ async function refuses(
     return true;
   });
 }
+
+kvTwinTests((name, run) =>
+  Deno.test(`js: ${name}`, async () => {
+    await using backend = openJsBackend();
+    await run(backend);
+  })
+);

@@ -15,10 +15,12 @@ import type { Rows } from "../../kernels/ops/matmul/mod.ts";
 import type { Norm } from "../../kernels/ops/norm.ts";
 import { ropeTable } from "../../kernels/ops/rope.ts";
 import { threefry } from "../../kernels/ops/sample/mod.ts";
+import { KV_DTYPES, kvFormatFor } from "../../kernels/formats/kv.ts";
 import { narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { bytesOf, type StoredOrder } from "../../kernels/tensor.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, upload } from "./twins.ts";
+import { assertPacked, putCache, unpacked } from "./kv_caches.ts";
 
 interface EmbedCase {
   T: number;
@@ -120,7 +122,7 @@ export async function checkWriteKvCase(backend: Backend, test: WriteKvCase): Pro
     v: randomNumbers(G * S * D, 4),
   };
   const [qkv, q] = [put(backend, host.qkv, [T, width]), put(backend, host.q, [T, H * D])];
-  const cache = { k: put(backend, host.k, [G, S, D]), v: put(backend, host.v, [G, S, D]) };
+  const cache = putCache(backend, host, test);
   const P = position + T + 1;
   const angles = rotaryDim === undefined
     ? undefined
@@ -143,10 +145,16 @@ export async function checkWriteKvCase(backend: Backend, test: WriteKvCase): Pro
     { H, G, D, S },
     { rows, position, slot },
   );
-  for (const [name, tensor] of Object.entries({ q, ...cache })) {
-    const got = await backend.read(tensor) as Float32Array;
-    const expected = host[name as "q" | "k" | "v"];
-    assertClose(got, expected, TOLERANCE.kernel, `${name} ${JSON.stringify(test)}`);
+  assertClose(
+    await backend.read(q) as Float32Array,
+    host.q,
+    TOLERANCE.kernel,
+    JSON.stringify(test),
+  );
+  for (const name of ["k", "v"] as const) {
+    const got = unpacked(await backend.read(cache[name]), test);
+    const what = `${name} ${JSON.stringify(test)}`;
+    assertPacked(got, host[name], test, TOLERANCE.kernel, what);
   }
 }
 
@@ -160,7 +168,7 @@ interface AttentionCase extends AttentionShape, AttentionOptions {
 }
 
 export async function checkAttentionCase(backend: Backend, test: AttentionCase): Promise<void> {
-  const { T, H, G, D, S, rows = T, length = rows, loud = 1, ...options } = test;
+  const { T, H, G, D, S, rows = T, length = rows, loud = 1, kv: _, ...options } = test;
   const qs = randomNumbers(T * H * D, 1).map((v) => loud * v);
   const host = { k: randomNumbers(G * S * D, 2), v: randomNumbers(G * S * D, 3) };
   // Keys from `length` on must not be read, whatever their values.
@@ -171,7 +179,10 @@ export async function checkAttentionCase(backend: Backend, test: AttentionCase):
   }
   const expected = randomNumbers(T * H * D, 4);
   const [q, y] = [put(backend, qs, [T, H * D]), put(backend, expected, [T, H * D])];
-  const cache = { k: put(backend, host.k, [G, S, D]), v: put(backend, host.v, [G, S, D]) };
+  const cache = putCache(backend, host, test);
+  for (const name of ["k", "v"] as const) {
+    host[name] = unpacked(await backend.read(cache[name]), test);
+  }
   using plan = await backend.record((k) => k.attention(y, q, cache, options));
   plan.run({ rows, position: length - rows, slot: length - rows, length });
   attentionJs(expected, qs, host, options, { H, G, D, S }, { rows, length });
@@ -352,7 +363,8 @@ export function randomTwinTest(
       const [H, S] = [G * (1 + below(5)), T + below(700)];
       const rows = 1 + below(T);
       const length = rows + below(S - rows + 1);
-      const shape = { T, rows, H, G, D, S };
+      const kv = kvFormatFor(oneOf(KV_DTYPES), D).dtype;
+      const shape = { T, rows, H, G, D, S, kv };
       const window = oneOf([undefined, 1 + below(length)]);
       const softCap = oneOf([undefined, 2 + below(50)]);
       await checkAttentionCase(backend, { ...shape, length, window, softCap });

@@ -12,6 +12,7 @@ import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { blockedDtypes, blockTwinTests, randomBlocks } from "./twins_blocks.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
+import { kvTwinTests } from "./twins_kv.ts";
 import { sampleTwinTests } from "./twins_sample.ts";
 
 function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
@@ -27,6 +28,7 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 twinTests(wasmTest);
 sampleTwinTests(wasmTest);
 attentionTwinTests(wasmTest);
+kvTwinTests(wasmTest);
 
 wasmTest("weight() computes blocks exactly when a scale is infinite", async (backend) => {
   const blocks = new Uint8Array(2 * 34).fill(1);

@@ -14,6 +14,7 @@ import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
+import { kvTwinTests } from "./twins_kv.ts";
 import { sampleTwinTests } from "./twins_sample.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
@@ -42,9 +43,7 @@ for (const software of [false, true]) {
   const what = software ? "a software adapter" : "a GPU";
   const test: typeof gpuTest = (name, run) =>
     gpuTest(`${name}, with kernels for ${what}`, run, { software, tune: false });
-  twinTests(test);
-  sampleTwinTests(test);
-  attentionTwinTests(test);
+  for (const add of [twinTests, sampleTwinTests, attentionTwinTests, kvTwinTests]) add(test);
   randomTwinTest(test, 2); // the soak test has more
 }
 

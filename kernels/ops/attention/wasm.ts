@@ -24,6 +24,8 @@ import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
+import { kvRowBytes } from "../../formats/kv.ts";
+import { kvFormatOfShape } from "../kv_cache/mod.ts";
 import { type AttentionCall, attentionOperands } from "./mod.ts";
 import { blockRows, prefillScratch, prefillWasm } from "./wasm_prefill.ts";
 import {
@@ -37,6 +39,7 @@ import {
   TILE,
   tileWasm,
 } from "./wasm_tile.ts";
+import { unpackedBytes, unpackWasm } from "./wasm_unpack.ts";
 
 /** Lowers the call to WASM kernels. Layers run one after another, so equal shapes share scratch. */
 export function attentionEntries(call: AttentionCall, target: WasmTarget): WasmEntry[] {
@@ -96,7 +99,7 @@ function attentionWasm(
   const tiles = Math.ceil(S / TILE);
   const split = {
     kernel: splitWasm(m, math, shape),
-    operands: ["splits", "q", "k", "v", "states"] as const,
+    operands: ["splits", "q", "k", "v", "states", "threadScratch"] as const,
     items: { count: G, perRow: false, perKeys: TILE },
   };
   const reduce = {
@@ -106,7 +109,11 @@ function attentionWasm(
   };
   return {
     kernels: [split, reduce],
-    scratch: { states: tiles * H * STATE_BYTES, splits: 4 * tiles * H * D, threadScratch: 0 },
+    scratch: {
+      states: tiles * H * STATE_BYTES,
+      splits: 4 * tiles * H * D,
+      threadScratch: unpackedBytes(shape),
+    },
   };
 }
 
@@ -116,13 +123,16 @@ function splitWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Ke
   const R = H / G;
   const tile = tileWasm(m, math, shape);
   const prefetch = prefetchWasm(m, D);
-  return defineKernel(m, ["splits", "q", "k", "v", "states"], (f, params) => {
-    const { splits, q, k, v, states, rows, length, begin, end } = params;
+  const unpack = unpackWasm(m, shape);
+  const operands = ["splits", "q", "k", "v", "states", "unpacked"] as const;
+  return defineKernel(m, operands, (f, params) => {
+    const { splits, q, k, v, states, unpacked, rows, length, begin, end } = params;
     const { item, head, kv, state, first, split, query, last, start } = f.locals(
       ints("item", "head", "kv", "state", "first", "split", "query", "last", "start"),
     );
     f.if(rows, () => {
       start.set(firstKey(length, window));
+      if (unpack) unpacked.advance(m.thread.get.times(unpackedBytes(shape)));
       f.for(item, begin, end, 1, () => {
         first.set(item.div(G).times(TILE));
         last.set(first.plus(TILE));
@@ -130,14 +140,15 @@ function splitWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Ke
         first.atLeast(start);
         f.if(first.lt(last), () => {
           head.set(item.rem(G).times(R));
-          kv.set(item.rem(G).times(4 * S * D));
+          kv.set(item.rem(G).times(S * kvRowBytes(kvFormatOfShape(shape), D)));
           query.set(q.plus(head.times(4 * D)));
           state.set(item.div(G).times(H).plus(head));
           split.set(splits.plus(state.times(4 * D)));
           state.set(states.plus(state.times(STATE_BYTES)));
-          const keys = { k: k.plus(kv), v: v.plus(kv), first, last };
-          f.do(call(prefetch, { state, ...keys }));
-          f.do(call(tile, { sums: split, q: query, state, ...keys }));
+          const stored = { k: k.plus(kv), v: v.plus(kv), first, last };
+          if (!unpack) f.do(call(prefetch, { state, ...stored }));
+          const keys = unpack?.(f, unpacked, stored) ?? stored;
+          f.do(call(tile, { sums: split, q: query, state, first, last, ...keys }));
         });
       });
     });

@@ -22,7 +22,10 @@ import type { FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
 import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
+import { kvRowBytes } from "../../formats/kv.ts";
+import { kvFormatOfShape } from "../kv_cache/mod.ts";
 import { type AttentionWasm, firstKey, LOWEST, TILE } from "./wasm_tile.ts";
+import { unpackedBytes, unpackWasm } from "./wasm_unpack.ts";
 
 /** Keys (scores) or queries (values) of a register tile; the other side has eight columns. */
 const FOUR = 4;
@@ -91,9 +94,9 @@ function layoutOf({ T, D }: Pick<AttentionWasm, "T" | "D">): Layout {
   };
 }
 
-/** Bytes of scratch per thread. */
-export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D">): number {
-  return layoutOf(shape).bytes;
+/** Bytes of scratch per thread: the block's, then a tile of an unpacked cache. */
+export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D" | "kv">): number {
+  return layoutOf(shape).bytes + unpackedBytes(shape);
 }
 
 /**
@@ -108,13 +111,14 @@ export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: Attention
   const start = startWasm(m, shape, layout);
   const tile = tileWasm(m, math, shape, layout);
   const finish = finishWasm(m, shape, layout);
+  const unpack = unpackWasm(m, shape);
   return defineKernel(m, ["y", "q", "k", "v", "scratch"], (f, params) => {
     const { y, q, k, v, scratch, rows, length, begin, end } = params;
     const { item, head, row, count, seen } = f.locals(
       ints("item", "head", "row", "count", "seen"),
     );
     const { at, kv, first, last } = f.locals(ints("at", "kv", "first", "last"));
-    scratch.advance(m.thread.get.times(layout.bytes));
+    scratch.advance(m.thread.get.times(prefillScratch(shape)));
     f.for(item, begin, end, 1, () => {
       row.set(i32.const(blocks - 1).minus(item.rem(blocks)).times(block));
       f.if(row.lt(rows), () => {
@@ -122,13 +126,15 @@ export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: Attention
         count.set(rows.minus(row));
         count.atMost(block);
         at.set(row.times(H).plus(head).times(4 * D));
-        kv.set(head.div(H / G).times(4 * S * D));
+        kv.set(head.div(H / G).times(S * kvRowBytes(kvFormatOfShape(shape), D)));
         // Number of keys that the block's first row sees, and that its last row sees.
         seen.set(length.minus(rows).plus(row.plus(1)));
         last.set(seen.plus(count.minus(1)));
         f.do(call(start, { scratch, q: q.plus(at), count }));
         f.for(first, firstKey(seen, window), last, TILE, () => {
-          f.do(call(tile, { scratch, k: k.plus(kv), v: v.plus(kv), first, last, seen }));
+          const stored = { k: k.plus(kv), v: v.plus(kv), first, last };
+          const keys = unpack?.(f, scratch.plus(layout.bytes), stored) ?? stored;
+          f.do(call(tile, { scratch, first, last, seen, ...keys }));
         });
         f.do(call(finish, { y: y.plus(at), scratch, count }));
       });

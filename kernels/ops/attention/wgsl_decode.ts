@@ -33,6 +33,7 @@ import {
   type Exchange,
   exchangeOf,
   firstWgsl,
+  loadCacheWgsl,
   loadWgsl,
   LOWEST,
   MOST_VECTORS,
@@ -212,8 +213,7 @@ export function attentionDecodeWgsl(constants: AttentionDecodeWgsl): Shader {
   const wgsl = /* wgsl */ `
 ${storeWgsl(D)}
 ${loadWgsl("q", 1, D)}
-${loadWgsl("k", 2, D)}
-${loadWgsl("v", 3, D)}
+${loadCacheWgsl(constants)}
 ${table}
 ${scoreWgsl(constants)}
 ${firstWgsl(window)}

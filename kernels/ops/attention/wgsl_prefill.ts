@@ -28,6 +28,7 @@ import {
   type Exchange,
   exchangeOf,
   firstWgsl,
+  loadCacheWgsl,
   loadWgsl,
   MOST_VECTORS,
   powerOfTwo,
@@ -124,8 +125,7 @@ export function attentionPrefillWgsl(constants: AttentionPrefillWgsl): Shader {
   const wgsl = /* wgsl */ `
 ${storeWgsl(D)}
 ${loadWgsl("q", 1, D)}
-${loadWgsl("k", 2, D)}
-${loadWgsl("v", 3, D)}
+${loadCacheWgsl(constants)}
 ${memory.map((array) => array.wgsl).join("\n")}
 ${scoreWgsl(constants)}
 ${firstWgsl(window)}

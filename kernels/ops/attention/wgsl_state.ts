@@ -21,6 +21,7 @@
  * @module
  */
 import type { GpuTarget } from "../contract.ts";
+import { kvFormatOfShape } from "../kv_cache/mod.ts";
 import type { AttentionOptions, AttentionShape } from "./mod.ts";
 import { linesWgsl, type Shader, workgroupArray } from "../../wgsl/shader.ts";
 
@@ -79,6 +80,21 @@ fn score(sum: vec4f) -> vec4f {
 export function firstWgsl(window: number | undefined): string {
   const first = window === undefined ? "0u" : `select(0u, end - ${window}u, end > ${window}u)`;
   return `fn first_of(end: u32) -> u32 { return ${first}; }`;
+}
+
+/** Declares k and v of a cache, and `k_at` and `v_at`, as `loadWgsl`. */
+export function loadCacheWgsl(shape: AttentionShape): string {
+  const { D } = shape;
+  const packed = kvFormatOfShape(shape).wgsl;
+  const load = (name: "k" | "v", binding: number) =>
+    packed
+      ? `@group(1) @binding(${binding}) var<storage, read> ${name}: array<${packed.type(D)}>;
+fn ${name}_at(row: u32, i: u32) -> vec4f {
+  ${packed.load(name, D)}
+}`
+      : loadWgsl(name, binding, D);
+  return `${load("k", 2)}
+${load("v", 3)}`;
 }
 
 /**

@@ -5,19 +5,23 @@
  *     k[·, slot + t]  = rope(kNorm(qkv[t, H·D … (H+G)·D]))
  *     v[·, slot + t]  = qkv[t, (H+G)·D …]
  *
- * q [T, H·D]; qkv [T, (H+2G)·D]; k, v [G, S, D]. Row t has position + t and cache slot + t.
+ * q [T, H·D]; qkv [T, (H+2G)·D]; k, v [G, S, D]. Row t has position + t and cache slot + t. Rows of
+ * the cache are packed in the format of `formats/kv.ts`; all else is F32.
  *
  * @module
  */
 import { expectTensor, expectThat } from "../../errors.ts";
-import { type Closure, type Cost, f32Of, reads, updates, writes } from "../contract.ts";
+import { type Closure, type Cost, f32Of, type HostTensor } from "../contract.ts";
+import { reads, updates, writes } from "../contract.ts";
 import { bindNormOptions, type Norm, normBytes, normFlops, normJs } from "../norm.ts";
 import { rotateJs } from "../rope.ts";
 import type { Segment } from "../../step.ts";
-import { BYTES } from "../../formats/mod.ts";
-import type { Tensor } from "../../tensor.ts";
+import { BYTES, hostArray } from "../../formats/mod.ts";
+import { KV_DTYPES, type KvDtype, type KvFormat, kvFormatOf } from "../../formats/kv.ts";
+import { KV_FORMATS, kvRowBytes } from "../../formats/kv.ts";
+import type { HostArray, Tensor } from "../../tensor.ts";
 
-/** Keys and values of one layer. */
+/** Keys and values of one layer, in a format of `formats/kv.ts`, which tells the rows' layout. */
 export interface KvCache<A = Tensor> {
   /** [G, S, D], already rotated. */
   readonly k: A;
@@ -59,6 +63,34 @@ export interface WriteKvShape {
   readonly D: number;
   /** Cache slots. */
   readonly S: number;
+  /** Format of the cache; default F32. */
+  readonly kv?: KvDtype;
+}
+
+/** The format of a shape's cache. */
+export function kvFormatOfShape({ kv = "F32" }: Pick<WriteKvShape, "kv">): KvFormat {
+  return KV_FORMATS[kv];
+}
+
+/**
+ * Checks a cache, and returns its shape and format.
+ * @throws {RangeError} If it is in no format, its head size has none, or keys and values differ.
+ */
+export function expectCache(op: string, { k, v }: KvCache): Omit<WriteKvShape, "H"> {
+  const format = kvFormatOf(k.dtype);
+  if (!format) {
+    throw new RangeError(
+      `Cannot record "${op}": expected a cache of ${KV_DTYPES.join(" ")}, got ${k.dtype}`,
+    );
+  }
+  const [G, S, width] = k.shape;
+  const D = format.headDim(width);
+  const { dtype, multiple, tensor } = format;
+  const isWhole = D % multiple === 0 && format.width(D) === width;
+  expectThat(op, isWhole, `rows of ${multiple} numbers each in ${dtype}, got k [${k.shape}]`);
+  expectTensor(op, "k", k, [G, S, width], tensor);
+  expectTensor(op, "v", v, [G, S, width], tensor);
+  return { G, S, D, kv: dtype };
 }
 
 /** @throws {RangeError} If the shapes do not fit each other. */
@@ -69,12 +101,11 @@ export function writeKvCall(
   options: WriteKvOptions = {},
 ): WriteKvCall {
   const { table, rotaryDim, qNorm, kNorm } = options;
-  const [G, S, D] = cache.k.shape;
+  const held = expectCache("writeKv", cache);
+  const { G, D } = held;
   const [T, width] = q.shape;
   const H = width / D;
   expectThat("writeKv", H % G === 0, `a multiple of ${G} query heads of ${D}, got q [${q.shape}]`);
-  expectTensor("writeKv", "k", cache.k, [G, S, D]);
-  expectTensor("writeKv", "v", cache.v, [G, S, D]);
   expectTensor("writeKv", "q", q, [T, H * D]);
   expectTensor("writeKv", "qkv", qkv, [T, (H + 2 * G) * D]);
   if (table) {
@@ -84,7 +115,7 @@ export function writeKvCall(
   }
   if (qNorm) expectNorm("qNorm", qNorm, D, H * D);
   if (kNorm) expectNorm("kNorm", kNorm, D, G * D);
-  return { op: "writeKv", q, cache, qkv, options, shape: { H, G, D, S } };
+  return { op: "writeKv", q, cache, qkv, options, shape: { ...held, H } };
 }
 
 /** Operands and their access; of the cache, only the rows' slots are written. */
@@ -117,7 +148,8 @@ export function writeKvCost({ qkv, options, shape }: WriteKvCall, { rows }: Segm
   const parameters = (qNorm ? normBytes(qNorm) : 0) + (kNorm ? normBytes(kNorm) : 0);
   return {
     name: "writeKv",
-    bytes: BYTES.F32 * rows * (2 * qkv.shape[1] + rotary) + parameters,
+    bytes: BYTES.F32 * rows * (qkv.shape[1] + H * D + rotary) + parameters +
+      2 * rows * G * kvRowBytes(kvFormatOfShape(shape), D),
     // A rotated pair takes four products and two sums.
     flops: rows * (3 * (H + G) * rotary + normed),
   };
@@ -125,7 +157,7 @@ export function writeKvCost({ qkv, options, shape }: WriteKvCall, { rows }: Segm
 
 /** Binds the call to typed arrays. */
 export function bindWriteKv({ shape, ...call }: WriteKvCall): Closure {
-  const [q, qkv, cache] = [f32Of(call.q), f32Of(call.qkv), bindCache(call.cache)];
+  const [q, qkv] = [f32Of(call.q), f32Of(call.qkv)];
   const { interleaved, table, qNorm, kNorm } = call.options;
   const options = {
     rotaryDim: rotaryDimOf(call.options),
@@ -134,13 +166,33 @@ export function bindWriteKv({ shape, ...call }: WriteKvCall): Closure {
     qNorm: qNorm && bindNormOptions(qNorm),
     kNorm: kNorm && bindNormOptions(kNorm),
   };
-  const key = new Float32Array(shape.G * shape.D);
-  return (step) => writeKvJs(q, cache, qkv, options, shape, step, key);
+  const { G, D, S } = shape;
+  const key = new Float32Array(G * D);
+  const { rows: codec, width, tensor } = kvFormatOfShape(shape);
+  if (!codec) {
+    const cache = { k: f32Of(call.cache.k), v: f32Of(call.cache.v) };
+    return (step) => writeKvJs(q, cache, qkv, options, shape, step, key);
+  }
+  const T = call.q.shape[0];
+  const plain = { k: new Float32Array(G * T * D), v: new Float32Array(G * T * D) };
+  const packed = bindCache(call.cache);
+  const row = hostArray(tensor, width(D));
+  return (step) => {
+    writeKvJs(q, plain, qkv, options, { ...shape, S: T }, { ...step, slot: 0 }, key);
+    for (const name of ["k", "v"] as const) {
+      for (let g = 0; g < G; g++) {
+        for (let t = 0; t < step.rows; t++) {
+          codec.pack(row, plain[name].subarray((g * T + t) * D, (g * T + t + 1) * D));
+          (packed[name] as Uint32Array).set(row, (g * S + step.slot + t) * row.length);
+        }
+      }
+    }
+  };
 }
 
-/** The cache as typed arrays. */
-export function bindCache({ k, v }: KvCache): KvCache<Float32Array> {
-  return { k: f32Of(k), v: f32Of(v) };
+/** The cache as typed arrays, in its format. */
+export function bindCache({ k, v }: KvCache): KvCache<HostArray> {
+  return { k: (k as HostTensor).data, v: (v as HostTensor).data };
 }
 
 /** Checks a norm over each head (weight [D]) or over the whole row. */

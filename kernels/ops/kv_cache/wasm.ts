@@ -4,12 +4,14 @@
  * @module
  */
 import { applyNorm, type Norm, normStats } from "../norm.ts";
-import { ints, v128, vectors } from "../../asm/assembler.ts";
+import { call, ints, v128, vectors } from "../../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import { EACH_ROW, type WasmEntry, type WasmTarget } from "../contract.ts";
+import { kvRowBytes } from "../../formats/kv.ts";
 import {
+  kvFormatOfShape,
   rotaryDimOf,
   type WriteKvCall,
   writeKvOperands,
@@ -56,11 +58,16 @@ export function writeKvEntries(call: WriteKvCall, target: WasmTarget): WasmEntry
     constants,
     (constants) => writeKvWasm(target.module, constants),
   );
-  const operands = [q, k, v, qkv, table, qWeight, qBias, kWeight, kBias];
+  const row = kvFormatOfShape(shape).wasm ? target.threadScratch(rowScratch(shape)) : undefined;
+  const operands = [q, k, v, qkv, table, qWeight, qBias, kWeight, kBias, row];
   return [{ kernel, operands, items: EACH_ROW }];
 }
 
-const OPERANDS = ["q", "k", "v", "qkv", "table", "qWeight", "qBias", "kWeight", "kBias"] as const;
+const NORMS = ["qWeight", "qBias", "kWeight", "kBias"] as const;
+const OPERANDS = ["q", "k", "v", "qkv", "table", ...NORMS, "row"] as const;
+
+/** Bytes of a row of a head before it is packed, whole vectors. */
+const rowScratch = ({ D }: WriteKvShape) => 16 * Math.ceil(D / 4);
 
 /**
  * The WASM form; weights and biases are those of the norms. An item is a row: a single row is too
@@ -69,26 +76,45 @@ const OPERANDS = ["q", "k", "v", "qkv", "table", "qWeight", "qBias", "kWeight", 
 function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
   const { H, G, D, S, rotaryDim, qNorm, kNorm } = shape;
   const width = 4 * D;
+  const format = kvFormatOfShape(shape);
+  const bytes = kvRowBytes(format, D);
+  const pack = format.wasm?.pack(m, D);
   return defineKernel(m, OPERANDS, (f, params) => {
-    const { q, k, v, qkv, table, qWeight, qBias, kWeight, kBias } = params;
+    const { q, k, v, qkv, table, qWeight, qBias, kWeight, kBias, row } = params;
     const { position, slot, begin, end } = params;
-    const { t, angles, from, to } = f.locals(ints("t", "angles", "from", "to"));
+    const { t, angles, from, to, packed } = f.locals(ints("t", "angles", "from", "to", "packed"));
     const rotate = rotaryDim > 0
       ? () => (shape.interleaved ? rotatePairs : rotateHalves)(f, to, angles, rotaryDim)
       : undefined;
     const heads = { from, to, D };
     const ofQ = { ...heads, count: H, pitch: width, norm: qNorm, weight: qWeight, bias: qBias };
-    const ofK = { ...heads, count: G, pitch: S * width, norm: kNorm, weight: kWeight, bias: kBias };
-    const ofV = { ...heads, count: G, pitch: S * width, weight: table, bias: table };
+    // A packed head is built in `row`, and packed from there.
+    const stored = pack
+      ? {
+        pitch: 0,
+        finish() {
+          f.do(call(pack, { to: packed, from: row }));
+          packed.advance(S * bytes);
+        },
+      }
+      : { pitch: S * width };
+    const ofK = { ...heads, ...stored, count: G, norm: kNorm, weight: kWeight, bias: kBias };
+    const ofV = { ...heads, ...stored, count: G, weight: table, bias: table };
+    const startAt = (cache: Local<"i32">) => {
+      const first = cache.plus(slot.plus(t).times(bytes));
+      to.set(pack ? row : first);
+      if (pack) packed.set(first);
+    };
+    if (pack) row.advance(m.thread.get.times(rowScratch(shape)));
 
     f.for(t, begin, end, 1, () => {
       angles.set(table.plus(position.plus(t).times(4 * rotaryDim)));
       from.set(qkv.plus(t.times((H + 2 * G) * width)));
       to.set(q.plus(t.times(H * width)));
       writeHeads(f, { ...ofQ, rotate });
-      to.set(k.plus(slot.plus(t).times(width)));
+      startAt(k);
       writeHeads(f, { ...ofK, rotate });
-      to.set(v.plus(slot.plus(t).times(width)));
+      startAt(v);
       writeHeads(f, ofV);
     });
   });
@@ -113,11 +139,13 @@ interface Heads {
   readonly bias: Local<"i32">;
   /** Emits the rotation of the head at `to`. */
   readonly rotate?: () => void;
+  /** Emits what follows the rotation. */
+  readonly finish?: () => void;
 }
 
 /** Normalizes or copies each head to the cache or to q, and rotates it in place. */
 function writeHeads(f: FunctionBuilder, heads: Heads): void {
-  const { count, D, from, to, pitch, norm, weight, bias, rotate } = heads;
+  const { count, D, from, to, pitch, norm, weight, bias, rotate, finish } = heads;
   const { head, w, b } = f.locals(ints("head", "w", "b"));
   w.set(weight);
   b.set(bias);
@@ -131,8 +159,9 @@ function writeHeads(f: FunctionBuilder, heads: Heads): void {
       copy(f, to, from, D);
     }
     rotate?.();
+    finish?.();
     from.advance(4 * D);
-    to.advance(pitch);
+    if (pitch) to.advance(pitch);
   });
 }
 

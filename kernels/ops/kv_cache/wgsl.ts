@@ -6,13 +6,20 @@
 import type { Norm } from "../norm.ts";
 import type { GpuDispatch, GpuTarget } from "../contract.ts";
 import {
+  kvFormatOfShape,
   rotaryDimOf,
   type WriteKvCall,
   writeKvOperands,
   type WriteKvOptions,
   type WriteKvShape,
 } from "./mod.ts";
-import { mainWgsl, type Shader, sumOverLanesWgsl } from "../../wgsl/shader.ts";
+import {
+  mainWgsl,
+  type Shader,
+  sumOverLanesWgsl,
+  workgroupArray,
+  workgroupBytes,
+} from "../../wgsl/shader.ts";
 
 /** Constants of the shader. */
 export interface WriteKvWgsl extends WriteKvShape {
@@ -143,6 +150,9 @@ fn rotated_${name}(i: u32, start: u32, head: u32, mean: f32, inverse: f32, posit
 export function writeKvWgsl(constants: WriteKvWgsl): Shader {
   const { H, G, D, S, lanes, rotaryDim, subgroups, part = "qkv", options } = constants;
   const { table, qNorm, kNorm } = options;
+  const packed = part === "q" ? null : kvFormatOfShape(constants).wgsl;
+  const cacheType = packed ? "u32" : "f32";
+  const row = packed ? workgroupArray("numbers", "f32", D) : { wgsl: "", workgroupBytes: 0 };
   const normed = part === "q" ? qNorm : part === "kv" ? kNorm : qNorm ?? kNorm;
   const stats = normed ? statsWgsl(lanes, subgroups) : { wgsl: "", workgroupBytes: 0 };
   const rotated = (name: "q" | "k") =>
@@ -154,8 +164,10 @@ export function writeKvWgsl(constants: WriteKvWgsl): Shader {
 ${query.declare}
 ${rotated("q")}`;
   const declareKey = /* wgsl */ `
-@group(1) @binding(1) var<storage, read_write> k: array<f32>;
-@group(1) @binding(2) var<storage, read_write> v: array<f32>;
+@group(1) @binding(1) var<storage, read_write> k: array<${cacheType}>;
+@group(1) @binding(2) var<storage, read_write> v: array<${cacheType}>;
+${row.wgsl}
+${packed?.pack(D) ?? ""}
 ${key.declare}
 ${rotated("k")}`;
   const writeQuery = /* wgsl */ `{
@@ -165,16 +177,18 @@ ${rotated("k")}`;
       q[to + i] = rotated_q(i, start, head, mean, inverse, position);
     }
   }`;
+  const put = (name: "k" | "v", head: string, number: string) => /* wgsl */ `
+    let to = (${head} * S + run.slot + t) * ${packed?.words(D) ?? D}u;
+    for (var i = lane; i < D; i += ${lanes}u) { ${
+    packed ? "numbers[i]" : `${name}[to + i]`
+  } = ${number}; }
+    ${packed ? storeWordsWgsl(name, packed.words(D), lanes) : ""}`;
   const writeKey = /* wgsl */ `if (head < H + G) {
     let g = head - H;
-    let to = (g * S + run.slot + t) * D;
     ${key.stats}
-    for (var i = lane; i < D; i += ${lanes}u) {
-      k[to + i] = rotated_k(i, start, g, mean, inverse, position);
-    }
+    ${put("k", "g", "rotated_k(i, start, g, mean, inverse, position)")}
   } else {
-    let to = ((head - H - G) * S + run.slot + t) * D;
-    for (var i = lane; i < D; i += ${lanes}u) { v[to + i] = qkv[start + i]; }
+    ${put("v", "(head - H - G)", "qkv[start + i]")}
   }`;
   const write = {
     q: writeQuery,
@@ -205,7 +219,13 @@ ${mainWgsl(lanes)} {
   ${write[part]}
 }
 `;
-  return { ...stats, wgsl };
+  return { wgsl, workgroupBytes: workgroupBytes([stats, row]) };
+}
+
+/** Packs the row of `numbers`: a lane writes whole words, since a word holds several numbers. */
+function storeWordsWgsl(name: "k" | "v", words: number, lanes: number): string {
+  return /* wgsl */ `workgroupBarrier();
+    for (var w = lane; w < ${words}u; w += ${lanes}u) { ${name}[to + w] = word_of(w); }`;
 }
 
 /** A norm with its extent, by the shape of its weight: [D] over each head, else the whole row. */
