@@ -12,10 +12,7 @@ import {
 } from "../../kernels/webgpu/backend.ts";
 import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { BufferSpy, Spy } from "./spy.ts";
-import { checkMatmulCase, checkNormCase, put, stepOf, twinTests, upload } from "./twins.ts";
-import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
-import { kvTwinTests } from "./twins_kv.ts";
-import { sampleTwinTests } from "./twins_sample.ts";
+import { checkMatmulCase, checkNormCase, put, stepOf, upload } from "./twins.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 
@@ -36,15 +33,6 @@ function gpuTest(
       await run(backend);
     },
   });
-}
-
-// Kernels for hardware and for software adapters differ; either adapter can run both.
-for (const software of [false, true]) {
-  const what = software ? "a software adapter" : "a GPU";
-  const test: typeof gpuTest = (name, run) =>
-    gpuTest(`${name}, with kernels for ${what}`, run, { software, tune: false });
-  for (const add of [twinTests, sampleTwinTests, attentionTwinTests, kvTwinTests]) add(test);
-  randomTwinTest(test, 2); // the soak test has more
 }
 
 const NORM_SIZE = 66;
