@@ -185,13 +185,12 @@ export function twinTests(
 
   test("matmul() agrees with matmulJs() when shapes are ragged", async (backend) => {
     for (const [N, K] of [[1, 1], [66, 1], [33, 2], [65, 66], [396, 65], [65, 528]]) {
-      for (const T of [1, 3, 129]) {
-        for (const dtype of DTYPES) {
-          for (const stored of ["NK", "KN"] as const) {
-            await checkMatmulCase(backend, { T, N, K, dtype, stored });
-          }
-        }
+      for (const dtype of DTYPES) {
+        for (const T of [1, 129]) await checkMatmulCase(backend, { T, N, K, dtype });
+        // The order of the file matters to the upload alone.
+        await checkMatmulCase(backend, { T: 1, N, K, dtype, stored: "KN" });
       }
+      await checkMatmulCase(backend, { T: 3, N, K, dtype: "F32" });
     }
   });
 
@@ -207,8 +206,10 @@ export function twinTests(
         { activation, bias: true, gate: true, scale: -20, softCap: 30, residual: true },
       ]),
     ];
-    for (const T of [1, 3]) {
-      for (const option of options) await checkMatmulCase(backend, { T, N: 65, K: 66, ...option });
+    for (const option of options) await checkMatmulCase(backend, { T: 1, N: 65, K: 66, ...option });
+    const combined = options.filter((option) => Object.keys(option).length > 1);
+    for (const option of combined) {
+      await checkMatmulCase(backend, { T: 3, N: 65, K: 66, ...option });
     }
   });
 
