@@ -136,7 +136,7 @@ function product(invocation: Invocation, { hasThreads }: Target): Given[] {
   const names = LISTED.filter((name) => name !== "device");
   return names.reduce<Given[]>((combined, name) => {
     const listed = name === "threads" && !hasThreads ? [undefined] : valuesOf(name, invocation);
-    // Q8 stands for another name of the list, maybe.
+    // The list may have the dtype under another name, as Q8 and Q8_0.
     const values = name === "dtype"
       ? distinct(listed, (value) => dtypeOf(value as WeightDtype ?? DEFAULTS.dtype))
       : listed;

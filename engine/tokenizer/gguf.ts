@@ -259,7 +259,7 @@ const PHI3_KEEPS_SPACE = ["<unk>", "<s>", "<|endoftext|>"];
 
 /** Tokens that are found in a text before it is split. */
 function addedTokens(metadata: Metadata, { texts, types }: Tokens): Json[] {
-  // The format has no flags of tokens; the model's name stands in for Phi 3's.
+  // The format has no flags of tokens, so Phi 3's follow from the model's name.
   const isPhi3 = /phi-?3/i.test(String(metadata["general.name"] ?? ""));
   return texts.flatMap((content, id) => {
     const type = types?.[id];

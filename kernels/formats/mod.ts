@@ -60,7 +60,7 @@ export const DTYPES: readonly WeightDtype[] = [
 /** Names of formats that stand for another: "8 bits" and "4 bits" in the best simple format. */
 export const ALIASES = { Q8: "Q8_0", Q4: "Q4_1" } as const satisfies Record<string, WeightDtype>;
 
-/** The dtype that a name or an alias stands for. */
+/** The dtype of a name or an alias. */
 export function dtypeOf(name: WeightDtype | keyof typeof ALIASES): WeightDtype {
   return name in ALIASES ? ALIASES[name as keyof typeof ALIASES] : name as WeightDtype;
 }

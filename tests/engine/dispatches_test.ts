@@ -3,67 +3,23 @@
  * models of five sizes.
  */
 import assert from "node:assert/strict";
+import { type Shape, SHAPES } from "../../bench/gpu/shapes.ts";
 import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { Runner } from "../../engine/runner.ts";
 import { randomWeights, uploadWeights } from "../../engine/weights/mod.ts";
-import type { WeightDtype } from "../../kernels/formats/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { FakeGpu } from "../kernels/fake_gpu.ts";
 
 const HARDWARE = { software: false, subgroups: true, maxBytes: 2 ** 31 - 4 };
 const SLOTS = 512;
 
-function llama(C: number, L: number, H: number, G: number, F: number, V: number, tied: boolean) {
-  return {
-    model_type: "llama",
-    hidden_size: C,
-    num_hidden_layers: L,
-    num_attention_heads: H,
-    num_key_value_heads: G,
-    intermediate_size: F,
-    vocab_size: V,
-    max_position_embeddings: SLOTS,
-    tie_word_embeddings: tied,
-  };
-}
-
-interface Shape {
-  readonly name: string;
-  readonly config: Record<string, unknown>;
-  readonly dtype: WeightDtype;
-}
-
-const DEMO: Shape = {
-  name: "the demo",
-  config: { model_type: "gpt2", n_embd: 256, n_layer: 6, n_head: 8, vocab_size: 65 },
-  dtype: "F32",
-};
-const GPT2: Shape = {
-  name: "GPT-2",
-  config: { model_type: "gpt2", n_embd: 768, n_layer: 12, n_head: 12, vocab_size: 50257 },
-  dtype: "F32",
-};
-const SMOLLM2: Shape = {
-  name: "SmolLM2 135M",
-  config: llama(576, 30, 9, 3, 1536, 49152, true),
-  dtype: "BF16",
-};
-const ONE_B: Shape = {
-  name: "Llama 1B",
-  config: llama(2048, 16, 32, 8, 8192, 128256, true),
-  dtype: "BF16",
-};
-const EIGHT_B: Shape = {
-  name: "Llama 8B",
-  config: llama(4096, 32, 32, 8, 14336, 128256, false),
-  dtype: "BF16",
-};
+const [DEMO, GPT2, SMOLLM2, ONE_B, EIGHT_B] = SHAPES;
 
 /** A model's runner on a fake GPU; its weights are zeros. */
 async function runnerOf({ config, dtype }: Shape) {
   const gpu = new FakeGpu(HARDWARE);
   const backend = await openWebGpuBackend({ tune: false });
-  const a = readArchitecture({ n_positions: SLOTS, ...config }, "a shape");
+  const a = readArchitecture(config, "a shape");
   const source = { ...randomWeights(a, 1, dtype), fill: () => () => {} };
   const weights = await uploadWeights(backend, a, source, SLOTS + 1, () => {});
   const runner = await Runner.create(backend, a, weights, { id: "", slots: SLOTS, chunk: 1 });

@@ -80,7 +80,7 @@ export interface Entry {
   /** Of the details, those without a column in the overview. */
   readonly rest: string;
   readonly model: string;
-  /** Millions of parameters: tells models of one id apart. */
+  /** Millions of parameters, which distinguishes models of one id. */
   readonly paramsM: number | null;
   readonly settings: Settings;
   /** In ms since 1970. */

@@ -21,7 +21,7 @@ import { KV_DTYPES, type KvDtype, type KvFormat, kvFormatOf } from "../../format
 import { KV_FORMATS, kvRowBytes } from "../../formats/kv.ts";
 import type { HostArray, Tensor } from "../../tensor.ts";
 
-/** Keys and values of one layer, in a format of `formats/kv.ts`, which tells the rows' layout. */
+/** Keys and values of one layer, in a format of `formats/kv.ts`, which draws its rows. */
 export interface KvCache<A = Tensor> {
   /** [G, S, D], already rotated. */
   readonly k: A;
