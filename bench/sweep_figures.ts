@@ -17,8 +17,8 @@ const spent = { load: 0, warmUp: 0, iterate: 0, report: 0 };
 
 for (const name of ["warmUp", "iterate", "report"] as const) {
   const step = BenchmarkRun.prototype[name] as () => Promise<unknown>;
-  // deno-lint-ignore no-explicit-any -- each wrapper returns what its step returns
-  (BenchmarkRun.prototype as any)[name] = async function (this: BenchmarkRun) {
+  const steps = BenchmarkRun.prototype as unknown as Record<string, unknown>;
+  steps[name] = async function (this: BenchmarkRun) {
     const start = performance.now();
     try {
       return await step.call(this);

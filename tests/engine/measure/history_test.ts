@@ -41,8 +41,7 @@ function withValue(path: string, value: unknown): unknown {
   const copy = structuredClone(report) as unknown as Record<string, unknown>;
   const keys = path.split(".");
   const last = keys.pop()!;
-  // deno-lint-ignore no-explicit-any -- walks keys of any record
-  const parent = keys.reduce((at, key) => at[key], copy as any);
+  const parent = keys.reduce((at, key) => at[key] as typeof at, copy);
   parent[last] = value;
   return copy;
 }

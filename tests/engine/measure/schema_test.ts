@@ -65,8 +65,10 @@ Deno.test("a measured report with its profile validates, and an unknown key does
   for (const path of ["", "engine", "results", "results.limit", "results.memory.0"]) {
     const changed = structuredClone(report);
     const object = path.split(".").filter(Boolean)
-      // deno-lint-ignore no-explicit-any -- any object of the report
-      .reduce((inner: any, key) => inner[key], changed);
+      .reduce(
+        (inner, key) => inner[key] as typeof inner,
+        changed as unknown as Record<string, unknown>,
+      );
     object.unknown_key = 1;
     assert.throws(() => assertRecords(changed), /must NOT have additional properties/, path);
   }
