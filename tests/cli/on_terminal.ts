@@ -14,7 +14,14 @@ if (!hasTerminal) console.warn("SKIPPED: tests on a terminal, since there is no 
 /** Keys, and the text on the screen after which the next step follows. */
 export type Step = readonly [typed: string, awaited: RegExp];
 
-/** Runs a command line on a terminal; `before` is shell code that runs first. */
+/** A process that shows nothing that is awaited is ended after this time, in milliseconds. */
+const PATIENCE = 120_000;
+
+/**
+ * Runs a command line on a terminal; `before` is shell code that runs first.
+ *
+ * @throws {assert.AssertionError} With the screen, if a step's text was not seen in time.
+ */
 export async function runOnTerminal(
   args: readonly string[],
   steps: readonly Step[],
@@ -28,18 +35,23 @@ export async function runOnTerminal(
     stdout: "piped",
     env: { NO_COLOR: "1", ...env },
   }).spawn();
+  const overdue = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
   const writer = child.stdin.getWriter();
   let screen = "";
   let from = 0; // text awaited by an earlier step is not searched again
   let step = 0;
   for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-    screen += text;
-    while (step < steps.length && steps[step][1].test(screen.slice(from))) {
-      from = screen.length;
-      const next = steps[++step]?.[0];
-      if (next) await writer.write(new TextEncoder().encode(next));
+    // A character at a time: how the output is cut into reads must not decide what is matched.
+    for (const character of text) {
+      screen += character;
+      while (step < steps.length && steps[step][1].test(screen.slice(from))) {
+        from = screen.length;
+        const next = steps[++step]?.[0];
+        if (next) await writer.write(new TextEncoder().encode(next));
+      }
     }
   }
+  clearTimeout(overdue);
   await writer.close().catch(() => {});
   assert.equal(step, steps.length, JSON.stringify(screen));
   return { code: (await child.status).code, screen };
