@@ -27,7 +27,7 @@ function exists(url: URL): boolean {
 Deno.test("every path of this project that a document names exists", () => {
   const documents = ["README.md", "CONTRIBUTING.md", ...filesBelow("docs/")]
     .filter((path) => path.endsWith(".md"));
-  const folders = "kernels|engine|cli|tests|bench|docs|\\.ci";
+  const folders = "kernels|engine|cli|tests|bench|build|docs|\\.ci";
   const pattern = new RegExp(`(?<![\\w/.-])((?:${folders})/[\\w./-]*|(?:mod|cli)\\.ts)`, "g");
   const named = documents.flatMap((document) =>
     [...read(document).matchAll(pattern)].map(([, path]) => ({
@@ -48,9 +48,10 @@ Deno.test("every path of this project that a document names exists", () => {
 
 Deno.test("docs/dependencies.md names every dependency, with its version, and no other", () => {
   const imported = Object.values(denoJson.imports).filter((target) => target.startsWith("npm:"));
-  const ofTests = filesBelow("tests/").filter((path) => path.endsWith(".ts")).flatMap((path) =>
-    [...read(path).matchAll(/ from "(npm:[^"]+)"/g)].map(([, specifier]) => specifier)
-  );
+  const ofTests = ["tests/", "build/"].flatMap(filesBelow)
+    .filter((path) => path.endsWith(".ts")).flatMap((path) =>
+      [...read(path).matchAll(/ from "(npm:[^"]+)"/g)].map(([, specifier]) => specifier)
+    );
   const named = [...read("docs/dependencies.md").matchAll(/`(npm:[^`]+)`/g)]
     .map(([, specifier]) => specifier);
   assert.deepEqual(named.sort(), [...new Set([...imported, ...ofTests])].sort());

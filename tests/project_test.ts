@@ -333,7 +333,7 @@ Deno.test("dtypeComparisons() finds every form of a comparison, and no other use
   assert.notEqual(dtypeComparisons(read("kernels/formats/elements.ts")).length, 0);
 });
 
-const TYPESCRIPT = [...SOURCES, ...filesBelow("tests/"), ...filesBelow("bench/")]
+const TYPESCRIPT = [...SOURCES, ...["tests/", "bench/", "build/"].flatMap(filesBelow)]
   .filter((path) => path.endsWith(".ts") && !path.startsWith("tests/fixtures/"));
 
 Deno.test("files have at most 500 lines", () => {
@@ -384,7 +384,10 @@ Deno.test("what is published is what the exports need, and no demo and no test",
   for (const path of [...GRAPH.keys(), "deno.json", "README.md", "LICENSE", "CHANGELOG.md"]) {
     assert.ok(published.includes(path), `${path} is not published`);
   }
-  assert.deepEqual(published.filter((path) => /^(bench|tests|configs|\.ci)\//.test(path)), []);
+  assert.deepEqual(
+    published.filter((path) => /^(bench|build|tests|configs|\.ci)\//.test(path)),
+    [],
+  );
 });
 
 /** Folders of models; at least one of each family. */

@@ -1,0 +1,125 @@
+/**
+ * Bundles of the library by esbuild: for pages, and for Node and Bun.
+ *
+ *     mod.ts, kernels/mod.ts ──▶ mod.js, kernels.js ──▶ chunk-….js   GPT-2's ranks, when used
+ *     kernels/wasm/worker.ts ──▶ worker.js                           started as a thread
+ *
+ * All files are in one folder, so that `new URL("./worker.js", import.meta.url)` holds in each.
+ *
+ * @module
+ */
+// deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
+import { build, type Plugin, stop } from "npm:esbuild@0.28.2";
+
+const ROOT = new URL("../", import.meta.url);
+
+/** Platform of a bundle. */
+export type Platform = "browser" | "node";
+
+/** Options of `bundle`. */
+export interface BundleOptions {
+  /** Source of each file of the bundle, from the root of the project, by name without `.js`. */
+  readonly entries: Readonly<Record<string, string>>;
+  /** Folder that the files are written to. */
+  readonly folder: string;
+  readonly platform: Platform;
+  /** Whether to shorten names and remove blanks; for pages. */
+  readonly minify?: boolean;
+}
+
+/** Entries of the library. */
+export const LIBRARY: Readonly<Record<string, string>> = {
+  mod: "mod.ts",
+  kernels: "kernels/mod.ts",
+  worker: "kernels/wasm/worker.ts",
+};
+
+/** Oldest runtimes of a bundle: `using` is lowered for them. */
+const TARGETS: Readonly<Record<Platform, string[]>> = {
+  browser: ["chrome111", "firefox115", "safari17"],
+  node: ["node22"],
+};
+
+/**
+ * A file of a bundle, with the files that it loads at once. The files that it loads later, when
+ * they are used, are not among them.
+ */
+export interface BundledFile {
+  readonly name: string;
+  readonly imports: readonly string[];
+}
+
+/**
+ * Writes a bundle.
+ * @returns the written files.
+ * @throws {Error} If a source cannot be bundled.
+ */
+export async function bundle(
+  { entries, folder, platform, minify = false }: BundleOptions,
+): Promise<BundledFile[]> {
+  const { metafile } = await build({
+    absWorkingDir: pathOf(ROOT),
+    entryPoints: Object.entries(entries).map(([out, path]) => ({ in: path, out })),
+    outdir: folder,
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform,
+    target: TARGETS[platform],
+    chunkNames: "chunk-[hash]",
+    inject: ["build/globals.ts"],
+    minify,
+    charset: "utf8",
+    legalComments: "none",
+    metafile: true,
+    logLevel: "silent", // errors are thrown
+    plugins: [WORKER_URL, PACKAGES],
+  });
+  await stop();
+  return Object.entries(metafile.outputs).map(([path, { imports }]) => ({
+    name: nameOf(path),
+    imports: imports.filter(({ kind }) => kind === "import-statement")
+      .map((file) => nameOf(file.path)),
+  }));
+}
+
+/** Names of a file and of all that it loads at once. */
+export function loadedWith(name: string, files: readonly BundledFile[]): string[] {
+  const byName = new Map(files.map((file) => [file.name, file]));
+  const loaded = new Set([name]);
+  for (const file of loaded) byName.get(file)?.imports.forEach((other) => loaded.add(other));
+  return [...loaded];
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+function pathOf(url: URL): string {
+  return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, "$1");
+}
+
+/** The worker's file beside the bundle. esbuild does not follow its URL. */
+const WORKER_URL: Plugin = {
+  name: "worker URL",
+  setup({ onLoad }) {
+    onLoad({ filter: /[/\\]kernels[/\\]host\.ts$/ }, async ({ path }) => {
+      const source = await Deno.readTextFile(path);
+      const contents = source.replace('"./wasm/worker.ts"', '"./worker.js"');
+      if (contents === source) throw new Error(`Cannot bundle "${path}": expected a worker's URL`);
+      return { contents, loader: "ts" };
+    });
+  },
+};
+
+/** Packages, from Deno's cache, in the versions of `deno.json`. */
+const PACKAGES: Plugin = {
+  name: "packages",
+  setup({ onResolve }) {
+    onResolve({ filter: /^[@a-z][^:]*$/ }, async ({ path, kind }) => {
+      if (kind === "entry-point") return;
+      await import(path); // Deno downloads it now
+      return { path: pathOf(new URL(import.meta.resolve(path))) };
+    });
+  },
+};
