@@ -10,7 +10,7 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { pause } from "../engine/hub/client.ts";
+import { pause } from "../engine/hub/http.ts";
 import { fetchRepository, type HubEnvironment, type HubOptions } from "../engine/hub/fetch.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import { inTempFolder } from "./safetensors.ts";

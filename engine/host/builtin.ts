@@ -20,3 +20,8 @@ interface Builtins {
 export function builtin<Name extends keyof Builtins>(name: Name): Builtins[Name] | undefined {
   return globalThis.process?.getBuiltinModule?.(name) as Builtins[Name] | undefined;
 }
+
+/** Whether this is a page or a worker of one: no runtime with built-in modules. */
+export function isPage(): boolean {
+  return !("Deno" in globalThis) && globalThis.process?.getBuiltinModule === undefined;
+}

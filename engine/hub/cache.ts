@@ -13,12 +13,11 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
-import { builtin } from "../host/builtin.ts";
 import { exists } from "../host/files.ts";
-import { type HubFile, type HubTimes, type Sink, WrongContent } from "./client.ts";
+import { type BlobDisk, fill } from "./blob.ts";
+import type { HubFile } from "./client.ts";
+import type { HubTimes, Sink } from "./http.ts";
 import { isCommit } from "./names.ts";
-
-const { createHash } = builtin("node:crypto")!; // Deno has it
 
 /** Cache directory tag (https://bford.info/cachedir/): backup programs skip a tagged folder. */
 const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
@@ -26,9 +25,6 @@ const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
 # For information about cache directory tags, see:
 #\thttps://bford.info/cachedir/
 `;
-
-/** Bytes per read while a partial file is hashed. */
-const CHUNK_BYTES = 1 << 20;
 
 /** The part of the cache that belongs to one repository. */
 export class HubCache {
@@ -102,7 +98,7 @@ export class HubCache {
     await makeFolderOf(blob);
     using _lock = await this.#lock(file.etag, signal);
     if (await sizeOf(blob) === file.size) onBytes(file.size);
-    else await fill(blob, file, download, onBytes, signal);
+    else await fill(DISK, blob, file, download, onBytes, signal);
     await this.#link(`${this.snapshot(commit)}/${file.path}`, file);
   }
 
@@ -148,119 +144,24 @@ export class HubCache {
   }
 }
 
-/**
- * Downloads a blob under a temporary name and renames it after the hash check. A damaged blob is
- * downloaded once more from its first byte.
- */
-async function fill(
-  blob: string,
-  file: HubFile,
-  download: (partial: Sink) => Promise<void>,
-  onBytes: (count: number) => void,
-  signal?: AbortSignal,
-): Promise<void> {
-  const path = `${blob}.wgslm.incomplete`;
-  try {
-    using partial = await Partial.open(path, file, onBytes, signal);
-    for (let isRetry = false;; isRetry = true) {
-      try {
-        await download(partial);
-        partial.check();
-        break;
-      } catch (error) {
-        if (!(error instanceof WrongContent) || isRetry) throw error;
-        await partial.restart();
-      }
-    }
-  } catch (error) {
-    if (error instanceof WrongContent) await Deno.remove(path);
-    throw error;
-  }
-  try {
-    await Deno.rename(path, blob);
-  } catch (error) {
-    // Without locks, another process may have renamed its copy first.
-    if (await sizeOf(blob) !== file.size) throw error;
-  }
-}
-
-/** A partial blob. It stays on disk if the process is killed, and the next process resumes it. */
-class Partial implements Sink, Disposable {
-  #hash = createHash("sha256");
-  #position = 0;
-
-  private constructor(
-    readonly disk: Deno.FsFile,
-    readonly file: HubFile,
-    readonly onBytes: (count: number) => void,
-  ) {}
-
-  static async open(
-    path: string,
-    file: HubFile,
-    onBytes: (count: number) => void,
-    signal?: AbortSignal,
-  ): Promise<Partial> {
-    const disk = await Deno.open(path, { read: true, write: true, create: true });
-    const partial = new Partial(disk, file, onBytes);
-    try {
-      partial.#startHash();
-      const chunk = new Uint8Array(CHUNK_BYTES);
-      for (let count; (count = await disk.read(chunk)) !== null;) {
-        signal?.throwIfAborted();
-        partial.#count(chunk.subarray(0, count));
-      }
-      return partial;
-    } catch (error) {
-      disk.close();
-      throw error;
-    }
-  }
-
-  get position(): number {
-    return this.#position;
-  }
-
-  async write(chunk: Uint8Array): Promise<void> {
-    for (let done = 0; done < chunk.length;) done += await this.disk.write(chunk.subarray(done));
-    this.#count(chunk);
-  }
-
-  async restart(): Promise<void> {
-    await this.disk.truncate();
-    await this.disk.seek(0, Deno.SeekMode.Start);
-    this.onBytes(-this.#position);
-    this.#position = 0;
-    this.#startHash();
-  }
-
-  /** @throws {WrongContent} If its size or its hash is wrong. */
-  check(): void {
-    const { size, etag } = this.file;
-    const got = this.#hash.digest("hex");
-    if (this.#position !== size) {
-      throw new WrongContent(`expected ${size} bytes, got ${this.#position}`);
-    }
-    const kind = etag.length === 64 ? "sha256" : "git sha1";
-    if (got !== etag) throw new WrongContent(`expected ${kind} ${etag}, got ${got}`);
-  }
-
-  #startHash(): void {
-    const { etag, size } = this.file;
-    this.#hash = createHash(etag.length === 64 ? "sha256" : "sha1");
-    if (etag.length !== 64) this.#hash.update(`blob ${size}\0`); // git hashes this header too
-  }
-
-  #count(chunk: Uint8Array): void {
-    this.#hash.update(chunk);
-    this.#position += chunk.length;
-    this.onBytes(chunk.length);
-  }
-
-  [Symbol.dispose](): void {
-    this.disk.close();
-  }
-}
+/** Files of the cache, by path. */
+const DISK: BlobDisk = {
+  sizeOf,
+  rename: Deno.rename,
+  remove: Deno.remove,
+  async open(path) {
+    const file = await Deno.open(path, { read: true, write: true, create: true });
+    return {
+      read: (into) => file.read(into),
+      write: (chunk) => file.write(chunk),
+      async clear() {
+        await file.truncate();
+        await file.seek(0, Deno.SeekMode.Start);
+      },
+      [Symbol.dispose]: () => file.close(),
+    };
+  },
+};
 
 /**
  * The token in the file that Python keeps; "" if there is no such file.

@@ -16,8 +16,9 @@ import { hostFor } from "../host/choose.ts";
 import { exists, kindOf, listFolder, openFile } from "../host/files.ts";
 import { isRecord } from "../json.ts";
 import type { HubCache } from "./cache.ts";
-import { HubClient, type HubFile, type HubTimes, pause, WrongContent } from "./client.ts";
+import { HubClient, type HubFile } from "./client.ts";
 import { chooseGguf, type HubName, parseHubName } from "./gguf.ts";
+import { type HubTimes, TIMES, WrongContent } from "./http.ts";
 import { checkNames, isCommit, isSafePath } from "./names.ts";
 
 /** Options of a download from the hub. */
@@ -60,12 +61,8 @@ export interface HubEnvironment extends HubTimes {
 }
 
 const ENVIRONMENT: Omit<HubEnvironment, "env"> = {
+  ...TIMES,
   beforeWeights: () => {},
-  retryMs: 500,
-  maxWaitMs: 120_000,
-  stallMs: 30_000,
-  pollMs: 100,
-  pause,
 };
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";

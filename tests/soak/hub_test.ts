@@ -3,7 +3,7 @@
  * and Python reads what this client wrote.
  */
 import assert from "node:assert/strict";
-import { pause } from "../../engine/hub/client.ts";
+import { pause } from "../../engine/hub/http.ts";
 import { type HubFixture, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
 
 const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";

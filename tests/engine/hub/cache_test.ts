@@ -1,6 +1,6 @@
 /** Hub cache on disk: names, links, partial files, locks, concurrent and killed processes. */
 import assert from "node:assert/strict";
-import { pause } from "../../../engine/hub/client.ts";
+import { pause } from "../../../engine/hub/http.ts";
 import {
   cutBody,
   type HubFixture,

@@ -1,6 +1,7 @@
 /** HTTP client of the hub: token, redirects, retries and error messages, against a mock hub. */
 import assert from "node:assert/strict";
-import { pause, withoutToken } from "../../../engine/hub/client.ts";
+import { withoutToken } from "../../../engine/hub/client.ts";
+import { pause } from "../../../engine/hub/http.ts";
 import {
   cutBody,
   error,
