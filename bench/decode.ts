@@ -7,7 +7,7 @@ import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
-import { makeLogits, makeState } from "../engine/decoder.ts";
+import { makeLogits, makeState, project } from "../engine/decoder.ts";
 import { checkGenerate, type GeneratedToken, generateTokens } from "../engine/generate.ts";
 import { estimateMemory } from "../engine/memory.ts";
 import { Runner } from "../engine/runner.ts";
@@ -131,10 +131,7 @@ async function recordKernels(backend: Backend, a: Architecture, runner: Runner):
       const norms = [...w.h.flatMap(({ ln1, ln2 }) => [ln1, ln2]), w.lnF];
       for (const norm of norms) if (norm) k.norm(s.n, s.x, norm);
     },
-    "matmul cAttn": each((k, i) => {
-      const { weight, bias } = w.h[i].attn.cAttn;
-      k.matmul(s.qkv, s.n, weight, { bias });
-    }),
+    "matmul cAttn": each((k, i) => project(k, s.qkv, s.n, w.h[i].attn.cAttn)),
     writeKv: each((k, i) => k.writeKv(s.q, cache[i], s.qkv, w.h[i].attn.rope)),
     attention: each((k, i) => k.attention(s.y, s.q, cache[i], { scale: w.h[i].attn.scale })),
     "matmul attn.cProj": each((k, i) => {

@@ -33,7 +33,7 @@ async function matvec(): Promise<void> {
     const weight: Rows = { data, dtype: "F32", shape: [N, K] };
     const [x, y] = [randomNumbers(K, 4), new Float32Array(N)];
     const scratch = matmulScratch("F32", K);
-    const run = () => matmulJs(y, x, weight, {}, 1, scratch);
+    const run = () => matmulJs(y, x, weight, {}, 1, { scratch });
     const { kernelMs, plainMs, limitMs } = await againstReading(run, [words]);
     const rate = (ms: number) => (data.byteLength / ms / 1e6).toFixed(1);
     const share = (ms: number) => percent(ms / kernelMs).padStart(5);

@@ -38,7 +38,7 @@ function product(N: number, K: number, dtype: WeightDtype, T: number) {
     const weight: Rows = { data, dtype, shape: [N, K] };
     const [x, y] = [randomNumbers(T * K, 4), new Float32Array(T * N)];
     const scratch = matmulScratch(dtype, K);
-    made = { run: () => matmulJs(y, x, weight, {}, T, scratch), words };
+    made = { run: () => matmulJs(y, x, weight, {}, T, { scratch }), words };
     return made;
   };
 }

@@ -213,7 +213,7 @@ async function printAgainstTypedArrays(): Promise<void> {
       const js: Work = (count) => {
         const start = performance.now();
         for (let i = 0; i < count; i++) {
-          matmulJs(ys, xs, { data, dtype, shape: [N, K] }, {}, T, scratch);
+          matmulJs(ys, xs, { data, dtype, shape: [N, K] }, {}, T, { scratch });
         }
         return Promise.resolve((performance.now() - start) / count);
       };

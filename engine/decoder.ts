@@ -17,7 +17,7 @@ import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
 import type { Norm } from "../kernels/ops/norm.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
-import type { Attention, Mlp, Output, Weights } from "./weights/mod.ts";
+import type { Attention, Linear, Mlp, Output, Weights } from "./weights/mod.ts";
 
 /** Records the forward pass: ids → logits, or only → cache if `s` has no logits. */
 export function forward(k: Recorder, w: Weights, s: State): void {
@@ -43,10 +43,19 @@ export function forward(k: Recorder, w: Weights, s: State): void {
 
 function attention(k: Recorder, attn: Attention, n: Tensor, s: State, cache: KvCache): void {
   const { cAttn, rope, qNorm, kNorm, scale, softCap, window } = attn;
-  k.matmul(s.qkv, n, cAttn.weight, { bias: cAttn.bias }); // qkv [T, (H + 2G)·D]
+  project(k, s.qkv, n, cAttn); // qkv [T, (H + 2G)·D]
   k.writeKv(s.q, cache, s.qkv, { ...rope, qNorm, kNorm }); // q [T, H·D]; k, v [G, S, D]
   k.attention(s.y, s.q, cache, { scale, softCap, window }); // y [T, H·D], causal
   addTo(k, s, s.y, attn); // x += y · cProj
+}
+
+/** y = x · Wᵀ + bias; of several matrices, each makes its own columns of y. */
+export function project(k: Recorder, y: Tensor, x: Tensor, parts: readonly Linear[]): void {
+  let column = 0;
+  for (const { weight, bias } of parts) {
+    k.matmul(y, x, weight, { bias, ...parts.length > 1 && { column } });
+    column += weight.shape[0];
+  }
 }
 
 function mlp(k: Recorder, layer: Mlp, n: Tensor, s: State): void {

@@ -98,7 +98,7 @@ export interface Recorder {
    * @param y [T, N]
    * @param x [T, K]
    * @param weight [N, K]
-   * @param options the epilogue: bias, activation, gate, scale, cap, residual.
+   * @param options the epilogue, and the columns of y that are written.
    */
   matmul(y: Tensor, x: Tensor, weight: Weight, options?: MatmulOptions): void;
   /**

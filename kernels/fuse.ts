@@ -107,9 +107,10 @@ function fuseHeads(calls: readonly Call[], discarded: ReadonlySet<Tensor>): Call
   });
 }
 
-/** Whether an epilogue has nothing but a bias. */
-function isPlain({ activation, gate, scale = 1, softCap, residual }: MatmulOptions): boolean {
-  return !activation && !gate && scale === 1 && !softCap && !residual;
+/** Whether an epilogue writes all of y, with nothing but a bias. */
+function isPlain(options: MatmulOptions): boolean {
+  const { activation, gate, scale = 1, softCap, residual, column } = options;
+  return !activation && !gate && scale === 1 && !softCap && !residual && column === undefined;
 }
 
 /** Products that can take over the norm before them: of one row, and its only readers. */

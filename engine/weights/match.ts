@@ -4,7 +4,7 @@
  *     file                              rows of the file's tensor       weight of the decoder
  *     self_attn.q_proj.weight [H·D, C]  all                          ┐
  *     self_attn.k_proj.weight [G·D, C]  all                          ├▶ cAttn [(H + 2G)·D, C]
- *     self_attn.v_proj.weight [G·D, C]  all                          ┘
+ *     self_attn.v_proj.weight [G·D, C]  all                          ┘  one each if dtypes differ
  *     mlp.gate_up_proj.weight [2F, C]   0 … F − 1                    ──▶ cFc [F, C]
  *                                       F … 2F − 1                   ──▶ cUp [F, C]
  *
@@ -74,14 +74,16 @@ export async function checkpointWeights(
   const a = await untieIfHeadDiffers(checkpoint, configured, names);
   // The number of layers comes from a file: it is checked before specs are made.
   expectLayers(a, { path: checkpoint.path, tensors: checkpoint.tensors().length });
-  const specs = specTree(a, names);
-  const { found, ignored } = matchNames(checkpoint, a, specs, names);
-  const infoOf = ({ names: [name] }: Run) => found.get(name)!;
+  const { found, ignored } = matchNames(checkpoint, a, specTree(a, names), names);
+  const infoOf = ({ names: [name] }: Pick<Run, "names">) => found.get(name)!;
   const infosOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
-  const storedOf = (spec: WeightSpec): WeightDtype => {
-    const infos = infosOf(spec);
-    return keptDtype(infos, infos.some(({ name }) => deltas.has(name)));
-  };
+  const keptOf = (infos: readonly TensorInfo[]) =>
+    keptDtype(infos, infos.some(({ name }) => deltas.has(name)));
+  const storedOf = (spec: WeightSpec) => keptOf(infosOf(spec));
+  // Tensors of different dtypes are a matrix each, so that none is widened for its neighbour.
+  const joins = (...pair: [string, string]) =>
+    new Set(pair.map((name) => keptOf([infoOf({ names: [name] })]))).size === 1;
+  const specs = specTree(a, names, dtype === "auto" ? joins : undefined);
   const choice = chooseDtypes(specs, dtype, storedOf, holds);
   const matrices = weightSpecs(specs).filter(({ shape }) => shape.length > 1);
   const widened = dtype === "auto"

@@ -63,8 +63,8 @@ export interface Output {
 
 /** The attention of a layer. */
 export interface Attention extends Output {
-  /** [(H + 2G)·D, C] */
-  readonly cAttn: Linear;
+  /** [(H + 2G)·D, C]: rows of q, k and v; a matrix for each run of rows of one dtype. */
+  readonly cAttn: readonly Linear[];
   /** Absent if positions are learned, or the layer has none. */
   readonly rope?: Rope;
   /** Norm of queries: [D] for each head, or [H·D]. */
@@ -176,7 +176,7 @@ export async function uploadWeights(
 
 /** Uploads the tensors of a layer. */
 async function uploadBlock(
-  { norm, linear }: Uploader,
+  { norm, linear, linears }: Uploader,
   specs: SpecTree["h"][number],
   a: Architecture,
   { rope, attentionScale, window }: LayerShape,
@@ -186,7 +186,7 @@ async function uploadBlock(
   return {
     ln1: await norm(specs.ln1),
     attn: {
-      cAttn: await linear(specs.cAttn),
+      cAttn: await linears(specs.cAttn),
       rope: rope ? ropes.get(keyOf(rope)) : undefined,
       qNorm: await norm(specs.qNorm),
       kNorm: await norm(specs.kNorm),
@@ -276,7 +276,12 @@ function uploader(
     weight: await weight(layer.weight),
     bias: layer.bias && await vector(layer.bias),
   });
-  return { weight, vector, norm, linear };
+  const linears = async (layers: readonly LayerSpec[]): Promise<Linear[]> => {
+    const uploaded: Linear[] = [];
+    for (const layer of layers) uploaded.push(await linear(layer));
+    return uploaded;
+  };
+  return { weight, vector, norm, linear, linears };
 }
 
 /** Uploads the rotary tables; `ropes` has them by the key of their parameters. */

@@ -60,18 +60,26 @@ type Part = Omit<Run, "names"> & { readonly name: string };
 /** The specs of a model, in the structure of the decoder. */
 export type SpecTree = ReturnType<typeof specTree>;
 
+/** Whether the rows of two tensors, by their names, are one matrix; else they are one each. */
+export type Joins = (a: string, b: string) => boolean;
+
 /**
  * The specs of all tensors of an architecture, in the structure of the decoder.
  * @param names of the tensors in the file; default those of Hugging Face checkpoints.
+ * @param joins whether neighbours of q, k and v are one matrix; default always.
  */
-export function specTree(a: Architecture, names: NameTable = NAMES[a.family]) {
+export function specTree(
+  a: Architecture,
+  names: NameTable = NAMES[a.family],
+  joins: Joins = () => true,
+) {
   const { wte, lnF, lmHead } = names;
   const [embedding, head] = [`${wte}.weight`, lmHead.map((name) => `${name}.weight`)];
   const make = specMaker(a, names);
   return {
     wte: make.table(a.tied ? [embedding, ...head] : [embedding]),
     wpe: a.rope ? undefined : positions(a, names),
-    h: Array.from({ length: a.nLayer }, (_, i) => blockSpecs(a, names, i, make)),
+    h: Array.from({ length: a.nLayer }, (_, i) => blockSpecs(a, { names, i, joins }, make)),
     lnF: a.finalNorm ? make.norm(lnF) : undefined,
     lmHead: a.tied ? undefined : make.table(head),
     lmHeadBias: a.bias.lmHead ? make.vector(`${lmHead[0]}.bias`, a.vocabSize) : undefined,
@@ -81,8 +89,7 @@ export function specTree(a: Architecture, names: NameTable = NAMES[a.family]) {
 /** The tensors of layer `i`. */
 function blockSpecs(
   a: Architecture,
-  names: NameTable,
-  i: number,
+  { names, i, joins }: { readonly names: NameTable; readonly i: number; readonly joins: Joins },
   { layer, linear, norm }: SpecMaker,
 ) {
   const { nEmbd: C, nInner: F, nHead: H, nKvHead: G, headDim: D, norms } = a;
@@ -96,7 +103,9 @@ function blockSpecs(
   const up = { ...fc, name: at + names.up, start: fc.of - F };
   return {
     ln1: normAt(["pre", "both"], names.ln1),
-    cAttn: layer(qkvParts(a, names, at), (H + 2 * G) * D, C, a.bias.qkv),
+    cAttn: joined(qkvParts(a, names, at), joins).map((parts) =>
+      layer(parts, parts.reduce((rows, { count }) => rows + count, 0), C, a.bias.qkv)
+    ),
     qNorm: qkNorm(H, names.qNorm),
     kNorm: qkNorm(G, names.kNorm),
     attnProj: linear(at + names.attnProj, C, H * D, a.bias.attnProj),
@@ -167,6 +176,18 @@ function qkvParts(
   return [0, 1, 2].map((part) => ({ name, start: part * D, ...pieces }));
 }
 
+/** Groups of neighbouring parts that are one matrix. */
+function joined(parts: readonly Part[], joins: Joins): Part[][] {
+  const groups: Part[][] = [];
+  for (const part of parts) {
+    const last = groups.at(-1);
+    const follows = last && joins(`${last[0].name}.weight`, `${part.name}.weight`);
+    if (follows) last.push(part);
+    else groups.push([part]);
+  }
+  return groups;
+}
+
 /** Learned positions, without the rows before position 0: OPT's first two are never used. */
 function positions(
   { blockSize, nEmbd, positionOffset }: Architecture,
@@ -186,7 +207,7 @@ export function weightSpecs(tree: SpecTree): WeightSpec[] {
 }
 
 function layerSpecs({ h }: SpecTree): WeightSpec[] {
-  const layers = h.flatMap((block) => Object.values(block));
+  const layers = h.flatMap((block) => Object.values(block)).flat();
   return layers.flatMap((l) => [l?.weight, l?.bias]).filter((spec) => spec !== undefined);
 }
 

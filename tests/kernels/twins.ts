@@ -94,6 +94,8 @@ interface MatmulCase extends Omit<MatmulOptions, "bias" | "gate"> {
   bias?: boolean;
   gate?: boolean;
   rows?: number;
+  /** Numbers per row of y, if the product writes some of its columns. */
+  width?: number;
 }
 
 /** A weight with the numbers of `rows`, given in file order. */
@@ -122,16 +124,27 @@ export function upload(
 }
 
 export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promise<void> {
-  const { T, N, K, dtype = "F32", stored = "NK", bias, gate, rows = T, ...options } = test;
+  const {
+    T,
+    N,
+    K,
+    dtype = "F32",
+    stored = "NK",
+    bias,
+    gate,
+    rows = T,
+    width = test.N,
+    ...options
+  } = test;
   const xs = randomNumbers(T * K, 1);
-  const expected = randomNumbers(T * N, 2);
+  const expected = randomNumbers(T * width, 2);
   const data = isBlocked(dtype)
     ? randomBlocks(dtype, N * K, 3)
     : bytesOf(narrow(randomNumbers(N * K, 3), dtype));
   const matrix: Rows = { data, dtype, shape: [N, K] };
   const biases = bias ? randomNumbers(N, 4) : undefined;
   const gates = gate ? randomNumbers(T * N, 5) : undefined;
-  const [x, y] = [put(backend, xs, [T, K]), put(backend, expected, [T, N])];
+  const [x, y] = [put(backend, xs, [T, K]), put(backend, expected, [T, width])];
   const weight = await upload(backend, matrix, stored);
   const bound = {
     ...options,
@@ -139,7 +152,8 @@ export async function checkMatmulCase(backend: Backend, test: MatmulCase): Promi
     gate: gates && put(backend, gates, [T, N]),
   };
   await runOnce(backend, rows, (k) => k.matmul(y, x, weight, bound));
-  matmulJs(expected, xs, matrix, { ...options, bias: biases, gate: gates }, rows);
+  const columns = { width, first: options.column ?? 0 };
+  matmulJs(expected, xs, matrix, { ...options, bias: biases, gate: gates }, rows, { columns });
   assertClose(
     await backend.read(y) as Float32Array,
     expected,
@@ -192,6 +206,16 @@ export function twinTests(
       }
       await checkMatmulCase(backend, { T: 3, N, K, dtype: "F32" });
     }
+  });
+
+  test("matmul() leaves the other columns unchanged when it writes some", async (backend) => {
+    const cases: MatmulCase[] = [
+      { T: 1, N: 33, K: 66, width: 40, column: 0 },
+      { T: 9, N: 48, K: 66, width: 80, column: 16, bias: true },
+      { T: 5, N: 33, K: 66, width: 50, column: 1, residual: true, scale: 2, activation: "silu" },
+      { T: 1, N: 64, K: 256, width: 69, column: 5, dtype: "Q6_K", bias: true },
+    ];
+    for (const test of cases) await checkMatmulCase(backend, test);
   });
 
   test("matmul() agrees with matmulJs() when its epilogue has every option", async (backend) => {

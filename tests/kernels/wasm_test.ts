@@ -26,6 +26,17 @@ function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void 
 }
 
 twinTests(wasmTest);
+
+for (const dtype of ["F16", "Q8_0", "Q4_K", "Q6_K"] as const) {
+  wasmTest(
+    `matmul() leaves the other columns unchanged when it writes some of ${dtype}`,
+    async (backend) => {
+      for (const [T, N, column, width] of [[1, 33, 0, 40], [3, 64, 5, 69], [9, 48, 16, 80]]) {
+        await checkMatmulCase(backend, { T, N, K: 256, dtype, bias: true, column, width });
+      }
+    },
+  );
+}
 sampleTwinTests(wasmTest);
 attentionTwinTests(wasmTest);
 kvTwinTests(wasmTest);

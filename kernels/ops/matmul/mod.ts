@@ -6,7 +6,9 @@
  *     y = v, or y += v under `residual`
  *
  * y, gate [T, N]; x [T, K]; weight [N, K]; bias [N]. As torch.nn.functional.linear; the cap is
- * Gemma 2's.
+ * Gemma 2's. With `column`, y [T, W] is made by several products, each of its own columns:
+ *
+ *     row t of y   │ q: column 0, Q4_K │ k: column H·D │ v: column (H + G)·D, Q6_K │
  *
  * @module
  */
@@ -33,6 +35,19 @@ export interface MatmulOptions<A = Tensor> {
   readonly softCap?: number;
   /** Whether to add to y instead of overwriting it; default false. */
   readonly residual?: boolean;
+  /** First of the N columns of y [T, W] that are written; default all of y [T, N]. No gate. */
+  readonly column?: number;
+}
+
+/** Numbers per row of y, and the first column of a product. */
+export interface Columns {
+  readonly width: number;
+  readonly first: number;
+}
+
+/** Columns of y that a call writes. */
+export function columnsOf({ y, options: { column = 0 } }: MatmulCall): Columns {
+  return { width: y.shape[1], first: column };
 }
 
 /** A second product of x, which was fused into a call as its gate. */
@@ -65,11 +80,16 @@ export function matmulCall(
   weight: Weight,
   options: MatmulOptions = {},
 ): MatmulCall {
-  const { bias, gate } = options;
+  const { bias, gate, column } = options;
   const [N, K] = weight.shape;
   const T = x.shape[0];
   expectTensor("matmul", "x", x, [T, K]);
-  expectTensor("matmul", "y", y, [T, N]);
+  expectTensor("matmul", "y", y, [T, column === undefined ? N : y.shape[1]]);
+  if (column !== undefined) {
+    const fits = Number.isInteger(column) && column >= 0 && column + N <= y.shape[1];
+    expectThat("matmul", fits, `columns within y [${y.shape}], got ${N} from ${column} on`);
+    expectThat("matmul", !gate, "no gate for some columns of y");
+  }
   if (bias) expectTensor("matmul", "bias", bias, [N]);
   if (gate) expectTensor("matmul", "gate", gate, [T, N]);
   expectThat("matmul", y !== x && y !== gate, "y to be another tensor than its inputs");
@@ -78,10 +98,11 @@ export function matmulCall(
 
 /** Operands and their access. */
 export function matmulOperands({ y, x, weight, options, norm, up, heads }: MatmulCall) {
-  const { bias, gate, residual } = options;
+  const { bias, gate, residual, column } = options;
   const written = heads && writeKvOperands(heads);
+  const isPartial = residual || column !== undefined;
   return {
-    y: written ? undefined : residual ? updates(y) : writes(y),
+    y: written ? undefined : isPartial ? updates(y) : writes(y),
     x: reads(x),
     weight: reads(weight),
     bias: reads(bias),
@@ -134,7 +155,8 @@ export function bindMatmul(call: MatmulCall): Closure {
   const { bias, gate } = call.options;
   const options = { ...call.options, bias: bias && f32Of(bias), gate: gate && f32Of(gate) };
   const scratch = matmulScratch(weight.dtype, weight.shape[1]);
-  return ({ rows }) => matmulJs(y, x, weight, options, rows, scratch);
+  const columns = columnsOf(call);
+  return ({ rows }) => matmulJs(y, x, weight, options, rows, { scratch, columns });
 }
 
 /** A weight [N, K] in plain rows, as typed arrays read it. */
@@ -167,9 +189,11 @@ export function matmulJs(
   weight: Rows,
   options: MatmulOptions<Float32Array>,
   T: number,
-  { rows, sums }: MatmulScratch = matmulScratch(weight.dtype, weight.shape[1]),
+  { scratch, columns }: { readonly scratch?: MatmulScratch; readonly columns?: Columns } = {},
 ): void {
   const { data, dtype, shape: [N, K] } = weight;
+  const { rows, sums } = scratch ?? matmulScratch(dtype, K);
+  const { width, first: column } = columns ?? { width: N, first: 0 };
   const { view, decode } = FORMATS[dtype];
   const whole = view && view(data);
   const rowBytes = storedBytes(dtype, K);
@@ -182,7 +206,7 @@ export function matmulJs(
     for (let t = 0; t < T; t++) {
       if (count === BLOCK) dot8(sums, x, t * K, w, first, K);
       else for (let i = 0; i < count; i++) sums[i] = dot(x, t * K, w, first + i * K, K);
-      store(y, t * N + n, n, sums, count, options);
+      store(y, t * width + column + n, n, sums, count, options);
     }
   }
 }

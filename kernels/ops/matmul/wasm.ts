@@ -17,7 +17,7 @@ import type { VectorMath } from "../../asm/math.ts";
 import { wasmOf } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
-import { type MatmulCall, matmulOperands } from "./mod.ts";
+import { columnsOf, type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
 import { blockPanelsWasm, quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
@@ -54,7 +54,8 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   const options = { ...call.options, bias: !!bias, gate: !!gate };
   const { relaxed } = math;
   const { activations } = target;
-  const shape = { T: call.x.shape[0], N, K, dtype, relaxed, activations, options };
+  const columns = columnsOf(call);
+  const shape = { T: call.x.shape[0], N, K, dtype, relaxed, activations, options, columns };
   const kernel = target.once("matmul", shape, (shape) => matmulWasm(module, math, shape));
   const scratch = target.threadScratch(matmulScratch(shape));
   return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
@@ -62,7 +63,7 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
 
 /** The WASM form: y [T, N], x [T, K], bias [N], gate [T, N]. */
 function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
-  const { T, N, K, dtype } = shape;
+  const { T, N, K, dtype, columns } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
   const { blocks, layout } = wasmOf(dtype);
@@ -80,9 +81,9 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
     const multiply = (product: typeof rowByPanel, count: number) => {
       f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
-      yt.advance(count * N * 4);
+      yt.advance(count * columns.width * 4);
       xt.advance(count * (quantise ? quantisedBytes(K) : K * 4));
-      gt.advance(count * N * 4);
+      gt.advance(count * columns.width * 4);
     };
     const eachRow = () => {
       yt.set(y);
@@ -92,7 +93,8 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       if (rowPair) f.for(t, 0, rows.and(-2), 2, () => multiply(rowPair, 2));
       f.for(t, t, rows, 1, () => multiply(rowByPanel, 1));
     };
-    // First panel.
+    // First column, first panel.
+    if (columns.first) y.advance(4 * columns.first);
     w.advance(begin.times(pitch));
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
     // Pack or quantise x, once per thread.

@@ -243,13 +243,13 @@ function defineProduct(
   shape: MatmulWasm,
   { form, panels, rows }: ProductTile,
 ): BlockProduct {
-  const { N, K, dtype, options } = shape;
+  const { N, K, dtype, options, columns: { width } } = shape;
   const { pitch } = wasmOf(dtype).layout([N, K]);
   const columns = panels.flatMap((panel) =>
     [0, 4, 8, 12].map((column) => panel * PANEL_COLUMNS + column)
   );
   const tile = range(0, rows).flatMap((row) =>
-    columns.map((column) => ({ row, column, ofRow: 4 * (row * N + column) }))
+    columns.map((column) => ({ row, column, ofRow: 4 * (row * width + column) }))
   );
   const storeAll = storeTileWasm(m, math, tile, options);
   const inputs = form.parts.reduce((sum, part) => sum + part.inputs, 0);

@@ -20,7 +20,7 @@ import { storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { activateWasm } from "../activation.ts";
 import type { Activations } from "../contract.ts";
-import type { MatmulOptions } from "./mod.ts";
+import type { Columns, MatmulOptions } from "./mod.ts";
 
 /** The constants that the WASM form is specialised on. */
 export interface MatmulWasm {
@@ -34,6 +34,8 @@ export interface MatmulWasm {
   /** Precision of x in products with blocks. */
   readonly activations: Activations;
   readonly options: MatmulOptions<unknown>;
+  /** Columns of y that are written; the gate has as many numbers per row. */
+  readonly columns: Columns;
 }
 
 /** Position of a vector of four outputs in a tile. */

@@ -39,7 +39,7 @@ export function matmulRowWasm(
   store: Store,
   shape: MatmulWasm,
 ): Kernel {
-  const { N, K, dtype } = shape;
+  const { N, K, dtype, columns } = shape;
   const { blocks, layout } = wasmOf(dtype);
   const { pitch } = layout([N, K]);
   const quantise = blocks && quantiseWasm(m, shape, blocks);
@@ -53,6 +53,7 @@ export function matmulRowWasm(
     const { y, x, w, bias, gate, scratch, begin, end } = params;
     const left = f.local("i32", "left");
     left.set(i32.const(N).minus(begin.times(PANEL_COLUMNS)));
+    if (columns.first) y.advance(4 * columns.first);
     w.advance(begin.times(pitch));
     if (quantise) {
       scratch.advance(m.thread.get.times(quantisedBytes(K)));

@@ -179,7 +179,7 @@ export function rowsWasm(
   store: Store,
   shape: MatmulWasm,
 ): Product {
-  const { T, N, K, dtype } = shape;
+  const { T, N, K, dtype, columns: { width } } = shape;
   const { widen } = wasmOf(dtype);
   const load = widen ? widen(m, [N, K]) : loadWasm(m, K);
   const prefetch = widen ? null : prefetchOf(m, shape);
@@ -206,7 +206,7 @@ export function rowsWasm(
     }
     // Tiles.
     f.do(call(byFives, { y, x, w: wide, bias, gate, left, rows: first }));
-    const rest = { y: after(y, 4 * N), x: after(x, pitchOf(K)), gate: after(gate, 4 * N) };
+    const rest = { y: after(y, 4 * width), x: after(x, pitchOf(K)), gate: after(gate, 4 * width) };
     f.do(call(byFours, { ...rest, w: wide, bias, left, rows: rows.minus(first) }));
     if (prefetch) f.do(prefetch.next.set(w.plus(K * LINE)));
   });
@@ -238,13 +238,13 @@ function tilesWasm(
   math: VectorMath,
   store: Store,
   { height, prefetch }: { height: number; prefetch: Prefetch | null },
-  { N, K, options }: MatmulWasm,
+  { K, options, columns: { width } }: MatmulWasm,
 ): Product {
   const stepBytes = 4 * STEP * height;
   // Positions of the sums, by row, then column.
   const tile: TileVector[] = Array.from({ length: height * COLUMNS / 4 }, (_, i) => {
     const [row, column] = [Math.floor(4 * i / COLUMNS), 4 * i % COLUMNS];
-    return { row, ofRow: 4 * (row * N + column), column };
+    return { row, ofRow: 4 * (row * width + column), column };
   });
   const storeAll = options.activation || options.softCap
     ? storeTileWasm(m, math, tile, options)
@@ -325,7 +325,7 @@ function tilesWasm(
       // Next rows.
       x.advance(height * pitchOf(K));
       for (const at of [w, bias]) at.advance(-LINE);
-      for (const at of [y, gate]) at.advance(4 * height * N - LINE);
+      for (const at of [y, gate]) at.advance(4 * height * width - LINE);
       left.advance(PANEL_COLUMNS);
       rows.advance(-height);
     });

@@ -13,7 +13,13 @@ import type { NormOptions } from "../norm.ts";
 import { type WeightDtype, wgslOf } from "../../formats/mod.ts";
 import { panelWords, weightWgsl } from "../../formats/wgsl.ts";
 import { type GpuDispatch, type GpuTarget, readOnly } from "../contract.ts";
-import { type MatmulCall, matmulOperands, type MatmulOptions } from "./mod.ts";
+import {
+  type Columns,
+  columnsOf,
+  type MatmulCall,
+  matmulOperands,
+  type MatmulOptions,
+} from "./mod.ts";
 import { mainWgsl, type Shader, workgroupBytes } from "../../wgsl/shader.ts";
 import { matmulGroups, partsOf, type Tile } from "./tiles.ts";
 import { epilogueWgsl, type UpWgsl } from "./wgsl_epilogue.ts";
@@ -40,6 +46,8 @@ export interface MatmulWgsl {
   readonly dtype: WeightDtype;
   readonly tile: Tile;
   readonly options: MatmulOptions<unknown>;
+  /** Columns of y that are written; default all. */
+  readonly columns?: Columns;
   /** Outputs first … first + count, of a weight that exceeds one binding; default all. */
   readonly part?: { readonly first: number; readonly count: number };
   /**
@@ -118,8 +126,9 @@ function totalsOfTile({ K, dtype, tile, norm, up }: MatmulWgsl): Totals {
 }
 
 /** Defines `store`. */
-function endOf({ options, up, heads }: MatmulWgsl): string {
-  return heads ? headsEpilogueWgsl(heads, !!options.bias) : epilogueWgsl(options, up);
+function endOf({ N, options, columns, up, heads }: MatmulWgsl): string {
+  if (heads) return headsEpilogueWgsl(heads, !!options.bias);
+  return epilogueWgsl(options, columns ?? { width: N, first: 0 }, up);
 }
 
 /**
@@ -179,7 +188,9 @@ export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile
     return [...product, ...writeKvDispatches(call.heads!, target)];
   }
   const { weight: { shape: [N, K], dtype }, options, norm, up } = call;
-  const constants = { N, K, dtype, tile, options, norm, up, heads, subgroups: target.subgroups };
+  const { subgroups } = target;
+  const columns = columnsOf(call);
+  const constants = { N, K, dtype, tile, options, columns, norm, up, heads, subgroups };
   const ups = all.upWeight && target.parts(all.upWeight);
   /** Operands of the epilogue, at bindings 0, 3, 4, and from 7 on. */
   const end = heads

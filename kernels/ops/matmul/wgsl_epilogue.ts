@@ -4,7 +4,7 @@
  * @module
  */
 import type { Activation } from "../activation.ts";
-import type { MatmulOptions } from "./mod.ts";
+import type { Columns, MatmulOptions } from "./mod.ts";
 
 /** Expressions of `v`. Arguments of exp and tanh are bounded: a device may assume no infinity. */
 const ACTIVATIONS_WGSL: Readonly<Record<Activation, string>> = {
@@ -62,9 +62,12 @@ function stepsWgsl(options: MatmulOptions<unknown>, up: UpWgsl | undefined): str
 /**
  * Defines `store(t, n, sum, second)`, which finishes output n of row t; `second` is the sum of the
  * second product, if there is one. Bindings: 0 y, 3 bias, 4 gate, 8 bias of the second product.
- * Requires the constant N.
  */
-export function epilogueWgsl(options: MatmulOptions<unknown>, up?: UpWgsl): string {
+export function epilogueWgsl(
+  options: MatmulOptions<unknown>,
+  { width, first }: Columns,
+  up?: UpWgsl,
+): string {
   const { bias, gate, activation, softCap } = options;
   return /* wgsl */ `
 @group(1) @binding(0) var<storage, read_write> y: array<f32>;
@@ -74,7 +77,7 @@ ${up?.bias ? "@group(1) @binding(8) var<storage, read> up_bias: array<f32>;" : "
 ${activation === "gelu" ? ERF_WGSL : ""}
 ${softCap ? CAPPED_WGSL : ""}
 fn store(t: u32, n: u32, sum: f32, second: f32) {
-  let at = t * N + n;
+  let at = t * ${width}u + ${first}u + n;
   var v = sum;
   ${stepsWgsl(options, up)}
 }`;

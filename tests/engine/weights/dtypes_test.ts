@@ -26,14 +26,14 @@ Deno.test("chooseDtypes() keeps tables at 8 bits and positions as stored under b
   assert.deepEqual(notes, []);
   assert.equal(dtype(specs.wte), "Q8_0");
   assert.equal(dtype(specs.wpe!), "BF16");
-  assert.equal(dtype(specs.h[0].cAttn.weight), "Q4_1");
+  assert.equal(dtype(specs.h[0].cAttn[0].weight), "Q4_1");
   assert.equal(mainDtype({ specs, dtype }), "Q4_1");
 });
 
 Deno.test("chooseDtypes() takes F16 for rows that hold no whole blocks, with a note", () => {
   const specs = gpt2(24); // the MLP's inner rows are 96
   const { dtype, notes } = chooseDtypes(specs, "Q8_0", () => "F32");
-  assert.equal(dtype(specs.h[0].cAttn.weight), "F16");
+  assert.equal(dtype(specs.h[0].cAttn[0].weight), "F16");
   assert.equal(dtype(specs.h[0].mlpProj.weight), "Q8_0");
   assert.deepEqual(notes, ["rows of 24 are held in F16: Q8_0 needs whole blocks"]);
 });
@@ -45,7 +45,7 @@ Deno.test("chooseDtypes() takes a float for a dtype that the backend does not ho
   const matrices = weightSpecs(specs).filter(({ shape }) => shape.length > 1);
   assert.ok(matrices.every((spec) => stored.dtype(spec) === "F32"));
   const asked = chooseDtypes(specs, "Q4_0", () => "F32", holds);
-  assert.equal(asked.dtype(specs.h[0].cAttn.weight), "F16");
+  assert.equal(asked.dtype(specs.h[0].cAttn[0].weight), "F16");
   assert.deepEqual(asked.notes, ["Q4_0 is widened to F16: this device has no kernels for it"]);
 });
 

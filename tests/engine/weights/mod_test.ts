@@ -259,7 +259,7 @@ Deno.test("uploadWeights() puts each number in place, for Conv1D and Linear", as
     const pairs: [Weight, string][] = [
       [wte, "wte"],
       [wpe!, "wpe"],
-      [attn.cAttn.weight, "h.1.attn.c_attn"],
+      [attn.cAttn[0].weight, "h.1.attn.c_attn"],
       [attn.cProj.weight, "h.1.attn.c_proj"],
       [mlp.cFc.weight, "h.1.mlp.c_fc"],
       [mlp.cProj.weight, "h.1.mlp.c_proj"],
@@ -275,7 +275,7 @@ Deno.test("uploadWeights() puts each number in place, for Conv1D and Linear", as
       [ln1?.bias, "h.1.ln_1.bias"],
       [ln2?.weight, "h.1.ln_2.weight"],
       [ln2?.bias, "h.1.ln_2.bias"],
-      [attn.cAttn.bias, "h.1.attn.c_attn.bias"],
+      [attn.cAttn[0].bias, "h.1.attn.c_attn.bias"],
       [attn.cProj.bias, "h.1.attn.c_proj.bias"],
       [mlp.cFc.bias, "h.1.mlp.c_fc.bias"],
       [mlp.cProj.bias, "h.1.mlp.c_proj.bias"],
@@ -457,7 +457,7 @@ Deno.test("randomWeights() returns the same numbers for the same seed only", asy
   assert.notDeepEqual(one.get(".wte"), one.get(".lmHead"));
   assert.deepEqual(one.get(".lnF.weight"), [1, 1, 1, 1]);
   assert.deepEqual(one.get(".lnF.bias"), [0, 0, 0, 0]);
-  assert.deepEqual(one.get(".h.0.attn.cAttn.bias"), Array(12).fill(0));
+  assert.deepEqual(one.get(".h.0.attn.cAttn.0.bias"), Array(12).fill(0));
   for (const dtype of ["F16", "BF16"] as const) {
     assert.notDeepEqual((await randomNumbersOf(1, dtype)).get(".wte"), one.get(".wte"));
   }
