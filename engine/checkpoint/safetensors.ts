@@ -15,6 +15,7 @@
  */
 import { BF16, F16, F32 } from "../../kernels/formats/float.ts";
 import type { StoredFormat } from "../../kernels/formats/format.ts";
+import { HALVES } from "../../kernels/formats/half.ts";
 import { F64, I16, I32, I64, I8, integers64, numbers } from "../../kernels/formats/numbers.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { define, isNaturals, isRecord } from "../json.ts";
@@ -63,7 +64,7 @@ function e4m3(byte: number): number {
 
 /** s eeeee mm, bias 15: the upper byte of an F16. */
 function e5m2(byte: number): number {
-  return new Float16Array(Uint16Array.of(byte << 8).buffer)[0];
+  return HALVES.get(new DataView(Uint16Array.of(byte << 8).buffer), 0);
 }
 
 /** Longest header that the format allows. */

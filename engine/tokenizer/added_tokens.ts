@@ -42,6 +42,11 @@ export class AddedTokens {
   }
 }
 
+/** A pattern that matches exactly the text; Node 22 has no `RegExp.escape`. */
+function escaped(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+}
+
 /** Finds a set of tokens in text. */
 class Finder {
   readonly #tokens = new Map<string, AddedToken>();
@@ -55,7 +60,7 @@ class Finder {
     // A regular expression tries alternatives from left to right: put the longest first.
     const longestFirst = [...this.#tokens.keys()].sort((a, b) => b.length - a.length);
     this.#pattern = longestFirst.length
-      ? new RegExp(longestFirst.map((token) => RegExp.escape(token)).join("|"), "gu")
+      ? new RegExp(longestFirst.map(escaped).join("|"), "gu")
       : null;
   }
 

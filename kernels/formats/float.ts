@@ -13,6 +13,7 @@ import { bytesOf } from "../tensor.ts";
 import { BYTES, expectSize } from "./elements.ts";
 import { HALF_BF16, HALF_F16 } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { WASM_F32, wasmHalf } from "./wasm.ts";
 import { wgslElements } from "./wgsl.ts";
 
@@ -47,13 +48,8 @@ export const F16: Format = {
   block: 1,
   bytes: BYTES.F16,
   view: null,
-  decode(into, { buffer, byteOffset }) {
-    const numbers = new Float16Array(buffer, byteOffset, into.length);
-    for (let i = 0; i < into.length; i++) into[i] = numbers[i];
-  },
-  encode(into, values) {
-    new Float16Array(into.buffer, into.byteOffset, values.length).set(values);
-  },
+  decode: HALVES.widen,
+  encode: HALVES.narrow,
   wasm: wasmHalf(HALF_F16),
   wgsl: wgslElements(2, (word, i) => {
     const [low, high] = halvesOf(word, i);

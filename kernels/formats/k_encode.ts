@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { HALVES } from "./half.ts";
 
 /** The nearest integer, ties to even. */
 export function nearest(x: number): number {
@@ -115,14 +116,6 @@ export interface GroupScales {
   readonly mins: readonly number[];
 }
 
-const half = new Float16Array(1);
-
-/** A number rounded to F16. */
-export function toHalf(x: number): number {
-  half[0] = x;
-  return half[0];
-}
-
 /** Finds the scales of 256 numbers. */
 export function groupScales(values: Float32Array, start: number, search: Search): GroupScales {
   const found = Array.from({ length: 8 }, (_, g) => scaleAndMinOf(values, start + 32 * g, search));
@@ -130,8 +123,8 @@ export function groupScales(values: Float32Array, start: number, search: Search)
   const bits = (i: 0 | 1, of: number) =>
     found.map((pair) => of > 0 ? Math.min(63, nearest(63 / of * pair[i])) : 0);
   return {
-    d: toHalf(most / 63),
-    dmin: toHalf(mostMin / 63),
+    d: HALVES.round(most / 63),
+    dmin: HALVES.round(mostMin / 63),
     scales: bits(0, most),
     mins: bits(1, mostMin),
   };
@@ -143,8 +136,8 @@ export function storeScales(
   at: number,
   { d, dmin, scales, mins }: GroupScales,
 ): void {
-  view.setFloat16(at, d, true);
-  view.setFloat16(at + 2, dmin, true);
+  HALVES.set(view, at, d);
+  HALVES.set(view, at + 2, dmin);
   for (let k = 0; k < 4; k++) {
     view.setUint8(at + 4 + k, scales[k] | scales[k + 4] >> 4 << 6);
     view.setUint8(at + 8 + k, mins[k] | mins[k + 4] >> 4 << 6);

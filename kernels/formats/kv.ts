@@ -19,6 +19,7 @@
 import { bytesOf, type Dtype, type HostArray } from "../tensor.ts";
 import { QK } from "./blocks.ts";
 import { BYTES } from "./elements.ts";
+import { HALVES } from "./half.ts";
 import { Q8_0 } from "./q8_0.ts";
 import { KV_WASM, type KvWasm } from "./kv_wasm.ts";
 import { KV_WGSL, type KvWgsl } from "./kv_wgsl.ts";
@@ -73,15 +74,10 @@ const F16: KvFormat = {
   multiple: 2,
   instead: "F32",
   rows: {
-    pack({ buffer, byteOffset }, numbers) {
-      const halves = new Float16Array(buffer, byteOffset, numbers.length);
-      for (let d = 0; d < numbers.length; d++) {
-        halves[d] = Math.max(-MOST, Math.min(MOST, numbers[d]));
-      }
+    pack(into, numbers) {
+      HALVES.narrow(bytesOf(into), numbers.map((x) => Math.max(-MOST, Math.min(MOST, x))));
     },
-    unpack(into, { buffer, byteOffset }) {
-      into.set(new Float16Array(buffer, byteOffset, into.length));
-    },
+    unpack: (into, row) => HALVES.widen(into, bytesOf(row)),
   },
   wasm: KV_WASM.F16,
   wgsl: KV_WGSL.F16,

@@ -14,6 +14,7 @@
 import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
 import { encodeQ4_0 } from "./wasm_encode.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
@@ -24,7 +25,7 @@ const SIZE = { block: QK, bytes: 2 + QK / 2 };
 export const Q4_0: Format = {
   ...blockCodec(SIZE, {
     decode(values, i, view, at) {
-      const d = view.getFloat16(at, true);
+      const d = HALVES.get(view, at);
       for (let j = 0; j < QK / 2; j++) {
         const pair = view.getUint8(at + 2 + j);
         values[i + j] = d * ((pair & 15) - 8);
@@ -34,7 +35,7 @@ export const Q4_0: Format = {
     encode(values, i, view, at) {
       const d = Math.fround(extremeOf(values, i) / -8);
       const inverse = inverseOf(d);
-      view.setFloat16(at, d, true);
+      HALVES.set(view, at, d);
       const code = (j: number) => codeOf(values[i + j], inverse, 8.5, 15);
       for (let j = 0; j < QK / 2; j++) view.setUint8(at + 2 + j, code(j) | code(j + QK / 2) << 4);
     },

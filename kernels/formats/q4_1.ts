@@ -15,6 +15,7 @@ import { blockCodec, codeOf, inverseOf, QK, rangeOf } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { nibbleCodes, wasmBlocks } from "./wasm_blocks.ts";
 import { encodeQ4_1 } from "./wasm_encode.ts";
 import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
@@ -25,7 +26,7 @@ const SIZE = { block: QK, bytes: 4 + QK / 2 };
 export const Q4_1: Format = {
   ...blockCodec(SIZE, {
     decode(values, i, view, at) {
-      const [d, m] = [view.getFloat16(at, true), view.getFloat16(at + 2, true)];
+      const [d, m] = [HALVES.get(view, at), HALVES.get(view, at + 2)];
       for (let j = 0; j < QK / 2; j++) {
         const pair = view.getUint8(at + 4 + j);
         values[i + j] = d * (pair & 15) + m;
@@ -36,8 +37,8 @@ export const Q4_1: Format = {
       const [min, max] = rangeOf(values, i);
       const d = Math.fround(Math.fround(max - min) / 15);
       const inverse = inverseOf(d);
-      view.setFloat16(at, d, true);
-      view.setFloat16(at + 2, min, true);
+      HALVES.set(view, at, d);
+      HALVES.set(view, at + 2, min);
       const code = (j: number) => codeOf(Math.fround(values[i + j] - min), inverse, 0.5, 15);
       for (let j = 0; j < QK / 2; j++) view.setUint8(at + 4 + j, code(j) | code(j + QK / 2) << 4);
     },

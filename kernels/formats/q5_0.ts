@@ -14,6 +14,7 @@
 import { blockCodec, codeOf, extremeOf, inverseOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
 import { fourAt, halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
@@ -23,7 +24,7 @@ const SIZE = { block: QK, bytes: 6 + QK / 2 };
 export const Q5_0: Format = {
   ...blockCodec(SIZE, {
     decode(values, i, view, at) {
-      const d = view.getFloat16(at, true);
+      const d = HALVES.get(view, at);
       const high = view.getUint32(at + 2, true);
       for (let j = 0; j < QK / 2; j++) {
         const pair = view.getUint8(at + 6 + j);
@@ -34,7 +35,7 @@ export const Q5_0: Format = {
     encode(values, i, view, at) {
       const d = Math.fround(extremeOf(values, i) / -16);
       const inverse = inverseOf(d);
-      view.setFloat16(at, d, true);
+      HALVES.set(view, at, d);
       let high = 0;
       for (let j = 0; j < QK / 2; j++) {
         const a = codeOf(values[i + j], inverse, 16.5, 31);

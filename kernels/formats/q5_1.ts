@@ -15,6 +15,7 @@ import { blockCodec, codeOf, inverseOf, QK, rangeOf } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
 import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
@@ -24,7 +25,7 @@ const SIZE = { block: QK, bytes: 8 + QK / 2 };
 export const Q5_1: Format = {
   ...blockCodec(SIZE, {
     decode(values, i, view, at) {
-      const [d, m] = [view.getFloat16(at, true), view.getFloat16(at + 2, true)];
+      const [d, m] = [HALVES.get(view, at), HALVES.get(view, at + 2)];
       const high = view.getUint32(at + 4, true);
       for (let j = 0; j < QK / 2; j++) {
         const pair = view.getUint8(at + 8 + j);
@@ -37,8 +38,8 @@ export const Q5_1: Format = {
       const [min, max] = rangeOf(values, i);
       const d = Math.fround(Math.fround(max - min) / 31);
       const inverse = inverseOf(d);
-      view.setFloat16(at, d, true);
-      view.setFloat16(at + 2, min, true);
+      HALVES.set(view, at, d);
+      HALVES.set(view, at + 2, min);
       let high = 0;
       for (let j = 0; j < QK / 2; j++) {
         const a = codeOf(Math.fround(values[i + j] - min), inverse, 0.5, 31);

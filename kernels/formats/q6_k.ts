@@ -13,7 +13,8 @@
  */
 import { f32x4, i32x4 } from "../asm/assembler.ts";
 import type { Format } from "./format.ts";
-import { centredCode, nearest, scaleOf, toHalf } from "./k_encode.ts";
+import { HALVES } from "./half.ts";
+import { centredCode, nearest, scaleOf } from "./k_encode.ts";
 import { blockEncoder, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
@@ -24,9 +25,9 @@ function encodeBlock(values: Float32Array, i: number, view: DataView, at: number
   const extreme = found.reduce((most, scale) => Math.abs(scale) > Math.abs(most) ? scale : most, 0);
   const isZero = Math.abs(extreme) < 1e-15;
   const inverse = isZero ? 0 : -128 / extreme;
-  const d = isZero ? 0 : toHalf(1 / inverse);
+  const d = isZero ? 0 : HALVES.round(1 / inverse);
   const scales = found.map((scale) => Math.min(127, nearest(inverse * scale)));
-  view.setFloat16(at + 208, d, true);
+  HALVES.set(view, at + 208, d);
   for (const [group, scale] of scales.entries()) view.setInt8(at + 192 + group, scale);
   const code = (n: number) => centredCode(values[i + n], d * scales[n >> 4], 32);
   for (let n = 0; n < 2; n++) {

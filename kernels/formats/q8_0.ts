@@ -13,6 +13,7 @@
 import { blockCodec, inverseOf, largestOf, QK } from "./blocks.ts";
 import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
+import { HALVES } from "./half.ts";
 import { wasmBlocks } from "./wasm_blocks.ts";
 import { encodeQ8_0 } from "./wasm_encode.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
@@ -23,13 +24,13 @@ const SIZE = { block: QK, bytes: 2 + QK };
 export const Q8_0: Format = {
   ...blockCodec(SIZE, {
     decode(values, i, view, at) {
-      const d = view.getFloat16(at, true);
+      const d = HALVES.get(view, at);
       for (let j = 0; j < QK; j++) values[i + j] = d * view.getInt8(at + 2 + j);
     },
     encode(values, i, view, at) {
       const d = Math.fround(largestOf(values, i) / 127);
       const inverse = inverseOf(d);
-      view.setFloat16(at, d, true);
+      HALVES.set(view, at, d);
       for (let j = 0; j < QK; j++) {
         const scaled = Math.fround(values[i + j] * inverse);
         const size = Math.floor(Math.abs(scaled) + 0.5); // exact: the sum is no F32

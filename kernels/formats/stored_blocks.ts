@@ -7,6 +7,7 @@
  */
 import { expectSize } from "./elements.ts";
 import type { StoredFormat } from "./format.ts";
+import { HALVES } from "./half.ts";
 
 /** Decodes or encodes one block: bytes of `view` from `at` on, and numbers `into[i]` …. */
 export type DecodeBlock = (into: Float32Array, i: number, view: DataView, at: number) => void;
@@ -38,7 +39,7 @@ export function blockEncoder(
 
 /** The F16 at byte `at`. */
 export function half(view: DataView, at: number): number {
-  return view.getFloat16(at, true);
+  return HALVES.get(view, at);
 }
 
 /** Numbers of a large block. */

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { HALVES } from "../../../kernels/formats/half.ts";
 import { findClass } from "./pickle_classes.ts";
 import { type Constructor, isTuple, type Machine, Opaque, PickleGlobal } from "./pickle_values.ts";
 
@@ -345,7 +346,7 @@ class NumpyDtype {
 const SCALARS: Readonly<Record<string, (view: DataView, little: boolean) => unknown>> = {
   f8: (view, little) => view.getFloat64(0, little),
   f4: (view, little) => view.getFloat32(0, little),
-  f2: (view, little) => view.getFloat16(0, little),
+  f2: (view, little) => HALVES.get(view, 0, little),
   i8: (view, little) => Number(view.getBigInt64(0, little)),
   i4: (view, little) => view.getInt32(0, little),
   i2: (view, little) => view.getInt16(0, little),
