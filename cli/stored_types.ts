@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { bytesOfNumbers } from "../engine/checkpoint/dtypes.ts";
+import { bytesOfNumbers, formatOf } from "../engine/checkpoint/dtypes.ts";
 import type { BackendFit, MissingBackend } from "../engine/fit.ts";
 import { sizeOf } from "../kernels/tensor.ts";
 import type { TensorInfo } from "../mod.ts";
@@ -58,7 +58,11 @@ export function typesTable(types: readonly StoredType[]): string {
       plural(type.tensors, "tensor"),
       bytes(type.bytes),
       `${Number(bitsPerNumber([type]).toFixed(3))} bits`,
-      type.heldBy.length ? `as stored on ${type.heldBy.join(", ")}` : "widened to F32",
+      type.heldBy.length
+        ? `as stored on ${type.heldBy.join(", ")}`
+        : formatOf(type.dtype).block > 1
+        ? "widened to F16"
+        : "read as F32",
     ]),
     [1, 2, 3],
   );

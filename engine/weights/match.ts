@@ -26,7 +26,7 @@ import { chooseDtypes, type Holds } from "./dtypes.ts";
 import { addDelta, type Delta } from "./lora.ts";
 import { BUFFERS, type NameTable } from "./names.ts";
 import { namesOf } from "./names_gguf.ts";
-import { isWidened, keptDtype, widenedNote } from "./widen.ts";
+import { beyondF16, isWidened, type Keeping, keptDtype, widenedNotes } from "./widen.ts";
 import {
   type Run,
   runsOf,
@@ -77,19 +77,23 @@ export async function checkpointWeights(
   const { found, ignored } = matchNames(checkpoint, a, specTree(a, names), names);
   const infoOf = ({ names: [name] }: Pick<Run, "names">) => found.get(name)!;
   const infosOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
-  const keptOf = (infos: readonly TensorInfo[]) =>
-    keptDtype(infos, infos.some(({ name }) => deltas.has(name)));
-  const storedOf = (spec: WeightSpec) => keptOf(infosOf(spec));
+  const beyond = dtype === "auto" ? await beyondF16(checkpoint) : new Set();
+  const keeping: Keeping = {
+    isChanged: ({ name }) => deltas.has(name),
+    isBeyondF16: ({ name }) => beyond.has(name),
+  };
+  const storedOf = (spec: WeightSpec) => keptDtype(infosOf(spec), keeping);
   // Tensors of different dtypes are a matrix each, so that none is widened for its neighbour.
   const joins = (...pair: [string, string]) =>
-    new Set(pair.map((name) => keptOf([infoOf({ names: [name] })]))).size === 1;
+    new Set(pair.map((name) => keptDtype([infoOf({ names: [name] })], keeping))).size === 1;
   const specs = specTree(a, names, dtype === "auto" ? joins : undefined);
   const choice = chooseDtypes(specs, dtype, storedOf, holds);
   const matrices = weightSpecs(specs).filter(({ shape }) => shape.length > 1);
   const widened = dtype === "auto"
-    ? matrices.flatMap((spec) =>
-      infosOf(spec).filter((info) => isWidened(info, choice.dtype(spec)))
-    )
+    ? matrices.flatMap((spec) => {
+      const kept = choice.dtype(spec);
+      return infosOf(spec).flatMap((info) => isWidened(info, kept) ? { info, kept } : []);
+    })
     : [];
   return {
     specs,
@@ -99,7 +103,7 @@ export async function checkpointWeights(
         ? []
         : ["the head is the file's, although the configuration ties it to the embedding"],
       ...list("left out tensors that are not part of the model", ignored),
-      ...widenedNote(widened),
+      ...widenedNotes(widened),
       ...choice.notes,
     ],
     dtype: choice.dtype,

@@ -140,8 +140,14 @@ function packWords(
     row.set(at);
     at.advance(pitch);
   }
+  const one = f.local("v128", "one");
+  const shifted = (v: Local<"v128">) => {
+    one.set(i32x4.shl(v, 16));
+    return one;
+  };
   const store = (word: number, v: Local<"v128">) => {
     if (word === form.pair) checkHalves(seen, v);
+    if (word === form.lower) checkHalves(seen, shifted(v));
     f.store(to, v, lineOf(form, word) + 16 * quad);
   };
   const whole = form.words - form.words % 4;

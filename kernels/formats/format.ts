@@ -26,7 +26,8 @@ export type WeightDtype =
   | "Q4_K"
   | "Q5_K"
   | "Q6_K"
-  | "IQ4_NL";
+  | "IQ4_NL"
+  | "IQ4_XS";
 
 /** Numbers in a file: bytes of a block, and how to decode it. */
 export interface StoredFormat {
@@ -36,6 +37,8 @@ export interface StoredFormat {
   readonly bytes: number;
   /** Decodes whole blocks to `into.length` numbers. Exact; tests compare all kernels with it. */
   decode(into: Float32Array, stored: Uint8Array): void;
+  /** Bound of the magnitudes of the block at byte `at`; missing if the numbers must be decoded. */
+  readonly bound?: (view: DataView, at: number) => number;
 }
 
 /** A weight format: backends compute with its blocks. */
@@ -100,6 +103,8 @@ export interface BlockForm {
   readonly words: number;
   /** Word that holds two F16: scale and minimum; null if there is none. */
   readonly pair: number | null;
+  /** Word whose lower half is the scale (F16); missing if there is none. */
+  readonly lower?: number;
   /** The parts of a block with a scale each, in the order of their inputs. */
   readonly parts: readonly BlockPart[];
 }

@@ -38,7 +38,7 @@ function decodeGroup(
 /** E2M1 with a power of two. */
 export const MXFP4: StoredFormat = storedBlocks(32, 17, (into, i, view, at) => {
   decodeGroup(into, i, 32, view, at + 1, 2 ** (view.getUint8(at) - 128));
-});
+}, (view, at) => 2 ** (view.getUint8(at) - 128) * 12);
 
 /** Half of an unsigned E4M3 of bias 7, whose sign bit is ignored; 0 for a NaN (0x7f). */
 function halfE4m3(byte: number): number {
@@ -53,4 +53,4 @@ export const NVFP4: StoredFormat = storedBlocks(64, 36, (into, i, view, at) => {
     const scale = halfE4m3(view.getUint8(at + group));
     decodeGroup(into, i + 16 * group, 16, view, at + 4 + 8 * group, scale);
   }
-});
+}, () => 240 * 12);

@@ -18,7 +18,7 @@
  */
 import type { StoredFormat } from "./format.ts";
 import { grid, GRIDS } from "./grids.ts";
-import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { boundByHalf, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 
 const values = grid(GRIDS.iq1s, [-1, 0, 1]);
 
@@ -43,7 +43,7 @@ export const IQ1_S: StoredFormat = storedBlocks(QK_K, 50, (into, i, view, at) =>
     const shift = packed & 0x8000 ? -0.125 : 0.125;
     writeShifted(into, i + 8 * part, index, { scale, shift });
   }
-});
+}, boundByHalf(0, 15 * 1.125));
 
 /** The F16 in the high four bits of four U16. */
 function scatteredHalf(view: DataView, at: number): number {
@@ -65,4 +65,4 @@ export const IQ1_M: StoredFormat = storedBlocks(QK_K, 56, (into, i, view, at) =>
     const scale = times(d, 2 * three + 1);
     writeShifted(into, i + 8 * part, index, { scale, shift: packed & 8 ? -0.125 : 0.125 });
   }
-});
+}, (view, at) => Math.abs(scatteredHalf(view, at + 48)) * 15 * 1.125);

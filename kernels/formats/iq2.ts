@@ -21,7 +21,7 @@
  */
 import type { StoredFormat } from "./format.ts";
 import { grid, GRIDS } from "./grids.ts";
-import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { boundByHalf, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 
 /** Magnitudes of the 2-bit grids. */
 const VALUES = [0x08, 0x19, 0x2b];
@@ -58,6 +58,9 @@ function scaled(d: number, scale: number): number {
   return times(times(d, 0.5 + scale), 0.25);
 }
 
+/** The largest magnitude, in units of d. */
+const MOST = 15.5 / 4 * VALUES[2];
+
 /** 2.06 bits. */
 export const IQ2_XXS: StoredFormat = storedBlocks(QK_K, 66, (into, i, view, at) => {
   const d = half(view, at);
@@ -72,7 +75,7 @@ export const IQ2_XXS: StoredFormat = storedBlocks(QK_K, 66, (into, i, view, at) 
       writeSigned(into, to, scale, { values: XXS(), first, count: 8 }, signs);
     }
   }
-});
+}, boundByHalf(0, MOST));
 
 /** 4-bit scale `n` of the nibbles from byte `at` on. */
 function nibble(view: DataView, at: number, n: number): number {
@@ -88,7 +91,7 @@ export const IQ2_XS: StoredFormat = storedBlocks(QK_K, 74, (into, i, view, at) =
     const place = { values: XS(), first: 8 * (packed & 511), count: 8 };
     writeSigned(into, i + 8 * part, scale, place, withParity(packed >> 9));
   }
-});
+}, boundByHalf(0, MOST));
 
 /** 2.56 bits. */
 export const IQ2_S: StoredFormat = storedBlocks(QK_K, 82, (into, i, view, at) => {
@@ -100,4 +103,4 @@ export const IQ2_S: StoredFormat = storedBlocks(QK_K, 82, (into, i, view, at) =>
     const signs = view.getUint8(at + 34 + part);
     writeSigned(into, i + 8 * part, scale, { values: S(), first, count: 8 }, signs);
   }
-});
+}, boundByHalf(0, MOST));

@@ -20,7 +20,7 @@
 import type { StoredFormat } from "./format.ts";
 import { grid, GRIDS } from "./grids.ts";
 import { withParity, writeSigned } from "./iq2.ts";
-import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { boundByHalf, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 
 const XXS = grid(GRIDS.iq3xxs, [0x04, 0x0c, 0x14, 0x1c, 0x24, 0x2c, 0x34, 0x3e]);
 const S = grid(GRIDS.iq3s, [1, 3, 5, 7, 9, 11, 13, 15]);
@@ -38,7 +38,7 @@ export const IQ3_XXS: StoredFormat = storedBlocks(QK_K, 98, (into, i, view, at) 
       writeSigned(into, to, scale, { values: XXS(), first, count: 4 }, signs);
     }
   }
-});
+}, boundByHalf(0, 15.5 * 0.5 * 0x3e));
 
 /** 3.44 bits. */
 export const IQ3_S: StoredFormat = storedBlocks(QK_K, 110, (into, i, view, at) => {
@@ -52,4 +52,4 @@ export const IQ3_S: StoredFormat = storedBlocks(QK_K, 110, (into, i, view, at) =
     const scale = times(d, 1 + 2 * nibble);
     writeSigned(into, i + 4 * part, scale, { values: S(), first, count: 4 }, signs);
   }
-});
+}, boundByHalf(0, 31 * 15));

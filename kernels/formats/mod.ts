@@ -8,7 +8,7 @@
 import { bytesOf, type HostArray } from "../tensor.ts";
 import { BF16, F16, F32 } from "./float.ts";
 import type { Format, WasmFormat, WeightDtype, WgslFormat } from "./format.ts";
-import { IQ4_NL } from "./iq4.ts";
+import { IQ4_NL, IQ4_XS } from "./iq4.ts";
 import { Q2_K } from "./q2_k.ts";
 import { Q3_K } from "./q3_k.ts";
 import { Q4_K } from "./q4_k.ts";
@@ -42,6 +42,7 @@ export const FORMATS: Readonly<Record<WeightDtype, Format>> = {
   Q5_K,
   Q6_K,
   IQ4_NL,
+  IQ4_XS,
 };
 
 /** Dtypes that the option `dtype` takes. */

@@ -15,4 +15,4 @@ import { storedBlocks, times } from "./stored_blocks.ts";
 export const Q8_1: StoredFormat = storedBlocks(32, 40, (into, i, view, at) => {
   const d = view.getFloat32(at, true);
   for (let j = 0; j < 32; j++) into[i + j] = times(d, view.getInt8(at + 8 + j));
-});
+}, (view, at) => Math.abs(view.getFloat32(at, true)) * 128);

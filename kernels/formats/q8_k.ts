@@ -15,4 +15,4 @@ import { QK_K, storedBlocks, times } from "./stored_blocks.ts";
 export const Q8_K: StoredFormat = storedBlocks(QK_K, 292, (into, i, view, at) => {
   const d = view.getFloat32(at, true);
   for (let j = 0; j < QK_K; j++) into[i + j] = times(d, view.getInt8(at + 4 + j));
-});
+}, (view, at) => Math.abs(view.getFloat32(at, true)) * 128);

@@ -9,7 +9,6 @@ import { MXFP4, NVFP4 } from "./fp4.ts";
 import { IQ1_M, IQ1_S } from "./iq1.ts";
 import { IQ2_S, IQ2_XS, IQ2_XXS } from "./iq2.ts";
 import { IQ3_S, IQ3_XXS } from "./iq3.ts";
-import { IQ4_XS } from "./iq4.ts";
 import { FORMATS } from "./mod.ts";
 import { F64, I16, I32, I64, I8 } from "./numbers.ts";
 import { Q8_1 } from "./q8_1.ts";
@@ -33,7 +32,6 @@ export const STORED_FORMATS: Readonly<Record<string, StoredFormat>> = {
   IQ2_S,
   IQ3_XXS,
   IQ3_S,
-  IQ4_XS,
   TQ1_0,
   TQ2_0,
   MXFP4,

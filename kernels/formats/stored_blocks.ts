@@ -12,11 +12,17 @@ import { HALVES } from "./half.ts";
 /** Decodes or encodes one block: bytes of `view` from `at` on, and numbers `into[i]` …. */
 export type DecodeBlock = (into: Float32Array, i: number, view: DataView, at: number) => void;
 
-/** A format from its decoder of one block. */
-export function storedBlocks(block: number, bytes: number, decode: DecodeBlock): StoredFormat {
+/** A format from its decoder of one block, and the bound of a block's magnitudes. */
+export function storedBlocks(
+  block: number,
+  bytes: number,
+  decode: DecodeBlock,
+  bound?: StoredFormat["bound"],
+): StoredFormat {
   return {
     block,
     bytes,
+    ...bound && { bound },
     decode(into, stored) {
       expectSize("blocks", stored.length, into.length / block * bytes);
       const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
@@ -40,6 +46,11 @@ export function blockEncoder(
 /** The F16 at byte `at`. */
 export function half(view: DataView, at: number): number {
   return HALVES.get(view, at);
+}
+
+/** The bound of a block whose numbers are at most `most` times the F16 at byte `offset`. */
+export function boundByHalf(offset: number, most: number): StoredFormat["bound"] {
+  return (view, at) => Math.abs(half(view, at + offset)) * most;
 }
 
 /** Numbers of a large block. */

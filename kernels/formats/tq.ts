@@ -16,7 +16,7 @@
  * @module
  */
 import type { StoredFormat } from "./format.ts";
-import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
+import { boundByHalf, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 
 /** Parts of TQ1_0: first byte, bytes, digits of each. */
 const PARTS = [[0, 32, 5], [32, 16, 5], [48, 4, 4]] as const;
@@ -32,7 +32,7 @@ export const TQ1_0: StoredFormat = storedBlocks(QK_K, 54, (into, i, view, at) =>
       }
     }
   }
-});
+}, boundByHalf(52, 1));
 
 /** Ternary numbers, four to a byte. */
 export const TQ2_0: StoredFormat = storedBlocks(QK_K, 66, (into, i, view, at) => {
@@ -41,4 +41,4 @@ export const TQ2_0: StoredFormat = storedBlocks(QK_K, 66, (into, i, view, at) =>
     const byte = view.getUint8(at + 32 * (k >> 7) + (k & 31));
     into[i + k] = times(d, (byte >> 2 * (k >> 5 & 3) & 3) - 1);
   }
-});
+}, boundByHalf(64, 2));

@@ -99,19 +99,24 @@ Deno.test("inspect --json-out writes the same facts in bytes", () =>
 Deno.test("inspect shows a GGUF's types, bits per weight, metadata and what computes with them", () =>
   inTempFolder(async (folder) => {
     const json = `${folder}/a.json`;
-    const path = fixture("gguf/llama-w256-iq4_xs.gguf");
+    const path = fixture("gguf/llama-w256-widened.gguf");
     const { code, stdout, stderr } = await run("inspect", path, "--json-out", json);
     assert.equal(code, 0, stderr);
-    assert.match(stderr, /^note: widened to F32: 15 of IQ4_XS; dtype F16 takes half/m);
-    assert.match(stdout, /^ {2}bits per weight +4\.42$/m);
-    assert.match(stdout, /^ {2}IQ4_XS +15 tensors +654\.5 KiB +4\.25 bits +widened to F32$/m);
+    assert.match(stderr, /^note: widened to F16: 2 of TQ2_0, 2 of TQ1_0, 8 of MXFP4; no kernel/m);
+    assert.match(stdout, /^ {2}bits per weight +4\.08$/m);
+    assert.match(stdout, /^ {2}MXFP4 +8 tensors +442\.0 KiB +4\.25 bits +widened to F16$/m);
+    assert.match(
+      stdout,
+      /^ {2}IQ4_XS +3 tensors .* 4\.25 bits +as stored on (webgpu, )?wasm, js$/m,
+    );
     assert.match(stdout, /^ {2}F32 +5 tensors .* 32 bits +as stored on (webgpu, )?wasm, js$/m);
     assert.match(stdout, /^ {2}llama\.attention\.head_count_kv +2$/m);
-    assert.match(stdout, /^ {2}blk\.1\.attn_v\.weight +IQ4_XS +\[128, 256\]$/m);
+    assert.match(stdout, /^ {2}blk\.1\.attn_v\.weight +MXFP4 +\[128, 256\]$/m);
     const { model, types, metadata } = JSON.parse(await Deno.readTextFile(json));
     assert.equal(model.family, "llama");
-    assert.equal(model.bits_per_weight.toFixed(2), "4.42");
-    assert.deepEqual(types.map(({ dtype }: { dtype: string }) => dtype), ["IQ4_XS", "Q6_K", "F32"]);
+    assert.equal(model.bits_per_weight.toFixed(2), "4.08");
+    const dtypes = types.map(({ dtype }: { dtype: string }) => dtype);
+    assert.deepEqual(dtypes, ["MXFP4", "IQ4_XS", "Q6_K", "TQ2_0", "TQ1_0", "F32"]);
     assert.deepEqual(types[0].held_by, []);
     assert.equal(metadata["llama.embedding_length"], 256);
   }));

@@ -32,8 +32,9 @@ export function randomBlocks(dtype: WeightDtype, count: number, seed: number): U
   const blocks = new Uint8Array(storedBytes(dtype, count));
   const noise = randomNumbers(blocks.length, seed);
   for (let i = 0; i < blocks.length; i++) blocks[i] = 128 * noise[i];
-  const { half, pair, first } = wasmOf(dtype).blocks!;
-  const scales = pair === null ? [half!] : [first + 4 * pair, first + 4 * pair + 2];
+  const { half, pair, lower = 0, first } = wasmOf(dtype).blocks!;
+  const one = half ?? first + 4 * lower;
+  const scales = pair === null ? [one] : [first + 4 * pair, first + 4 * pair + 2];
   for (let at = 0; at < blocks.length; at += bytes) {
     for (const scale of scales) blocks[at + scale + 1] = 0x10 | blocks[at + scale + 1] & 3;
   }

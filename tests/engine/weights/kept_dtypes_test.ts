@@ -1,5 +1,6 @@
 /**
- * Files whose q, k and v have different dtypes: each is kept in its own.
+ * Dtypes of GGUF weights in memory: each part of q, k and v in its own, and F16 for types that no
+ * kernel computes with.
  */
 import assert from "node:assert/strict";
 import { readArchitecture, readGguf } from "../../../engine/architecture/mod.ts";
@@ -8,9 +9,10 @@ import { bytesOfNumbers } from "../../../engine/checkpoint/dtypes.ts";
 import { checkpointWeights, weightBytes } from "../../../engine/weights/mod.ts";
 import { loadModel } from "../../../engine/load.ts";
 import { type FloatDtype, narrow } from "../../../kernels/formats/mod.ts";
-import { sizeOf } from "../../../kernels/tensor.ts";
+import { STORED_FORMATS } from "../../../kernels/formats/stored.ts";
+import { bytesOf, sizeOf } from "../../../kernels/tensor.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../../safetensors.ts";
-import { assertClose, fixture, greedy, readJson, TOLERANCE } from "../../testing.ts";
+import { assertClose, fixture, greedy, randomNumbers, readJson, TOLERANCE } from "../../testing.ts";
 
 Deno.test("checkpointWeights() keeps the blocks of q, k and v whose types differ", async () => {
   for (const file of ["llama-w256-q4_k_m.gguf", "llama-w256-q3_k_m.gguf"]) {
@@ -66,4 +68,71 @@ Deno.test("logits() of q, k and v in three dtypes equal those of one dtype that 
       assert.deepEqual(drawn, first.drawn);
     }
   });
+});
+
+const WIDENED = fixture("gguf/llama-w256-widened.gguf");
+
+Deno.test("checkpointWeights() widens types without kernels to F16, with a note", async () => {
+  using checkpoint = await openWeights(WIDENED);
+  const source = await checkpointWeights(checkpoint, await readGguf(checkpoint), "auto");
+  const kept = source.specs.h.map(({ cAttn, attnProj, cFc, cUp, mlpProj }) =>
+    [...cAttn, attnProj, cFc, cUp!, mlpProj].map(({ weight }) => source.dtype(weight))
+  );
+  // TQ2_0, TQ1_0 and MXFP4 are one matrix of F16.
+  const layer = ["F16", "IQ4_XS", "F16", "F16", "F16"];
+  assert.deepEqual(kept, [layer, layer]);
+  assert.deepEqual(source.notes, [
+    "widened to F16: 2 of TQ2_0, 2 of TQ1_0, 8 of MXFP4; no kernel computes with their blocks",
+  ]);
+  for (const device of ["js", "wasm"] as const) {
+    const logits: Float32Array[] = [];
+    for (const dtype of ["auto", "F32"] as const) {
+      await using model = await loadModel(WIDENED, { device, dtype, threads: 1 });
+      logits.push(await model.logits([1, 5, 17, 33, 60]));
+    }
+    assertClose(logits[0], logits[1], TOLERANCE.quantisedLogits, device);
+  }
+});
+
+Deno.test("checkpointWeights() widens to F32 where F16 would make a number infinite", async () => {
+  const bytes = await Deno.readFile(WIDENED);
+  const name = "blk.1.ffn_up.weight";
+  const first = new Uint8Array(17 * 8);
+  {
+    using checkpoint = await openWeights(WIDENED);
+    await checkpoint.readBytes(name, 0, first);
+  }
+  const text = (part: Uint8Array) => part.toHex();
+  const at = text(bytes).indexOf(text(first)) / 2;
+  for (const [exponent, dtype] of [[139, "F16"], [146, "F32"]] as const) {
+    bytes.set([exponent, 0x77], at + 17 * 3); // ±6 · 2^(exponent − 127)
+    await inTempFolder(async (folder) => {
+      await Deno.writeFile(`${folder}/model.gguf`, bytes);
+      using checkpoint = await openWeights(`${folder}/model.gguf`);
+      const source = await checkpointWeights(checkpoint, await readGguf(checkpoint), "auto");
+      const { cFc, cUp } = source.specs.h[1];
+      assert.deepEqual([cFc, cUp!].map(({ weight }) => source.dtype(weight)), ["F16", dtype]);
+      assert.equal(source.notes.length, dtype === "F32" ? 2 : 1);
+      if (dtype === "F32") {
+        assert.equal(
+          source.notes[1],
+          "widened to F32: 1 of MXFP4; numbers are beyond F16's range, or an adapter changes them",
+        );
+      }
+    });
+  }
+});
+
+Deno.test("bounds of blocks hold for random bytes of every type", () => {
+  for (const [dtype, { block, bytes, bound, decode }] of Object.entries(STORED_FORMATS)) {
+    if (!bound) continue;
+    const noise = bytesOf(Int32Array.from(randomNumbers(64 * bytes, 7), (v) => v * 2 ** 31));
+    const view = new DataView(noise.buffer);
+    const numbers = new Float32Array(block);
+    for (let at = 0; at + bytes <= noise.length; at += bytes) {
+      decode(numbers, noise.subarray(at, at + bytes));
+      const most = numbers.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+      if (most - most === 0) assert.ok(most <= bound(view, at), `${dtype} ${most}`);
+    }
+  }
 });
