@@ -35,6 +35,7 @@ import { type Invocation, nearestCommand, parseArguments } from "./cli/parse.ts"
 import { report } from "./cli/report.ts";
 import { clearStatus, interruptTaken, print, say, sayError } from "./cli/terminal.ts";
 import { VERSION } from "./mod.ts";
+import { runtime } from "./engine/host/runtime.ts";
 
 /** Runs the command that the arguments ask for. Returns the exit status; throws nothing. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -42,19 +43,19 @@ export async function main(args: readonly string[]): Promise<number> {
   const controller = new AbortController();
   const interrupt = () => {
     // A second interrupt does not wait for the end of a chunk.
-    if (controller.signal.aborted) Deno.exit(130);
+    if (controller.signal.aborted) runtime.exit(130);
     if (interruptTaken()) return;
     clearStatus();
     controller.abort();
   };
-  Deno.addSignalListener("SIGINT", interrupt);
+  runtime.addSignalListener("SIGINT", interrupt);
   try {
     const status = await run(parseArguments(args), controller.signal);
     return controller.signal.aborted ? 130 : status ?? 0;
   } catch (error) {
     if (controller.signal.aborted || error instanceof Interrupted) return 130;
     // The reader of the output has closed it, as `head` does.
-    if (error instanceof Deno.errors.BrokenPipe) return 0;
+    if (error instanceof runtime.errors.BrokenPipe) return 0;
     const sentence = error instanceof Error ? error.message : String(error);
     if (error instanceof UsageError) {
       sayError(`${sentence} (see --help)`);
@@ -65,7 +66,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return 1;
   } finally {
     clearStatus();
-    Deno.removeSignalListener("SIGINT", interrupt);
+    runtime.removeSignalListener("SIGINT", interrupt);
   }
 }
 
@@ -100,8 +101,8 @@ async function run(invocation: Invocation, signal: AbortSignal): Promise<number 
 /** Mesa's drivers print an error without this variable: the folder of a display's socket. */
 function quietDrivers(): void {
   try {
-    if (Deno.build.os !== "linux" || Deno.env.get("XDG_RUNTIME_DIR")) return;
-    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+    if (runtime.build.os !== "linux" || runtime.env.get("XDG_RUNTIME_DIR")) return;
+    runtime.env.set("XDG_RUNTIME_DIR", tmpdir());
   } catch {
     // No permission to read the environment: the drivers print their error.
   }
@@ -112,10 +113,10 @@ function refuseMistypedCommand(word: string): void {
   const guess = nearestCommand(word);
   if (guess === undefined) return;
   try {
-    Deno.statSync(word);
+    runtime.statSync(word);
   } catch {
     throw new UsageError(`"${word}" is no command and no model; did you mean ${guess}?`);
   }
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) runtime.exit(await main(runtime.args));

@@ -13,6 +13,7 @@ import { LineEditor } from "./line_editor.ts";
 import { readLines } from "./stdin.ts";
 import { ask, fancy, note, takeInterrupts } from "./terminal.ts";
 import { write, type Written } from "./write.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** The options of a conversation. */
 interface ChatSettings {
@@ -37,7 +38,7 @@ export async function chat(
   model: Model,
   { messages, isVerbose, options }: ChatSettings,
 ): Promise<void> {
-  const isTerminal = Deno.stdin.isTerminal();
+  const isTerminal = runtime.stdin.isTerminal();
   const { signal } = options;
   const conversation: Conversation = { model, messages: [...messages], turns: 0 };
   // Fails before a line is read if the model cannot chat.

@@ -10,6 +10,7 @@ import { plural, rate, table } from "./format.ts";
 import { prepareOutput } from "./output.ts";
 import { note, say } from "./terminal.ts";
 import type { Written } from "./write.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** A conversation in progress. */
 export interface Conversation {
@@ -108,7 +109,7 @@ function load(conversation: Conversation, path: string): void {
   };
   let file: unknown;
   try {
-    file = JSON.parse(Deno.readTextFileSync(path));
+    file = JSON.parse(runtime.readTextFileSync(path));
   } catch (error) {
     return fail(messageOf(error));
   }

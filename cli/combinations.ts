@@ -24,6 +24,7 @@ import {
 } from "./flags.ts";
 import type { Invocation } from "./parse.ts";
 import { chooseDevice, chooseModel, type Chosen } from "./session.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** One combination. */
 export interface Combination {
@@ -157,7 +158,7 @@ function chooseSubject(invocation: Invocation, model: string | undefined, config
 function identityOf({ source }: Chosen): string {
   if (typeof source !== "string") return JSON.stringify(source);
   try {
-    return Deno.realPathSync(source);
+    return runtime.realPathSync(source);
   } catch { // a repository, or missing
     return source;
   }

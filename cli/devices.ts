@@ -17,6 +17,7 @@ import {
 } from "../mod.ts";
 import { bytes, plural, table } from "./format.ts";
 import { print, styled } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** The hardware of each backend. */
 const DEVICES: Readonly<Record<BackendName, string>> = {
@@ -52,10 +53,10 @@ export async function devices(): Promise<void> {
 
 function memoryOfMachine(): string {
   try {
-    const { total, available } = Deno.systemMemoryInfo();
+    const { total, available } = runtime.systemMemoryInfo();
     return `${bytes(total)}, ${bytes(available)} of it free`;
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable)) throw error;
+    if (!(error instanceof runtime.errors.NotCapable)) throw error;
     return "not known without --allow-sys=systemMemoryInfo";
   }
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { cacheFolder } from "../engine/host/tile_cache.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** Entries that are offered; the file is cut to them when it has twice as many. */
 const MOST_ENTRIES = 1000;
@@ -17,7 +18,7 @@ export class History {
   constructor() {
     try {
       const folder = `${cacheFolder()}/wgslm`;
-      Deno.mkdirSync(folder, { recursive: true });
+      runtime.mkdirSync(folder, { recursive: true });
       this.#path = `${folder}/chat_history`;
       this.#read(this.#path);
     } catch { // optional, as the tile cache is
@@ -27,9 +28,9 @@ export class History {
   #read(path: string): void {
     let text: string;
     try {
-      text = Deno.readTextFileSync(path);
+      text = runtime.readTextFileSync(path);
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return; // the first conversation
+      if (error instanceof runtime.errors.NotFound) return; // the first conversation
       throw error;
     }
     // An entry a line, as JSON, since an entry may have several lines.
@@ -42,7 +43,7 @@ export class History {
     });
     this.entries.push(...all.slice(-MOST_ENTRIES));
     if (all.length <= 2 * MOST_ENTRIES) return;
-    Deno.writeTextFileSync(path, this.entries.map(toLine).join(""), { mode: 0o600 });
+    runtime.writeTextFileSync(path, this.entries.map(toLine).join(""), { mode: 0o600 });
   }
 
   /** Adds a line that is neither empty nor the last one again. */
@@ -51,7 +52,7 @@ export class History {
     this.entries.push(entry);
     if (this.#path === null) return;
     try {
-      Deno.writeTextFileSync(this.#path, toLine(entry), { append: true, mode: 0o600 });
+      runtime.writeTextFileSync(this.#path, toLine(entry), { append: true, mode: 0o600 });
     } catch {
       this.#path = null; // as if there were no folder
     }

@@ -14,6 +14,7 @@ import { createInterface } from "node:readline";
 import { PassThrough, Writable } from "node:stream";
 import type { History } from "./history.ts";
 import { ask, columns } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** Shown for an end of line within a pasted block. */
 const NEWLINE = "␊";
@@ -50,7 +51,7 @@ export class LineEditor {
     editor.on("SIGINT", () => edited ??= "interrupt");
     editor.on("SIGTSTP", () => {}); // else readline would stop the process in raw mode
     editor.on("close", () => edited ??= "end");
-    Deno.stdin.setRaw(true);
+    runtime.stdin.setRaw(true);
     ask("\x1b[?2004h"); // the terminal marks pasted blocks
     try {
       editor.prompt();
@@ -63,7 +64,7 @@ export class LineEditor {
       }
     } finally {
       ask("\x1b[?2004l");
-      Deno.stdin.setRaw(false);
+      runtime.stdin.setRaw(false);
       editor.close();
     }
     if (edited === "interrupt") ask("^C\n");
@@ -76,7 +77,7 @@ export class LineEditor {
   async #nextPiece(signal?: AbortSignal): Promise<string | null> {
     while (!this.#rest) {
       const bytes = new Uint8Array(4096);
-      const count = await aborting(Deno.stdin.read(bytes), signal);
+      const count = await aborting(runtime.stdin.read(bytes), signal);
       if (count === null) return null;
       this.#rest = this.#paste.push(
         this.#decoder.decode(bytes.subarray(0, count), { stream: true }),

@@ -6,6 +6,7 @@
  */
 import { messageOf } from "../engine/errors.ts";
 import { print, writeAllSync } from "./terminal.ts";
+import { type FileFacts, runtime } from "../engine/host/runtime.ts";
 
 /** A file could not be written. */
 export class OutputError extends Error {
@@ -43,10 +44,10 @@ export function prepareOutput(path: string): Output {
     const target = followLinks(path);
     if (statOf(target)?.isDirectory) throw new Error("it is a folder");
     const folder = folderOf(target);
-    Deno.mkdirSync(folder, { recursive: true });
+    runtime.mkdirSync(folder, { recursive: true });
     const probe = temporaryIn(folder);
-    Deno.openSync(probe, { write: true, createNew: true }).close();
-    Deno.removeSync(probe);
+    runtime.openSync(probe, { write: true, createNew: true }).close();
+    runtime.removeSync(probe);
   })();
   return { path, write };
 }
@@ -60,7 +61,7 @@ export function sameFile(a: string, b: string): boolean {
 function normalise(path: string): string {
   const name = path.replace(/^.*[/\\]/, "");
   try {
-    return `${Deno.realPathSync(folderOf(path))}/${name}`;
+    return `${runtime.realPathSync(folderOf(path))}/${name}`;
   } catch { // the folder does not exist yet
     return path.replace(/^(\.\/+)+/, "").replace(/\/(\.?\/)+/g, "/");
   }
@@ -76,11 +77,11 @@ function sentenceOf<A extends unknown[]>(path: string, act: (...args: A) => void
   };
 }
 
-function statOf(path: string): Deno.FileInfo | undefined {
+function statOf(path: string): FileFacts | undefined {
   try {
-    return Deno.statSync(path);
+    return runtime.statSync(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (error instanceof runtime.errors.NotFound) return undefined;
     throw error;
   }
 }
@@ -95,12 +96,12 @@ function followLinks(path: string): string {
   let target = path;
   for (let hops = 0; hops < 40; hops++) {
     try {
-      if (!Deno.lstatSync(target).isSymlink) return target;
+      if (!runtime.lstatSync(target).isSymlink) return target;
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return target;
+      if (error instanceof runtime.errors.NotFound) return target;
       throw error;
     }
-    const next = Deno.readLinkSync(target);
+    const next = runtime.readLinkSync(target);
     target = isAbsolute(next) ? next : `${folderOf(target)}/${next}`;
   }
   throw new Error("too many symbolic links");
@@ -125,15 +126,15 @@ function replace(target: string, text: string): void {
   const temporary = temporaryIn(folderOf(target));
   try {
     {
-      using file = Deno.openSync(temporary, { write: true, createNew: true });
+      using file = runtime.openSync(temporary, { write: true, createNew: true });
       writeAllSync(file, new TextEncoder().encode(text));
       file.syncSync(); // some file systems report only here that they are full
     }
-    if (mode && Deno.build.os !== "windows") Deno.chmodSync(temporary, mode & 0o777);
-    Deno.renameSync(temporary, target);
+    if (mode && runtime.build.os !== "windows") runtime.chmodSync(temporary, mode & 0o777);
+    runtime.renameSync(temporary, target);
   } catch (error) {
     try {
-      Deno.removeSync(temporary);
+      runtime.removeSync(temporary);
     } catch { // it was never created
     }
     throw error;
@@ -141,10 +142,10 @@ function replace(target: string, text: string): void {
 }
 
 function writeInto(path: string, text: string): void {
-  using file = Deno.openSync(path, { write: true });
+  using file = runtime.openSync(path, { write: true });
   writeAllSync(file, new TextEncoder().encode(text));
 }
 
 function writeToStderr(text: string): void {
-  writeAllSync(Deno.stderr, new TextEncoder().encode(text));
+  writeAllSync(runtime.stderr, new TextEncoder().encode(text));
 }

@@ -12,6 +12,7 @@ import { Progress } from "./progress.ts";
 import { chooseModel, type Chosen, openModel } from "./session.ts";
 import { readInput } from "./stdin.ts";
 import { clearStatus, note, oneLine, print, say, styled } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** Runs the command. */
 export async function perplexity(invocation: Invocation, signal: AbortSignal): Promise<void> {
@@ -90,11 +91,11 @@ async function readText(path: string, signal: AbortSignal): Promise<string> {
 
 async function readBytes(path: string): Promise<Uint8Array> {
   try {
-    return await Deno.readFile(path);
+    return await runtime.readFile(path);
   } catch (error) {
-    const reason = error instanceof Deno.errors.NotFound
+    const reason = error instanceof runtime.errors.NotFound
       ? "there is no such file"
-      : error instanceof Deno.errors.IsADirectory
+      : error instanceof runtime.errors.IsADirectory
       ? "expected a file, got a folder"
       : (error as Error).message;
     throw new Error(`Cannot read "${path}": ${reason}`);

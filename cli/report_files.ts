@@ -22,6 +22,7 @@ import type { BenchmarkReport } from "../mod.ts";
 import { UsageError } from "./flags.ts";
 import { OutputError, prepareOutput } from "./output.ts";
 import { writeAllSync } from "./terminal.ts";
+import { type OpenFile, runtime } from "../engine/host/runtime.ts";
 
 /** Largest file of reports, in bytes: V8's texts have at most 512 MiB. */
 const MAX_BYTES = 500_000_000;
@@ -67,7 +68,7 @@ async function isDatabase(path: string): Promise<boolean> {
 /** The working directory as a URL; undefined without permission to read it. */
 function folderUrl(): string | undefined {
   try {
-    const path = Deno.cwd().replaceAll("\\", "/");
+    const path = runtime.cwd().replaceAll("\\", "/");
     return new URL(`file://${path.startsWith("/") ? "" : "/"}${encodeURI(path)}/`).href;
   } catch {
     return undefined;
@@ -138,8 +139,8 @@ const LINES: HistoryKind = {
   },
 };
 
-function openLines(path: string): Deno.FsFile {
-  return Deno.openSync(path, { read: true, append: true, create: true });
+function openLines(path: string): OpenFile {
+  return runtime.openSync(path, { read: true, append: true, create: true });
 }
 
 /** Bytes of a first line that are looked at: a record begins with its version. */
@@ -149,7 +150,7 @@ const FIRST_LINE = `{"schema_version":`;
  * Checks the beginning of a file of lines; a torn first line may be the whole file.
  * @throws {Error} If it is not a history.
  */
-function expectLines(file: Deno.FsFile): void {
+function expectLines(file: OpenFile): void {
   const { size, isFile } = file.statSync();
   if (!isFile) throw new Error("expected a regular file");
   const head = new TextDecoder().decode(readAt(file, 0, Math.min(size, FIRST_LINE.length)));
@@ -158,9 +159,9 @@ function expectLines(file: Deno.FsFile): void {
   }
 }
 
-function readAt(file: Deno.FsFile, offset: number, count: number): Uint8Array {
+function readAt(file: OpenFile, offset: number, count: number): Uint8Array {
   const bytes = new Uint8Array(count);
-  file.seekSync(offset, Deno.SeekMode.Start);
+  file.seekSync(offset, runtime.SeekMode.Start);
   for (let done = 0; done < count;) {
     const read = file.readSync(bytes.subarray(done));
     if (!read) return bytes.subarray(0, done);

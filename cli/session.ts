@@ -19,6 +19,7 @@ import { duration, plural } from "./format.ts";
 import type { Invocation } from "./parse.ts";
 import type { Progress } from "./progress.ts";
 import { note, noteOnce, say } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** The model that the arguments name. */
 export interface Chosen {
@@ -90,10 +91,10 @@ function demoFolder(): string | null {
 /** Whether there is nothing at a path; false without permission to look. */
 function isMissing(path: string): boolean {
   try {
-    Deno.statSync(path);
+    runtime.statSync(path);
     return false;
   } catch (error) {
-    return error instanceof Deno.errors.NotFound;
+    return error instanceof runtime.errors.NotFound;
   }
 }
 
@@ -102,7 +103,7 @@ function isDemo(path: string): boolean {
   if (!/(^|[/\\])demo[/\\]*$/.test(path)) return false;
   const demo = demoFolder();
   try {
-    return demo !== null && Deno.realPathSync(path) === Deno.realPathSync(demo);
+    return demo !== null && runtime.realPathSync(path) === runtime.realPathSync(demo);
   } catch { // missing, or not permitted
     return false;
   }

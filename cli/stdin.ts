@@ -3,11 +3,12 @@
  *
  * @module
  */
+import { runtime } from "../engine/host/runtime.ts";
 
 /** Text of standard input in chunks, until it ends. @throws the signal's reason, if aborted. */
 async function* readChunks(signal?: AbortSignal): AsyncGenerator<string> {
   const decoder = new TextDecoderStream("utf-8", { fatal: true });
-  const reader = Deno.stdin.readable.pipeThrough(decoder).getReader();
+  const reader = runtime.stdin.readable.pipeThrough(decoder).getReader();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   aborted.catch(() => {}); // handled even if no read is waiting
   signal?.addEventListener("abort", () => reject(signal.reason));
@@ -50,7 +51,7 @@ export async function readPrompt(signal?: AbortSignal): Promise<string | undefin
 
 /** The text on standard input; empty on a terminal. */
 export async function readInput(signal?: AbortSignal): Promise<string> {
-  if (Deno.stdin.isTerminal()) return "";
+  if (runtime.stdin.isTerminal()) return "";
   let text = "";
   for await (const chunk of readText(signal)) text += chunk;
   return text;

@@ -15,6 +15,7 @@ import { plural } from "./format.ts";
 import { Progress, SweepStatus } from "./progress.ts";
 import { openModel } from "./session.ts";
 import { note, noteOnce, say } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** Share of the free memory that the models of a round may take. */
 const MEMORY_SHARE = 0.8;
@@ -101,7 +102,7 @@ function failureOf({ chosen, given }: Combination, error: string): FailureReport
 
 function freeMemory(): number {
   try {
-    return MEMORY_SHARE * Deno.systemMemoryInfo().available;
+    return MEMORY_SHARE * runtime.systemMemoryInfo().available;
   } catch { // not permitted
     return UNKNOWN_ROOM;
   }

@@ -4,21 +4,22 @@
  * @module
  */
 import { styleText } from "node:util";
+import { runtime } from "../engine/host/runtime.ts";
 
 const encoder = new TextEncoder();
 
 /** Whether standard error is a terminal that can change a line in place. */
-export const fancy: boolean = Deno.stderr.isTerminal() && env("TERM") !== "dumb";
+export const fancy: boolean = runtime.stderr.isTerminal() && env("TERM") !== "dumb";
 
 /** Whether colours are wanted (https://no-color.org). */
 const isColoured = !env("NO_COLOR") && env("TERM") !== "dumb";
 
 /** Whether standard output is a terminal. */
-const isOutputShown = Deno.stdout.isTerminal();
+const isOutputShown = runtime.stdout.isTerminal();
 
 function env(name: string): string {
   try {
-    return Deno.env.get(name) ?? "";
+    return runtime.env.get(name) ?? "";
   } catch { // not permitted: as if it were not set
     return "";
   }
@@ -37,7 +38,7 @@ export function styled(style: Style, text: string): string {
  * @throws {Deno.errors.BrokenPipe} If its reader has closed it.
  */
 export function print(text: string): void {
-  writeAllSync(Deno.stdout, encoder.encode(text));
+  writeAllSync(runtime.stdout, encoder.encode(text));
 }
 
 /** Prints a model's text: as it is into a pipe, with visible control characters on a terminal. */
@@ -55,7 +56,7 @@ export function writeAllSync(
       done += to.writeSync(bytes.subarray(done));
     } catch (error) {
       // A pipe that another program made non-blocking is full: try again in 5 ms.
-      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      if (!(error instanceof runtime.errors.WouldBlock)) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     }
   }
@@ -164,7 +165,7 @@ export function oneLine(text: string): string {
 /** Columns of the terminal. */
 export function columns(): number {
   try {
-    return Deno.consoleSize().columns || 80;
+    return runtime.consoleSize().columns || 80;
   } catch {
     return 80;
   }
@@ -172,7 +173,7 @@ export function columns(): number {
 
 function toStderr(text: string): void {
   try {
-    writeAllSync(Deno.stderr, encoder.encode(text));
+    writeAllSync(runtime.stderr, encoder.encode(text));
   } catch { // closed: the results are on standard output
   }
 }

@@ -6,6 +6,7 @@
 import type { FinishReason, GenerateOptions, Model } from "../mod.ts";
 import { plural, rate } from "./format.ts";
 import { ask, print, printText, say } from "./terminal.ts";
+import { runtime } from "../engine/host/runtime.ts";
 
 /** A finished generation. */
 export interface Written {
@@ -43,7 +44,7 @@ export async function write(
   } finally {
     // What follows begins on a line of its own, also after the ^C that a terminal shows.
     if (all && !all.endsWith("\n")) print("\n");
-    else if (options.signal?.aborted && Deno.stdin.isTerminal()) ask("\n");
+    else if (options.signal?.aborted && runtime.stdin.isTerminal()) ask("\n");
   }
   const seconds = (performance.now() - start) / 1000;
   if (isVerbose) say(`${plural(tokens, "token")}, ${rate(tokens / seconds)}, ended by ${reason}`);

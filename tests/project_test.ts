@@ -213,6 +213,18 @@ Deno.test("only the host, the hub's cache and the command line use the runtime",
   assert.deepEqual(portable.filter((path) => RUNTIME.test(withoutComments(read(path)))), []);
 });
 
+Deno.test("only the host uses Deno's API: the rest also runs on Node and Bun", () => {
+  const users = SOURCES.filter((path) =>
+    /\bDeno\.|\bimport\.meta\.main\b/.test(
+      withoutComments(read(path)),
+    )
+  );
+  const others = users.filter((path) => !path.startsWith("engine/host/") && path !== "cli.ts");
+  assert.ok(users.length > 1);
+  assert.deepEqual(others, []);
+  assert.doesNotMatch(withoutComments(read("cli.ts")), /\bDeno\./);
+});
+
 for (const root of Object.values(denoJson.exports).filter((path) => path !== "./cli.ts")) {
   Deno.test(`${root} loads in a page, and bundles for one`, () => {
     const modules = modulesOf(root);

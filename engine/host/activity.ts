@@ -5,8 +5,9 @@
  */
 import { builtin } from "./builtin.ts";
 import type { MachineActivity } from "./mod.ts";
+import { runtime } from "./runtime.ts";
 
-const os = builtin("node:os")!; // Deno has it
+const os = builtin("node:os")!;
 
 /** Milliseconds of a tick in /proc/stat: Linux reports times in units of 10 ms. */
 const TICK_MS = 10;
@@ -53,13 +54,13 @@ function ownMs(): number | null {
 
 /** A file of Linux; null elsewhere. Deno demands every permission for most of them. */
 function readProc(path: string): string | null {
-  if (Deno.build.os !== "linux" || !isGranted({ name: "read", path })) return null;
-  return valueOf(() => Deno.readTextFileSync(path));
+  if (runtime.build.os !== "linux" || !isGranted({ name: "read", path })) return null;
+  return valueOf(() => runtime.readTextFileSync(path));
 }
 
 /** Whether a permission is granted. Asked first, so that no prompt interrupts a measurement. */
 function isGranted(permission: Deno.PermissionDescriptor): boolean {
-  return Deno.permissions.querySync(permission).state === "granted";
+  return runtime.permissions.querySync(permission).state === "granted";
 }
 
 function valueOf<T>(read: () => T): T | null {
@@ -76,7 +77,10 @@ export function readV8Flags(): readonly string[] | null {
   if (line === null || !isGranted({ name: "env", variable: V8_FLAGS })) return null;
   const asked = line.split("\0").filter((arg) => arg.startsWith("--v8-flags="))
     .map((arg) => arg.slice("--v8-flags=".length));
-  return [...asked, Deno.env.get(V8_FLAGS) ?? ""].flatMap((flags) => flags.split(/[ ,]+/))
+  // Node takes flags of V8 among its own; Deno has none of its own here.
+  return [...globalThis.process.execArgv, ...asked, runtime.env.get(V8_FLAGS) ?? ""].flatMap((
+    flags,
+  ) => flags.split(/[ ,]+/))
     .filter((flag) => flag !== "");
 }
 

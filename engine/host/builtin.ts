@@ -6,8 +6,12 @@
 
 /** Types of the used modules, by name. */
 interface Builtins {
+  readonly "node:child_process": typeof import("node:child_process");
   readonly "node:crypto": typeof import("node:crypto");
+  readonly "node:fs": typeof import("node:fs");
   readonly "node:os": typeof import("node:os");
+  readonly "node:tty": typeof import("node:tty");
+  readonly "node:util": typeof import("node:util");
   readonly "node:vm": typeof import("node:vm");
   readonly "node:zlib": typeof import("node:zlib");
 }

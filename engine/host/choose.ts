@@ -4,15 +4,16 @@
  * @module
  */
 import { CheckpointError } from "../errors.ts";
+import { isPage } from "./builtin.ts";
 import type { Host } from "./mod.ts";
 
 let found: Promise<Host | null> | undefined;
 
 /** The host of this runtime, imported by the first call; null in a page, which has no host yet. */
 export function findHost(): Promise<Host | null> {
-  return found ??= "Deno" in globalThis
-    ? import("./deno.ts").then(({ DENO_HOST }) => DENO_HOST)
-    : Promise.resolve(null);
+  return found ??= isPage()
+    ? Promise.resolve(null)
+    : import("./system.ts").then(({ SYSTEM_HOST }) => SYSTEM_HOST);
 }
 
 /**

@@ -6,8 +6,8 @@
  * (`fetch`, `performance`, `crypto`), nor the hub's cache, whose locks and links are in
  * `engine/hub/cache.ts`. A host is never disposed of; the caller of `open` disposes of the source.
  *
- *     engine ──▶ files.ts, choose.ts ──▶ Host ◀── deno.ts ──▶ platform.ts, tile_cache.ts
- *                (loads in a page)                (loaded by choose.ts, on Deno only)
+ *     engine ──▶ files.ts, choose.ts ──▶ Host ◀── system.ts ──▶ platform.ts, tile_cache.ts
+ *                (loads in a page)                (loaded by choose.ts)    └──▶ runtime.ts
  *
  * @module
  */
@@ -36,8 +36,16 @@ export interface Platform {
   readonly os: string;
   /** Model of the processor. */
   readonly cpu: string;
-  /** Versions of the runtime's parts. */
-  readonly versions: { readonly deno: string; readonly v8: string; readonly typescript: string };
+  /** Versions of the runtime's parts; null for those that it lacks. */
+  readonly versions: {
+    readonly deno: string | null;
+    readonly v8: string | null;
+    readonly typescript: string | null;
+    /** In Node. */
+    readonly node?: string;
+    /** In Bun. */
+    readonly bun?: string;
+  };
   /** Commit of the engine's checkout; null if it does not run from a checkout. */
   readonly commit: string | null;
   /** Flags that V8 was started with; null if they cannot be read. */

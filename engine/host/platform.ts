@@ -6,18 +6,29 @@
 import { readV8Flags } from "./activity.ts";
 import { builtin } from "./builtin.ts";
 import type { Platform } from "./mod.ts";
+import { runtime } from "./runtime.ts";
 
-const os = builtin("node:os")!; // Deno has it
+const os = builtin("node:os")!;
 
 /** Facts for a report. */
 export async function readPlatform(): Promise<Platform> {
-  const { deno, v8, typescript } = Deno.version;
   return {
     os: osName(),
     cpu: cpuModel(),
-    versions: { deno, v8, typescript },
+    versions: versions(),
     commit: await checkoutCommit(),
     v8Flags: readV8Flags(),
+  };
+}
+
+/** Versions of the runtime. Deno and Bun also tell the version of Node that they resemble. */
+function versions(): Platform["versions"] {
+  const { deno = null, bun, node, v8, typescript = null } = globalThis.process.versions;
+  return {
+    deno,
+    v8: bun ? null : v8, // Bun has another engine and tells a version of V8 all the same
+    typescript,
+    ...bun ? { bun } : deno ? {} : { node },
   };
 }
 
@@ -35,15 +46,15 @@ function osName(): string {
   try {
     return `${os.type()} ${os.release()} ${os.arch()}`;
   } catch {
-    return Deno.build.target;
+    return runtime.build.target;
   }
 }
 
 function cpuModel(): string {
   try {
-    return os.cpus()[0]?.model.trim() || Deno.build.arch;
+    return os.cpus()[0]?.model.trim() || runtime.build.arch;
   } catch {
-    return Deno.build.arch;
+    return runtime.build.arch;
   }
 }
 
@@ -55,7 +66,7 @@ async function checkoutCommit(): Promise<string | null> {
   const root = new URL("../../", import.meta.url);
   if (root.protocol !== "file:") return null;
   try {
-    const git = new Deno.Command("git", {
+    const git = new runtime.Command("git", {
       args: ["rev-parse", "--show-prefix", "HEAD"],
       cwd: root,
       stdout: "piped",

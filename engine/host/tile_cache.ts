@@ -4,6 +4,7 @@
  * @module
  */
 import type { TileStore } from "../../kernels/mod.ts";
+import { runtime } from "./runtime.ts";
 
 /**
  * One file per key, which is an adapter and a version. A run that cannot read or write its file
@@ -12,7 +13,7 @@ import type { TileStore } from "../../kernels/mod.ts";
 export const TILE_STORE: TileStore = {
   load: async (key) => {
     try {
-      return await Deno.readTextFile(pathOf(key));
+      return await runtime.readTextFile(pathOf(key));
     } catch {
       return null; // no such file yet, or no permission: the cache is optional
     }
@@ -20,10 +21,10 @@ export const TILE_STORE: TileStore = {
   save: async (key, text) => {
     try {
       const path = pathOf(key);
-      await Deno.mkdir(path.replace(/[^/\\]*$/, ""), { recursive: true });
+      await runtime.mkdir(path.replace(/[^/\\]*$/, ""), { recursive: true });
       const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
-      await Deno.writeTextFile(temporary, text);
-      await Deno.rename(temporary, path); // no process reads half a file
+      await runtime.writeTextFile(temporary, text);
+      await runtime.rename(temporary, path); // no process reads half a file
     } catch {
       // The cache is optional.
     }
@@ -37,11 +38,11 @@ function pathOf(key: string): string {
 
 /** The user's cache folder, by the system's convention. */
 export function cacheFolder(): string {
-  const env = (name: string) => Deno.env.get(name);
+  const env = (name: string) => runtime.env.get(name);
   const home = env("HOME") ?? env("USERPROFILE");
   if (!home) throw new Error("no home"); // without a home there is no cache
-  if (Deno.build.os === "windows") return env("LOCALAPPDATA") ?? home;
-  return Deno.build.os === "darwin"
+  if (runtime.build.os === "windows") return env("LOCALAPPDATA") ?? home;
+  return runtime.build.os === "darwin"
     ? `${home}/Library/Caches`
     : env("XDG_CACHE_HOME") || `${home}/.cache`;
 }

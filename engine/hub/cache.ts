@@ -18,6 +18,7 @@ import { type BlobDisk, fill } from "./blob.ts";
 import type { HubFile } from "./client.ts";
 import type { HubTimes, Sink } from "./http.ts";
 import { isCommit } from "./names.ts";
+import { type OpenFile, runtime } from "../host/runtime.ts";
 
 /** Cache directory tag (https://bford.info/cachedir/): backup programs skip a tagged folder. */
 const CACHEDIR_TAG = `Signature: 8a477f597d28d172789f06886806bc55
@@ -56,7 +57,7 @@ export class HubCache {
   async readRef(revision: string): Promise<string | undefined> {
     const path = `${this.folder}/${this.#repo}/refs/${revision}`;
     if (!await sizeOf(path)) return undefined;
-    const commit = (await Deno.readTextFile(path)).trim();
+    const commit = (await runtime.readTextFile(path)).trim();
     return isCommit(commit) ? commit : undefined;
   }
 
@@ -69,7 +70,7 @@ export class HubCache {
     try {
       if (await this.readRef(revision) === commit) return;
       await makeFolderOf(path);
-      await replace(path, (temporary) => Deno.writeTextFile(temporary, commit));
+      await replace(path, (temporary) => runtime.writeTextFile(temporary, commit));
     } catch {
       // The cache may be read-only. The files are still usable: only --offline needs the ref.
     }
@@ -104,8 +105,8 @@ export class HubCache {
 
   async #makeFolder(): Promise<void> {
     if (await exists(this.folder)) return;
-    await Deno.mkdir(this.folder, { recursive: true });
-    await Deno.writeTextFile(`${this.folder}/CACHEDIR.TAG`, CACHEDIR_TAG);
+    await runtime.mkdir(this.folder, { recursive: true });
+    await runtime.writeTextFile(`${this.folder}/CACHEDIR.TAG`, CACHEDIR_TAG);
   }
 
   /**
@@ -134,12 +135,12 @@ export class HubCache {
     await replace(path, async (temporary) => {
       if (this.links) {
         try {
-          return await Deno.symlink(target, temporary, { type: "file" });
+          return await runtime.symlink(target, temporary, { type: "file" });
         } catch {
           // Windows without permission to link, or a file system without links
         }
       }
-      await Deno.copyFile(blob, temporary);
+      await runtime.copyFile(blob, temporary);
     });
   }
 }
@@ -147,16 +148,16 @@ export class HubCache {
 /** Files of the cache, by path. */
 const DISK: BlobDisk = {
   sizeOf,
-  rename: Deno.rename,
-  remove: Deno.remove,
+  rename: runtime.rename,
+  remove: runtime.remove,
   async open(path) {
-    const file = await Deno.open(path, { read: true, write: true, create: true });
+    const file = await runtime.open(path, { read: true, write: true, create: true });
     return {
       read: (into) => file.read(into),
       write: (chunk) => file.write(chunk),
       async clear() {
         await file.truncate();
-        await file.seek(0, Deno.SeekMode.Start);
+        await file.seek(0, runtime.SeekMode.Start);
       },
       [Symbol.dispose]: () => file.close(),
     };
@@ -169,9 +170,9 @@ const DISK: BlobDisk = {
  */
 export async function readToken(path: string): Promise<string> {
   try {
-    return (await Deno.readTextFile(path)).trim();
+    return (await runtime.readTextFile(path)).trim();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "";
+    if (error instanceof runtime.errors.NotFound) return "";
     throw error;
   }
 }
@@ -179,23 +180,23 @@ export async function readToken(path: string): Promise<string> {
 /** Whether an error comes from a file operation, not from the network. */
 export function isSystemError(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof CheckpointError) return false;
-  return /\(os error \d+\)/.test(error.message) || Object.hasOwn(Deno.errors, error.name);
+  return /\(os error \d+\)/.test(error.message) || Object.hasOwn(runtime.errors, error.name);
 }
 
 /** Bytes of a file after following links; undefined if there is no file. */
 async function sizeOf(path: string): Promise<number | undefined> {
   try {
-    const { isFile, size } = await Deno.stat(path);
+    const { isFile, size } = await runtime.stat(path);
     return isFile ? size : undefined;
   } catch (error) {
-    const { NotFound, NotADirectory } = Deno.errors;
+    const { NotFound, NotADirectory } = runtime.errors;
     if (error instanceof NotFound || error instanceof NotADirectory) return undefined;
     throw error;
   }
 }
 
 async function makeFolderOf(path: string): Promise<void> {
-  await Deno.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+  await runtime.mkdir(path.slice(0, path.lastIndexOf("/")), { recursive: true });
 }
 
 /** Writes a file and renames it to `path` in one step: no process sees half of it. */
@@ -203,22 +204,22 @@ async function replace(path: string, make: (temporary: string) => Promise<void>)
   const temporary = `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
   try {
     await make(temporary);
-    await Deno.rename(temporary, path);
+    await runtime.rename(temporary, path);
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {}); // it may not exist
+    await runtime.remove(temporary).catch(() => {}); // it may not exist
     throw error;
   }
 }
 
-async function openLock(path: string): Promise<Deno.FsFile> {
+async function openLock(path: string): Promise<OpenFile> {
   try {
-    const file = await Deno.open(path, { read: true, write: true, createNew: true });
+    const file = await runtime.open(path, { read: true, write: true, createNew: true });
     // Python's mode, for a cache shared between users; not every file system has modes.
-    if (Deno.build.os !== "windows") await Deno.chmod(path, 0o664).catch(() => {});
+    if (runtime.build.os !== "windows") await runtime.chmod(path, 0o664).catch(() => {});
     return file;
   } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    return await Deno.open(path, { read: true, write: true, create: true });
+    if (!(error instanceof runtime.errors.AlreadyExists)) throw error;
+    return await runtime.open(path, { read: true, write: true, create: true });
   }
 }
 
@@ -226,7 +227,7 @@ async function openLock(path: string): Promise<Deno.FsFile> {
  * Whether an open file is still the file at its path. Some versions of Python's filelock delete the
  * lock file, and a lock on a deleted file excludes no other process.
  */
-async function isStillAt(file: Deno.FsFile, path: string): Promise<boolean> {
-  const current = await Deno.stat(path).catch(() => null);
+async function isStillAt(file: OpenFile, path: string): Promise<boolean> {
+  const current = await runtime.stat(path).catch(() => null);
   return current !== null && current.ino === (await file.stat()).ino;
 }

@@ -90,7 +90,7 @@ const RATES: Shape = { mean: "number", min: "number", max: "number", stddev: "nu
 const REPORT: Shape = {
   timestamp: "string",
   commit: "string?",
-  platform: { os: "string", deno: "string", v8: "string", cpu: "string", cores: "number" },
+  platform: { os: "string", deno: "string?", v8: "string?", cpu: "string", cores: "number" },
   engine: { version: "string", backend: "string", threads: "number", dtype: "string" },
   device: { type: "string", name: "string" },
   model: { source: "string", id: "string", params_m: "number", dtype: "string" },

@@ -163,9 +163,14 @@ export interface BenchmarkReport {
   platform: {
     os: string;
     python: null;
-    deno: string;
-    v8: string;
-    typescript: string;
+    /** Versions of the runtime's parts; null for those that it lacks. */
+    deno: string | null;
+    v8: string | null;
+    typescript: string | null;
+    /** In Node. */
+    node?: string;
+    /** In Bun. */
+    bun?: string;
     cpu: string;
     cores: number;
   };

@@ -94,6 +94,8 @@ const ENVIRONMENT: readonly Property[] = [
   ["Logical processors", "platform.cores"],
   ["Operating system", "platform.os"],
   ["Deno", "platform.deno"],
+  ["Node", "platform.node"],
+  ["Bun", "platform.bun"],
   ["V8", "platform.v8"],
   ["V8 flags", "engine.v8_flags"],
   ["TypeScript", "platform.typescript"],

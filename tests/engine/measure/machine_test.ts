@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { DENO_HOST } from "../../../engine/host/deno.ts";
+import { SYSTEM_HOST } from "../../../engine/host/system.ts";
 import type { MachineActivity } from "../../../engine/host/mod.ts";
 import { MachineWatch } from "../../../engine/measure/machine.ts";
 
@@ -63,19 +63,19 @@ Deno.test("MachineWatch reports null for what the system hides", async () => {
 });
 
 Deno.test("the host reads CPU times that grow with this process's work", () => {
-  const before = DENO_HOST.activity();
+  const before = SYSTEM_HOST.activity();
   for (const end = performance.now() + 30; performance.now() < end;);
-  const after = DENO_HOST.activity();
+  const after = SYSTEM_HOST.activity();
   assert.ok(after.ownMs! > before.ownMs!);
   assert.ok(after.cpu!.processors >= 1 && after.cpu!.busyMs >= before.cpu!.busyMs);
 });
 
 Deno.test("the host reads V8's flags, and hides what is not permitted without a prompt", () => {
   const script = `
-    import { DENO_HOST } from ${
-    JSON.stringify(new URL("../../../engine/host/deno.ts", import.meta.url))
+    import { SYSTEM_HOST } from ${
+    JSON.stringify(new URL("../../../engine/host/system.ts", import.meta.url))
   };
-    console.log(JSON.stringify([(await DENO_HOST.platform()).v8Flags, DENO_HOST.activity()]));`;
+    console.log(JSON.stringify([(await SYSTEM_HOST.platform()).v8Flags, SYSTEM_HOST.activity()]));`;
   const run = (...args: string[]) => {
     const { stdout } = new Deno.Command(Deno.execPath(), {
       args: ["run", "--no-lock", ...args, `data:text/typescript,${encodeURIComponent(script)}`],

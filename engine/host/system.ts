@@ -1,5 +1,5 @@
 /**
- * Host for Deno: files, environment, machine facts.
+ * Host for runtimes with files (Deno, Node, Bun): files, environment, machine facts.
  *
  * @module
  */
@@ -9,13 +9,14 @@ import { readActivity } from "./activity.ts";
 import type { ByteSource, Host, PathKind } from "./mod.ts";
 import { readPlatform, totalMemory } from "./platform.ts";
 import { TILE_STORE } from "./tile_cache.ts";
+import { type OpenFile, runtime } from "./runtime.ts";
 
-/** The host for Deno. */
-export const DENO_HOST: Host = {
+/** The host. */
+export const SYSTEM_HOST: Host = {
   open: openFile,
   kindOf,
   list,
-  env: (name) => Deno.env.get(name),
+  env: (name) => runtime.env.get(name),
   tiles: TILE_STORE,
   totalMemory,
   platform: readPlatform,
@@ -39,17 +40,17 @@ const KERNELS = new URL("../../kernels/", import.meta.url);
 /** A worker reads its modules from files again, which takes a permission; imports take none. */
 function threadsDenied(): string | undefined {
   if (KERNELS.protocol !== "file:") return undefined;
-  if (Deno.permissions.querySync({ name: "read", path: KERNELS }).state === "granted") return;
+  if (runtime.permissions.querySync({ name: "read", path: KERNELS }).state === "granted") return;
   const path = decodeURIComponent(KERNELS.pathname).replace(/\/$/, "");
   return `threads read their modules from files; --allow-read=${path} lets them`;
 }
 
 async function openFile(path: string): Promise<ByteSource> {
   try {
-    // Deno.open() would block on a pipe, so the kind is checked first.
-    const { isFile, size } = await Deno.stat(path);
+    // runtime.open() would block on a pipe, so the kind is checked first.
+    const { isFile, size } = await runtime.stat(path);
     if (!isFile) throw new CheckpointError(`Cannot open "${path}": expected a regular file`);
-    return new FileSource(path, size, await Deno.open(path));
+    return new FileSource(path, size, await runtime.open(path));
   } catch (error) {
     throw asCheckpointError(error, path);
   }
@@ -57,9 +58,9 @@ async function openFile(path: string): Promise<ByteSource> {
 
 async function kindOf(path: string): Promise<PathKind> {
   try {
-    return (await Deno.stat(path)).isDirectory ? "folder" : "file";
+    return (await runtime.stat(path)).isDirectory ? "folder" : "file";
   } catch (error) {
-    const { NotFound, NotADirectory } = Deno.errors;
+    const { NotFound, NotADirectory } = runtime.errors;
     if (error instanceof NotFound || error instanceof NotADirectory) return null;
     throw asCheckpointError(error, path);
   }
@@ -67,19 +68,19 @@ async function kindOf(path: string): Promise<PathKind> {
 
 async function list(folder: string): Promise<string[]> {
   try {
-    return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+    return (await Array.fromAsync(runtime.readDir(folder))).map(({ name }) => name);
   } catch (error) {
     throw asCheckpointError(error, folder);
   }
 }
 
 class FileSource implements ByteSource {
-  constructor(readonly name: string, readonly size: number, readonly file: Deno.FsFile) {}
+  constructor(readonly name: string, readonly size: number, readonly file: OpenFile) {}
 
   // deno-lint-ignore require-await -- the interface is async; readSync is 2 to 3 × as fast
   async read(offset: number, into: Uint8Array): Promise<void> {
     try {
-      this.file.seekSync(offset, Deno.SeekMode.Start);
+      this.file.seekSync(offset, runtime.SeekMode.Start);
       for (let done = 0; done < into.length;) {
         const count = this.file.readSync(into.subarray(done));
         if (count === null) {
@@ -101,7 +102,7 @@ class FileSource implements ByteSource {
 
 function asCheckpointError(error: unknown, path: string): CheckpointError {
   if (error instanceof CheckpointError) return error;
-  if (error instanceof Deno.errors.NotFound) {
+  if (error instanceof runtime.errors.NotFound) {
     return new CheckpointError(`Cannot open "${path}": there is no such file`);
   }
   return new CheckpointError(`Cannot open "${path}": ${messageOf(error)}`);
