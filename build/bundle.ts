@@ -27,17 +27,31 @@ export interface BundleOptions {
   readonly minify?: boolean;
 }
 
-/** Entries of the library. */
+/** Entries of the library for pages. */
 export const LIBRARY: Readonly<Record<string, string>> = {
   mod: "mod.ts",
   kernels: "kernels/mod.ts",
   worker: "kernels/wasm/worker.ts",
 };
 
+/** Entries of the library and the program for Node and Bun. */
+export const NODE_LIBRARY: Readonly<Record<string, string>> = {
+  mod: "mod.ts",
+  kernels: "kernels/mod.ts",
+  worker: "build/node/worker.ts",
+  bin: "build/node/bin.ts",
+};
+
 /** Oldest runtimes of a bundle: `using` is lowered for them. */
 const TARGETS: Readonly<Record<Platform, string[]>> = {
   browser: ["chrome111", "firefox115", "safari17"],
   node: ["node22"],
+};
+
+/** Modules whose exports take the place of globals. */
+const INJECTED: Readonly<Record<Platform, string[]>> = {
+  browser: ["build/globals.ts"],
+  node: ["build/globals.ts", "build/node/globals.ts"],
 };
 
 /**
@@ -67,13 +81,14 @@ export async function bundle(
     platform,
     target: TARGETS[platform],
     chunkNames: "chunk-[hash]",
-    inject: ["build/globals.ts"],
+    inject: INJECTED[platform],
     minify,
     charset: "utf8",
     legalComments: "none",
     metafile: true,
     logLevel: "silent", // errors are thrown
-    plugins: [WORKER_URL, PACKAGES],
+    define: { "import.meta.main": "false" },
+    plugins: [platform === "node" ? NODE_PLATFORM : WORKER_URL, PACKAGES],
   });
   await stop();
   return Object.entries(metafile.outputs).map(([path, { imports }]) => ({
@@ -109,6 +124,17 @@ const WORKER_URL: Plugin = {
       if (contents === source) throw new Error(`Cannot bundle "${path}": expected a worker's URL`);
       return { contents, loader: "ts" };
     });
+  },
+};
+
+/** Threads and GPU of Node and Bun, in place of those of a page. */
+const NODE_PLATFORM: Plugin = {
+  name: "platform of Node",
+  setup({ onLoad }) {
+    onLoad({ filter: /[/\\]kernels[/\\]host\.ts$/ }, () => ({
+      contents: 'export { WEB_HOST } from "./compute.ts";',
+      resolveDir: pathOf(new URL("build/node/", ROOT)),
+    }));
   },
 };
 

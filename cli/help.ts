@@ -146,7 +146,7 @@ const SUMMARIES: Readonly<Record<Command, string>> = {
   report: "draw reports as one HTML page",
 };
 
-const RUN = "deno run -A cli.ts";
+const RUN = "Deno" in globalThis ? "deno run -A cli.ts" : "npx wgslm";
 
 /** The help of a command; lists the commands if none was named. */
 export function helpText(command: Command, named: boolean): string {

@@ -35,6 +35,8 @@ export const WEB_HOST: ComputeHost = {
   },
   // Bundlers find a worker's file by exactly this expression.
   startWorker: () => new Worker(new URL("./wasm/worker.ts", import.meta.url), { type: "module" }),
+  threadsDenied: () =>
+    typeof Worker === "function" ? undefined : "expected the global Worker, got none",
   keepAlive,
 };
 

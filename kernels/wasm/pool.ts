@@ -29,7 +29,7 @@ const [OPEN, FAILED, MAIL, IDLE] = [at("open"), at("failed"), at("mail"), at("id
  * Whether threads can share memory here: a page must be cross-origin isolated, by its headers.
  */
 export function canShareMemory(): boolean {
-  return typeof SharedArrayBuffer === "function" && typeof Worker === "function" &&
+  return typeof SharedArrayBuffer === "function" &&
     (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 }
 
