@@ -28,7 +28,7 @@ import { type OpenFile, runtime } from "../engine/host/runtime.ts";
 const MAX_BYTES = 500_000_000;
 
 /** Milliseconds that a database waits for another writer. */
-const BUSY_MS = 10_000;
+const BUSY_MS = 60_000;
 
 /**
  * Reads the reports of a file, in its order; failures and kernel benches in it are left out.

@@ -233,13 +233,35 @@ export class HubServer implements AsyncDisposable {
 /** A body that ends before its content-length, as when a connection breaks. */
 export function cutBody(bytes: Uint8Array<ArrayBuffer>, at: number, seen: SeenRequest): BodyInit {
   seen.sent = at;
+  let isTaken = false;
+  return new ReadableStream({
+    async pull(controller) {
+      if (!isTaken) {
+        controller.enqueue(bytes.slice(0, at));
+        isTaken = true;
+        return;
+      }
+      // The server asks for more: it has the bytes, and sends them in this time.
+      await new Promise((done) => setTimeout(done, 30));
+      controller.close();
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** A body that is sent when something has happened. */
+export function bodyAfter(event: Promise<unknown>, bytes: Uint8Array<ArrayBuffer>): BodyInit {
   return new ReadableStream({
     async start(controller) {
-      controller.enqueue(bytes.slice(0, at));
-      await new Promise((done) => setTimeout(done, 30)); // until the bytes have arrived
+      await event;
+      controller.enqueue(bytes);
       controller.close();
     },
   });
+}
+
+/** The beginning of a body whose rest never comes. */
+export function endlessBody(bytes: Uint8Array<ArrayBuffer>): BodyInit {
+  return new ReadableStream({ start: (controller) => controller.enqueue(bytes) });
 }
 
 /** A body in pieces, with a delay of `ms` before each. */

@@ -6,6 +6,7 @@ import { DEFAULTS } from "../engine/defaults.ts";
 import { BACKEND_NAMES } from "../kernels/backend.ts";
 import { OPERATIONS } from "../kernels/calls.ts";
 import { BYTES, FORMATS } from "../kernels/formats/mod.ts";
+import { runDeno } from "./process.ts";
 import { fixture, readJson } from "./testing.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -34,13 +35,10 @@ function withoutComments(code: string): string {
 }
 
 /** Runs this Deno in the project; the standard output, and the standard error. */
-function deno(...args: string[]): { out: string; err: string } {
-  const env = { NO_COLOR: "1" };
-  const command = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, env });
-  const { success, stdout, stderr } = command.outputSync();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  assert.ok(success, `deno ${args.join(" ")} failed:\n${err}`);
-  return { out, err };
+async function deno(...args: string[]): Promise<{ out: string; err: string }> {
+  const { code, stdout, stderr } = await runDeno(args, { cwd: ROOT });
+  assert.equal(code, 0, `deno ${args.join(" ")} failed:\n${stderr}`);
+  return { out: stdout, err: stderr };
 }
 
 interface ModuleInfo {
@@ -62,9 +60,9 @@ function workers(): string[] {
 }
 
 /** The modules that a file leads to, those that it may load later too. */
-function modulesOf(root: string): readonly ModuleInfo[] {
-  const { modules } = JSON.parse(deno("info", "--json", root).out) as { modules: ModuleInfo[] };
-  return modules;
+async function modulesOf(root: string): Promise<readonly ModuleInfo[]> {
+  const { out } = await deno("info", "--json", root);
+  return (JSON.parse(out) as { modules: ModuleInfo[] }).modules;
 }
 
 /** The specifiers of what a file loads before it runs. */
@@ -80,13 +78,13 @@ function loadedAtOnce(root: string, modules: readonly ModuleInfo[]): string[] {
 }
 
 /** What each file imports, types too; all paths from the root on. */
-function importGraph(): ReadonlyMap<string, readonly string[]> {
+async function importGraph(): Promise<ReadonlyMap<string, readonly string[]>> {
   const graph = new Map<string, string[]>();
   const toPath = (specifier: string) => specifier.slice(ROOT.href.length);
   const isOurs = (specifier?: string) => specifier !== undefined && specifier.startsWith(ROOT.href);
   // A worker is a root of its own: nothing imports it, and `deno info` does not follow its URL.
   for (const root of [...Object.values(denoJson.exports), ...workers()]) {
-    for (const { specifier, error, dependencies = [] } of modulesOf(root)) {
+    for (const { specifier, error, dependencies = [] } of await modulesOf(root)) {
       if (!isOurs(specifier)) continue;
       assert.equal(error, undefined, specifier);
       const targets = dependencies.flatMap(({ code, type }) => [code?.specifier, type?.specifier]);
@@ -97,7 +95,7 @@ function importGraph(): ReadonlyMap<string, readonly string[]> {
   return graph;
 }
 
-const GRAPH = importGraph();
+const GRAPH = await importGraph();
 
 /** The first way from a file back to itself. */
 function findCircle(graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
@@ -226,8 +224,8 @@ Deno.test("only the host uses Deno's API: the rest also runs on Node and Bun", (
 });
 
 for (const root of Object.values(denoJson.exports).filter((path) => path !== "./cli.ts")) {
-  Deno.test(`${root} loads in a page, and bundles for one`, () => {
-    const modules = modulesOf(root);
+  Deno.test(`${root} loads in a page, and bundles for one`, async () => {
+    const modules = await modulesOf(root);
     const ours = loadedAtOnce(root, modules).filter((specifier) => specifier.startsWith(ROOT.href))
       .map((specifier) => specifier.slice(ROOT.href.length));
     assert.ok(ours.length > 50, `${ours.length} files`);
@@ -348,6 +346,14 @@ Deno.test("dtypeComparisons() finds every form of a comparison, and no other use
 const TYPESCRIPT = [...SOURCES, ...["tests/", "bench/", "build/"].flatMap(filesBelow)]
   .filter((path) => path.endsWith(".ts") && !path.startsWith("tests/fixtures/"));
 
+Deno.test("processes of tests are started in tests/process.ts alone, which gives them an end", () => {
+  const starts = (path: string) =>
+    /\bDeno\.Command\b|child_process/.test(withoutComments(read(path)));
+  const tests = TYPESCRIPT.filter((path) => path.startsWith("tests/"));
+  const others = ["tests/project_test.ts"]; // names it
+  assert.deepEqual(tests.filter(starts), ["tests/process.ts", ...others]);
+});
+
 Deno.test("files have at most 500 lines", () => {
   const tooLong = TYPESCRIPT.map((path) => ({ path, lines: read(path).split("\n").length - 1 }))
     .filter(({ lines }) => lines > 500);
@@ -389,8 +395,8 @@ Deno.test("the forward pass has at most 60 lines", () => {
   assert.ok(pass[0].split("\n").length <= 60, `${pass[0].split("\n").length} lines`);
 });
 
-Deno.test("what is published is what the exports need, and no demo and no test", () => {
-  const { err } = deno("publish", "--dry-run", "--allow-dirty", "--no-check");
+Deno.test("what is published is what the exports need, and no demo and no test", async () => {
+  const { err } = await deno("publish", "--dry-run", "--allow-dirty", "--no-check");
   const published = [...err.matchAll(/^\s*(file:\S+) \([\d.]+\w+\)$/gm)]
     .map(([, specifier]) => specifier.slice(ROOT.href.length));
   for (const path of [...GRAPH.keys(), "deno.json", "README.md", "LICENSE", "CHANGELOG.md"]) {

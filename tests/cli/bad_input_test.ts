@@ -4,11 +4,7 @@ import { loadModel } from "../../engine/load.ts";
 import { withChatModel } from "../chat_model.ts";
 import { ggufBytes } from "../gguf.ts";
 import { inTempFolder } from "../safetensors.ts";
-
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
-
-/** Milliseconds that a run may take; an endless template is stopped before. */
-const MOST_MS = 60_000;
+import { runCli } from "./run.ts";
 
 type Json = Record<string, unknown>;
 
@@ -17,16 +13,12 @@ async function assertRefused(
   args: readonly string[],
   message: RegExp,
 ): Promise<void> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, "generate", folder, "--max-tokens", "2", ...args],
-    stdin: "null",
-    env: { NO_COLOR: "1" },
-    signal: AbortSignal.timeout(MOST_MS),
-  }).output();
-  const [text, said] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  assert.match(said, message);
-  assert.match(said, /^error: .+\n$/); // one line, and no stack
-  assert.equal(text, "");
+  const { code, stdout, stderr } = await runCli([
+    ...["generate", folder, "--max-tokens", "2", ...args],
+  ]);
+  assert.match(stderr, message);
+  assert.match(stderr, /^error: .+\n$/); // one line, and no stack
+  assert.equal(stdout, "");
   assert.equal(code, 1);
 }
 

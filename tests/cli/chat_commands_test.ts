@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { PasteFilter } from "../../cli/line_editor.ts";
 import { withChatModel } from "../chat_model.ts";
 import { hasTerminal, runOnTerminal, type Step } from "./on_terminal.ts";
-import { CLI, DENO_DIR, runCli } from "./run.ts";
+import { DENO_DIR, runCli } from "./run.ts";
 
 const FLAGS = ["--chat", "--device", "js", "--temperature", "0", "--max-tokens", "4"];
 const argumentsOf = (folder: string) => ["generate", folder, ...FLAGS];
@@ -13,7 +13,7 @@ const PROMPT = /> \x1b\[3G$/;
 
 const edit = (folder: string, steps: readonly Step[], env: Record<string, string> = {}) =>
   runOnTerminal(
-    [Deno.execPath(), "run", "-A", "--no-check", CLI, ...argumentsOf(folder)],
+    argumentsOf(folder),
     [["", PROMPT], ...steps],
     { TERM: "xterm", DENO_DIR, XDG_CACHE_HOME: `${folder}/cache`, ...env },
   );
@@ -161,7 +161,7 @@ Deno.test("Ctrl-C stops an answer of the editor's chat, and the prompt has a lin
     );
     const args = [...argumentsOf(folder), "--max-tokens", "90000", "--context", "100000"];
     const { code, screen } = await runOnTerminal(
-      [Deno.execPath(), "run", "-A", "--no-check", CLI, ...args],
+      args,
       [
         ["", PROMPT],
         ["Hi\r", /l\S.{3}/], // the answer has begun

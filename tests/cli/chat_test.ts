@@ -2,37 +2,17 @@
 import assert from "node:assert/strict";
 import { CHAT_TEMPLATE, withChatModel } from "../chat_model.ts";
 import { fixture } from "../testing.ts";
+import type { Output } from "../process.ts";
 import { hasTerminal, runOnTerminal, type Step } from "./on_terminal.ts";
-
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
-
-interface Result {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
+import { runCli } from "./run.ts";
 
 function argumentsOf(folder: string, flags: readonly string[]): string[] {
-  const args = ["generate", folder, "--chat", "--device", "js", "--temperature", "0", ...flags];
-  return ["run", "-A", "--no-check", CLI, ...args];
+  return ["generate", folder, "--chat", "--device", "js", "--temperature", "0", ...flags];
 }
 
 /** Runs `generate --chat` with this standard input. */
-async function chat(folder: string, input: string, ...flags: string[]): Promise<Result> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: argumentsOf(folder, flags),
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-    env: { NO_COLOR: "1" },
-  }).spawn();
-  const output = child.output();
-  const writer = child.stdin.getWriter();
-  // The process may end before it has read everything.
-  await writer.write(new TextEncoder().encode(input)).then(() => writer.close()).catch(() => {});
-  const { code, stdout, stderr } = await output;
-  const decoder = new TextDecoder();
-  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+function chat(folder: string, input: string, ...flags: string[]): Promise<Output> {
+  return runCli(argumentsOf(folder, flags), { input });
 }
 
 const SHORT = ["--max-tokens", "6"];
@@ -49,14 +29,12 @@ Deno.test("generate --chat answers every line of a pipe, and remembers earlier o
     const turns = ["Hi", answers[0], "yes", answers[1], "last"].map((content, i) =>
       `<|im_start|>${["user", "assistant"][i % 2]}\n${content}<|im_end|>\n`
     );
-    const { stdout: anew } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        ...argumentsOf(folder, SHORT).filter((arg) => arg !== "--chat"),
-        "--prompt",
-        `${turns.join("")}<|im_start|>assistant\n`,
-      ],
-    }).output();
-    assert.equal(new TextDecoder().decode(anew), `${answers[2]}\n`);
+    const { stdout: anew } = await runCli([
+      ...argumentsOf(folder, SHORT).filter((arg) => arg !== "--chat"),
+      "--prompt",
+      `${turns.join("")}<|im_start|>assistant\n`,
+    ]);
+    assert.equal(anew, `${answers[2]}\n`);
     const single = await chat(folder, "", ...SHORT, "--prompt", "Hi");
     assert.deepEqual(single, { code: 0, stdout: `${answers[0]}\n`, stderr: "" });
   }));
@@ -110,7 +88,7 @@ Deno.test("generate --chat without a template fails before a line is read", asyn
 });
 
 const onTerminal = (folder: string, flags: readonly string[], steps: readonly Step[]) =>
-  runOnTerminal([Deno.execPath(), ...argumentsOf(folder, flags)], steps, { TERM: "dumb" });
+  runOnTerminal(argumentsOf(folder, flags), steps, { TERM: "dumb" });
 
 Deno.test({
   name: "generate --chat on a dumb terminal prompts for each turn, and ends with its input",

@@ -2,10 +2,12 @@
 import assert from "node:assert/strict";
 import { toMarkdown } from "../../engine/measure/formats.ts";
 import { VERSION } from "../../engine/measure/report.ts";
+import { type Output, Process, run as runProcess } from "../process.ts";
+import { inTempFolder } from "../safetensors.ts";
 import { fixture, readJson } from "../testing.ts";
 import { SCHEMA } from "./report_keys.ts";
+import { cliArguments, runCli } from "./run.ts";
 
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 const LEARNED = fixture("labcore/learned");
 const GPT2 = fixture("tiny/gpt2"); // has no tokenizer
 /** Flags of the shortest benchmark. */
@@ -13,40 +15,13 @@ const SHORT = ["--iters", "1", "--gen-tokens", "2", "--warmup-tokens", "0"];
 const unix = { ignore: Deno.build.os === "windows" };
 const linux = { ignore: Deno.build.os !== "linux" };
 
-interface Result {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
+const env = { NO_COLOR: "" }; // an empty NO_COLOR is none
 
-function command(args: readonly string[], options: Deno.CommandOptions = {}): Deno.Command {
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, ...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-    ...options,
-    env: { NO_COLOR: "", ...options.env }, // an empty NO_COLOR is none
-  });
-}
-
-async function run(...args: string[]): Promise<Result> {
-  const { code, stdout, stderr } = await command(args).output();
-  const decoder = new TextDecoder();
-  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
-}
-
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+const run = (...args: string[]) => runCli(args, { env });
+const start = (...args: string[]) => new Process(Deno.execPath(), cliArguments(args), { env });
 
 /** Expects one line on standard error and none on standard output. */
-function assertFails({ code, stdout, stderr }: Result, expectedCode: number, message: RegExp) {
+function assertFails({ code, stdout, stderr }: Output, expectedCode: number, message: RegExp) {
   assert.match(stderr, message);
   assert.equal(stderr.match(/^error: /gm)?.length, 1, stderr);
   assert.doesNotMatch(stderr, /^\s+at /m);
@@ -74,7 +49,7 @@ function assertSchema(report: unknown): void {
 }
 
 Deno.test("bench prints only the table, and writes table and report into new folders", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const json = `${folder}/made/too/b.json`;
     const md = `${folder}/made/b.md`;
     const { code, stdout, stderr } = await run(
@@ -137,7 +112,7 @@ Deno.test("bench prints only the table, and writes table and report into new fol
   }));
 
 Deno.test("bench without a model measures the demo", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const { code, stderr } = await run(...SHORT, "--json-out", `${folder}/b.json`);
     assert.equal(code, 0, stderr);
     const { model, generation } = JSON.parse(await Deno.readTextFile(`${folder}/b.json`));
@@ -146,7 +121,7 @@ Deno.test("bench without a model measures the demo", () =>
   }));
 
 Deno.test("a flag overrides --config, which overrides the default; an unknown key warns", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const config = `${folder}/c.toml`;
     await Deno.writeTextFile(
       config,
@@ -177,7 +152,7 @@ Deno.test("a flag overrides --config, which overrides the default; an unknown ke
   }));
 
 Deno.test("a model without a tokenizer is measured on --prompt-tokens random ids", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const json = `${folder}/b.json`;
     const { code, stderr } = await run(...SHORT, GPT2, "--prompt-tokens", "5", "--json-out", json);
     assert.equal(code, 0, stderr);
@@ -187,7 +162,7 @@ Deno.test("a model without a tokenizer is measured on --prompt-tokens random ids
   }));
 
 Deno.test("a shape with random weights needs no files", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const config = `${folder}/c.toml`;
     await Deno.writeTextFile(
       config,
@@ -225,7 +200,7 @@ Deno.test("a note warns of more threads than processors", manyProcessors, async 
 });
 
 Deno.test("a note on a key of a configuration cannot steer the terminal", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/c.toml`, String.raw`"a\u001b[31m\u009bm\nb" = 1`);
     const args = ["generate", LEARNED, "--prompt", "a", "--max-tokens", "1"];
     const { code, stderr } = await run(...args, "--config", `${folder}/c.toml`);
@@ -249,7 +224,7 @@ Deno.test("an unsupported dtype and a missing chat template are refused in a sen
 });
 
 Deno.test("missing and damaged files are named, with exit status 1", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     assertFails(await run("--checkpoint", `${folder}/none`), 1, /none": there is no such file/);
     await Deno.writeTextFile(`${folder}/c.toml`, "[generation]\nseed = = 1\n");
     assertFails(await run("--config", `${folder}/c.toml`), 1, /c\.toml.*line 2, column \d+/);
@@ -265,7 +240,7 @@ Deno.test("--verbose adds the stack of an error", async () => {
 });
 
 Deno.test("an output that cannot be written is refused before the benchmark", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/file`, "");
     const result = await run(...SHORT, LEARNED, "--json-out", `${folder}/file/b.json`);
     assertFails(result, 1, /Cannot write "[^"]*file\/b\.json"/);
@@ -286,11 +261,11 @@ Deno.test(
   "a report can go to standard output, even if that is a file",
   linux,
   () =>
-    inFolder(async (folder) => {
-      const args = [CLI, ...SHORT, LEARNED, "--json-out", "/dev/stdout"].map((a) => `'${a}'`);
-      const script = `"${Deno.execPath()}" run -A --no-check ${args.join(" ")} > "${folder}/out"`;
-      const { code } = await new Deno.Command("sh", { args: ["-c", script] }).output();
-      assert.equal(code, 0);
+    inTempFolder(async (folder) => {
+      const args = cliArguments([...SHORT, LEARNED, "--json-out", "/dev/stdout"]);
+      const script = `exec "$0" "$@" > "${folder}/out"`;
+      const { code, stderr } = await runProcess("sh", ["-c", script, Deno.execPath(), ...args]);
+      assert.equal(code, 0, stderr);
       const text = await Deno.readTextFile(`${folder}/out`);
       const end = text.indexOf("\n}\n") + 3;
       assert.equal(text.slice(end), toMarkdown(JSON.parse(text.slice(0, end))));
@@ -326,54 +301,37 @@ Deno.test("generate at temperature 0 gives the golden text", async () => {
 });
 
 Deno.test("a reader that closes the pipe ends generate in silence", unix, async () => {
-  const child = command(["generate", "--max-tokens", "500"]).spawn();
-  const reader = child.stdout.getReader();
-  await reader.read();
-  await reader.cancel();
-  const stderr = await new Response(child.stderr).text();
-  const { code } = await child.status;
-  assert.deepEqual([code, stderr], [0, ""]);
+  const args = cliArguments(["generate", "--max-tokens", "500"]);
+  const script = '{ "$0" "$@"; echo "ended with $?" >&2; } | head -c 1 > /dev/null';
+  const { stderr } = await runProcess("sh", ["-c", script, Deno.execPath(), ...args], { env });
+  assert.equal(stderr, "ended with 0\n");
 });
 
 Deno.test(
   "an interrupt ends bench with 130 and leaves no file behind",
   unix,
   () =>
-    inFolder(async (folder) => {
-      const child = command([
-        "--gen-tokens",
-        "100000",
-        "--warmup-tokens",
-        "1",
-        "--json-out",
-        `${folder}/b.json`,
-      ]).spawn();
-      let stderr = "";
-      const stdout = new Response(child.stdout).text();
-      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
-        const begun = stderr.includes("warm-up");
-        stderr += chunk;
-        if (!begun && stderr.includes("warm-up")) child.kill("SIGINT");
-      }
-      const { code } = await child.status;
+    inTempFolder(async (folder) => {
+      const size = ["--gen-tokens", "10000000", "--warmup-tokens", "1"];
+      const bench = start(...size, "--json-out", `${folder}/b.json`);
+      await bench.shows("stderr", /warm-up/);
+      bench.kill("SIGINT");
+      const { code, stdout, stderr } = await bench.output();
       assert.equal(code, 130, stderr);
-      assert.equal(await stdout, "");
+      assert.equal(stdout, "");
       assert.doesNotMatch(stderr, /error/);
       assert.deepEqual([...Deno.readDirSync(folder)], []);
     }),
 );
 
 Deno.test("an interrupt ends generate with 130 and its line with a newline", unix, async () => {
-  const child = command(["generate", "--max-tokens", "100000"]).spawn();
-  let text = "";
-  for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
-    if (text === "") child.kill("SIGINT");
-    text += chunk;
-  }
-  const stderr = await new Response(child.stderr).text();
-  assert.equal((await child.status).code, 130);
+  const generate = start("generate", "--max-tokens", "10000000");
+  await generate.shows("stdout", /./s);
+  generate.kill("SIGINT");
+  const { code, stdout, stderr } = await generate.output();
+  assert.equal(code, 130);
   assert.match(stderr, /^ended after \d+ tokens?: interrupted\n$/);
-  assert.ok(text.endsWith("\n"));
+  assert.ok(stdout.endsWith("\n"));
 });
 
 Deno.test("inspect shows tensors, parameters and memory", async () => {

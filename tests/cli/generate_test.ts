@@ -1,9 +1,10 @@
 /** `generate` as its users meet it: prompts, endings, and models without a tokenizer. */
 import assert from "node:assert/strict";
 import { withChatModel } from "../chat_model.ts";
+import { run } from "../process.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture, readJson } from "../testing.ts";
-import { runCli } from "./run.ts";
+import { cliArguments, runCli } from "./run.ts";
 
 const LEARNED = fixture("labcore/learned");
 const GPT2 = fixture("tiny/gpt2"); // has no tokenizer
@@ -38,12 +39,12 @@ Deno.test("generate takes empty input as none: the demo has a default prompt, no
 Deno.test("generate runs with standard input closed", {
   ignore: Deno.build.os === "windows",
 }, async () => {
-  const cli = new URL("../../cli.ts", import.meta.url).pathname;
-  const line = `'${Deno.execPath()}' run -A --no-check '${cli}' generate ${FEW.join(" ")} <&-`;
-  const { code, stdout } = await new Deno.Command("sh", { args: ["-c", line] }).output();
-  assert.equal(code, 0);
+  const args = cliArguments(["generate", ...FEW]);
+  const script = 'exec "$0" "$@" <&-';
+  const { code, stdout, stderr } = await run("sh", ["-c", script, Deno.execPath(), ...args]);
+  assert.equal(code, 0, stderr);
   const asked = await runCli(["generate", "--prompt", "ROMEO:", ...FEW]);
-  assert.equal(new TextDecoder().decode(stdout), asked.stdout);
+  assert.equal(stdout, asked.stdout);
 });
 
 Deno.test("generate refuses input that is no UTF-8", async () => {

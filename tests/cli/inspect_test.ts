@@ -2,18 +2,9 @@
 import assert from "node:assert/strict";
 import { fixture, readJson } from "../testing.ts";
 import { inTempFolder } from "../safetensors.ts";
+import { runCli } from "./run.ts";
 
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
-
-async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, ...args],
-    stdin: "null",
-    env: { NO_COLOR: "1" },
-  }).output();
-  const decoder = new TextDecoder();
-  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
-}
+const run = (...args: string[]) => runCli(args);
 
 /** Writes a model with few weights and a context of millions. */
 async function writeLong(folder: string): Promise<void> {

@@ -1,25 +1,13 @@
 import assert from "node:assert/strict";
+import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
+import { runCli } from "./run.ts";
 
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 const MODEL = fixture("tiny/llama");
 
 async function run(...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, "kernels", ...args],
-    env: { NO_COLOR: "1" },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, out, err };
-}
-
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  const { code, stdout, stderr } = await runCli(["kernels", ...args]);
+  return { code, out: stdout, err: stderr };
 }
 
 Deno.test("kernels lists each kind with its variants, calls and size", async () => {
@@ -33,7 +21,7 @@ Deno.test("kernels lists each kind with its variants, calls and size", async () 
 });
 
 Deno.test("kernels --dump writes one file per kernel, whole modules included", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const target = `${folder}/a/b`;
     const { code, err } = await run(MODEL, "--device", "wasm", "--dump", target);
     assert.equal(code, 0);
@@ -55,7 +43,7 @@ Deno.test("kernels --dump writes one file per kernel, whole modules included", (
   }));
 
 Deno.test("kernels --op shows one operation, and lists the operations otherwise", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const { code, out } = await run(MODEL, "--device", "wasm", "--op", "norm", "--dump", folder);
     assert.equal(code, 0);
     assert.doesNotMatch(out, /matmul/);
@@ -73,7 +61,7 @@ Deno.test("kernels --op shows one operation, and lists the operations otherwise"
   }));
 
 Deno.test("kernels fails in a sentence if no code is generated, or a file blocks the folder", () =>
-  inFolder(async (folder) => {
+  inTempFolder(async (folder) => {
     const js = await run(MODEL, "--device", "js");
     assert.equal(js.code, 1);
     assert.match(js.err, /^error: Cannot show kernels of "js": .*--device wasm or webgpu$/m);

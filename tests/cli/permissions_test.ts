@@ -4,7 +4,8 @@ import { withChatModel } from "../chat_model.ts";
 import { HubServer } from "../hub_server.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
-import { DENO_DIR, type Result, runCli } from "./run.ts";
+import type { Output } from "../process.ts";
+import { DENO_DIR, runCli } from "./run.ts";
 
 const MODEL = fixture("labcore/learned");
 const ONE_THREAD =
@@ -12,7 +13,7 @@ const ONE_THREAD =
 /** Mesa's drivers complain about an environment that they may not read. */
 const withoutDrivers = (text: string) => text.replace(/^error: XDG_RUNTIME_DIR .*\n/gm, "");
 
-function assertFails({ code, stdout, stderr }: Result, message: RegExp): void {
+function assertFails({ code, stdout, stderr }: Output, message: RegExp): void {
   assert.match(withoutDrivers(stderr), message);
   assert.match(withoutDrivers(stderr), /^(note: .*\n)*error: [^\n]+\n$/); // no stack
   assert.deepEqual([code, stdout], [1, ""]);
@@ -99,13 +100,10 @@ Deno.test("a denied permission ends a run with the flag that grants it, at once"
       [["--allow-read", "--allow-env"], ["inspect", "hf:owner/name"], /--allow-net/],
     ];
     for (const [permissions, args, flag] of cases) {
-      const start = performance.now();
       const env = { HF_TOKEN: "hf_token", HF_HOME: folder };
       const result = await runCli(args, { permissions, env });
       assertFails(result, flag);
-      assert.doesNotMatch(result.stderr, /\d times|hf_token/);
-      // Five tries of a request would take 7 s.
-      assert.ok(performance.now() - start < 6000, args.join(" "));
+      assert.doesNotMatch(result.stderr, /\d times|hf_token/); // not tried again
     }
   }));
 

@@ -2,19 +2,9 @@ import assert from "node:assert/strict";
 import { profileTable } from "../../cli/profile.ts";
 import type { BenchmarkReport, KernelReport, ProfileReport } from "../../engine/measure/report.ts";
 import { fixture } from "../testing.ts";
+import { runCli } from "./run.ts";
 
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
-
-async function run(...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, ...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, stdout: out, stderr: err };
-}
+const run = (...args: string[]) => runCli(args);
 
 const kernel: KernelReport = {
   name: "matmul 8→16",

@@ -6,6 +6,7 @@ import type { HistoryRecord, KernelBench } from "../../engine/measure/history.ts
 import { toSql } from "../../engine/measure/sql.ts";
 import { sampleReport } from "../engine/measure/sample_report.ts";
 import { assertRecords } from "../engine/measure/schema.ts";
+import { runDeno } from "../process.ts";
 import { inTempFolder } from "../safetensors.ts";
 
 const ODD = `a 'b"; drop table x; -- \u{1F600}\n|,`;
@@ -145,14 +146,12 @@ Deno.test("two processes that append 50 records each lose none", () =>
         }
       }`;
     await Deno.writeTextFile(`${folder}/writer.ts`, code);
-    const outputs = await Promise.all(["a", "b"].map((writer) =>
-      new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", "--no-check", `${folder}/writer.ts`, writer],
-      }).output()
-    ));
-    for (const { success, stderr } of outputs) {
-      assert.ok(success, new TextDecoder().decode(stderr));
-    }
+    const outputs = await Promise.all(
+      ["a", "b"].map((writer) =>
+        runDeno(["run", "-A", "--no-check", `${folder}/writer.ts`, writer])
+      ),
+    );
+    for (const { code, stderr } of outputs) assert.equal(code, 0, stderr);
     const expected = ["a", "b"].flatMap((w) => Array.from({ length: 50 }, (_, i) => `${w}#${i}`));
     for (const name of ["h.jsonl", "h.sqlite"]) {
       const ids = (await readReports(`${folder}/${name}`)).map(({ model }) => model.id);

@@ -4,8 +4,7 @@ import type { BenchmarkReport } from "../../engine/measure/report.ts";
 import { HubServer } from "../hub_server.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
-
-const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+import { runCli } from "./run.ts";
 
 /** A configuration of the specification: other programs' sections, and a null, which is no TOML. */
 const BASE_TOML = `[general]
@@ -72,16 +71,8 @@ async function makeProject(folder: string): Promise<void> {
   await Deno.writeTextFile(`${folder}/configs/base.toml`, BASE_TOML);
 }
 
-async function run(folder: string, args: readonly string[], env: Record<string, string>) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", CLI, ...args],
-    cwd: folder,
-    stdin: "null",
-    env: { NO_COLOR: "1", HF_TOKEN: "", HF_HUB_OFFLINE: "", ...env },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, stdout: out, stderr: err };
-}
+const run = (folder: string, args: readonly string[], env: Record<string, string>) =>
+  runCli(args, { cwd: folder, env });
 
 /** A report without times, places, and bytes of weights, which each backend pads differently. */
 function settled(report: BenchmarkReport): unknown {

@@ -9,7 +9,8 @@ import { isFailure } from "../../engine/measure/history.ts";
 import { assertRecords } from "../engine/measure/schema.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
-import { CLI, runCli } from "./run.ts";
+import { hasTerminal, runOnTerminal } from "./on_terminal.ts";
+import { runCli } from "./run.ts";
 
 const LEARNED = fixture("labcore/learned");
 const GPT2 = fixture("tiny/gpt2"); // has no tokenizer, and a context of 128
@@ -61,6 +62,8 @@ Deno.test("combinationsOf() asks for --yes beyond 200, before it looks at any mo
   assert.ok(found.every(({ error }) => error instanceof Error), "the model is missing");
 });
 
+/** Iterations that no test waits for. */
+const MANY = 10_000_000;
 const SHORT = ["--iters", "2", "--gen-tokens", "2", "--warmup-tokens", "1"];
 
 Deno.test("a sweep prints a row a combination, also where half of them cannot run", () =>
@@ -96,33 +99,31 @@ Deno.test("a sweep whose every combination fails prints its rows and exits 1", a
 
 Deno.test({
   name: "Ctrl-C ends a sweep with the rows of finished iterations",
-  ignore: Deno.build.os === "windows",
-  fn: async () => {
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "-A", "--no-check", CLI, LEARNED, "--device", "js,wasm", "--threads", "1"],
-        ...["--iters", "100000", "--gen-tokens", "2", "--warmup-tokens", "1", "-o", "jsonl"],
-      ],
-      ...{ stdin: "null", stdout: "piped", stderr: "piped", env: { NO_COLOR: "1" } },
-    }).spawn();
-    const stdout = new Response(child.stdout).text();
-    let err = "";
-    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
-      err += text;
-      if (!text.includes("iterations begin")) continue;
-      await new Promise((resolve) => setTimeout(resolve, 500)); // an iteration takes some ms
-      child.kill("SIGINT");
-    }
-    assert.equal((await child.status).code, 130, err);
-    const out = await stdout;
-    const reports = out.trimEnd().split("\n").map((line) => JSON.parse(line));
-    assertRecords(reports);
-    assert.deepEqual(reports.map(({ engine }) => engine.backend), ["js", "wasm"]);
-    for (const { results } of reports) {
-      assert.ok(results.iters >= 1 && results.iters < 100_000);
-      assert.equal(results.per_iter.length, results.iters);
-    }
-  },
+  ignore: !hasTerminal,
+  fn: () =>
+    inTempFolder(async (folder) => {
+      const { code, screen } = await runOnTerminal(
+        [
+          ...[LEARNED, "--device", "js,wasm", "--threads", "1", "--iters", `${MANY}`],
+          ...["--gen-tokens", "2", "--warmup-tokens", "1", "-o", "jsonl"],
+        ],
+        [
+          ["", /: wasm, iteration ([2-9]|\d\d)/], // both have finished one
+          ["\x03", /\^C/],
+        ],
+        { TERM: "xterm" },
+        (words) => `stty cols 200; ${words} >'${folder}/out'`,
+      );
+      assert.equal(code, 130, screen);
+      const out = await Deno.readTextFile(`${folder}/out`);
+      const reports = out.trimEnd().split("\n").map((line) => JSON.parse(line));
+      assertRecords(reports);
+      assert.deepEqual(reports.map(({ engine }) => engine.backend), ["js", "wasm"]);
+      for (const { results } of reports) {
+        assert.ok(results.iters >= 1 && results.iters < MANY);
+        assert.equal(results.per_iter.length, results.iters);
+      }
+    }),
 });
 
 Deno.test("timeLeft() counts seconds, then minutes", () => {

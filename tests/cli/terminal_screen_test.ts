@@ -4,11 +4,10 @@ import { withChatModel } from "../chat_model.ts";
 import { inTempFolder } from "../safetensors.ts";
 import { fixture } from "../testing.ts";
 import { hasTerminal, runOnTerminal } from "./on_terminal.ts";
-import { CLI } from "./run.ts";
+import { runCli } from "./run.ts";
 
 const here = { ignore: !hasTerminal };
-const run = (args: string[], env: Record<string, string>, before = "") =>
-  runOnTerminal([Deno.execPath(), "run", "-A", "--no-check", CLI, ...args], [], env, before);
+const run = (args: string[], env: Record<string, string>) => runOnTerminal(args, [], env);
 
 const BENCH = [
   fixture("labcore/learned"),
@@ -43,12 +42,24 @@ Deno.test(
 );
 
 Deno.test("a terminal that became narrower keeps no row of the progress bar", here, async () => {
-  const resize = "stty cols 100; (sleep 1.5; stty cols 30 </dev/tty) & ";
-  const args = [...BENCH, "--gen-tokens", "60000"];
-  const { code, screen } = await run(args, { TERM: "xterm" }, resize);
-  assert.equal(code, 0, screen);
+  // A key makes it narrower, once the bar is there.
+  const resize = (words: string) =>
+    `stty cols 100 -echo; (read key </dev/tty; stty cols 30 </dev/tty) & ${words}`;
   // deno-lint-ignore no-control-regex -- up the rows that the line takes now, then erase
-  const first = /\r\x1b\[(\d)A\x1b\[J/.exec(screen);
+  const erased = /\r\x1b\[([1-9])A\x1b\[J/;
+  const { code, screen } = await runOnTerminal(
+    [...BENCH, "--gen-tokens", "10000000"],
+    [
+      ["", /iteration 1 of 1 \[.*\] \d+ of 10000000 tokens/],
+      ["\n", erased],
+      // deno-lint-ignore no-control-regex -- takes the bar away
+      ["\x03", /\x1b\[J/],
+    ],
+    { TERM: "xterm" },
+    resize,
+  );
+  assert.equal(code, 130, screen);
+  const first = erased.exec(screen);
   assert.ok(first, "the wrapped rows are erased");
   // The line before it was of up to 99 columns: at most 4 rows of 30.
   const line = screen.slice(0, first.index).split("\x1b[J").at(-1)!;
@@ -96,10 +107,7 @@ Deno.test("inspect shows the metadata of a file without its control characters",
     file.set(text, 8);
     file.set(bytes.subarray(8 + size), 8 + text.length);
     await Deno.writeFile(`${folder}/model.safetensors`, file);
-    const { stdout } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", CLI, "inspect", folder],
-    }).output();
-    const shown = new TextDecoder().decode(stdout);
+    const { stdout: shown } = await runCli(["inspect", folder]);
     assert.match(shown, /^ {2}who \[2J +<U\+202E>me$/m);
     assert.doesNotMatch(shown.replaceAll("\n", ""), /[\p{Cc}\u202e]/u);
   }));

@@ -3,6 +3,7 @@
  * it still works.
  */
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { succeeds } from "../process.ts";
 
 const ROOM_MIB = 512;
 
@@ -10,8 +11,7 @@ const backend = await openWebGpuBackend({ software: false, tune: false });
 const status = Deno.readTextFileSync("/proc/self/status");
 const usedKiB = Number(/VmSize:\s+(\d+)/.exec(status)?.[1]);
 const args = ["--pid", `${Deno.pid}`, `--as=${1024 * usedKiB + ROOM_MIB * 2 ** 20}`];
-const limited = await new Deno.Command("prlimit", { args }).output();
-if (!limited.success) throw new Error("no prlimit");
+if (!await succeeds("prlimit", ...args)) throw new Error("no prlimit");
 
 async function report(work: () => Promise<unknown>): Promise<void> {
   try {

@@ -56,7 +56,9 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
     async fn() {
       await using backend = await open();
       const { build } = await block(backend, 1);
+      const start = performance.now();
       const kinds = await backend.profile(build, step);
+      const elapsed = performance.now() - start;
       const calls = Object.fromEntries(kinds.map(({ name, calls }) => [name, calls]));
       const merged = { "embed + addPosition": 1, "norm + matmul 8→24 + writeKv": 2, norm: 1 };
       const alone = { embed: 1, addPosition: 1, norm: 3, "matmul 8→24": 2, writeKv: 2 };
@@ -64,7 +66,7 @@ for (const [name, { open, ignore }] of Object.entries(BACKENDS)) {
       assert.deepEqual(calls, { ...expected, attention: 2 });
       const attention = kinds.find(({ name }) => name === "attention")!;
       assert.equal(attention.flops, 2 * 4 * 5 * 8); // two calls of q · k and p · v over five keys
-      for (const { name, ms } of kinds) assert.ok(ms >= 0 && ms < 1000, `${name}: ${ms} ms`);
+      for (const { name, ms } of kinds) assert.ok(ms >= 0 && ms < elapsed, `${name}: ${ms} ms`);
     },
   });
 

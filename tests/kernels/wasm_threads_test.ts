@@ -18,6 +18,8 @@ import { defineKernel, type Items, type Kernel } from "../../kernels/asm/kernel.
 import { LinearMemory } from "../../kernels/wasm/memory.ts";
 import { Pool } from "../../kernels/wasm/pool.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
+import { within } from "../patience.ts";
+import { runDeno } from "../process.ts";
 import { fixture, randomNumbers } from "../testing.ts";
 import { put, stepOf, upload } from "./twins.ts";
 
@@ -233,9 +235,9 @@ Deno.test("run() ends while other threads keep every processor busy", async () =
   const hogs = Array.from({ length: 4 }, () => new Worker(url, { type: "module" }));
   try {
     await Promise.all(hogs.map((hog) => new Promise((resolve) => hog.onmessage = resolve)));
-    const start = performance.now();
-    for (let runs = 0; runs < 200; runs++) assert.deepEqual(await run(), expected);
-    assert.ok(performance.now() - start < 30_000);
+    await within("200 runs", async () => {
+      for (let runs = 0; runs < 200; runs++) assert.deepEqual(await run(), expected);
+    });
   } finally {
     for (const hog of hogs) hog.terminate();
     URL.revokeObjectURL(url);
@@ -279,12 +281,9 @@ Deno.test("openWasmBackend() lets the process exit without a dispose", async () 
     const plan = await backend.record(() => {});
     plan.run({ rows: 1, position: 0, slot: 0, length: 1 });
     console.log(backend.threads);`;
-  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--no-config", script],
-    signal: AbortSignal.timeout(20_000),
-  }).output();
-  assert.equal(code, 0);
-  assert.equal(new TextDecoder().decode(stdout), "2\n");
+  const { code, stdout, stderr } = await runDeno(["eval", "--no-config", script]);
+  assert.equal(code, 0, stderr);
+  assert.equal(stdout, "2\n");
 });
 
 Deno.test("openWasmBackend() probes the number of threads when none is given", async () => {

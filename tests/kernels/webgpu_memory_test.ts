@@ -1,6 +1,7 @@
 /** Test of a device out of memory: only on a software adapter, whose memory can be limited. */
 import assert from "node:assert/strict";
 import { probeWebGpu } from "../../kernels/webgpu/backend.ts";
+import { runDeno } from "../process.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 
 const bounded = Deno.build.os === "linux" && (await probeWebGpu())?.software === true;
@@ -14,13 +15,11 @@ Deno.test({
   ignore,
   async fn() {
     const program = new URL("./out_of_memory.ts", import.meta.url).pathname;
-    const args = ["run", "-A", program];
     // Vulkan only: other drivers allocate memory while they search for an adapter.
-    const options = { args, env: { DENO_WEBGPU_BACKEND: "vulkan" } };
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), options).output();
-    const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-    assert.equal(code, 0, text(stderr));
-    const [model, weight, tensors, small, left] = text(stdout).trim().split("\n");
+    const env = { DENO_WEBGPU_BACKEND: "vulkan" };
+    const { code, stdout, stderr } = await runDeno(["run", "-A", "--no-check", program], { env });
+    assert.equal(code, 0, stderr);
+    const [model, weight, tensors, small, left] = stdout.trim().split("\n");
     const [, free] = /^DeviceError: Cannot load "a model" .* at most (\d+) bytes .* got 2147483648;/
       .exec(model) ?? assert.fail(model);
     assert.ok(Number(free) > 0 && Number(free) <= 2 ** 29, free);

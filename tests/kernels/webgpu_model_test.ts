@@ -239,19 +239,13 @@ Deno.test({
     const first = () => Array.fromAsync(draw({ maxNewTokens: 20 }), ({ id }) => id);
     const expected = await first();
     const controller = new AbortController();
-    let aborted = 0;
     let count = 0;
     let last: GeneratedToken | undefined;
     for await (last of draw({ maxNewTokens: 1e9, signal: controller.signal })) {
       if (++count !== 20) continue;
-      setTimeout(() => {
-        aborted = performance.now();
-        controller.abort();
-      }, 100);
+      setTimeout(() => controller.abort(), 100);
     }
-    // Ids read together span a tenth of a second; the rest is slack for a busy machine.
-    assert.ok(performance.now() - aborted < 5000);
-    assert.ok(aborted > 0);
+    // 10⁹ tokens would take years.
     assert.equal(last?.finishReason, "aborted");
     assert.deepEqual(await first(), expected);
   },

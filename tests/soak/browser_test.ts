@@ -14,19 +14,11 @@ import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
 import type { Encoding } from "./browser/bundled.ts";
 import type { BackendChoice, Results, Task } from "./browser/page.ts";
+import { CHROMIUM, withBrowser } from "./browser/launch.ts";
 import { serveProject } from "./browser/server.ts";
 import type { Compiled } from "./browser/shaders.ts";
 
-const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
-if (CHROMIUM === "") {
-  console.warn("browser_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
-}
-
-/** Timeout of a test in milliseconds, longer than any of them takes. */
-const TIMEOUT_MS = 300_000;
-
-/** No sandbox: it does not work as root, and the pages load only this project. */
-const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+const FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** Calls an export of a module in `browser/`. */
 type Call = <T>(module: string, name: string, ...args: unknown[]) => Promise<T>;
@@ -45,25 +37,19 @@ function inBrowser(
     name: `in a browser, ${context}: ${name}`,
     ignore: CHROMIUM === "",
     fn: async () => {
-      // deno-lint-ignore no-import-prefix -- as above
-      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
       await using server = serveProject(await bundle?.());
-      const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
-      // Closing the browser rejects the pending call.
-      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
-      try {
-        const url = context === "plain page" ? server.plain : server.isolated;
-        await test(await callInto(browser, url, context));
-      } finally {
-        clearTimeout(timer);
-        await browser.close();
-      }
+      const url = context === "plain page" ? server.plain : server.isolated;
+      await withBrowser(
+        FLAGS,
+        async (browser) => await test(await callInto(browser, url, context)),
+      );
     },
   });
 }
 
 async function callInto(browser: Browser, url: string, context: Context): Promise<Call> {
   const page = await browser.newPage();
+  page.setDefaultTimeout(0); // the test has a deadline
   await page.goto(url);
   const work = async ([path, name, args]: readonly [string, string, readonly unknown[]]) =>
     await (await import(path))[name](...args);

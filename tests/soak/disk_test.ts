@@ -1,18 +1,12 @@
 import assert from "node:assert/strict";
+import { runCli } from "../cli/run.ts";
+import { run, succeeds } from "../process.ts";
 import { fixture } from "../testing.ts";
 
 /** Mounts a file system of 8 KiB; null if this process may not. */
 async function mountTiny(): Promise<string | null> {
   const folder = await Deno.makeTempDir();
-  try {
-    const mount = new Deno.Command("mount", {
-      args: ["-t", "tmpfs", "-o", "size=8k", "tmpfs", folder],
-      stderr: "null",
-    });
-    if ((await mount.output()).success) return folder;
-  } catch {
-    // no program `mount`
-  }
+  if (await succeeds("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", folder)) return folder;
   await Deno.remove(folder);
   return null;
 }
@@ -28,21 +22,19 @@ Deno.test({
       const report = `${tiny}/report.json`;
       await Deno.writeTextFile(report, "{}");
       await Deno.writeFile(`${tiny}/filler`, new Uint8Array(4096));
-      const cli = new URL("../../cli.ts", import.meta.url).pathname;
-      const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", cli, fixture("labcore/learned"), "--gen-tokens", "4", "--iters", "1"]
-          .concat("--warmup-tokens", "0", "--prompt", "ROMEO:", "--json-out", report),
-      }).output();
-      const text = new TextDecoder().decode(stderr);
-      assert.equal(code, 1, text);
-      assert.match(text, /error: Cannot write .*report\.json.*/);
+      const { code, stderr } = await runCli([
+        ...[fixture("labcore/learned"), "--gen-tokens", "4", "--iters", "1"],
+        ...["--warmup-tokens", "0", "--prompt", "ROMEO:", "--json-out", report],
+      ]);
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, /error: Cannot write .*report\.json.*/);
       assert.equal(await Deno.readTextFile(report), "{}");
       assert.deepEqual([...Deno.readDirSync(tiny!)].map((e) => e.name).sort(), [
         "filler",
         "report.json",
       ]);
     } finally {
-      await new Deno.Command("umount", { args: [tiny!] }).output();
+      await run("umount", [tiny!]);
       await Deno.remove(tiny!);
     }
   },

@@ -3,17 +3,16 @@
  */
 import assert from "node:assert/strict";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
+import { runDeno } from "../process.ts";
 
 const ignore = await ignoreWithoutAdapter("soak/gpu_kit_test.ts");
 const KIT = new URL("../../bench/gpu.ts", import.meta.url).pathname;
 
-async function run(...flags: string[]) {
-  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-remote", "--no-npm", KIT, ...flags],
-    env: { NO_COLOR: "1" },
-  }).output();
-  return { code, stderr: new TextDecoder().decode(stderr) };
-}
+/** Seconds that the rehearsal may take. */
+const BUDGET = 1200;
+
+const run = (...flags: string[]) =>
+  runDeno(["run", "-A", "--no-remote", "--no-npm", KIT, ...flags], { patience: 1000 * BUDGET });
 
 Deno.test({
   name: "bench/gpu.ts runs every stage with tiny shapes, offline and without npm packages",
@@ -21,7 +20,7 @@ Deno.test({
   async fn() {
     const out = await Deno.makeTempDir();
     try {
-      const { code, stderr } = await run("--out", out, "--software", "--budget", "1200");
+      const { code, stderr } = await run("--out", out, "--software", "--budget", `${BUDGET}`);
       assert.equal(code, 0, stderr);
       const report = JSON.parse(Deno.readTextFileSync(`${out}/gpu.json`));
       const { facts, limits, tests, kernels, models } = report;

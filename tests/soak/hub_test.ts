@@ -4,7 +4,16 @@
  */
 import assert from "node:assert/strict";
 import { pause } from "../../engine/hub/http.ts";
-import { type HubFixture, inventory, slowBody, someBytes, withHub } from "../hub_server.ts";
+import {
+  bodyAfter,
+  type HubFixture,
+  inventory,
+  slowBody,
+  someBytes,
+  withHub,
+} from "../hub_server.ts";
+import { until } from "../patience.ts";
+import { Process, run, succeeds } from "../process.ts";
 
 const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";
 const COMMIT = "a".repeat(40);
@@ -17,13 +26,12 @@ const FILES = {
 
 /** Runs Python in the environment of a hub fixture; returns its output. */
 async function python(code: string, { env }: Pick<HubFixture, "env">): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(PYTHON, {
-    args: ["-c", code],
-    env: { ...env, HF_HUB_DISABLE_PROGRESS_BARS: "1", HF_HUB_DISABLE_TELEMETRY: "1", HF_TOKEN: "" },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
-  if (!success) throw new Error(err);
-  return out;
+  const quiet = { HF_HUB_DISABLE_PROGRESS_BARS: "1", HF_HUB_DISABLE_TELEMETRY: "1" };
+  const { code: status, stdout, stderr } = await run(PYTHON, ["-c", code], {
+    env: { ...env, ...quiet },
+  });
+  if (status !== 0) throw new Error(stderr.trim());
+  return stdout.trim();
 }
 
 const version = await python("import huggingface_hub as h; print(h.__version__)", { env: {} })
@@ -160,37 +168,31 @@ import filelock
 try:
     with filelock.FileLock("${lock}", timeout=0): print("free")
 except filelock.Timeout: print("held")`;
-  hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 20, 150) : bytes;
+  // The weights come once Python has tried.
+  const tried = Promise.withResolvers<void>();
+  hub.server.body = (bytes, { host }) =>
+    host === "storage" ? bodyAfter(tried.promise, bytes) : bytes;
   const ours = hub.fetch();
-  for (let tries = 0; !hub.server.seen("X-Signature").length; tries++) {
-    assert.ok(tries < 500);
-    await pause(10);
-  }
+  await until("a request for the weights", () => hub.server.seen("X-Signature").length > 0);
   assert.equal(await python(tryLock, hub), "held");
+  tried.resolve();
   await ours;
   assert.equal(await python(tryLock, hub), "free");
 
   await Deno.remove(hub.blob("model.safetensors"));
-  const holder = new Deno.Command(PYTHON, {
-    args: [
-      "-c",
-      `import filelock, sys\nwith filelock.FileLock("${lock}"): print("held", flush=True); sys.stdin.read()`,
-    ],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  const reader = holder.stdout.getReader();
-  await reader.read();
+  const hold = `import filelock, sys
+with filelock.FileLock("${lock}"): print("held", flush=True); sys.stdin.read()`;
+  const holder = new Process(PYTHON, ["-c", hold], { input: "open" });
+  await holder.shows("stdout", /held/);
   hub.server.requests.length = 0;
   let done = false;
   const waiting = hub.fetch().then(() => done = true);
   await pause(500);
   assert.equal(done, false);
   assert.equal(hub.server.seen("X-Signature").length, 0);
-  await holder.stdin.close();
+  await holder.closeInput();
   await waiting;
-  await reader.cancel();
-  await holder.status;
+  await holder.output();
   assert.equal(hub.server.seen("X-Signature").length, 1);
 });
 
@@ -210,12 +212,7 @@ withPython(
 /** Mounts a file system of 64 KiB at `folder`; false if this process may not. */
 async function mountTiny(folder: string): Promise<boolean> {
   await Deno.mkdir(folder);
-  const args = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder];
-  try {
-    return (await new Deno.Command("mount", { args, stderr: "null" }).output()).success;
-  } catch {
-    return false; // no program `mount`
-  }
+  return await succeeds("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder);
 }
 
 Deno.test({
@@ -235,7 +232,7 @@ Deno.test({
         assert.match(await hub.refusal({ offline: true }), /revision "main" is not in the cache/);
         assert.throws(() => Deno.statSync(hub.blob("model.safetensors")), Deno.errors.NotFound);
       } finally {
-        await new Deno.Command("umount", { args: [hub.cacheDir] }).output();
+        await run("umount", [hub.cacheDir]);
       }
     }),
 });

@@ -5,6 +5,7 @@ import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { specTree, weightSpecs } from "../../engine/weights/mod.ts";
 import { BYTES } from "../../kernels/formats/mod.ts";
 import { sizeOf } from "../../kernels/tensor.ts";
+import { runDeno } from "../process.ts";
 import { frame, inTempFolder } from "../safetensors.ts";
 
 /** Maximum ratio of memory to the weights' bytes, without KV cache and activations. */
@@ -13,12 +14,9 @@ const MAX_RATIO = 1.1;
 /** Memory of a process that runs `bench/resident.ts`. */
 async function residentOf(...args: string[]): Promise<Resident> {
   const script = new URL("../../bench/resident.ts", import.meta.url).pathname;
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", script, ...args],
-  }).output();
-  const decoder = new TextDecoder();
-  assert.ok(success, decoder.decode(stderr));
-  return JSON.parse(decoder.decode(stdout)) as Resident;
+  const { code, stdout, stderr } = await runDeno(["run", "-A", "--no-check", script, ...args]);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout) as Resident;
 }
 
 /** Writes the model's folder; the weights are a sparse file of zeros. Returns their bytes. */

@@ -10,11 +10,7 @@ import type { Browser, BrowserContextOptions, Page } from "npm:playwright-core@1
 import { type BenchmarkReport, toHtml } from "../../mod.ts";
 import { sampleReport } from "../engine/measure/sample_report.ts";
 import { inTempFolder } from "../safetensors.ts";
-
-const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
-if (CHROMIUM === "") {
-  console.warn("report_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
-}
+import { CHROMIUM, withBrowser } from "./browser/launch.ts";
 
 /** Times of the tokens of three iterations, seeded by a number. */
 function iterations(seed: number, tokens = 64): BenchmarkReport["results"]["per_iter"] {
@@ -73,6 +69,7 @@ async function open(
   const path = `${folder}/page.html`;
   await Deno.writeTextFile(path, html);
   const page = await (await browser.newContext(options)).newPage();
+  page.setDefaultTimeout(0); // the test has a deadline
   const noise: string[] = [];
   page.on("console", (message) => noise.push(`console: ${message.text()}`));
   page.on("pageerror", (error) => noise.push(`error: ${error.message}`));
@@ -87,20 +84,7 @@ function inBrowser(name: string, test: (browser: Browser, folder: string) => Pro
   Deno.test({
     name: `page of reports: ${name}`,
     ignore: CHROMIUM === "",
-    fn: () =>
-      inTempFolder(async (folder) => {
-        // deno-lint-ignore no-import-prefix -- as above
-        const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
-        const browser = await chromium.launch({
-          executablePath: CHROMIUM,
-          args: ["--no-sandbox"], // it does not work as root
-        });
-        try {
-          await test(browser, folder);
-        } finally {
-          await browser.close();
-        }
-      }),
+    fn: () => inTempFolder((folder) => withBrowser([], (browser) => test(browser, folder))),
   });
 }
 

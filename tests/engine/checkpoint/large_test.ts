@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { openCheckpoint } from "../../../engine/checkpoint/checkpoint.ts";
 import { bytesOf } from "../../../kernels/tensor.ts";
+import { expectSeeks } from "../../bytes_read.ts";
 import { frame, inTempFolder } from "../../safetensors.ts";
 import { little, storage, tensor, text, torchMembers, zipPieces } from "../../torch.ts";
 
@@ -40,20 +41,6 @@ if (!sparse) {
 
 function sparseTest(name: string, test: (folder: string) => Promise<void>): void {
   Deno.test({ name, ignore: !sparse, fn: () => inTempFolder(test) });
-}
-
-/** Bytes read by this process, if the system counts them; otherwise 0. */
-async function bytesRead(): Promise<number> {
-  const io = await Deno.readTextFile("/proc/self/io").catch(() => "");
-  return Number(/^rchar: (\d+)$/m.exec(io)?.[1] ?? 0);
-}
-
-/** Runs `work` and asserts that it reads less than 4 MiB: it must seek, not scan the file. */
-async function expectSeeks(work: () => Promise<void>): Promise<void> {
-  const before = await bytesRead();
-  await work();
-  const read = await bytesRead() - before;
-  assert.ok(read < 2 ** 22, `${read} bytes were read`);
 }
 
 const VALUES = Float32Array.of(1.5, -2, 3e-3, 4e9, 5, -6);

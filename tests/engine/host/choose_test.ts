@@ -1,6 +1,7 @@
 /** The library without a host: a process without the globals `Deno` and `process`. */
 import assert from "node:assert/strict";
 import { findHost, hostFor } from "../../../engine/host/choose.ts";
+import { runDeno } from "../../process.ts";
 
 const MOD = new URL("../../../mod.ts", import.meta.url).href;
 const CONFIG = new URL("../../../deno.json", import.meta.url).pathname;
@@ -14,13 +15,9 @@ async function withoutRuntime(script: string): Promise<string[]> {
     }
     const wgslm = await import(${JSON.stringify(MOD)});
     ${script}`;
-  const { code: status, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--config", CONFIG, code],
-    env: { NO_COLOR: "1" },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  assert.equal(status, 0, err);
-  return out.trimEnd().split("\n");
+  const { code: status, stdout, stderr } = await runDeno(["eval", "--config", CONFIG, code]);
+  assert.equal(status, 0, stderr);
+  return stdout.trimEnd().split("\n");
 }
 
 Deno.test("findHost() returns one host on Deno, with machine facts", async () => {

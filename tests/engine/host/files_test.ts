@@ -1,23 +1,12 @@
 import assert from "node:assert/strict";
 import { exists, openFile, readJsonObject } from "../../../engine/host/files.ts";
 import { CheckpointError } from "../../../engine/errors.ts";
+import { within } from "../../patience.ts";
+import { succeeds } from "../../process.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture } from "../../testing.ts";
 
 const CONFIG = fixture("tiny/gpt2/config.json");
-
-/** Fails if a promise is not settled in 5 s, such as the opening of a pipe without a writer. */
-async function soon<T>(promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("not settled in 5 s")), 5000);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 Deno.test("openFile() reads ranges in any order", async () => {
   await inTempFolder(async (folder) => {
@@ -65,12 +54,12 @@ Deno.test("openFile() refuses a missing file, a folder, a pipe or a device", asy
     const irregular = [folder];
     if (Deno.build.os !== "windows") {
       const pipe = `${folder}/pipe`;
-      assert.ok((await new Deno.Command("mkfifo", { args: [pipe] }).output()).success);
+      assert.ok(await succeeds("mkfifo", pipe));
       irregular.push(pipe, "/dev/zero");
     }
     for (const path of irregular) {
       await assert.rejects(
-        soon(openFile(path)),
+        within("an answer without a writer", () => openFile(path)),
         new CheckpointError(`Cannot open "${path}": expected a regular file`),
       );
     }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { pause } from "../../../engine/hub/http.ts";
 import {
+  bodyAfter,
   cutBody,
   type HubFixture,
   inventory,
@@ -9,6 +10,8 @@ import {
   someBytes,
   withHub,
 } from "../../hub_server.ts";
+import { until } from "../../patience.ts";
+import { Process } from "../../process.ts";
 
 const COMMIT = "a".repeat(40);
 const WEIGHTS = someBytes(200_000);
@@ -27,7 +30,7 @@ const partsOf = ({ server }: HubFixture) =>
   server.requests.filter(({ host }) => host === "storage");
 
 /** Fetches in a separate process, with the default settings. */
-function spawnFetch({ env, server }: HubFixture): Deno.ChildProcess {
+function spawnFetch({ env, server }: HubFixture): Process {
   const code = `
     const { fetchRepository } = await import("${new URL(
     "../../../engine/hub/fetch.ts",
@@ -35,12 +38,9 @@ function spawnFetch({ env, server }: HubFixture): Deno.ChildProcess {
   )}");
     console.log(await fetchRepository("owner/name"));
   `;
-  return new Deno.Command(Deno.execPath(), {
-    args: ["eval", code],
-    env: { ...env, HF_ENDPOINT: server.url, HF_TOKEN: "", HF_HUB_OFFLINE: "", NO_COLOR: "1" },
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+  return new Process(Deno.execPath(), ["eval", code], {
+    env: { ...env, HF_ENDPOINT: server.url },
+  });
 }
 
 Deno.test(
@@ -275,12 +275,15 @@ Deno.test("fetchRepository() downloads a blob once for several files", async () 
 
 Deno.test("fetchRepository() in two processes at once downloads once", async () => {
   await withHub({ files: FILES }, async (hub) => {
-    hub.server.body = (bytes, { host }) => host === "storage" ? slowBody(bytes, 10, 60) : bytes;
+    // The weights come once both have the listing.
+    const both = () => hub.server.seen("/revision/").length === 2;
+    const asked = until("two requests for the listing", both);
+    hub.server.body = (bytes, { host }) => host === "storage" ? bodyAfter(asked, bytes) : bytes;
     const results = await Promise.all([1, 2].map(() => spawnFetch(hub).output()));
-    for (const { success, stdout, stderr } of results) {
-      const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-      assert.ok(success, err);
-      assert.equal(out.trim(), `${hub.cacheDir}/models--owner--name/snapshots/${COMMIT}`);
+    await asked;
+    for (const { code, stdout, stderr } of results) {
+      assert.equal(code, 0, stderr);
+      assert.equal(stdout.trim(), `${hub.cacheDir}/models--owner--name/snapshots/${COMMIT}`);
     }
     assert.equal(partsOf(hub).length, 1);
     assert.equal(
@@ -304,7 +307,7 @@ Deno.test("fetchRepository() resumes the download of a killed process", async ()
     const child = spawnFetch(hub);
     const partial = `${hub.blob("model.safetensors")}.wgslm.incomplete`;
     const isPartial = () => Deno.stat(partial).then(({ size }) => size === 120_000, () => false);
-    for (let tries = 0; tries < 500 && !await isPartial(); tries++) await pause(20);
+    await until("a partial file of 120000 bytes", isPartial);
     child.kill("SIGKILL");
     await child.output();
     assert.equal(Deno.statSync(partial).size, 120_000);

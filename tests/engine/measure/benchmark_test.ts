@@ -379,13 +379,14 @@ Deno.test("benchmark() draws the ids of its seeds, whatever the engine ran befor
     };
     return Promise.resolve();
   });
+  const start = performance.now();
   const { results } = await benchmark(model, {
     ...{ prompt: "ROMEO:", genTokens: 9, warmupTokens: 0, iters: 2, seed: 5 },
     ...{ temperature: 1, topK: 0 },
   });
   assert.ok(drawn.length > expected.length, "the engine's warm-up draws too");
   assert.ok(results.engine_warmup.rounds >= 1);
-  assert.ok(results.engine_warmup.ms < 4000, `${results.engine_warmup.ms} ms`);
+  assert.ok(results.engine_warmup.ms < performance.now() - start);
   assert.equal(results.check.passed, true);
   const measured = drawn.slice(0, -results.check.tokens); // the check draws last
   assert.deepEqual(measured.slice(-expected.length), expected);

@@ -7,6 +7,7 @@ import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { formatTime } from "../../../engine/tokenizer/strftime.ts";
 import type { ChatMessage, Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
 import { CHAT_TEMPLATE, CHAT_TOKENIZER, withChatModel } from "../../chat_model.ts";
+import { within } from "../../patience.ts";
 import { inTempFolder } from "../../safetensors.ts";
 import { fixture, readJson } from "../../testing.ts";
 
@@ -203,11 +204,9 @@ const HOSTILE: Readonly<Record<string, RegExp>> = {
 
 Deno.test("applyChatTemplate() throws when a template is broken or hostile", async () => {
   for (const [template, reason] of Object.entries(HOSTILE)) {
-    const start = performance.now();
-    const got = await outcome(template);
+    const got = await within(template.slice(0, 80), () => outcome(template));
     assert.ok("error" in got, template.slice(0, 80));
     assert.match(got.error, reason);
-    assert.ok(performance.now() - start < 30_000, template.slice(0, 80));
   }
 });
 

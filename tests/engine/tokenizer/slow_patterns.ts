@@ -24,14 +24,10 @@ export function tokenizerOf(steps: Json, ...tokens: readonly string[]): Json {
   return { ...CHAT_TOKENIZER, ...steps, model: { ...CHAT_TOKENIZER.model, vocab } };
 }
 
-/** Asserts that work ends with the error of the time limit, in less than 30 s. */
+/** Asserts that work ends with the error of the time limit. */
 export function assertEnds(work: () => unknown, verb: string): void {
-  const start = performance.now();
-  assert.throws(
-    work,
-    new CheckpointError(`Cannot ${verb} with the given tokenizer: ${NEVER}`),
-  );
-  assert.ok(performance.now() - start < 30_000);
+  const error = new CheckpointError(`Cannot ${verb} with the given tokenizer: ${NEVER}`);
+  assert.throws(work, error);
 }
 
 /** Registers a test of `encode()` with an endless pattern in one step. */

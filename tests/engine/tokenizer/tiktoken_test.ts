@@ -3,6 +3,7 @@ import type { Tokenizer } from "../../../engine/tokenizer/tokenizer.ts";
 import { huggingFaceTokenizer } from "../../../engine/tokenizer/huggingface.ts";
 import { loadTokenizer } from "../../../engine/tokenizer/load.ts";
 import { gpt2File } from "../../../engine/tokenizer/tiktoken.ts";
+import { within } from "../../patience.ts";
 import { readJson } from "../../testing.ts";
 
 /** Format: tests/fixtures/tokenizers/README.md. */
@@ -89,12 +90,12 @@ Deno.test("the GPT-2 tokenizer streams text no later than Hugging Face's tokeniz
   }
 });
 
-Deno.test("the GPT-2 tokenizer encodes a word of 1 MB in seconds", () => {
-  const start = performance.now();
-  // "aaaa" is GPT-2's longest token of this letter.
-  assert.deepEqual(tokenizer.encode("a".repeat(1e6)), Array(250_000).fill(24794));
-  // A run of spaces is one word, and no merge joins two spaces.
-  assert.deepEqual(tokenizer.encode(" ".repeat(1e6)), Array(1_000_000).fill(220));
+Deno.test("the GPT-2 tokenizer encodes a word of 1 MB in seconds", async () => {
   // A quadratic algorithm would take an hour.
-  assert.ok(performance.now() - start < 60_000);
+  await within("ids of a long word", () => {
+    // "aaaa" is GPT-2's longest token of this letter.
+    assert.deepEqual(tokenizer.encode("a".repeat(1e6)), Array(250_000).fill(24794));
+    // A run of spaces is one word, and no merge joins two spaces.
+    assert.deepEqual(tokenizer.encode(" ".repeat(1e6)), Array(1_000_000).fill(220));
+  });
 });

@@ -14,6 +14,7 @@ import {
 import { readMember, readZip } from "../../../../engine/checkpoint/torch/zip.ts";
 import { CheckpointError } from "../../../../engine/errors.ts";
 import { threefry } from "../../../../kernels/ops/sample/mod.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 import { fixture } from "../../../testing.ts";
 import {
   Built,
@@ -407,8 +408,7 @@ Deno.test("unpickle() takes time and memory linear in the pickle's length", () =
     /each value to be copied at most once/,
   );
   refuses("N0".repeat(2 ** 21 + 1), /at most 4194304 instructions/);
-  const ms = performance.now() - start;
-  assert.ok(ms < 10_000, `took ${ms.toFixed(0)} ms`);
+  assert.ok(performance.now() - start < PATIENCE_MS);
 });
 
 Deno.test("unpickle() returns values or throws a CheckpointError for any bytes", async () => {
@@ -431,7 +431,7 @@ Deno.test("unpickle() refuses a name of any length at once", () => {
   for (const long of ["_".repeat(1e6), "a".repeat(1e6), "a.".repeat(5e5)]) {
     refuses(`c${long}!\na.${long}!\n.`, /, which is not data/);
   }
-  assert.ok(performance.now() - start < 5000);
+  assert.ok(performance.now() - start < PATIENCE_MS);
 });
 
 Deno.test("unpickle() refuses damaged numbers, texts and indices of protocol 0", () => {

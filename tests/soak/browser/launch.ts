@@ -1,0 +1,40 @@
+/**
+ * Chromium for tests: the variable WGSLM_CHROMIUM is its executable.
+ *
+ * @module
+ */
+// deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
+import type { Browser } from "npm:playwright-core@1.65.1";
+import { overdue } from "../../patience.ts";
+
+/** Path of the executable; empty if the tests in a browser are skipped. */
+export const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
+if (CHROMIUM === "") console.warn("SKIPPED: tests in a browser, since WGSLM_CHROMIUM is not set");
+
+/** Milliseconds that a test in a browser may take; compiling every shader takes 60 s. */
+const MOST_MS = 300_000;
+
+/** Runs a test in a new browser; flags beside those that every test needs. */
+export async function withBrowser(
+  flags: readonly string[],
+  test: (browser: Browser) => Promise<void>,
+): Promise<void> {
+  // deno-lint-ignore no-import-prefix -- as above
+  const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    // No sandbox: it does not work as root, and the pages load only this project.
+    args: ["--no-sandbox", ...flags],
+    timeout: MOST_MS,
+  });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(overdue("the end of a test in a browser", MOST_MS)), MOST_MS);
+  });
+  try {
+    await Promise.race([test(browser), late]);
+  } finally {
+    clearTimeout(timer);
+    await browser.close();
+  }
+}
