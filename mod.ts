@@ -88,7 +88,7 @@ export {
   type TensorInfo,
 } from "./engine/checkpoint/checkpoint.ts";
 export type { Metadata, MetadataValue } from "./engine/checkpoint/gguf/metadata.ts";
-export type { HubOptions, HubProgress } from "./engine/hub/fetch.ts";
+export type { HubOptions, HubProgress } from "./engine/hub/options.ts";
 export { type Config, type GenerationConfig, loadConfig } from "./engine/config.ts";
 export { encodeChat } from "./engine/conversation.ts";
 export type { PassTimes } from "./engine/diagnose.ts";
@@ -101,9 +101,17 @@ export {
   loadModel,
   type LoadOptions,
   type LoadProgress,
+  type PickedFolder,
   type RandomModel,
 } from "./engine/load.ts";
 export { Model } from "./engine/model.ts";
+export {
+  type CachedModel,
+  cachedModels,
+  type CacheSpace,
+  cacheSpace,
+  removeCachedModel,
+} from "./engine/page/cached.ts";
 export {
   type Perplexity,
   perplexity,

@@ -3,6 +3,7 @@
  *
  *     mod.ts, kernels/mod.ts ──▶ mod.js, kernels.js ──▶ chunk-….js   GPT-2's ranks, when used
  *     kernels/wasm/worker.ts ──▶ worker.js                           started as a thread
+ *     engine/page/worker.ts  ──▶ engine.js                           runs the model of a page
  *
  * All files are in one folder, so that `new URL("./worker.js", import.meta.url)` holds in each.
  *
@@ -32,6 +33,7 @@ export const LIBRARY: Readonly<Record<string, string>> = {
   mod: "mod.ts",
   kernels: "kernels/mod.ts",
   worker: "kernels/wasm/worker.ts",
+  engine: "engine/page/worker.ts",
 };
 
 /** Entries of the library and the program for Node and Bun. */
@@ -41,6 +43,12 @@ export const NODE_LIBRARY: Readonly<Record<string, string>> = {
   worker: "build/node/worker.ts",
   bin: "build/node/bin.ts",
 };
+
+/** URLs of workers in sources, and their files in a bundle. */
+const WORKERS: readonly (readonly [source: RegExp, url: string, file: string])[] = [
+  [/[/\\]kernels[/\\]host\.ts$/, "./wasm/worker.ts", "./worker.js"],
+  [/[/\\]engine[/\\]page[/\\]link\.ts$/, "./worker.ts", "./engine.js"],
+];
 
 /** Oldest runtimes of a bundle: `using` is lowered for them. */
 const TARGETS: Readonly<Record<Platform, string[]>> = {
@@ -88,7 +96,7 @@ export async function bundle(
     metafile: true,
     logLevel: "silent", // errors are thrown
     define: { "import.meta.main": "false" },
-    plugins: [platform === "node" ? NODE_PLATFORM : WORKER_URL, PACKAGES],
+    plugins: [...platform === "node" ? [NODE_PLATFORM] : [WORKER_URL, WITHOUT_RUNTIME], PACKAGES],
   });
   await stop();
   return Object.entries(metafile.outputs).map(([path, { imports }]) => ({
@@ -114,15 +122,32 @@ function pathOf(url: URL): string {
   return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, "$1");
 }
 
-/** The worker's file beside the bundle. esbuild does not follow its URL. */
+/** The workers' files beside the bundle. esbuild does not follow their URLs. */
 const WORKER_URL: Plugin = {
   name: "worker URL",
   setup({ onLoad }) {
-    onLoad({ filter: /[/\\]kernels[/\\]host\.ts$/ }, async ({ path }) => {
+    for (const [filter, url, file] of WORKERS) {
+      onLoad({ filter }, async ({ path }) => {
+        const source = await Deno.readTextFile(path);
+        const contents = source.replace(JSON.stringify(url), JSON.stringify(file));
+        if (contents === source) throw new Error(`Cannot bundle "${path}": expected "${url}"`);
+        return { contents, loader: "ts" };
+      });
+    }
+  },
+};
+
+/** Files of the engine for a runtime with files, which a page never loads. */
+const RUNTIME = /[/\\]engine[/\\](host[/\\](system|runtime)|hub[/\\]cache)\.ts$/;
+
+/** A page's engine names no built-in module, and has no file for another runtime. */
+const WITHOUT_RUNTIME: Plugin = {
+  name: "without a runtime",
+  setup({ onLoad }) {
+    onLoad({ filter: RUNTIME }, () => ({ contents: "export {};", loader: "ts" }));
+    onLoad({ filter: /[/\\]engine[/\\]host[/\\]\w+\.ts$/ }, async ({ path }) => {
       const source = await Deno.readTextFile(path);
-      const contents = source.replace('"./wasm/worker.ts"', '"./worker.js"');
-      if (contents === source) throw new Error(`Cannot bundle "${path}": expected a worker's URL`);
-      return { contents, loader: "ts" };
+      return { contents: source.replace(/\bbuiltin\("node:\w+"\)/g, "undefined"), loader: "ts" };
     });
   },
 };

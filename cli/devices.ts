@@ -28,7 +28,7 @@ const DEVICES: Readonly<Record<BackendName, string>> = {
 
 /** Runs the command. */
 export async function devices(): Promise<void> {
-  const host = (await findHost())?.compute;
+  const host = (await findHost()).compute;
   const rows: string[][] = [];
   const threads: Partial<Record<BackendName, number>> = {};
   for (const [name, about] of Object.entries(DEVICES) as [BackendName, string][]) {

@@ -51,7 +51,7 @@ export async function readHistory(path: string): Promise<HistoryRecord[]> {
 
 /** The records of a file's text; results of `deno bench` get this checkout's commit. */
 export async function recordsOf(text: string, path: string): Promise<HistoryRecord[]> {
-  const platform = await (await findHost())?.platform();
+  const platform = await (await findHost()).platform();
   return parseRecords(text, path, { base: folderUrl(), commit: platform?.commit });
 }
 

@@ -70,7 +70,7 @@ const SMALLEST: WeightDtype = "Q4_0";
 
 /** Fits a run on each backend, by the check of `loadModel`. */
 export async function fitBackends(run: FitRun): Promise<(BackendFit | MissingBackend)[]> {
-  const host = (await findHost())?.compute;
+  const host = (await findHost()).compute;
   const fits: (BackendFit | MissingBackend)[] = [];
   for (const name of BACKEND_NAMES) {
     try {

@@ -32,10 +32,11 @@ import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/chec
 import { adapterIn, locate } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
+import { isPage } from "./host/builtin.ts";
 import { findHost } from "./host/choose.ts";
 import { beside, exists, readJsonObject } from "./host/files.ts";
-import { cacheNotes, checkOptions, checkSource } from "./load_options.ts";
-import type { LoadOptions, RandomModel } from "./load_options.ts";
+import { cacheNotes, checkOptions, checkSource, contextOf } from "./load_options.ts";
+import type { LoadOptions, PickedFolder, RandomModel } from "./load_options.ts";
 import { estimateMemory, fitMemory, type MemoryEstimate, USUAL_CHUNK } from "./memory.ts";
 import { Model, type PlainRunner } from "./model.ts";
 import { Runner } from "./runner.ts";
@@ -54,7 +55,7 @@ import {
 } from "./weights/mod.ts";
 import { Yielder } from "./yielder.ts";
 
-export type { LoadOptions, LoadProgress, RandomModel } from "./load_options.ts";
+export type { LoadOptions, LoadProgress, PickedFolder, RandomModel } from "./load_options.ts";
 
 /** All decisions about a load, made before any weight is read. */
 export interface LoadPlan {
@@ -92,7 +93,9 @@ interface OpenFiles extends Disposable {
  *
  * @param source `hf:owner/name`, `hf:owner/name:Q4_K_M` or `hf:owner/name/file.gguf`, a folder in
  *   Hugging Face layout, a `.safetensors` file beside its config.json, a `.gguf` file, a PyTorch
- *   checkpoint (`.pt`), a LoRA adapter's folder, or a shape to fill with random weights.
+ *   checkpoint (`.pt`), a LoRA adapter's folder, or a shape to fill with random weights. In a page:
+ *   the URL of such a folder or file, files or a folder that the visitor chose, `hf:`, or a shape;
+ *   the model then runs in a worker.
  * @param options backend, dtype, context length, tokenizer, adapters, hub access and progress.
  * @returns a model; dispose of it to free its memory.
  * @throws {CheckpointError} If a file is missing, damaged, or of an unsupported format or family.
@@ -107,11 +110,12 @@ interface OpenFiles extends Disposable {
  * console.log(model.config.nLayer, model.contextLength); // 6 512
  * ```
  */
-export function loadModel(
-  source: string | RandomModel,
+export async function loadModel(
+  source: string | RandomModel | URL | readonly File[] | PickedFolder,
   options: LoadOptions = {},
 ): Promise<Model> {
-  return loadChecked(source, options);
+  if (isPage()) return await (await import("./page/remote.ts")).loadRemote(source, options);
+  return await loadChecked(source as string | RandomModel, options);
 }
 
 /** A model about to be uploaded, for a check that may refuse it before its weights are read. */
@@ -135,8 +139,8 @@ export async function loadChecked(
   source: string | RandomModel,
   options: LoadOptions,
   check?: LoadCheck,
+  start: number = performance.now(),
 ): Promise<Model> {
-  const start = performance.now();
   checkSource(source, true);
   checkOptions(options);
   const { device = DEFAULTS.device, threads, tune, activations, signal } = options;
@@ -148,8 +152,8 @@ export async function loadChecked(
       threads,
       tune,
       activations,
-      store: host?.tiles,
-      host: host?.compute,
+      store: host.tiles,
+      host: host.compute,
     });
     try {
       return await loadOnto(backend, source, options, { start, mostRows, check });
@@ -465,22 +469,6 @@ async function pickTokenizer(
     );
   }
   return found;
-}
-
-/**
- * S: tokens that the cache holds.
- * @throws {RangeError} If the length asked for is outside the model's range.
- */
-function contextOf({ slides, crops, blockSize }: Architecture, asked?: number): number {
-  if (asked === undefined) {
-    return slides || crops ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
-  }
-  if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
-    throw new RangeError(
-      `Cannot load: expected a context of 1 to ${blockSize} tokens, got ${asked}`,
-    );
-  }
-  return asked;
 }
 
 /** After each chunk of an upload: reports progress, yields, and throws if aborted. */

@@ -7,7 +7,9 @@ import { type Activations, BACKEND_NAMES } from "../kernels/backend.ts";
 import { ALIASES, DTYPES, type WeightDtype } from "../kernels/formats/mod.ts";
 import { KV_DTYPES, KV_FORMATS, type KvDtype, kvFormatFor } from "../kernels/formats/kv.ts";
 import type { Device } from "../kernels/mod.ts";
-import type { HubOptions } from "./hub/fetch.ts";
+import type { Architecture } from "./architecture/mod.ts";
+import { DEFAULTS } from "./defaults.ts";
+import type { HubOptions } from "./hub/options.ts";
 import { expectType, isOptions, quote, show } from "./options.ts";
 import type { AdapterOptions } from "./weights/lora.ts";
 
@@ -75,6 +77,14 @@ export interface RandomModel {
   readonly seed?: number;
 }
 
+/** A folder that the visitor of a page chose: a `FileSystemDirectoryHandle`. */
+export interface PickedFolder {
+  /** What tells a folder from other handles. */
+  readonly kind: "directory";
+  /** Name of the folder. */
+  readonly name: string;
+}
+
 /** Types of options that more than one of them has. */
 const FLAG = { type: "true or false", has: (value: unknown) => typeof value === "boolean" };
 const TEXT = { type: "a text", has: (value: unknown) => typeof value === "string" };
@@ -101,6 +111,7 @@ const OPTIONS = {
   revision: TEXT,
   token: TEXT,
   cacheDir: TEXT,
+  cache: ANY,
   offline: FLAG,
   onProgress: { type: "a function", has: (value) => typeof value === "function" },
   signal: { type: "an AbortSignal", has: (value) => value instanceof AbortSignal },
@@ -123,7 +134,9 @@ export function checkOptions(options: LoadOptions): void {
     const what = `Cannot load: expected ${name}`;
     expectType(what, type, value === undefined || has(value), value);
   }
-  const { device, dtype, kvDtype, activations, threads, tokenizer } = options;
+  const { device, dtype, kvDtype, activations, threads, tokenizer, cache } = options;
+  const isCache = cache === undefined || cache === false || cache === "opfs";
+  expectType("Cannot load: expected cache", '"opfs" or false', isCache, cache);
   expectOneOf("device", ["auto", "cpu", ...BACKEND_NAMES], device);
   expectOneOf("dtype", ["auto", ...DTYPES, ...Object.keys(ALIASES)], dtype);
   expectOneOf("kvDtype", KV_DTYPES, kvDtype);
@@ -175,4 +188,20 @@ export function cacheNotes(asked: KvDtype, headDim: number): string[] {
   return [
     `The cache is ${dtype}: ${asked} needs a head size that ${multiple} divides, not ${headDim}.`,
   ];
+}
+
+/**
+ * S: tokens that the cache holds.
+ * @throws {RangeError} If the length asked for is outside the model's range.
+ */
+export function contextOf({ slides, crops, blockSize }: Architecture, asked?: number): number {
+  if (asked === undefined) {
+    return slides || crops ? blockSize : Math.min(blockSize, DEFAULTS.contextLength);
+  }
+  if (!Number.isInteger(asked) || asked < 1 || asked > blockSize) {
+    throw new RangeError(
+      `Cannot load: expected a context of 1 to ${blockSize} tokens, got ${asked}`,
+    );
+  }
+  return asked;
 }

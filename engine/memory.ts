@@ -155,7 +155,7 @@ export interface SizedRun {
 /** @throws {DeviceError} If a run needs more than this machine's memory. */
 async function expectHostFits(run: SizedRun): Promise<void> {
   const { id, contextLength, memory: { total, classes } } = run;
-  const room = (await findHost())?.totalMemory() ?? Infinity;
+  const room = (await findHost()).totalMemory();
   if (total <= room) return;
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
   throw new DeviceError(

@@ -60,6 +60,27 @@ export interface PlainRunner extends AsyncDisposable {
   readonly runner: Runner;
 }
 
+/**
+ * Runs a function of the library on a model whose engine is in another thread.
+ * @param args its arguments without the model, and its options.
+ */
+export type RemoteCall = <T>(
+  name: "benchmark" | "profile" | "perplexity",
+  args: readonly unknown[],
+  options: object,
+) => Promise<T>;
+
+/** The calls of each model whose engine is in another thread: a page's. */
+export const remoteCalls: WeakMap<Model, RemoteCall> = new WeakMap();
+
+/** What a model uses of its backend. */
+export type ModelBackend =
+  & Pick<
+    Backend,
+    "name" | "threads" | "description" | "onGpu" | "shaders" | "memory" | "activations"
+  >
+  & AsyncDisposable;
+
 /** The instruments of a model; not exported by `mod.ts`. */
 export let instrumentsOf: (model: Model) => Instruments;
 
@@ -78,7 +99,7 @@ export class Model implements AsyncDisposable {
   /** Settles when the model is free; the next caller waits for it. */
   #free: Promise<void> = Promise.resolve();
   readonly #tokenizer: Tokenizer | string;
-  readonly #backend: Backend;
+  readonly #backend: ModelBackend;
   readonly #openPlain: Instruments["openPlain"];
   /** The source that the model was loaded from. */
   readonly id: string;
@@ -93,12 +114,12 @@ export class Model implements AsyncDisposable {
   /** Bytes of the weights in memory. */
   readonly weightsBytes: number;
 
-  /** Called by `loadModel`. */
+  /** Called by `loadModel`. The runner is null if it is in another thread (`page/remote.ts`). */
   constructor(
-    backend: Backend,
+    backend: ModelBackend,
     /** The architecture record. */
     readonly config: Architecture,
-    runner: Runner,
+    runner: Runner | null,
     tokenizer: Tokenizer | string,
     facts: {
       id: string;

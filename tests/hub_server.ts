@@ -11,7 +11,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { pause } from "../engine/hub/http.ts";
-import { fetchRepository, type HubEnvironment, type HubOptions } from "../engine/hub/fetch.ts";
+import { fetchRepository, type HubEnvironment } from "../engine/hub/fetch.ts";
+import type { HubOptions } from "../engine/hub/options.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import { inTempFolder } from "./safetensors.ts";
 

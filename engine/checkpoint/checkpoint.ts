@@ -6,7 +6,7 @@
 import { CheckpointError } from "../errors.ts";
 import { openFile } from "../host/files.ts";
 import type { ByteSource } from "../host/mod.ts";
-import type { HubOptions } from "../hub/fetch.ts";
+import type { HubOptions } from "../hub/options.ts";
 import { decode } from "./dtypes.ts";
 import { openGguf } from "./gguf/mod.ts";
 import type { Metadata } from "./gguf/metadata.ts";

@@ -6,7 +6,9 @@
 import { CheckpointError } from "../errors.ts";
 import { beside, exists, folderOf, kindOf, listFolder } from "../host/files.ts";
 import { isGguf, isGgufModel } from "./gguf/parts.ts";
-import { fetchRepository, type HubOptions, WEIGHTS } from "../hub/fetch.ts";
+import { fetchRepository } from "../hub/fetch.ts";
+import { WEIGHTS } from "../hub/listing.ts";
+import type { HubOptions } from "../hub/options.ts";
 
 /** The files of a model on disk. */
 export interface ModelFiles {
@@ -27,6 +29,11 @@ const ENDINGS = /\.(safetensors|pt|pth|ckpt|bin|index\.json)$/;
 /** The repository of a source `hf:owner/name`; undefined for a path. */
 export function repositoryOf(source: string): string | undefined {
   return source.startsWith("hf:") ? source.slice(3) : undefined;
+}
+
+/** Whether a source is at a server other than the hub: a page's. */
+function isUrl(source: string): boolean {
+  return /^https?:\/\//.test(source);
 }
 
 /**
@@ -51,6 +58,10 @@ export async function locate(
   };
   const kind = await kindOf(path);
   if (kind === null) return fail("there is no such file or folder");
+  if (isUrl(path)) {
+    const folder = kind === "folder" ? path : folderOf(path);
+    if (await exists(beside(folder, "config.json"))) await beforeWeights(folder);
+  }
   if (kind === "folder") {
     const found = await weightsIn(path) ?? await newestCheckpoint(path);
     if (found) return found;

@@ -5,7 +5,7 @@
  */
 import { CheckpointError, messageOf } from "../errors.ts";
 import { isRecord, parseJson } from "../json.ts";
-import { hostFor } from "./choose.ts";
+import { findHost } from "./choose.ts";
 import type { ByteSource, PathKind } from "./mod.ts";
 
 /** Largest configuration or vocabulary file, in bytes. */
@@ -16,7 +16,7 @@ const MAX_TEXT_BYTES = 100_000_000;
  * @throws {CheckpointError} If it is missing, unreadable or not a regular file.
  */
 export async function openFile(path: string): Promise<ByteSource> {
-  return await (await hostFor(`open "${path}"`)).open(path);
+  return await (await findHost()).open(path);
 }
 
 /**
@@ -24,7 +24,7 @@ export async function openFile(path: string): Promise<ByteSource> {
  * @throws {CheckpointError} If the path cannot be checked, such as without permission.
  */
 export async function kindOf(path: string): Promise<PathKind> {
-  return await (await hostFor(`open "${path}"`)).kindOf(path);
+  return await (await findHost()).kindOf(path);
 }
 
 /**
@@ -40,7 +40,7 @@ export async function exists(path: string): Promise<boolean> {
  * @throws {CheckpointError} If it cannot be read.
  */
 export async function listFolder(folder: string): Promise<string[]> {
-  return await (await hostFor(`open "${folder}"`)).list(folder);
+  return await (await findHost()).list(folder);
 }
 
 /**

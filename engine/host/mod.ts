@@ -7,7 +7,9 @@
  * `engine/hub/cache.ts`. A host is never disposed of; the caller of `open` disposes of the source.
  *
  *     engine ──▶ files.ts, choose.ts ──▶ Host ◀── system.ts ──▶ platform.ts, tile_cache.ts
- *                (loads in a page)                (loaded by choose.ts)    └──▶ runtime.ts
+ *                                         ▲                └──▶ runtime.ts
+ *                                         └────── page.ts ──▶ opfs.ts
+ *                (choose.ts loads the one of the runtime)
  *
  * @module
  */
@@ -25,6 +27,26 @@ export interface ByteSource extends Disposable {
    * @throws {CheckpointError} If the source ends before.
    */
   read(offset: number, into: Uint8Array): Promise<void>;
+}
+
+/** An open partial file, which is read to its end and then written. */
+export interface PartialFile extends Disposable {
+  /** Reads the next bytes; null at the end. */
+  read(into: Uint8Array): Promise<number | null>;
+  /** Writes at the position; returns the number of bytes written. */
+  write(chunk: Uint8Array): Promise<number>;
+  /** Discards all bytes. */
+  clear(): Promise<void>;
+}
+
+/** File operations of a model cache. */
+export interface Disk {
+  /** Opens a file for reading and writing, and creates it if it is missing. */
+  open(path: string): Promise<PartialFile>;
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+  /** Bytes of a file; undefined if there is none. */
+  sizeOf(path: string): Promise<number | undefined>;
 }
 
 /** Kind of a path, after following links; null if there is nothing. */
@@ -45,6 +67,8 @@ export interface Platform {
     readonly node?: string;
     /** In Bun. */
     readonly bun?: string;
+    /** Name and version of the browser, in a page. */
+    readonly browser?: string;
   };
   /** Commit of the engine's checkout; null if it does not run from a checkout. */
   readonly commit: string | null;

@@ -11,6 +11,20 @@ const GRACE_MS = 500;
 /** Milliseconds from the limit after which the watchdog has surely acted. */
 const LATEST_MS = 4 * GRACE_MS;
 
+/** A watchdog in another thread, which ends this one: a page's engine has one. */
+export interface Guard {
+  /** Work begins that must end within so many ms. */
+  begin(limitMs: number): void;
+  end(): void;
+}
+
+let guard: Guard | undefined;
+
+/** Sets the watchdog of this thread. */
+export function guardBy(other: Guard): void {
+  guard = other;
+}
+
 /** The running work, as a global of the watched script `work()`. */
 const shared: { work?: () => unknown } = {};
 
@@ -28,7 +42,8 @@ function startWatchdog(): typeof callWatched {
 /**
  * Runs work with a time limit. Nested work shares the limit of the outer work.
  *
- * Without a watchdog the work runs to its end; then it is refused if it was too late.
+ * In a page a guard in another thread ends this thread. Without any watchdog the work runs to its
+ * end; then it is refused if it was too late.
  * @returns the result of the work. Its errors are thrown unchanged.
  * @throws {Error} If it takes longer than `limitMs`, even if the process was suspended meanwhile.
  */
@@ -43,6 +58,7 @@ export function runWithin<T>(limitMs: number, work: () => T): T {
       refuseIfLate(end, limitMs);
     }
   };
+  guard?.begin(limitMs + GRACE_MS);
   try {
     return (callWatched ? callWatched(limitMs + GRACE_MS) : timed()) as T;
   } catch (error) {
@@ -50,6 +66,7 @@ export function runWithin<T>(limitMs: number, work: () => T): T {
     throw code === "ERR_SCRIPT_EXECUTION_TIMEOUT" ? tooLong(limitMs) : error;
   } finally {
     shared.work = undefined;
+    guard?.end();
   }
 }
 

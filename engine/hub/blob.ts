@@ -8,30 +8,11 @@
  * @module
  */
 import { createHasher, type HashName } from "../host/hash.ts";
+import type { Disk, PartialFile } from "../host/mod.ts";
 import { type Sink, WrongContent } from "./http.ts";
 
 /** Bytes per read while a partial file is hashed. */
 const CHUNK_BYTES = 1 << 20;
-
-/** An open partial file, which is read to its end and then written. */
-export interface PartialFile extends Disposable {
-  /** Reads the next bytes; null at the end. */
-  read(into: Uint8Array): Promise<number | null>;
-  /** Writes at the position; returns the number of bytes written. */
-  write(chunk: Uint8Array): Promise<number>;
-  /** Discards all bytes. */
-  clear(): Promise<void>;
-}
-
-/** File operations of a cache. */
-export interface BlobDisk {
-  /** Opens a file for reading and writing, and creates it if it is missing. */
-  open(path: string): Promise<PartialFile>;
-  rename(from: string, to: string): Promise<void>;
-  remove(path: string): Promise<void>;
-  /** Bytes of a file; undefined if there is none. */
-  sizeOf(path: string): Promise<number | undefined>;
-}
 
 /** The content that a file must have. */
 export interface BlobFile {
@@ -55,7 +36,7 @@ export function partialPath(path: string): string {
  * @throws {WrongContent} If size or hash is wrong twice.
  */
 export async function fill(
-  disk: BlobDisk,
+  disk: Disk,
   path: string,
   file: BlobFile,
   download: (partial: Sink) => Promise<void>,
@@ -106,7 +87,7 @@ class Partial implements Sink, Disposable {
   ) {}
 
   static async open(
-    disk: BlobDisk,
+    disk: Disk,
     path: string,
     file: BlobFile,
     onBytes: (count: number) => void,

@@ -14,7 +14,8 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { exists } from "../host/files.ts";
-import { type BlobDisk, fill } from "./blob.ts";
+import type { Disk } from "../host/mod.ts";
+import { fill } from "./blob.ts";
 import type { HubFile } from "./client.ts";
 import type { HubTimes, Sink } from "./http.ts";
 import { isCommit } from "./names.ts";
@@ -146,7 +147,7 @@ export class HubCache {
 }
 
 /** Files of the cache, by path. */
-const DISK: BlobDisk = {
+const DISK: Disk = {
   sizeOf,
   rename: runtime.rename,
   remove: runtime.remove,

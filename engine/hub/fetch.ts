@@ -12,45 +12,16 @@
 import { DEFAULTS } from "../defaults.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
 import { readShardIndex } from "../checkpoint/shards.ts";
-import { hostFor } from "../host/choose.ts";
+import { findHost } from "../host/choose.ts";
 import { exists, kindOf, listFolder, openFile } from "../host/files.ts";
-import { isRecord } from "../json.ts";
-import type { HubCache } from "./cache.ts";
+import { isPage } from "../host/builtin.ts";
 import { HubClient, type HubFile } from "./client.ts";
 import { chooseGguf, type HubName, parseHubName } from "./gguf.ts";
-import { type HubTimes, TIMES, WrongContent } from "./http.ts";
-import { checkNames, isCommit, isSafePath } from "./names.ts";
-
-/** Options of a download from the hub. */
-export interface HubOptions {
-  /** Branch, tag or commit; default "main". */
-  readonly revision?: string;
-  /**
-   * Access token; default `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else the file `token` in
-   * `HF_HOME`. "" sends no token.
-   */
-  readonly token?: string;
-  /** Cache folder; default `HF_HUB_CACHE`, else `hub` in `HF_HOME` or `~/.cache/huggingface`. */
-  readonly cacheDir?: string;
-  /** Uses the cache and makes no network requests; default `HF_HUB_OFFLINE`. */
-  readonly offline?: boolean;
-  /** Called as bytes arrive. `total` is absent until the list of files is known. */
-  readonly onProgress?: (progress: HubProgress) => void;
-  /** Stops the download; partial files are kept. */
-  readonly signal?: AbortSignal;
-}
-
-/** Progress of a download. */
-export interface HubProgress {
-  /** Always "download". */
-  readonly stage: "download";
-  /** The file that the new bytes belong to. */
-  readonly file?: string;
-  /** Bytes of all files received so far. */
-  readonly loaded: number;
-  /** Bytes of all files to fetch. */
-  readonly total?: number;
-}
+import { type HubTimes, TIMES, Unreachable, WrongContent } from "./http.ts";
+import type { HubDisk, ModelCache } from "./model_cache.ts";
+import { Listing, WEIGHTS } from "./listing.ts";
+import { checkNames, isCommit } from "./names.ts";
+import type { HubOptions } from "./options.ts";
 
 /** Environment, clock and hooks of a download; tests replace them. */
 export interface HubEnvironment extends HubTimes {
@@ -66,34 +37,6 @@ const ENVIRONMENT: Omit<HubEnvironment, "env"> = {
 };
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
-
-/** Files fetched besides the weights, if a repository has them. */
-const SMALL_FILES = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "chat_template.jinja",
-  "meta.json",
-];
-
-/**
- * Tokenizer files before tokenizer.json. tokenizer.model is fetched only so that the error can say
- * that this tokenizer is not supported.
- */
-const OLD_TOKENIZER = ["vocab.json", "merges.txt", "tokenizer.model"];
-
-/** Weight files in order of preference: safetensors before pickles, one file before shards. */
-export const WEIGHTS: readonly string[] = [
-  "model.safetensors",
-  "model.safetensors.index.json",
-  "pytorch_model.bin",
-  "pytorch_model.bin.index.json",
-];
-
-/** Extensions of weight files, supported or not. */
-const ENDINGS = /\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|tflite)$/i;
 
 /** Files downloaded at the same time. */
 const PARALLEL = 4;
@@ -118,13 +61,13 @@ export async function fetchRepository(
   const { revision = DEFAULTS.revision, signal } = options;
   signal?.throwIfAborted();
   checkNames(repo, revision);
-  const { env } = await hostFor(`open "hf:${repo}"`);
-  // Imported late: the cache needs the runtime's file system, which a page lacks.
-  const { HubCache, isSystemError, readToken } = await import("./cache.ts");
+  const { env } = await findHost();
   const settings = { ...ENVIRONMENT, env, ...environment };
-  const folder = cacheFolder(options, settings.env);
-  const links = !isOn(settings.env("HF_HUB_DISABLE_SYMLINKS"));
-  const cache = new HubCache(folder, repo, links, settings);
+  // Imported late: a page has other files than a runtime.
+  const disk = isPage()
+    ? await (await import("./page_disk.ts")).pageDisk(repo, endpointOf(repo, env), options)
+    : await localDisk(repo, options, settings);
+  const { cache, readToken } = disk;
   try {
     if (options.offline ?? isOn(settings.env("HF_HUB_OFFLINE"))) {
       return await findOffline(cache, wanted, revision);
@@ -135,13 +78,36 @@ export async function fetchRepository(
     return await new Fetch(cache, client, options, settings.beforeWeights).run(wanted);
   } catch (error) {
     signal?.throwIfAborted();
-    if (!isSystemError(error)) throw error;
+    if (
+      disk.onUnreachable && error instanceof CheckpointError && error.cause instanceof Unreachable
+    ) {
+      const path = await findOffline(cache, wanted, revision).catch(() => undefined);
+      if (path === undefined) throw error;
+      disk.onUnreachable(error.cause);
+      return path;
+    }
+    if (!disk.isSystemError(error)) throw error;
     throw new CheckpointError(
-      `Cannot open "hf:${repo}": the cache at "${folder}" cannot be used (${
+      `Cannot open "hf:${repo}": the cache at "${cache.folder}" cannot be used (${
         messageOf(error)
-      }); free space, fix its permissions, or set HF_HUB_CACHE to another folder`,
+      }); ${disk.advice}`,
     );
   }
+}
+
+async function localDisk(
+  repo: string,
+  options: HubOptions,
+  settings: HubEnvironment,
+): Promise<HubDisk> {
+  const { HubCache, isSystemError, readToken } = await import("./cache.ts");
+  const links = !isOn(settings.env("HF_HUB_DISABLE_SYMLINKS"));
+  return {
+    cache: new HubCache(cacheFolder(options, settings.env), repo, links, settings),
+    isSystemError,
+    readToken,
+    advice: "free space, fix its permissions, or set HF_HUB_CACHE to another folder",
+  };
 }
 
 /** One download of a repository. */
@@ -150,7 +116,7 @@ class Fetch {
   #total: number | undefined;
 
   constructor(
-    readonly cache: HubCache,
+    readonly cache: ModelCache,
     readonly client: HubClient,
     readonly options: HubOptions,
     readonly beforeWeights: HubEnvironment["beforeWeights"],
@@ -171,7 +137,11 @@ class Fetch {
     const small = listing.small();
     const first = listing.weights(); // throws if there are none
     const isIndex = first.path.endsWith(".json");
-    if (!isIndex) this.#total = await this.#missingBytes(commit, [...small, first]);
+    if (!isIndex) {
+      const missing = await this.#missing(commit, [...small, first]);
+      await cache.expectRoom?.(commit, missing);
+      this.#total = bytesOf(missing);
+    }
     // Small files first: a cache with weights then always has them too.
     await this.#ensure(commit, small);
     await this.beforeWeights(cache.snapshot(commit));
@@ -197,7 +167,7 @@ class Fetch {
   }
 
   async #missingBytes(commit: string, files: readonly HubFile[]): Promise<number> {
-    return (await this.#missing(commit, files)).reduce((sum, { size }) => sum + size, 0);
+    return bytesOf(await this.#missing(commit, files));
   }
 
   /** Downloads the missing files, `PARALLEL` at a time. The first failure stops the others. */
@@ -205,7 +175,9 @@ class Fetch {
     const { signal: caller } = this.options;
     const stop = new AbortController();
     const signal = caller ? AbortSignal.any([caller, stop.signal]) : stop.signal;
-    const queue = (await this.#missing(commit, files)).values();
+    const missing = await this.#missing(commit, files);
+    await this.cache.expectRoom?.(commit, missing);
+    const queue = missing.values();
     const failures: unknown[] = [];
     const work = async () => {
       for (const file of queue) {
@@ -253,90 +225,8 @@ class Fetch {
   }
 }
 
-/** The hub's listing of a revision, checked field by field, and the choice of files to fetch. */
-export class Listing {
-  readonly commit: string;
-  readonly #files = new Map<string, Record<string, unknown>>();
-
-  constructor({ sha, siblings }: Record<string, unknown>, readonly client: HubClient) {
-    const { endpoint, revision } = client.target;
-    if (typeof sha !== "string" || !isCommit(sha)) {
-      throw client.fail(`expected a commit of 40 hexadecimal digits from ${endpoint}`);
-    }
-    if (isCommit(revision) && sha !== revision) {
-      throw client.fail(`expected commit ${revision} from ${endpoint}, got ${sha}`);
-    }
-    this.commit = sha;
-    for (const file of Array.isArray(siblings) ? siblings : []) {
-      if (isRecord(file) && typeof file.rfilename === "string") {
-        this.#files.set(file.rfilename, file);
-      }
-    }
-  }
-
-  /** The files to fetch besides the weights. */
-  small(): HubFile[] {
-    if (!this.#files.has("config.json")) {
-      throw this.client.fail("it has no config.json, which describes the model");
-    }
-    const old = this.#files.has("tokenizer.json") ? [] : OLD_TOKENIZER;
-    return [...SMALL_FILES, ...old].filter((name) => this.#files.has(name))
-      .map((name) => this.file(name));
-  }
-
-  /** All parts of the GGUF that is named, or that a repository without other weights has. */
-  gguf(wanted: HubName): HubFile[] | undefined {
-    const isNamed = wanted.tag !== undefined || wanted.file !== undefined;
-    if (!isNamed && this.#weightName() !== undefined) return undefined;
-    const fail = (expected: string) => {
-      throw this.client.fail(expected);
-    };
-    return chooseGguf([...this.#files.keys()], wanted, fail)?.map((path) => this.file(path));
-  }
-
-  #weightName(): string | undefined {
-    return WEIGHTS.find((name) => this.#files.has(name));
-  }
-
-  /** The weight file, or the index of the shards. */
-  weights(): HubFile {
-    const name = this.#weightName();
-    if (name !== undefined) return this.file(name);
-    const others = [...this.#files.keys()].filter((name) => ENDINGS.test(name));
-    const shown = others.slice(0, 8).map((name) => name.slice(0, 100)).join(", ");
-    const rest = others.length > 8 ? ` and ${others.length - 8} more` : "";
-    throw this.client.fail(
-      `expected a model.safetensors, its index, or a pytorch_model.bin, got ${
-        others.length ? `no weights but ${shown}${rest}` : "no weights at all"
-      }`,
-    );
-  }
-
-  /** A shard, by its name in the index. */
-  shard(name: string, index: string): HubFile {
-    if (this.#files.has(name)) return this.file(name);
-    throw this.client.fail(
-      `${index} names ${JSON.stringify(name)}, which is not in the repository`,
-    );
-  }
-
-  /** A file of the listing, with its size and hash. */
-  file(path: string): HubFile {
-    const { lfs, size, blobId } = this.#files.get(path) ?? {};
-    const large = isRecord(lfs);
-    const etag = large ? lfs.sha256 : blobId;
-    const bytes = large ? lfs.size ?? size : size;
-    const isHash = typeof etag === "string" &&
-      (large ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(etag);
-    if (isSafePath(path) && isHash && Number.isSafeInteger(bytes) && Number(bytes) >= 0) {
-      return { path, size: Number(bytes), etag };
-    }
-    throw this.client.fail(
-      `expected a plain name, a size and a hash for ${
-        JSON.stringify(path)
-      } from ${this.client.target.endpoint}`,
-    );
-  }
+function bytesOf(files: readonly HubFile[]): number {
+  return files.reduce((sum, { size }) => sum + size, 0);
 }
 
 /** Names of the shards in an index on disk. */
@@ -349,7 +239,7 @@ async function shardsOf(path: string): Promise<readonly string[]> {
  * The snapshot in the cache, or the path of a GGUF in it.
  * @throws {CheckpointError} If a file of the model is missing.
  */
-async function findOffline(cache: HubCache, wanted: HubName, revision: string): Promise<string> {
+async function findOffline(cache: ModelCache, wanted: HubName, revision: string): Promise<string> {
   const { repo, tag, file } = wanted;
   const commit = isCommit(revision) ? revision : await cache.readRef(revision);
   const flag = revision === "main" ? "" : ` --repo-revision ${revision}`;
@@ -357,8 +247,9 @@ async function findOffline(cache: HubCache, wanted: HubName, revision: string): 
   const absent = (missing: string): never => {
     throw new CheckpointError(
       `Cannot open "hf:${repo}": ${missing} is not in the cache at "${cache.folder}"; ` +
-        "fetch it without HF_HUB_OFFLINE: " +
-        `deno run -A cli.ts inspect ${model}${flag}`,
+        (isPage()
+          ? "load it with a connection"
+          : `fetch it without HF_HUB_OFFLINE: deno run -A cli.ts inspect ${model}${flag}`),
     );
   };
   if (commit === undefined) return absent(`revision "${revision}"`);

@@ -14,9 +14,9 @@
  */
 import { DEFAULTS } from "../defaults.ts";
 import { checkGenerate, randomSeed } from "../generate.ts";
-import { hostFor } from "../host/choose.ts";
+import { findHost } from "../host/choose.ts";
 import type { Host } from "../host/mod.ts";
-import { instrumentsOf, type Model } from "../model.ts";
+import { instrumentsOf, type Model, remoteCalls } from "../model.ts";
 import { copyIds, expectType, isOptions } from "../options.ts";
 import { checkModel, notRun } from "./check.ts";
 import { GapLimits } from "./limit.ts";
@@ -100,6 +100,8 @@ export async function benchmark(
   model: Model,
   options: BenchmarkOptions = {},
 ): Promise<BenchmarkReport> {
+  const remote = remoteCalls.get(model);
+  if (remote) return await remote("benchmark", [], options);
   await using run = new BenchmarkRun(model, options);
   options.signal?.throwIfAborted();
   await run.warmUp();
@@ -152,12 +154,9 @@ export class BenchmarkRun implements AsyncDisposable {
     return this.#iterations.length;
   }
 
-  /**
-   * Warms up engine and model, and times the prefill.
-   * @throws {CheckpointError} If the runtime has no host.
-   */
+  /** Warms up engine and model, and times the prefill. */
   async warmUp(): Promise<void> {
-    const host = this.#host = await hostFor("benchmark");
+    const host = this.#host = await findHost();
     this.#watch = new MachineWatch(host);
     const { warmupTokens, seed } = this.#plan;
     this.#limits = await GapLimits.open(this.#model, host.compute);

@@ -14,7 +14,7 @@
  * @module
  */
 import { findNotFinite } from "../diagnose.ts";
-import { instrumentsOf, type Model } from "../model.ts";
+import { instrumentsOf, type Model, remoteCalls } from "../model.ts";
 import { copyIds, expectType, isOptions, show } from "../options.ts";
 import type { Runner } from "../runner.ts";
 
@@ -92,6 +92,8 @@ export async function perplexity(
 ): Promise<Perplexity> {
   expectType("Cannot score: expected options", "an object", isOptions(options), options);
   const { reference, signal, onProgress } = options;
+  const remote = remoteCalls.get(model);
+  if (remote && !reference) return await remote("perplexity", [text], options);
   if (reference) expectReference(model, reference, text);
   const ids = idsOf(model, text);
   const { context, stride } = windowSize(model, options);

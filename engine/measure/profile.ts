@@ -12,7 +12,7 @@ import { measureLimits } from "../../kernels/mod.ts";
 import { drawPrompt } from "./prompt.ts";
 import { findHost } from "../host/choose.ts";
 import { type PassTimes, timePasses } from "../diagnose.ts";
-import { instrumentsOf, type Model } from "../model.ts";
+import { instrumentsOf, type Model, remoteCalls } from "../model.ts";
 import { show } from "../options.ts";
 import type { KernelReport, PassReport, ProfileReport } from "./report.ts";
 
@@ -46,6 +46,8 @@ export async function profile(
   model: Model,
   options: ProfileOptions = {},
 ): Promise<ProfileReport> {
+  const remote = remoteCalls.get(model);
+  if (remote) return await remote("profile", [], options);
   const { length = 128, signal } = options;
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
@@ -59,7 +61,7 @@ export async function profile(
     (runner) => timePasses(runner, ids),
   );
   signal?.throwIfAborted();
-  const host = (await findHost())?.compute;
+  const host = (await findHost()).compute;
   const { readBytesPerSec, flopsPerSec } = await measureLimits(model.backend, host);
   const limits = { gb_per_sec: readBytesPerSec / 1e9, gflops_per_sec: flopsPerSec / 1e9 };
   signal?.throwIfAborted();

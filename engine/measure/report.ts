@@ -171,6 +171,8 @@ export interface BenchmarkReport {
     node?: string;
     /** In Bun. */
     bun?: string;
+    /** Name and version, in a page. */
+    browser?: string;
     cpu: string;
     cores: number;
   };

@@ -133,6 +133,26 @@ export async function findTokenizer(sources: TokenizerSources): Promise<Tokenize
   return `"${folder}" has no tokenizer${denied}; ${NAME_ONE}`;
 }
 
+/** The content of a tokenizer's files, from which another thread can open it again. */
+export interface TokenizerRecord {
+  readonly file: Record<string, unknown>;
+  readonly config: Record<string, unknown>;
+  /** Name in errors. */
+  readonly where: string;
+}
+
+const records = new WeakMap<Tokenizer, TokenizerRecord>();
+
+/** The content of an open tokenizer's files. */
+export function recordOf(tokenizer: Tokenizer): TokenizerRecord {
+  return records.get(tokenizer)!;
+}
+
+/** Opens a tokenizer by the content of its files. */
+export async function openRecord(record: TokenizerRecord): Promise<Tokenizer | string> {
+  return await fromRecord(record.file, record.config, record.where);
+}
+
 /** Next step of every error about a missing tokenizer, in flags of the command line. */
 const NAME_ONE = "name one with --meta FILE or --tokenizer bpe, or give ids with --ids";
 
@@ -223,6 +243,17 @@ async function readConfig(folder: string): Promise<Record<string, unknown>> {
  * @param where name of the record in errors.
  */
 async function fromRecord(
+  file: Record<string, unknown>,
+  config: Record<string, unknown>,
+  where: string,
+  kind?: TokenizerKind,
+): Promise<Tokenizer | string> {
+  const tokenizer = await parseRecord(file, config, where, kind);
+  if (typeof tokenizer !== "string") records.set(tokenizer, { file, config, where });
+  return tokenizer;
+}
+
+async function parseRecord(
   file: Record<string, unknown>,
   config: Record<string, unknown>,
   where: string,

@@ -41,7 +41,7 @@ import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import type { EncodedFrom } from "../formats/format.ts";
 import { encodesHere, Packer } from "./packer.ts";
-import { canShareMemory, canSleep, Pool } from "./pool.ts";
+import { canShareMemory, canSleep, Pool, whyOneThread } from "./pool.ts";
 import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
 import { WasmLowering } from "./lowering.ts";
@@ -106,9 +106,10 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   if (relaxed && !wasmFuses()) throw missing("relaxed SIMD");
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
-  const wanted = canShare ? threads ?? threadsToTry(host.cores) : 1;
+  const asked = threads ?? threadsToTry(host.cores);
+  const wanted = canShare ? asked : 1;
   const most = canShare ? threads ?? mostThreads(host.cores) : 1;
-  const denied = wanted > 1 ? host.threadsDenied?.() : undefined;
+  const denied = asked > 1 ? whyOneThread(host, options.shared) : undefined;
   if (wanted === 1 || denied) {
     const note = denied && `runs on one thread: ${denied}`;
     const linear = new LinearMemory(memory, false);

@@ -33,6 +33,19 @@ export function canShareMemory(): boolean {
     (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 }
 
+/** Why a page has one thread. */
+const UNSHARED = "memory is shared only in a page that is cross-origin isolated; send it with " +
+  "Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp";
+
+/**
+ * The reason why threads cannot be started; undefined if they can, or one thread was asked for.
+ * @param shared whether memory is to be shared; undefined for what the platform allows.
+ */
+export function whyOneThread(host: ComputeHost, shared?: boolean): string | undefined {
+  if (shared ?? canShareMemory()) return host.threadsDenied?.();
+  return shared === undefined ? UNSHARED : undefined;
+}
+
 /** Whether this thread may sleep: a browser's main thread must not. */
 export function canSleep(): boolean {
   try {

@@ -175,6 +175,7 @@ Deno.test("loadModel() accepts every option", async () => {
     revision: "main",
     token: "",
     cacheDir: "/nonexistent",
+    cache: false,
     offline: true,
     onProgress: () => {},
     signal: new AbortController().signal,

@@ -93,6 +93,7 @@ const ENVIRONMENT: readonly Property[] = [
   ["Processor", "platform.cpu"],
   ["Logical processors", "platform.cores"],
   ["Operating system", "platform.os"],
+  ["Browser", "platform.browser"],
   ["Deno", "platform.deno"],
   ["Node", "platform.node"],
   ["Bun", "platform.bun"],

@@ -1,6 +1,6 @@
 /** The library without a host: a process without the globals `Deno` and `process`. */
 import assert from "node:assert/strict";
-import { findHost, hostFor } from "../../../engine/host/choose.ts";
+import { findHost } from "../../../engine/host/choose.ts";
 import { runDeno } from "../../process.ts";
 
 const MOD = new URL("../../../mod.ts", import.meta.url).href;
@@ -23,7 +23,7 @@ async function withoutRuntime(script: string): Promise<string[]> {
 Deno.test("findHost() returns one host on Deno, with machine facts", async () => {
   const host = await findHost();
   assert.ok(host);
-  assert.equal(await hostFor("do this"), host);
+  assert.equal(await findHost(), host);
   assert.ok(host.totalMemory() > 2 ** 20);
   const { versions, commit } = await host.platform();
   assert.equal(versions.deno, Deno.version.deno);
@@ -46,7 +46,7 @@ Deno.test("loadModel() and loadTokenizer() work without a host", async () => {
   assert.deepEqual(lines, ["1,0", "15496,995", "1 100", "2 100"]);
 });
 
-Deno.test("hostFor() refuses tasks that need a file without a host", async () => {
+Deno.test("a page opens no path of a file, and benchmarks in its worker", async () => {
   const lines = await withoutRuntime(`
     const show = (work) => work.then(() => log("done"), ({ name, message }) => log(name, message));
     const config = {
@@ -55,20 +55,11 @@ Deno.test("hostFor() refuses tasks that need a file without a host", async () =>
     await show(wgslm.openCheckpoint("model.pt"));
     await show(wgslm.loadTokenizer("folder"));
     await show(wgslm.loadConfig("bench.toml"));
-    await show(wgslm.loadModel("hf:owner/name", { device: "js" }));
     await using model = await wgslm.loadModel({ config }, { device: "js" });
     await show(wgslm.benchmark(model, { prompt: [1], genTokens: 1, warmupTokens: 1 }));`);
-  const refusals = [
-    'open "model.pt"',
-    'open "folder"',
-    'open "bench.toml"',
-    'open "hf:owner/name"',
-  ];
-  assert.deepEqual(
-    lines,
-    [...refusals, "benchmark"].map((task) =>
-      `CheckpointError Cannot ${task}: ` +
-      "expected a runtime with files, got one without; run it on Deno"
-    ),
+  const refusals = ["model.pt", "folder", "bench.toml"].map((path) =>
+    `CheckpointError Cannot open "${path}": ` +
+    "expected a URL, hf:owner/name, or files that were chosen"
   );
+  assert.deepEqual(lines, [...refusals, "done"]);
 });

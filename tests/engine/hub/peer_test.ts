@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 // deno-lint-ignore no-import-prefix -- in deno.json, every user would download it
 import { listFiles } from "npm:@huggingface/hub@2.17.5";
 import { HubClient, type HubFile } from "../../../engine/hub/client.ts";
-import { Listing } from "../../../engine/hub/fetch.ts";
+import { Listing } from "../../../engine/hub/listing.ts";
 import { type HubFixture, someBytes, TOKEN, withHub } from "../../hub_server.ts";
 
 const FILES = {

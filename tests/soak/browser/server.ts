@@ -25,14 +25,18 @@ export interface ProjectServer extends AsyncDisposable {
 /**
  * Serves the project. WebGPU needs a secure context, and a loopback address is one.
  * @param bundle scripts to serve in `/bundle/`, by name.
+ * @param isIsolated whether scripts are sent with the headers of an isolated page.
  */
-export function serveProject(bundle: ReadonlyMap<string, string> = new Map()): ProjectServer {
+export function serveProject(
+  bundle: ReadonlyMap<string, string> = new Map(),
+  isIsolated = true,
+): ProjectServer {
   const server = Deno.serve(
     { port: 0, hostname: "127.0.0.1", onListen() {} },
     (request) => {
       const [, name] = /^\/bundle\/(.*)$/.exec(new URL(request.url).pathname) ?? [];
       const text = bundle.get(name);
-      return text === undefined ? respond(request) : script(text);
+      return text === undefined ? respond(request) : script(text, isIsolated ? ISOLATED : {});
     },
   );
   const url = (name: string) => `http://127.0.0.1:${server.addr.port}/${name}`;
@@ -62,6 +66,6 @@ async function respond({ url }: Request): Promise<Response> {
   }
 }
 
-function script(code: string): Response {
-  return new Response(code, { headers: { "Content-Type": "text/javascript", ...ISOLATED } });
+function script(code: string, headers: Readonly<Record<string, string>> = ISOLATED): Response {
+  return new Response(code, { headers: { "Content-Type": "text/javascript", ...headers } });
 }

@@ -1,0 +1,201 @@
+/**
+ * `loadModel` in a page, from a server at another origin: same ids as in Deno, cache, resumption,
+ * refusals. The variable WGSLM_CHROMIUM is Chromium's executable.
+ */
+import assert from "node:assert/strict";
+// deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
+import type { Page } from "npm:playwright-core@1.65.1";
+import { loadModel } from "../../mod.ts";
+import { bundleLibrary } from "./browser/bundle.ts";
+import { serveModel } from "./browser/model_server.ts";
+import type { Loaded } from "./browser/page_calls.ts";
+import { type ProjectServer, serveProject } from "./browser/server.ts";
+
+const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
+if (CHROMIUM === "") console.warn("page_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
+
+/** Timeout of a test in milliseconds, longer than any of them takes. */
+const TIMEOUT_MS = 240_000;
+
+const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
+const DEMO = new URL("../../bench/demo/", import.meta.url);
+
+let bundle: Promise<ReadonlyMap<string, string>> | undefined;
+
+/** Registers a test with a page of a new browser. */
+function inPage(
+  name: string,
+  test: (page: Page, site: ProjectServer) => Promise<void>,
+  args: readonly string[] = ARGS,
+): void {
+  Deno.test({
+    name: `in a page: ${name}`,
+    ignore: CHROMIUM === "",
+    fn: async () => {
+      // deno-lint-ignore no-import-prefix -- as above
+      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
+      await using site = serveProject(await (bundle ??= bundleLibrary()));
+      const browser = await chromium.launch({ executablePath: CHROMIUM, args: [...args] });
+      const page = await browser.newPage();
+      // Closing the browser rejects the pending call.
+      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
+      try {
+        await test(page, site);
+      } catch (error) {
+        const path = await Deno.makeTempFile({ prefix: "wgslm-page-", suffix: ".png" });
+        await page.screenshot({ path, timeout: 5_000 }).catch(() => {});
+        console.error(`Picture of the page: ${path}`);
+        throw error;
+      } finally {
+        clearTimeout(timer);
+        await browser.close();
+      }
+    },
+  });
+}
+
+async function callIn<T>(page: Page, name: string, ...args: unknown[]): Promise<T> {
+  return await page.evaluate(
+    async ([name, args]) =>
+      await (await import("/tests/soak/browser/page_calls.ts"))[name](...args),
+    [name, args] as const,
+  );
+}
+
+/** Loads a model in a page and generates. */
+async function load(page: Page, source: unknown, options: object = {}): Promise<Loaded> {
+  const loaded = await callIn<Loaded | string>(page, "load", source, options);
+  assert.ok(typeof loaded !== "string", loaded as string);
+  return loaded;
+}
+
+/** The sentence of a load that fails. */
+async function refusal(page: Page, source: unknown, options: object = {}): Promise<string> {
+  const sentence = await callIn<Loaded | string>(page, "load", source, options);
+  assert.equal(typeof sentence, "string");
+  return sentence as string;
+}
+
+/** Ids of the same generation in Deno. */
+async function expectedIds(): Promise<number[]> {
+  await using model = await loadModel("bench/demo", { device: "wasm", threads: 1 });
+  const ids: number[] = [];
+  for await (const { id } of model.generate("ROMEO:", { temperature: 0, maxNewTokens: 12 })) {
+    if (id !== undefined) ids.push(id);
+  }
+  return ids;
+}
+
+inPage(
+  "the demo from another origin gives Deno's ids, then comes from the cache",
+  async (page, site) => {
+    const ids = await expectedIds();
+    const server = serveModel(DEMO);
+    const { url } = server;
+    await page.goto(site.isolated);
+    const first = await load(page, url, { device: "wasm", threads: 2 });
+    assert.deepEqual(first.ids, ids);
+    assert.equal(first.threads, 2);
+    assert.equal(first.encoded.length, 6);
+    assert.equal(first.progress["download model.safetensors"], 9780064);
+    const requests = server.requests.length;
+    const second = await load(page, url, { device: "webgpu" });
+    assert.deepEqual(second.ids, ids);
+    assert.equal(second.backend, "webgpu");
+    assert.deepEqual(server.requests.slice(requests).filter((line) => line.startsWith("GET")), []);
+    await server[Symbol.asyncDispose]();
+    const third = await load(page, url, { device: "wasm" });
+    assert.deepEqual(third.ids, ids);
+    assert.match(third.notes.join(" "), /Loaded from the cache: cannot reach/);
+  },
+);
+
+inPage(
+  "without isolation it runs on one thread and says so; a worker of the page loads too",
+  async (page, isolated) => {
+    await using site = serveProject(await bundle, false);
+    await using server = serveModel(DEMO);
+    const ids = await expectedIds();
+    await page.goto(site.plain);
+    const plain = await load(page, server.url, { device: "wasm" });
+    assert.deepEqual([plain.ids, plain.threads], [ids, 1]);
+    assert.match(plain.notes.join(" "), /one thread: .*Cross-Origin-Opener-Policy/);
+    await using closed = serveModel(DEMO);
+    closed.behaviour.cors = false;
+    assert.match(await refusal(page, closed.url), /does not allow this page to read it \(CORS\)/);
+    server.behaviour.cors = true;
+    await page.goto(isolated.isolated);
+    const started = page.waitForEvent("worker");
+    await page.evaluate(() =>
+      void new Worker("/tests/soak/browser/page_calls.ts", { type: "module" })
+    );
+    const worker = await started;
+    const inWorker = await worker.evaluate(
+      async (url) => await (await import("/tests/soak/browser/page_calls.ts")).load(url),
+      server.url,
+    );
+    assert.ok(typeof inWorker !== "string", inWorker);
+    assert.deepEqual(inWorker.ids, ids);
+  },
+);
+
+inPage("a torn download resumes where it broke, and a full quota is told", async (page, site) => {
+  await using server = serveModel(DEMO);
+  await page.goto(site.isolated);
+  server.behaviour.breakAfter = 1 << 20;
+  server.behaviour.answers.set("config.json", () => new Response("{}", { status: 500 }));
+  assert.match(await refusal(page, server.url, JS), /answered 500, 5 times; try again later/);
+  server.behaviour.answers.clear();
+  const torn = await load(page, server.url, JS);
+  assert.equal(torn.ids.length, 12);
+  const ranges = server.requests.filter((line) => line.startsWith("GET model.safetensors"))
+    .map((line) => Number(/=(\d+)-/.exec(line)![1]));
+  assert.ok(ranges.length >= 9, `${ranges}`);
+  assert.deepEqual(ranges, ranges.toSorted((a, b) => a - b)); // no byte is fetched twice
+  assert.equal(new Set(ranges).size, ranges.length);
+
+  server.behaviour.breakAfter = Infinity;
+  await using other = serveModel(DEMO);
+  const session = await page.context().newCDPSession(page);
+  const [origin] = /^http:\/\/[^/]+/.exec(page.url())!;
+  await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 18_000_000 });
+  assert.match(
+    await refusal(page, other.url, JS),
+    /expected room for 9\.3 MiB in the page's storage, got .*; remove a model from the cache/,
+  );
+  assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), [server.url]);
+  assert.equal((await load(page, other.url, { ...JS, cache: false })).ids.length, 12);
+  assert.ok(other.requests.some((line) => /^GET model.safetensors bytes=\d+-\d+$/.test(line)));
+});
+
+const JS = { device: "js" };
+
+inPage("each refusal is one sentence, and leaves nothing in the cache", async (page, site) => {
+  await using server = serveModel(DEMO);
+  const { answers } = server.behaviour;
+  server.behaviour.cors = false;
+  await page.goto(site.isolated); // it cannot tell a refusal from no connection
+  assert.match(await refusal(page, server.url, JS), /cannot reach .* allows this page \(CORS\)$/);
+  server.behaviour.cors = true;
+  for (
+    const [source, expected] of [
+      [`${server.url}nothing/`, /expected a model\.safetensors in it/],
+      [`${server.url}none.gguf`, /there is no such file/],
+      ["http://127.0.0.1:9/model/", /cannot reach http:\/\/127\.0\.0\.1:9/],
+      ["ftp://host/model", /expected an http or https URL/],
+      [[], /expected some, got none/],
+    ] as const
+  ) assert.match(await refusal(page, source, JS), expected);
+  const html = () => new Response("<!DOCTYPE html>", { headers: { "Content-Type": "text/html" } });
+  answers.set("model.safetensors", html);
+  assert.match(await refusal(page, server.url, JS), /expected a model\.safetensors in it/);
+  answers.set("model.safetensors", () => new Response("not a model".repeat(9)));
+  assert.match(await refusal(page, server.url, JS), /Cannot (open|read) "http/);
+  answers.set("config.json", () => Response.json({ model_type: "unheard-of" }));
+  assert.match(await refusal(page, server.url, JS), /unheard-of/);
+  assert.match(await refusal(page, { config: {} }, JS), /^\w*Error: Cannot /);
+  answers.clear();
+  assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), []);
+  assert.equal((await load(page, server.url, JS)).ids.length, 12);
+});
