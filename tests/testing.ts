@@ -32,6 +32,10 @@ export const TOLERANCE = {
   logits: { atol: 1e-4, rtol: 0 },
   /** Logits of a model of blocks: products with activations of 14 to 16 bits. */
   quantisedLogits: { atol: 2e-3, rtol: 0 },
+  /** Logits against llama.cpp, whose GELU is a table in F16. */
+  llamaCppGelu: { atol: 4e-3, rtol: 0 },
+  /** Logits against llama.cpp, which rounds activations to the 16 bits of the weights. */
+  llamaCpp16: { atol: 1e-1, rtol: 0 },
   /** Probabilities that sampling draws from. */
   probability: { atol: 1e-6, rtol: 1e-6 },
   /** One function of one number, in JavaScript's own doubles, against PyTorch's F64. */

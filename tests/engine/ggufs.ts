@@ -11,7 +11,7 @@ import type { Device } from "../../kernels/mod.ts";
 import { assertClose, fixture, greedy, readJson, TOLERANCE } from "../testing.ts";
 
 /** Facts of a file in `golden.json`; see the README beside it. */
-interface GgufGolden {
+export interface GgufGolden {
   readonly golden: string;
   /** How the matrices are stored: "F32", "F16", "BF16", or a quantised type. */
   readonly stored: string;
@@ -23,7 +23,7 @@ const GOLDENS = readJson<Record<string, GgufGolden>>("gguf/golden.json");
 export const GGUF_FILES: readonly string[] = Object.keys(GOLDENS);
 
 /** Whether a file's matrices are floats. */
-const isPlain = ({ stored }: GgufGolden) => /^B?F\d+$/.test(stored);
+export const isPlain = ({ stored }: GgufGolden) => /^B?F\d+$/.test(stored);
 
 /**
  * Declares the tests of some files on one backend; `cached` lists whether ids are drawn with the
