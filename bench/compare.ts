@@ -2,17 +2,19 @@
  * Comparison with other engines on the same weights, in interleaved rounds of one run.
  *
  * `deno run -A bench/compare.ts [--smollm2 FOLDER] [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf
- * FOLDER] [--python PROGRAM] [--turns ROUNDS] [--write docs/measurements.md]`
+ * FOLDER] [--python PROGRAM] [--weights NAME,…] [--turns ROUNDS] [--write docs/measurements.md]`
  *
  * `docs/measurements.md` says where to get the other engines. Engines and models not given are
- * skipped with a message. Prints Markdown; `--write` also replaces the section between the markers
- * of a file.
+ * skipped with a message; `--weights` measures only some rows of the models, and no demo. Prints
+ * Markdown; `--write` also replaces the section between the markers of a file.
  *
  * @module
  */
 import os from "node:os";
 import { parseArgs } from "node:util";
 import { readArchitecture } from "../engine/architecture/mod.ts";
+import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
+import { bytesOfNumbers } from "../engine/checkpoint/dtypes.ts";
 import { messageOf } from "../engine/errors.ts";
 import { specTree, weightSpecs } from "../engine/weights/mod.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
@@ -27,19 +29,23 @@ import {
   THREADS,
   Torch,
   Wgslm,
+  type Work,
 } from "./compare/sides.ts";
+import { findPlace, markdown } from "./markdown.ts";
 import { median, percent } from "./measuring.ts";
 
 /** Passes over memory per round. */
 const READS = 5;
 
-const MARKERS = ["<!-- measured -->", "<!-- /measured -->"] as const;
+/** Blocked weights of GGUF files, which wgslm and llama.cpp read. */
+const FILES = ["Q8_0", "Q4_K_M", "Q4_1", "Q4_0"] as const;
 
-/** A row of the first table: an engine, a model and a dtype. */
+/** A row of the first table: an engine, a model and its weights. */
 interface Row {
   readonly model: string;
   readonly side: Side;
-  readonly dtype: WeightDtype;
+  /** Dtype, or type of a GGUF file; and the activations, where they are not exact. */
+  readonly weights: string;
   readonly measure: () => Promise<Rates>;
   /** Bytes of the weights that one token reads. */
   readonly bytes: number;
@@ -70,6 +76,7 @@ function readFlags() {
         "llama-bench": { type: "string" },
         gguf: { type: "string" },
         python: { type: "string" },
+        weights: { type: "string" },
         turns: { type: "string", default: "3" },
         write: { type: "string" },
       },
@@ -84,39 +91,66 @@ function fail(error: unknown, code: number): never {
   Deno.exit(code);
 }
 
-/** Rows of a model: every engine with each of its dtypes. */
+/** Rows of a model: every engine with each of its weights. */
 async function rowsOf(
   model: string,
   name: "smollm2" | "gpt2",
   dtypes: Readonly<Record<"wgslm" | "llama" | "torch", readonly WeightDtype[]>>,
-  sides: { wgslm: Wgslm; llama?: LlamaCpp; torch?: Torch },
+  { wgslm, llama, torch }: { wgslm: Wgslm; llama?: LlamaCpp; torch?: Torch },
 ): Promise<Row[]> {
   const folder = given[name];
   if (folder === undefined) {
     say(`skipped ${model}: --${name} is missing`);
     return [];
   }
-  const config = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
-  // A token reads only one row of the learned positions.
-  const read = weightSpecs(specTree(readArchitecture(config, folder))).filter(({ names }) =>
-    !names[0].includes("wpe")
-  );
-  const numbers = read.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-  const row = (side: Side, dtype: WeightDtype, source: string): Row => ({
+  const numbers = await numbersOf(folder);
+  const row = (side: Side, weights: string, bytes: number, work: Work): Row => ({
     model,
     side,
-    dtype,
-    measure: () => side.model(source, dtype),
-    bytes: storedBytes(dtype, numbers),
+    weights,
+    measure: () => side.model(work),
+    bytes,
     rates: [],
     reading: [],
   });
-  const { wgslm, llama, torch } = sides;
-  return [
-    ...dtypes.wgslm.map((dtype) => row(wgslm, dtype, folder)),
-    ...(llama ? dtypes.llama.map((dtype) => row(llama, dtype, llama.path(name, dtype))) : []),
-    ...(torch ? dtypes.torch.map((dtype) => row(torch, dtype, folder)) : []),
+  const float = (side: Side, dtype: WeightDtype, path = folder) =>
+    row(side, dtype, storedBytes(dtype, numbers), { path, dtype });
+  const rows = [
+    ...dtypes.wgslm.map((dtype) => float(wgslm, dtype)),
+    ...(llama ? dtypes.llama.map((dtype) => float(llama, dtype, llama.path(name, dtype))) : []),
+    ...(torch ? dtypes.torch.map((dtype) => float(torch, dtype)) : []),
   ];
+  for (const type of llama ? FILES : []) {
+    const path = llama!.path(name, type);
+    const bytes = await tensorBytes(path);
+    rows.push(
+      row(wgslm, type, bytes, { path }),
+      row(wgslm, `${type} ${INT8}`, bytes, { path, activations: "int8" }),
+      row(llama!, type, bytes, { path }),
+    );
+  }
+  const wanted = given.weights?.split(",");
+  return rows.filter(({ weights }) => wanted?.includes(weights.split(" ")[0]) ?? true);
+}
+
+/** Numbers of a model's weights that one token reads. */
+async function numbersOf(folder: string): Promise<number> {
+  const config = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
+  return weightSpecs(specTree(readArchitecture(config, folder)))
+    .filter(({ names }) => !isPositions(names[0]))
+    .reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+}
+
+/** A token reads only one row of the learned positions. */
+const isPositions = (name: string) => name.includes("wpe") || name.includes("position_embd");
+
+/** Bytes of a GGUF file's tensors that one token reads; the embedding is the head too. */
+async function tensorBytes(path: string): Promise<number> {
+  using file = await openCheckpoint(path);
+  return file.tensors().filter(({ name }) => !isPositions(name)).reduce(
+    (sum, { dtype, shape }) => sum + bytesOfNumbers(dtype, sizeOf(shape)),
+    0,
+  );
 }
 
 /** Measures every row once per round, and memory bandwidth in the same round. */
@@ -136,7 +170,7 @@ async function measureModels(rows: readonly Row[], rounds: number): Promise<void
       const rates = await row.measure();
       row.rates.push(rates);
       say(
-        `round ${round} of ${rounds}: ${row.model}, ${rates.engine}, ${row.dtype}: decode ${
+        `round ${round} of ${rounds}: ${row.model}, ${rates.engine}, ${row.weights}: decode ${
           rates.decode.toFixed(1)
         }, prefill ${rates.prefill.toFixed(0)} tok/s; memory ${
           (median(passes) / 1e9).toFixed(1)
@@ -160,12 +194,9 @@ async function measureDemo(rows: readonly DemoRow[], rounds: number): Promise<vo
   }
 }
 
-function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [head, head.map((_, i) => i < 3 ? "---" : "---:"), ...rows].map(line).join("\n");
-}
-
 const decodes = ({ rates }: Row) => rates.map(({ decode }) => decode);
+
+const prefills = ({ rates }: Row) => rates.map(({ prefill }) => prefill);
 
 const ratesOf = (rates: readonly DemoRate[]) => rates.map(({ rate }) => rate);
 
@@ -177,13 +208,29 @@ function times(ours: readonly number[], others: readonly number[]): string {
   return `${median(ours.map((rate, i) => rate / others[i])).toFixed(2)}×`;
 }
 
+type Find = (
+  model: string,
+  side: typeof Wgslm | typeof LlamaCpp | typeof Torch,
+  weights: string,
+) => Row | undefined;
+
 /** Goals of this project and their results, if the rows contain them. */
 function goals(rows: readonly Row[], demo: readonly DemoRow[]): string[] {
-  const find = (
-    model: string,
-    side: typeof Wgslm | typeof LlamaCpp | typeof Torch,
-    dtype: string,
-  ) => rows.find((row) => row.model === model && row.side instanceof side && row.dtype === dtype);
+  const find: Find = (model, side, weights) =>
+    rows.find((row) => row.model === model && row.side instanceof side && row.weights === weights);
+  const lines = [...floatGoals(find), ...fileGoals(find)];
+  const [wgslm, torch] = demo;
+  if (torch) {
+    lines.push(
+      `the demo with the cache runs at ${
+        times(ratesOf(wgslm.on), ratesOf(torch.on))
+      } PyTorch (goal 3×), without it at ${times(ratesOf(wgslm.off), ratesOf(torch.off))}`,
+    );
+  }
+  return lines;
+}
+
+function floatGoals(find: Find): string[] {
   const lines: string[] = [];
   const ours = find(SMOLLM2, Wgslm, "BF16");
   if (ours) {
@@ -194,7 +241,11 @@ function goals(rows: readonly Row[], demo: readonly DemoRow[]): string[] {
     );
     const llama = find(SMOLLM2, LlamaCpp, "F16");
     if (llama) {
-      lines.push(`… at ${times(decodes(ours), decodes(llama))} llama.cpp in F16 (goal 0.9×)`);
+      lines.push(
+        `… at ${times(decodes(ours), decodes(llama))} llama.cpp in F16 (goal 0.9×); prefill at ${
+          times(prefills(ours), prefills(llama))
+        }`,
+      );
     }
     for (const dtype of ["BF16", "F32"] as const) {
       const torch = find(SMOLLM2, Torch, dtype);
@@ -215,19 +266,32 @@ function goals(rows: readonly Row[], demo: readonly DemoRow[]): string[] {
       );
     }
   }
-  const [wgslm, torch] = demo;
-  if (torch) {
-    lines.push(
-      `the demo with the cache runs at ${
-        times(ratesOf(wgslm.on), ratesOf(torch.on))
-      } PyTorch (goal 3×), without it at ${times(ratesOf(wgslm.off), ratesOf(torch.off))}`,
-    );
-  }
   return lines;
+}
+
+/** Blocked weights against llama.cpp on the same file. */
+function fileGoals(find: Find): string[] {
+  const goal = (weights: string) =>
+    weights === "Q8_0" ? "0.9×" : weights.endsWith(INT8) && weights !== EIGHT ? "none" : "1.2×";
+  return [SMOLLM2, GPT2].flatMap((model) =>
+    FILES.flatMap((type) => [type, `${type} ${INT8}`]).flatMap((weights) => {
+      const ours = find(model, Wgslm, weights);
+      const llama = find(model, LlamaCpp, weights.split(" ")[0]);
+      if (!ours || !llama) return [];
+      const decode = times(decodes(ours), decodes(llama));
+      const prefill = times(prefills(ours), prefills(llama));
+      return [
+        `${model} in ${weights} decodes at ${decode} llama.cpp on the same file ` +
+        `(goal: ${goal(weights)}); prefill at ${prefill}`,
+      ];
+    })
+  );
 }
 
 const SMOLLM2 = "SmolLM2-135M-Instruct";
 const GPT2 = "GPT-2's shape";
+const INT8 = "int8";
+const EIGHT = `Q8_0 ${INT8}`;
 
 async function main(): Promise<void> {
   const started = performance.now();
@@ -256,7 +320,8 @@ async function main(): Promise<void> {
   await measureModels(rows, rounds);
   const demo: DemoRow[] = [{ side: wgslm, weights: "F16", on: [], off: [] }];
   if (torch) demo.push({ side: torch, weights: "F32", on: [], off: [] });
-  await measureDemo(demo, rounds);
+  if (given.weights === undefined) await measureDemo(demo, rounds);
+  else demo.length = 0;
   const text = report(rows, demo, rounds);
   console.log(text);
   say(`took ${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
@@ -275,10 +340,10 @@ function report(rows: readonly Row[], demo: readonly DemoRow[], rounds: number):
     rows.map((row) => [
       row.model,
       row.rates[0].engine,
-      row.dtype,
+      row.weights,
       median(decodes(row)).toFixed(1),
       percent(median(shares(row))),
-      median(row.rates.map(({ prefill }) => prefill)).toFixed(0),
+      median(prefills(row)).toFixed(0),
     ]),
   );
   const demos = markdown(
@@ -296,27 +361,9 @@ function report(rows: readonly Row[], demo: readonly DemoRow[], rounds: number):
     `${os.cpus()[0].model}, ${os.cpus().length} cores; ${THREADS} threads for each engine; ` +
     `medians of ${rounds} rounds${memory}.`,
     ...(rows.length ? [models] : []),
-    demos,
+    ...(demo.length ? [demos] : []),
     ...(list.length ? [list.join("\n")] : []),
   ].join("\n\n");
-}
-
-/**
- * Finds the section to replace, before minutes of measuring; returns the function that replaces it.
- */
-async function findPlace(path: string): Promise<(text: string) => Promise<void>> {
-  const old = await Deno.readTextFile(path);
-  const [begin, end] = MARKERS.map((marker) => old.indexOf(marker));
-  if (begin < 0 || end < begin) {
-    throw new Error(
-      `Cannot write "${path}": expected markers ${MARKERS[0]} and ${MARKERS[1]}, got none`,
-    );
-  }
-  const head = old.slice(0, begin + MARKERS[0].length);
-  return async (text) => {
-    await Deno.writeTextFile(path, `${head}\n\n${text}\n\n${old.slice(end)}`);
-    await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();
-  };
 }
 
 await main().catch((error) => fail(error, 1));

@@ -5,6 +5,7 @@
  * @module
  */
 import type { BenchmarkReport } from "../../mod.ts";
+import type { Activations } from "../../kernels/backend.ts";
 import type { WeightDtype } from "../../kernels/formats/mod.ts";
 
 /** Threads of every engine. */
@@ -30,9 +31,18 @@ export interface DemoRate {
   readonly rate: number;
 }
 
-/** An engine that runs a Hugging Face folder, or a conversion of it. */
+/** A model to run. */
+export interface Work {
+  /** A Hugging Face folder, or a GGUF file. */
+  readonly path: string;
+  /** Dtype of its weights in memory; default as stored. */
+  readonly dtype?: WeightDtype;
+  readonly activations?: Activations;
+}
+
+/** An engine that runs a model. */
 export interface Side {
-  model(source: string, dtype: WeightDtype): Promise<Rates>;
+  model(work: Work): Promise<Rates>;
 }
 
 /** An engine that runs the demo. */
@@ -42,9 +52,10 @@ export interface DemoSide {
 
 /** wgslm through its command line; its decode time includes sampling. */
 export class Wgslm implements Side, DemoSide {
-  async model(folder: string, dtype: WeightDtype): Promise<Rates> {
+  async model({ path, dtype, activations = "exact" }: Work): Promise<Rates> {
     const sizes = ["--prompt-tokens", `${DEPTH}`, "--gen-tokens", `${TOKENS + 1}`];
-    const { engine, results } = await this.#bench([folder, "--dtype", dtype, ...sizes]);
+    const weights = ["--activations", activations, ...dtype ? ["--dtype", dtype] : []];
+    const { engine, results } = await this.#bench([path, ...weights, ...sizes]);
     return {
       engine: `wgslm ${engine.version}`,
       decode: results.decode.tokens_per_sec ?? NaN,
@@ -79,7 +90,7 @@ export class Wgslm implements Side, DemoSide {
 export class LlamaCpp implements Side {
   constructor(readonly program: string, readonly ggufs: string) {}
 
-  async model(path: string): Promise<Rates> {
+  async model({ path }: Work): Promise<Rates> {
     const decode = ["-p", "0", "-n", `${TOKENS}`, "-d", `${DEPTH}`];
     const prefill = ["-p", `${DEPTH}`, "-n", "0"];
     const { build_commit, avg_ts } = await this.#bench(path, decode);
@@ -90,8 +101,8 @@ export class LlamaCpp implements Side {
     };
   }
 
-  path(model: string, dtype: WeightDtype): string {
-    return `${this.ggufs}/${model}-${dtype.toLowerCase()}.gguf`;
+  path(model: string, type: string): string {
+    return `${this.ggufs}/${model}-${type.toLowerCase()}.gguf`;
   }
 
   async #bench(path: string, test: readonly string[]): Promise<LlamaBench> {
@@ -130,8 +141,8 @@ export class Torch implements Side, DemoSide, AsyncDisposable {
     this.#reader = this.#process.stdout.pipeThrough(new TextDecoderStream()).getReader();
   }
 
-  async model(folder: string, dtype: WeightDtype): Promise<Rates> {
-    return await this.#ask<Rates>({ folder, dtype, depth: DEPTH, tokens: TOKENS });
+  async model({ path, dtype }: Work): Promise<Rates> {
+    return await this.#ask<Rates>({ folder: path, dtype, depth: DEPTH, tokens: TOKENS });
   }
 
   async demo(cache: boolean): Promise<DemoRate> {
