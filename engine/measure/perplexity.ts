@@ -222,7 +222,7 @@ async function* rowsOf(
 }
 
 /** log Σ exp(x), in doubles. */
-function logSumExp(row: Float32Array): number {
+export function logSumExp(row: Float32Array): number {
   const max = row[topOf(row)];
   let sum = 0;
   for (const x of row) sum += Math.exp(x - max);
@@ -241,7 +241,7 @@ function divergence(p: Float32Array, q: Float32Array): number {
 }
 
 /** Index of the largest logit, the lowest of equal ones. */
-function topOf(row: Float32Array): number {
+export function topOf(row: Float32Array): number {
   let top = 0;
   for (let i = 1; i < row.length; i++) if (row[i] > row[top]) top = i;
   return top;
