@@ -25,12 +25,18 @@ export interface ShaderCall<Run = Segment> extends Shader {
   readonly groups: (run: Run) => number;
 }
 
+/** Layout of the operands of a shader, and of its pipeline. */
+interface Layout {
+  readonly operands: GPUBindGroupLayout;
+  readonly pipeline: GPUPipelineLayout;
+}
+
 /** Compiles each distinct shader once. */
 export class Compiler {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
-  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+  readonly #layouts = new Map<string, Layout>();
 
   constructor(gpu: Gpu, queue: StepQueue) {
     this.#gpu = gpu;
@@ -70,7 +76,7 @@ export class Compiler {
     let compiling = this.#pipelines.get(code);
     if (!compiling) {
       expectWorkgroupRoom(op, workgroupBytes, device.limits.maxComputeWorkgroupStorageSize);
-      compiling = this.#compile(op, code, layout);
+      compiling = this.#compile(op, code, layout.pipeline);
       this.#pipelines.set(code, compiling);
     }
     const pipeline = await compiling;
@@ -78,7 +84,7 @@ export class Compiler {
       operand ? [{ binding, resource: { buffer: operand.buffer } }] : []
     );
     device.pushErrorScope("validation");
-    const bound = device.createBindGroup({ label: op, layout, entries });
+    const bound = device.createBindGroup({ label: op, layout: layout.operands, entries });
     const error = await device.popErrorScope();
     if (error) throw new DeviceError(`Cannot bind "${op}" on webgpu: ${error.message}`);
     return { pipeline, operands: bound, groups };
@@ -90,9 +96,10 @@ export class Compiler {
   }
 
   /**
-   * One layout per pattern of read and written operands, so that equal shaders share a pipeline.
+   * One layout per pattern of read and written operands, so that equal shaders share a pipeline,
+   * and that a pipeline's layout is checked against another one's less often.
    */
-  #layoutOf(operands: ShaderCall["operands"]): GPUBindGroupLayout {
+  #layoutOf(operands: ShaderCall["operands"]): Layout {
     const key = operands.map((operand) => operand ? (operand.written ? "w" : "r") : "-").join("");
     let layout = this.#layouts.get(key);
     if (!layout) {
@@ -101,7 +108,10 @@ export class Compiler {
         const type = operand.written ? "storage" : "read-only-storage";
         return [{ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } }];
       });
-      layout = this.#gpu.device.createBindGroupLayout({ entries });
+      const { device } = this.#gpu;
+      const group = device.createBindGroupLayout({ entries });
+      const bindGroupLayouts = [this.#queue.layout, group];
+      layout = { operands: group, pipeline: device.createPipelineLayout({ bindGroupLayouts }) };
       this.#layouts.set(key, layout);
     }
     return layout;
@@ -110,7 +120,7 @@ export class Compiler {
   async #compile(
     op: string,
     code: string,
-    layout: GPUBindGroupLayout,
+    layout: GPUPipelineLayout,
   ): Promise<GPUComputePipeline> {
     const { device } = this.#gpu;
     // No await before the scope is popped: scopes form one stack for the whole device.
@@ -118,7 +128,7 @@ export class Compiler {
     const module = device.createShaderModule({ label: op, code });
     const compiling = device.createComputePipelineAsync({
       label: op,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [this.#queue.layout, layout] }),
+      layout,
       compute: { module, entryPoint: "main" },
     });
     const [pipeline, error] = await Promise.allSettled([compiling, device.popErrorScope()]);
