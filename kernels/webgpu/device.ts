@@ -25,6 +25,9 @@ export type Feature = typeof FEATURES[number];
  */
 const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
+/** Bytes of the largest element of an array in a kernel, a vector of four. */
+const MOST_ELEMENT_BYTES = 16;
+
 /** A tensor in one buffer, padded to four bytes, because copies are multiples of four bytes. */
 export class GpuTensor implements Tensor {
   /** First number that the host wrote; see `GpuTarget.firstOf`. */
@@ -34,6 +37,8 @@ export class GpuTensor implements Tensor {
     readonly shape: readonly number[],
     readonly dtype: Dtype,
     readonly buffer: GPUBuffer,
+    /** Bytes that shaders expect in the buffer: an element of their array; 0 if unknown. */
+    readonly least = Math.min(MOST_ELEMENT_BYTES, buffer.size),
   ) {}
 }
 

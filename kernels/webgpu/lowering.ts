@@ -83,7 +83,7 @@ export class WebGpuLowering implements GpuTarget {
   scratch(bytes: number): Operand {
     const buffer = this.#gpu.storage(bytes, "activations");
     this.buffers.push(buffer);
-    return scratchOf(new GpuTensor([bytes / 4], "U32", buffer));
+    return scratchOf(new GpuTensor([bytes / 4], "U32", buffer, 0));
   }
 
   firstOf({ of }: Operand): () => number {
@@ -117,7 +117,7 @@ function bindingOf(operand: Operand | undefined): Binding | undefined {
   if (!operand) return undefined;
   const { of, access } = operand;
   if (!(of instanceof GpuTensor)) throw foreign();
-  return { buffer: of.buffer, written: access !== "read" };
+  return { buffer: of.buffer, written: access !== "read", least: of.least };
 }
 
 /** Whether no written buffer is bound twice. */

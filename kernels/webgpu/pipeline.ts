@@ -14,6 +14,11 @@ import type { Dispatch, StepQueue } from "./queue.ts";
 export interface Binding {
   readonly buffer: GPUBuffer;
   readonly written: boolean;
+  /**
+   * Bytes that the shader expects in the buffer; default 0: the device checks it in each dispatch
+   * (6 % of the host's time of a decode step, lavapipe).
+   */
+  readonly least?: number;
 }
 
 /** A shader, the buffers at its bindings, and its workgroups for a step or a chunk of a weight. */
@@ -25,17 +30,18 @@ export interface ShaderCall<Run = Segment> extends Shader {
   readonly groups: (run: Run) => number;
 }
 
-/** Layout of the operands of a shader, and of its pipeline. */
+/** Layout of the operands of shaders, and of their pipelines. */
 interface Layout {
   readonly operands: GPUBindGroupLayout;
   readonly pipeline: GPUPipelineLayout;
+  /** The pipelines of this layout, by their text. */
+  readonly compiled: Map<string, Promise<GPUComputePipeline>>;
 }
 
 /** Compiles each distinct shader once. */
 export class Compiler {
   readonly #gpu: Gpu;
   readonly #queue: StepQueue;
-  readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
   readonly #layouts = new Map<string, Layout>();
 
   constructor(gpu: Gpu, queue: StepQueue) {
@@ -73,11 +79,11 @@ export class Compiler {
     }
     const layout = this.#layoutOf(operands);
     const code = this.textOf(call);
-    let compiling = this.#pipelines.get(code);
+    let compiling = layout.compiled.get(code);
     if (!compiling) {
       expectWorkgroupRoom(op, workgroupBytes, device.limits.maxComputeWorkgroupStorageSize);
       compiling = this.#compile(op, code, layout.pipeline);
-      this.#pipelines.set(code, compiling);
+      layout.compiled.set(code, compiling);
     }
     const pipeline = await compiling;
     const entries = operands.flatMap((operand, binding) =>
@@ -95,23 +101,23 @@ export class Compiler {
     return this.#gpu.directives + PRELUDE + wgsl;
   }
 
-  /**
-   * One layout per pattern of read and written operands, so that equal shaders share a pipeline,
-   * and that a pipeline's layout is checked against another one's less often.
-   */
+  /** One layout per pattern of operands, so that equal shaders share a pipeline. */
   #layoutOf(operands: ShaderCall["operands"]): Layout {
-    const key = operands.map((operand) => operand ? (operand.written ? "w" : "r") : "-").join("");
+    const key = operands.map((operand) => JSON.stringify([operand?.written, operand?.least]))
+      .join();
     let layout = this.#layouts.get(key);
     if (!layout) {
       const entries = operands.flatMap((operand, binding): GPUBindGroupLayoutEntry[] => {
         if (!operand) return [];
         const type = operand.written ? "storage" : "read-only-storage";
-        return [{ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } }];
+        const buffer = { type, minBindingSize: operand.least ?? 0 } as const;
+        return [{ binding, visibility: GPUShaderStage.COMPUTE, buffer }];
       });
       const { device } = this.#gpu;
       const group = device.createBindGroupLayout({ entries });
       const bindGroupLayouts = [this.#queue.layout, group];
-      layout = { operands: group, pipeline: device.createPipelineLayout({ bindGroupLayouts }) };
+      const pipeline = device.createPipelineLayout({ bindGroupLayouts });
+      layout = { operands: group, pipeline, compiled: new Map() };
       this.#layouts.set(key, layout);
     }
     return layout;

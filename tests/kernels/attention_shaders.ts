@@ -33,7 +33,8 @@ export function attentionShaders(
   const decode = decodeConstants(shape, options, device);
   const prefill = ROWS.map((T) => prefillConstants(shape, options, T, device));
   return [
-    ["attention decode", attentionDecodeWgsl(decode)],
+    ["attention decode", attentionDecodeWgsl(decode, "whole")],
+    ["attention decode of splits", attentionDecodeWgsl(decode, "split")],
     ["attention reduce", attentionReduceWgsl(decode)],
     ...prefill.map((constants): [string, Shader] => [
       "attention prefill",

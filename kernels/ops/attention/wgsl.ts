@@ -14,6 +14,7 @@ import {
   attentionDecodeWgsl,
   attentionReduceWgsl,
   decodeConstants,
+  type DecodeForm,
   decodeGroups,
   isAlwaysWhole,
   splitsOf,
@@ -40,17 +41,21 @@ function prefillDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[
 function decodeDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[] {
   const { y, q, k, v } = attentionOperands(call);
   const constants = decodeConstants(call.shape, call.options, target);
-  const decode = { op: "attention", ...attentionDecodeWgsl(constants) };
-  const groups = ({ rows, length }: Segment) => rows * decodeGroups(constants, length);
-  if (isAlwaysWhole(constants)) return [{ ...decode, operands: [y, q, k, v], groups }];
+  const decode = (form: DecodeForm) => ({
+    op: "attention",
+    ...attentionDecodeWgsl(constants, form),
+    groups: ({ rows, length }: Segment) => rows * decodeGroups(constants, form, length),
+  });
+  const whole = { ...decode("whole"), operands: [y, q, k, v] };
+  if (isAlwaysWhole(constants)) return [whole];
   const table = target.scratch(tableBytes(constants));
   return [
-    { ...decode, operands: [y, q, k, v, table], groups },
+    whole,
+    { ...decode("split"), operands: [y, q, k, v, table] },
     {
       op: "attention",
       ...attentionReduceWgsl(constants),
       operands: [y, readOnly(table)],
-      // Where one split suffices, the decode writes y itself.
       groups: ({ rows, length }) => splitsOf(constants, length) > 1 ? rows * call.shape.H : 0,
     },
   ];

@@ -4,12 +4,12 @@
  *
  * A workgroup serves some query heads of one key/value head. Its lanes form groups of `wide`; a
  * group walks over every groups-th key, and the groups' sums are merged at the end. While the keys
- * are few, that is one dispatch. More keys are split among workgroups, and a second dispatch
- * reduces their sums, one workgroup per head:
+ * are few, that is one dispatch of a shader without a table. More keys are split among workgroups
+ * of another shader, and a second dispatch reduces their sums, one workgroup per head:
  *
  *     keys that the row sees
  *     ┌───── split 0 ──────┬───── split 1 ──────┬─ split 2 ─┐
- *     │ split_keys(visible)│ split_keys(visible)│ the rest  │   one workgroup per split, key/value
+ *     │ `each` keys        │ `each` keys        │ the rest  │   one workgroup per split, key/value
  *     └─────────┬──────────┴─────────┬──────────┴─────┬─────┘   head and pass over its query heads
  *               ▼                    ▼                ▼
  *     ┌────────────────────┬────────────────────┬───────────┐   table [splits, H, vectors, 4]:
@@ -160,18 +160,16 @@ export function isAlwaysWhole(constants: AttentionDecodeWgsl): boolean {
   return mostVisible(constants) <= constants.splits.few;
 }
 
-/** Keys of a split if the row sees `visible` keys; `splitWgsl` is its twin. */
+/** Keys of a split if the row sees `visible` keys; `eachWgsl` is its twin beyond `few`. */
 function splitKeys({ few, unit, most }: Splits, visible: number): number {
   return visible <= few ? few : unit * Math.ceil(visible / (unit * most));
 }
 
-function splitWgsl({ few, unit, most }: Splits): string {
-  return /* wgsl */ `
-fn split_keys(visible: u32) -> u32 {
-  return select(${unit}u * ((visible + ${unit * most - 1}u) / ${
-    unit * most
-  }u), ${few}u, visible <= ${few}u);
-}`;
+/** Sets `visible`, the keys that the row sees, and `each`, the keys of a split. */
+function eachWgsl({ unit, most }: Splits): string {
+  const covered = unit * most;
+  return `let visible = run.length - first_of(run.length);
+  let each = ${unit}u * ((visible + ${covered - 1}u) / ${covered}u);`;
 }
 
 /** Splits of the keys of a step. */
@@ -180,9 +178,14 @@ export function splitsOf(constants: AttentionDecodeWgsl, length: number): number
   return Math.ceil(visible / splitKeys(constants.splits, visible));
 }
 
-/** Workgroups of the decode shader. */
-export function decodeGroups(constants: AttentionDecodeWgsl, length: number): number {
-  return splitsOf(constants, length) * constants.G * passesOf(constants);
+/** Workgroups of the decode shader of a form: none if the step takes the other one. */
+export function decodeGroups(
+  constants: AttentionDecodeWgsl,
+  form: DecodeForm,
+  length: number,
+): number {
+  const splits = splitsOf(constants, length);
+  return (splits === 1) === (form === "whole") ? splits * constants.G * passesOf(constants) : 0;
 }
 
 /** Vectors of a head of the table, the last one (top, total, 0, 0); 32-byte sectors hold two. */
@@ -197,27 +200,57 @@ export function tableBytes(constants: AttentionDecodeWgsl): number {
   return 16 * splits * H * tableVectors(D);
 }
 
-/** Decode. Bindings: 0 y, 1 q, 2 k, 3 v; 4 the table, unless one dispatch serves every step. */
-export function attentionDecodeWgsl(constants: AttentionDecodeWgsl): Shader {
+/** Whether a workgroup takes all keys, or a split of them. */
+export type DecodeForm = "whole" | "split";
+
+/** The texts in which the forms differ. */
+interface DecodeFormWgsl {
+  readonly declare: string;
+  /** Sets `start` and `end` of a workgroup's keys; `place` is its split. */
+  readonly bounds: string;
+  /** Writes a head's vector `i`, from its `sum`, `top` and `total`. */
+  readonly store: (r: number) => string;
+}
+
+const WHOLE: DecodeFormWgsl = {
+  declare: "",
+  bounds: `let start = first_of(run.length);
+  let end = run.length;`,
+  store: (r) => `put_y(row_${r}, i, sum / total);`,
+};
+
+function splitWgsl({ D, H, splits }: AttentionDecodeWgsl): DecodeFormWgsl {
+  const vectors = tableVectors(D);
+  return {
+    declare: "@group(1) @binding(4) var<storage, read_write> table: array<vec4f>;",
+    bounds: `${eachWgsl(splits)}
+  let start = first_of(run.length) + place * each;
+  let end = min(start + each, run.length);`,
+    store: (r) =>
+      `let to = (place * ${H}u + row_${r}) * ${vectors}u;
+    table[to + i] = sum;
+    if (i == 0u) { table[to + ${vectors - 1}u] = vec4f(top, total, 0.0, 0.0); }`,
+  };
+}
+
+/** Decode. Bindings: 0 y, 1 q, 2 k, 3 v; 4 the table of splits. */
+export function attentionDecodeWgsl(constants: AttentionDecodeWgsl, form: DecodeForm): Shader {
   const { H, G, D, S, rows, exchange, options: { window } } = constants;
   const heads = H / G;
   const passes = passesOf(constants);
   const groups = rows.lanes / rows.wide;
+  const { declare, bounds, store } = form === "whole" ? WHOLE : splitWgsl(constants);
   const exchanged = sumWideWgsl(rows, exchange);
-  const merged = mergeWgsl(D, rows, (r) => storeOrKeep(constants, r));
+  const merged = mergeWgsl(D, rows, store);
   const eachKey = (line: (u: number) => string) => linesWgsl(BLOCK, line);
   const eachVector = (line: (p: number) => string) => linesWgsl(vectorsOfLane(D, rows), line);
-  const table = isAlwaysWhole(constants)
-    ? ""
-    : "@group(1) @binding(4) var<storage, read_write> table: array<vec4f>;";
   const wgsl = /* wgsl */ `
 ${storeWgsl(D)}
 ${loadWgsl("q", 1, D)}
 ${loadCacheWgsl(constants)}
-${table}
+${declare}
 ${scoreWgsl(constants)}
 ${firstWgsl(window)}
-${splitWgsl(constants.splits)}
 ${exchanged.wgsl}
 ${merged.declare.wgsl}
 
@@ -226,12 +259,8 @@ ${mainWgsl(rows.lanes)} {
   let g = index % ${G}u;
   let round = index / ${G}u % ${passes}u;
   let place = index / ${G * passes}u;
-  let visible = run.length - first_of(run.length);
-  let each = split_keys(visible);
-  let start = first_of(run.length) + place * each;
+  ${bounds}
   if (run.rows == 0u || start >= run.length) { return; }
-  let end = min(start + each, run.length);
-  let whole = visible <= each;
   let near = near_of(lane);
   let column = lane % ${rows.wide}u;
   let mine = lane / ${rows.wide}u;
@@ -256,19 +285,6 @@ ${mainWgsl(rows.lanes)} {
 }
 `;
   return { wgsl, workgroupBytes: workgroupBytes([exchanged, merged.declare]) };
-}
-
-/** Writes a head's vector `i`, from its `sum`, `top` and `total`: y, or a split's part of it. */
-function storeOrKeep(constants: AttentionDecodeWgsl, r: number): string {
-  const put = `put_y(row_${r}, i, sum / total);`;
-  if (isAlwaysWhole(constants)) return put;
-  const { D, H } = constants;
-  const vectors = tableVectors(D);
-  return /* wgsl */ `if (whole) { ${put} } else {
-      let to = (place * ${H}u + row_${r}) * ${vectors}u;
-      table[to + i] = sum;
-      if (i == 0u) { table[to + ${vectors - 1}u] = vec4f(top, total, 0.0, 0.0); }
-    }`;
 }
 
 /**
@@ -346,14 +362,12 @@ export function attentionReduceWgsl(constants: AttentionDecodeWgsl): Shader {
 ${storeWgsl(D)}
 @group(1) @binding(1) var<storage, read> table: array<vec4f>;
 ${firstWgsl(window)}
-${splitWgsl(constants.splits)}
 ${merged.declare.wgsl}
 
 ${mainWgsl(rows.lanes)} {
   let h = index_of(group, grid);
   if (h >= ${H}u || run.rows == 0u) { return; }
-  let visible = run.length - first_of(run.length);
-  let each = split_keys(visible);
+  ${eachWgsl(constants.splits)}
   let end = (visible + each - 1u) / each;
   let column = lane % ${rows.wide}u;
   let mine = lane / ${rows.wide}u;

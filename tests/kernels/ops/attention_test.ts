@@ -169,7 +169,12 @@ Deno.test("attention() splits keys only when they are many, and into parts that 
       for (let length = 1; length <= shape.S; length += 61) {
         const splits = splitsOf(constants, length);
         assert.ok(splits * row <= tableBytes(constants), `${length} keys: ${splits} splits`);
-        assert.equal(decodeGroups(constants, length) % (splits * G), 0);
+        const [whole, split] = (["whole", "split"] as const).map((form) =>
+          decodeGroups(constants, form, length)
+        );
+        assert.equal(splits > 1 ? whole : split, 0);
+        assert.ok(whole + split > 0);
+        assert.equal((whole + split) % (splits * G), 0);
       }
     }
   }
