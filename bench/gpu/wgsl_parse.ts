@@ -41,7 +41,7 @@ export interface WgslFunction {
   readonly body: readonly Statement[];
 }
 
-/** A binding or an array in workgroup memory. */
+/** A binding, an array of a struct that is one (by "name.member"), or one in workgroup memory. */
 export interface WgslArray {
   readonly space: "storage" | "workgroup";
   /** Bytes of an element; 0 for a struct. */
@@ -106,6 +106,7 @@ class Parser {
     const functions = new Map<string, WgslFunction>();
     const constants = new Map<string, Expr>();
     const arrays = new Map<string, WgslArray>();
+    const structs = new Map<string, ReadonlyMap<string, string>>();
     let lanes = 0;
     while (this.#at < this.#tokens.length) {
       const token = this.#next();
@@ -115,8 +116,7 @@ class Parser {
         if (this.#peek() === "(") this.#skip("(", ")");
         if (name === "workgroup_size") lanes = Number(this.#tokens[start + 1]);
       } else if (token === "struct") {
-        this.#next();
-        this.#skip("{", "}");
+        structs.set(this.#next(), this.#members());
       } else if (token === "const") {
         const declared = this.#declaration();
         constants.set(declared.name, declared.value!);
@@ -124,13 +124,31 @@ class Parser {
         const space = this.#template().startsWith("storage") ? "storage" : "workgroup";
         const name = this.#next();
         this.#expect(":");
-        arrays.set(name, { space, bytes: bytesOfType(this.#type()) });
+        const type = this.#type();
+        arrays.set(name, { space, bytes: bytesOfType(type) });
+        for (const [member, of] of structs.get(type) ?? []) {
+          if (!of.startsWith("array")) continue;
+          arrays.set(`${name}.${member}`, { space, bytes: bytesOfType(of) });
+        }
         this.#expect(";");
       } else if (token === "fn") {
         functions.set(this.#next(), this.#function());
       } else if (token !== ";") throw this.#unknown(token);
     }
     return { functions, constants, arrays, lanes };
+  }
+
+  /** Types of a struct's members. */
+  #members(): Map<string, string> {
+    const members = new Map<string, string>();
+    this.#expect("{");
+    while (!this.#take("}")) {
+      const name = this.#next();
+      this.#expect(":");
+      members.set(name, this.#type());
+      this.#take(",");
+    }
+    return members;
   }
 
   #function(): WgslFunction {

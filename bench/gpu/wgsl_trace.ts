@@ -170,14 +170,14 @@ class Lane {
   #assign({ to, op, value }: Statement & { kind: "assign" }, scope: Scope): void {
     const operand = this.#evaluate(value, scope);
     const result = op ? this.#combine(op, this.#evaluate(to, scope), operand) : operand;
-    const target = to.kind === "index" || to.kind === "member" ? to.of : to;
-    const { name } = target as Expr & { kind: "name" };
-    const array = this.#module.arrays.get(name);
+    const array = to.kind === "index" ? this.#arrayOf(to.of) : undefined;
     if (array && to.kind === "index") {
       this.#wait(result);
-      this.#access(name, this.#evaluate(to.index, scope), "write", to.at);
+      this.#access(array, this.#evaluate(to.index, scope), "write", to.at);
       return;
     }
+    const target = to.kind === "index" || to.kind === "member" ? to.of : to;
+    const { name } = target as Expr & { kind: "name" };
     for (let at: Scope | undefined = scope; at; at = at.outer) {
       if (at.names.has(name)) {
         return void at.names.set(name, to === target ? result : new Unknown(0));
@@ -231,11 +231,20 @@ class Lane {
 
   #index({ of, index, at }: Expr & { kind: "index" }, scope: Scope): Value {
     const place = this.#evaluate(index, scope);
-    if (of.kind === "name" && this.#module.arrays.has(of.name)) {
-      return this.#access(of.name, place, "read", at);
-    }
+    const array = this.#arrayOf(of);
+    if (array) return this.#access(array, place, "read", at);
     const value = this.#evaluate(of, scope);
     return Array.isArray(value) && typeof place === "number" ? value[place] : value;
+  }
+
+  /** Name of the array that an expression is, or of a struct's. */
+  #arrayOf(of: Expr): string | undefined {
+    const name = of.kind === "name"
+      ? of.name
+      : of.kind === "member" && of.of.kind === "name"
+      ? `${of.of.name}.${of.name}`
+      : "";
+    return this.#module.arrays.has(name) ? name : undefined;
   }
 
   #call({ name, args, at }: Expr & { kind: "call" }, scope: Scope): Value {

@@ -26,9 +26,9 @@ export type Feature = typeof FEATURES[number];
 const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 
 /** Bytes of the largest element of an array in a kernel, a vector of four. */
-const MOST_ELEMENT_BYTES = 16;
+const ELEMENT_BYTES = 16;
 
-/** A tensor in one buffer, padded to four bytes, because copies are multiples of four bytes. */
+/** A tensor in one buffer, padded to 16 bytes, so that a kernel may read vectors of four. */
 export class GpuTensor implements Tensor {
   /** First number that the host wrote; see `GpuTarget.firstOf`. */
   first = 0;
@@ -38,13 +38,14 @@ export class GpuTensor implements Tensor {
     readonly dtype: Dtype,
     readonly buffer: GPUBuffer,
     /** Bytes that shaders expect in the buffer: an element of their array; 0 if unknown. */
-    readonly least = Math.min(MOST_ELEMENT_BYTES, buffer.size),
+    readonly least = Math.min(ELEMENT_BYTES, buffer.size),
   ) {}
 }
 
 /** Bytes of a tensor's buffer. */
 export function tensorBytes(shape: readonly number[], dtype: Dtype): number {
-  return Math.max(4, Math.ceil(sizeOf(shape) * BYTES[dtype] / 4) * 4);
+  const elements = Math.ceil(sizeOf(shape) * BYTES[dtype] / ELEMENT_BYTES);
+  return ELEMENT_BYTES * Math.max(1, elements);
 }
 
 /** A device that counts its buffers and keeps asynchronous errors for the next read. */

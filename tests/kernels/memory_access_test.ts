@@ -53,7 +53,7 @@ function hotReads({ accesses }: Trace): Map<string, Access[]> {
   );
 }
 
-const HOT_OPS = ["matmul", "attention", "writeKv", "norm"];
+const HOT_OPS = ["matmul", "attention", "writeKv", "norm", "sample"];
 
 const kernels: Traced[] = [];
 for (const shape of SHAPES.filter(({ name }) => name !== "SmolLM2")) {
@@ -131,6 +131,25 @@ Deno.test("products of a decode step keep 2.2 MB in flight when a model has a bi
     assert.ok(bytes >= ENOUGH_BYTES, `${what}: ${bytes} bytes`);
   }
   assert.ok(products.length >= 8);
+});
+
+Deno.test("sampling requests all logits, then all keys, before it waits for the first", () => {
+  const wanted: [kernel: number, bytes: number, arrays: string[]][] = [
+    [0, 32, ["logits", "seen"]],
+    [1, 16, ["work.keys"]],
+  ];
+  const many = SHAPES.filter(({ config: { vocab_size: V } }) => Number(V) > 2048);
+  for (const { name } of many.filter(({ name }) => name !== "SmolLM2")) {
+    const samples = kernels.filter(({ op, what }) => op === "sample" && what.startsWith(name));
+    assert.equal(samples.length, 3, name);
+    for (const [i, bytes, arrays] of wanted) {
+      assert.ok(samples[i].inFlight >= bytes, `${name} ${samples[i].inFlight} bytes in flight`);
+      for (const array of arrays) {
+        const [read] = samples[i].accesses.filter((a) => a.array === array && a.how === "read");
+        assert.equal(read.bytes, 16, array);
+      }
+    }
+  }
 });
 
 Deno.test("attention's loads are whole sectors for every head size, with and without subgroups", () => {

@@ -316,7 +316,7 @@ gpuTest("memory counts the bytes of live buffers when they are made and freed", 
   plan.run(stepOf(1));
   await backend.read(ids);
   const { classes } = backend.memory;
-  assert.equal(classes.kvCache.current, 32); // 15 halves, padded to four bytes
+  assert.equal(classes.kvCache.current, 32); // 15 halves, padded to 16 bytes
   assert.equal(classes.weights.current, 96 * 72 * 2); // panels of 32 rows, words of 8 inputs
   assert.equal(classes.staging.current, 64 * 256 + 4096); // the steps' submit, and the read's
   assert.equal(backend.memory.current, spy.bytes);

@@ -5,8 +5,9 @@
  */
 import type { GpuDispatch, GpuTarget } from "../contract.ts";
 import { type SampleCall, sampleOperands } from "./mod.ts";
-import { manyDispatches, PART } from "./wgsl_many.ts";
+import { manyDispatches } from "./wgsl_many.ts";
 import { sampleOneWgsl } from "./wgsl_one.ts";
+import { PART } from "./wgsl_work.ts";
 
 /**
  * Lowers the call to one dispatch, or to three of which a greedy draw takes two. Barriers are what

@@ -35,63 +35,12 @@ import {
   bestBeyondWgsl,
   bestOverLanesWgsl,
   keepDrawWgsl,
-  KEYS_WGSL,
+  LOGITS_WGSL,
   NOISE_WGSL,
   type SampleWgsl,
-  scaleWgsl,
-  settingsWgsl,
+  SCALE_WGSL,
 } from "./wgsl_pieces.ts";
-
-/** Ids of a part, which is the work of one workgroup. */
-export const PART = 1024;
-
-/** Bins of scaled logits; each lane of a workgroup walks over BINS / lanes of them. */
-export const BINS = 1024;
-
-/** Bytes of `Work`, as `workWgsl` lays it out. */
-export function workBytes(V: number): number {
-  const parts = Math.ceil(V / PART);
-  return 4 * (BINS + 2 + parts * (8 + 4 * PART));
-}
-
-/** Constants and scratch of all three shaders. */
-export function workWgsl(V: number): string {
-  const parts = Math.ceil(V / PART);
-  return /* wgsl */ `
-${settingsWgsl(V)}
-${KEYS_WGSL}
-const PARTS = ${parts}u;
-const BINS = ${BINS}u;
-const NONE = 0xffffffffu;
-
-struct Part {
-  best: vec2u, // greatest key, and its lowest id
-  pick: vec2u, // of the ids kept for certain: greatest key with noise, and its lowest id
-  kept: f32, // mass of the ids kept for certain
-  cut: f32, // mass of the ids that top-k keeps and top-p cuts for certain
-  listed: u32, // number of undecided ids
-}
-struct Work {
-  bins: array<atomic<u32>, BINS>, // ids in each bin; zero between draws
-  anchor: u32, // key at the lower edge of bin BINS / 8
-  excess: u32, // undecided ids that top-k cuts, if no keys are equal
-  parts: array<Part, PARTS>,
-  keys: array<u32, ${parts * PART}>, // [V]
-  undecided: array<u32, ${parts * PART}>, // ids [PARTS, ${PART}]
-  list: array<vec2u, ${parts * PART}>, // the same without gaps: key, id
-}
-@group(1) @binding(6) var<storage, read_write> work: Work;
-
-fn is_filtered() -> bool { return !is_greedy() && (cuts_by_k() || cuts_by_p()); }
-// Bins are 1/16 wide, from 8 below the anchor to 56 above it; the first and the last have no other
-// end. Each step is exact or one rounding, so every shader puts a key into the same bin. Halves:
-// the difference must not overflow.
-fn bin_of(key: u32, anchor: f32) -> u32 {
-  let above = clamp(value_of(key) * 0.5 - anchor * 0.5, -4.0, 28.0) * 32.0 + 128.0;
-  return min(u32(above), BINS - 1u);
-}
-`;
-}
+import { BINS, idsWgsl, PART, workBytes, workWgsl } from "./wgsl_work.ts";
 
 /** Defines `before_over_lanes`: the sum over all lower lanes (Hillis and Steele, 1986). */
 export function beforeOverLanesWgsl(lanes: number): Shader {
@@ -117,32 +66,51 @@ fn before_over_lanes(lane: u32, mine: vec3f) -> vec3f {
 
 /**
  * Keys: scales the ids of a part, and counts them by bins around an anchor, the greatest of a
- * sample. Bindings: 1 logits, 2 settings, 4 seen, 6 work.
+ * sample: whole sectors at equal distances. Bindings: 1 logits, 2 settings, 4 seen, 6 work.
  */
 export function sampleKeysWgsl({ V, lanes }: SampleWgsl): Shader {
   const best = bestOverLanesWgsl(lanes);
   const counts = workgroupArray("counts", "atomic<u32>", BINS);
+  const last = Math.ceil(V / 4) - 1;
+  const eachWord = (line: (j: number) => string) => linesWgsl(PART / 4 / lanes, line);
   const each = (line: (i: number) => string) => linesWgsl(PART / lanes, line);
   const wgsl = /* wgsl */ `
-${workWgsl(V)}
-${scaleWgsl("read")}
+${workWgsl(V, "atomic<u32>")}
+${SCALE_WGSL}
+// Four neighbours at a time: a tensor's buffer is whole words of 16 bytes.
+@group(1) @binding(1) var<storage, read> logits: array<vec4u>;
+@group(1) @binding(4) var<storage, read> seen: array<vec4u>;
+fn keys_of(bits: vec4u, was: vec4u) -> vec4u {
+  return vec4u(
+    scaled_key(bits.x, was.x), scaled_key(bits.y, was.y),
+    scaled_key(bits.z, was.z), scaled_key(bits.w, was.w),
+  );
+}
 ${best.wgsl}
 ${counts.wgsl}
 
 ${mainWgsl(lanes)} {
   let part = index_of(group, grid);
   if (part >= PARTS) { return; }
+  ${idsWgsl(lanes)}
+  ${eachWord((j) => `let bits_${j} = logits[min(at_${j}, ${last}u)];`)}
+  ${eachWord((j) => `let seen_${j} = seen[min(at_${j}, ${last}u)];`)}
   let filtered = is_filtered();
   var anchor = 0u;
-  if (filtered) { anchor = best_over_lanes(lane, vec2u(key_at(lane * V / ${lanes}u), 0u)).x; }
+  if (filtered) {
+    let at = 2u * (lane / 2u * ${Math.floor(V / 8)}u / ${lanes / 2}u) + lane % 2u;
+    let sample = keys_of(logits[at], seen[at]);
+    let most = max(max(sample.x, sample.y), max(sample.z, sample.w));
+    anchor = best_over_lanes(lane, vec2u(most, 0u)).x;
+  }
   let middle = value_of(anchor);
-  ${each((i) => `let id_${i} = part * ${PART}u + ${i * lanes}u + lane;`)}
-  ${each((i) => `let key_${i} = key_at(min(id_${i}, V - 1u));`)}
+  ${eachWord((j) => `let keys_${j} = keys_of(bits_${j}, seen_${j});`)}
+  ${eachWord((j) => `work.keys[at_${j}] = keys_${j};`)}
   var mine = vec2u(0u, V);
   ${
     each((i) =>
-      /* wgsl */ `if (id_${i} < V) {
-    work.keys[id_${i}] = key_${i};
+      /* wgsl */ `let key_${i} = keys_${i >> 2}.${"xyzw"[i % 4]};
+  if (id_${i} < V) {
     mine = better(mine, vec2u(key_${i}, id_${i}));
     if (filtered) { atomicAdd(&counts[bin_of(key_${i}, middle)], 1u); }
   }`
@@ -150,7 +118,7 @@ ${mainWgsl(lanes)} {
   }
   let best = best_over_lanes(lane, mine);
   if (lane == 0u) {
-    work.parts[part].best = best;
+    work.best[part] = best;
     if (part == 0u) { work.anchor = anchor; }
   }
   if (filtered) {
@@ -187,8 +155,8 @@ struct Cuts {
 var<workgroup> cuts: Cuts;
 
 // Number of ids in a bin, and bounds of their mass; the lower edge is relative to the top.
-fn content_of(bin: u32, edge: f32) -> vec3f {
-  let count = f32(atomicLoad(&work.bins[bin]));
+fn content_of(bin: u32, ids: u32, edge: f32) -> vec3f {
+  let count = f32(ids);
   let low = select(exp(min(edge, 0.0)), 0.0, bin == 0u || edge < -80.0);
   let high = select(exp(clamp(edge + 0.0625, -80.0, 0.0)), 1.0, bin == BINS - 1u);
   return count * vec3f(1.0, low, high);
@@ -196,8 +164,15 @@ fn content_of(bin: u32, edge: f32) -> vec3f {
 fn find_cuts(lane: u32, anchor: f32, top: f32) {
   // Lower edge of bin 0 less the top; an anchor far below the top leaves all mass in the last bin.
   let lowest = 2.0 * max(anchor * 0.5 - top * 0.5, -1000.0) - 8.0;
+  let first = BINS / 4u - 1u - lane * ${BINS / lanes / 4}u;
+  ${linesWgsl(BINS / lanes / 4, (j) => `let ids_${j} = work.bins[first - ${j}u];`)}
   ${each((i) => `let bin_${i} = BINS - 1u - (lane * ${BINS / lanes}u + ${i}u);`)}
-  ${each((i) => `let content_${i} = content_of(bin_${i}, lowest + 0.0625 * f32(bin_${i}));`)}
+  ${
+    each((i) =>
+      `let content_${i} = content_of(bin_${i}, ids_${i >> 2}.${"wzyx"[i % 4]}, ` +
+      `lowest + 0.0625 * f32(bin_${i}));`
+    )
+  }
   let above_0 = before_over_lanes(lane, ${
     Array.from({ length: BINS / lanes }, (_, i) => `content_${i}`).join(" + ")
   });
@@ -256,7 +231,7 @@ export function sampleCutWgsl({ V, lanes, subgroups }: SampleWgsl): Shader {
   const mass = sumOverLanesWgsl(lanes, { name: "mass_over_lanes", type: "vec3f", subgroups });
   const each = (line: (i: number) => string) => linesWgsl(PART / lanes, line);
   const wgsl = /* wgsl */ `
-${workWgsl(V)}
+${workWgsl(V, "vec4u")}
 @group(1) @binding(3) var<storage, read> counter: array<u32>;
 ${NOISE_WGSL}
 ${best.wgsl}
@@ -266,11 +241,13 @@ ${mass.wgsl}
 ${mainWgsl(lanes)} {
   let part = index_of(group, grid);
   if (part >= PARTS) { return; }
+  ${idsWgsl(lanes)}
+  ${linesWgsl(PART / 4 / lanes, (j) => `let keys_${j} = work.keys[at_${j}];`)}
   let seed = vec2u(counter[0], counter[1]);
   let anchor = value_of(work.anchor);
   var mine = vec2u(0u, V);
   for (var other = lane; other < PARTS; other += ${lanes}u) {
-    mine = better(mine, work.parts[other].best);
+    mine = better(mine, work.best[other]);
   }
   let top = value_of(best_over_lanes(lane, mine).x);
   if (is_filtered()) { find_cuts(lane, anchor, top); }
@@ -282,8 +259,7 @@ ${mainWgsl(lanes)} {
   var pick = vec2u(0u, V);
   var mass = vec3f(0.0); // kept, cut
   var listed = 0u;
-  ${each((i) => `let id_${i} = part * ${PART}u + ${i * lanes}u + lane;`)}
-  ${each((i) => `let key_${i} = work.keys[id_${i}];`)}
+  ${each((i) => `let key_${i} = keys_${i >> 2}.${"xyzw"[i % 4]};`)}
   ${
     each((i) =>
       /* wgsl */ `let bin_${i} = bin_of(key_${i}, anchor);
@@ -299,15 +275,14 @@ ${mainWgsl(lanes)} {
   var rank = 0u;
   if (is_filtered()) {
     rank = u32(before_over_lanes(lane, vec3f(f32(listed), 0.0, 0.0)).x);
-    if (lane == ${lanes - 1}u) { work.parts[part].listed = rank + listed; }
+    if (lane == ${lanes - 1}u) { work.listed[part] = rank + listed; }
     ${each((i) => `if (open_${i}) { work.undecided[part * ${PART}u + rank] = id_${i}; rank++; }`)}
     mass = mass_over_lanes(lane, mass);
   }
   pick = best_over_lanes(lane, pick);
   if (lane == 0u) {
-    work.parts[part].pick = pick;
-    work.parts[part].kept = mass.x;
-    work.parts[part].cut = mass.y;
+    work.pick[part] = pick;
+    work.mass[part] = mass.xy;
     if (part == 0u) { work.excess = cuts.excess; }
   }
 }
@@ -333,7 +308,7 @@ var<workgroup> length: u32;
 fn gather(lane: u32) -> u32 {
   for (var base = 0u; base < PARTS; base += ${lanes}u) {
     var listed = 0u;
-    if (base + lane < PARTS) { listed = work.parts[base + lane].listed; }
+    if (base + lane < PARTS) { listed = work.listed[base + lane]; }
     let before = before_over_lanes(lane, vec3f(f32(listed), 0.0, 0.0)).x;
     let first = workgroupUniformLoad(&length) + u32(before);
     first_of[lane] = first;
@@ -342,10 +317,10 @@ fn gather(lane: u32) -> u32 {
     let end = min(${lanes}u, PARTS - base);
     for (var i = lane / 32u; i < end; i += ${lanes / 32}u) {
       let part = base + i;
-      let listed = work.parts[part].listed;
+      let listed = work.listed[part];
       for (var at = lane % 32u; at < listed; at += 32u) {
         let id = work.undecided[part * ${PART}u + at];
-        work.list[first_of[i] + at] = vec2u(work.keys[id], id);
+        work.list[first_of[i] + at] = vec2u(work.keys[id / 4u][id % 4u], id);
       }
     }
   }
@@ -393,7 +368,7 @@ fn threshold(lane: u32, count: u32, top: f32) -> u32 {
   if (!cuts_by_p()) { return key; }
   var mass = vec3f(0.0); // kept, cut by p, undecided
   for (var part = lane; part < PARTS; part += ${lanes}u) {
-    mass += vec3f(work.parts[part].kept, work.parts[part].cut, 0.0);
+    mass += vec3f(work.mass[part], 0.0);
   }
   for (var at = lane; at < count; at += ${lanes}u) {
     let each = work.list[at].x;
@@ -415,9 +390,9 @@ export function sampleChooseWgsl({ V, R, lanes, subgroups }: SampleWgsl): Shader
   const best = bestOverLanesWgsl(lanes);
   const threshold = thresholdWgsl(lanes, subgroups);
   const wgsl = /* wgsl */ `
-${workWgsl(V)}
+${workWgsl(V, "vec4u")}
 ${keepDrawWgsl(R)}
-${scaleWgsl("read_write")}
+${LOGITS_WGSL}
 ${NOISE_WGSL}
 ${best.wgsl}
 ${bestBeyondWgsl(lanes)}
@@ -430,7 +405,7 @@ fn best_kept(lane: u32, top: f32, seed: vec2u, draw: u32) -> vec2u {
   if (count > 0u) { least = threshold(lane, count, top); }
   var mine = vec2u(0u, V);
   for (var part = lane; part < PARTS; part += ${lanes}u) {
-    mine = better(mine, work.parts[part].pick);
+    mine = better(mine, work.pick[part]);
   }
   for (var at = lane; at < count; at += ${lanes}u) {
     let each = work.list[at];
@@ -444,14 +419,14 @@ ${mainWgsl(lanes)} {
   let seed = vec2u(counter[0], counter[1]);
   var mine = vec2u(0u, V);
   for (var part = lane; part < PARTS; part += ${lanes}u) {
-    mine = better(mine, work.parts[part].best);
+    mine = better(mine, work.best[part]);
   }
   var choice = best_over_lanes(lane, mine);
   let finite = choice.x != NO_KEY;
   if (is_beyond(choice.x)) { choice = best_beyond(lane); }
   else if (finite && !is_greedy()) { choice = best_kept(lane, value_of(choice.x), seed, draw); }
 
-  for (var bin = lane; bin < BINS; bin += ${lanes}u) { atomicStore(&work.bins[bin], 0u); }
+  for (var word = lane; word < BINS / 4u; word += ${lanes}u) { work.bins[word] = vec4u(0u); }
   if (lane == 0u) { keep_draw(choice.y, finite, draw); }
 }
 `;

@@ -10,9 +10,9 @@ import {
   bestOverLanesWgsl,
   keepDrawWgsl,
   KEYS_WGSL,
+  LOGITS_WGSL,
   NOISE_WGSL,
   type SampleWgsl,
-  scaleWgsl,
   settingsWgsl,
 } from "./wgsl_pieces.ts";
 
@@ -80,7 +80,7 @@ export function sampleOneWgsl(constants: SampleWgsl): Shader {
   const wgsl = /* wgsl */ `
 @group(1) @binding(6) var<storage, read_write> keys: array<u32>;
 ${settingsWgsl(V)}
-${scaleWgsl("read_write")}
+${LOGITS_WGSL}
 ${keepDrawWgsl(R)}
 ${KEYS_WGSL}
 ${NOISE_WGSL}

@@ -51,29 +51,20 @@ fn better(a: vec2u, b: vec2u) -> vec2u {
 fn mass_of(key: u32, top: f32) -> f32 { return exp(max(value_of(key) - top, -100.0)); }
 `;
 
-/** Reads and scales logits. Bindings: 1 logits as bits, 4 seen. */
-export function scaleWgsl(seenAccess: "read" | "read_write"): string {
-  return /* wgsl */ `
-@group(1) @binding(1) var<storage, read> logits: array<u32>;
-@group(1) @binding(4) var<storage, ${seenAccess}> seen: array<u32>;
-
+/** Scales a logit from its bits, and whether its id was `seen`. */
+export const SCALE_WGSL = /* wgsl */ `
 fn divisor() -> f32 {
   return select(clamp(settings[0], ${LEAST_DIVISOR}, ${MOST_DIVISOR}), 1.0, is_greedy());
 }
-fn penalty_of(id: u32) -> f32 {
-  return select(1.0, clamp(settings[3], ${LEAST_DIVISOR}, ${MOST_DIVISOR}), seen[id] != 0u);
-}
-// Scaled logits times 2^-64, none of which exceeds F32.
-fn reduced_at(id: u32) -> f32 {
-  return bitcast<f32>(logits[id]) * 0x1p-64 / divisor() / penalty_of(id);
+fn penalty_of(seen: u32) -> f32 {
+  return select(1.0, clamp(settings[3], ${LEAST_DIVISOR}, ${MOST_DIVISOR}), seen != 0u);
 }
 // Whether the greatest scaled logit may exceed F32: it has the key of the greatest or least number.
 fn is_beyond(key: u32) -> bool { return key == 0xff7fffffu || key == 0x00800000u; }
 // Key of a scaled logit; of one beyond F32, that of the greatest number with its sign.
-fn key_at(id: u32) -> u32 {
-  let bits = logits[id];
+fn scaled_key(bits: u32, seen: u32) -> u32 {
   let v = bitcast<f32>(bits);
-  let penalty = penalty_of(id);
+  let penalty = penalty_of(seen);
   let reduced = v * 0x1p-64 / divisor();
   let size = max(abs(reduced), abs(reduced / penalty));
   let most = bitcast<f32>((bits & 0x80000000u) | 0x7f7fffffu);
@@ -81,7 +72,19 @@ fn key_at(id: u32) -> u32 {
   return select(key_of(s), NO_KEY, (bits & 0x7f800000u) == 0x7f800000u);
 }
 `;
+
+/** Reads logits one at a time, scaled. Bindings: 1 logits as bits, 4 seen. */
+export const LOGITS_WGSL = /* wgsl */ `
+${SCALE_WGSL}
+@group(1) @binding(1) var<storage, read> logits: array<u32>;
+@group(1) @binding(4) var<storage, read_write> seen: array<u32>;
+
+fn key_at(id: u32) -> u32 { return scaled_key(logits[id], seen[id]); }
+// Scaled logits times 2^-64, none of which exceeds F32.
+fn reduced_at(id: u32) -> f32 {
+  return bitcast<f32>(logits[id]) * 0x1p-64 / divisor() / penalty_of(seen[id]);
 }
+`;
 
 /** Unrolls the rounds of `threefry`, on state `s` and `keys`. */
 function threefryRoundsWgsl(): string {
