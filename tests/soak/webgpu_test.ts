@@ -94,36 +94,6 @@ Deno.test({
   },
 });
 
-for (const software of [false, true]) {
-  const what = software ? "a software adapter" : "a GPU";
-  Deno.test({
-    name: `a device lost during attention rejects with DeviceError, with kernels for ${what}`,
-    ignore,
-    async fn() {
-      const [H, G, D, S] = [4, 2, 64, 700];
-      for (const [rows, length] of [[1, 5], [1, 600], [33, 600]]) {
-        let device: GPUDevice | undefined;
-        using _spy = new Spy().on(GPUDevice, "createBuffer", (self) => device = self as GPUDevice);
-        await using backend = await openWebGpuBackend({ software, tune: false });
-        const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
-        const cache = { k: f32(G, S, D), v: f32(G, S, D) };
-        const [q, y] = [f32(rows, H * D), f32(rows, H * D)];
-        using plan = await backend.record((k) => k.attention(y, q, cache));
-        const step = { rows, position: length - rows, slot: length - rows, length };
-        plan.run(step);
-        assert.ok((await backend.read(y) as Float32Array).every((v) => v === 0));
-        plan.run(step);
-        device?.destroy();
-        plan.run(step);
-        await assert.rejects(
-          backend.read(y),
-          (error: Error) => error instanceof DeviceError && /lost.*open the/.test(error.message),
-        );
-      }
-    },
-  });
-}
-
 Deno.test({
   name: "two concurrent generations, of one model or of two, draw the same ids as alone",
   ignore,
