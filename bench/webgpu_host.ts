@@ -2,19 +2,25 @@
  * Host time of a token on WebGPU: encoding and submitting the steps of models as deep as real ones,
  * but so narrow that the device has little to do.
  *
- * `deno run -A bench/webgpu_host.ts [length]`; `length` is the number of keys, 64 by default.
+ *     deno run -A bench/webgpu_host.ts [--keys 64] [--against FOLDER]
+ *
+ * `--against` names another checkout, whose batches alternate with this one's in the same process,
+ * so that both meet the same load; the last column is the median of the ratios of neighbours.
  *
  * @module
  */
-import { readArchitecture } from "../engine/architecture/mod.ts";
-import { Runner } from "../engine/runner.ts";
-import { randomWeights, uploadWeights } from "../engine/weights/mod.ts";
-import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
+import { parseArgs } from "node:util";
+import { pathToFileURL } from "node:url";
+import { median } from "./measuring.ts";
 
 /** Steps of a batch, and batches. */
-const [STEPS, ROUNDS] = [32, 25];
+const [STEPS, ROUNDS] = [16, 40];
 const SLOTS = 1024;
-const length = Number(Deno.args[0] ?? 64);
+
+const { values: flags } = parseArgs({
+  options: { keys: { type: "string", default: "64" }, against: { type: "string" } },
+});
+const length = Number(flags.keys);
 
 const gpt2 = { model_type: "gpt2", n_embd: 32, n_head: 4, vocab_size: 65, n_positions: SLOTS };
 const llama = {
@@ -53,9 +59,20 @@ function callsOf(work: () => void): Record<string, number> {
   return calls;
 }
 
-const rows: Record<string, Record<string, string | number>> = {};
-for (const [name, config] of Object.entries(SHAPES)) {
-  await using backend = await openWebGpuBackend({ tune: false });
+/** Opens a model with the engine of a checkout. */
+async function openModel(root: URL, name: string, config: Record<string, unknown>) {
+  const load = (path: string) => import(new URL(path, root).href);
+  const { readArchitecture }: typeof import("../engine/architecture/mod.ts") = await load(
+    "engine/architecture/mod.ts",
+  );
+  const { Runner }: typeof import("../engine/runner.ts") = await load("engine/runner.ts");
+  const { randomWeights, uploadWeights }: typeof import("../engine/weights/mod.ts") = await load(
+    "engine/weights/mod.ts",
+  );
+  const { openWebGpuBackend }: typeof import("../kernels/webgpu/backend.ts") = await load(
+    "kernels/webgpu/backend.ts",
+  );
+  const backend = await openWebGpuBackend({ tune: false });
   const a = readArchitecture(config, name);
   const weights = await uploadWeights(backend, a, randomWeights(a, 1, "F32"), SLOTS + 1, () => {});
   const { plans, buffers } = await Runner.create(backend, a, weights, {
@@ -64,27 +81,53 @@ for (const [name, config] of Object.entries(SHAPES)) {
     chunk: 1,
   });
   const step = { rows: 1, position: length - 1, slot: length - 1, length };
-  const run = async (steps: number) => {
-    const start = performance.now();
-    for (let i = 0; i < steps; i++) plans.draw.run(step);
-    await Promise.resolve(); // the rest is submitted
-    const ms = performance.now() - start;
-    await backend.read(buffers.sampling.drawn);
-    return 1000 * ms / steps;
+  const settle = () => backend.read(buffers.sampling.drawn);
+  return {
+    /** Microseconds of a token in a batch of `steps`. */
+    async run(steps: number): Promise<number> {
+      const start = performance.now();
+      for (let i = 0; i < steps; i++) plans.draw.run(step);
+      await Promise.resolve(); // the rest is submitted
+      const ms = performance.now() - start;
+      await settle();
+      return 1000 * ms / steps;
+    },
+    async calls(): Promise<Record<string, number>> {
+      const calls = callsOf(() => plans.draw.run(step));
+      await settle();
+      return calls;
+    },
+    [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose](),
   };
-  for (let i = 0; i < 5; i++) await run(STEPS);
-  const calls = callsOf(() => plans.draw.run(step));
-  await backend.read(buffers.sampling.drawn);
-  const [batch, one]: number[][] = [[], []];
-  for (let round = 0; round < ROUNDS; round++) {
-    batch.push(await run(STEPS));
-    one.push(await run(1));
+}
+
+const here = new URL("../", import.meta.url);
+const roots = flags.against ? [here, pathToFileURL(`${flags.against}/`)] : [here];
+const rows: Record<string, Record<string, string | number>> = {};
+for (const [name, config] of Object.entries(SHAPES)) {
+  await using stack = new AsyncDisposableStack();
+  const models: Awaited<ReturnType<typeof openModel>>[] = [];
+  for (const root of roots) models.push(stack.use(await openModel(root, name, config)));
+  const times = models.map(() => ({ batch: [] as number[], one: [] as number[] }));
+  for (let round = -5; round < ROUNDS; round++) {
+    for (const [i, model] of models.entries()) {
+      const [batch, one] = [await model.run(STEPS), await model.run(1)];
+      if (round < 0) continue; // warms up
+      times[i].batch.push(batch);
+      times[i].one.push(one);
+    }
   }
+  const [{ batch, one }, other] = times;
   rows[name] = {
-    ...calls,
+    ...await models[0].calls(),
     // The least: other work of the machine only adds.
     [`µs a token, of ${STEPS}`]: Math.min(...batch).toFixed(0),
     "µs a token, alone": Math.min(...one).toFixed(0),
+    ...other && {
+      "against: calls": Object.values(await models[1].calls()).join(", "),
+      "µs, of a batch": Math.min(...other.batch).toFixed(0),
+      "ratio": median(batch.map((us, i) => us / other.batch[i])).toFixed(2),
+    },
   };
 }
 console.log(`host time of a token at ${length} keys`);
