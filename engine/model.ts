@@ -143,7 +143,7 @@ export class Model implements AsyncDisposable {
   }
 
   /** The backend that the model runs on. */
-  get backend(): Pick<Backend, "name" | "threads" | "description" | "onGpu" | "shaders"> {
+  get backend(): Pick<Backend, "name" | "threads" | "description" | "onGpu" | "shaders" | "simd"> {
     return this.#backend;
   }
 

@@ -61,6 +61,8 @@ export interface Backend extends AsyncDisposable {
   /** Tracked bytes of all buffers by class; zero after dispose. */
   readonly memory: Memory;
 
+  /** Bits of vectors: "128", "256", or "256, unchecked" (no bounds checks); missing if unknown. */
+  readonly simd?: string;
   /** Precision of x in integer products with blocked weights; missing if products are floats. */
   readonly activations?: Activations;
   /** Whether `weight` quantises rows of dtype `from` to `dtype`; missing if it never does. */

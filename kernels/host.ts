@@ -13,6 +13,8 @@ export interface ComputeHost {
   readonly gpu: GPU | undefined;
   /** Number of logical processors. */
   readonly cores: number;
+  /** Flags that the JavaScript engine was started with; missing or null if they are unknown. */
+  engineFlags?(): readonly string[] | null;
   /** Starts `wasm/worker.ts` as a thread. */
   startWorker(): Worker;
   /** The reason why `startWorker` would fail and the next step; undefined if it would not. */

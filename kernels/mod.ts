@@ -41,7 +41,8 @@ import type { ComputeHost } from "./host.ts";
 import { openJsBackend } from "./js/backend.ts";
 import { openJsMeter, probeLimits } from "./js/limits.ts";
 import type { DeviceLimits, LimitMeter } from "./meter.ts";
-import { openWasmBackend, wasmRunsHere } from "./wasm/backend.ts";
+import { openWasmBackend } from "./wasm/backend.ts";
+import { wasmRunsHere } from "./wasm/features.ts";
 import { measureWasm, openWasmMeter } from "./wasm/limits.ts";
 import {
   GpuMeter,

@@ -5,7 +5,7 @@
  */
 import { WEB_HOST } from "../../kernels/host.ts";
 import { CheckpointError, messageOf } from "../errors.ts";
-import { readActivity } from "./activity.ts";
+import { readActivity, readV8Flags } from "./activity.ts";
 import type { ByteSource, Host, PathKind } from "./mod.ts";
 import { readPlatform, totalMemory } from "./platform.ts";
 import { TILE_STORE } from "./tile_cache.ts";
@@ -28,6 +28,7 @@ export const SYSTEM_HOST: Host = {
     get cores() {
       return WEB_HOST.cores;
     },
+    engineFlags: readV8Flags,
     startWorker: WEB_HOST.startWorker,
     keepAlive: WEB_HOST.keepAlive,
     threadsDenied,

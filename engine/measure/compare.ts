@@ -194,6 +194,7 @@ const SETTINGS: Keys = {
   "engine.threads": ({ engine }) => engine.threads,
   "engine.dtype": ({ engine }) => engine.dtype,
   "engine.kv_dtype": ({ engine }) => engine.kv_dtype,
+  "engine.simd": ({ engine }) => engine.simd,
   "engine.v8_flags": ({ engine }) => engine.v8_flags && (engine.v8_flags.join(" ") || "none"),
   "device.name": ({ device }) => device.name,
   "platform.os": ({ platform }) => platform.os,

@@ -81,6 +81,7 @@ export async function makeReport(
       dtype,
       kv_dtype: model.kvDtype,
       activations: model.activations,
+      simd: backend.simd ?? null,
       v8_flags: v8Flags && [...v8Flags],
     },
     device: {

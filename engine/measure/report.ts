@@ -189,6 +189,8 @@ export interface BenchmarkReport {
     kv_dtype: string;
     /** Activations in products with quantised weights: "exact" (16 bits) or "int8". */
     activations: string;
+    /** Width of vectors in bits: "128", "256", or "256, unchecked"; null on other backends. */
+    simd: string | null;
     /** Flags that V8 was started with; null if they cannot be read. */
     v8_flags: string[] | null;
   };

@@ -200,6 +200,8 @@ export const f32x4 = {
 export const i64x2 = {
   extendLowI32x4S: unary("v128", "v128", ...simd(199)),
   extendHighI32x4S: unary("v128", "v128", ...simd(200)),
+  extendLowI32x4U: unary("v128", "v128", ...simd(201)),
+  extendHighI32x4U: unary("v128", "v128", ...simd(202)),
 } as const;
 
 export const f64x2 = {

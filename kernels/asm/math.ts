@@ -23,6 +23,7 @@ import type {
   Value,
   Vectors,
 } from "./assembler.ts";
+import type { Simd } from "./join.ts";
 
 /** A function from a vector to a vector. */
 type VectorFunc = Func<Vectors<"x">, "v128">;
@@ -60,7 +61,15 @@ export class VectorMath {
   readonly madd: MultiplyAdd;
   readonly #funcs = new Map<string, VectorFunc>();
 
-  constructor(readonly module: ModuleBuilder, readonly relaxed: boolean) {
+  /**
+   * @param relaxed whether multiply-adds may be fused.
+   * @param simd width of the vectors that kernels are written for.
+   */
+  constructor(
+    readonly module: ModuleBuilder,
+    readonly relaxed: boolean,
+    readonly simd: Simd = "128",
+  ) {
     this.madd = multiplyAdd(relaxed);
   }
 

@@ -8,6 +8,7 @@
  * @module
  */
 import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { PairLoads } from "../asm/join.ts";
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
 
@@ -76,6 +77,8 @@ export interface WasmFormat {
    * Defines the function that widens a panel to F32 lines of 16. Null if panels are F32.
    */
   readonly widen: ((m: ModuleBuilder, shape: readonly [N: number, K: number]) => PanelCopy) | null;
+  /** Loads of 16-bit lines for kernels of 256 bits, which then read panels as they are stored. */
+  readonly pairs: PairLoads | null;
   /** Loops over row `row` of `table` [N, K] in vectors of F32; `at` is the byte offset in F32. */
   eachOfRow(
     f: FunctionBuilder,

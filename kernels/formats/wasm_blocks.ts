@@ -49,6 +49,7 @@ export function wasmBlocks(
       return { parts: 1, inputs: K, pitch, apart: Math.ceil(N / PANEL_COLUMNS) * pitch };
     },
     widen: (m, [, K]) => widenPanel(m, form, K / block, block),
+    pairs: null,
     eachOfRow(f, table, row, [, K], body) {
       eachOfRow(f, form, { table, row, pitch: panelBytes(K), bytes: 4 * K, block }, body);
     },

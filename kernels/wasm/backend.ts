@@ -35,16 +35,18 @@ import {
   type Tensor,
 } from "../tensor.ts";
 import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
-import { f32x4, type Local, ModuleBuilder, type Value, vectors } from "../asm/assembler.ts";
+import type { Simd } from "../asm/join.ts";
 import type { Activations } from "../ops/contract.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import type { EncodedFrom } from "../formats/format.ts";
 import { encodesHere, Packer } from "./packer.ts";
+import { missing, wasmFuses, wasmRunsHere } from "./features.ts";
 import { canShareMemory, canSleep, Pool, whyOneThread } from "./pool.ts";
 import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
 import { defineRun, type Entry } from "./program.ts";
 import { WasmLowering } from "./lowering.ts";
+import { findSimd, type FoundSimd } from "./simd.ts";
 
 /** Options of the backend; each defaults to what the machine supports. */
 export interface WasmOptions {
@@ -55,6 +57,8 @@ export interface WasmOptions {
   readonly threads?: number;
   /** Whether multiply-adds may be fused (relaxed SIMD): twice as fast on a processor with FMA. */
   readonly relaxed?: boolean;
+  /** Width of vectors; default by V8's flags and a probe (`simd.ts`). */
+  readonly simd?: Simd;
   /** Whether threads may share memory. */
   readonly shared?: boolean;
   /** Whether the calling thread may sleep while it waits for other threads. */
@@ -76,16 +80,6 @@ interface WasmWeight extends Weight {
   readonly block: Block;
 }
 
-/** Whether this engine supports 128-bit SIMD, which every kernel needs. */
-export function wasmRunsHere(): boolean {
-  return typeof WebAssembly === "object" && knows((v) => v.plus(v));
-}
-
-/** Whether this engine supports relaxed SIMD's multiply-add. */
-export function wasmFuses(): boolean {
-  return knows((v) => f32x4.relaxedMadd(v, v, v));
-}
-
 /**
  * Opens the WebAssembly backend.
  * @throws {DeviceError} If the engine lacks SIMD, or relaxed SIMD when it is requested, or if a
@@ -104,6 +98,11 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   if (!wasmRunsHere()) throw missing("128-bit SIMD");
   const relaxed = options.relaxed ?? wasmFuses();
   if (relaxed && !wasmFuses()) throw missing("relaxed SIMD");
+  const found: FoundSimd = options.simd
+    ? { simd: options.simd }
+    : await findSimd(host.engineFlags?.() ?? [], relaxed);
+  const { simd } = found;
+  const settings = { ...options, relaxed, simd };
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
   const asked = threads ?? threadsToTry(host.cores);
@@ -111,11 +110,11 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   const most = canShare ? threads ?? mostThreads(host.cores) : 1;
   const denied = asked > 1 ? whyOneThread(host, options.shared) : undefined;
   if (wanted === 1 || denied) {
-    const note = denied && `runs on one thread: ${denied}`;
-    const linear = new LinearMemory(memory, false);
-    return new WasmBackend(memory, linear, null, denied ? 1 : most, { ...options, relaxed }, note);
+    const notes = [found.note, denied && `runs on one thread: ${denied}`];
+    const linear = new LinearMemory(memory, false, simd);
+    return new WasmBackend(memory, linear, null, denied ? 1 : most, settings, notes);
   }
-  const linear = new LinearMemory(memory, true);
+  const linear = new LinearMemory(memory, true, simd);
   const pool = await Pool.start(linear.wasm, wanted, host);
   try {
     if (threads === undefined) await pool.dismiss(await probeThreads(pool, linear));
@@ -123,29 +122,18 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
     await pool.close();
     throw error;
   }
-  return new WasmBackend(memory, linear, pool, most, { ...options, relaxed });
-}
-
-/** Whether this engine validates an operation. */
-function knows(operation: (v: Local<"v128">) => Value<"v128">): boolean {
-  const m = new ModuleBuilder();
-  m.define(vectors("v"), "v128", (_, { v }) => operation(v));
-  return WebAssembly.validate(m.toBytes());
-}
-
-function missing(what: string): DeviceError {
-  return new DeviceError(
-    `Cannot open "wasm": expected a WebAssembly engine with ${what}; use --device js`,
-  );
+  return new WasmBackend(memory, linear, pool, most, settings, [found.note]);
 }
 
 class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly onGpu = false;
+  readonly note: string | undefined;
   readonly threads: number;
   readonly description: string;
   readonly nominalFlops: number;
   readonly #relaxed: boolean;
+  readonly simd: Simd;
   readonly activations: Activations;
   readonly #callerSleeps: boolean;
   /** Threads before the probe, which dismisses more of them on a busy machine. */
@@ -165,9 +153,11 @@ class WasmBackend implements Backend {
     linear: LinearMemory,
     pool: Pool | null,
     mostThreads: number,
-    { relaxed, activations = "exact", callerSleeps = canSleep() }: WasmOptions,
-    readonly note?: string,
+    { relaxed, simd = "128", activations = "exact", callerSleeps = canSleep() }: WasmOptions,
+    notes: readonly (string | undefined)[],
   ) {
+    this.note = notes.filter((note) => note).join("; ") || undefined;
+    this.simd = simd;
     this.#linear = linear;
     this.#pool = pool;
     this.#mostThreads = mostThreads;
@@ -175,8 +165,9 @@ class WasmBackend implements Backend {
     this.activations = activations;
     this.#callerSleeps = callerSleeps;
     this.threads = pool?.threads ?? 1;
-    this.description = `WebAssembly SIMD${relaxed ? ", fused multiply-add" : ""}`;
-    this.nominalFlops = (relaxed ? 40e9 : 20e9) * this.threads;
+    const [fused, wide] = [relaxed ? ", fused multiply-add" : "", simd !== "128"];
+    this.description = `WebAssembly SIMD${fused}${wide ? `, simd ${simd}` : ""}`;
+    this.nominalFlops = (relaxed ? 40e9 : 20e9) * (wide ? 1.5 : 1) * this.threads;
   }
 
   /**
@@ -305,6 +296,7 @@ class WasmBackend implements Backend {
     try {
       const target = new WasmLowering({
         relaxed: this.#relaxed,
+        simd: this.simd,
         activations: this.activations,
         shared: linear.shared,
         threads: this.threads,

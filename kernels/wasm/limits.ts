@@ -11,7 +11,7 @@ import { bestPerSec, type DeviceLimits, type LimitMeter } from "../meter.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
 import { call, ints, ModuleBuilder, v128, vectors } from "../asm/assembler.ts";
-import { wasmFuses } from "./backend.ts";
+import { wasmFuses } from "./features.ts";
 import type { Run } from "./control.ts";
 import { defineKernel, type Items, type Kernel } from "../asm/kernel.ts";
 import { multiplyAdd } from "../asm/math.ts";

@@ -8,6 +8,7 @@
  * @module
  */
 import { ModuleBuilder } from "../asm/assembler.ts";
+import type { Simd } from "../asm/join.ts";
 import { VectorMath } from "../asm/math.ts";
 import { type Call, type Forms, lower } from "../calls.ts";
 import { attentionEntries } from "../ops/attention/wasm.ts";
@@ -36,6 +37,8 @@ interface Placed {
 export interface LoweringOptions {
   /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
+  /** Width of the vectors that kernels are written for; default 128 bits. */
+  readonly simd?: Simd;
   /** Precision of x in products with blocks. */
   readonly activations: Activations;
   /** Whether threads share the memory. */
@@ -77,7 +80,7 @@ export class WasmLowering implements WasmTarget {
     this.#options = options;
     this.activations = options.activations;
     this.module = new ModuleBuilder(options.shared, options.pages);
-    this.math = new VectorMath(this.module, options.relaxed);
+    this.math = new VectorMath(this.module, options.relaxed, options.simd);
   }
 
   /** Returns the entries of each call. Kernels run one after another, so they share scratch. */

@@ -2,8 +2,10 @@
  * Allocator of the WebAssembly backend: blocks of one linear memory for tensors, weights and
  * scratch.
  *
- *     byte 0          1024                1280
- *     │ control words │ packer's words    │ blocks, aligned to 64 bytes … │ 16 bytes of padding │
+ *     byte 0          1024             1280              1792
+ *     │ control words │ packer's words │ seeds of joins │ blocks, aligned to 64 bytes … │ padding │
+ *
+ * Nothing is stored to the seeds (`asm/join.ts`). The padding is 16 bytes.
  *
  * @module
  */
@@ -12,6 +14,7 @@ import type { Memory } from "../memory.ts";
 import { BYTES, hostView } from "../formats/mod.ts";
 import type { Dtype, HostArray, MemoryClass } from "../tensor.ts";
 import { CONTROL_BYTES } from "./control.ts";
+import { SEED_ADDRESS, SEED_BYTES, type Simd } from "../asm/join.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
@@ -20,7 +23,7 @@ const ALIGNMENT = 64;
 const PAGE_BYTES = 65536;
 /** Address of the packer's words (`packer.ts`), after the control words of the threads. */
 export const PACKING_ADDRESS = CONTROL_BYTES;
-const RESERVED_BYTES = CONTROL_BYTES + 256;
+const RESERVED_BYTES = SEED_ADDRESS + SEED_BYTES;
 /** Bytes that a 32-bit address reaches. */
 export const LIMIT_BYTES = 2 ** 32;
 const MAX_PAGES = LIMIT_BYTES / PAGE_BYTES;
@@ -54,12 +57,15 @@ export class LinearMemory {
 
   /**
    * @param shared whether threads share the memory.
+   * @param simd without bounds checks, the memory spans all addresses from the start: no address of
+   * 32 bits is outside.
    * @throws {DeviceError} If the system cannot reserve the address space.
    */
-  constructor(tracked: Memory, readonly shared: boolean) {
+  constructor(tracked: Memory, readonly shared: boolean, simd: Simd = "128") {
     this.#tracked = tracked;
     try {
-      this.wasm = shared ? makeShared() : growing(false);
+      if (simd === "256, unchecked") this.wasm = spanning(shared);
+      else this.wasm = shared ? makeShared() : growing(false);
     } catch (cause) {
       throw new DeviceError(
         `Cannot open "wasm": the system has no address space for another memory of 4 GiB; ` +
@@ -160,6 +166,11 @@ function growing(shared: boolean): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared });
 }
 
+/** A memory of its maximum size from the start. */
+function spanning(shared: boolean): WebAssembly.Memory {
+  return new WebAssembly.Memory({ initial: MAX_PAGES, maximum: MAX_PAGES, shared });
+}
+
 /**
  * A shared memory, at its maximum size from the start.
  *
@@ -169,7 +180,7 @@ function growing(shared: boolean): WebAssembly.Memory {
  */
 function makeShared(): WebAssembly.Memory {
   try {
-    return new WebAssembly.Memory({ initial: MAX_PAGES, maximum: MAX_PAGES, shared: true });
+    return spanning(true);
   } catch {
     return growing(true);
   }

@@ -25,6 +25,7 @@ export const SCHEMA: Readonly<Record<string, string>> = {
   "engine.dtype": "string",
   "engine.kv_dtype": "string",
   "engine.activations": "string",
+  "engine.simd": "string null",
   "device.type": "string",
   "device.name": "string",
   "model.source": "string",

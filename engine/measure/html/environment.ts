@@ -99,6 +99,7 @@ const ENVIRONMENT: readonly Property[] = [
   ["Bun", "platform.bun"],
   ["V8", "platform.v8"],
   ["V8 flags", "engine.v8_flags"],
+  ["Vectors (bits)", "engine.simd"],
   ["TypeScript", "platform.typescript"],
   ["wgslm", "engine.version"],
   ["Commit", "commit"],

@@ -31,7 +31,7 @@ function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
   return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
-type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations">;
+type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations" | "simd">;
 
 /** Minimum number of rows that F32 tiles multiply. */
 function tileRows({ dtype, activations }: Pick<Scratched, "dtype" | "activations">): number {
@@ -52,10 +52,11 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   const { y, x, weight, bias, gate } = matmulOperands(call);
   const { shape: [N, K], dtype } = call.weight;
   const options = { ...call.options, bias: !!bias, gate: !!gate };
-  const { relaxed } = math;
+  const { relaxed, simd } = math;
   const { activations } = target;
   const columns = columnsOf(call);
-  const shape = { T: call.x.shape[0], N, K, dtype, relaxed, activations, options, columns };
+  const precision = { relaxed, simd, activations };
+  const shape = { T: call.x.shape[0], N, K, dtype, ...precision, options, columns };
   const kernel = target.once("matmul", shape, (shape) => matmulWasm(module, math, shape));
   const scratch = target.threadScratch(matmulScratch(shape));
   return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];

@@ -17,6 +17,7 @@ import type {
 } from "../../asm/assembler.ts";
 import type { WeightDtype } from "../../formats/mod.ts";
 import { storeLanes } from "../../asm/lanes.ts";
+import type { Simd } from "../../asm/join.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { activateWasm } from "../activation.ts";
 import type { Activations } from "../contract.ts";
@@ -31,6 +32,7 @@ export interface MatmulWasm {
   readonly dtype: WeightDtype;
   /** Whether multiply-adds may be fused. */
   readonly relaxed: boolean;
+  readonly simd: Simd;
   /** Precision of x in products with blocks. */
   readonly activations: Activations;
   readonly options: MatmulOptions<unknown>;

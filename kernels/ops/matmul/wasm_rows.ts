@@ -1,10 +1,11 @@
 /**
- * Matmul of many rows in WASM (prefill): register tiles of 5 rows × 8 outputs, the rest 4 × 8.
+ * Matmul of many rows in WASM (prefill): register tiles of 5 rows × two vectors of outputs, the
+ * rest 4 × 2. A vector has 8 outputs where V8 joins pairs to 256 bits (`asm/join.ts`), otherwise 4.
  *
- *     for each panel (item):  load panel → for each tile of rows: 2 × (multiply over K, epilogue)
+ *     for each panel (item):  load panel → for each tile: multiply over K, epilogue
  *
  * A multiply-add takes four cycles and two start per cycle: eight sums only just keep the processor
- * busy, and never make up for a delay. A tile of 5 × 8 has ten sums (vectors) and leaves room for
+ * busy, and never make up for a delay. A tile of 5 × 2 has ten sums (vectors) and leaves room for
  * two vectors of x. So x is packed first: a vector holds one input of four rows.
  *
  * Trick: numbers of x are broadcast by shuffles, not by splat loads: an engine without guard pages
@@ -21,6 +22,7 @@ import type {
   Local,
   ModuleBuilder,
 } from "../../asm/assembler.ts";
+import { f32PairLoads, joinSeeds, restorePair } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { type PanelCopy, wasmOf } from "../../formats/mod.ts";
@@ -36,8 +38,8 @@ import {
 
 /** Minimum number of rows for this kernel. */
 export const MIN_TILE_ROWS = 4;
-/** Outputs per tile. */
-const COLUMNS = 8;
+/** Outputs per tile: two vectors. */
+const COLUMNS = { "128": 8, "256": 16, "256, unchecked": 16 } as const;
 /** Inputs per iteration of the inner loop. */
 const STEP = 4;
 /** Bytes of a panel's line of outputs, in F32. */
@@ -55,11 +57,30 @@ function packedBytes({ T, K }: Pick<MatmulWasm, "T" | "K">): number {
   return 4 * Math.ceil(T / 4) * pitchOf(K);
 }
 
-/**
- * Bytes of scratch per thread: the packed rows, and a panel widened to F32 if needed.
- */
-export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype">): number {
-  return packedBytes(shape) + (wasmOf(shape.dtype).widen ? shape.K * LINE : 0);
+/** Bytes of scratch per thread: the packed rows, and a panel widened to F32 if needed. */
+export function rowsScratch(shape: Pick<MatmulWasm, "T" | "K" | "dtype" | "simd">): number {
+  return packedBytes(shape) + (pairsOf(shape) || !wasmOf(shape.dtype).widen ? 0 : shape.K * LINE);
+}
+
+/** Loads of a 16-bit panel as it is stored; null if tiles read F32. */
+function pairsOf({ dtype, simd }: Pick<MatmulWasm, "dtype" | "simd">) {
+  return simd === "128" ? null : wasmOf(dtype).pairs;
+}
+
+/** The panel that tiles read: lines of 16 outputs, in parts that are `apart` bytes apart. */
+interface TilePanel {
+  /** Bytes of a line. */
+  readonly line: number;
+  readonly parts: number;
+  /** Inputs per part. */
+  readonly inputs: number;
+  readonly apart: number;
+}
+
+function tilePanel(shape: MatmulWasm): TilePanel {
+  const { N, K, dtype } = shape;
+  if (!pairsOf(shape)) return { line: LINE, parts: 1, inputs: K, apart: K * LINE };
+  return { line: LINE / 2, ...wasmOf(dtype).layout([N, K]) };
 }
 
 /**
@@ -151,9 +172,12 @@ interface Prefetch {
  * Strides of the prefetch of F32 panels for up to T rows. The last tile's loads end with the panel,
  * since the memory may end there.
  */
-export function prefetchOf(m: ModuleBuilder, { T, K }: Pick<MatmulWasm, "T" | "K">): Prefetch {
+export function prefetchOf(
+  m: ModuleBuilder,
+  { T, K, simd }: Pick<MatmulWasm, "T" | "K" | "simd">,
+): Prefetch {
   const panelBytes = K * LINE;
-  const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS);
+  const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS[simd]);
   const steps = Math.floor(K / STEP);
   const stepBytes = Math.ceil(panelBytes / (tiles * Math.max(1, steps)));
   const span = (steps - 1) * stepBytes + 4; // bytes from a tile's first load to its last, inclusive
@@ -180,9 +204,10 @@ export function rowsWasm(
   shape: MatmulWasm,
 ): Product {
   const { T, N, K, dtype, columns: { width } } = shape;
-  const { widen } = wasmOf(dtype);
-  const load = widen ? widen(m, [N, K]) : loadWasm(m, K);
-  const prefetch = widen ? null : prefetchOf(m, shape);
+  const pairs = pairsOf(shape);
+  const widen = pairs ? null : wasmOf(dtype).widen;
+  const load = widen ? widen(m, [N, K]) : loadWasm(m, tilePanel(shape));
+  const prefetch = pairs || widen ? null : prefetchOf(m, shape);
   const [byFives, byFours] = [5, 4].map((height) =>
     tilesWasm(m, math, store, { height, prefetch }, shape)
   );
@@ -213,23 +238,54 @@ export function rowsWasm(
 }
 
 /**
- * Loads an F32 panel that was not prefetched into the cache: one number of each line, in parallel
+ * Loads a panel that was not prefetched into the cache: one number of each cache line, in parallel
  * streams. Nothing is copied; `to` is unused.
  */
-function loadWasm(m: ModuleBuilder, K: number): PanelCopy {
+function loadWasm(m: ModuleBuilder, { line, parts, inputs, apart }: TilePanel): PanelCopy {
   const kept = m.global();
+  const each = STREAMS / parts;
+  const length = Math.floor(inputs * line / LINE / each);
   return m.define(ints("to", "from"), "void", (f, { to: from }) => {
     const { end, seen } = f.locals(ints("end", "seen"));
-    const length = Math.floor(K / STREAMS);
     end.set(from.plus(length * LINE));
     f.for(from, from, end, LINE, () => {
       for (let stream = 0; stream < STREAMS; stream++) {
-        seen.set(seen.or(i32.load(from, stream * length * LINE)));
+        const start = Math.floor(stream / each) * apart + stream % each * length * LINE;
+        seen.set(seen.or(i32.load(from, start)));
       }
     });
     // Trick: keeps the loads alive; without a use the compiler drops them.
     f.do(kept.set(seen));
   });
+}
+
+/** Emits the loads of a tile's weights: line k of the panel, from `w`. */
+type LoadWeights = (j: number, k: number) => void;
+
+/** Loads at first use: the latency hides between multiply-adds. */
+function weightLoads(
+  f: FunctionBuilder,
+  math: VectorMath,
+  shape: MatmulWasm,
+  w: Local<"i32">,
+  weights: readonly Local<"v128">[],
+): { readonly load: LoadWeights; readonly restore: (sums: readonly Local<"v128">[]) => void } {
+  if (math.simd === "128") {
+    const load: LoadWeights = (j, k) => weights[j].set(v128.load(w, k * LINE + 16 * j));
+    return { load, restore: () => {} };
+  }
+  const pairs = pairsOf(shape) ?? f32PairLoads(f, math.simd);
+  const { line } = tilePanel(shape);
+  return {
+    load: (j, k) => {
+      if (j % 2 > 0) return;
+      pairs.load([weights[j], weights[j + 1]], w, k * line + j * line / weights.length);
+    },
+    restore: (sums) => {
+      joinSeeds(f, w, sums);
+      for (let i = 0; i < sums.length; i += 2) restorePair(f, [sums[i], sums[i + 1]], pairs);
+    },
+  };
 }
 
 /** Defines the product of tiles of `height` rows with a panel. */
@@ -238,47 +294,48 @@ function tilesWasm(
   math: VectorMath,
   store: Store,
   { height, prefetch }: { height: number; prefetch: Prefetch | null },
-  { K, options, columns: { width } }: MatmulWasm,
+  shape: MatmulWasm,
 ): Product {
+  const { K, options, columns: { width } } = shape;
+  const columns = COLUMNS[math.simd];
+  const { line, parts, inputs, apart } = tilePanel(shape);
   const stepBytes = 4 * STEP * height;
   // Positions of the sums, by row, then column.
-  const tile: TileVector[] = Array.from({ length: height * COLUMNS / 4 }, (_, i) => {
-    const [row, column] = [Math.floor(4 * i / COLUMNS), 4 * i % COLUMNS];
+  const tile: TileVector[] = Array.from({ length: height * columns / 4 }, (_, i) => {
+    const [row, column] = [Math.floor(4 * i / columns), 4 * i % columns];
     return { row, ofRow: 4 * (row * width + column), column };
   });
   const storeAll = options.activation || options.softCap
     ? storeTileWasm(m, math, tile, options)
     : null;
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left, rows }) => {
-    const { column, end, next, ahead, seen } = f.locals(
-      ints("column", "end", "next", "ahead", "seen"),
+    const { column, part, end, next, ahead, seen } = f.locals(
+      ints("column", "part", "end", "next", "ahead", "seen"),
     );
     const { four, fifth, broadcast } = f.locals(vectors("four", "fifth", "broadcast"));
-    const weights = f.array("v128", "weights", COLUMNS / 4);
+    const weights = f.array("v128", "weights", columns / 4);
     const sums = f.array("v128", "sum", tile.length);
+    const { load, restore } = weightLoads(f, math, shape, w, weights);
 
-    /** Multiplies a step's first `inputs` inputs by their lines of the panel. */
-    const multiply = (inputs: number) => {
+    /** Multiplies a step's first `count` inputs by their lines of the panel. */
+    const multiply = (count: number) => {
       if (height > 4) fifth.set(v128.load(x, 16 * STEP));
-      for (let k = 0; k < inputs; k++) {
+      for (let k = 0; k < count; k++) {
         four.set(v128.load(x, 16 * k));
         for (let r = 0; r < height; r++) {
           broadcast.set(r < 4 ? spread(four, r) : spread(fifth, k));
           for (const [j, weight] of weights.entries()) {
-            // Load at first use: the latency hides between multiply-adds.
-            if (r === 0) weight.set(v128.load(w, k * LINE + 16 * j));
+            if (r === 0) load(j, k);
             const sum = sums[r * weights.length + j];
             sum.set(math.madd(broadcast, weight, sum));
           }
         }
       }
-      w.advance(inputs * LINE);
+      w.advance(count * line);
       x.advance(stepBytes);
     };
-    const multiplyTile = () => {
-      for (const sum of sums) sum.set(0);
-      end.set(x.plus(Math.floor(K / STEP) * stepBytes));
-      if (prefetch) ahead.set(next);
+    const multiplyPart = () => {
+      end.set(x.plus(Math.floor(inputs / STEP) * stepBytes));
       f.while(x.lt(end), () => {
         if (prefetch) {
           seen.set(seen.or(i32.load(ahead)));
@@ -286,7 +343,15 @@ function tilesWasm(
         }
         multiply(STEP);
       });
-      if (K % STEP > 0) multiply(K % STEP);
+      if (inputs % STEP > 0) multiply(inputs % STEP);
+      w.advance(apart - inputs * line);
+    };
+    const multiplyTile = () => {
+      for (const sum of sums) sum.set(0);
+      if (prefetch) ahead.set(next);
+      if (parts > 1) f.for(part, 0, parts, 1, multiplyPart);
+      else multiplyPart();
+      restore(sums);
     };
     const storeWhole = () => {
       if (storeAll) {
@@ -312,19 +377,20 @@ function tilesWasm(
 
     if (prefetch) next.set(prefetch.next.get);
     f.while(rows.gtS(0), () => {
-      f.for(column, 0, PANEL_COLUMNS, COLUMNS, () => {
+      f.for(column, 0, PANEL_COLUMNS, columns, () => {
         multiplyTile();
-        f.if(left.geS(COLUMNS).and(rows.geS(height)), storeWhole, storeParts);
+        f.if(left.geS(columns).and(rows.geS(height)), storeWhole, storeParts);
         // Next columns.
         x.advance(-height * pitchOf(K));
-        w.advance(4 * COLUMNS - K * LINE);
-        for (const at of [y, bias, gate]) at.advance(4 * COLUMNS);
-        left.advance(-COLUMNS);
+        w.advance(columns * line / PANEL_COLUMNS - parts * apart);
+        for (const at of [y, bias, gate]) at.advance(4 * columns);
+        left.advance(-columns);
         if (prefetch) next.advance(prefetch.tileBytes);
       });
       // Next rows.
       x.advance(height * pitchOf(K));
-      for (const at of [w, bias]) at.advance(-LINE);
+      w.advance(-line);
+      bias.advance(-LINE);
       for (const at of [y, gate]) at.advance(4 * height * width - LINE);
       left.advance(PANEL_COLUMNS);
       rows.advance(-height);

@@ -59,6 +59,7 @@ Deno.test("benchmark() fills every key of the report with its type", async () =>
     "engine.dtype: string",
     "engine.kv_dtype: string",
     "engine.name: string",
+    "engine.simd: string",
     "engine.threads: number",
     "engine.v8_flags[]",
     "engine.version: string",

@@ -54,6 +54,7 @@ function report(changes: {
       dtype: "F32",
       kv_dtype: "F32",
       activations: "exact",
+      simd: null,
       v8_flags: [],
     },
     device: { type: "cpu", name: "A processor", ...changes.device },

@@ -30,7 +30,7 @@ export function sampleReport(change: SampleChange = {}): BenchmarkReport {
     torch: { version: null, cuda: null },
     engine: {
       ...{ name: "wgslm", version: "0.1.0", backend: "wasm", threads: 2, dtype: "F32" },
-      ...{ kv_dtype: "F32", activations: "exact", v8_flags: [] },
+      ...{ kv_dtype: "F32", activations: "exact", simd: "128", v8_flags: [] },
       ...change.engine,
     },
     device: { type: "cpu", name: "Test CPU", ...change.device },

@@ -138,7 +138,7 @@ Deno.test("matmul() gives a row the same bits when it has any number of rows (wa
 Deno.test("prefetchOf() stays within a panel, and covers nearly all of it when it is GPT-2's", () => {
   for (const T of [4, 5, 7, 16, 30, 64, 100, 128, 1000]) {
     for (let K = 1; K < 3200; K += K % 64 === 0 ? 1 : 63) {
-      const { tileBytes, stepBytes } = prefetchOf(new ModuleBuilder(), { T, K });
+      const { tileBytes, stepBytes } = prefetchOf(new ModuleBuilder(), { T, K, simd: "128" });
       const [tiles, steps] = [2 * Math.ceil(T / 5), Math.floor(K / 4)];
       const end = steps && (tiles - 1) * tileBytes + (steps - 1) * stepBytes + 4;
       const panel = 16 * K * BYTES.F32;
@@ -164,7 +164,7 @@ Deno.test("packWasm() stays within its scratch when it packs any number of rows"
       // A row has its own numbers; the row behind the last one belongs to another tensor.
       for (let i = 0; i < rows * K + 4; i++) x[i] = 1 + Math.floor(i / K);
       pack(0, from, rows);
-      const length = rowsScratch({ T: rows, K, dtype: "F32" }) / 4;
+      const length = rowsScratch({ T: rows, K, dtype: "F32", simd: "128" }) / 4;
       assert.ok(packed.subarray(length).every((v) => v === 0), `${rows} rows of ${K}`);
       const counts = new Array<number>(rows + 1).fill(0);
       for (const v of packed) if (v >= 1 && v <= rows) counts[v]++;

@@ -84,7 +84,7 @@ Deno.test("toHtml() escapes every text of a report, and shows hidden characters"
 /** A report of the first version: without the keys that later ones added. */
 function withoutNewKeys(report: BenchmarkReport): BenchmarkReport {
   const { engine, results: { tokens_per_sec, prefill, per_iter, ...results } } = report;
-  const { kv_dtype: _, activations: _bits, v8_flags: _flags, ...oldEngine } = engine;
+  const { kv_dtype: _, activations: _bits, simd: _simd, v8_flags: _flags, ...oldEngine } = engine;
   const { low: _low, high: _high, ...rates } = tokens_per_sec;
   const { passes_ms: _passes, ...oldPrefill } = prefill;
   const { check: _check, limit: _limit, machine: _machine, engine_warmup: _warm, ...old } = results;

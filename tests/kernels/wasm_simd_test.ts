@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import type { Simd } from "../../kernels/asm/join.ts";
+import type { Backend, Recorder } from "../../kernels/backend.ts";
+import { DeviceError } from "../../kernels/errors.ts";
+import { FORMATS, isBlocked, narrow } from "../../kernels/formats/mod.ts";
+import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
+import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import { findSimd } from "../../kernels/wasm/simd.ts";
+import type { MatmulOptions } from "../../kernels/ops/matmul/mod.ts";
+import { randomNumbers } from "../testing.ts";
+import { put, stepOf, upload } from "./twins.ts";
+import { randomBlocks } from "./twins_blocks.ts";
+
+/** Widths, with numbers of threads; joined or not, a form computes the same. */
+const FORMS: readonly (readonly [Simd, threads: number])[] = [
+  ["128", 1],
+  ["256", 1],
+  ["256", 3],
+  ["256, unchecked", 2],
+  ["256, unchecked", 4],
+];
+
+/** Calls `compute` with a backend of each form; expects equal bits. */
+async function expectEqualBits(
+  compute: (backend: Backend) => Promise<Float32Array>,
+): Promise<void> {
+  let expected: Uint32Array | undefined;
+  for (const [simd, threads] of FORMS) {
+    await using backend = await openWasmBackend({ simd, threads });
+    const bits = new Uint32Array((await compute(backend)).buffer);
+    expected ??= bits;
+    assert.deepEqual(bits, expected, `${simd}, ${threads} threads`);
+  }
+}
+
+type Options = Omit<MatmulOptions<unknown>, "bias" | "gate"> & { bias?: boolean; gate?: boolean };
+
+/** Outputs, inputs (blocks of `block / 32`) and epilogue of a product. */
+const PRODUCTS: readonly (readonly [N: number, K: number, options?: Options])[] = [
+  [16, 16],
+  [1, 1],
+  [33, 67, { activation: "gelu", bias: true, gate: true, scale: -2, softCap: 3 }],
+  [40, 64, { residual: true, bias: true }],
+  [65, 96],
+];
+
+Deno.test("matmul() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {
+  const T = 13;
+  await expectEqualBits(async (backend) => {
+    const products: ((k: Recorder) => void)[] = [];
+    const results: Tensor[] = [];
+    for (const dtype of ["F32", "F16", "BF16", "Q8_0", "Q4_K"] as const) {
+      for (const [N, columns, { bias, gate, ...options } = {}] of PRODUCTS) {
+        const { block } = FORMATS[dtype];
+        const K = block * Math.ceil(columns / (isBlocked(dtype) ? 64 : 1));
+        const data = isBlocked(dtype)
+          ? randomBlocks(dtype, N * K, 3)
+          : bytesOf(narrow(randomNumbers(N * K, 3), dtype));
+        const weight = await upload(backend, { data, dtype, shape: [N, K] }, "NK");
+        const x = put(backend, randomNumbers(T * K, 1), [T, K]);
+        const y = put(backend, randomNumbers(T * N, 2), [T, N]);
+        const bound = {
+          ...options,
+          bias: bias ? put(backend, randomNumbers(N, 4), [N]) : undefined,
+          gate: gate ? put(backend, randomNumbers(T * N, 5), [T, N]) : undefined,
+        };
+        products.push((k) => k.matmul(y, x, weight, bound));
+        results.push(y);
+      }
+    }
+    using plan = await backend.record((k) => products.forEach((product) => product(k)));
+    const numbers: number[] = [];
+    for (const rows of [13, 9, 5, 4]) {
+      plan.run(stepOf(rows));
+      for (const y of results) numbers.push(...await backend.read(y));
+    }
+    return Float32Array.from(numbers);
+  });
+});
+
+Deno.test("findSimd() is 128 without V8's flags, and refuses missing bounds checks", async () => {
+  assert.deepEqual(await findSimd([], true), { simd: "128" });
+  const on = ["--experimental-wasm-revectorize", "--wasm_bounds_checks"];
+  for (
+    const off of [
+      "--no-experimental-wasm-revectorize",
+      "--noexperimental_wasm_revectorize",
+      "--experimental-wasm-revectorize=false",
+    ]
+  ) {
+    assert.deepEqual(await findSimd([...on, off], true), { simd: "128" }, off);
+    for (const flag of ["--no-wasm-bounds-checks", "--nowasm_bounds_checks"]) {
+      await assert.rejects(findSimd([...on, off, flag], true), DeviceError, flag);
+    }
+  }
+});
