@@ -121,15 +121,41 @@ export async function ggmlWeight(
   x: Float32Array,
   signal?: AbortSignal,
 ): Promise<GgmlWeight> {
-  const process = start(folder, ["weight", dtype, `${N}`, `${K}`], signal);
-  const input = process.stdin.getWriter();
-  const output = new Bytes(process.stdout);
-  await input.write(stored);
-  await input.write(bytesOf(x));
-  await input.close();
-  const values = await output.numbers(N * K);
-  const product = await output.numbers(N);
-  await output.cancel();
-  await process.status;
-  return { values, product };
+  const bytes = await answerOf(folder, ["weight", dtype, `${N}`, `${K}`], [stored, x], signal);
+  const numbers = new Float32Array(bytes.buffer);
+  return { values: numbers.subarray(0, N * K), product: numbers.subarray(N * K) };
+}
+
+/**
+ * Quantises rows [N, K] by ggml, without an importance matrix.
+ *
+ * @throws {Error} If ggml does not know the type.
+ */
+export function ggmlBlocks(
+  folder: string,
+  dtype: string,
+  [N, K]: readonly [number, number],
+  values: Float32Array,
+  signal?: AbortSignal,
+): Promise<Uint8Array<ArrayBuffer>> {
+  return answerOf(folder, ["encode", dtype, `${N}`, `${K}`], [values], signal);
+}
+
+/** All that the oracle writes for an input. */
+async function answerOf(
+  folder: string,
+  args: string[],
+  input: readonly ArrayBufferView[],
+  signal?: AbortSignal,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const process = start(folder, args, signal);
+  const feed = async () => {
+    const writer = process.stdin.getWriter();
+    for (const piece of input) await writer.write(bytesOf(piece));
+    await writer.close();
+  };
+  // It stops reading where it fails; its status says so.
+  const [{ success, stdout }] = await Promise.all([process.output(), feed().catch(() => {})]);
+  if (success) return stdout.slice();
+  throw new Error(`Cannot ask llama-oracle for "${args.join(" ")}": it failed`);
 }

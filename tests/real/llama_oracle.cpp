@@ -1,4 +1,4 @@
-// llama.cpp as an oracle: raw logits of a model, and values and products of a weight.
+// llama.cpp as an oracle: raw logits of a model; values, products and blocks of a weight.
 // Compiled by get_llama_cpp.sh against the released libraries; `bench/compare/llama_oracle.ts` is its client. All numbers are little-endian.
 //
 //   llama-oracle logits MODEL CONTEXT THREADS
@@ -8,6 +8,9 @@
 //     stdin    the weight's stored rows, F32 x [K]
 //     stdout   the weight as ggml decodes it: F32 [N, K]; its product with x: F32 [N],
 //              zeros where its processor kernels cannot multiply the type
+//   llama-oracle encode TYPE N K
+//     stdin    F32 [N, K]
+//     stdout   the rows in blocks of the type
 #include "ggml-backend.h"
 #include "llama.h"
 
@@ -112,9 +115,19 @@ static void weight(const char * name, int64_t N, int64_t K) {
     put(product.data(), N);
 }
 
+static void encode(const char * name, int64_t N, int64_t K) {
+    const ggml_type type = type_named(name);
+    std::vector<float> numbers(N * K);
+    if (!take(numbers.data(), N * K)) fail("the weight is cut");
+    std::vector<uint8_t> blocks(N * ggml_row_size(type, K));
+    ggml_quantize_chunk(type, numbers.data(), blocks.data(), 0, N, K, nullptr);
+    put(blocks.data(), blocks.size());
+}
+
 int main(int argc, char ** argv) {
     llama_log_set(quiet, nullptr);
     if (argc == 5 && !strcmp(argv[1], "logits")) logits(argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 5 && !strcmp(argv[1], "weight")) weight(argv[2], atoll(argv[3]), atoll(argv[4]));
-    else fail("usage: llama-oracle logits MODEL CONTEXT THREADS | llama-oracle weight TYPE N K");
+    else if (argc == 5 && !strcmp(argv[1], "encode")) encode(argv[2], atoll(argv[3]), atoll(argv[4]));
+    else fail("usage: llama-oracle logits MODEL CONTEXT THREADS | weight TYPE N K | encode TYPE N K");
 }

@@ -3,11 +3,11 @@
  * `tests/real/get_llama_cpp.sh` builds it; WGSLM_LLAMA_CPP is its folder.
  */
 import assert from "node:assert/strict";
-import { ggmlWeight, LlamaCppModel } from "../../bench/compare/llama_oracle.ts";
+import { ggmlBlocks, ggmlWeight, LlamaCppModel } from "../../bench/compare/llama_oracle.ts";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
-import { bytesOfNumbers } from "../../engine/checkpoint/dtypes.ts";
+import { bytesOfNumbers, decode } from "../../engine/checkpoint/dtypes.ts";
 import { loadModel } from "../../engine/load.ts";
-import { FORMATS, type WeightDtype } from "../../kernels/formats/mod.ts";
+import { FORMATS, narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { type Activations, openBackend } from "../../kernels/mod.ts";
 import { GGUF_FILES, type GgufGolden, isPlain } from "../engine/ggufs.ts";
 import { put, runOnce, upload } from "../kernels/twins.ts";
@@ -119,6 +119,23 @@ for (const dtype of blockedDtypes("wasm")) {
         // Blocks of 256 have other codes of x than ours of 32.
         within(int8[n], B === 32 ? bounds.codes : 2 * bounds.exact);
       }
+    },
+  });
+}
+
+for (const dtype of blockedDtypes("wasm").filter((dtype) => FORMATS[dtype].encode)) {
+  Deno.test({
+    name: `${dtype} is quantised as well as by ggml, in blocks of 32 to the same bytes`,
+    ignore,
+    fn: async () => {
+      const shape = [64, 512] as const;
+      const values = randomNumbers(shape[0] * shape[1], 3).map((u) => u ** 3);
+      const ours = narrow(values, dtype) as Uint8Array;
+      const ggml = await ggmlBlocks(FOLDER, dtype, shape, values, deadline());
+      if (FORMATS[dtype].block === 32) return assert.deepEqual(ours, ggml);
+      // Sums in doubles where ggml has F32: another of two nearly equal scales may win.
+      const [error, theirs] = [ours, ggml].map((blocks) => distance(decode(blocks, dtype), values));
+      assert.ok(error < 1.002 * theirs, `${error}, ggml ${theirs}`);
     },
   });
 }
