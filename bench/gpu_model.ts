@@ -158,18 +158,26 @@ export function predict(demands: readonly Demand[], gpu: Gpu): Prediction {
   };
 }
 
-/** The demands of a shape's decode step at so many keys. */
-export async function decodeDemands(shape: Shape, length: number): Promise<Demand[]> {
-  const [{ dispatches, run }] = await passesOf(shape, [{ rows: 1, length }]);
-  return demandsOf(dispatches, run);
+/** The demands of a shape's decode step at each of some numbers of keys. */
+export async function decodeDemands(
+  shape: Shape,
+  lengths: readonly number[],
+): Promise<Demand[][]> {
+  const passes = await passesOf(shape, lengths.map((length) => ({ rows: 1, length })));
+  return passes.map(({ dispatches, run }) => demandsOf(dispatches, run));
+}
+
+/** Parts of `gpu.json` that replace assumptions. */
+export interface MeasuredGpu {
+  readonly facts: { readonly dependentUs: number; readonly hostUs: number };
+  readonly limits: { readonly readGBs: number; readonly memoryNs: number };
 }
 
 /** A GPU with the constants that `bench/gpu.ts` measured; cores and lanes are not among them. */
-function measuredGpu(path: string): Gpu {
-  const { adapter, facts, limits } = JSON.parse(Deno.readTextFileSync(path));
+export function measuredGpu(name: string, { facts, limits }: MeasuredGpu): Gpu {
   return {
     ...GPUS[0],
-    name: adapter,
+    name,
     bandwidth: 1e9 * limits.readGBs,
     latencyNs: limits.memoryNs,
     launchUs: facts.dependentUs,
@@ -177,13 +185,19 @@ function measuredGpu(path: string): Gpu {
   };
 }
 
+function readGpu(path: string): Gpu {
+  const report = JSON.parse(Deno.readTextFileSync(path));
+  return measuredGpu(report.adapter, report);
+}
+
 if (import.meta.main) {
   const at = Deno.args.indexOf("--measured");
-  const gpus = at < 0 ? GPUS : [measuredGpu(Deno.args[at + 1])];
+  const gpus = at < 0 ? GPUS : [readGpu(Deno.args[at + 1])];
   const length = Number(Deno.args[0]) || 512;
   const demands = new Map<string, Demand[]>();
   for (const shape of SHAPES) {
-    demands.set(`${shape.name} ${shape.dtype}`, await decodeDemands(shape, length));
+    const [each] = await decodeDemands(shape, [length]);
+    demands.set(`${shape.name} ${shape.dtype}`, each);
   }
   for (const gpu of gpus) {
     console.log(`${gpu.name}, ${length} keys, default sampling; microseconds of a token`);

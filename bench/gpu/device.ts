@@ -24,7 +24,22 @@ export class Bare implements AsyncDisposable {
   ) {}
 
   static async open(): Promise<Bare> {
-    const gpu = await openGpu();
+    return Bare.#of(await openGpu());
+  }
+
+  /** Opens a device with F16 arithmetic; null if the adapter has none. */
+  static async openF16(): Promise<Bare | null> {
+    const feature = "shader-f16";
+    if (!(await navigator.gpu.requestAdapter())?.features.has(feature)) return null;
+    const platform = gpuOf((open, descriptor) =>
+      open({ ...descriptor, requiredFeatures: [...descriptor?.requiredFeatures ?? [], feature] })
+    );
+    const gpu = await openGpu({ host: { gpu: platform } as WebGpuOptions["host"] });
+    gpu.directives = "enable f16;\n";
+    return Bare.#of(gpu);
+  }
+
+  static #of(gpu: Awaited<ReturnType<typeof openGpu>>): Bare {
     const queue = new StepQueue(gpu);
     return new Bare(gpu, queue, new Compiler(gpu, queue));
   }
@@ -123,19 +138,28 @@ class WeightMaker {
   }
 }
 
-/** Opens the backend; its weights are random numbers made on the device, whatever `fill` gives. */
-export async function openWithWeights(options: WebGpuOptions = {}): Promise<Backend> {
-  let device: GPUDevice | undefined;
-  const gpu = {
+type OpenDevice = (descriptor?: GPUDeviceDescriptor) => Promise<GPUDevice>;
+
+/** The platform's WebGPU, whose adapter opens devices by `open`. */
+function gpuOf(
+  open: (original: OpenDevice, descriptor?: GPUDeviceDescriptor) => Promise<GPUDevice>,
+): GPU {
+  return {
     async requestAdapter(wanted?: GPURequestAdapterOptions) {
       const adapter = await navigator.gpu.requestAdapter(wanted);
       if (!adapter) return null;
       const { info, features, limits } = adapter;
-      const requestDevice = async (descriptor?: GPUDeviceDescriptor) =>
-        device = await adapter.requestDevice(descriptor);
+      const original: OpenDevice = (descriptor) => adapter.requestDevice(descriptor);
+      const requestDevice = (descriptor?: GPUDeviceDescriptor) => open(original, descriptor);
       return { info, features, limits, requestDevice } as unknown as GPUAdapter;
     },
   } as unknown as GPU;
+}
+
+/** Opens the backend; its weights are random numbers made on the device, whatever `fill` gives. */
+export async function openWithWeights(options: WebGpuOptions = {}): Promise<Backend> {
+  let device: GPUDevice | undefined;
+  const gpu = gpuOf(async (open, descriptor) => device = await open(descriptor));
   const backend = await openWebGpuBackend({ ...options, host: { gpu } as WebGpuOptions["host"] });
   const maker = new WeightMaker(device!);
   const weight: Backend["weight"] = (shape, dtype) =>

@@ -118,16 +118,29 @@ async function chaseNs(bare: Bare, from: GPUBuffer, out: GPUBuffer, hops: number
   return 1e6 * (long - short) / (hops - 1);
 }
 
-/** Multiply-adds per second of three forms, in units of 1e9. */
-async function multiplyRates(bare: Bare, out: GPUBuffer, tiny: boolean) {
+/** Start of a chain of multiply-adds, and its step: four multiply-adds. */
+type MultiplyForm = readonly [start: string, step: (i: number) => string];
+
+const FORMS: Readonly<Record<string, MultiplyForm>> = {
+  fma: ["vec4f(0.5)", (i) => `s_${i} = fma(s_${i}, x, x);`],
+  dot: ["vec4f(0.5)", (i) => `s_${i}.x += dot(s_${i}, x);`],
+  dot4I8Packed: ["vec4i(1)", (i) => `s_${i}.x += dot4I8Packed(u32(s_${i}.x), seed);`],
+};
+
+const F16_FORMS: Readonly<Record<string, MultiplyForm>> = {
+  fmaF16: ["vec4h(0.5h)", (i) => `s_${i} = fma(s_${i}, vec4h(x), vec4h(x));`],
+};
+
+/** Multiply-adds per second of some forms, in units of 1e9. */
+async function multiplyRates(
+  bare: Bare,
+  out: GPUBuffer,
+  tiny: boolean,
+  forms: Readonly<Record<string, MultiplyForm>>,
+) {
   const [rounds, groups, chains] = [tiny ? 16 : 1024, tiny ? 8 : 2048, 8];
-  const forms = {
-    fma: ["vec4f(0.5)", (i: number) => `s_${i} = fma(s_${i}, x, x);`, 4],
-    dot: ["vec4f(0.5)", (i: number) => `s_${i}.x += dot(s_${i}, x);`, 4],
-    dot4I8Packed: ["vec4i(1)", (i: number) => `s_${i}.x += dot4I8Packed(u32(s_${i}.x), seed);`, 4],
-  } as const;
   const rates: Record<string, number> = {};
-  for (const [name, [start, line, each]] of Object.entries(forms)) {
+  for (const [name, [start, line]] of Object.entries(forms)) {
     const chain = (form: (i: number) => string) => linesWgsl(chains, form);
     const body = /* wgsl */ `
   let seed = index * 0x01010101u;
@@ -138,7 +151,7 @@ async function multiplyRates(bare: Bare, out: GPUBuffer, tiny: boolean) {
   }
   ${chain((i) => `if (f32(s_${i}.x) == 12345.678) { out[0] = f32(s_${i}.y); }`)}`;
     const ms = await best(await bare.prepare([callOf("", body, [out], groups)], out));
-    rates[name] = each * chains * rounds * groups * LANES / ms / 1e6;
+    rates[name] = 4 * chains * rounds * groups * LANES / ms / 1e6;
   }
   return rates;
 }
@@ -164,6 +177,16 @@ export const limits: Stage = async ({ tiny, left }) => {
     readGBs: Math.max(...reads.map(({ gbs }) => gbs)),
     nearNs: await chaseNs(bare, near, out, hops),
     memoryNs: await chaseNs(bare, from, out, hops),
-    gigaMultiplyAdds: await multiplyRates(bare, out, tiny),
+    gigaMultiplyAdds: {
+      ...await multiplyRates(bare, out, tiny, FORMS),
+      ...await halfRates(tiny),
+    },
   };
 };
+
+/** Rates in F16; none if the adapter has no arithmetic of it. */
+async function halfRates(tiny: boolean): Promise<Record<string, number>> {
+  await using bare = await Bare.openF16();
+  if (!bare) return {};
+  return await multiplyRates(bare, bare.gpu.storage(4, "staging"), tiny, F16_FORMS);
+}

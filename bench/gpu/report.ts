@@ -18,8 +18,21 @@ interface Timed {
   readonly what: string;
   readonly error?: string;
   readonly loadMs?: number;
-  readonly decodes?: readonly (Rate & { readonly draw: string })[];
+  readonly decodes?: readonly (Rate & {
+    readonly draw: string;
+    readonly prediction?: { readonly tokensPerSec: number };
+  })[];
   readonly prefills?: readonly (Rate & { readonly rows: number })[];
+  readonly profiles?: readonly {
+    readonly pass: string;
+    readonly length: number;
+    readonly kernels: readonly {
+      readonly name: string;
+      readonly calls: number;
+      readonly ms: number;
+      readonly bytes: number;
+    }[];
+  }[];
 }
 
 interface Rate {
@@ -70,12 +83,13 @@ function kernelRows(results: readonly Product[]): string[][] {
 
 function modelRows(results: readonly Timed[]): string[][] {
   return results.flatMap(({ what, error, decodes = [], prefills = [] }) => [
-    ...error ? [[what, error, "–", "–", "–", "–"]] : [],
+    ...error ? [[what, error, "–", "–", "–", "–", "–"]] : [],
     ...decodes.map((d) => [
       what,
       `decode, ${d.draw}`,
       `${d.length}`,
       three(d.tokensPerSec),
+      three(d.prediction?.tokensPerSec),
       three(d.ms),
       three(d.hostMs),
     ]),
@@ -84,10 +98,30 @@ function modelRows(results: readonly Timed[]): string[][] {
       `prefill of ${p.rows}`,
       `${p.length}`,
       three(p.tokensPerSec),
+      "–",
       three(p.ms),
       three(p.hostMs),
     ]),
   ]);
+}
+
+const PROFILE = ["model", "pass", "keys", "kernel", "calls", "µs", "GB/s"];
+
+/** Kernels of a pass, the slowest first. */
+function profileRows(results: readonly Timed[]): string[][] {
+  return results.flatMap(({ what, profiles = [] }) =>
+    profiles.flatMap(({ pass, length, kernels }) =>
+      kernels.toSorted((a, b) => b.ms - a.ms).map(({ name, calls, ms, bytes }) => [
+        what,
+        pass,
+        `${length}`,
+        name,
+        `${calls}`,
+        three(1000 * ms),
+        three(bytes / ms / 1e6),
+      ])
+    )
+  );
 }
 
 /** The report of the stages that are done. */
@@ -105,8 +139,9 @@ export function markdown(report: Readonly<Record<string, unknown>>): string {
   }
   if (models) {
     const rows = modelRows((models.results ?? []) as Timed[]);
-    const header = ["model", "pass", "keys", "tok/s", "ms", "host ms"];
+    const header = ["model", "pass", "keys", "tok/s", "predicted", "ms", "host ms"];
     sections.push("## models", table(header, rows), models.error ?? "");
+    sections.push("## profiles", table(PROFILE, profileRows((models.results ?? []) as Timed[])));
   }
   return sections.join("\n\n") + "\n";
 }

@@ -5,11 +5,13 @@
  * @module
  */
 import { readArchitecture } from "../../engine/architecture/mod.ts";
-import { Runner } from "../../engine/runner.ts";
+import { forward } from "../../engine/decoder.ts";
+import { forwardAndSample, Runner } from "../../engine/runner.ts";
 import { randomWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import type { Backend, Plan, Recorder } from "../../kernels/backend.ts";
 import { storedBytes, type Weight, type WeightDtype } from "../../kernels/formats/mod.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { decodeDemands, type MeasuredGpu, measuredGpu, predict } from "../gpu_model.ts";
 import { median } from "../measuring.ts";
 import { openWithWeights } from "./device.ts";
 import { type Shape, SHAPES, TINY } from "./shapes.ts";
@@ -128,11 +130,22 @@ export const kernels: Stage = async (context) => {
   return { results, complete: left() > 0 };
 };
 
+/** Predicted decode steps, from what the stages before have measured; none if they have not. */
+async function predictions({ before }: StageContext, shape: Shape, lengths: readonly number[]) {
+  const { facts, limits } = before as Partial<MeasuredGpu>;
+  if (!facts?.hostUs || !limits?.readGBs) return [];
+  const gpu = measuredGpu("this GPU", { facts, limits });
+  return (await decodeDemands(shape, lengths)).map((demands) => predict(demands, gpu));
+}
+
 /** A model's decode and prefill. */
-async function modelTimes({ tiny, left }: StageContext, shape: Shape) {
+async function modelTimes(context: StageContext, shape: Shape) {
+  const { tiny, left } = context;
   const a = readArchitecture(shape.config, "a shape");
   const slots = tiny ? 128 : 4096;
   const rows = tiny ? 16 : 512;
+  const lengths = tiny ? [8, 64] : [8, 512, 2048];
+  const predicted = await predictions(context, shape, lengths); // replaces `navigator.gpu` meanwhile
   await using backend = await openWithWeights();
   const source = { ...randomWeights(a, 1, shape.dtype) };
   const started = performance.now();
@@ -144,11 +157,13 @@ async function modelTimes({ tiny, left }: StageContext, shape: Shape) {
   const steps = tiny ? 4 : 32;
   const decodes = [];
   for (const [draw, temperature] of [["sampled", 0.9], ["greedy", 0]] as const) {
-    for (const length of tiny ? [8, 64] : [8, 512, 2048]) {
+    for (const [i, length] of lengths.entries()) {
       if (left() < 0) break;
       runner.startSampling({ temperature, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
       const time = await timeOf(backend, plans.draw, sampling.drawn, { rows: 1, length, steps });
-      decodes.push({ draw, length, tokensPerSec: 1000 / time.ms, ...time });
+      // The model knows sampling by settings alone.
+      const prediction = draw === "sampled" ? predicted[i] : undefined;
+      decodes.push({ draw, length, tokensPerSec: 1000 / time.ms, prediction, ...time });
     }
   }
   const prefills = [];
@@ -158,7 +173,17 @@ async function modelTimes({ tiny, left }: StageContext, shape: Shape) {
     const time = await timeOf(backend, plans.prefill, prefill.x, { rows: chunk, length });
     prefills.push({ rows: chunk, length, tokensPerSec: 1000 * chunk / time.ms, ...time });
   }
-  return { what: `${shape.name} ${shape.dtype}`, loadMs, decodes, prefills };
+  const profiles = [];
+  const passes: [string, number, (k: Recorder) => void][] = [
+    ["decode", 1, (k) => forwardAndSample(k, weights, runner.buffers)],
+    ["prefill", rows, (k) => forward(k, weights, prefill)],
+  ];
+  for (const [pass, count, build] of passes) {
+    if (left() < 0) break;
+    const length = lengths[1];
+    profiles.push({ pass, length, kernels: await backend.profile(build, stepAt(count, length)) });
+  }
+  return { what: `${shape.name} ${shape.dtype}`, loadMs, decodes, prefills, profiles };
 }
 
 /** Times of whole models. */

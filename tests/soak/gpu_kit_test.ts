@@ -32,10 +32,20 @@ Deno.test({
       assert.deepEqual(tests.skipped, []);
       assert.equal(tests.passed, 5); // a model, and two operations with and without subgroups
       assert.ok(kernels.complete && models.complete);
-      const [{ what, error, decodes, prefills }] = models.results;
+      const [{ what, error, decodes, prefills, profiles }] = models.results;
       assert.equal(error, undefined);
       assert.equal(what, "tiny BF16");
       for (const { tokensPerSec } of [...decodes, ...prefills]) assert.ok(tokensPerSec > 0);
+      for (const { draw, prediction } of decodes) {
+        assert.equal(prediction?.tokensPerSec > 0, draw === "sampled");
+      }
+      assert.deepEqual(profiles.map(({ pass }: { pass: string }) => pass), ["decode", "prefill"]);
+      for (const { kernels } of profiles) {
+        assert.ok(kernels.length >= 5);
+        for (const { ms, calls } of kernels) assert.ok(ms >= 0 && calls > 0);
+      }
+      const hasF16 = (await navigator.gpu.requestAdapter())?.features.has("shader-f16");
+      assert.equal(limits.gigaMultiplyAdds.fmaF16 > 0, hasF16);
       assert.match(Deno.readTextFileSync(`${out}/gpu.md`), /## models\n\n\| model/);
     } finally {
       await Deno.remove(out, { recursive: true });
