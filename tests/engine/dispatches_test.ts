@@ -69,6 +69,19 @@ for (
   });
 }
 
+Deno.test("a token takes as many dispatches when the weights are quantised", async () => {
+  const counts: number[] = [];
+  for (const dtype of ["BF16", "Q8_0", "Q4_K", "Q6_K"] as const) {
+    await using model = await runnerOf({ ...ONE_B, dtype });
+    model.runner.startSampling(SAMPLING, 1);
+    model.gpu.forget();
+    model.runner.plans.draw.run(stepAt(64));
+    await Promise.resolve();
+    counts.push(model.gpu.calls.dispatchWorkgroups);
+  }
+  assert.deepEqual(new Set(counts).size, 1, `${counts}`);
+});
+
 Deno.test("a batch of steps is submitted after its first step, then every four, and makes no objects", async () => {
   await using model = await runnerOf(DEMO);
   const { gpu, runner: { backend, buffers: { sampling }, plans } } = model;

@@ -133,6 +133,27 @@ Deno.test("products of a decode step keep 2.2 MB in flight when a model has a bi
   assert.ok(products.length >= 8);
 });
 
+Deno.test("products of quantised weights load whole sectors of each plane, without bank conflicts", async () => {
+  const shape = SHAPES.find(({ name }) => name === "1B")!;
+  for (const dtype of ["Q8_0", "Q4_0", "Q4_K", "Q6_K"] as const) {
+    const products = (await kernelsOf({ ...shape, dtype })).filter(({ op }) => op === "matmul");
+    assert.ok(products.length >= 8, `${dtype}: ${products.length} products`);
+    for (const { what, accesses } of products) {
+      const weights = accesses.filter(({ array }) => array === "weight" || array === "up");
+      assert.ok(weights.length >= 4, `${what} ${dtype}: ${weights.length} loads`);
+      for (const access of weights) {
+        const { sectors, ideal } = sectorsOf(access);
+        assert.equal(sectors, ideal, `${what} ${dtype} ${access.array}`);
+        assert.equal(access.bytes, 16);
+      }
+      for (const access of accesses.filter(({ space }) => space === "workgroup")) {
+        const { turns, ideal } = turnsOf(access);
+        assert.equal(turns, ideal, `${what} ${dtype} ${access.how} ${access.array}`);
+      }
+    }
+  }
+});
+
 Deno.test("sampling requests all logits, then all keys, before it waits for the first", () => {
   const wanted: [kernel: number, bytes: number, arrays: string[]][] = [
     [0, 32, ["logits", "seen"]],
