@@ -50,7 +50,9 @@ Deno.test("docs/dependencies.md names every dependency, with its version, and no
   const imported = Object.values(denoJson.imports).filter((target) => target.startsWith("npm:"));
   const ofTests = ["tests/", "build/"].flatMap(filesBelow)
     .filter((path) => path.endsWith(".ts")).flatMap((path) =>
-      [...read(path).matchAll(/ from "(npm:[^"]+)"/g)].map(([, specifier]) => specifier)
+      [...read(path).matchAll(/(?: from |\bimport\()"(npm:[^"]+)"/g)].map(([, specifier]) =>
+        specifier
+      )
     );
   const named = [...read("docs/dependencies.md").matchAll(/`(npm:[^`]+)`/g)]
     .map(([, specifier]) => specifier);

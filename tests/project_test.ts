@@ -343,7 +343,7 @@ Deno.test("dtypeComparisons() finds every form of a comparison, and no other use
   assert.notEqual(dtypeComparisons(read("kernels/formats/elements.ts")).length, 0);
 });
 
-const TYPESCRIPT = [...SOURCES, ...["tests/", "bench/", "build/"].flatMap(filesBelow)]
+const TYPESCRIPT = [...SOURCES, ...["tests/", "bench/", "build/", "web/"].flatMap(filesBelow)]
   .filter((path) => path.endsWith(".ts") && !path.startsWith("tests/fixtures/"));
 
 Deno.test("processes of tests are started in tests/process.ts alone, which gives them an end", () => {
@@ -403,7 +403,7 @@ Deno.test("what is published is what the exports need, and no demo and no test",
     assert.ok(published.includes(path), `${path} is not published`);
   }
   assert.deepEqual(
-    published.filter((path) => /^(bench|build|tests|configs|\.ci)\//.test(path)),
+    published.filter((path) => /^(bench|build|tests|configs|web|\.ci)\//.test(path)),
     [],
   );
 });

@@ -43,7 +43,7 @@ interface Storage {
 }
 
 function storage(): Storage | undefined {
-  return (globalThis.navigator as { storage?: Storage } | undefined)?.storage;
+  return (globalThis.navigator as unknown as { storage?: Storage } | undefined)?.storage;
 }
 
 /** The reason why there are no files of the origin here; undefined if there are. */

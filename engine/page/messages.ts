@@ -120,7 +120,7 @@ export interface OpenedModel {
   readonly dtype: WeightDtype;
   readonly parameters: number;
   readonly loadMs: number;
-  readonly weightsBytes: number;
+  readonly memory: MemoryState;
   readonly contextLength: number;
   readonly kvDtype: string;
   readonly notes: readonly string[];

@@ -85,7 +85,7 @@ class RemoteModel extends Model {
     const { shaders } = opened;
     const backend: ModelBackend = {
       ...opened.backend,
-      memory: new Memory(),
+      memory: Object.assign(new Memory(), opened.memory),
       ...shaders && { shaders: () => shaders },
       [Symbol.asyncDispose]: () => Promise.resolve(),
     };

@@ -28,6 +28,7 @@ import {
   type CallName,
   type FromWorker,
   isFolder,
+  type MemoryState,
   type OpenedModel,
   type PackedOptions,
   packError,
@@ -80,10 +81,12 @@ async function answer(
   }
 }
 
-function memoryState() {
-  if (!model) return undefined;
-  const { current, peak, classes } = model.memory;
+function memoryOf({ memory: { current, peak, classes } }: Model): MemoryState {
   return { current, peak, classes };
+}
+
+function memoryState(): MemoryState | undefined {
+  return model && memoryOf(model);
 }
 
 /** Options with their callbacks, which send their arguments, and their signal. */
@@ -151,7 +154,7 @@ const CALLS: Readonly<Record<CallName, Call>> = {
 
 /** Facts about the model for the page. */
 function opened(model: Model): OpenedModel {
-  const { id, config, dtype, parameters, loadMs, weightsBytes, contextLength, kvDtype } = model;
+  const { id, config, dtype, parameters, loadMs, contextLength, kvDtype } = model;
   const { name, threads, description, onGpu } = model.backend;
   let tokenizer: OpenedModel["tokenizer"];
   try {
@@ -165,7 +168,7 @@ function opened(model: Model): OpenedModel {
     dtype,
     parameters,
     loadMs,
-    weightsBytes,
+    memory: memoryOf(model),
     contextLength,
     kvDtype,
     notes: [...new Set([...pageNotes, ...model.notes])],

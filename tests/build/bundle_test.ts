@@ -47,4 +47,5 @@ Deno.test("the library's bundle has its worker beside it, and no `using`", async
   const code = [...texts.values()].join("\n");
   assert.match(code, /new URL\("\.\/worker\.js",\s*import\.meta\.url\)/);
   assert.doesNotMatch(code, /\busing\s+\w+\s*=/);
+  assert.deepEqual(code.match(/.{0,40}(?:\bDeno\.|["'`]node:).{0,40}/g), null);
 });

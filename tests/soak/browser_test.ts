@@ -185,7 +185,7 @@ inBrowser(
     assert.equal(
       await call<string>("bundled.ts", "refusal", "model.pt"),
       'CheckpointError: Cannot open "model.pt": ' +
-        "expected a runtime with files, got one without; run it on Deno",
+        "expected a URL, hf:owner/name, or files that were chosen",
     );
   },
   bundleLibrary,

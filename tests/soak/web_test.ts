@@ -1,0 +1,173 @@
+/// <reference lib="dom" />
+/**
+ * The page of `web/`, used as a visitor does: load, chat, stop, benchmark, download, kernels; with
+ * the keyboard, on a phone's width, in the dark. The variable WGSLM_CHROMIUM is Chromium's
+ * executable.
+ */
+import assert from "node:assert/strict";
+// deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
+import type { Page } from "npm:playwright-core@1.65.1";
+import { buildWeb, serveWeb } from "../../build/web.ts";
+import type { BenchmarkReport } from "../../mod.ts";
+
+const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
+if (CHROMIUM === "") console.warn("web_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
+
+/** Timeout of a test in milliseconds, longer than any of them takes. */
+const TIMEOUT_MS = 240_000;
+
+const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
+/** Registers a test with the page in a new browser; it must print no error. */
+function onPage(name: string, test: (page: Page) => Promise<void>): void {
+  Deno.test({
+    name: `web/: ${name}`,
+    ignore: CHROMIUM === "",
+    fn: async () => {
+      // deno-lint-ignore no-import-prefix -- as above
+      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
+      const folder = await Deno.makeTempDir({ prefix: "wgslm-web-" });
+      const dist = new URL(`file://${folder}/`);
+      await buildWeb(dist);
+      await using server = serveWeb(0, dist);
+      const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
+      const page = await browser.newPage({ viewport: { width: 1000, height: 900 } });
+      page.setDefaultTimeout(TIMEOUT_MS / 2);
+      const errors: string[] = [];
+      page.on("pageerror", (error) => errors.push(String(error)));
+      page.on("console", (line) => {
+        if (line.type() === "error") errors.push(line.text());
+      });
+      const foreign: string[] = [];
+      const { origin } = new URL(`http://127.0.0.1:${server.addr.port}/`);
+      page.on("request", (request) => {
+        if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(origin)) {
+          foreign.push(request.url());
+        }
+      });
+      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
+      try {
+        await page.goto(`${origin}/`);
+        await test(page);
+        assert.deepEqual(errors, []);
+        assert.deepEqual(foreign, []);
+      } catch (error) {
+        const path = await Deno.makeTempFile({ prefix: "wgslm-web-", suffix: ".png" });
+        await page.screenshot({ path, fullPage: true, timeout: 5_000 }).catch(() => {});
+        console.error(`Picture of the page: ${path}`);
+        throw error;
+      } finally {
+        clearTimeout(timer);
+        await browser.close();
+        await Deno.remove(folder, { recursive: true });
+      }
+    },
+  });
+}
+
+/** Violations of axe-core's rules, by rule and element. */
+async function violations(page: Page): Promise<string[]> {
+  // deno-lint-ignore no-import-prefix -- as above
+  const { default: axe } = await import("npm:axe-core@4.11.0");
+  // Evaluated, not added as a script: the page's policy allows no foreign one.
+  await page.evaluate(axe.source);
+  return await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as {
+      axe: {
+        run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }>;
+      };
+    };
+    const { violations } = await axe.run();
+    return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+  });
+}
+
+async function loadDemo(page: Page, device?: string): Promise<void> {
+  if (device) {
+    await page.getByText("Settings").click();
+    await page.getByLabel("Device").selectOption(device);
+  }
+  await page.getByRole("button", { name: "Load the demo" }).click();
+  await page.locator("#loaded").waitFor();
+}
+
+onPage(
+  "a visitor loads the demo, writes, stops, measures and downloads the report",
+  async (page) => {
+    assert.deepEqual(await violations(page), []);
+    await loadDemo(page);
+    assert.match(await page.locator("#facts").innerText(), /4,886,784/);
+    await page.getByLabel("Beginning of a text").fill("JULIET:");
+    await page.keyboard.press("Enter");
+    const rate = page.locator("#chat-rate");
+    await rate.filter({ hasText: /\d+ tokens, [\d.]+ per second/ }).waitFor();
+    await rate.filter({ hasText: "length" }).waitFor();
+    assert.match(await page.locator("#chat-log").innerText(), /JULIET:.{100}/s);
+    await page.getByText("Sampling").click();
+    await page.getByLabel("Tokens at most").fill("100000");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByRole("button", { name: "Stop", exact: true }).click();
+    await rate.filter({ hasText: "stopped" }).waitFor();
+    assert.deepEqual(await violations(page), []);
+
+    await page.getByRole("tab", { name: "Benchmark" }).click();
+    await page.getByLabel("Generated tokens").fill("8");
+    await page.getByRole("button", { name: "Run the benchmark" }).click();
+    await page.locator("#bench-result").waitFor();
+    assert.match(await page.locator("#bench-facts").innerText(), /passed: same ids as js/);
+    assert.deepEqual(await violations(page), []);
+    const report: BenchmarkReport = JSON.parse(await downloaded(page, "Download JSON"));
+    assert.equal(report.results.iters, 3);
+    assert.equal(report.generation.gen_tokens, 8);
+    assert.match(report.platform.browser!, /Chrom/);
+    assert.match(await downloaded(page, "Download HTML"), /^<!DOCTYPE html>/i);
+    await Deno.mkdir("outputs", { recursive: true });
+    await page.screenshot({ path: "outputs/web.png", fullPage: true });
+  },
+);
+
+async function downloaded(page: Page, button: string): Promise<string> {
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: button }).click(),
+  ]);
+  return await Deno.readTextFile(await download.path());
+}
+
+onPage("on WebGPU it shows the kernels, their text and their time", async (page) => {
+  await loadDemo(page, "webgpu");
+  await page.getByRole("tab", { name: "Kernels" }).click();
+  const first = page.locator("#kernels-texts details").first();
+  await first.locator("summary").click();
+  assert.match(await first.locator("pre").innerText(), /@compute/);
+  await page.getByRole("button", { name: "Time the kernels" }).click();
+  await page.locator("#kernels-shares table").nth(1).waitFor();
+  assert.match(await page.locator("#kernels-shares").innerText(), /One token[^]*matmul[^]*%/);
+  assert.deepEqual(await violations(page), []);
+});
+
+onPage("errors are sentences; files, keyboard, a phone's width and the dark work", async (page) => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  await page.emulateMedia({ colorScheme: "dark" });
+  assert.deepEqual(await violations(page), []);
+  const error = page.locator("#load-error");
+  await page.getByLabel("Address of a model").focus();
+  await page.keyboard.press("Enter");
+  await error.filter({ hasText: "Enter an address" }).waitFor();
+  await page.keyboard.type("nothing/");
+  await page.keyboard.press("Enter");
+  await error.filter({ hasText: "expected a model.safetensors in it" }).waitFor();
+  const demo = new URL("../../bench/demo/", import.meta.url);
+  const paths = ["config.json", "tokenizer.json", "model.safetensors"];
+  await page.locator("#files").setInputFiles(paths.map((name) => new URL(name, demo).pathname));
+  await page.locator("#loaded").waitFor();
+  assert.ok(await error.isHidden());
+  assert.match(await page.locator("#loaded-title").innerText(), /3 files/);
+  await page.getByRole("tab", { name: "Chat" }).focus();
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "tab-bench");
+  assert.ok(await page.locator("#panel-bench").isVisible());
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= 360, `${width} pixels wide`);
+  assert.deepEqual(await violations(page), []);
+});
