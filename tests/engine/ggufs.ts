@@ -43,7 +43,7 @@ export function testGgufs(
       using golden = await openCheckpoint(fixture(`gguf/${facts.golden}`));
       const [ids, expected] = [[...await golden.read("ids")], [...await golden.read("greedy")]];
       const margins = await golden.read("margins");
-      await using model = await loadModel(fixture(`gguf/${file}`), { device });
+      await using model = await loadModel(fixture(`gguf/${file}`), { device, threads: 1 });
       assertClose(await model.logits(ids), await golden.read("logits"), tolerance);
       for (const useKvCache of cached) {
         const drawn = await greedy(model, ids, expected.length, { useKvCache });

@@ -13,7 +13,7 @@ import { assertRecords } from "./schema.ts";
 const SHORT = { genTokens: 6, warmupTokens: 2, iters: 3 } satisfies BenchmarkOptions;
 
 /** LabCore's tiny model, whose window of 32 tokens slides. */
-const sliding = () => loadModel(fixture("labcore/learned"));
+const sliding = () => loadModel(fixture("labcore/learned"), { threads: 1 });
 
 /** A model without a tokenizer that ends at its context of 16 tokens. */
 const ending = () =>

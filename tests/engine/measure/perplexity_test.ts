@@ -16,7 +16,7 @@ interface Golden {
 }
 
 const open = (name: string, device: "js" | "wasm") =>
-  loadModel(fixture(`tiny/${name}`), { device });
+  loadModel(fixture(`tiny/${name}`), { device, threads: 1 });
 
 for (const golden of readJson<Golden[]>("perplexity/golden.json")) {
   const { model: name, reference: other, context, stride, ids, tokens, sameTop } = golden;

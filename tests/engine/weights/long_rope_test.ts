@@ -35,7 +35,7 @@ for (const golden of cases) {
   const prompt = text.slice(0, golden.prompt_tokens);
   for (const device of ["js", "wasm"] as const) {
     const open = (contextLength?: number) =>
-      loadModel(fixture(`tiny/${name}`), { device, contextLength });
+      loadModel(fixture(`tiny/${name}`), { device, threads: 1, contextLength });
 
     Deno.test(`${device}: logits() chooses LongRoPE's factors by the number of ids on ${name}`, async () => {
       await using model = await open();

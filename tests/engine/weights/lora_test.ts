@@ -23,7 +23,9 @@ for (const [name, feature] of Object.entries(ADAPTERS)) {
     const ids = [...await golden.read("ids")];
     const expected = await golden.read("logits");
     for (const device of ["js", "wasm"] as const) {
-      await using model = await loadModel(fixture(`lora/${name}`), { device, dtype: "F32" });
+      await using model = await loadModel(fixture(`lora/${name}`), {
+        ...{ device, threads: 1, dtype: "F32" },
+      });
       assertClose(await model.logits(ids), expected, TOLERANCE.logits, device);
     }
   });
@@ -34,7 +36,7 @@ for (const name of Object.keys(ADAPTERS)) {
     using golden = await openCheckpoint(fixture(`lora/${name}.golden.safetensors`));
     const adapters = [{ path: fixture(`lora/${name}`) }];
     const base = fixture(`gguf/${name.split("-")[0]}.gguf`);
-    await using model = await loadModel(base, { device: "wasm", adapters });
+    await using model = await loadModel(base, { device: "wasm", threads: 1, adapters });
     const logits = await model.logits([...await golden.read("ids")]);
     assertClose(logits, await golden.read("logits"), TOLERANCE.logits);
   });

@@ -1,0 +1,3 @@
+import { testFamilies } from "../engine/families.ts";
+
+testFamilies("wasm", { threads: 2 });

@@ -1,0 +1,3 @@
+import { CASES, isSlowOnJs, testPeople } from "../engine/people.ts";
+
+testPeople("js", CASES.filter(isSlowOnJs));
