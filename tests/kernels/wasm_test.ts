@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import type { Backend } from "../../kernels/backend.ts";
 import { record } from "../../kernels/calls.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { bytesOf, type Dtype } from "../../kernels/tensor.ts";
@@ -9,23 +8,12 @@ import { FORMATS, narrow, storedBytes, widen } from "../../kernels/formats/mod.t
 import { matmulJs } from "../../kernels/ops/matmul/mod.ts";
 import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
-import { checkMatmulCase, put, stepOf, twinTests, upload } from "./twins.ts";
+import { checkMatmulCase, put, stepOf, upload } from "./twins.ts";
 import { blockedDtypes, blockTwinTests, randomBlocks } from "./twins_blocks.ts";
-import { attentionTwinTests } from "./twins_attention.ts";
-import { kvTwinTests } from "./twins_kv.ts";
-import { sampleTwinTests } from "./twins_sample.ts";
+import { wasmTest, wasmTwinTests } from "./wasm_twins.ts";
 
-function wasmTest(name: string, run: (backend: Backend) => Promise<void>): void {
-  Deno.test(`${name} (wasm)`, async () => {
-    const backend = await openWasmBackend();
-    await run(backend);
-    await backend[Symbol.asyncDispose]();
-    assert.equal(backend.memory.current, 0);
-    for (const { current } of Object.values(backend.memory.classes)) assert.equal(current, 0);
-  });
-}
-
-twinTests(wasmTest);
+// tests/soak/wasm_twins_test.ts runs them on two threads, which take longer to start than to run.
+wasmTwinTests(1);
 
 for (const dtype of ["F16", "Q8_0", "Q4_K", "Q6_K"] as const) {
   wasmTest(
@@ -37,9 +25,6 @@ for (const dtype of ["F16", "Q8_0", "Q4_K", "Q6_K"] as const) {
     },
   );
 }
-sampleTwinTests(wasmTest);
-attentionTwinTests(wasmTest);
-kvTwinTests(wasmTest);
 
 wasmTest("weight() computes blocks exactly when a scale is infinite", async (backend) => {
   const blocks = new Uint8Array(2 * 34).fill(1);
@@ -172,7 +157,7 @@ for (const relaxed of [false, true]) {
   }
   const how = relaxed ? "fused multiply-adds" : "separate multiplications and additions";
   Deno.test(`matmul() agrees with matmulJs() when it uses ${how} (wasm)`, async () => {
-    await using backend = await openWasmBackend({ relaxed });
+    await using backend = await openWasmBackend({ relaxed, threads: 1 });
     for (const [N, K] of [[1, 1], [3, 3], [16, 66], [65, 65], [396, 528]]) {
       for (const T of [1, 3, 129]) {
         for (const dtype of ["F32", "F16", "BF16"] as const) {

@@ -2,9 +2,12 @@ import assert from "node:assert/strict";
 import { loadModel } from "../../engine/load.ts";
 import { bytesOf } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import { testDisposal } from "../kernels/layers.ts";
 import { fixture } from "../testing.ts";
 
 const MIB = 2 ** 20;
+
+for (let ticks = 0; ticks < 25; ticks++) testDisposal(ticks);
 
 for (const threads of [1, 2]) {
   Deno.test(`50 backends of 64 MiB on ${threads} threads leave resident memory flat (wasm)`, async () => {

@@ -1,0 +1,3 @@
+import { wasmTwinTests } from "../kernels/wasm_twins.ts";
+
+wasmTwinTests(2);
