@@ -6,6 +6,7 @@ import { FORMATS, isBlocked, narrow } from "../../kernels/formats/mod.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { findSimd } from "../../kernels/wasm/simd.ts";
+import type { AttentionOptions } from "../../kernels/ops/attention/mod.ts";
 import type { MatmulOptions } from "../../kernels/ops/matmul/mod.ts";
 import { randomNumbers } from "../testing.ts";
 import { put, stepOf, upload } from "./twins.ts";
@@ -73,6 +74,30 @@ Deno.test("matmul() gives equal bits at every width and on 1 to 4 threads (wasm)
     for (const rows of [13, 9, 5, 4]) {
       plan.run(stepOf(rows));
       for (const y of results) numbers.push(...await backend.read(y));
+    }
+    return Float32Array.from(numbers);
+  });
+});
+
+Deno.test("attention() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {
+  const [T, H, G, S] = [13, 4, 2, 150];
+  const options: AttentionOptions[] = [{}, { window: 20, softCap: 3 }];
+  await expectEqualBits(async (backend) => {
+    const passes: ((k: Recorder) => void)[] = [];
+    const results: Tensor[] = [];
+    for (const D of [64, 66, 44]) {
+      const [q, y] = [1, 2].map((seed) => put(backend, randomNumbers(T * H * D, seed), [T, H * D]));
+      const [k, v] = [3, 4].map((seed) => put(backend, randomNumbers(G * S * D, seed), [G, S, D]));
+      for (const option of options) passes.push((r) => r.attention(y, q, { k, v }, option));
+      results.push(y);
+    }
+    const numbers: number[] = [];
+    for (const pass of passes) {
+      using plan = await backend.record(pass);
+      for (const [rows, length] of [[13, 13], [13, 150], [10, 71], [5, 64]]) {
+        plan.run({ rows, position: length - rows, slot: length - rows, length });
+        for (const y of results) numbers.push(...await backend.read(y));
+      }
     }
     return Float32Array.from(numbers);
   });

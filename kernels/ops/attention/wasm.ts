@@ -27,7 +27,8 @@ import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { kvRowBytes } from "../../formats/kv.ts";
 import { kvFormatOfShape } from "../kv_cache/mod.ts";
 import { type AttentionCall, attentionOperands } from "./mod.ts";
-import { blockRows, prefillScratch, prefillWasm } from "./wasm_prefill.ts";
+import { prefillScratch, prefillWasm } from "./wasm_prefill.ts";
+import { blockRows } from "./wasm_prefill_layout.ts";
 import {
   type AttentionWasm,
   firstKey,

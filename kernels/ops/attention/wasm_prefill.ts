@@ -10,8 +10,9 @@
  *     finish       y = o / s
  *
  * Queries are transposed, one row per lane: one number of a key multiplies all rows at once, and
- * max and sum need no reduction across lanes. Scores and values are register tiles of 4 × 8, with
- * inputs broadcast by shuffles as in `matmul/wasm_rows.ts`. A non-finite value reaches all rows of
+ * max and sum need no reduction across lanes. Scores and values are register tiles of 4 × 8, or of
+ * 8 × 8 where V8 joins pairs of vectors to 256 bits (`asm/join.ts`), with inputs broadcast by
+ * shuffles as in `matmul/wasm_rows.ts`. A non-finite value reaches all rows of
  * a block if one of them sees it. `wasm.ts` calls this kernel if T > 1.
  *
  * @module
@@ -20,83 +21,22 @@ import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/a
 import { v128, type Value, vectors } from "../../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
+import { joinSeeds, type PairLoads, restorePair } from "../../asm/join.ts";
 import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
 import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
 import { kvRowBytes } from "../../formats/kv.ts";
 import { kvFormatOfShape } from "../kv_cache/mod.ts";
+import { FOUR, type Layout, layoutOf, loadLine, pairsOf } from "./wasm_prefill_layout.ts";
+import { addWasm, weighWasm } from "./wasm_prefill_values.ts";
 import { type AttentionWasm, firstKey, LOWEST, TILE } from "./wasm_tile.ts";
 import { unpackedBytes, unpackWasm } from "./wasm_unpack.ts";
 
-/** Keys (scores) or queries (values) of a register tile; the other side has eight columns. */
-const FOUR = 4;
 /** Numbers of a head per iteration of the inner loop. */
 const UNROLL = 8;
 
-/** Rows per block, for runs of at most T rows. */
-export function blockRows(T: number): number {
-  return T > 4 ? 8 : 4;
-}
-
-/**
- * Thread-local scratch for the current block, as byte offsets:
- *
- *     max │ newMax │ sum │ rescale │ scores      │ queries │ out
- *     [B] │ [B]    │ [B] │ [B]     │ [TILE, B]   │ [D, B]  │ [B, D rounded up to fours]
- *
- * B is the number of rows of a block; a line holds one number per row.
- */
-interface Layout {
-  /** B, rows. */
-  readonly block: number;
-  /** Bytes of a line. */
-  readonly line: number;
-  /** Byte offsets of the vectors in a line. */
-  readonly halves: readonly number[];
-  /** Running max before this tile [B]. */
-  readonly max: number;
-  /** Running max with this tile [B]. */
-  readonly newMax: number;
-  /** Running sum of weights [B]. */
-  readonly sum: number;
-  /** 2^(max − newMax), the factor of earlier sums and values [B]. */
-  readonly rescale: number;
-  /** Scores of a tile, then weights: [TILE, B]. */
-  readonly scores: number;
-  /** Transposed queries: [D, B]. */
-  readonly queries: number;
-  /** Weighted values: [B, D]. */
-  readonly out: number;
-  /** Bytes of a row of `out`. */
-  readonly pitch: number;
-  /** Bytes of the scratch. */
-  readonly bytes: number;
-}
-
-function layoutOf({ T, D }: Pick<AttentionWasm, "T" | "D">): Layout {
-  const block = blockRows(T);
-  const line = 4 * block;
-  const pitch = 16 * Math.ceil(D / 4);
-  const queries = (4 + TILE) * line;
-  const out = queries + block * pitch;
-  return {
-    block,
-    line,
-    halves: block > 4 ? [0, 16] : [0],
-    max: 0,
-    newMax: line,
-    sum: 2 * line,
-    rescale: 3 * line,
-    scores: 4 * line,
-    queries,
-    out,
-    pitch,
-    bytes: out + block * pitch,
-  };
-}
-
 /** Bytes of scratch per thread: the block's, then a tile of an unpacked cache. */
 export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D" | "kv">): number {
-  return layoutOf(shape).bytes + unpackedBytes(shape);
+  return layoutOf(shape, "128").bytes + unpackedBytes(shape);
 }
 
 /**
@@ -105,7 +45,7 @@ export function prefillScratch(shape: Pick<AttentionWasm, "T" | "D" | "kv">): nu
  */
 export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: AttentionWasm): Kernel {
   const { T, H, G, D, S, options: { window } } = shape;
-  const layout = layoutOf(shape);
+  const layout = layoutOf(shape, math.simd);
   const { block } = layout;
   const blocks = Math.ceil(T / block);
   const start = startWasm(m, shape, layout);
@@ -229,11 +169,11 @@ function tileWasm(
     past.set(first.minus(seen));
     to.set(i32.const(0).minus(past));
     to.set(to.minS(keys));
-    to.set(to.maxS(0).and(-FOUR));
+    to.set(to.maxS(0).and(-layout.height));
     if (window !== undefined) {
       const zero = f.local("i32", "zero");
       from.set(i32.const(layout.block - 1 - window).minus(past));
-      from.set(from.plus(FOUR - 1).and(-FOUR));
+      from.set(from.plus(layout.height - 1).and(-layout.height));
       from.clampS(0, to);
       scores(masked, zero, from);
     }
@@ -257,12 +197,13 @@ function scoresWasm(
   layout: Layout,
   masked: boolean,
 ): Func<ScoreParams> {
-  const { line, halves, newMax, scores } = layout;
+  const { line, halves, height, newMax, scores } = layout;
   const params = ints("scratch", "k", "key", "to", "keys", "past");
   return m.define(params, "void", (f, { scratch, k, key, to, keys, past }) => {
     const { at, end, place } = f.locals(ints("at", "end", "place"));
-    const numbers = f.array("v128", "numbers", FOUR);
+    const numbers = f.array("v128", "numbers", height);
     const number = f.local("v128", "number");
+    const pairs = pairsOf(f, math, layout);
     const query = f.array("v128", "query", halves.length);
     const max = f.array("v128", "max", halves.length);
     // Four sums cannot hide a multiply-add's latency: with one vector a line, use two chains.
@@ -273,8 +214,8 @@ function scoresWasm(
     const [sums, ...others] = chains;
     // Masked: a pointer per key, since missing keys repeat the last one. Else: offsets from the
     // first key.
-    const rows = f.array("i32", "row", FOUR).slice(0, masked ? FOUR : 1);
-    const registers = { at, rows, numbers, number, query, chains };
+    const rows = f.array("i32", "row", height).slice(0, masked ? height : 1);
+    const registers = { at, rows, numbers, number, query, pairs, chains };
     const multiply = (count: number) => addProducts(math.madd, D, layout, registers, count);
     /** Finishes the scores of key i for half h of the rows: soft cap, mask, store, max. */
     const finishScore = (score: Local<"v128">, i: number, h: number) => {
@@ -289,7 +230,7 @@ function scoresWasm(
     };
 
     for (const [h, half] of halves.entries()) max[h].set(v128.load(scratch, newMax + half));
-    f.for(key, key, to, FOUR, () => {
+    f.for(key, key, to, height, () => {
       for (const [i, row] of rows.entries()) {
         const index = key.plus(i);
         // Missing keys repeat the last one; their scores are masked.
@@ -301,6 +242,10 @@ function scoresWasm(
       end.set(scratch.plus(line * (D - D % UNROLL)));
       f.while(at.lt(end), () => multiply(UNROLL));
       if (D % UNROLL) multiply(D % UNROLL);
+      if (pairs) {
+        joinSeeds(f, at, sums.flat());
+        for (const [low, high] of sums) restorePair(f, [low, high], pairs);
+      }
       place.set(scratch.plus(key.times(line)));
       for (const [i, sum] of sums.entries()) {
         for (const [h, score] of sum.entries()) finishScore(score, i, h);
@@ -322,6 +267,8 @@ interface ScoreRegisters {
   readonly number: Local<"v128">;
   /** A line of the queries. */
   readonly query: readonly Local<"v128">[];
+  /** How to load it, if its vectors are joined. */
+  readonly pairs: PairLoads | null;
   /** Sums by chain, key and half. */
   readonly chains: readonly (readonly (readonly Local<"v128">[])[])[];
 }
@@ -331,7 +278,7 @@ function addProducts(
   madd: MultiplyAdd,
   D: number,
   { line, halves, queries }: Layout,
-  { at, rows, numbers, number, query, chains }: ScoreRegisters,
+  { at, rows, numbers, number, query, pairs, chains }: ScoreRegisters,
   count: number,
 ): void {
   for (let d = 0; d < count; d++) {
@@ -341,7 +288,7 @@ function addProducts(
         four.set(v128.load(row, offset + 4 * d));
       }
     }
-    for (const [h, q] of query.entries()) q.set(v128.load(at, queries + d * line + halves[h]));
+    loadLine(query, at, queries + d * line, { halves, pairs });
     for (const [i, sum] of chains[d % chains.length].entries()) {
       number.set(spread(numbers[i], d % 4));
       for (const [h, s] of sum.entries()) s.set(madd(number, query[h], s));
@@ -360,118 +307,6 @@ function seenBy(first: number, past: Value<"i32">, window: number | undefined): 
   const causal = i32x4.gtS(rows, i32x4.splat(past));
   if (window === undefined) return causal;
   return causal.and(i32x4.gtS(i32x4.splat(past.plus(window + 1)), rows));
-}
-
-/**
- * Softmax step: converts a tile's scores to weights, and updates max, sum and rescale. A NaN score
- * is never the max; its weight is NaN.
- */
-function weighWasm(
-  m: ModuleBuilder,
-  math: VectorMath,
-  { line, halves, max: maxAt, newMax, sum: sumAt, rescale, scores }: Layout,
-): Func<Ints<"scratch" | "keys">> {
-  return m.define(ints("scratch", "keys"), "void", (f, { scratch, keys }) => {
-    const { at, end } = f.locals(ints("at", "end"));
-    const weight = f.local("v128", "weight");
-    const max = f.array("v128", "max", halves.length);
-    const sum = f.array("v128", "sum", halves.length);
-    const weigh = (score: Value<"v128">, h: number) =>
-      weight.set(math.exp2(f, score.minus(max[h])));
-    // Rescale.
-    for (const [h, half] of halves.entries()) {
-      max[h].set(v128.load(scratch, newMax + half));
-      weigh(v128.load(scratch, maxAt + half), h);
-      f.store(scratch, max[h], maxAt + half);
-      f.store(scratch, weight, rescale + half);
-      sum[h].set(v128.load(scratch, sumAt + half).times(weight));
-    }
-    // Exponentials and their sum.
-    end.set(scratch.plus(keys.times(line)));
-    f.for(at, scratch, end, FOUR * line, () => {
-      for (let i = 0; i < FOUR; i++) {
-        for (const [h, half] of halves.entries()) {
-          weigh(v128.load(at, scores + i * line + half), h);
-          f.store(at, weight, scores + i * line + half);
-          sum[h].set(sum[h].plus(weight));
-        }
-      }
-    });
-    for (const [h, half] of halves.entries()) f.store(scratch, sum[h], sumAt + half);
-  });
-}
-
-/** out = rescale · out + weights · v, in tiles of 4 rows × 8 columns; v [keys, D]. */
-function addWasm(
-  m: ModuleBuilder,
-  { madd }: VectorMath,
-  D: number,
-  layout: Layout,
-): Func<Ints<"scratch" | "v" | "keys">> {
-  const { halves, out, pitch } = layout;
-  const eight = addColumnsWasm(m, madd, D, layout, 2);
-  const rest = D % 8 > 0 ? addColumnsWasm(m, madd, D, layout, Math.ceil((D % 8) / 4)) : null;
-  return m.define(ints("scratch", "v", "keys"), "void", (f, { scratch, v, keys }) => {
-    const at = f.local("i32", "at");
-    const each = (columns: typeof eight) => {
-      for (const [h, half] of halves.entries()) {
-        const to = scratch.plus(at).plus(out + h * FOUR * pitch);
-        f.do(call(columns, { to, rows: scratch.plus(half), v: v.plus(at), keys }));
-      }
-    };
-    f.for(at, 0, 4 * (D - D % 8), 32, () => each(eight));
-    if (rest) each(rest);
-  });
-}
-
-/**
- * The same for four rows and `columns` vectors of columns. `to` is their address in `out`, `rows`
- * that of the scratch plus the offset of the rows' half.
- */
-function addColumnsWasm(
-  m: ModuleBuilder,
-  madd: MultiplyAdd,
-  D: number,
-  { line, rescale, scores, pitch }: Layout,
-  columns: number,
-): Func<Ints<"to" | "rows" | "v" | "keys">> {
-  return m.define(ints("to", "rows", "v", "keys"), "void", (f, { to, rows, v, keys }) => {
-    const { at, end } = f.locals(ints("at", "end"));
-    const weights = f.array("v128", "weights", FOUR);
-    const weight = f.local("v128", "weight");
-    const values = f.array("v128", "value", columns);
-    const sums = weights.map((_, row) => f.array("v128", `sum${row}_`, columns));
-    const addKey = (key: number) => {
-      for (const [j, value] of values.entries()) value.set(v128.load(v, 4 * key * D + 16 * j));
-      for (const [row, sum] of sums.entries()) {
-        weight.set(spread(weights[key], row));
-        for (const [j, s] of sum.entries()) s.set(madd(weight, values[j], s));
-      }
-    };
-    const eachKeys = (count: number, from: Local<"i32">) => {
-      f.for(at, from, end, count * line, () => {
-        for (let key = 0; key < count; key++) weights[key].set(v128.load(at, scores + key * line));
-        for (let key = 0; key < count; key++) addKey(key);
-        v.advance(count * 4 * D);
-      });
-    };
-    // Rescale.
-    weights[0].set(v128.load(rows, rescale));
-    for (const [row, sum] of sums.entries()) {
-      weight.set(spread(weights[0], row));
-      for (const [j, s] of sum.entries()) s.set(v128.load(to, row * pitch + 16 * j).times(weight));
-    }
-    // Accumulate.
-    at.set(rows);
-    end.set(rows.plus(keys.and(-FOUR).times(line)));
-    eachKeys(FOUR, rows);
-    end.set(rows.plus(keys.times(line)));
-    eachKeys(1, at);
-    // Store.
-    for (const [row, sum] of sums.entries()) {
-      for (const [j, s] of sum.entries()) f.store(to, s, row * pitch + 16 * j);
-    }
-  });
 }
 
 /** y [count, D] = out / sum. */
