@@ -9,6 +9,7 @@
  */
 import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
+import { SYSTEM_HOST } from "../engine/host/system.ts";
 import { estimateMemory } from "../engine/memory.ts";
 import { Runner } from "../engine/runner.ts";
 import {
@@ -99,7 +100,7 @@ async function model(): Promise<void> {
   const parameters = countParameters(specTree(a));
   const positions = a.blockSize * a.nEmbd;
   for (const dtype of DTYPES) {
-    await using backend = await openWasmBackend({ threads: THREADS });
+    await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
     const source = randomWeights(a, 1, dtype);
     const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
     const { chunk } = estimateMemory(a, source, { contextLength: a.blockSize, backend });
@@ -155,7 +156,7 @@ async function demo(): Promise<void> {
   await using limits = await Limits.open(THREADS);
   const multiplying = await limits.multiplying(true);
   const a = readArchitecture(JSON.parse(await Deno.readTextFile(`${DEMO}/config.json`)), "demo");
-  await using backend = await openWasmBackend({ threads: THREADS });
+  await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
   const slots = a.blockSize;
   const source = randomWeights(a, 1, "F32");
   const weights = await uploadWeights(backend, a, source, slots + 1, () => {});
@@ -186,7 +187,7 @@ async function attention(): Promise<void> {
   await using limits = await Limits.open(THREADS);
   const reading = await limits.reading();
   const [H, D, LAYERS, S] = [12, 64, 12, 8192];
-  await using backend = await openWasmBackend({ threads: THREADS });
+  await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
   const q = backend.tensor([1, H * D], "F32", "activations");
   const y = backend.tensor([1, H * D], "F32", "activations");
   const numbers = randomNumbers(S * D, 1);
@@ -258,7 +259,7 @@ async function resident(path?: string): Promise<Resident> {
   await import("../mod.ts");
   if (!path) return { rss: Deno.memoryUsage().rss, kept: 0 };
   const a = architectureOf("KN");
-  await using backend = await openWasmBackend({ threads: THREADS });
+  await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
   using checkpoint = await openCheckpoint(path);
   const source = await checkpointWeights(checkpoint, a, "auto");
   const weights = await uploadWeights(backend, a, source, DEPTH + 1, () => {});
@@ -319,7 +320,7 @@ async function loadOnce(path: string, order: StoredOrder, how: string): Promise<
     return { ms: performance.now() - start, openMs: 0 };
   }
   const begin = performance.now();
-  await using backend = await openWasmBackend({ threads: THREADS });
+  await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
   const start = performance.now();
   using checkpoint = await openCheckpoint(path);
   const a = architectureOf(order);
