@@ -16,6 +16,9 @@ import type { HubOptions } from "../engine/hub/options.ts";
 import { CheckpointError } from "../engine/errors.ts";
 import { inTempFolder } from "./safetensors.ts";
 
+// A proxy of the machine must not get the requests for these servers.
+for (const name of ["NO_PROXY", "no_proxy"]) Deno.env.set(name, "127.0.0.1");
+
 /** A repository on the server. */
 export interface ServedRepository {
   /** A folder, or contents by path. */

@@ -30,11 +30,14 @@ export interface ProcessOptions {
 
 type Stream = "stdout" | "stderr";
 
-/** The environment of a process; a proxy must not get what is for a server of the test. */
+/** Servers of the tests, whose requests no proxy of the machine must get. */
+const LOCAL = "127.0.0.1";
+
+/** The environment of a process. */
 function environment(env: Readonly<Record<string, string>>, isWhole: boolean) {
   const ours = Object.entries(isWhole ? {} : Deno.env.toObject())
     .filter(([name]) => !name.startsWith("HF_"));
-  return { ...Object.fromEntries(ours), NO_COLOR: "1", NO_PROXY: "127.0.0.1", ...env };
+  return { ...Object.fromEntries(ours), NO_COLOR: "1", NO_PROXY: LOCAL, no_proxy: LOCAL, ...env };
 }
 
 /** A running process. */

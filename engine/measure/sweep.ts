@@ -135,7 +135,7 @@ class Sweep<T> {
       return this.#time.step("warmup", member, () => run.warmUp());
     });
     const turns = this.#rounds++ * this.#options.iters;
-    for (let i = 0; i < this.#options.iters; i++) {
+    for (let i = 0; i < this.#options.iters && running.length; i++) {
       const order = shuffled(running, this.#options.seed, turns + i);
       const done = await this.#each(order, async ({ run, member }) => {
         await new Promise((resolve) => setTimeout(resolve, REST_MS));

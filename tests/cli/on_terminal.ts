@@ -14,7 +14,8 @@ if (!hasTerminal) console.warn("SKIPPED: tests on a terminal, since there is no 
 export type Step = readonly [typed: string, awaited: RegExp];
 
 /**
- * Runs the command line on a terminal; `shell` makes shell code of its quoted words.
+ * Runs the command line on a terminal; `shell` makes shell code of its quoted words, which replace
+ * the shell: one that got Ctrl-C too may end with another status.
  *
  * @throws {AssertionError} With the screen, if a step's text is not seen in time.
  */
@@ -24,11 +25,11 @@ export async function runOnTerminal(
   env: Readonly<Record<string, string>>,
   shell = (words: string) => words,
 ): Promise<{ code: number; screen: string }> {
-  const words = [Deno.execPath(), ...cliArguments(args)].map((word) => `'${word}'`);
+  const words = [Deno.execPath(), ...cliArguments(args)].map((word) => `'${word}'`).join(" ");
   const process = new Process(
     "script",
-    ["--quiet", "--return", "--command", shell(words.join(" ")), "/dev/null"],
-    { input: "open", env },
+    ["--quiet", "--return", "--command", shell(`exec ${words}`), "/dev/null"],
+    { input: "open", env: { SHELL: "/bin/sh", ...env } },
   );
   for (const [typed, awaited] of steps) {
     if (typed) await process.write(typed);
