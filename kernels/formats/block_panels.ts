@@ -1,6 +1,6 @@
 /**
  * Panels of blocks: 16 outputs interleaved word by word, so that a vector holds a word of four
- * blocks. Bits are moved, never widened.
+ * blocks. Bits are moved, never widened; a form that is `flipped` inverts some.
  *
  *     file   row n:  block 0 │ block 1 │ …              a block: [F16 scale] words w0 w1 … [scale]
  *
@@ -20,13 +20,13 @@
 import { i16x8, i32, i32x4, ints, v128 } from "../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { BYTES } from "./elements.ts";
-import { f16High, f16Low } from "./f16.ts";
+import { f16High, f16Low, plainF16High, plainF16Low } from "./f16.ts";
 import type { BlockFields, BlockForm, PanelPacker } from "./format.ts";
 import { PANEL_COLUMNS } from "./panels.ts";
 import { transposed } from "./wasm_pack.ts";
 
 /** Bytes of a panel's line of words. */
-const LINE = 4 * PANEL_COLUMNS;
+export const LINE = 4 * PANEL_COLUMNS;
 
 /** Bytes of the scales of 16 blocks. */
 const HALVES = BYTES.F16 * PANEL_COLUMNS;
@@ -35,22 +35,33 @@ const HALVES = BYTES.F16 * PANEL_COLUMNS;
 const EXPONENTS = 0x7c007c00;
 
 /** Byte of a word's line in the blocks of a panel. */
-export function lineOf({ half }: Pick<BlockForm, "half">, word: number): number {
-  return (half === null ? 0 : HALVES) + LINE * word;
+export function lineOf({ half, line }: Pick<BlockForm, "half" | "line">, word: number): number {
+  return (half === null ? 0 : HALVES) + LINE * (line ? line(word) : word);
 }
 
 /** Bytes of the blocks of 16 outputs. */
 export function panelBlockBytes(form: BlockForm): number {
-  return lineOf(form, form.words);
+  return lineOf({ half: form.half }, form.words);
+}
+
+/** The highest bits of even bytes. */
+const EVEN_SIGNS = i32x4.splat(0x00800080);
+
+/** A word of the file from one of a panel, or the reverse. */
+function flip({ flipped }: Pick<BlockForm, "flipped">, word: Value<"v128">): Value<"v128"> {
+  return flipped ? word.xor(EVEN_SIGNS) : word;
 }
 
 /** Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks. */
 export function fieldsOf(form: BlockForm, base: Local<"i32">, quad: number): BlockFields {
+  const stored = (index: number) => v128.load(base, lineOf(form, index) + 16 * quad);
   return {
-    word: (index) => v128.load(base, lineOf(form, index) + 16 * quad),
+    stored,
+    word: (index) => flip(form, stored(index)),
     half() {
       const eight = v128.load(base, 16 * (quad >> 1));
-      return quad % 2 ? f16High(eight) : f16Low(eight);
+      const [low, high] = form.parts.length > 1 ? [plainF16Low, plainF16High] : [f16Low, f16High];
+      return quad % 2 ? high(eight) : low(eight);
     },
   };
 }
@@ -59,9 +70,15 @@ export function fieldsOf(form: BlockForm, base: Local<"i32">, quad: number): Blo
  * Fields of one output's block, the same in all lanes; `word` is the address of its column in the
  * first line, `half` that of its scale.
  */
-export function fieldsOfRow(word: Local<"i32">, half: Local<"i32">): BlockFields {
+export function fieldsOfRow(
+  form: BlockForm,
+  word: Local<"i32">,
+  half: Local<"i32">,
+): BlockFields {
+  const stored = (index: number) => v128.load32Splat(word, lineOf(form, index) - lineOf(form, 0));
   return {
-    word: (index) => v128.load32Splat(word, LINE * index),
+    stored,
+    word: (index) => flip(form, stored(index)),
     half: () => f16Low(i32x4.splat(i32.load16U(half))),
   };
 }
@@ -148,7 +165,7 @@ function packWords(
   const store = (word: number, v: Local<"v128">) => {
     if (word === form.pair) checkHalves(seen, v);
     if (word === form.lower) checkHalves(seen, shifted(v));
-    f.store(to, v, lineOf(form, word) + 16 * quad);
+    f.store(to, flip(form, v), lineOf(form, word) + 16 * quad);
   };
   const whole = form.words - form.words % 4;
   for (let word = 0; word < whole; word += 4) {

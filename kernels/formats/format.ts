@@ -110,6 +110,21 @@ export interface BlockForm {
   readonly lower?: number;
   /** The parts of a block with a scale each, in the order of their inputs. */
   readonly parts: readonly BlockPart[];
+  /** Indices of parts that share code words; missing if each part has words of its own. */
+  readonly stripes?: readonly (readonly number[])[];
+  /**
+   * Equal pieces of a block: a loop over them is code that caches hold. Stripes and parts of a
+   * piece follow those of the piece before, and so do their words, `apart` lines away.
+   */
+  readonly pieces?: { readonly count: number; readonly apart: number };
+  /** Line of a word in a panel's block; missing if it is the word's index. */
+  readonly line?: (word: number) => number;
+  /**
+   * Whether the even bytes of all words are stored in panels with their highest bit flipped: codes
+   * are signed bytes, and those of even bytes become code + 128, which needs one operation less to
+   * widen to 16 bits.
+   */
+  readonly flipped?: boolean;
 }
 
 /** A part of a block with one scale: w = scale · (code + offset) + min. */
@@ -148,6 +163,8 @@ export interface BlockPairs {
 export interface BlockFields {
   /** Loads a word of each block. */
   word(index: number): Value<"v128">;
+  /** The same as panels hold it; different only in a form that is `flipped`. */
+  stored(index: number): Value<"v128">;
   /** The scale outside the words, as F32. */
   half(): Value<"v128">;
 }

@@ -16,11 +16,11 @@
  * @module
  */
 import { f32x4 } from "../asm/assembler.ts";
-import { f16High, f16Low } from "./f16.ts";
+import { plainF16High, plainF16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
 import { groupCode, groupScales, storeScales } from "./k_encode.ts";
 import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
-import { bitsOfByte, highNibbles, lowNibbles, range, wasmBlocks } from "./wasm_blocks.ts";
+import { bitsOfByte, nibbleCodes, range, wasmBlocks } from "./wasm_blocks.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** Scale and minimum of a group: 6 bits each, packed from byte `at` on; Q5_K has the same. */
@@ -45,11 +45,14 @@ export function scalesWasm(group: number) {
       : bits(fields, group + 4, 4, 15).or(bits(fields, group, 2, 48));
   return {
     scale: (fields: BlockFields) =>
-      f32x4.convertI32x4S(scale(fields)).times(f16Low(fields.word(0))),
+      f32x4.convertI32x4S(scale(fields)).times(plainF16Low(fields.word(0))),
     min: (fields: BlockFields) =>
-      f32x4.convertI32x4S(min(fields)).times(f16High(fields.word(0))).times(-1),
+      f32x4.convertI32x4S(min(fields)).times(plainF16High(fields.word(0))).times(-1),
   };
 }
+
+/** The groups in the lower and the upper nibbles of the same words; Q5_K has the same. */
+export const NIBBLE_STRIPES = range(0, 4).map((n) => [2 * n, 2 * n + 1]);
 
 /** 4 bits with scales and minima. */
 export const Q4_K: Format = {
@@ -82,6 +85,8 @@ export const Q4_K: Format = {
     first: 0,
     words: 36,
     pair: 0,
+    stripes: NIBBLE_STRIPES,
+    pieces: { count: 4, apart: 8 },
     parts: range(0, 8).map((group) => {
       const first = 4 + 8 * (group >> 1);
       return {
@@ -89,10 +94,7 @@ export const Q4_K: Format = {
         offset: 0,
         most: 15,
         codeWords: range(first, 8),
-        codes: (word, index) => [{
-          group: index - first,
-          bytes: group % 2 ? highNibbles(word) : lowNibbles(word),
-        }],
+        codes: (word, index) => [{ ...nibbleCodes(word, 0)[group % 2], group: index - first }],
         ...scalesWasm(group),
       };
     }),

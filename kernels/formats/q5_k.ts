@@ -13,7 +13,7 @@
  */
 import type { Format } from "./format.ts";
 import { groupCode, groupScales, storeScales } from "./k_encode.ts";
-import { scaleAndMin, scalesWasm } from "./q4_k.ts";
+import { NIBBLE_STRIPES, scaleAndMin, scalesWasm } from "./q4_k.ts";
 import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
@@ -54,6 +54,7 @@ export const Q5_K: Format = {
     first: 0,
     words: 44,
     pair: 0,
+    stripes: NIBBLE_STRIPES,
     parts: range(0, 8).map((group) => {
       const first = 12 + 8 * (group >> 1);
       return {

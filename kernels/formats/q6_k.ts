@@ -65,6 +65,14 @@ export const Q6_K: Format = {
     first: 0,
     words: 52,
     pair: null,
+    // Groups in the lower and the upper nibbles of the same words.
+    stripes: [0, 1, 2, 3, 8, 9, 10, 11].map((group) => [group, group + 4]),
+    pieces: { count: 2, apart: 24 },
+    // The low and the high bits of a half side by side.
+    line: (word) => {
+      if (word >= 48) return word;
+      return word < 32 ? 24 * (word >> 4) + (word & 15) : 24 * (word - 32 >> 3) + 16 + (word & 7);
+    },
     parts: range(0, 16).map((group) => {
       const [n, b, from] = [group >> 3, group >> 1 & 3, 4 * (group & 1)];
       const first = 16 * n + 8 * (b & 1) + from;

@@ -44,6 +44,7 @@ export const Q8_0: Format = {
     first: 2,
     words: 8,
     pair: null,
+    flipped: true,
     parts: [{
       inputs: 32,
       offset: 0,

@@ -139,7 +139,7 @@ function eachOfRow(
 ): void {
   const { from, half, at, start } = f.locals(ints("from", "half", "at", "start"));
   const { word, codes, v } = f.locals(vectors("word", "codes", "v"));
-  const fields = fieldsOfRow(from, half);
+  const fields = fieldsOfRow(form, from, half);
   from.set(table.plus(row.shr(Math.log2(PANEL_COLUMNS)).times(pitch)));
   half.set(from.plus(halfOfRow(row)));
   from.set(from.plus(lineOf(form, 0)).plus(row.and(PANEL_COLUMNS - 1).shl(2)));

@@ -19,7 +19,8 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { columnsOf, type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
-import { blockPanelsWasm, quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
+import { blockPanelsWasm } from "./wasm_blocks.ts";
+import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
@@ -42,7 +43,8 @@ function tileRows({ dtype, activations }: Pick<Scratched, "dtype" | "activations
 function matmulScratch(shape: Scratched): number {
   const { T, K, dtype } = shape;
   const least = tileRows(shape);
-  const quantised = wasmOf(dtype).blocks ? Math.min(T, least - 1) * quantisedBytes(K) : 0;
+  const { blocks } = wasmOf(dtype);
+  const quantised = blocks ? Math.min(T, least - 1) * quantisedBytes(K, blocks) : 0;
   return T < least ? quantised : Math.max(rowsScratch(shape), quantised);
 }
 
@@ -83,7 +85,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     const multiply = (product: typeof rowByPanel, count: number) => {
       f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
       yt.advance(count * columns.width * 4);
-      xt.advance(count * (quantise ? quantisedBytes(K) : K * 4));
+      xt.advance(count * (blocks ? quantisedBytes(K, blocks) : K * 4));
       gt.advance(count * columns.width * 4);
     };
     const eachRow = () => {

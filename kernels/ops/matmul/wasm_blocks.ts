@@ -1,41 +1,28 @@
 /**
- * Matmul of one row in WASM over blocked weights: integer dot products, one scale per block.
+ * Matmul of few rows in WASM over blocked weights: integer dot products, one scale per block.
  *
- *     x ≈ dx · xq        per 32 inputs; xq an integer, |xq| ≤ 32639, dx = max |x| / 32639
+ *     x ≈ dx · xq        per 32 inputs; xq an integer (`wasm_quantise.ts`)
  *     w = d · (q + o) + m        per part of a block (`BlockForm`)
  *     Σ w·x = Σ parts  d · dx · (Σ q·xq + o · Σ xq)  +  m · dx · Σ xq
  *
  * The offset and the minimum cost one operation per part. Integer sums are exact, so the forms
- * below give equal bits. The largest error of dx · xq is 2⁻¹⁶ of the block's largest |x|.
+ * below give equal bits.
  *
- *     form     engine            codes    method
- *     words    any               any      x and codes as 16-bit integers, i32x4.dot_i16x8_s
- *     bytes    relaxed SIMD      0 … 63   xq = 256·hi + lo; two dots of bytes, summed in 16 bits
+ *     form     x          engine          codes        method
+ *     words    any        any             any          16-bit integers, i32x4.dot_i16x8_s
+ *     bytes    int8       relaxed SIMD    0 … 63       dots of bytes, summed in 16 bits
  *
- * Bytes take half as many operations to unpack. A code of Q8_0 has a sign, and the second operand
- * of a relaxed dot must not.
+ * A code of Q8_0 has a sign, and the second operand of a relaxed dot must not.
  *
- * x is quantised once per thread and row:
- *
- *     byte   0              32             64   68       72        76      80               92   96
- *     words  │ x0 x2 │ x1 x3 │ … │ x29 x31 │ dx │ Σ 0…15 │ Σ 16…31 │ Σ all │ dx · Σ (3 F32) │    │
- *     bytes  │ hi 0 … 31    │ lo 0 … 31    │ …
+ * The processor is bound by the number of instructions, not by memory: what counts is how few of
+ * them a word of codes takes. So x is loaded four words at a time and spread by shuffles: a splat
+ * load takes four instructions, with the check of its bounds. Parts that share words (`stripes`)
+ * are multiplied together, and so are two panels of a format with one part.
  *
  * @module
  */
 import { wasmOf } from "../../formats/mod.ts";
-import {
-  call,
-  f32,
-  f32x4,
-  i16x8,
-  i32,
-  i32x4,
-  i8x16,
-  ints,
-  v128,
-  vectors,
-} from "../../asm/assembler.ts";
+import { call, f32x4, i16x8, i32, i32x4, ints, v128, vectors } from "../../asm/assembler.ts";
 import type {
   Func,
   FunctionBuilder,
@@ -44,152 +31,30 @@ import type {
   ModuleBuilder,
   Value,
 } from "../../asm/assembler.ts";
+import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
-import { fieldsOf, panelBlockBytes } from "../../formats/block_panels.ts";
-import type { BlockFields, BlockForm, BlockPart } from "../../formats/format.ts";
+import { fieldsOf, LINE, panelBlockBytes } from "../../formats/block_panels.ts";
+import type {
+  BlockCodes,
+  BlockFields,
+  BlockForm,
+  BlockPairs,
+  BlockPart,
+} from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
-import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
+import { pairsOf, range } from "../../formats/wasm_blocks.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
-
-/** Inputs that share a scale of x. */
-const INPUTS = 32;
-
-/** Bytes of 32 quantised inputs. */
-const RECORD = 96;
-
-/** Byte of the scale and the sums in a record: of inputs 0 … 15, 16 … 31, and all. */
-const [SCALE, SUMS, SCALED_SUMS] = [64, [68, 72, 76], [80, 84, 88]];
-
-/** Byte of the lower parts of x in a record of bytes. */
-const LOW = 32;
-
-/** Largest magnitude of a quantised x; under "exact", its upper part fits a signed byte. */
-const MOST = { exact: 32639, int8: 127 } as const;
-
-/** Trick: 1.5 · 2²³ + x leaves the nearest integer of x in the lowest bits of the sum. */
-const [ROUNDER, ROUNDER_BITS] = [12582912, 0x4b400000];
-
-/** Bytes of a quantised row of K inputs. */
-export function quantisedBytes(K: number): number {
-  return K / INPUTS * RECORD;
-}
-
-/** How x and codes are multiplied. */
-type DotForm = "words" | "bytes";
-
-/**
- * The form for a weight's codes. One scale for all nibbles of a block leaves registers for two
- * panels of words: +15 % over bytes on Zen 4, where a relaxed dot takes as long as an exact one.
- */
-function dotFormOf({ parts }: BlockForm, { relaxed, activations }: Precision): DotForm {
-  const isSmall = ({ most }: BlockPart) => most !== null;
-  const isNibble = parts.length === 1 && parts[0].most === 15;
-  const inWords = isNibble && activations === "exact";
-  return relaxed && parts.every(isSmall) && !inWords ? "bytes" : "words";
-}
-
-/** What the form and the bits of x depend on. */
-type Precision = Pick<MatmulWasm, "relaxed" | "activations">;
-
-/** Defines the quantisation of rows x [rows, K] for a weight's blocks. */
-export function quantiseWasm(
-  m: ModuleBuilder,
-  { K, ...precision }: Precision & Pick<MatmulWasm, "K">,
-  form: BlockForm,
-): Func<Ints<"to" | "x" | "rows">> {
-  const { activations } = precision;
-  const storeParts = activations === "exact" ? storeBytes : storeByte;
-  const storeCodes = dotFormOf(form, precision) === "bytes" ? storeParts : storeWords;
-  return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
-    const end = f.local("i32", "end");
-    const inputs = f.array("v128", "x", INPUTS / 4);
-    const { most, factor } = f.locals(vectors("most", "factor"));
-    const { scale } = f.locals({ scale: "f32" });
-    end.set(x.plus(rows.times(4 * K)));
-    f.for(x, x, end, 4 * INPUTS, () => {
-      most.set(0);
-      for (const [i, four] of inputs.entries()) {
-        four.set(v128.load(x, 16 * i));
-        // A NaN stays in the maximum, and with it in the scale and in the result.
-        most.set(f32x4.max(most, f32x4.abs(four)));
-      }
-      most.set(f32x4.max(most, v128.shuffle(most, most, [2, 3, 0, 1])));
-      most.set(f32x4.max(most, v128.shuffle(most, most, [1, 0, 3, 2])));
-      scale.set(f32x4.extractLane(most, 0).div(MOST[activations]));
-      // Below 1e-30 the inverse could overflow; such a block is 0.
-      factor.set(f32x4.splat(f32.const(1).div(scale)).and(most.gt(1e-30)));
-      for (const four of inputs) {
-        four.set(i32x4.sub(four.times(factor).plus(ROUNDER), i32x4.splat(ROUNDER_BITS)));
-      }
-      f.store(to, scale, SCALE);
-      storeSums(f, to, inputs, scale);
-      storeCodes(f, to, inputs);
-      to.advance(RECORD);
-    });
-  });
-}
-
-/** Stores the sums of 32 integers. */
-function storeSums(
-  f: FunctionBuilder,
-  to: Local<"i32">,
-  inputs: readonly Local<"v128">[],
-  scale: Local<"f32">,
-): void {
-  const total = f.local("v128", "total");
-  const sums = f.array("i32", "sum", 3);
-  for (const [i, sum] of sums.slice(0, 2).entries()) {
-    const [a, b, c, d] = inputs.slice(4 * i);
-    total.set(i32x4.add(i32x4.add(a, b), i32x4.add(c, d)));
-    sum.set(sumI32(total));
-  }
-  sums[2].set(sums[0].plus(sums[1]));
-  for (const [i, sum] of sums.entries()) {
-    f.store(to, sum, SUMS[i]);
-    f.store(to, f32.convertI32S(sum).times(scale), SCALED_SUMS[i]);
-  }
-}
-
-/** Stores 32 integers as words: even and odd inputs of four. */
-function storeWords(f: FunctionBuilder, to: Local<"i32">, inputs: readonly Local<"v128">[]): void {
-  const pairs = f.local("v128", "pairs");
-  const order = [0, 1, 4, 5, 2, 3, 6, 7];
-  for (let i = 0; i < inputs.length; i += 2) {
-    pairs.set(i16x8.narrowI32x4S(inputs[i], inputs[i + 1]));
-    pairs.set(v128.shuffleBytes(pairs, pairs, [...order, ...order.map((byte) => byte + 8)]));
-    f.store(to, pairs, 8 * i);
-  }
-}
-
-/** Sixteen integers of four vectors as signed bytes. */
-function packBytes([a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
-  return i8x16.narrowI16x8S(i16x8.narrowI32x4S(a, b), i16x8.narrowI32x4S(c, d));
-}
-
-/** Stores 32 integers of 8 bits. */
-function storeByte(f: FunctionBuilder, to: Local<"i32">, inputs: readonly Local<"v128">[]): void {
-  f.store(to, packBytes(inputs.slice(0, 4)));
-  f.store(to, packBytes(inputs.slice(4)), 16);
-}
-
-/** Stores 32 integers as bytes: upper parts, then lower parts, from −128 to 127 each. */
-function storeBytes(f: FunctionBuilder, to: Local<"i32">, inputs: readonly Local<"v128">[]): void {
-  const high = f.array("v128", "high", 4);
-  for (let i = 0; i < inputs.length; i += 4) {
-    const low = inputs.slice(i, i + 4);
-    for (const [j, v] of low.entries()) {
-      high[j].set(i32x4.shrS(i32x4.add(v, i32x4.splat(128)), 8));
-      v.set(i32x4.sub(v, i32x4.shl(high[j], 8)));
-    }
-    f.store(to, packBytes(high), 4 * i);
-    f.store(to, packBytes(low), LOW + 4 * i);
-  }
-}
-
-function sumI32(v: Local<"v128">): Value<"i32"> {
-  const [a, b, c, d] = [0, 1, 2, 3].map((lane) => i32x4.extractLane(v, lane));
-  return a.plus(b).plus(c.plus(d));
-}
+import {
+  dotFormOf,
+  EVEN_SUM,
+  heldBytes,
+  INPUTS,
+  quantisedBytes,
+  RECORD,
+  SCALE,
+  SCALED_SUMS,
+  SUMS,
+} from "./wasm_quantise.ts";
 
 /** Multiplies quantised rows by panels; parameters as `panelsWasm`. */
 type BlockProduct = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">>;
@@ -208,9 +73,8 @@ export function blockPanelsWasm(
   panels: readonly number[],
   rows = 1,
 ): BlockProduct {
-  // Two panels have eight sums; bytes in two parts take eight registers for the dots of one.
-  const isSingle = dotFormOf(form, shape) === "words" || shape.activations === "int8";
-  const together = isSingle && form.parts.length === 1;
+  // Two panels have eight sums, as many as registers hold.
+  const together = form.parts.length === 1;
   const define = (panels: readonly number[]) =>
     defineProduct(m, math, store, shape, { form, panels, rows });
   if (together || panels.length === 1) return define(panels);
@@ -254,22 +118,44 @@ function defineProduct(
   const storeAll = storeTileWasm(m, math, tile, options);
   const inputs = form.parts.reduce((sum, part) => sum + part.inputs, 0);
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left }) => {
-    const end = f.local("i32", "end");
+    const { end, held } = f.locals(ints("end", "held"));
     const sums = f.array("v128", "sum", tile.length);
     const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
     const quads = bases.flatMap((base) => [0, 1, 2, 3].map((quad) => fieldsOf(form, base, quad)));
-    const operands = { x, rows: range(0, rows).map((row) => row * quantisedBytes(K)), quads };
-    const { activations } = shape;
-    const dot = dotFormOf(form, shape) === "words"
-      ? wordDots(f, operands)
-      : byteDots(f, operands, activations === "exact" ? 2 : 1);
-    const scale = partScaler(f, math, operands, sums);
-    end.set(x.plus(quantisedBytes(K)));
+    const operands = { x, rows: range(0, rows).map((row) => row * quantisedBytes(K, form)), quads };
+    const { count, apart } = form.pieces ?? { count: 1, apart: 0 };
+    const all = stripesOf(form, rows);
+    const stripes = all.slice(0, all.length / count);
+    const most = Math.max(...stripes.map(({ length }) => length));
+    const makeDots = dotFormOf(form, shape) === "words" ? wordDots : byteDots;
+    const dot = makeDots(f, form, operands, most, shape.activations === "int8");
+    const scales = form.parts.length > 1 ? heldScales(f, form, quads, held) : ownScales(quads);
+    const scale = partScaler(f, math, operands, scales, sums);
+    const multiplyPiece = () => {
+      for (const stripe of stripes) {
+        for (const [i, dots] of dot(stripe).entries()) scale(stripe[i], dots);
+      }
+      x.advance(inputs / count / INPUTS * RECORD);
+    };
+    const multiplyPieces = () => {
+      const last = f.local("i32", "last");
+      last.set(x.plus(inputs / INPUTS * RECORD));
+      f.while(x.lt(last), () => {
+        multiplyPiece();
+        for (const base of bases) base.advance(apart * LINE);
+        held.advance(heldBytes(form) / count);
+      });
+    };
+    end.set(x.plus(K / INPUTS * RECORD));
+    held.set(end);
     // Multiply, block by block.
-    f.for(x, x, end, quantisedBytes(inputs), () => {
-      eachPart(form, (part, first) => scale(part, first, dot(part, first)));
-      for (const base of bases) base.advance(panelBlockBytes(form));
+    f.while(x.lt(end), () => {
+      scales.prepare();
+      if (count === 1) multiplyPiece();
+      else multiplyPieces();
+      for (const base of bases) base.advance(panelBlockBytes(form) - count * apart * LINE);
+      if (count > 1) held.set(end);
     });
     // Epilogue.
     f.if(
@@ -299,122 +185,268 @@ interface DotOperands {
   readonly quads: readonly BlockFields[];
 }
 
-/** Byte of a part's record of x, and the index of its sum. */
-function recordOf({ inputs }: BlockPart, first: number): [record: number, sum: number] {
-  return [Math.floor(first / INPUTS) * RECORD, inputs === INPUTS ? 2 : first / 16 % 2];
+/** A part of a block, and where its x is. */
+interface PlacedPart extends BlockPart {
+  /** Index in the block. */
+  readonly index: number;
+  /** Byte of the record of x. */
+  readonly record: number;
+  /** Index of the part's sum in the record. */
+  readonly sum: number;
+  /** Index of its first group of four inputs in the record. */
+  readonly firstGroup: number;
+}
+
+/** Parts whose dots are made side by side; those of several rows leave no registers for two. */
+function stripesOf({ parts, stripes }: BlockForm, rows: number): PlacedPart[][] {
+  let first = 0;
+  const placed = parts.map((part, index): PlacedPart => {
+    const at = first;
+    first += part.inputs;
+    return {
+      ...part,
+      index,
+      record: Math.floor(at / INPUTS) * RECORD,
+      sum: part.inputs === INPUTS ? 2 : at / 16 % 2,
+      firstGroup: at % INPUTS / 4,
+    };
+  });
+  const together = stripes?.map((all) => all.map((i) => placed[i])) ?? placed.map((part) => [part]);
+  // In the same order, so that each row has the same bits as alone.
+  return rows > 1 ? together.flat().map((part) => [part]) : together;
 }
 
 /**
- * Emitter of a part's dot products, Σ q·xq + o · Σ xq as I32: of all quads with the first row, then
- * with the second …
+ * Emitter of the dot products of a stripe, Σ q·xq + o · Σ xq as I32, by part: of all quads with the
+ * first row, then with the second …
  */
-type Dots = (part: BlockPart, first: number) => readonly Local<"v128">[];
+type Dots = (stripe: readonly PlacedPart[]) => readonly (readonly Local<"v128">[])[];
+
+/** Variables of the dots of up to `parts` parts. */
+function dotsOf(f: FunctionBuilder, { rows, quads }: DotOperands, parts: number) {
+  return range(0, parts).map((part) => f.array("v128", `dot${part}_`, rows.length * quads.length));
+}
 
 /** Sets each row's dots to the offset's share. */
 function startDots(
   { x, rows, quads }: DotOperands,
+  { flipped }: BlockForm,
   dots: readonly Local<"v128">[],
-  part: BlockPart,
-  first: number,
+  { record, sum, offset }: PlacedPart,
 ): void {
-  const [record, sum] = recordOf(part, first);
   for (const [r, row] of rows.entries()) {
     const [start, ...others] = dots.slice(r * quads.length, (r + 1) * quads.length);
-    const offset = i32.load(x, row + record + SUMS[sum]).times(part.offset);
-    start.set(i32x4.splat(part.offset === 0 ? 0 : offset));
+    const share = flipped
+      ? i32.load(x, row + record + EVEN_SUM).times(-128)
+      : i32.load(x, row + record + SUMS[sum]).times(offset);
+    start.set(i32x4.splat(offset === 0 && !flipped ? 0 : share));
     for (const dot of others) dot.set(start);
   }
 }
 
-/** The form "words". */
-function wordDots(f: FunctionBuilder, operands: DotOperands): Dots {
-  const { x, rows, quads } = operands;
-  const dots = f.array("v128", "dot", rows.length * quads.length);
-  const xs = rows.map((_, r) => f.array("v128", `pair${r}_`, 4));
-  const { word, codes, ...pair } = f.locals(vectors("word", "codes", "even", "odd"));
-  return (part, first) => {
-    const [record] = recordOf(part, first);
-    startDots(operands, dots, part, first);
-    for (const index of part.codeWords) {
-      const groups = part.codes(word, index, quads[0]);
-      for (const [r, row] of rows.entries()) {
-        for (const [i, { group }] of groups.entries()) {
-          const at = row + record + 2 * (first % INPUTS) + 8 * group;
-          xs[r][2 * i].set(v128.load32Splat(x, at));
-          xs[r][2 * i + 1].set(v128.load32Splat(x, at + 4));
-        }
-      }
-      for (const [q, fields] of quads.entries()) {
-        word.set(fields.word(index));
-        for (const [i, four] of part.codes(word, index, fields).entries()) {
-          let { even, odd } = pairsOf(four, part, codes);
-          if (rows.length > 1) {
-            pair.even.set(even);
-            pair.odd.set(odd);
-            ({ even, odd } = pair);
-          }
-          for (const [r, x] of xs.entries()) {
-            const dot = dots[r * quads.length + q];
-            dot.set(i32x4.add(dot, i32x4.dotI16x8S(even, x[2 * i])));
-            dot.set(i32x4.add(dot, i32x4.dotI16x8S(odd, x[2 * i + 1])));
-          }
-        }
-      }
-    }
-    return dots;
+/**
+ * Loader of words of x, spread to all lanes: four neighbouring words are loaded at once. `slot` is
+ * a variable for them: a load of the same four in the same slot is left out.
+ */
+function spreader(f: FunctionBuilder, x: Local<"i32">) {
+  const slots: { readonly four: Local<"v128">; at: number }[] = [];
+  return {
+    spread(slot: number, at: number) {
+      const lane = at % 16 / 4;
+      slots[slot] ??= { four: f.local("v128", `x${slot}_`), at: -1 };
+      const held = slots[slot];
+      if (held.at !== at - 4 * lane) held.four.set(v128.load(x, held.at = at - 4 * lane));
+      return spread(held.four, lane);
+    },
+    /** Forgets what the slots hold: x advances. */
+    clear: () => slots.forEach((slot) => slot.at = -1),
+  };
+}
+
+/** Codes as 16-bit integers of the panel's word; `joined` leaves the odd code in the even ones. */
+function flippedPairs(word: Local<"v128">, joined: boolean): BlockPairs {
+  return {
+    even: joined ? word : word.and(i32x4.splat(0x00ff00ff)),
+    odd: i16x8.shrS(word, 8),
   };
 }
 
 /**
- * The form "bytes". A 16-bit sum takes the dots of some words before it is widened: one of them is
- * at most 2 · 128 · `most`.
- * @param count bytes of x per input: 2 (high and low) or 1.
+ * The form "words". Codes of a flipped form are signed bytes, the even ones plus 128. With x of 8
+ * bits, a 16-bit lane is multiplied as it is, which saves an operation:
+ *
+ *     (256·q_odd + q_even) · x_even + q_odd · (x_odd − 256·x_even) = q_even·x_even + q_odd·x_odd
  */
-function byteDots(f: FunctionBuilder, operands: DotOperands, count: 1 | 2): Dots {
+function wordDots(
+  f: FunctionBuilder,
+  form: BlockForm,
+  operands: DotOperands,
+  parts: number,
+  int8: boolean,
+): Dots {
   const { x, rows, quads } = operands;
-  const dots = f.array("v128", "dot", rows.length * quads.length);
-  const sums = dots.map((_, i) => f.array("v128", `bytes${i}_`, count));
-  const xs = rows.map((_, r) => f.array("v128", `x${r}_`, 4));
-  const { word, codes } = f.locals(vectors("word", "codes"));
-  return (part, first) => {
-    const [record] = recordOf(part, first);
-    const room = Math.floor(32767 / (256 * part.most!));
-    let held = 0;
-    const widen = () => {
-      for (const [i, dot] of dots.entries()) {
-        const [high, low] = sums[i].map(i32x4.extaddPairwiseI16x8S);
-        dot.set(i32x4.add(dot, low ? i32x4.add(i32x4.shl(high, 8), low) : high));
-      }
-      held = 0;
-    };
-    startDots(operands, dots, part, first);
-    for (const index of part.codeWords) {
-      const groups = part.codes(word, index, quads[0]);
-      for (const [r, row] of rows.entries()) {
-        for (const [i, { group }] of groups.entries()) {
-          const at = row + record + first % INPUTS + 4 * group;
-          for (let byte = 0; byte < count; byte++) {
-            xs[r][count * i + byte].set(v128.load32Splat(x, at + LOW * byte));
+  const all = dotsOf(f, operands, parts);
+  const spread = spreader(f, x);
+  const xs = f.array("v128", "pair", 4 * rows.length * parts);
+  const { word, codes, ...pair } = f.locals(vectors("word", "codes", "even", "odd"));
+  const pairsIn = (four: BlockCodes, part: BlockPart) =>
+    form.flipped ? flippedPairs(word, int8) : pairsOf(four, part, codes);
+  return (stripe) => {
+    spread.clear();
+    for (const [p, part] of stripe.entries()) startDots(operands, form, all[p], part);
+    for (const [w, index] of stripe[0].codeWords.entries()) {
+      // Words of x in the order of their use: by part, row, group of codes; even, odd.
+      let slot = 0, used = 0;
+      const places = stripe.map((part) =>
+        rows.map((row) =>
+          part.codes(word, part.codeWords[w], quads[0]).map(({ group }) => {
+            const at = row + part.record + 8 * (part.firstGroup + group);
+            const [even, odd] = xs.slice(used, used += 2);
+            even.set(spread.spread(slot, at));
+            odd.set(spread.spread(slot++, at + 4));
+            return { even, odd };
+          })
+        )
+      );
+      for (const [q, fields] of quads.entries()) {
+        word.set(form.flipped ? fields.stored(index) : fields.word(index));
+        for (const [p, part] of stripe.entries()) {
+          for (const [i, four] of part.codes(word, index, fields).entries()) {
+            let { even, odd } = pairsIn(four, part);
+            if (rows.length > 1) {
+              pair.even.set(even);
+              pair.odd.set(odd);
+              ({ even, odd } = pair);
+            }
+            for (const [r, groups] of places[p].entries()) {
+              const dot = all[p][r * quads.length + q];
+              dot.set(i32x4.add(dot, i32x4.dotI16x8S(even, groups[i].even)));
+              dot.set(i32x4.add(dot, i32x4.dotI16x8S(odd, groups[i].odd)));
+            }
           }
         }
       }
-      if (held + groups.length > room) widen();
+    }
+    return all.slice(0, stripe.length);
+  };
+}
+
+/**
+ * The form "bytes", of x in 8 bits. A 16-bit sum takes the dots of some words before it is widened:
+ * one of them is at most 2 · 128 · `most`.
+ */
+function byteDots(
+  f: FunctionBuilder,
+  form: BlockForm,
+  operands: DotOperands,
+  parts: number,
+): Dots {
+  const { x, rows, quads } = operands;
+  const all = dotsOf(f, operands, parts);
+  const sums = all.map((dots, p) => f.array("v128", `bytes${p}_`, dots.length));
+  const spread = spreader(f, x);
+  const xs = f.array("v128", "four", 2 * rows.length * parts);
+  const { word, codes } = f.locals(vectors("word", "codes"));
+  return (stripe) => {
+    spread.clear();
+    const room = Math.floor(32767 / (256 * stripe[0].most!));
+    let held = 0;
+    const widen = () => {
+      for (const p of stripe.keys()) {
+        for (const [i, dot] of all[p].entries()) {
+          dot.set(i32x4.add(dot, i32x4.extaddPairwiseI16x8S(sums[p][i])));
+        }
+      }
+      held = 0;
+    };
+    for (const [p, part] of stripe.entries()) startDots(operands, form, all[p], part);
+    for (const [w, index] of stripe[0].codeWords.entries()) {
+      let slot = 0;
+      const places = stripe.map((part) =>
+        rows.map((row) =>
+          part.codes(word, part.codeWords[w], quads[0]).map(({ group }) => {
+            xs[slot].set(spread.spread(slot, row + part.record + 4 * (part.firstGroup + group)));
+            return xs[slot++];
+          })
+        )
+      );
+      const groups = places[0][0].length;
+      if (held + groups > room) widen();
       for (const [q, fields] of quads.entries()) {
         word.set(fields.word(index));
-        for (const [i, { bytes }] of part.codes(word, index, fields).entries()) {
-          codes.set(bytes);
-          for (const [r, x] of xs.entries()) {
-            for (const [byte, sum] of sums[r * quads.length + q].entries()) {
-              const dot = i16x8.relaxedDotI8x16I7x16S(x[count * i + byte], codes);
+        for (const [p, part] of stripe.entries()) {
+          for (const [i, { bytes }] of part.codes(word, index, fields).entries()) {
+            codes.set(bytes);
+            for (const [r, xs] of places[p].entries()) {
+              const sum = sums[p][r * quads.length + q];
+              const dot = i16x8.relaxedDotI8x16I7x16S(xs[i], codes);
               sum.set(held + i === 0 ? dot : i16x8.add(sum, dot));
             }
           }
         }
       }
-      held += groups.length;
+      held += groups;
     }
     widen();
-    return dots;
+    return all.slice(0, stripe.length);
+  };
+}
+
+/** Scales and minima of a block's parts, by quad. */
+interface Scales {
+  /** Emits what is done once per block. */
+  prepare(): void;
+  scale(part: PlacedPart, quad: number): Value<"v128">;
+  min(part: PlacedPart, quad: number): Value<"v128">;
+}
+
+/** Scales that are decoded where they are used. */
+function ownScales(quads: readonly BlockFields[]): Scales {
+  return {
+    prepare: () => {},
+    scale: (part, quad) => part.scale(quads[quad]),
+    min: (part, quad) => part.min!(quads[quad]),
+  };
+}
+
+/** Scales that are decoded once per block and held in memory at `held`: by part, then quad. */
+function heldScales(
+  f: FunctionBuilder,
+  form: BlockForm,
+  quads: readonly BlockFields[],
+  held: Local<"i32">,
+): Scales {
+  const partBytes = heldBytes(form) / form.parts.length;
+  const [scaleAt, minAt] = [0, 16 * quads.length].map(
+    (first) => ({ index }: PlacedPart, quad: number) => partBytes * index + first + 16 * quad,
+  );
+  const words = f.array("v128", "field", 5);
+  return {
+    prepare() {
+      const parts = stripesOf(form, 1).flat();
+      for (const [q, { word, stored, half }] of quads.entries()) {
+        // Each field is loaded once; the compiler shares what is computed from it.
+        const known = new Map<number, Local<"v128">>();
+        const once = (index: number, load: () => Value<"v128">) => {
+          if (!known.has(index)) {
+            known.set(index, words[known.size]);
+            words[known.size - 1].set(load());
+          }
+          return known.get(index)!;
+        };
+        const fields: BlockFields = {
+          stored,
+          word: (index) => once(index, () => word(index)),
+          half: () => once(-1, half),
+        };
+        for (const part of parts) {
+          f.store(held, part.scale(fields), scaleAt(part, q));
+          if (part.min) f.store(held, part.min(fields), minAt(part, q));
+        }
+      }
+    },
+    scale: (part, quad) => v128.load(held, scaleAt(part, quad)),
+    min: (part, quad) => v128.load(held, minAt(part, quad)),
   };
 }
 
@@ -423,6 +455,7 @@ function partScaler(
   f: FunctionBuilder,
   math: VectorMath,
   { x, rows, quads }: DotOperands,
+  scales: Scales,
   sums: readonly Local<"v128">[],
 ) {
   const ofX = f.array("v128", "ofX", rows.length);
@@ -430,23 +463,23 @@ function partScaler(
   const loadOfX = (byte: number) => {
     for (const [r, row] of rows.entries()) ofX[r].set(v128.load32Splat(x, row + byte));
   };
-  return (part: BlockPart, first: number, dots: readonly Local<"v128">[]): void => {
-    const [record, index] = recordOf(part, first);
+  return (part: PlacedPart, dots: readonly Local<"v128">[]): void => {
+    const { record, sum } = part;
     loadOfX(record + SCALE);
-    for (const [q, fields] of quads.entries()) {
-      ofWeight.set(part.scale(fields));
+    for (const q of quads.keys()) {
+      ofWeight.set(scales.scale(part, q));
       for (const [r, scale] of ofX.entries()) {
         const i = r * quads.length + q;
         sums[i].set(math.madd(f32x4.convertI32x4S(dots[i]), ofWeight.times(scale), sums[i]));
       }
     }
     if (!part.min) return;
-    loadOfX(record + SCALED_SUMS[index]);
-    for (const [q, fields] of quads.entries()) {
-      ofWeight.set(part.min(fields));
-      for (const [r, sum] of ofX.entries()) {
+    loadOfX(record + SCALED_SUMS[sum]);
+    for (const q of quads.keys()) {
+      ofWeight.set(scales.min(part, q));
+      for (const [r, ofRow] of ofX.entries()) {
         const i = r * quads.length + q;
-        sums[i].set(math.madd(ofWeight, sum, sums[i]));
+        sums[i].set(math.madd(ofWeight, ofRow, sums[i]));
       }
     }
   };

@@ -15,7 +15,8 @@ import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { WasmFormat } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
-import { blockPanelsWasm, quantisedBytes, quantiseWasm } from "./wasm_blocks.ts";
+import { blockPanelsWasm } from "./wasm_blocks.ts";
+import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
 
 /** Inputs per iteration of the inner loop and stream: a vector of x. */
@@ -55,8 +56,8 @@ export function matmulRowWasm(
     left.set(i32.const(N).minus(begin.times(PANEL_COLUMNS)));
     if (columns.first) y.advance(4 * columns.first);
     w.advance(begin.times(pitch));
-    if (quantise) {
-      scratch.advance(m.thread.get.times(quantisedBytes(K)));
+    if (blocks && quantise) {
+      scratch.advance(m.thread.get.times(quantisedBytes(K, blocks)));
       f.if(m.unprepared.get, () => {
         f.do(call(quantise, { to: scratch, x, rows: 1 }));
         f.do(m.unprepared.set(0));

@@ -11,13 +11,14 @@ import { blockedDtypes } from "../twins_blocks.ts";
 function unpack(panel: DataView, form: BlockForm, bytes: number, blocks: number): Uint8Array {
   const rowBytes = blocks * bytes;
   const rows = new DataView(new ArrayBuffer(PANEL_COLUMNS * rowBytes));
+  const flipped = form.flipped ? 0x80008000 : 0; // the first byte of a word is its highest here
   for (let row = 0; row < PANEL_COLUMNS; row++) {
     for (let block = 0; block < blocks; block++) {
       const from = block * panelBlockBytes(form);
       const to = row * rowBytes + block * bytes;
       for (let word = 0; word < form.words; word++) {
         const at = from + lineOf(form, word) + 4 * row;
-        rows.setUint32(to + form.first + 4 * word, panel.getUint32(at));
+        rows.setUint32(to + form.first + 4 * word, panel.getUint32(at) ^ flipped);
       }
       const order = [0, 4, 1, 5, 2, 6, 3, 7];
       const place = order.indexOf(row % 8) + (row & 8);
