@@ -8,6 +8,8 @@
  *     2, 3                     one row after another, one panel        `wasm_row.ts`
  *     ≥ 4     multiply-adds    register tiles; a panel is read once    `wasm_rows.ts`
  *
+ * Blocks with x in 8 bits: pairs of rows by an unpacked panel from two rows on, `wasm_unpack.ts`.
+ *
  * @module
  */
 import { call, i32, ints } from "../../asm/assembler.ts";
@@ -19,9 +21,10 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { columnsOf, type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
-import { blockPanelsWasm } from "./wasm_blocks.ts";
-import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
+import { unpackedPanelWasm } from "./wasm_blocks.ts";
+import { isUnpacked, quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
+import { unpackedBytes, unpackWasm } from "./wasm_unpack.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
 /** Bytes of a panel's line of outputs, in F32. */
@@ -32,20 +35,29 @@ function matmulItems({ T, N }: Pick<MatmulWasm, "T" | "N">): Items {
   return { count: T === 1 ? rowItems(N) : Math.ceil(N / PANEL_COLUMNS), perRow: false };
 }
 
-type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations" | "simd">;
+type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations" | "relaxed" | "simd">;
+
+/** Rows that are multiplied side by side by a panel of blocks; three spill too many registers. */
+const ROWS = 2;
 
 /** Minimum number of rows that F32 tiles multiply. */
 function tileRows({ dtype, activations }: Pick<Scratched, "dtype" | "activations">): number {
   return wasmOf(dtype).blocks && activations === "int8" ? Infinity : MIN_TILE_ROWS;
 }
 
+/** Bytes of quantised rows per thread. */
+function rowsBytes(shape: Scratched): number {
+  const { blocks } = wasmOf(shape.dtype);
+  return blocks ? Math.min(shape.T, tileRows(shape) - 1) * quantisedBytes(shape, blocks) : 0;
+}
+
 /** Bytes of scratch per thread. */
 function matmulScratch(shape: Scratched): number {
   const { T, K, dtype } = shape;
-  const least = tileRows(shape);
   const { blocks } = wasmOf(dtype);
-  const quantised = blocks ? Math.min(T, least - 1) * quantisedBytes(K, blocks) : 0;
-  return T < least ? quantised : Math.max(rowsScratch(shape), quantised);
+  const unpacked = blocks && isUnpacked(shape) ? unpackedBytes(K, blocks, shape) : 0;
+  const quantised = rowsBytes(shape) + unpacked;
+  return T < tileRows(shape) ? quantised : Math.max(rowsScratch(shape), quantised);
 }
 
 /** Lowers the call to a WASM kernel over panels. */
@@ -71,21 +83,26 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   if (T === 1) return matmulRowWasm(m, math, store, shape);
   const { blocks, layout } = wasmOf(dtype);
   const { pitch } = layout([N, K]);
-  const rowByPanel = panelsWasm(m, math, store, shape, [0]);
   const quantise = blocks && quantiseWasm(m, shape, blocks);
-  const rowPair = blocks && blockPanelsWasm(m, math, store, shape, blocks, [0], 2);
+  const unpack = blocks && isUnpacked(shape) ? unpackWasm(m, shape, blocks) : null;
+  const product = (rows: number) =>
+    blocks && unpack
+      ? unpackedPanelWasm(m, math, store, shape, blocks, rows)
+      : panelsWasm(m, math, store, shape, [0], rows);
+  const rowByPanel = product(1);
+  const rowPair = blocks && product(ROWS);
   const least = tileRows(shape);
   const tiled = T < least
     ? null
     : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
   return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
     const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
-    const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
+    const { n, t, yt, xt, gt, panel } = f.locals(ints("n", "t", "yt", "xt", "gt", "panel"));
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
     const multiply = (product: typeof rowByPanel, count: number) => {
-      f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
+      f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel, w: unpack ? panel : w }));
       yt.advance(count * columns.width * 4);
-      xt.advance(count * (blocks ? quantisedBytes(K, blocks) : K * 4));
+      xt.advance(count * (blocks ? quantisedBytes(shape, blocks) : K * 4));
       gt.advance(count * columns.width * 4);
     };
     const eachRow = () => {
@@ -93,7 +110,8 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       xt.set(quantise ? scratch : x);
       gt.set(gate);
       t.set(0);
-      if (rowPair) f.for(t, 0, rows.and(-2), 2, () => multiply(rowPair, 2));
+      if (unpack) f.do(call(unpack, { to: panel, from: w }));
+      if (rowPair) f.for(t, 0, rows.and(-ROWS), ROWS, () => multiply(rowPair, ROWS));
       f.for(t, t, rows, 1, () => multiply(rowByPanel, 1));
     };
     // First column, first panel.
@@ -102,6 +120,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
     // Pack or quantise x, once per thread.
     scratch.advance(m.thread.get.times(matmulScratch(shape)));
+    panel.set(scratch.plus(rowsBytes(shape)));
     const prepare = (isMine: Value<"i32">, func: Func<Ints<"to" | "x" | "rows">>) =>
       f.if(m.unprepared.get.and(isMine), () => {
         f.do(call(func, { to: scratch, x, rows }));

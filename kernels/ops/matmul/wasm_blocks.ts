@@ -34,13 +34,7 @@ import type {
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { fieldsOf, LINE, panelBlockBytes } from "../../formats/block_panels.ts";
-import type {
-  BlockCodes,
-  BlockFields,
-  BlockForm,
-  BlockPairs,
-  BlockPart,
-} from "../../formats/format.ts";
+import type { BlockCodes, BlockFields, BlockForm, BlockPart } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { pairsOf, range } from "../../formats/wasm_blocks.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
@@ -55,6 +49,7 @@ import {
   SCALED_SUMS,
   SUMS,
 } from "./wasm_quantise.ts";
+import { flippedPairs, heldFields, unpackedForm } from "./wasm_unpack.ts";
 
 /** Multiplies quantised rows by panels; parameters as `panelsWasm`. */
 type BlockProduct = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">>;
@@ -76,7 +71,7 @@ export function blockPanelsWasm(
   // Two panels have eight sums, as many as registers hold.
   const together = form.parts.length === 1;
   const define = (panels: readonly number[]) =>
-    defineProduct(m, math, store, shape, { form, panels, rows });
+    defineProduct(m, math, store, shape, { form, stored: form, panels, rows });
   if (together || panels.length === 1) return define(panels);
   const one = define([0]);
   const { pitch } = wasmOf(shape.dtype).layout([shape.N, shape.K]);
@@ -91,9 +86,28 @@ export function blockPanelsWasm(
   });
 }
 
+/**
+ * Multiplies neighbouring quantised rows by an unpacked panel, whose address is in the place of the
+ * weight's; parameters as `panelsWasm`.
+ */
+export function unpackedPanelWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  store: Store,
+  shape: MatmulWasm,
+  stored: BlockForm,
+  rows: number,
+): BlockProduct {
+  const form = unpackedForm(stored, shape);
+  return defineProduct(m, math, store, shape, { form, stored, panels: [0], rows });
+}
+
 /** Panels and rows of a product. */
 interface ProductTile {
+  /** The form of the panels that are multiplied. */
   readonly form: BlockForm;
+  /** The form of the weight: another one if panels are unpacked. */
+  readonly stored: BlockForm;
   readonly panels: readonly number[];
   /** Number of rows; each code is unpacked once for all of them. */
   readonly rows: number;
@@ -105,7 +119,7 @@ function defineProduct(
   math: VectorMath,
   store: Store,
   shape: MatmulWasm,
-  { form, panels, rows }: ProductTile,
+  { form, stored, panels, rows }: ProductTile,
 ): BlockProduct {
   const { N, K, dtype, options, columns: { width } } = shape;
   const { pitch } = wasmOf(dtype).layout([N, K]);
@@ -123,14 +137,19 @@ function defineProduct(
     const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
     const quads = bases.flatMap((base) => [0, 1, 2, 3].map((quad) => fieldsOf(form, base, quad)));
-    const operands = { x, rows: range(0, rows).map((row) => row * quantisedBytes(K, form)), quads };
+    const operands = {
+      x,
+      rows: range(0, rows).map((row) => row * quantisedBytes(shape, stored)),
+      quads,
+    };
     const { count, apart } = form.pieces ?? { count: 1, apart: 0 };
     const all = stripesOf(form, rows);
     const stripes = all.slice(0, all.length / count);
     const most = Math.max(...stripes.map(({ length }) => length));
     const makeDots = dotFormOf(form, shape) === "words" ? wordDots : byteDots;
     const dot = makeDots(f, form, operands, most, shape.activations === "int8");
-    const scales = form.parts.length > 1 ? heldScales(f, form, quads, held) : ownScales(quads);
+    const isHeld = form === stored && form.parts.length > 1;
+    const scales = isHeld ? heldScales(f, form, quads, held) : ownScales(quads);
     const scale = partScaler(f, math, operands, scales, sums);
     const multiplyPiece = () => {
       for (const stripe of stripes) {
@@ -263,14 +282,6 @@ function spreader(f: FunctionBuilder, x: Local<"i32">) {
   };
 }
 
-/** Codes as 16-bit integers of the panel's word; `joined` leaves the odd code in the even ones. */
-function flippedPairs(word: Local<"v128">, joined: boolean): BlockPairs {
-  return {
-    even: joined ? word : word.and(i32x4.splat(0x00ff00ff)),
-    odd: i16x8.shrS(word, 8),
-  };
-}
-
 /**
  * The form "words". Codes of a flipped form are signed bytes, the even ones plus 128. With x of 8
  * bits, a 16-bit lane is multiplied as it is, which saves an operation:
@@ -290,7 +301,7 @@ function wordDots(
   const xs = f.array("v128", "pair", 4 * rows.length * parts);
   const { word, codes, ...pair } = f.locals(vectors("word", "codes", "even", "odd"));
   const pairsIn = (four: BlockCodes, part: BlockPart) =>
-    form.flipped ? flippedPairs(word, int8) : pairsOf(four, part, codes);
+    form.flipped && !four.pairs ? flippedPairs(word, int8) : pairsOf(four, part, codes);
   return (stripe) => {
     spread.clear();
     for (const [p, part] of stripe.entries()) startDots(operands, form, all[p], part);
@@ -313,7 +324,7 @@ function wordDots(
         for (const [p, part] of stripe.entries()) {
           for (const [i, four] of part.codes(word, index, fields).entries()) {
             let { even, odd } = pairsIn(four, part);
-            if (rows.length > 1) {
+            if (rows.length > 1) { // set once for all rows
               pair.even.set(even);
               pair.odd.set(odd);
               ({ even, odd } = pair);
@@ -420,25 +431,12 @@ function heldScales(
   const [scaleAt, minAt] = [0, 16 * quads.length].map(
     (first) => ({ index }: PlacedPart, quad: number) => partBytes * index + first + 16 * quad,
   );
-  const words = f.array("v128", "field", 5);
+  const words = f.array("v128", "field", 8);
   return {
     prepare() {
       const parts = stripesOf(form, 1).flat();
-      for (const [q, { word, stored, half }] of quads.entries()) {
-        // Each field is loaded once; the compiler shares what is computed from it.
-        const known = new Map<number, Local<"v128">>();
-        const once = (index: number, load: () => Value<"v128">) => {
-          if (!known.has(index)) {
-            known.set(index, words[known.size]);
-            words[known.size - 1].set(load());
-          }
-          return known.get(index)!;
-        };
-        const fields: BlockFields = {
-          stored,
-          word: (index) => once(index, () => word(index)),
-          half: () => once(-1, half),
-        };
+      for (const [q, quad] of quads.entries()) {
+        const fields = heldFields(quad, words);
         for (const part of parts) {
           f.store(held, part.scale(fields), scaleAt(part, q));
           if (part.min) f.store(held, part.min(fields), minAt(part, q));

@@ -49,10 +49,21 @@ export function heldBytes({ parts }: BlockForm): number {
   return parts.length * 4 * PANEL_COLUMNS * (parts[0].min ? 2 : 1);
 }
 
-/** Bytes of a quantised row of K inputs; a block's scales are held after its records. */
-export function quantisedBytes(K: number, form: BlockForm): number {
-  return K / INPUTS * RECORD + heldBytes(form);
+/**
+ * Bytes of a quantised row. A block's scales are held after its records, unless panels are unpacked
+ * (`wasm_unpack.ts`).
+ */
+export function quantisedBytes(shape: QuantisedRows, form: BlockForm): number {
+  return shape.K / INPUTS * RECORD + (isUnpacked(shape) ? 0 : heldBytes(form));
 }
+
+/** Whether panels are unpacked for rows. */
+export function isUnpacked({ T, activations }: Pick<MatmulWasm, "T" | "activations">): boolean {
+  return T > 1 && activations === "int8";
+}
+
+/** What the layout of quantised rows depends on. */
+type QuantisedRows = Pick<MatmulWasm, "T" | "K" | "activations">;
 
 /** How x and codes are multiplied: as 16-bit integers or as bytes. */
 export type DotForm = "words" | "bytes";
@@ -69,10 +80,10 @@ export function dotFormOf({ parts }: BlockForm, { relaxed, activations }: Precis
 /** Defines the quantisation of rows x [rows, K] for a weight's blocks. */
 export function quantiseWasm(
   m: ModuleBuilder,
-  { K, ...precision }: Precision & Pick<MatmulWasm, "K">,
+  shape: Precision & QuantisedRows,
   form: BlockForm,
 ): Func<Ints<"to" | "x" | "rows">> {
-  const { activations } = precision;
+  const { K, activations } = shape;
   const joined = form.flipped && activations === "int8";
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
     const end = f.local("i32", "end");
@@ -97,7 +108,7 @@ export function quantiseWasm(
       }
       f.store(to, scale, SCALE);
       storeSums(f, to, inputs, scale);
-      if (dotFormOf(form, precision) === "bytes") storeBytes(f, to, inputs);
+      if (dotFormOf(form, shape) === "bytes") storeBytes(f, to, inputs);
       else storeWords(f, to, inputs, !!joined);
       to.advance(RECORD);
     };
@@ -105,7 +116,7 @@ export function quantiseWasm(
     f.while(x.lt(end), () => {
       last.set(x.plus(4 * K));
       f.for(x, x, last, 4 * INPUTS, quantiseBlock);
-      to.advance(heldBytes(form));
+      to.advance(quantisedBytes(shape, form) - K / INPUTS * RECORD);
     });
   });
 }

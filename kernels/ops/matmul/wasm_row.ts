@@ -57,7 +57,7 @@ export function matmulRowWasm(
     if (columns.first) y.advance(4 * columns.first);
     w.advance(begin.times(pitch));
     if (blocks && quantise) {
-      scratch.advance(m.thread.get.times(quantisedBytes(K, blocks)));
+      scratch.advance(m.thread.get.times(quantisedBytes(shape, blocks)));
       f.if(m.unprepared.get, () => {
         f.do(call(quantise, { to: scratch, x, rows: 1 }));
         f.do(m.unprepared.set(0));
@@ -81,8 +81,8 @@ export type PanelsProduct = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left"
 
 /**
  * Multiplies one row by several panels; `panels` are offsets from the first. y, w, bias and gate
- * are addresses of the first panel, `left` the number of the row's outputs from there. x is
- * quantised if the weight is in blocks.
+ * are addresses of the first panel, `left` the number of the row's outputs from there. If the
+ * weight is in blocks, x is quantised, and there may be several neighbouring rows.
  */
 export function panelsWasm(
   m: ModuleBuilder,
@@ -90,9 +90,10 @@ export function panelsWasm(
   store: Store,
   shape: MatmulWasm,
   panels: readonly number[],
+  rows = 1,
 ): PanelsProduct {
   const { blocks, reader } = wasmOf(shape.dtype);
-  if (blocks) return blockPanelsWasm(m, math, store, shape, blocks, panels);
+  if (blocks) return blockPanelsWasm(m, math, store, shape, blocks, panels, rows);
   return linePanelsWasm(m, math, store, shape, panels, reader!);
 }
 
