@@ -199,3 +199,32 @@ inPage("each refusal is one sentence, and leaves nothing in the cache", async (p
   assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), []);
   assert.equal((await load(page, server.url, JS)).ids.length, 12);
 });
+
+/** A tokenizer whose pattern takes 2ⁿ steps on a text of n letters. */
+const SLOW_TOKENIZER = {
+  model: { type: "BPE", vocab: { a: 0, b: 1 }, merges: [] },
+  pre_tokenizer: {
+    type: "Split",
+    pattern: { Regex: "(a+)+c" },
+    behavior: "Isolated",
+    invert: false,
+  },
+  added_tokens: [],
+};
+
+inPage(
+  "a hanging pattern ends its worker; WebGPU that is blocked is one sentence",
+  async (page, site) => {
+    await using server = serveModel(DEMO);
+    await page.goto(site.isolated);
+    assert.match(
+      await refusal(page, server.url, { device: "webgpu" }),
+      /^DeviceError: Cannot open "webgpu": expected/,
+    );
+    server.behaviour.answers.set("tokenizer.json", () => Response.json(SLOW_TOKENIZER));
+    const sentence = await callIn<string>(page, "load", server.url, JS, "a".repeat(60));
+    assert.match(sentence, /^CheckpointError: .* does not come to an end within \d seconds/);
+    server.behaviour.answers.clear();
+  },
+  ["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU,Vulkan"],
+);

@@ -29,6 +29,7 @@ const GREEDY: GenerateOptions = { temperature: 0, maxNewTokens: 12 };
 export async function load(
   source: Parameters<typeof import("../../../mod.ts").loadModel>[0],
   options: LoadOptions = {},
+  prompt = "ROMEO:",
 ): Promise<Loaded | string> {
   const { loadModel } = await library();
   const progress: Record<string, number> = {};
@@ -40,7 +41,7 @@ export async function load(
     await using model = await loadModel(source, { ...options, onProgress });
     const ids: number[] = [];
     let text = "";
-    for await (const token of model.generate("ROMEO:", GREEDY)) {
+    for await (const token of model.generate(prompt, GREEDY)) {
       if (token.id !== undefined) ids.push(token.id);
       text += token.text;
     }
