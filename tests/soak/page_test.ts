@@ -3,6 +3,8 @@
  * refusals. The variable WGSLM_CHROMIUM is Chromium's executable.
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Page } from "npm:playwright-core@1.65.1";
 import { loadModel } from "../../mod.ts";
@@ -227,4 +229,46 @@ inPage(
     server.behaviour.answers.clear();
   },
   ["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU,Vulkan"],
+);
+
+inPage(
+  "a repository of the hub is checked by its hashes, and then comes from the cache",
+  async (page, site) => {
+    const commit = "c".repeat(40);
+    const names = ["config.json", "tokenizer.json", "model.safetensors"];
+    const files = new Map(names.map((name) => [name, Deno.readFileSync(new URL(name, DEMO))]));
+    const hash = (kind: string, ...parts: (string | Uint8Array)[]) =>
+      parts.reduce((sum, part) => sum.update(part), createHash(kind)).digest("hex");
+    const siblings = [...files].map(([rfilename, bytes]) => ({
+      rfilename,
+      size: bytes.length,
+      blobId: hash("sha1", `blob ${bytes.length}\0`, bytes),
+      ...rfilename.endsWith(".safetensors") &&
+        { lfs: { sha256: hash("sha256", bytes), size: bytes.length } },
+    }));
+    let damage = 1;
+    const headers = { "Access-Control-Allow-Origin": "*" };
+    await page.context().route("https://huggingface.co/**", (route) => {
+      const { pathname } = new URL(route.request().url());
+      if (pathname.startsWith("/api/")) {
+        return route.fulfill({ headers, json: { sha: commit, siblings } });
+      }
+      const body = Uint8Array.from(files.get(pathname.replace(/.*\//, ""))!);
+      body[body.length - 1] ^= damage;
+      return route.fulfill({ headers, body: Buffer.from(body) });
+    });
+    await page.goto(site.isolated);
+    assert.match(
+      await refusal(page, "hf:owner/demo", JS),
+      /arrived damaged twice: expected git sha1/,
+    );
+    damage = 0;
+    const first = await load(page, "hf:owner/demo", JS);
+    await page.context().unroute("https://huggingface.co/**");
+    await page.context().route("https://huggingface.co/**", (route) => route.abort());
+    const second = await load(page, "hf:owner/demo", JS);
+    assert.deepEqual(second.ids, first.ids);
+    assert.match(second.notes.join(" "), /Loaded from the cache: cannot reach/);
+    assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), ["hf:owner/demo"]);
+  },
 );
