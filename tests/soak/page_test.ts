@@ -272,3 +272,22 @@ inPage(
     assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), ["hf:owner/demo"]);
   },
 );
+
+inPage("a lost device fails one call, and the next loads the model again", async (page, site) => {
+  await page.goto(site.isolated);
+  const config = {
+    model_type: "gpt2",
+    vocab_size: 50,
+    n_embd: 16,
+    n_head: 2,
+    n_layer: 1,
+    n_positions: 16,
+  };
+  await callIn(page, "keep", config);
+  const before = await callIn<number[]>(page, "keptLogits");
+  assert.equal(before.length, 150);
+  const session = await page.context().browser()!.newBrowserCDPSession();
+  await session.send("Browser.crashGpuProcess");
+  assert.match(await callIn<string>(page, "keptLogits"), /^DeviceError: .*lost/);
+  assert.deepEqual(await callIn(page, "keptLogits"), before);
+});

@@ -58,3 +58,16 @@ export async function cachedFiles(): Promise<string[]> {
   const { cachedModels } = await library();
   return (await cachedModels()).map(({ source }) => source);
 }
+
+let kept: Awaited<ReturnType<typeof import("../../../mod.ts").loadModel>> | undefined;
+
+/** Loads a tiny random model on WebGPU, for `keptLogits`. */
+export async function keep(config: Record<string, unknown>): Promise<void> {
+  const { loadModel } = await library();
+  kept = await loadModel({ config }, { device: "webgpu" });
+}
+
+/** Logits of the kept model; or the error's sentence. */
+export async function keptLogits(): Promise<number[] | string> {
+  return await kept!.logits([1, 2, 3]).then((logits) => [...logits], String);
+}
