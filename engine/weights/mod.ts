@@ -228,6 +228,17 @@ function unless1(factor: number): number | undefined {
   return factor === 1 ? undefined : factor;
 }
 
+/** Dtype that rows are uploaded in: floats if the backend quantises them. */
+function fromOf(
+  dtype: WeightDtype,
+  plain: WeightDtype | undefined,
+  { encodes = () => false }: Pick<Backend, "encodes">,
+): WeightDtype {
+  if (plain === dtype) return dtype;
+  const floats = [...plain ? [plain] : [], "F32"] as const;
+  return floats.find((from) => encodes(dtype, from)) ?? dtype;
+}
+
 type Uploader = ReturnType<typeof uploader>;
 
 /** Functions that upload a matrix, a vector, a norm or a linear layer. */
@@ -248,12 +259,11 @@ function uploader(
   const weight = async (spec: WeightSpec): Promise<Weight> => {
     const [N, K] = spec.shape;
     const dtype = source.dtype(spec);
-    if (isBlocked(dtype) && spec.stored === "KN") {
+    const from = fromOf(dtype, source.plain?.(spec), backend);
+    if (isBlocked(dtype) && spec.stored === "KN" && from === dtype) {
       const rows = await encodeColumns(fill(spec, dtype, "F32"), [N, K], dtype);
       return await backend.weight([N, K], dtype, rows, { stored: "NK" });
     }
-    const plain = source.plain?.(spec);
-    const from = plain && backend.encodes?.(dtype, plain) ? plain : dtype;
     return await backend.weight([N, K], dtype, fill(spec, dtype, from), {
       stored: spec.stored,
       from,

@@ -122,6 +122,10 @@ export const i8x16 = {
   /** Selects bytes of `a` by the bytes of `b`; 0 for an index of 16 and more. */
   swizzle: binary("v128", "v128", ...simd(14)),
   eq: binary("v128", "v128", ...simd(35)),
+  /** One bit per byte: its sign. */
+  bitmask: unary("v128", "i32", ...simd(100)),
+  /** Narrows sixteen I16 to unsigned bytes, with saturation. */
+  narrowI16x8U: binary("v128", "v128", ...simd(102)),
   /** Narrows sixteen I16 to signed bytes, with saturation. */
   narrowI16x8S: binary("v128", "v128", ...simd(101)),
 } as const;
@@ -185,6 +189,7 @@ export const f32x4 = {
   /** Converts four unsigned I32 to F32. */
   convertI32x4U: unary("v128", "v128", ...simd(251)),
   abs: unary("v128", "v128", ...simd(224)),
+  sqrt: unary("v128", "v128", ...simd(227)),
   floor: unary("v128", "v128", ...simd(104)),
   /** Maximum; NaN if one of the operands is. */
   max: binary("v128", "v128", ...simd(233)),

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { ints } from "../asm/assembler.ts";
 import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import type { PairLoads } from "../asm/join.ts";
 import type { StoredOrder } from "../tensor.ts";
@@ -89,8 +90,8 @@ export interface WasmFormat {
   ): void;
   /** Defines the function that packs a part of a panel from a file's rows. */
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
-  /** Defines the quantisation of a row of floats; missing if only the host can. */
-  encode?(m: ModuleBuilder, from: EncodedFrom): RowEncoder;
+  /** Defines the quantisation of a row; missing if weights can only be read in the format. */
+  readonly encode?: (m: ModuleBuilder) => RowEncoder;
 }
 
 /**
@@ -212,11 +213,14 @@ export interface PanelPlace {
   readonly column: number;
 }
 
-/** Quantises `count` numbers to whole blocks. */
-export type RowEncoder = Func<Ints<"to" | "from" | "count">>;
+/** Parameters of a row's quantisation: `count` F32 to whole blocks. */
+export const ENCODER = ints("to", "from", "count", "scratch");
 
-/** Floats that WASM code quantises. */
-export type EncodedFrom = "F32" | "BF16";
+/** Quantises a row, with `ENCODE_SCRATCH` bytes of scratch. */
+export type RowEncoder = Func<typeof ENCODER>;
+
+/** Bytes of scratch of a row's quantisation. */
+export const ENCODE_SCRATCH = 4096;
 
 /** Copies a panel from one address to another. */
 export type PanelCopy = Func<Ints<"to" | "from">>;

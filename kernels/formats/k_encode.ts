@@ -3,16 +3,21 @@
  *
  * Method, as ggml's make_qkx2_quants and make_qx_quants: round with a few scales near
  * range / largest code; for each, the scale (and minimum) of least weighted squared error has a
- * closed form; the best of them wins. The steps are ggml's; sums are doubles where ggml has F32, so
- * that of nearly equal candidates another one may win.
+ * closed form; the best of them wins. All steps are ggml's, in F32 and in its order, so that the
+ * bytes are those of ggml's quantize_row_q4_K_ref etc., compiled without fused multiply-adds.
  *
  * @module
  */
 import { HALVES } from "./half.ts";
 
-/** The nearest integer, ties to even. */
+const { fround } = Math;
+
+/** Trick: 1.5 · 2²³ + x has no bits for a fraction: rounds to nearest, ties to even. */
+const ROUNDER = 12582912;
+
+/** The nearest integer of an F32, ties to even. */
 export function nearest(x: number): number {
-  return Math.fround(x + 12582912) - 12582912;
+  return fround(x + ROUNDER) - ROUNDER;
 }
 
 function clamp(x: number, least: number, most: number): number {
@@ -27,60 +32,105 @@ export interface Search {
   readonly count: number;
 }
 
-const codes = new Float64Array(32);
-const weights = new Float64Array(32);
+/** Numerators of a search's candidates, in F32. */
+export function factorsOf({ most, first, step, count }: Search): number[] {
+  return Array.from(
+    { length: count + 1 },
+    (_, i) => fround(fround(first + fround(fround(step) * i)) + most),
+  );
+}
 
-/**
- * Scale and minimum of 32 numbers, x ≈ scale · q − min with q in 0 … `most` and min ≥ 0. A number's
- * weight is the root mean square plus its magnitude.
- */
-export function scaleAndMinOf(
-  values: Float32Array,
-  start: number,
-  { most, first, step, count }: Search,
-): [scale: number, min: number] {
-  const x = values.subarray(start, start + 32);
-  const rms = Math.sqrt(x.reduce((sum, v) => sum + v * v, 0) / 32);
-  let [low, high, sumW, sumX] = [Math.min(x[0], 0), x[0], 0, 0];
+/** The search of Q4_K's scales. */
+export const SEARCH_4: Search = { most: 15, first: -1, step: 0.1, count: 20 };
+
+/** The search of Q5_K's scales. */
+export const SEARCH_5: Search = { most: 31, first: -0.5, step: 0.1, count: 15 };
+
+/** Offsets of the candidates of `scaleOf`: (most + 0.1 · i) / extreme, i = −9 … 9 but 0. */
+export function offsetsOf(most: number): number[] {
+  const steps = [-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+  return steps.map((i) => -fround(most + fround(fround(0.1) * i)));
+}
+
+const codes = new Float32Array(32);
+const weights = new Float32Array(32);
+
+/** Sets the weights of 32 numbers, the root mean square plus the magnitude, and adds up. */
+function weigh(x: Float32Array) {
+  let squares = 0;
+  for (const v of x) squares = fround(squares + fround(v * v));
+  const rms = fround(Math.sqrt(fround(squares / 32)));
+  let [low, high, sumW, sumX] = [x[0], x[0], 0, 0];
   for (let i = 0; i < 32; i++) {
     low = Math.min(low, x[i]);
     high = Math.max(high, x[i]);
     weights[i] = rms + Math.abs(x[i]);
-    sumW += weights[i];
-    sumX += weights[i] * x[i];
+    sumW = fround(sumW + weights[i]);
+    sumX = fround(sumX + fround(weights[i] * x[i]));
   }
+  return { low: Math.min(low, 0), high, sumW, sumX };
+}
+
+/** Rounds x with a scale of 1 / inverse. */
+function roundAll(x: Float32Array, low: number, inverse: number, most: number): void {
+  for (let i = 0; i < 32; i++) {
+    codes[i] = clamp(nearest(fround(inverse * fround(x[i] - low))), 0, most);
+  }
+}
+
+/** Weighted squared error of the codes. */
+function errorOf(x: Float32Array, scale: number, min: number): number {
+  let error = 0;
+  for (let i = 0; i < 32; i++) {
+    const diff = fround(fround(fround(scale * codes[i]) + min) - x[i]);
+    error = fround(error + fround(weights[i] * fround(diff * diff)));
+  }
+  return error;
+}
+
+/** The scale and the minimum of least error for the codes; null if there is none. */
+function fit(x: Float32Array, sumW: number, sumX: number): [scale: number, min: number] | null {
+  let [sumL, sumL2, sumXL] = [0, 0, 0];
+  for (let i = 0; i < 32; i++) {
+    const weighted = fround(weights[i] * codes[i]);
+    sumL = fround(sumL + weighted);
+    sumL2 = fround(sumL2 + fround(weighted * codes[i]));
+    sumXL = fround(sumXL + fround(weighted * x[i]));
+  }
+  const minus = (a: number, b: number, c: number, d: number) =>
+    fround(fround(a * b) - fround(c * d));
+  const determinant = minus(sumW, sumL2, sumL, sumL);
+  if (!(determinant > 0)) return null;
+  const min = fround(minus(sumL2, sumX, sumL, sumXL) / determinant);
+  if (min > 0) return [fround(sumXL / sumL2), 0];
+  return [fround(minus(sumW, sumXL, sumX, sumL) / determinant), min];
+}
+
+/** Scale and minimum of 32 numbers, x ≈ scale · q − min with q in 0 … `most` and min ≥ 0. */
+export function scaleAndMinOf(
+  values: Float32Array,
+  start: number,
+  search: Search,
+): [scale: number, min: number] {
+  const x = values.subarray(start, start + 32);
+  const { low, high, sumW, sumX } = weigh(x);
   if (high === low) return [0, -low];
-  let [scale, min] = [(high - low) / most, low];
-  const round = (inverse: number) => {
-    for (let i = 0; i < 32; i++) codes[i] = clamp(nearest(inverse * (x[i] - min)), 0, most);
-  };
-  const errorOf = (scale: number, min: number) => {
-    let error = 0;
-    for (let i = 0; i < 32; i++) error += weights[i] * (scale * codes[i] + min - x[i]) ** 2;
-    return error;
-  };
-  round(1 / scale);
-  let best = errorOf(scale, min);
-  for (let i = 0; i <= count; i++) {
-    // From the best minimum so far: a fixed one leaves an error 0.7 % larger.
-    round((first + step * i + most) / (high - min));
-    let [sumL, sumL2, sumXL] = [0, 0, 0];
-    for (let j = 0; j < 32; j++) {
-      const weighted = weights[j] * codes[j];
-      sumL += weighted;
-      sumL2 += weighted * codes[j];
-      sumXL += weighted * x[j];
-    }
-    const determinant = sumW * sumL2 - sumL * sumL;
-    if (determinant <= 0) continue;
-    let tryScale = (sumW * sumXL - sumX * sumL) / determinant;
-    let tryMin = (sumL2 * sumX - sumL * sumXL) / determinant;
-    if (tryMin > 0) [tryScale, tryMin] = [sumXL / sumL2, 0];
-    const error = errorOf(tryScale, tryMin);
-    if (error < best) [best, scale, min] = [error, tryScale, tryMin];
+  const inverse = fround(search.most / fround(high - low));
+  roundAll(x, low, inverse, search.most);
+  let [scale, min] = [fround(1 / inverse), low];
+  let best = errorOf(x, scale, min);
+  for (const factor of factorsOf(search)) {
+    // As in ggml, a better minimum moves the range of the candidates after it.
+    roundAll(x, min, fround(factor / fround(high - min)), search.most);
+    const fitted = fit(x, sumW, sumX);
+    const error = fitted ? errorOf(x, ...fitted) : Infinity;
+    if (fitted && error < best) [best, scale, min] = [error, ...fitted];
   }
   return [scale, -min];
 }
+
+/** Magnitude below which a group of 16 is zero. */
+export const LEAST_EXTREME = fround(1e-15);
 
 /** Scale of 16 numbers, x ≈ scale · q with q in −`most` … `most` − 1; weights are squares. */
 export function scaleOf(values: Float32Array, start: number, most: number): number {
@@ -88,20 +138,26 @@ export function scaleOf(values: Float32Array, start: number, most: number): numb
   for (let i = 0; i < 16; i++) {
     if (Math.abs(values[start + i]) > Math.abs(extreme)) extreme = values[start + i];
   }
-  if (Math.abs(extreme) < 1e-15) return 0;
-  let [scale, best] = [0, 0];
-  for (const i of [0, -9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9]) {
-    const inverse = -(most + 0.1 * i) / extreme;
+  if (Math.abs(extreme) < LEAST_EXTREME) return 0;
+  const sumsOf = (inverse: number) => {
     let [sumXL, sumL2] = [0, 0];
-    for (let j = 0; j < 16; j++) {
-      const x = values[start + j];
-      const code = clamp(nearest(inverse * x), -most, most - 1);
-      sumXL += x * x * x * code;
-      sumL2 += x * x * code * code;
+    for (let j = start; j < start + 16; j++) {
+      const x = values[j];
+      const code = clamp(nearest(fround(inverse * x)), -most, most - 1);
+      const weight = fround(x * x);
+      sumXL = fround(sumXL + fround(fround(weight * x) * code));
+      sumL2 = fround(sumL2 + fround(fround(weight * code) * code));
     }
-    if (sumL2 > 0 && sumXL * sumXL > best * sumL2) {
-      scale = sumXL / sumL2;
-      best = scale * sumXL;
+    return [sumXL, sumL2];
+  };
+  const [sumXL, sumL2] = sumsOf(fround(-most / extreme));
+  let scale = sumL2 ? fround(sumXL / sumL2) : 0;
+  let best = fround(scale * sumXL);
+  for (const offset of offsetsOf(most)) {
+    const [sumXL, sumL2] = sumsOf(fround(offset / extreme));
+    if (sumL2 > 0 && fround(sumXL * sumXL) > fround(best * sumL2)) {
+      scale = fround(sumXL / sumL2);
+      best = fround(scale * sumXL);
     }
   }
   return scale;
@@ -122,10 +178,10 @@ export function groupScales(values: Float32Array, start: number, search: Search)
   const found = Array.from({ length: 8 }, (_, g) => scaleAndMinOf(values, start + 32 * g, search));
   const [most, mostMin] = [0, 1].map((i) => Math.max(0, ...found.map((pair) => pair[i])));
   const bits = (i: 0 | 1, of: number) =>
-    found.map((pair) => of > 0 ? Math.min(63, nearest(63 / of * pair[i])) : 0);
+    found.map((pair) => of > 0 ? clamp(nearest(fround(fround(63 / of) * pair[i])), 0, 63) : 0);
   return {
-    d: HALVES.round(most / 63),
-    dmin: HALVES.round(mostMin / 63),
+    d: HALVES.round(fround(most / 63)),
+    dmin: HALVES.round(fround(mostMin / 63)),
     scales: bits(0, most),
     mins: bits(1, mostMin),
   };
@@ -146,7 +202,10 @@ export function storeScales(
   }
 }
 
-/** The code of a number whose group has a scale and a minimum; 0 if the scale is 0. */
+/**
+ * The code of a number whose group has a scale and a minimum; 0 if the scale is 0, where ggml keeps
+ * a code of the search, which decodes to the same number.
+ */
 export function groupCode(
   x: number,
   group: number,
@@ -154,10 +213,10 @@ export function groupCode(
   most: number,
 ): number {
   const scale = d * scales[group];
-  return scale ? clamp(nearest((x + dmin * mins[group]) / scale), 0, most) : 0;
+  return scale ? clamp(nearest(fround(fround(x + dmin * mins[group]) / scale)), 0, most) : 0;
 }
 
 /** The code of a number with a scale and no minimum, from 0 on; 2 · `most` codes. */
 export function centredCode(x: number, scale: number, most: number): number {
-  return scale ? clamp(nearest(x / scale), -most, most - 1) + most : 0;
+  return scale ? clamp(nearest(fround(x / scale)), -most, most - 1) + most : 0;
 }

@@ -18,9 +18,10 @@
 import { f32x4 } from "../asm/assembler.ts";
 import { plainF16High, plainF16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
-import { groupCode, groupScales, storeScales } from "./k_encode.ts";
+import { groupCode, groupScales, SEARCH_4, storeScales } from "./k_encode.ts";
 import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, nibbleCodes, range, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ4_K } from "./wasm_encode_k.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** Scale and minimum of a group: 6 bits each, packed from byte `at` on; Q5_K has the same. */
@@ -70,7 +71,7 @@ export const Q4_K: Format = {
   }),
   view: null,
   encode: blockEncoder(QK_K, 144, (values, i, view, at) => {
-    const found = groupScales(values, i, { most: 15, first: -1, step: 0.1, count: 20 });
+    const found = groupScales(values, i, SEARCH_4);
     storeScales(view, at, found);
     const code = (n: number) => groupCode(values[i + n], n >> 5, found, 15);
     for (let n = 0; n < 4; n++) {
@@ -98,7 +99,7 @@ export const Q4_K: Format = {
         ...scalesWasm(group),
       };
     }),
-  }),
+  }, encodeQ4_K),
   wgsl: wgslBlocks({ block: QK_K, bytes: 144 }, {
     planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 128 }],
     declare: K_SCALES_WGSL,

@@ -16,6 +16,7 @@ import { expectSize } from "./elements.ts";
 import type { Format } from "./format.ts";
 import { HALVES } from "./half.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ5_0 } from "./wasm_encode.ts";
 import { fourAt, halfAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 6 + QK / 2 };
@@ -60,7 +61,7 @@ export const Q5_0: Format = {
       codes: (word, index, fields) => fifthBits(word, index - 1, fields.word(0)),
       scale: ({ half }) => half(),
     }],
-  }),
+  }, encodeQ5_0),
   wgsl: wgslBlocks(SIZE, {
     planes: [{ offset: 6, bytes: 16 }, { offset: 2, bytes: 4 }, { offset: 0, bytes: 2 }],
     decode: (word) =>

@@ -17,6 +17,7 @@ import { f16High, f16Low } from "./f16.ts";
 import type { Format } from "./format.ts";
 import { HALVES } from "./half.ts";
 import { fifthBits, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ5_1 } from "./wasm_encode.ts";
 import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
 const SIZE = { block: QK, bytes: 8 + QK / 2 };
@@ -65,7 +66,7 @@ export const Q5_1: Format = {
       scale: ({ word }) => f16Low(word(0)),
       min: ({ word }) => f16High(word(0)),
     }],
-  }),
+  }, encodeQ5_1),
   wgsl: wgslBlocks(SIZE, {
     planes: [{ offset: 8, bytes: 16 }, { offset: 4, bytes: 4 }, { offset: 0, bytes: 4 }],
     decode: (word) =>

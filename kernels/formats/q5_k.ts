@@ -12,10 +12,11 @@
  * @module
  */
 import type { Format } from "./format.ts";
-import { groupCode, groupScales, storeScales } from "./k_encode.ts";
+import { groupCode, groupScales, SEARCH_5, storeScales } from "./k_encode.ts";
 import { NIBBLE_STRIPES, scaleAndMin, scalesWasm } from "./q4_k.ts";
 import { blockEncoder, half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ5_K } from "./wasm_encode_k.ts";
 import { K_SCALES_WGSL, wgslBlocks } from "./wgsl_blocks.ts";
 
 /** 5 bits with scales and minima. */
@@ -35,7 +36,7 @@ export const Q5_K: Format = {
   }),
   view: null,
   encode: blockEncoder(QK_K, 176, (values, i, view, at) => {
-    const found = groupScales(values, i, { most: 31, first: -0.5, step: 0.1, count: 15 });
+    const found = groupScales(values, i, SEARCH_5);
     storeScales(view, at, found);
     const code = (n: number) => groupCode(values[i + n], n >> 5, found, 31);
     for (let j = 0; j < 32; j++) {
@@ -70,7 +71,7 @@ export const Q5_K: Format = {
         ...scalesWasm(group),
       };
     }),
-  }),
+  }, encodeQ5_K),
   wgsl: wgslBlocks({ block: QK_K, bytes: 176 }, {
     planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 32 }, { offset: 48, bytes: 128 }],
     declare: K_SCALES_WGSL,

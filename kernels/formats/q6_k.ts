@@ -14,19 +14,22 @@
 import { f32x4, i32x4 } from "../asm/assembler.ts";
 import type { Format } from "./format.ts";
 import { HALVES } from "./half.ts";
-import { centredCode, nearest, scaleOf } from "./k_encode.ts";
+import { centredCode, LEAST_EXTREME, nearest, scaleOf } from "./k_encode.ts";
 import { blockEncoder, half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { highNibbles, lowNibbles, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
+import { encodeQ6_K } from "./wasm_encode_k.ts";
 import { halfAt, wgslBlocks } from "./wgsl_blocks.ts";
+
+const { fround } = Math;
 
 /** Encodes one block; scales are found by group, then rounded to 8 bits of the largest. */
 function encodeBlock(values: Float32Array, i: number, view: DataView, at: number): void {
   const found = Array.from({ length: 16 }, (_, group) => scaleOf(values, i + 16 * group, 32));
   const extreme = found.reduce((most, scale) => Math.abs(scale) > Math.abs(most) ? scale : most, 0);
-  const isZero = Math.abs(extreme) < 1e-15;
-  const inverse = isZero ? 0 : -128 / extreme;
-  const d = isZero ? 0 : HALVES.round(1 / inverse);
-  const scales = found.map((scale) => Math.min(127, nearest(inverse * scale)));
+  const isZero = Math.abs(extreme) < LEAST_EXTREME;
+  const inverse = isZero ? 0 : fround(-128 / extreme);
+  const d = isZero ? 0 : HALVES.round(fround(1 / inverse));
+  const scales = found.map((scale) => Math.min(127, nearest(fround(inverse * scale))));
   HALVES.set(view, at + 208, d);
   for (const [group, scale] of scales.entries()) view.setInt8(at + 192 + group, scale);
   const code = (n: number) => centredCode(values[i + n], d * scales[n >> 4], 32);
@@ -92,7 +95,7 @@ export const Q6_K: Format = {
         },
       };
     }),
-  }),
+  }, encodeQ6_K),
   wgsl: wgslBlocks({ block: QK_K, bytes: 210 }, {
     planes: [
       { offset: 0, bytes: 128 },

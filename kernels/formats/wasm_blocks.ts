@@ -29,7 +29,6 @@ import type {
   WasmFormat,
 } from "./format.ts";
 import { PANEL_COLUMNS } from "./panels.ts";
-import { type BlockEncoder, defineEncoder } from "./wasm_encode.ts";
 
 /** Bytes of a line of 16 F32. */
 const WIDE_LINE = 4 * PANEL_COLUMNS;
@@ -38,7 +37,7 @@ const WIDE_LINE = 4 * PANEL_COLUMNS;
 export function wasmBlocks(
   { block, bytes }: Pick<StoredFormat, "block" | "bytes">,
   form: BlockForm,
-  encodeBlock?: BlockEncoder,
+  encode?: WasmFormat["encode"],
 ): WasmFormat {
   const panelBytes = (K: number) => K / block * panelBlockBytes(form);
   return {
@@ -56,7 +55,7 @@ export function wasmBlocks(
     pack(m) {
       return packBlocks(m, form, block, bytes);
     },
-    encode: encodeBlock && ((m, from) => defineEncoder(m, from, bytes, encodeBlock)),
+    encode,
   };
 }
 

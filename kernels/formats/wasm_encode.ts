@@ -1,21 +1,18 @@
 /**
- * WASM code that quantises rows of floats to Q8_0, Q4_0 and Q4_1, 32 numbers at a time.
+ * WASM code that quantises rows of F32 to Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1, 32 numbers at a time.
  *
  * The operations are those of the typed-array encoders, in F32 and in the same order, so that the
- * bytes are equal.
+ * bytes are equal. `wasm_encode_k.ts` has the K formats.
  *
  * @module
  */
 import { f32, f32x4, i16x8, i32, i32x4, i8x16, ints, v128, vectors } from "../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
-import type { EncodedFrom, RowEncoder } from "./format.ts";
-
-/** Bytes of a number. */
-const SIZES: Readonly<Record<EncodedFrom, number>> = { F32: 4, BF16: 2 };
+import { ENCODER, type RowEncoder } from "./format.ts";
 
 /** Emits the encoding of the 32 numbers in `values`, eight vectors, to a block at `to`. */
-export type BlockEncoder = (
+type BlockEncoder = (
   f: FunctionBuilder,
   values: readonly Local<"v128">[],
   to: Local<"i32">,
@@ -24,39 +21,19 @@ export type BlockEncoder = (
 /** Trick: 1.5 · 2²³ + x has the integer x in its lowest bits. */
 const [ROUNDER, ROUNDER_BITS] = [12582912, 0x4b400000];
 
-/** Defines the quantisation of a row. */
-export function defineEncoder(
-  m: ModuleBuilder,
-  from: EncodedFrom,
-  bytes: number,
-  encode: BlockEncoder,
-): RowEncoder {
-  return m.define(ints("to", "from", "count"), "void", (f, { to, from: at, count }) => {
-    const end = f.local("i32", "end");
-    const values = f.array("v128", "value", 8);
-    end.set(at.plus(count.times(SIZES[from])));
-    f.for(at, at, end, 32 * SIZES[from], () => {
-      loadFloats(values, at, from);
-      encode(f, values, to);
-      to.advance(bytes);
+/** The function that quantises a row to blocks of `bytes` bytes. */
+function rowEncoder(bytes: number, encode: BlockEncoder): (m: ModuleBuilder) => RowEncoder {
+  return (m) =>
+    m.define(ENCODER, "void", (f, { to, from: at, count }) => {
+      const end = f.local("i32", "end");
+      const values = f.array("v128", "value", 8);
+      end.set(at.plus(count.times(4)));
+      f.for(at, at, end, 32 * 4, () => {
+        for (const [i, value] of values.entries()) value.set(v128.load(at, VECTOR_BYTES * i));
+        encode(f, values, to);
+        to.advance(bytes);
+      });
     });
-  });
-}
-
-/** Loads 32 numbers as F32. */
-function loadFloats(
-  values: readonly Local<"v128">[],
-  at: Local<"i32">,
-  from: EncodedFrom,
-): void {
-  for (let i = 0; i < values.length; i++) {
-    if (from === "F32") values[i].set(v128.load(at, VECTOR_BYTES * i));
-    else if (i % 2 === 0) {
-      values[i + 1].set(v128.load(at, VECTOR_BYTES / 2 * i));
-      values[i].set(i32x4.shl(i32x4.extendLowI16x8U(values[i + 1]), 16));
-      values[i + 1].set(i32x4.shl(i32x4.extendHighI16x8U(values[i + 1]), 16));
-    }
-  }
 }
 
 /** Reduces eight vectors to one number in all lanes. */
@@ -78,7 +55,12 @@ function inverseOf(d: Local<"v128">): Value<"v128"> {
 }
 
 /** Stores a number, in all lanes of `d`, as F16: to nearest, ties to even. */
-function storeHalf(f: FunctionBuilder, to: Local<"i32">, d: Local<"v128">, offset: number): void {
+export function storeHalf(
+  f: FunctionBuilder,
+  to: Local<"i32">,
+  d: Local<"v128">,
+  offset: number,
+): void {
   const { bits, size, half } = f.locals(ints("bits", "size", "half"));
   bits.set(i32x4.extractLane(d, 0));
   size.set(bits.and(0x7fffffff));
@@ -91,12 +73,12 @@ function storeHalf(f: FunctionBuilder, to: Local<"i32">, d: Local<"v128">, offse
 }
 
 /** Bytes of 16 integers in four vectors. */
-function packBytes([a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
+export function packBytes([a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
   return i8x16.narrowI16x8S(i16x8.narrowI32x4S(a, b), i16x8.narrowI32x4S(c, d));
 }
 
 /** d = max |x| / 127, q = round(x / d), ties away from 0. */
-export const encodeQ8_0: BlockEncoder = (f, values, to) => {
+export const encodeQ8_0 = rowEncoder(34, (f, values, to) => {
   const { d, inverse, size, floor } = f.locals(vectors("d", "inverse", "size", "floor"));
   reduce(d, values.map(f32x4.abs), (a, b) => f32x4.max(a, b));
   d.set(d.div(127));
@@ -113,29 +95,40 @@ export const encodeQ8_0: BlockEncoder = (f, values, to) => {
   storeHalf(f, to, d, 0);
   f.store(to, packBytes(values.slice(0, 4)), 2);
   f.store(to, packBytes(values.slice(4)), 2 + VECTOR_BYTES);
-};
+});
 
-/** Stores nibbles ⌊x⌋, at most 15: number j in the lower half of byte j, j + 16 in the upper. */
-function storeNibbles(
+/**
+ * Stores codes ⌊x⌋ of `bits` bits: the lower four bits of number j in the lower half of byte j,
+ * those of j + 16 in its upper half; fifth bits as a word before them, bit j for number j.
+ */
+function storeCodes(
   f: FunctionBuilder,
   to: Local<"i32">,
   values: readonly Local<"v128">[],
   offset: number,
+  bits: 4 | 5,
 ): void {
+  const { low, high } = f.locals(vectors("low", "high"));
   for (const value of values) {
-    value.set(i32x4.minU(i32x4.truncSatF32x4S(value), i32x4.splat(15)));
+    value.set(i32x4.minU(i32x4.truncSatF32x4S(value), i32x4.splat(2 ** bits - 1)));
   }
-  const upper = i16x8.shl(packBytes(values.slice(4)), 4);
-  f.store(to, packBytes(values.slice(0, 4)).or(upper), offset);
+  low.set(packBytes(values.slice(0, 4)));
+  high.set(packBytes(values.slice(4)));
+  if (bits === 5) {
+    const fifth = (v: Value<"v128">) => i8x16.bitmask(i16x8.shl(v, 3));
+    f.store(to, fifth(low).or(fifth(high).shl(16)), offset);
+    for (const v of [low, high]) v.set(v.and(i32x4.splat(0x0f0f0f0f)));
+  }
+  f.store(to, low.or(i16x8.shl(high, 4)), bits === 5 ? offset + 4 : offset);
 }
 
-/** d = x_max / −8, where x_max has the largest magnitude, the first one of several. */
-export const encodeQ4_0: BlockEncoder = (f, values, to) => {
-  const { most, least, d, inverse } = f.locals(vectors("most", "least", "d", "inverse"));
+/** The number of the largest magnitude, the first one of several. */
+function extremeOf(f: FunctionBuilder, values: readonly Local<"v128">[]): Local<"v128"> {
+  const { most, least, extreme } = f.locals(vectors("most", "least", "extreme"));
   const found = f.local("i32", "found");
   reduce(most, values, (a, b) => a.pmax(b));
   reduce(least, values, (a, b) => a.pmin(b));
-  d.set(v128.select(most, least, most.gt(f32x4.splat(0).minus(least))));
+  extreme.set(v128.select(most, least, most.gt(f32x4.splat(0).minus(least))));
   // If both signs have the largest magnitude, the first one counts.
   f.if(i32x4.bitmask(most.eq(f32x4.splat(0).minus(least))), () => {
     found.set(0);
@@ -148,26 +141,42 @@ export const encodeQ4_0: BlockEncoder = (f, values, to) => {
         const first = (mask: Value<"i32">) => mask.and(i32.const(0).minus(mask));
         const comesFirst = i32.select(first(isMost), i32.const(16), isMost)
           .lt(i32.select(first(isLeast), i32.const(16), isLeast));
-        f.if(comesFirst, () => d.set(most), () => d.set(least));
+        f.if(comesFirst, () => extreme.set(most), () => extreme.set(least));
       });
     }
   });
-  d.set(d.plus(0).div(-8)); // −0 becomes 0 first
-  inverse.set(inverseOf(d));
-  for (const value of values) value.set(value.times(inverse).plus(8.5));
-  storeHalf(f, to, d, 0);
-  storeNibbles(f, to, values, 2);
-};
+  return extreme;
+}
 
-/** m = min x, d = (max x − m) / 15. */
-export const encodeQ4_1: BlockEncoder = (f, values, to) => {
-  const { most, least, d, inverse } = f.locals(vectors("most", "least", "d", "inverse"));
-  reduce(most, values, (a, b) => a.pmax(b));
-  reduce(least, values, (a, b) => a.pmin(b));
-  d.set(most.minus(least).div(15));
-  inverse.set(inverseOf(d));
-  for (const value of values) value.set(value.minus(least).times(inverse).plus(0.5));
-  storeHalf(f, to, d, 0);
-  storeHalf(f, to, least, 2);
-  storeNibbles(f, to, values, 4);
-};
+/** d = x_max / −2^(bits − 1), where x_max has the largest magnitude. */
+function centred(bits: 4 | 5): BlockEncoder {
+  const half = 2 ** (bits - 1);
+  return (f, values, to) => {
+    const { d, inverse } = f.locals(vectors("d", "inverse"));
+    d.set(extremeOf(f, values).plus(0).div(-half)); // −0 becomes 0 first
+    inverse.set(inverseOf(d));
+    for (const value of values) value.set(value.times(inverse).plus(half + 0.5));
+    storeHalf(f, to, d, 0);
+    storeCodes(f, to, values, 2, bits);
+  };
+}
+
+/** m = min x, d = (max x − m) / (2^bits − 1). */
+function ranged(bits: 4 | 5): BlockEncoder {
+  return (f, values, to) => {
+    const { most, least, d, inverse } = f.locals(vectors("most", "least", "d", "inverse"));
+    reduce(most, values, (a, b) => a.pmax(b));
+    reduce(least, values, (a, b) => a.pmin(b));
+    d.set(most.minus(least).div(2 ** bits - 1));
+    inverse.set(inverseOf(d));
+    for (const value of values) value.set(value.minus(least).times(inverse).plus(0.5));
+    storeHalf(f, to, d, 0);
+    storeHalf(f, to, least, 2);
+    storeCodes(f, to, values, 4, bits);
+  };
+}
+
+export const encodeQ4_0 = rowEncoder(18, centred(4));
+export const encodeQ5_0 = rowEncoder(22, centred(5));
+export const encodeQ4_1 = rowEncoder(20, ranged(4));
+export const encodeQ5_1 = rowEncoder(24, ranged(5));

@@ -39,7 +39,7 @@ import type { Simd } from "../asm/join.ts";
 import type { Activations } from "../ops/contract.ts";
 import type { Run } from "./control.ts";
 import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
-import type { EncodedFrom } from "../formats/format.ts";
+import type { EncodedFrom } from "./encode_panels.ts";
 import { encodesHere, Packer } from "./packer.ts";
 import { missing, wasmFuses, wasmRunsHere } from "./features.ts";
 import { canShareMemory, canSleep, Pool, whyOneThread } from "./pool.ts";
@@ -141,7 +141,7 @@ class WasmBackend implements Backend {
   readonly #pool: Pool | null;
   /** Null after dispose, so that the GC can free the memory. */
   #linear: LinearMemory | null;
-  #packer: Promise<Packer> | null = null;
+  #packer: Packer | null = null;
   readonly #blocks = new Set<Block>();
   /** Live plans, each with the function that disassembles it. */
   readonly #plans = new Map<WasmPlan, () => KernelText[]>();
@@ -233,7 +233,7 @@ class WasmBackend implements Backend {
     let scratch: Block | null = null;
     let fits = false;
     try {
-      const packer = await (this.#packer ??= Packer.open(linear, this.#pool));
+      const packer = this.#packer ??= new Packer(linear, this.#pool);
       scratch = this.#allocate(packer.scratchBytes(packing), "staging");
       fits = await packer.pack(packing, scratch, fill);
       this.#alive(); // dispose, while rows were read, has freed the block

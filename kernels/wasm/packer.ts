@@ -12,37 +12,26 @@
  */
 import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
-import type { EncodedFrom, PanelPacker, WasmFormat } from "../formats/format.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import type { Run } from "./control.ts";
+import { encodeAndPack, ENCODED, type EncodedFrom, encodeScratch } from "./encode_panels.ts";
 import { type Block, type LinearMemory, PACKING_ADDRESS } from "./memory.ts";
 import type { Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
 
-/** Floats that are quantised while they are packed. */
-const ENCODED: readonly EncodedFrom[] = ["F32", "BF16"];
-
-/** Packing functions; the word `kind` is an index into this list. */
-const KINDS: readonly Kind[] = Object.entries(FORMATS).flatMap(([dtype, { wasm }]) => {
-  if (!wasm) return [];
-  const kinds: Kind[] = ordersOf(wasm).map((stored) => ({ dtype, stored, wasm }));
-  if (!wasm.encode) return kinds;
-  return [...kinds, ...ENCODED.map((from) => ({ dtype, stored: "NK" as const, wasm, from }))];
-});
-
-/** Packing of a dtype; of rows of floats, if they are quantised first. */
+/** A way of packing: of a dtype's rows, or of rows of floats that are quantised first. */
 interface Kind {
-  readonly dtype: string;
+  readonly dtype: WeightDtype;
   readonly stored: StoredOrder;
-  readonly wasm: WasmFormat;
   readonly from?: EncodedFrom;
 }
 
-/** Orders of rows that a format is packed from; blocks have inputs of one output. */
-function ordersOf({ blocks }: WasmFormat): readonly StoredOrder[] {
-  return blocks ? ["NK"] : ["NK", "KN"];
+/** A kind's code on all threads. */
+interface Program {
+  readonly plan: number;
+  readonly run: Run;
 }
 
 /**
@@ -66,11 +55,9 @@ const WORDS = {
   /** Bytes from part to part of a panel, in the weight and in the scratch. */
   toApart: 8,
   fromApart: 9,
-  /** Index in `KINDS`. */
-  kind: 10,
-  /** Address of the blocks of 16 rows that are quantised, one range per thread, and its bytes. */
-  blocks: 11,
-  blockBytes: 12,
+  /** Address of the scratch of quantisation, one range per thread, and the bytes of a range. */
+  ranges: 10,
+  rangeBytes: 11,
 } as const;
 const [MASKS, MASK_BYTES] = [64, 64];
 
@@ -86,12 +73,24 @@ export interface Packing {
 
 /** Whether rows of a dtype can be quantised while they are packed. */
 export function encodesHere(dtype: WeightDtype, from: WeightDtype): from is EncodedFrom {
-  return KINDS.some((kind) => kind.dtype === dtype && kind.from === from);
+  return FORMATS[dtype].wasm?.encode !== undefined && ENCODED.some((float) => float === from);
 }
 
-/** Bytes of the blocks of 16 rows of a weight that is quantised. */
-function encodedBytes({ shape: [, K], dtype, from }: Packing): number {
-  return from ? PANEL_COLUMNS * storedBytes(dtype, K) : 0;
+/** Bytes of a thread's scratch of a weight that is quantised. */
+function rangeBytes(packing: Packing): number {
+  if (!packing.from) return 0;
+  return encodeScratch(packing, packing.stored === "NK" ? packing.shape[1] : chunkOf(packing));
+}
+
+/** Rows of a piece. KN: of equal length, within a part of the panels, and whole blocks. */
+function chunkOf({ shape, dtype, stored, from }: Packing): number {
+  const [N, K] = shape;
+  const most = rowsAtATime(shape, storedBytes(from ?? dtype, stored === "NK" ? K : N), stored);
+  if (stored === "NK") return most;
+  const { inputs } = wasmOf(dtype).layout(shape);
+  const equal = Math.ceil(inputs / Math.ceil(inputs / most));
+  const { block } = FORMATS[dtype];
+  return Math.ceil(equal / block) * block;
 }
 
 /** Wait for workers, in ms, that indicates a busy machine: a piece takes a third of 1 ms. */
@@ -101,27 +100,34 @@ const MOST_ALONE = 64;
 
 /** Packs the weights of one memory, on all threads of its pool. */
 export class Packer {
-  private constructor(
-    readonly linear: LinearMemory,
-    readonly pool: Pool | null,
-    readonly plan: number,
-    readonly program: Run,
-  ) {}
+  /** Programs by kind: one of all kinds would take 80 ms to compile and load. */
+  readonly #programs = new Map<string, Promise<Program>>();
 
-  /** Compiles the packing program and loads it on all threads. */
-  static async open(linear: LinearMemory, pool: Pool | null): Promise<Packer> {
+  constructor(readonly linear: LinearMemory, readonly pool: Pool | null) {}
+
+  /** Compiles a kind's program and loads it on all threads, once. */
+  #programOf({ dtype, stored, from }: Kind): Promise<Program> {
+    const key = [dtype, stored, from].join();
+    const opened = this.#programs.get(key) ?? this.#open({ dtype, stored, from });
+    this.#programs.set(key, opened);
+    return opened;
+  }
+
+  async #open(kind: Kind): Promise<Program> {
+    const { linear, pool } = this;
     const m = new ModuleBuilder(linear.shared, linear.pages);
-    const entry = { kernel: definePacking(m), operands: [], items: { count: 1, perRow: true } };
+    const kernel = definePacking(m, kind);
+    const entry = { kernel, operands: [], items: { count: 1, perRow: true } };
     defineRun(m, [entry], { threads: pool?.threads ?? 1, callerSleeps: false });
     const module = await WebAssembly.compile(m.toBytes());
     const env = { memory: linear.wasm };
-    const program = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
-    return new Packer(linear, pool, pool ? await pool.load(module) : 0, program);
+    const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
+    return { plan: pool ? await pool.load(module) : 0, run };
   }
 
   /** Bytes of scratch in the memory that `pack` needs: two pieces; one if it is not shared. */
   scratchBytes(packing: Packing): number {
-    return this.#pieces() * this.#pieceBytes(packing) + this.#threads() * encodedBytes(packing);
+    return this.#pieces() * this.#pieceBytes(packing) + this.#threads() * rangeBytes(packing);
   }
 
   #pieces(): number {
@@ -132,10 +138,12 @@ export class Packer {
     return this.pool?.threads ?? 1;
   }
 
-  #pieceBytes({ shape, dtype, stored, from }: Packing): number {
+  #pieceBytes(packing: Packing): number {
+    const { shape, dtype, stored, from } = packing;
     const [N, K] = shape;
     const rowBytes = storedBytes(from ?? dtype, stored === "NK" ? K : N);
-    return scratchRows(shape, rowBytes, stored) * rowBytes;
+    const rows = stored === "NK" ? scratchRows(shape, rowBytes, stored) : chunkOf(packing);
+    return rows * rowBytes;
   }
 
   /**
@@ -171,13 +179,12 @@ export class Packer {
     const { shape: [N, K], dtype, stored, from } = packing;
     const [rows, width] = stored === "NK" ? [N, K] : [K, N];
     const rowBytes = storedBytes(from ?? dtype, width);
-    const maxRows = rowsAtATime(packing.shape, rowBytes, stored);
     const pieces = host ? 1 : 2;
     const pieceBytes = this.#pieceBytes(packing);
     const state = { fits: true };
-    // KN: a piece holds inputs of one part of the panels only, and pieces are of equal length.
     const { inputs } = wasmOf(dtype).layout(packing.shape);
-    const chunk = stored === "NK" ? maxRows : Math.ceil(inputs / Math.ceil(inputs / maxRows));
+    const chunk = chunkOf(packing);
+    const program = await this.#programOf(packing);
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);
@@ -188,7 +195,12 @@ export class Packer {
       this.#settle();
       this.#current = state;
       const at = scratch.address + piece * pieceBytes;
-      this.#announce(packing, at, { row, count, blocks: scratch.address + pieces * pieceBytes });
+      const items = this.#describe(packing, at, {
+        row,
+        count,
+        ranges: scratch.address + pieces * pieceBytes,
+      });
+      this.#start(program, items);
       row += count;
     }
     this.#settle();
@@ -214,84 +226,66 @@ export class Packer {
     return new Int32Array(this.linear.wasm.buffer, PACKING_ADDRESS, (MASKS + 2 * MASK_BYTES) / 4);
   }
 
-  /** Starts packing rows first … first + count − 1, which are at address `from`. */
-  #announce(
+  /** Starts packing. */
+  #start({ plan, run }: Program, items: number): void {
+    if (!this.pool) run(0, 0, items, 0, 0, 0);
+    else if (this.#alone-- > 0) this.pool.shareAlone(run, items);
+    else this.pool.share(plan, run, items);
+  }
+
+  /** Describes rows first … first + count − 1, which are at address `from`; returns the items. */
+  #describe(
     packing: Packing,
     from: number,
-    { row: first, count, blocks }: {
+    { row: first, count, ranges }: {
       readonly row: number;
       readonly count: number;
-      readonly blocks: number;
+      readonly ranges: number;
     },
-  ): void {
+  ): number {
     const { block, shape: [N, K], dtype, stored } = packing;
     const nk = stored === "NK";
     const panels = Math.ceil((nk ? count : N) / PANEL_COLUMNS);
     const { parts, inputs, pitch, apart } = wasmOf(dtype).layout([N, K]);
+    const from16 = storedBytes(packing.from ?? dtype, PANEL_COLUMNS);
     const rowBytes = storedBytes(packing.from ?? dtype, nk ? K : N);
     const part = Math.floor(first / inputs) * apart + first % inputs * (pitch / inputs);
     const words = this.#words();
     words[WORDS.to] = block.address + (nk ? first / PANEL_COLUMNS * pitch : part);
     words[WORDS.from] = from;
     words[WORDS.toStep] = pitch;
-    words[WORDS.fromStep] = nk ? PANEL_COLUMNS * rowBytes : storedBytes(dtype, PANEL_COLUMNS);
+    words[WORDS.fromStep] = nk ? PANEL_COLUMNS * rowBytes : from16;
     words[WORDS.toApart] = apart;
     words[WORDS.fromApart] = nk ? storedBytes(dtype, inputs) : 0;
     words[WORDS.count] = nk ? inputs : count;
     words[WORDS.pitch] = rowBytes;
     words[WORDS.panels] = panels;
     words[WORDS.overflow] = 0;
-    words[WORDS.kind] = KINDS.findIndex((kind) =>
-      kind.dtype === dtype && kind.stored === stored && kind.from === packing.from
-    );
-    words[WORDS.blocks] = blocks;
-    words[WORDS.blockBytes] = encodedBytes(packing);
+    words[WORDS.ranges] = ranges;
+    words[WORDS.rangeBytes] = rangeBytes(packing);
     const bytes = new Uint8Array(words.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
     bytes.fill(255);
     if (nk) {
       const missing = panels * PANEL_COLUMNS - count;
       new Uint8Array(words.buffer, from + count * rowBytes, missing * rowBytes).fill(0);
     } else {
-      bytes.fill(0, MASK_BYTES + storedBytes(dtype, N - (panels - 1) * PANEL_COLUMNS));
+      // The mask of floats that are quantised is one of F32.
+      const masked = packing.from ? "F32" : dtype;
+      bytes.fill(0, MASK_BYTES + storedBytes(masked, N - (panels - 1) * PANEL_COLUMNS));
     }
-    const items = nk ? panels * parts : panels;
-    if (!this.pool) this.program(0, 0, items, 0, 0, 0);
-    else if (this.#alone-- > 0) this.pool.shareAlone(this.program, items);
-    else this.pool.share(this.plan, this.program, items);
+    return nk ? panels * parts : panels;
   }
 }
 
-function pack(m: ModuleBuilder, { wasm, stored }: Kind): PanelPacker {
-  return wasm.pack(m, stored);
-}
-
-/** Quantises 16 rows to blocks in the thread's range, and packs them from there. */
-function encodeAndPack(m: ModuleBuilder, { wasm, stored }: Kind, from: EncodedFrom): PanelPacker {
-  const [encode, packRows] = [wasm.encode!(m, from), wasm.pack(m, stored)];
-  const params = ints("to", "from", "count", "pitch", "mask");
-  return m.define(params, "i32", (f, { to, from, count, pitch, mask }) => {
-    const { blocks, bytes, row, at } = f.locals(ints("blocks", "bytes", "row", "at"));
-    bytes.set(i32.load(PACKING_ADDRESS + 4 * WORDS.blockBytes));
-    blocks.set(i32.load(PACKING_ADDRESS + 4 * WORDS.blocks).plus(m.thread.get.times(bytes)));
-    bytes.set(bytes.div(PANEL_COLUMNS));
-    at.set(blocks);
-    f.for(row, 0, PANEL_COLUMNS, 1, () => {
-      f.do(call(encode, { to: at, from, count }));
-      at.set(at.plus(bytes));
-      from.set(from.plus(pitch));
-    });
-    return call(packRows, { to, from: blocks, count, pitch: bytes, mask });
-  });
-}
-
 /** Kernel that packs a piece. An item is a part of a panel: part · panels + panel. */
-function definePacking(m: ModuleBuilder): Kernel {
-  const packers = KINDS.map((kind) =>
-    kind.from ? encodeAndPack(m, kind, kind.from) : pack(m, kind)
-  );
+function definePacking(m: ModuleBuilder, { dtype, stored, from }: Kind): Kernel {
+  const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
+  const range = word("ranges").plus(m.thread.get.times(word("rangeBytes")));
+  const pack = from
+    ? encodeAndPack(m, { dtype, stored, from }, range)
+    : wasmOf(dtype).pack(m, stored);
   return defineKernel(m, [], (f, { begin, end }) => {
-    const { part, panel, to, from, mask } = f.locals(ints("part", "panel", "to", "from", "mask"));
-    const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
+    const { part, panel, to, rows, mask } = f.locals(ints("part", "panel", "to", "rows", "mask"));
     const addressOf = (name: "to" | "from") => {
       const start = word(name).plus(part.times(word(`${name}Apart`)));
       return start.plus(panel.times(word(`${name}Step`)));
@@ -300,16 +294,12 @@ function definePacking(m: ModuleBuilder): Kernel {
       part.set(begin.div(word("panels")));
       panel.set(begin.rem(word("panels")));
       to.set(addressOf("to"));
-      from.set(addressOf("from"));
+      rows.set(addressOf("from"));
       const isLast = panel.plus(1).eq(word("panels"));
       mask.set(i32.const(PACKING_ADDRESS + MASKS).plus(isLast.times(MASK_BYTES)));
-      const args = { to, from, count: word("count"), pitch: word("pitch"), mask };
-      for (const [i, packer] of packers.entries()) {
-        f.if(word("kind").eq(i), () => {
-          const overflow = call(packer, args);
-          f.if(overflow, () => f.store(PACKING_ADDRESS + 4 * WORDS.overflow, i32.const(1)));
-        });
-      }
+      const args = { to, from: rows, count: word("count"), pitch: word("pitch"), mask };
+      const overflow = call(pack, args);
+      f.if(overflow, () => f.store(PACKING_ADDRESS + 4 * WORDS.overflow, i32.const(1)));
     });
   });
 }

@@ -105,36 +105,47 @@ for (const dtype of blockedDtypes("wasm")) {
   });
 }
 
-for (const dtype of ["Q8_0", "Q4_0", "Q4_1"] as const) {
-  for (const from of ["F32", "BF16"] as const) {
-    wasmTest(`weight() quantises ${from} to the bits of encode(${dtype})`, async (backend) => {
-      const [N, K] = [97, 96];
-      const numbers = randomNumbers(N * K, 1);
-      for (const [row, factor] of [0, 1e-6, 1e-12, 300, 1e4].entries()) {
-        for (let i = 0; i < K; i++) numbers[row * K + i] *= factor;
-      }
-      // The largest magnitude occurs with both signs, in either order.
-      numbers.set([0.5, -2, 2], 5 * K);
-      numbers.set([0.5, 2, -2], 6 * K);
-      numbers.set([-2, 2], 7 * K + 7);
-      const rows = narrow(numbers, from);
+/** Numbers of several magnitudes, with blocks whose largest magnitude has both signs. */
+function spreadNumbers(N: number, K: number): Float32Array {
+  const numbers = randomNumbers(N * K, 1);
+  for (const [row, factor] of [0, 1e-6, 1e-12, 300, 1e4].entries()) {
+    for (let i = 0; i < K; i++) numbers[row * K + i] *= factor;
+  }
+  numbers.set([0.5, -2, 2], 5 * K);
+  numbers.set([0.5, 2, -2], 6 * K);
+  numbers.set([-2, 2], 7 * K + 7);
+  numbers.fill(0.25, 8 * K, 9 * K);
+  return numbers;
+}
+
+for (const dtype of ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"] as const) {
+  wasmTest(`weight() quantises floats to the bits of encode(${dtype})`, async (backend) => {
+    const [N, K] = FORMATS[dtype].block === 32 ? [97, 96] : [37, 512];
+    const ids = put(backend, Int32Array.from({ length: N }, (_, i) => i), [N], "I32");
+    const y = backend.tensor([N, K], "F32", "activations");
+    for (const from of ["F32", "BF16", "F16"] as const) {
       const exact = new Float32Array(N * K);
-      widen(exact, rows, from, 0, N * K);
-      const ids = put(backend, Int32Array.from({ length: N }, (_, i) => i), [N], "I32");
-      const y = backend.tensor([N, K], "F32", "activations");
+      widen(exact, narrow(spreadNumbers(N, K), from), from, 0, N * K);
+      const columns = exact.map((_, i) => exact[i % N * K + Math.floor(i / N)]); // [K, N]
       const results: Float32Array[] = [];
-      for (const [given, data] of [[from, rows], [dtype, narrow(exact, dtype)]] as const) {
-        const rowBytes = storedBytes(given, K);
+      const sources = [
+        { given: from, data: narrow(exact, from), stored: "NK" },
+        { given: from, data: narrow(columns, from), stored: "KN" },
+        { given: dtype, data: narrow(exact, dtype), stored: "NK" },
+      ] as const;
+      for (const { given, data, stored } of sources) {
+        assert.ok(given === dtype || backend.encodes?.(dtype, given));
+        const rowBytes = storedBytes(given, stored === "NK" ? K : N);
         const table = await backend.weight([N, K], dtype, (row, count, into) => {
           into.set(bytesOf(data).subarray(row * rowBytes, (row + count) * rowBytes));
-        }, { stored: "NK", from: given });
+        }, { stored, from: given });
         using plan = await backend.record((k) => k.embed(y, table, ids));
         plan.run(stepOf(N));
         results.push(await backend.read(y) as Float32Array);
       }
-      assert.deepEqual(results[0], results[1]);
-    });
-  }
+      for (const result of results.slice(0, 2)) assert.deepEqual(result, results[2], from);
+    }
+  });
 }
 
 /** Numbers rounded to multiples of the largest magnitude of 32, divided by 127. */

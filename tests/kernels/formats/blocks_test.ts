@@ -48,6 +48,16 @@ for (const [name, { encoded, stored, decoded }] of Object.entries(blocks)) {
   });
 }
 
+Deno.test("encode() of K types returns ggml's bytes", () => {
+  const { values, blocks } = readJson<{ values: string; blocks: Record<string, string> }>(
+    "kernels/k_blocks.json",
+  );
+  const numbers = new Float32Array(Uint8Array.fromHex(values).buffer);
+  for (const [dtype, expected] of Object.entries(blocks)) {
+    assert.equal((narrow(numbers, dtype as WeightDtype) as Uint8Array).toHex(), expected, dtype);
+  }
+});
+
 /** Root mean square of the error over that of the numbers. */
 function errorOf(dtype: WeightDtype, numbers: Float32Array): number {
   const decoded = new Float32Array(numbers.length);
