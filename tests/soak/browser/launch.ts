@@ -11,8 +11,8 @@ import { overdue } from "../../patience.ts";
 export const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
 if (CHROMIUM === "") console.warn("SKIPPED: tests in a browser, since WGSLM_CHROMIUM is not set");
 
-/** Milliseconds that a test in a browser may take; compiling every shader takes 60 s. */
-const MOST_MS = 300_000;
+/** Milliseconds that a test in a browser may take; compiling every shader takes 150 s. */
+const MOST_MS = 600_000;
 
 /** Runs a test in a new browser; flags beside those that every test needs. */
 export async function withBrowser(
