@@ -2,11 +2,13 @@
  * Comparison with other engines on the same weights, in interleaved rounds of one run.
  *
  * `deno run -A bench/compare.ts [--smollm2 FOLDER] [--gpt2 FOLDER] [--llama-bench PROGRAM --gguf
- * FOLDER] [--python PROGRAM] [--weights NAME,…] [--turns ROUNDS] [--write docs/measurements.md]`
+ * FOLDER] [--python PROGRAM] [--weights NAME,…] [--v8-flags FLAGS] [--turns ROUNDS]
+ * [--write docs/measurements.md]`
  *
  * `docs/measurements.md` says where to get the other engines. Engines and models not given are
- * skipped with a message; `--weights` measures only some rows of the models, and no demo. Prints
- * Markdown; `--write` also replaces the section between the markers of a file.
+ * skipped with a message; `--weights` measures only some rows of the models, and no demo;
+ * `--v8-flags` are for wgslm's processes. Prints Markdown; `--write` also replaces the section
+ * between the markers of a file.
  *
  * @module
  */
@@ -77,6 +79,7 @@ function readFlags() {
         gguf: { type: "string" },
         python: { type: "string" },
         weights: { type: "string" },
+        "v8-flags": { type: "string" },
         turns: { type: "string", default: "3" },
         write: { type: "string" },
       },
@@ -300,7 +303,7 @@ async function main(): Promise<void> {
     fail(`Cannot compare: expected --turns to be an odd number of rounds, got "${given.turns}"`, 2);
   }
   const place = given.write === undefined ? undefined : await findPlace(given.write);
-  const wgslm = new Wgslm();
+  const wgslm = new Wgslm(given["v8-flags"]);
   const { "llama-bench": program, gguf, python } = given;
   const llama = program && gguf ? new LlamaCpp(program, gguf) : undefined;
   if (!llama) say("skipped llama.cpp: --llama-bench or --gguf is missing");

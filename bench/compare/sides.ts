@@ -50,14 +50,25 @@ export interface DemoSide {
   demo(cache: boolean): Promise<DemoRate>;
 }
 
+/** Version, and the vectors where they are not those of a plain start. */
+function nameOf({ version, simd }: BenchmarkReport["engine"]): string {
+  return `wgslm ${version}${simd === "128" ? "" : `, ${simd} bits`}`;
+}
+
 /** wgslm through its command line; its decode time includes sampling. */
 export class Wgslm implements Side, DemoSide {
+  readonly #flags: readonly string[];
+
+  constructor(v8Flags?: string) {
+    this.#flags = v8Flags ? [`--v8-flags=${v8Flags}`] : [];
+  }
+
   async model({ path, dtype, activations = "exact" }: Work): Promise<Rates> {
     const sizes = ["--prompt-tokens", `${DEPTH}`, "--gen-tokens", `${TOKENS + 1}`];
     const weights = ["--activations", activations, ...dtype ? ["--dtype", dtype] : []];
     const { engine, results } = await this.#bench([path, ...weights, ...sizes]);
     return {
-      engine: `wgslm ${engine.version}`,
+      engine: nameOf(engine),
       decode: results.decode.tokens_per_sec ?? NaN,
       prefill: results.prefill.tokens_per_sec,
     };
@@ -66,7 +77,7 @@ export class Wgslm implements Side, DemoSide {
   async demo(cache: boolean): Promise<DemoRate> {
     const flag = cache ? "--use-kv-cache" : "--no-use-kv-cache";
     const { engine, results } = await this.#bench([flag, "--gen-tokens", `${DEMO_TOKENS}`]);
-    return { engine: `wgslm ${engine.version}`, rate: results.tokens_per_sec.mean };
+    return { engine: nameOf(engine), rate: results.tokens_per_sec.mean };
   }
 
   async #bench(args: readonly string[]): Promise<BenchmarkReport> {
@@ -74,7 +85,17 @@ export class Wgslm implements Side, DemoSide {
     try {
       const cli = new URL("../../cli.ts", import.meta.url).pathname;
       const fixed = ["--device", "wasm", "--threads", `${THREADS}`, "--iters", "1", "--seed", "1"];
-      const command = ["run", "-A", cli, "bench", ...args, ...fixed, "--json-out", path];
+      const command = [
+        "run",
+        "-A",
+        ...this.#flags,
+        cli,
+        "bench",
+        ...args,
+        ...fixed,
+        "--json-out",
+        path,
+      ];
       await output(Deno.execPath(), command);
       return JSON.parse(await Deno.readTextFile(path)) as BenchmarkReport;
     } finally {
