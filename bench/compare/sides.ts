@@ -52,7 +52,7 @@ export interface DemoSide {
 
 /** Version, and the vectors where they are not those of a plain start. */
 function nameOf({ version, simd }: BenchmarkReport["engine"]): string {
-  return `wgslm ${version}${simd === "128" ? "" : `, ${simd} bits`}`;
+  return `wgslm ${version}${simd === "128" ? "" : `, simd ${simd}`}`;
 }
 
 /** wgslm through its command line; its decode time includes sampling. */
