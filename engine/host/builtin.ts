@@ -10,6 +10,7 @@ interface Builtins {
   readonly "node:crypto": typeof import("node:crypto");
   readonly "node:fs": typeof import("node:fs");
   readonly "node:os": typeof import("node:os");
+  readonly "node:path": typeof import("node:path");
   readonly "node:tty": typeof import("node:tty");
   readonly "node:util": typeof import("node:util");
   readonly "node:vm": typeof import("node:vm");

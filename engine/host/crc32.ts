@@ -16,7 +16,8 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
  * @param before checksum of the preceding bytes.
  */
 export function crc32(bytes: Uint8Array, before = 0): number {
-  return builtin("node:zlib")?.crc32(bytes, before) ?? tableCrc32(bytes, before);
+  // Node has it from 22.2 on.
+  return builtin("node:zlib")?.crc32?.(bytes, before) ?? tableCrc32(bytes, before);
 }
 
 /** `crc32` for runtimes without zlib. */

@@ -49,8 +49,8 @@ export function nodeFiles(): Files {
     fs.writeFileSync(path, text, { flag: append ? "a" : "w", mode });
   const open: Runtime["openSync"] = (path, options = { read: true }) =>
     new NodeFile(fs, fs.openSync(path, flagsOf(options, fs.constants), options.mode));
-  const makeFolder = (path: string | URL, options?: Deno.MkdirOptions) =>
-    void fs.mkdirSync(path, options);
+  const makeFolder = (path: string | URL, { recursive }: Deno.MkdirOptions = {}) =>
+    recursive ? makeFolders(fs, path as string) : void fs.mkdirSync(path);
   const stat = (path: string) => factsOf(fs.statSync(path));
   // Not `rmSync`: it repeats removals that fail, and its errors have another form.
   const remove = (path: string | URL) => fs.unlinkSync(path);
@@ -80,6 +80,25 @@ export function nodeFiles(): Files {
     writeTextFile: later(writeText),
     writeTextFileSync: mapped(writeText),
   };
+}
+
+/**
+ * Makes a folder and the missing ones above it.
+ *
+ * Trick: not by Node's own recursion, which never ends in a folder that takes no new ones and says
+ * that it is missing, such as /proc (seen in Node 22 and 24).
+ */
+function makeFolders(fs: Fs, path: string): void {
+  try {
+    fs.mkdirSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && fs.statSync(path).isDirectory()) return;
+    const parent = builtin("node:path")!.dirname(path);
+    if (code !== "ENOENT" || fs.existsSync(parent)) throw error;
+    makeFolders(fs, parent);
+    makeFolders(fs, path);
+  }
 }
 
 async function* namesIn(fs: Fs, path: string): AsyncGenerator<{ readonly name: string }> {

@@ -102,6 +102,9 @@ onBoth("throws the same errors", (runtime, folder) => {
     () => runtime.renameSync(none, `${none}2`),
     () => runtime.readLinkSync(`${folder}/file`),
     () => runtime.mkdirSync(`${folder}/file/below`, { recursive: true }),
+    () => runtime.mkdirSync(`${folder}/file`, { recursive: true }),
+    () => runtime.mkdirSync("/proc/none/below", { recursive: true }),
+    () => runtime.mkdirSync(folder, { recursive: true }),
   ].map((act) => refusal(runtime, act));
 });
 
