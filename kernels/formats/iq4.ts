@@ -18,7 +18,7 @@
  */
 import { f32x4, i32x4, i8x16, v128, type Value } from "../asm/assembler.ts";
 import type { Local } from "../asm/assembler.ts";
-import { f16Low } from "./f16.ts";
+import { plainF16Low as f16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
 import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, highNibbles, lowNibbles, range, wasmBlocks } from "./wasm_blocks.ts";

@@ -11,7 +11,7 @@
  * @module
  */
 import { f32x4 } from "../asm/assembler.ts";
-import { f16High, f16Low } from "./f16.ts";
+import { plainF16High as f16High, plainF16Low as f16Low } from "./f16.ts";
 import type { BlockFields, Format } from "./format.ts";
 import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
