@@ -259,7 +259,8 @@ export interface CheckpointDescription {
 }
 
 /**
- * Describes a checkpoint: reads and checks everything but the weights' bytes.
+ * Describes a checkpoint: reads and checks everything but the weights' bytes. Those
+ * of a type that is widened to F16 are read too, since F16 may not hold them.
  *
  * @param source as of `loadModel`, random weights excepted.
  * @param options context length, dtype, adapters and hub access.

@@ -77,9 +77,11 @@ export async function checkpointWeights(
   const { found, ignored } = matchNames(checkpoint, a, specTree(a, names), names);
   const infoOf = ({ names: [name] }: Pick<Run, "names">) => found.get(name)!;
   const infosOf = (spec: WeightSpec) => runsOf(spec).map((run) => infoOf(run));
-  const beyond = dtype === "auto" ? await beyondF16(checkpoint) : new Set();
+  const isChanged = ({ name }: TensorInfo) => deltas.has(name);
+  const unchanged = [...found.values()].filter((info) => !isChanged(info));
+  const beyond = dtype === "auto" ? await beyondF16(checkpoint, unchanged) : new Set();
   const keeping: Keeping = {
-    isChanged: ({ name }) => deltas.has(name),
+    isChanged,
     isBeyondF16: ({ name }) => beyond.has(name),
   };
   const storedOf = (spec: WeightSpec) => keptDtype(infosOf(spec), keeping);

@@ -47,10 +47,11 @@ function widens({ dtype }: TensorInfo): boolean {
 
 /** Names of the tensors that F16 would make infinite, of those that would be widened to it. */
 export async function beyondF16(
-  checkpoint: Pick<Checkpoint, "tensors" | "readBytes">,
+  checkpoint: Pick<Checkpoint, "readBytes">,
+  tensors: Iterable<TensorInfo>,
 ): Promise<ReadonlySet<string>> {
   const beyond = new Set<string>();
-  for (const info of checkpoint.tensors()) {
+  for (const info of tensors) {
     if (info.shape.length > 1 && widens(info) && !await fitsF16(checkpoint, info)) {
       beyond.add(info.name);
     }
