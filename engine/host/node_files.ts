@@ -9,35 +9,7 @@
 import type { Stats } from "node:fs";
 import { builtin } from "./builtin.ts";
 import { later, mapped } from "./node_errors.ts";
-import type { FileFacts, OpenFile, Runtime } from "./runtime_api.ts";
-
-type Files = Pick<
-  Runtime,
-  | "chmod"
-  | "chmodSync"
-  | "copyFile"
-  | "cwd"
-  | "lstatSync"
-  | "mkdir"
-  | "mkdirSync"
-  | "open"
-  | "openSync"
-  | "readDir"
-  | "readFile"
-  | "readLinkSync"
-  | "readTextFile"
-  | "readTextFileSync"
-  | "realPathSync"
-  | "remove"
-  | "removeSync"
-  | "rename"
-  | "renameSync"
-  | "stat"
-  | "statSync"
-  | "symlink"
-  | "writeTextFile"
-  | "writeTextFileSync"
->;
+import type { FileFacts, Files, OpenFile } from "./runtime_api.ts";
 
 type Fs = typeof import("node:fs");
 
@@ -45,9 +17,9 @@ type Fs = typeof import("node:fs");
 export function nodeFiles(): Files {
   const fs = builtin("node:fs")!;
   const readText = (path: string | URL) => fs.readFileSync(path, "utf8");
-  const writeText: Runtime["writeTextFileSync"] = (path, text, { append, mode } = {}) =>
+  const writeText: Files["writeTextFileSync"] = (path, text, { append, mode } = {}) =>
     fs.writeFileSync(path, text, { flag: append ? "a" : "w", mode });
-  const open: Runtime["openSync"] = (path, options = { read: true }) =>
+  const open: Files["openSync"] = (path, options = { read: true }) =>
     new NodeFile(fs, fs.openSync(path, flagsOf(options, fs.constants), options.mode));
   const makeFolder = (path: string | URL, { recursive }: Deno.MkdirOptions = {}) =>
     recursive ? makeFolders(fs, path as string) : void fs.mkdirSync(path);

@@ -69,7 +69,7 @@ export type ProgramClass = new (
 ) => { output(): Promise<Pick<Deno.CommandOutput, "success" | "stdout">> };
 
 /** Functions on files that are as in Deno. */
-type FileFunctions = Pick<
+type SameFunctions = Pick<
   typeof Deno,
   | "chmod"
   | "chmodSync"
@@ -89,8 +89,20 @@ type FileFunctions = Pick<
   | "symlink"
 >;
 
+/** The runtime's files. */
+export interface Files extends SameFunctions {
+  stat(path: string): Promise<FileFacts>;
+  statSync(path: string): FileFacts;
+  lstatSync(path: string): FileFacts;
+  readDir(path: string): AsyncIterable<{ readonly name: string }>;
+  open(path: string, options?: Deno.OpenOptions): Promise<OpenFile>;
+  openSync(path: string, options?: Deno.OpenOptions): OpenFile;
+  writeTextFile(path: string, text: string): Promise<void>;
+  writeTextFileSync(path: string, text: string, options?: Deno.WriteFileOptions): void;
+}
+
 /** The runtime's files, streams and process. */
-export interface Runtime extends FileFunctions {
+export interface Runtime extends Files {
   readonly args: readonly string[];
   readonly Command: ProgramClass;
   readonly build: Pick<typeof Deno.build, "os" | "arch" | "target">;
@@ -103,14 +115,6 @@ export interface Runtime extends FileFunctions {
   readonly stdin: InputStream;
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;
-  stat(path: string): Promise<FileFacts>;
-  statSync(path: string): FileFacts;
-  lstatSync(path: string): FileFacts;
-  readDir(path: string): AsyncIterable<{ readonly name: string }>;
-  open(path: string, options?: Deno.OpenOptions): Promise<OpenFile>;
-  openSync(path: string, options?: Deno.OpenOptions): OpenFile;
-  writeTextFile(path: string, text: string): Promise<void>;
-  writeTextFileSync(path: string, text: string, options?: Deno.WriteFileOptions): void;
   /** Columns of the terminal. @throws {Error} If there is none. */
   consoleSize(): { readonly columns: number };
   systemMemoryInfo(): Pick<Deno.SystemMemoryInfo, "total" | "available">;
