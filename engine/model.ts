@@ -77,7 +77,7 @@ export const remoteCalls: WeakMap<Model, RemoteCall> = new WeakMap();
 export type ModelBackend =
   & Pick<
     Backend,
-    "name" | "threads" | "description" | "onGpu" | "shaders" | "memory" | "activations"
+    "name" | "threads" | "description" | "onGpu" | "shaders" | "simd" | "memory" | "activations"
   >
   & AsyncDisposable;
 

@@ -133,5 +133,5 @@ export interface OpenedModel {
 /** Facts about a backend. */
 export type BackendFacts = Pick<
   Backend,
-  "name" | "threads" | "description" | "onGpu" | "activations"
+  "name" | "threads" | "description" | "onGpu" | "simd" | "activations"
 >;

@@ -155,7 +155,7 @@ const CALLS: Readonly<Record<CallName, Call>> = {
 /** Facts about the model for the page. */
 function opened(model: Model): OpenedModel {
   const { id, config, dtype, parameters, loadMs, contextLength, kvDtype } = model;
-  const { name, threads, description, onGpu } = model.backend;
+  const { name, threads, description, onGpu, simd } = model.backend;
   let tokenizer: OpenedModel["tokenizer"];
   try {
     tokenizer = recordOf(model.tokenizer);
@@ -172,7 +172,7 @@ function opened(model: Model): OpenedModel {
     contextLength,
     kvDtype,
     notes: [...new Set([...pageNotes, ...model.notes])],
-    backend: { name, threads, description, onGpu, activations: model.activations },
+    backend: { name, threads, description, onGpu, simd, activations: model.activations },
     // Texts of WGSL are at hand; those of WebAssembly are disassembled, which takes a second.
     shaders: onGpu ? model.backend.shaders?.() : undefined,
     tokenizer,
