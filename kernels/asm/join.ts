@@ -67,7 +67,7 @@ export function f32PairLoads(f: FunctionBuilder, simd: Simd): PairLoads {
 }
 
 /** Puts the columns of a pair in order. */
-export function restorePair(
+function restorePair(
   f: FunctionBuilder,
   [low, high]: Pair,
   { restore }: Pick<PairLoads, "restore">,
@@ -83,7 +83,7 @@ export function restorePair(
  * Emits stores of neighbouring vectors that are never executed, for V8 to start from.
  * @param any some variable.
  */
-export function joinSeeds(
+function joinSeeds(
   f: FunctionBuilder,
   any: Local<"i32">,
   vectors: readonly Value<"v128">[],
@@ -95,4 +95,20 @@ export function joinSeeds(
       f.store(i32.const(SEED_ADDRESS), vector, 16 * i);
     }
   });
+}
+
+/**
+ * Emits what makes V8 join pairs of neighbouring vectors, and puts their columns in order.
+ * @param any some variable.
+ */
+export function joinPairs(
+  f: FunctionBuilder,
+  any: Local<"i32">,
+  vectors: readonly Local<"v128">[],
+  pairs: Pick<PairLoads, "restore">,
+): void {
+  joinSeeds(f, any, vectors);
+  for (let i = 0; i < vectors.length; i += 2) {
+    restorePair(f, [vectors[i], vectors[i + 1]], pairs);
+  }
 }

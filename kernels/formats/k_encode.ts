@@ -13,7 +13,7 @@ import { HALVES } from "./half.ts";
 const { fround } = Math;
 
 /** Trick: 1.5 · 2²³ + x has no bits for a fraction: rounds to nearest, ties to even. */
-const ROUNDER = 12582912;
+export const ROUNDER = 12582912;
 
 /** The nearest integer of an F32, ties to even. */
 export function nearest(x: number): number {
@@ -27,30 +27,30 @@ function clamp(x: number, least: number, most: number): number {
 /** Candidates of a search: scales (most + first + step · i) / range. */
 export interface Search {
   readonly most: number;
-  readonly first: number;
-  readonly step: number;
-  readonly count: number;
+  /** Numerators of the candidates, in F32. */
+  readonly factors: readonly number[];
 }
 
-/** Numerators of a search's candidates, in F32. */
-export function factorsOf({ most, first, step, count }: Search): number[] {
-  return Array.from(
-    { length: count + 1 },
-    (_, i) => fround(fround(first + fround(fround(step) * i)) + most),
-  );
+function searchOf(most: number, first: number, step: number, count: number): Search {
+  const factor = (_: unknown, i: number) => fround(fround(first + fround(fround(step) * i)) + most);
+  return { most, factors: Array.from({ length: count + 1 }, factor) };
 }
 
 /** The search of Q4_K's scales. */
-export const SEARCH_4: Search = { most: 15, first: -1, step: 0.1, count: 20 };
+export const SEARCH_4: Search = searchOf(15, -1, 0.1, 20);
 
 /** The search of Q5_K's scales. */
-export const SEARCH_5: Search = { most: 31, first: -0.5, step: 0.1, count: 15 };
+export const SEARCH_5: Search = searchOf(31, -0.5, 0.1, 15);
 
-/** Offsets of the candidates of `scaleOf`: (most + 0.1 · i) / extreme, i = −9 … 9 but 0. */
-export function offsetsOf(most: number): number[] {
-  const steps = [-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-  return steps.map((i) => -fround(most + fround(fround(0.1) * i)));
-}
+/** Codes of `scaleOf` are −32 … 31, those of Q6_K. */
+const MOST_6 = 32;
+
+const STEPS_6 = [-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/** Numerators of the candidates of `scaleOf`, in F32: −(32 + 0.1 · i). */
+export const FACTORS_6: readonly number[] = STEPS_6.map((i) =>
+  -fround(MOST_6 + fround(fround(0.1) * i))
+);
 
 const codes = new Float32Array(32);
 const weights = new Float32Array(32);
@@ -119,7 +119,7 @@ export function scaleAndMinOf(
   roundAll(x, low, inverse, search.most);
   let [scale, min] = [fround(1 / inverse), low];
   let best = errorOf(x, scale, min);
-  for (const factor of factorsOf(search)) {
+  for (const factor of search.factors) {
     // As in ggml, a better minimum moves the range of the candidates after it.
     roundAll(x, min, fround(factor / fround(high - min)), search.most);
     const fitted = fit(x, sumW, sumX);
@@ -132,8 +132,8 @@ export function scaleAndMinOf(
 /** Magnitude below which a group of 16 is zero. */
 export const LEAST_EXTREME = fround(1e-15);
 
-/** Scale of 16 numbers, x ≈ scale · q with q in −`most` … `most` − 1; weights are squares. */
-export function scaleOf(values: Float32Array, start: number, most: number): number {
+/** Scale of 16 numbers, x ≈ scale · q with q in −32 … 31; weights are squares. */
+export function scaleOf(values: Float32Array, start: number): number {
   let extreme = 0;
   for (let i = 0; i < 16; i++) {
     if (Math.abs(values[start + i]) > Math.abs(extreme)) extreme = values[start + i];
@@ -143,18 +143,18 @@ export function scaleOf(values: Float32Array, start: number, most: number): numb
     let [sumXL, sumL2] = [0, 0];
     for (let j = start; j < start + 16; j++) {
       const x = values[j];
-      const code = clamp(nearest(fround(inverse * x)), -most, most - 1);
+      const code = clamp(nearest(fround(inverse * x)), -MOST_6, MOST_6 - 1);
       const weight = fround(x * x);
       sumXL = fround(sumXL + fround(fround(weight * x) * code));
       sumL2 = fround(sumL2 + fround(fround(weight * code) * code));
     }
     return [sumXL, sumL2];
   };
-  const [sumXL, sumL2] = sumsOf(fround(-most / extreme));
+  const [sumXL, sumL2] = sumsOf(fround(-MOST_6 / extreme));
   let scale = sumL2 ? fround(sumXL / sumL2) : 0;
   let best = fround(scale * sumXL);
-  for (const offset of offsetsOf(most)) {
-    const [sumXL, sumL2] = sumsOf(fround(offset / extreme));
+  for (const factor of FACTORS_6) {
+    const [sumXL, sumL2] = sumsOf(fround(factor / extreme));
     if (sumL2 > 0 && fround(sumXL * sumXL) > fround(best * sumL2)) {
       scale = fround(sumXL / sumL2);
       best = fround(scale * sumXL);

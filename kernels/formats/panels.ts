@@ -117,13 +117,3 @@ export function rowsAtATime(
   if (stored === "KN") return Math.min(Math.max(fit, 1), K);
   return Math.min(Math.max(fit - fit % PANEL_COLUMNS, PANEL_COLUMNS), N);
 }
-
-/** Rows of the scratch for a piece; NK: padded to whole panels. */
-export function scratchRows(
-  shape: readonly [N: number, K: number],
-  rowBytes: number,
-  stored: StoredOrder,
-): number {
-  const rows = rowsAtATime(shape, rowBytes, stored);
-  return stored === "KN" ? rows : Math.ceil(rows / PANEL_COLUMNS) * PANEL_COLUMNS;
-}

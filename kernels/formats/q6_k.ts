@@ -24,7 +24,7 @@ const { fround } = Math;
 
 /** Encodes one block; scales are found by group, then rounded to 8 bits of the largest. */
 function encodeBlock(values: Float32Array, i: number, view: DataView, at: number): void {
-  const found = Array.from({ length: 16 }, (_, group) => scaleOf(values, i + 16 * group, 32));
+  const found = Array.from({ length: 16 }, (_, group) => scaleOf(values, i + 16 * group));
   const extreme = found.reduce((most, scale) => Math.abs(scale) > Math.abs(most) ? scale : most, 0);
   const isZero = Math.abs(extreme) < LEAST_EXTREME;
   const inverse = isZero ? 0 : fround(-128 / extreme);

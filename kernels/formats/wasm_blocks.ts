@@ -113,7 +113,7 @@ function widenPanel(
 
 /** Calls `body` with each part and its first input. */
 export function eachPart(
-  { parts }: BlockForm,
+  { parts }: Pick<BlockForm, "parts">,
   body: (part: BlockPart, first: number) => void,
 ): void {
   let first = 0;

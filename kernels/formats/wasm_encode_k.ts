@@ -15,14 +15,7 @@ import type { Func, FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/
 import { spread, VECTOR_BYTES } from "../asm/lanes.ts";
 import { f16Low } from "./f16.ts";
 import { ENCODE_SCRATCH, ENCODER, type RowEncoder } from "./format.ts";
-import {
-  factorsOf,
-  LEAST_EXTREME,
-  offsetsOf,
-  type Search,
-  SEARCH_4,
-  SEARCH_5,
-} from "./k_encode.ts";
+import { FACTORS_6, LEAST_EXTREME, ROUNDER, type Search, SEARCH_4, SEARCH_5 } from "./k_encode.ts";
 import { packBytes, storeHalf } from "./wasm_encode.ts";
 import { transposed } from "./wasm_pack.ts";
 
@@ -63,7 +56,6 @@ function stateAt(f: FunctionBuilder, scratch: Value<"i32">): State {
   return Object.fromEntries(places) as State;
 }
 
-const ROUNDER = 12582912;
 const ZERO = f32x4.splat(f32.const(0));
 
 /** The nearest integer, ties to even, within `least` … `most`. */
@@ -173,7 +165,7 @@ function defineSearch(m: ModuleBuilder, search: Search): Func<typeof SEARCHED & 
   return m.define({ ...SEARCHED, ...ints("at") }, "void", (f, { x, scratch, at }) => {
     const isFlat = f.local("v128", "isFlat");
     f.do(call(start, { x, scratch }));
-    for (const factor of factorsOf(search)) f.do(call(candidate, { x, scratch, factor }));
+    for (const factor of search.factors) f.do(call(candidate, { x, scratch, factor }));
     const { low, high, scale, min } = stateAt(f, scratch);
     isFlat.set(high.get.eq(low.get));
     at.set(at.plus(scratch));
@@ -366,7 +358,7 @@ function defineCentredSearch(m: ModuleBuilder): Func<typeof SEARCHED & { at: "i3
     }
     high.set(extreme);
     f.do(call(first, { x, scratch, factor: -32 }));
-    for (const factor of offsetsOf(32)) f.do(call(candidate, { x, scratch, factor }));
+    for (const factor of FACTORS_6) f.do(call(candidate, { x, scratch, factor }));
     const isZero = f32x4.abs(extreme).lt(LEAST_EXTREME);
     f.store(at.plus(scratch), v128.andNot(scale.get, isZero), PLACES.scales);
   });

@@ -35,7 +35,7 @@ export function encodeScratch(
   return ENCODE_SCRATCH + PANEL_COLUMNS * storedBytes(dtype, count) + floats;
 }
 
-/** Four stored floats at an address as F32; `bits` is a variable for them. */
+/** Four stored floats at an address as F32. */
 function loadFour(at: Value<"i32">, from: EncodedFrom): Value<"v128"> {
   if (from === ENCODED[0]) return v128.load(at);
   const bits = i32x4.extendLowI16x8U(v128.load64Zero(at));

@@ -11,7 +11,7 @@
  * @module
  */
 import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
-import { PANEL_COLUMNS, rowsAtATime, scratchRows } from "../formats/panels.ts";
+import { PANEL_COLUMNS, rowsAtATime } from "../formats/panels.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
 import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
@@ -82,10 +82,15 @@ function rangeBytes(packing: Packing): number {
   return encodeScratch(packing, packing.stored === "NK" ? packing.shape[1] : chunkOf(packing));
 }
 
+/** Bytes of a row of the file. */
+function rowBytesOf({ shape: [N, K], dtype, stored, from }: Packing): number {
+  return storedBytes(from ?? dtype, stored === "NK" ? K : N);
+}
+
 /** Rows of a piece. KN: of equal length, within a part of the panels, and whole blocks. */
-function chunkOf({ shape, dtype, stored, from }: Packing): number {
-  const [N, K] = shape;
-  const most = rowsAtATime(shape, storedBytes(from ?? dtype, stored === "NK" ? K : N), stored);
+function chunkOf(packing: Packing): number {
+  const { shape, dtype, stored } = packing;
+  const most = rowsAtATime(shape, rowBytesOf(packing), stored);
   if (stored === "NK") return most;
   const { inputs } = wasmOf(dtype).layout(shape);
   const equal = Math.ceil(inputs / Math.ceil(inputs / most));
@@ -139,11 +144,9 @@ export class Packer {
   }
 
   #pieceBytes(packing: Packing): number {
-    const { shape, dtype, stored, from } = packing;
-    const [N, K] = shape;
-    const rowBytes = storedBytes(from ?? dtype, stored === "NK" ? K : N);
-    const rows = stored === "NK" ? scratchRows(shape, rowBytes, stored) : chunkOf(packing);
-    return rows * rowBytes;
+    const rows = chunkOf(packing);
+    const padded = packing.stored === "NK" ? Math.ceil(rows / PANEL_COLUMNS) * PANEL_COLUMNS : rows;
+    return padded * rowBytesOf(packing);
   }
 
   /**
@@ -176,9 +179,9 @@ export class Packer {
     fill: FillRows,
     host?: Uint8Array,
   ): Promise<boolean> {
-    const { shape: [N, K], dtype, stored, from } = packing;
-    const [rows, width] = stored === "NK" ? [N, K] : [K, N];
-    const rowBytes = storedBytes(from ?? dtype, width);
+    const { shape: [N, K], dtype, stored } = packing;
+    const rows = stored === "NK" ? N : K;
+    const rowBytes = rowBytesOf(packing);
     const pieces = host ? 1 : 2;
     const pieceBytes = this.#pieceBytes(packing);
     const state = { fits: true };
@@ -248,7 +251,7 @@ export class Packer {
     const panels = Math.ceil((nk ? count : N) / PANEL_COLUMNS);
     const { parts, inputs, pitch, apart } = wasmOf(dtype).layout([N, K]);
     const from16 = storedBytes(packing.from ?? dtype, PANEL_COLUMNS);
-    const rowBytes = storedBytes(packing.from ?? dtype, nk ? K : N);
+    const rowBytes = rowBytesOf(packing);
     const part = Math.floor(first / inputs) * apart + first % inputs * (pitch / inputs);
     const words = this.#words();
     words[WORDS.to] = block.address + (nk ? first / PANEL_COLUMNS * pitch : part);

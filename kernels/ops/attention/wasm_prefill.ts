@@ -21,7 +21,7 @@ import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/a
 import { v128, type Value, vectors } from "../../asm/assembler.ts";
 import type { FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
-import { joinSeeds, type PairLoads, restorePair } from "../../asm/join.ts";
+import { joinPairs, type PairLoads } from "../../asm/join.ts";
 import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
 import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
 import { kvRowBytes } from "../../formats/kv.ts";
@@ -242,10 +242,7 @@ function scoresWasm(
       end.set(scratch.plus(line * (D - D % UNROLL)));
       f.while(at.lt(end), () => multiply(UNROLL));
       if (D % UNROLL) multiply(D % UNROLL);
-      if (pairs) {
-        joinSeeds(f, at, sums.flat());
-        for (const [low, high] of sums) restorePair(f, [low, high], pairs);
-      }
+      if (pairs) joinPairs(f, at, sums.flat(), pairs);
       place.set(scratch.plus(key.times(line)));
       for (const [i, sum] of sums.entries()) {
         for (const [h, score] of sum.entries()) finishScore(score, i, h);
@@ -277,7 +274,7 @@ interface ScoreRegisters {
 function addProducts(
   madd: MultiplyAdd,
   D: number,
-  { line, halves, queries }: Layout,
+  { line, queries }: Layout,
   { at, rows, numbers, number, query, pairs, chains }: ScoreRegisters,
   count: number,
 ): void {
@@ -288,7 +285,7 @@ function addProducts(
         four.set(v128.load(row, offset + 4 * d));
       }
     }
-    loadLine(query, at, queries + d * line, { halves, pairs });
+    loadLine(query, at, queries + d * line, pairs);
     for (const [i, sum] of chains[d % chains.length].entries()) {
       number.set(spread(numbers[i], d % 4));
       for (const [h, s] of sum.entries()) s.set(madd(number, query[h], s));

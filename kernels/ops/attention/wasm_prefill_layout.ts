@@ -94,8 +94,8 @@ export function loadLine(
   vectors: readonly Local<"v128">[],
   at: Local<"i32">,
   offset: number,
-  { halves, pairs }: { readonly halves: readonly number[]; readonly pairs: PairLoads | null },
+  pairs: PairLoads | null,
 ): void {
   if (pairs) pairs.load([vectors[0], vectors[1]], at, offset);
-  else for (const [h, v] of vectors.entries()) v.set(v128.load(at, offset + halves[h]));
+  else for (const [h, v] of vectors.entries()) v.set(v128.load(at, offset + 16 * h));
 }

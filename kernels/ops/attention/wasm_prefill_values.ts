@@ -5,7 +5,7 @@
  */
 import { call, type Func, type Ints, ints, v128 } from "../../asm/assembler.ts";
 import type { Local, ModuleBuilder } from "../../asm/assembler.ts";
-import { joinSeeds, restorePair } from "../../asm/join.ts";
+import { joinPairs } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { FOUR, type Layout, loadLine, pairsOf } from "./wasm_prefill_layout.ts";
@@ -27,15 +27,12 @@ export function weighWasm(
       f.array("v128", name, halves.length)
     );
     const load = (into: typeof max, at: Local<"i32">, offset: number) =>
-      loadLine(into, at, offset, { halves, pairs });
+      loadLine(into, at, offset, pairs);
     const weigh = () => {
       for (const [h, w] of weight.entries()) w.set(math.exp2(f, w.minus(max[h])));
     };
     const store = (to: Local<"i32">, line: typeof max, offset: number) => {
-      if (pairs) {
-        joinSeeds(f, at, line);
-        restorePair(f, [line[0], line[1]], pairs);
-      }
+      if (pairs) joinPairs(f, at, line, pairs);
       for (const [h, v] of line.entries()) f.store(to, v, offset + halves[h]);
     };
     // Rescale.
@@ -99,7 +96,6 @@ function addColumnsWasm(
   return m.define(ints("to", "rows", "v", "keys"), "void", (f, { to, rows, v, keys }) => {
     const { at, end } = f.locals(ints("at", "end"));
     const pairs = columns === 2 ? pairsOf(f, math, layout) : null;
-    const halves = [0, 16];
     // Weights of four rows, by key, then group of rows.
     const weights = Array.from(
       { length: FOUR },
@@ -119,7 +115,7 @@ function addColumnsWasm(
       return weight;
     };
     const addKey = (key: number) => {
-      loadLine(values, v, 4 * key * D, { halves, pairs });
+      loadLine(values, v, 4 * key * D, pairs);
       for (const [row, sum] of sums.entries()) {
         weightOf(key, row);
         for (const [j, s] of sum.entries()) s.set(math.madd(weight, values[j], s));
@@ -135,7 +131,7 @@ function addColumnsWasm(
     // Rescale.
     loadWeights(0, rows, rescale);
     for (const [row, sum] of sums.entries()) {
-      loadLine(sum, to, row * pitch, { halves, pairs });
+      loadLine(sum, to, row * pitch, pairs);
       weightOf(0, row);
       for (const s of sum) s.set(s.times(weight));
     }
@@ -146,10 +142,7 @@ function addColumnsWasm(
     end.set(rows.plus(keys.times(line)));
     eachKeys(1, at);
     // Store.
-    if (pairs) {
-      joinSeeds(f, at, sums.flat());
-      for (const [low, high] of sums) restorePair(f, [low, high], pairs);
-    }
+    if (pairs) joinPairs(f, at, sums.flat(), pairs);
     for (const [row, sum] of sums.entries()) {
       for (const [j, s] of sum.entries()) f.store(to, s, row * pitch + 16 * j);
     }

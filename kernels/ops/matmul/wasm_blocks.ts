@@ -36,13 +36,14 @@ import type { VectorMath } from "../../asm/math.ts";
 import { fieldsOf, LINE, panelBlockBytes } from "../../formats/block_panels.ts";
 import type { BlockCodes, BlockFields, BlockForm, BlockPart } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
-import { pairsOf, range } from "../../formats/wasm_blocks.ts";
+import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
 import {
   dotFormOf,
   EVEN_SUM,
   heldBytes,
   INPUTS,
+  isUnpacked,
   quantisedBytes,
   RECORD,
   SCALE,
@@ -71,7 +72,7 @@ export function blockPanelsWasm(
   // Two panels have eight sums, as many as registers hold.
   const together = form.parts.length === 1;
   const define = (panels: readonly number[]) =>
-    defineProduct(m, math, store, shape, { form, stored: form, panels, rows });
+    defineProduct(m, math, store, shape, { form, panels, rows });
   if (together || panels.length === 1) return define(panels);
   const one = define([0]);
   const { pitch } = wasmOf(shape.dtype).layout([shape.N, shape.K]);
@@ -99,15 +100,13 @@ export function unpackedPanelWasm(
   rows: number,
 ): BlockProduct {
   const form = unpackedForm(stored, shape);
-  return defineProduct(m, math, store, shape, { form, stored, panels: [0], rows });
+  return defineProduct(m, math, store, shape, { form, panels: [0], rows });
 }
 
 /** Panels and rows of a product. */
 interface ProductTile {
   /** The form of the panels that are multiplied. */
   readonly form: BlockForm;
-  /** The form of the weight: another one if panels are unpacked. */
-  readonly stored: BlockForm;
   readonly panels: readonly number[];
   /** Number of rows; each code is unpacked once for all of them. */
   readonly rows: number;
@@ -119,7 +118,7 @@ function defineProduct(
   math: VectorMath,
   store: Store,
   shape: MatmulWasm,
-  { form, stored, panels, rows }: ProductTile,
+  { form, panels, rows }: ProductTile,
 ): BlockProduct {
   const { N, K, dtype, options, columns: { width } } = shape;
   const { pitch } = wasmOf(dtype).layout([N, K]);
@@ -139,7 +138,7 @@ function defineProduct(
     const quads = bases.flatMap((base) => [0, 1, 2, 3].map((quad) => fieldsOf(form, base, quad)));
     const operands = {
       x,
-      rows: range(0, rows).map((row) => row * quantisedBytes(shape, stored)),
+      rows: range(0, rows).map((row) => row * quantisedBytes(shape, form)),
       quads,
     };
     const { count, apart } = form.pieces ?? { count: 1, apart: 0 };
@@ -148,8 +147,8 @@ function defineProduct(
     const most = Math.max(...stripes.map(({ length }) => length));
     const makeDots = dotFormOf(form, shape) === "words" ? wordDots : byteDots;
     const dot = makeDots(f, form, operands, most, shape.activations === "int8");
-    const isHeld = form === stored && form.parts.length > 1;
-    const scales = isHeld ? heldScales(f, form, quads, held) : ownScales(quads);
+    const isHeld = !isUnpacked(shape) && form.parts.length > 1;
+    const scales = isHeld ? heldScales(f, form, all.flat(), quads, held) : ownScales(quads);
     const scale = partScaler(f, math, operands, scales, sums);
     const multiplyPiece = () => {
       for (const stripe of stripes) {
@@ -218,18 +217,15 @@ interface PlacedPart extends BlockPart {
 
 /** Parts whose dots are made side by side; those of several rows leave no registers for two. */
 function stripesOf({ parts, stripes }: BlockForm, rows: number): PlacedPart[][] {
-  let first = 0;
-  const placed = parts.map((part, index): PlacedPart => {
-    const at = first;
-    first += part.inputs;
-    return {
+  const placed: PlacedPart[] = [];
+  eachPart({ parts }, (part, first) =>
+    placed.push({
       ...part,
-      index,
-      record: Math.floor(at / INPUTS) * RECORD,
-      sum: part.inputs === INPUTS ? 2 : at / 16 % 2,
-      firstGroup: at % INPUTS / 4,
-    };
-  });
+      index: placed.length,
+      record: Math.floor(first / INPUTS) * RECORD,
+      sum: part.inputs === INPUTS ? 2 : first / 16 % 2,
+      firstGroup: first % INPUTS / 4,
+    }));
   const together = stripes?.map((all) => all.map((i) => placed[i])) ?? placed.map((part) => [part]);
   // In the same order, so that each row has the same bits as alone.
   return rows > 1 ? together.flat().map((part) => [part]) : together;
@@ -424,6 +420,7 @@ function ownScales(quads: readonly BlockFields[]): Scales {
 function heldScales(
   f: FunctionBuilder,
   form: BlockForm,
+  parts: readonly PlacedPart[],
   quads: readonly BlockFields[],
   held: Local<"i32">,
 ): Scales {
@@ -434,7 +431,6 @@ function heldScales(
   const words = f.array("v128", "field", 8);
   return {
     prepare() {
-      const parts = stripesOf(form, 1).flat();
       for (const [q, quad] of quads.entries()) {
         const fields = heldFields(quad, words);
         for (const part of parts) {

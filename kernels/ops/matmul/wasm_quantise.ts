@@ -12,16 +12,10 @@
  *
  * @module
  */
-import { f32, f32x4, i16x8, i32x4, i8x16, ints, v128, vectors } from "../../asm/assembler.ts";
-import type {
-  Func,
-  FunctionBuilder,
-  Ints,
-  Local,
-  ModuleBuilder,
-  Value,
-} from "../../asm/assembler.ts";
+import { f32, f32x4, i16x8, i32x4, ints, v128, vectors } from "../../asm/assembler.ts";
+import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import type { BlockForm, BlockPart } from "../../formats/format.ts";
+import { packBytes } from "../../formats/wasm_encode.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { MatmulWasm } from "./wasm_epilogue.ts";
 
@@ -171,11 +165,6 @@ function storeWords(
 }
 
 const ZERO = i32x4.splat(0);
-
-/** Sixteen integers of four vectors as signed bytes. */
-function packBytes([a, b, c, d]: readonly Local<"v128">[]): Value<"v128"> {
-  return i8x16.narrowI16x8S(i16x8.narrowI32x4S(a, b), i16x8.narrowI32x4S(c, d));
-}
 
 /** Stores 32 integers of 8 bits as bytes. */
 function storeBytes(f: FunctionBuilder, to: Local<"i32">, inputs: readonly Local<"v128">[]): void {

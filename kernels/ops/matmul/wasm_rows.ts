@@ -22,7 +22,7 @@ import type {
   Local,
   ModuleBuilder,
 } from "../../asm/assembler.ts";
-import { f32PairLoads, joinSeeds, restorePair } from "../../asm/join.ts";
+import { f32PairLoads, joinPairs } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { type PanelCopy, wasmOf } from "../../formats/mod.ts";
@@ -281,10 +281,7 @@ function weightLoads(
       if (j % 2 > 0) return;
       pairs.load([weights[j], weights[j + 1]], w, k * line + j * line / weights.length);
     },
-    restore: (sums) => {
-      joinSeeds(f, w, sums);
-      for (let i = 0; i < sums.length; i += 2) restorePair(f, [sums[i], sums[i + 1]], pairs);
-    },
+    restore: (sums) => joinPairs(f, w, sums, pairs),
   };
 }
 
