@@ -29,6 +29,17 @@ export const GPT2 = {
   n_embd: 768,
 };
 
+/** GPT-2's shape in a family whose weights are stored NK. */
+export const GPT2_NK = {
+  model_type: "nanogpt",
+  vocab_size: 50257,
+  block_size: 1024,
+  n_layer: 12,
+  n_head: 12,
+  n_embd: 768,
+  bias: true,
+};
+
 /** Folder of the bundled checkpoint. */
 export const DEMO = new URL("./demo", import.meta.url).pathname;
 

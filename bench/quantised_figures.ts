@@ -30,6 +30,7 @@ import { sizeOf } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
+import { GPT2_NK as GPT2 } from "./decode.ts";
 import { median, percent, rest, timed } from "./measuring.ts";
 
 const THREADS = 2;
@@ -53,17 +54,6 @@ const SMOLLM2 = {
   rms_norm_eps: 1e-5,
   rope_theta: 100000,
   tie_word_embeddings: true,
-};
-
-/** GPT-2's shape in a family whose weights are stored NK. */
-const GPT2 = {
-  model_type: "nanogpt",
-  vocab_size: 50257,
-  block_size: 1024,
-  n_layer: 12,
-  n_head: 12,
-  n_embd: 768,
-  bias: true,
 };
 
 /** A row of the table: what is measured, and the goals of decode and prefill. */

@@ -26,7 +26,7 @@ import { bytesOf, sizeOf, type StoredOrder } from "../kernels/tensor.ts";
 import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
-import { DEMO, GPT2 } from "./decode.ts";
+import { DEMO, GPT2, GPT2_NK } from "./decode.ts";
 import { median, percent, rest, timed } from "./measuring.ts";
 import { planEntries } from "./wasm_limits.ts";
 
@@ -39,17 +39,6 @@ const ROUNDS = 15;
 
 /** Tokens in the cache when decoding is measured. */
 const DEPTH = 128;
-
-/** GPT-2's shape in a family whose weights are stored NK. */
-const GPT2_NK = {
-  model_type: "nanogpt",
-  vocab_size: 50257,
-  block_size: 1024,
-  n_layer: 12,
-  n_head: 12,
-  n_embd: 768,
-  bias: true,
-};
 
 function architectureOf(order: StoredOrder): Architecture {
   return readArchitecture(order === "KN" ? GPT2 : GPT2_NK, "GPT-2");
