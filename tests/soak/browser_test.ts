@@ -14,11 +14,9 @@ import { assertClose, fixture, TOLERANCE } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
 import type { Encoding } from "./browser/bundled.ts";
 import type { BackendChoice, Results, Task } from "./browser/page.ts";
-import { CHROMIUM, withBrowser } from "./browser/launch.ts";
+import { CHROMIUM, SWIFTSHADER, withBrowser } from "./browser/launch.ts";
 import { serveProject } from "./browser/server.ts";
 import type { Compiled } from "./browser/shaders.ts";
-
-const FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** Calls an export of a module in `browser/`. */
 type Call = <T>(module: string, name: string, ...args: unknown[]) => Promise<T>;
@@ -40,7 +38,7 @@ function inBrowser(
       await using server = serveProject(await bundle?.());
       const url = context === "plain page" ? server.plain : server.isolated;
       await withBrowser(
-        FLAGS,
+        SWIFTSHADER,
         async (browser) => await test(await callInto(browser, url, context)),
       );
     },

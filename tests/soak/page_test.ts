@@ -9,17 +9,13 @@ import { createHash } from "node:crypto";
 import type { Page } from "npm:playwright-core@1.65.1";
 import { loadModel } from "../../mod.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
+import { CHROMIUM, SWIFTSHADER, withPage } from "./browser/launch.ts";
 import { serveModel } from "./browser/model_server.ts";
 import type { Loaded } from "./browser/page_calls.ts";
 import { type ProjectServer, serveProject } from "./browser/server.ts";
 
-const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
-if (CHROMIUM === "") console.warn("page_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
-
 /** Timeout of a test in milliseconds, longer than any of them takes. */
 const TIMEOUT_MS = 240_000;
-
-const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 const DEMO = new URL("../../bench/demo/", import.meta.url);
 
@@ -29,30 +25,14 @@ let bundle: Promise<ReadonlyMap<string, string>> | undefined;
 function inPage(
   name: string,
   test: (page: Page, site: ProjectServer) => Promise<void>,
-  args: readonly string[] = ARGS,
+  flags = SWIFTSHADER,
 ): void {
   Deno.test({
     name: `in a page: ${name}`,
     ignore: CHROMIUM === "",
     fn: async () => {
-      // deno-lint-ignore no-import-prefix -- as above
-      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
       await using site = serveProject(await (bundle ??= bundleLibrary()));
-      const browser = await chromium.launch({ executablePath: CHROMIUM, args: [...args] });
-      const page = await browser.newPage();
-      // Closing the browser rejects the pending call.
-      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
-      try {
-        await test(page, site);
-      } catch (error) {
-        const path = await Deno.makeTempFile({ prefix: "wgslm-page-", suffix: ".png" });
-        await page.screenshot({ path, timeout: 5_000 }).catch(() => {});
-        console.error(`Picture of the page: ${path}`);
-        throw error;
-      } finally {
-        clearTimeout(timer);
-        await browser.close();
-      }
+      await withPage(flags, (page) => test(page, site), { mostMs: TIMEOUT_MS });
     },
   });
 }
@@ -228,7 +208,7 @@ inPage(
     assert.match(sentence, /^CheckpointError: .* does not come to an end within \d seconds/);
     server.behaviour.answers.clear();
   },
-  ["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU,Vulkan"],
+  ["--disable-gpu", "--disable-features=WebGPU,Vulkan"],
 );
 
 inPage(

@@ -9,60 +9,48 @@ import assert from "node:assert/strict";
 import type { Page } from "npm:playwright-core@1.65.1";
 import { buildWeb, serveWeb } from "../../build/web.ts";
 import type { BenchmarkReport } from "../../mod.ts";
-
-const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
-if (CHROMIUM === "") console.warn("web_test.ts: SKIPPED, since WGSLM_CHROMIUM is not set");
+import { inTempFolder } from "../safetensors.ts";
+import { CHROMIUM, SWIFTSHADER, withPage } from "./browser/launch.ts";
 
 /** Timeout of a test in milliseconds, longer than any of them takes. */
 const TIMEOUT_MS = 240_000;
-
-const ARGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
 /** Registers a test with the page in a new browser; it must print no error. */
 function onPage(name: string, test: (page: Page) => Promise<void>): void {
   Deno.test({
     name: `web/: ${name}`,
     ignore: CHROMIUM === "",
-    fn: async () => {
-      // deno-lint-ignore no-import-prefix -- as above
-      const { chromium } = await import("npm:playwright-core@1.65.1"); // only if the test runs
-      const folder = await Deno.makeTempDir({ prefix: "wgslm-web-" });
-      const dist = new URL(`file://${folder}/`);
-      await buildWeb(dist);
-      await using server = serveWeb(0, dist);
-      const browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGS });
-      const page = await browser.newPage({ viewport: { width: 1000, height: 900 } });
-      page.setDefaultTimeout(TIMEOUT_MS / 2);
-      const errors: string[] = [];
-      page.on("pageerror", (error) => errors.push(String(error)));
-      page.on("console", (line) => {
-        if (line.type() === "error") errors.push(line.text());
-      });
-      const foreign: string[] = [];
-      const { origin } = new URL(`http://127.0.0.1:${server.addr.port}/`);
-      page.on("request", (request) => {
-        if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(origin)) {
-          foreign.push(request.url());
-        }
-      });
-      const timer = setTimeout(() => void browser.close(), TIMEOUT_MS);
-      try {
-        await page.goto(`${origin}/`);
-        await test(page);
-        assert.deepEqual(errors, []);
-        assert.deepEqual(foreign, []);
-      } catch (error) {
-        const path = await Deno.makeTempFile({ prefix: "wgslm-web-", suffix: ".png" });
-        await page.screenshot({ path, fullPage: true, timeout: 5_000 }).catch(() => {});
-        console.error(`Picture of the page: ${path}`);
-        throw error;
-      } finally {
-        clearTimeout(timer);
-        await browser.close();
-        await Deno.remove(folder, { recursive: true });
-      }
-    },
+    fn: () =>
+      inTempFolder(async (folder) => {
+        const dist = new URL(`file://${folder}/`);
+        await buildWeb(dist);
+        await using server = serveWeb(0, dist);
+        const { origin } = new URL(`http://127.0.0.1:${server.addr.port}/`);
+        await withPage(SWIFTSHADER, async (page) => {
+          page.setDefaultTimeout(TIMEOUT_MS / 2);
+          const { errors, foreign } = listen(page, origin);
+          await page.goto(`${origin}/`);
+          await test(page);
+          assert.deepEqual(errors, []);
+          assert.deepEqual(foreign, []);
+        }, { viewport: { width: 1000, height: 900 }, mostMs: TIMEOUT_MS });
+      }),
   });
+}
+
+/** Collects a page's errors, and its requests to other origins. */
+function listen(page: Page, origin: string): { errors: string[]; foreign: string[] } {
+  const [errors, foreign]: string[][] = [[], []];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("console", (line) => {
+    if (line.type() === "error") errors.push(line.text());
+  });
+  page.on("request", (request) => {
+    if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(origin)) {
+      foreign.push(request.url());
+    }
+  });
+  return { errors, foreign };
 }
 
 /** Violations of axe-core's rules, by rule and element. */

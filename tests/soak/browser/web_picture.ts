@@ -9,24 +9,20 @@
  * @module
  */
 import { buildWeb, serveWeb } from "../../../build/web.ts";
+import { withBrowser } from "./launch.ts";
 
 if (import.meta.main) {
   const [path] = Deno.args;
-  // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
-  const { chromium } = await import("npm:playwright-core@1.65.1");
   await buildWeb();
   await using server = serveWeb(0);
-  const browser = await chromium.launch({
-    executablePath: Deno.env.get("WGSLM_CHROMIUM"),
-    args: ["--no-sandbox"], // it does not work as root
+  await withBrowser([], async (browser) => {
+    const page = await browser.newPage({ viewport: { width: 820, height: 900 } });
+    await page.goto(`http://127.0.0.1:${server.addr.port}/`);
+    await page.getByRole("button", { name: "Load the demo" }).click();
+    await page.locator("#loaded").waitFor();
+    await page.getByRole("tab", { name: "Benchmark" }).click();
+    await page.getByRole("button", { name: "Run the benchmark" }).click();
+    await page.locator("#bench-result").waitFor({ timeout: 120_000 });
+    await page.screenshot({ path, fullPage: true });
   });
-  const page = await browser.newPage({ viewport: { width: 820, height: 900 } });
-  await page.goto(`http://127.0.0.1:${server.addr.port}/`);
-  await page.getByRole("button", { name: "Load the demo" }).click();
-  await page.locator("#loaded").waitFor();
-  await page.getByRole("tab", { name: "Benchmark" }).click();
-  await page.getByRole("button", { name: "Run the benchmark" }).click();
-  await page.locator("#bench-result").waitFor({ timeout: 120_000 });
-  await page.screenshot({ path, fullPage: true });
-  await browser.close();
 }
