@@ -145,7 +145,8 @@ async function modelTimes(context: StageContext, shape: Shape) {
   const slots = tiny ? 128 : 4096;
   const rows = tiny ? 16 : 512;
   const lengths = tiny ? [8, 64] : [8, 512, 2048];
-  const predicted = await predictions(context, shape, lengths); // replaces `navigator.gpu` meanwhile
+  // Replaces `navigator.gpu` meanwhile.
+  const predicted = await predictions(context, shape, lengths);
   await using backend = await openWithWeights();
   const source = { ...randomWeights(a, 1, shape.dtype) };
   const started = performance.now();

@@ -133,7 +133,8 @@ export function blobSource(name: string, blob: Blob): ByteSource {
         const bytes = await blob.slice(offset, offset + into.length).arrayBuffer();
         if (bytes.byteLength === into.length) return into.set(new Uint8Array(bytes));
         throw new CheckpointError(
-          `Cannot read "${name}": expected ${into.length} bytes at ${offset}, got ${bytes.byteLength}`,
+          `Cannot read "${name}": expected ${into.length} bytes at ${offset}, ` +
+            `got ${bytes.byteLength}`,
         );
       } catch (error) {
         if (error instanceof CheckpointError) throw error;

@@ -21,12 +21,12 @@ export async function readPlatform(): Promise<Platform> {
   };
 }
 
-/** Versions of the runtime. Deno and Bun also tell the version of Node that they resemble. */
+/** Versions of the runtime. Deno and Bun also give the version of Node that they resemble. */
 function versions(): Platform["versions"] {
   const { deno = null, bun, node, v8, typescript = null } = globalThis.process.versions;
   return {
     deno,
-    v8: bun ? null : v8, // Bun has another engine and tells a version of V8 all the same
+    v8: bun ? null : v8, // Bun has another engine, and gives a version of V8 none the less
     typescript,
     ...bun ? { bun } : deno ? {} : { node },
   };

@@ -198,7 +198,7 @@ function renamed(source: ByteSource, name: string): ByteSource {
   };
 }
 
-/** Whether a file is the one that was downloaded, as far as the server tells. */
+/** Whether a file is the one that was downloaded, as far as the server describes it. */
 function isSame(known: RemoteFile, now: RemoteFile): boolean {
   const keys = ["size", "etag", "modified"] as const;
   return keys.every((key) =>

@@ -94,12 +94,12 @@ export async function removeCachedModel(source: string): Promise<boolean> {
 export interface CacheSpace {
   /** Bytes in use, by models and by anything else of the origin. */
   readonly used: number;
-  /** Bytes that may still be stored; Infinity if the browser does not tell. */
+  /** Bytes that may still be stored; Infinity if the browser does not report them. */
   readonly free: number;
 }
 
 /**
- * Tells the room of a page's storage; `loadModel` refuses a download that does not fit.
+ * Measures the room of a page's storage; `loadModel` refuses a download that does not fit.
  *
  * @example
  * ```ts ignore

@@ -262,7 +262,8 @@ export async function openGpu(
   if (!host.gpu) {
     throw new DeviceError(
       'Cannot open "webgpu": expected navigator.gpu, got none; ' +
-        'use Deno 2.9, a browser that has WebGPU, or Node with the package "webgpu", or choose "cpu"',
+        'use Deno 2.9, a browser that has WebGPU, or Node with the package "webgpu", ' +
+        'or choose "cpu"',
     );
   }
   let cause: unknown;
