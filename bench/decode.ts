@@ -9,6 +9,7 @@ import { type Architecture, readArchitecture } from "../engine/architecture/mod.
 import { openCheckpoint } from "../engine/checkpoint/checkpoint.ts";
 import { makeLogits, makeState, project } from "../engine/decoder.ts";
 import { checkGenerate, type GeneratedToken, generateTokens } from "../engine/generate.ts";
+import { SYSTEM_HOST } from "../engine/host/system.ts";
 import { estimateMemory } from "../engine/memory.ts";
 import { Runner } from "../engine/runner.ts";
 import {
@@ -73,7 +74,7 @@ async function openLoop(
   a: Architecture,
   source: WeightSource,
 ): Promise<DecodeLoop> {
-  const backend = await openBackend("cpu");
+  const backend = await openBackend("cpu", { host: SYSTEM_HOST.compute });
   const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
   const { chunk } = estimateMemory(a, source, { contextLength: a.blockSize, backend });
   const runner = await Runner.create(backend, a, weights, { id, slots: a.blockSize, chunk });

@@ -17,9 +17,9 @@ import { openBackend } from "../kernels/mod.ts";
 import { isWeightDtype } from "../kernels/formats/mod.ts";
 import { readArchitecture, readGguf } from "../engine/architecture/mod.ts";
 import { openWeights } from "../engine/checkpoint/checkpoint.ts";
-import { findHost } from "../engine/host/choose.ts";
+import { SYSTEM_HOST } from "../engine/host/system.ts";
 import { checkpointWeights, uploadWeights } from "../engine/weights/mod.ts";
-import { median } from "./measuring.ts";
+import { child, median, timeToRead } from "./measuring.ts";
 
 /** Processes of each kind. */
 const ROUNDS = 5;
@@ -35,17 +35,12 @@ interface Measured {
 
 /** Fills one buffer with a file. */
 function read(path: string): Measured {
-  const start = performance.now();
-  using file = Deno.openSync(path);
-  const bytes = new Uint8Array(new SharedArrayBuffer(file.statSync().size));
-  for (let at = 0; at < bytes.length;) at += file.readSync(bytes.subarray(at)) ?? bytes.length;
-  return { ms: performance.now() - start, over: 0 };
+  return { ms: timeToRead(path), over: 0 };
 }
 
 /** Opens a file and packs its weights. */
 async function load(source: string, dtype: string): Promise<Measured> {
-  const host = await findHost();
-  await using backend = await openBackend("wasm", { threads: 2, host: host?.compute });
+  await using backend = await openBackend("wasm", { threads: 2, host: SYSTEM_HOST.compute });
   const start = performance.now();
   using checkpoint = await openWeights(fileOf(source), true);
   const a = checkpoint.format === "gguf"
@@ -74,14 +69,6 @@ async function reside(source: string, dtype: string): Promise<Measured> {
   return { ms, over: Deno.memoryUsage().rss - idle - weights.current - kvCache.current };
 }
 
-async function child(args: readonly string[]): Promise<Measured> {
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", import.meta.url, ...args],
-    stderr: "inherit",
-  }).output();
-  return JSON.parse(new TextDecoder().decode(stdout)) as Measured;
-}
-
 /** The safetensors file of a folder, or the file itself. */
 function fileOf(source: string): string {
   return Deno.statSync(source).isDirectory ? `${source}/model.safetensors` : source;
@@ -92,7 +79,11 @@ async function figures(source: string, dtypes: readonly string[]): Promise<void>
   const kinds = [["read"], ...dtypes.flatMap((dtype) => [["load", dtype], ["reside", dtype]])];
   for (let round = -1; round < ROUNDS; round++) {
     for (const [how, ...dtype] of kinds) {
-      const measured = await child([how, how === "read" ? fileOf(source) : source, ...dtype]);
+      const measured = await child<Measured>(import.meta.url, [
+        how,
+        how === "read" ? fileOf(source) : source,
+        ...dtype,
+      ]);
       if (round >= 0) (found[[how, ...dtype].join()] ??= []).push(measured);
     }
   }

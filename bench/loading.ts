@@ -12,7 +12,7 @@ import { HubServer } from "../tests/hub_server.ts";
 import { inTempFolder, writeSafetensors, type WrittenTensor } from "../tests/safetensors.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { type Persistent, storage, tensor, torchMembers, zipPieces } from "../tests/torch.ts";
-import { median } from "./measuring.ts";
+import { child, median } from "./measuring.ts";
 
 /** LabCore's 50 M shape: 200 MB of parameters, and 400 MB of optimizer state. */
 const SHAPE = {
@@ -91,12 +91,7 @@ async function compare(
   const found: Record<string, Loading[]> = {};
   for (let round = -1; round < ROUNDS; round++) {
     for (const [name, args] of Object.entries(sources)) {
-      const { stdout } = await new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", import.meta.url, ...args],
-        env,
-        stderr: "inherit",
-      }).output();
-      const loading = JSON.parse(new TextDecoder().decode(stdout)) as Loading;
+      const loading = await child<Loading>(import.meta.url, args, env);
       if (round >= 0) (found[name] ??= []).push(loading);
     }
   }

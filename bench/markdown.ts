@@ -7,7 +7,7 @@
 const MARKERS = ["<!-- measured -->", "<!-- /measured -->"] as const;
 
 /** A table whose first columns are texts, the others numbers. */
-export function markdown(
+export function markdownTable(
   head: readonly string[],
   rows: readonly (readonly string[])[],
   texts = 3,

@@ -12,6 +12,29 @@ export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
+/** Milliseconds of filling one new buffer, shared by threads, with a file. */
+export function timeToRead(path: string): number {
+  const start = performance.now();
+  using file = Deno.openSync(path);
+  const bytes = new Uint8Array(new SharedArrayBuffer(file.statSync().size));
+  for (let at = 0; at < bytes.length;) at += file.readSync(bytes.subarray(at)) ?? bytes.length;
+  return performance.now() - start;
+}
+
+/** Runs a script in a process by itself; returns the JSON that it prints. */
+export async function child<T>(
+  script: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<T> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", script, ...args],
+    env,
+    stderr: "inherit",
+  }).output();
+  return JSON.parse(new TextDecoder().decode(stdout)) as T;
+}
+
 /** Rounds of each work. */
 const ROUNDS = 9;
 

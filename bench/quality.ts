@@ -17,7 +17,7 @@ import { loadModel } from "../engine/load.ts";
 import type { LoadOptions } from "../engine/load_options.ts";
 import { logSumExp, topOf } from "../engine/measure/perplexity.ts";
 import { LlamaCppModel } from "./compare/llama_oracle.ts";
-import { findPlace, markdown } from "./markdown.ts";
+import { findPlace, markdownTable } from "./markdown.ts";
 
 const THREADS = 2;
 
@@ -146,7 +146,7 @@ function add(
 
 function report(rows: readonly Row[], sums: readonly Sums[], count: number): string {
   const perplexity = (sum: Sums) => Math.exp(sum.nll / count);
-  const table = markdown(
+  const table = markdownTable(
     ["weights", "engine", "perplexity", "by BF16's", "KL, nats", "same top token"],
     [REFERENCE, ...rows].map(({ weights, engine }, i) => [
       weights,

@@ -16,6 +16,7 @@
  */
 import { type Architecture, readArchitecture } from "../engine/architecture/mod.ts";
 import { forward } from "../engine/decoder.ts";
+import { SYSTEM_HOST } from "../engine/host/system.ts";
 import { Runner } from "../engine/runner.ts";
 import {
   chooseDtypes,
@@ -95,9 +96,11 @@ function nameOf({ dtype, activations }: Row): string {
 function repeatedWeights(a: Architecture, wanted: WeightDtype): WeightSource {
   const pages = new Map<WeightDtype, Uint8Array>();
   const pageOf = (dtype: WeightDtype): Uint8Array => {
+    const made = pages.get(dtype);
+    if (made) return made;
     const values = randomNumbers(1 << 14, 3).map((v) => 0.03 * v);
-    const page = pages.get(dtype) ?? new Uint8Array(storedBytes(dtype, values.length));
-    if (!pages.has(dtype)) encoderOf(dtype)(page, values);
+    const page = new Uint8Array(storedBytes(dtype, values.length));
+    encoderOf(dtype)(page, values);
     pages.set(dtype, page);
     return page;
   };
@@ -128,7 +131,11 @@ interface Opened extends AsyncDisposable {
 
 async function open({ config, dtype, activations }: Row): Promise<Opened> {
   const a = readArchitecture(config, "the shape");
-  const backend = await openWasmBackend({ threads: THREADS, activations });
+  const backend = await openWasmBackend({
+    threads: THREADS,
+    activations,
+    host: SYSTEM_HOST.compute,
+  });
   const source = repeatedWeights(a, dtype);
   const slots = a.blockSize;
   const weights = await uploadWeights(backend, a, source, slots + 1, () => {});

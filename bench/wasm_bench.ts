@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { SYSTEM_HOST } from "../engine/host/system.ts";
 import type { Backend, Plan, Recorder } from "../kernels/backend.ts";
 import { narrow, storedBytes, type Weight, type WeightDtype } from "../kernels/formats/mod.ts";
 import { bytesOf, type Tensor } from "../kernels/tensor.ts";
@@ -191,7 +192,7 @@ async function measure(): Promise<void> {
   const [reading, multiplying] = [await limits.reading(), await limits.multiplying(true)];
   const rows: Record<string, string>[] = [];
   for (const make of MAKERS) {
-    await using backend = await openWasmBackend({ threads });
+    await using backend = await openWasmBackend({ threads, host: SYSTEM_HOST.compute });
     for (const work of [await make(backend)].flat()) {
       const step = { position: work.length - work.rows, slot: 0, length: work.length };
       const kernel = () => work.plan.run({ rows: work.rows, ...step });

@@ -27,7 +27,7 @@ import { openWasmBackend } from "../kernels/wasm/backend.ts";
 import { Limits } from "../kernels/wasm/limits.ts";
 import { randomNumbers } from "../tests/testing.ts";
 import { DEMO, GPT2, GPT2_NK } from "./decode.ts";
-import { median, percent, rest, timed } from "./measuring.ts";
+import { child, median, percent, rest, timed, timeToRead } from "./measuring.ts";
 import { planEntries } from "./wasm_limits.ts";
 
 const THREADS = 2;
@@ -213,11 +213,11 @@ async function memory(): Promise<void> {
   console.log(
     "\nresident memory above idle, GPT-2's shape from a file; goal ≤ weights + cache + 40 MiB",
   );
-  const idle = await child<Resident>("resident");
+  const idle = await inChild<Resident>("resident");
   await withFile(async (path) => {
     for (const dtype of DTYPES) {
       await writeCheckpoint(path, "KN", dtype);
-      const { rss, kept } = await child<Resident>("resident", path);
+      const { rss, kept } = await inChild<Resident>("resident", path);
       const mib = (bytes: number) => `${(bytes / MIB).toFixed(0)} MiB`;
       console.log(
         `  ${dtype.padEnd(5)} ${mib(rss - idle.rss)}: weights + cache (${mib(kept)}) + ${
@@ -273,8 +273,8 @@ async function load(): Promise<void> {
         await writeCheckpoint(path, order, dtype);
         const [reads, loads, opens]: number[][] = [[], [], []];
         for (let round = 0; round < 7; round++) {
-          reads.push((await child<Loaded>("load", path, order, "read")).ms);
-          const { ms, openMs } = await child<Loaded>("load", path, order, "wasm");
+          reads.push((await inChild<Loaded>("load", path, order, "read")).ms);
+          const { ms, openMs } = await inChild<Loaded>("load", path, order, "wasm");
           loads.push(ms);
           opens.push(openMs);
         }
@@ -300,14 +300,7 @@ interface Loaded {
 
 /** One cold load in this process. */
 async function loadOnce(path: string, order: StoredOrder, how: string): Promise<Loaded> {
-  if (how === "read") {
-    const { size } = await Deno.stat(path);
-    const start = performance.now();
-    using file = Deno.openSync(path);
-    const bytes = new Uint8Array(new SharedArrayBuffer(size));
-    for (let at = 0; at < size;) at += file.readSync(bytes.subarray(at)) ?? size;
-    return { ms: performance.now() - start, openMs: 0 };
-  }
+  if (how === "read") return { ms: timeToRead(path), openMs: 0 };
   const begin = performance.now();
   await using backend = await openWasmBackend({ threads: THREADS, host: SYSTEM_HOST.compute });
   const start = performance.now();
@@ -349,15 +342,9 @@ async function writeCheckpoint(
   }
 }
 
-/** Runs this script as a child process with these arguments and returns its output. */
-async function child<T>(...args: string[]): Promise<T> {
-  const script = new URL(import.meta.url).pathname;
-  const command = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", script, "child", ...args],
-    stderr: "inherit",
-  });
-  const { stdout } = await command.output();
-  return JSON.parse(new TextDecoder().decode(stdout)) as T;
+/** Runs this script in a process by itself with these arguments. */
+function inChild<T>(...args: string[]): Promise<T> {
+  return child<T>(import.meta.url, ["child", ...args]);
 }
 
 const FIGURES: Readonly<Record<string, () => Promise<void>>> = {

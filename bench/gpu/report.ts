@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { markdownTable } from "../markdown.ts";
 
 interface Product {
   readonly what: string;
@@ -42,11 +43,9 @@ interface Rate {
   readonly hostMs: number;
 }
 
-/** A Markdown table. */
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [line(header), line(header.map(() => "---")), ...rows.map(line)].join("\n");
-}
+/** A table of texts. */
+const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
+  markdownTable(head, rows, head.length);
 
 const three = (value?: number) => value === undefined ? "–" : `${Number(value.toPrecision(3))}`;
 
