@@ -310,8 +310,8 @@ export abstract class HttpClient {
 }
 
 /**
- * Whether a server answers at all. A page's fetch reports a refusal by CORS and a missing connection
- * as the same error.
+ * Whether a server answers at all. A page's fetch reports a refusal by CORS and a missing
+ * connection as the same error.
  */
 async function isReachable(url: URL): Promise<boolean> {
   try {

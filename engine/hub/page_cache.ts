@@ -20,9 +20,12 @@ import { isCommit } from "./names.ts";
 /** Folder of the cache, with a folder for each kind of source. */
 export const PAGE_CACHE = `${OPFS}wgslm`;
 
+/** Folder of the hub's models. */
+export const PAGE_HUB = `${PAGE_CACHE}/hub`;
+
 /** The part of the cache that belongs to one repository. */
 export class PageCache implements ModelCache {
-  readonly folder = `${PAGE_CACHE}/hub`;
+  readonly folder = PAGE_HUB;
   readonly #repo: string;
 
   constructor(readonly repo: string) {

@@ -6,7 +6,7 @@
 import { beside } from "../host/files.ts";
 import { freeBytes, kindOfOpfs, listNames, OPFS_DISK, remove, usedBytes } from "../host/opfs.ts";
 import { partialPath } from "../hub/blob.ts";
-import { PAGE_CACHE } from "../hub/page_cache.ts";
+import { PAGE_HUB } from "../hub/page_cache.ts";
 import { MANIFEST, readManifestIn, URL_CACHE } from "../hub/url_files.ts";
 
 /** A model in a page's storage. */
@@ -19,7 +19,6 @@ export interface CachedModel {
   readonly isPartial: boolean;
 }
 
-const HUB = `${PAGE_CACHE}/hub`;
 const REPO = "models--";
 
 /** Folder of a model in the storage, and its source. */
@@ -29,9 +28,9 @@ interface Entry {
 }
 
 async function entries(): Promise<Entry[]> {
-  const hub = (await listNames(HUB)).filter((name) => name.startsWith(REPO)).map((name) => ({
+  const hub = (await listNames(PAGE_HUB)).filter((name) => name.startsWith(REPO)).map((name) => ({
     source: `hf:${name.slice(REPO.length).replace("--", "/")}`,
-    folder: beside(HUB, name),
+    folder: beside(PAGE_HUB, name),
   }));
   const urls = await Promise.all((await listNames(URL_CACHE)).map(async (name) => {
     const folder = beside(URL_CACHE, name);
