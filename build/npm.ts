@@ -3,7 +3,7 @@
  *
  *     npm/  package.json  README.md  LICENSE  CHANGELOG.md  THIRD_PARTY.md
  *           node/   mod.js  kernels.js  worker.js  bin.js  chunk-….js    Node, Bun, Deno
- *           web/    mod.js  kernels.js  worker.js  chunk-….js            pages
+ *           web/    mod.js  kernels.js  engine.js  worker.js  chunk-….js pages
  *           types/  mod.d.ts  kernels/mod.d.ts  …                        public declarations
  *
  * The packages that the library uses are within the bundles, so that a user installs this one only:
