@@ -16,7 +16,7 @@ const DIST = new URL("web/dist/", ROOT);
 const DEMO = ["config.json", "tokenizer.json", "model.safetensors"];
 
 /** Headers of every file: the page may share memory between threads, and loads nothing foreign. */
-export const HEADERS: Readonly<Record<string, string>> = {
+const HEADERS: Readonly<Record<string, string>> = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; " +

@@ -20,17 +20,21 @@ export function overdue(what: string, ms = PATIENCE_MS): AssertionError {
  * The result of work. Asynchronous work is no longer awaited once the time is over; synchronous
  * work is refused at its end.
  *
- * @throws {AssertionError} If it takes longer than `PATIENCE_MS`.
+ * @throws {AssertionError} If it takes longer than `ms`.
  */
-export async function within<T>(what: string, work: () => T | Promise<T>): Promise<T> {
-  const end = performance.now() + PATIENCE_MS;
+export async function within<T>(
+  what: string,
+  work: () => T | Promise<T>,
+  ms = PATIENCE_MS,
+): Promise<T> {
+  const end = performance.now() + ms;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(overdue(what)), PATIENCE_MS);
+    timer = setTimeout(() => reject(overdue(what, ms)), ms);
   });
   try {
     const result = await Promise.race([work(), late]);
-    if (performance.now() > end) throw overdue(what);
+    if (performance.now() > end) throw overdue(what, ms);
     return result;
   } finally {
     clearTimeout(timer);

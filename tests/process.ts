@@ -95,11 +95,6 @@ export class Process {
     }
   }
 
-  /** What an output has shown so far. */
-  shown(stream: Stream): string {
-    return this.#shown[stream];
-  }
-
   /** Writes to the standard input of a process with `input: "open"`. */
   async write(text: string): Promise<void> {
     // The process may have ended.

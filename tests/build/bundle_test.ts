@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { gzipSync } from "node:zlib";
 import { bundle, type BundledFile, LIBRARY, loadedWith } from "../../build/bundle.ts";
+import { inTempFolder } from "../safetensors.ts";
 
 /** Most bytes of a page's program, compressed: what it downloads before it can load a model. */
 const MOST_BYTES = 250_000;
@@ -14,15 +15,12 @@ interface Bundle {
   readonly texts: ReadonlyMap<string, string>;
 }
 
-async function bundlePage(entries: Readonly<Record<string, string>>): Promise<Bundle> {
-  const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
-  try {
+function bundlePage(entries: Readonly<Record<string, string>>): Promise<Bundle> {
+  return inTempFolder(async (folder) => {
     const files = await bundle({ entries, folder, platform: "browser", minify: true });
     const texts = files.map(({ name }) => [name, Deno.readTextFileSync(`${folder}/${name}`)]);
     return { files, texts: new Map(texts as [string, string][]) };
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }
 
 const compressed = (text: string) => gzipSync(text).length;

@@ -7,7 +7,7 @@
 import { resolve } from "node:path";
 import { type Output, type ProcessOptions, runDeno } from "../process.ts";
 
-export const CLI = new URL("../../cli.ts", import.meta.url).pathname;
+const CLI = new URL("../../cli.ts", import.meta.url).pathname;
 
 export interface CliOptions extends ProcessOptions {
   readonly cwd?: string;

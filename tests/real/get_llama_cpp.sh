@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Puts llama.cpp v0.5.0 into FOLDER, from the npm packages of node-llama-cpp, in about half a minute on two cores.
+# Puts llama.cpp v0.5.0 into FOLDER, from the npm packages of node-llama-cpp, in about half a minute
+# on two cores.
 #   FOLDER/llama.cpp/   its source, with convert_hf_to_gguf.py
-#   FOLDER/bin/         its released libraries (kernels for each processor, chosen when it runs) and, compiled here against them,
-#                       llama-bench, llama-quantize and llama-oracle (llama_oracle.cpp, for the tests)
-# With "native", llama-bench is compiled whole for this processor in place of that (cmake; minutes): the released libraries lack
-# llamafile's products, so that prefill in F16 takes twice as long with them.
+#   FOLDER/bin/         its released libraries (kernels for each processor, chosen when it runs) and,
+#                       compiled here against them, llama-bench, llama-quantize and llama-oracle
+#                       (llama_oracle.cpp, for the tests)
+# With "native", llama-bench is compiled whole for this processor in place of that (cmake; minutes):
+# the released libraries lack llamafile's products, so that prefill in F16 takes twice as long.
 # Needs Linux on x86-64 or ARM64, npm, git and g++. What is there already is left as it is.
 # usage: get_llama_cpp.sh FOLDER [native]
 set -euo pipefail

@@ -1,5 +1,6 @@
 // llama.cpp as an oracle: raw logits of a model; values, products and blocks of a weight.
-// Compiled by get_llama_cpp.sh against the released libraries; `bench/compare/llama_oracle.ts` is its client. All numbers are little-endian.
+// Compiled by get_llama_cpp.sh against the released libraries; `bench/compare/llama_oracle.ts` is
+// its client. All numbers are little-endian.
 //
 //   llama-oracle logits MODEL CONTEXT THREADS
 //     stdin    windows: i32 count, i32 first, i32 ids [count]
@@ -45,7 +46,8 @@ static void logits(const char * path, int context, int threads) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = params.n_batch = context;
     params.n_threads = params.n_threads_batch = threads;
-    // Only the rounding of activations is left between both engines: keys and values in F32, softmax in one piece.
+    // Only the rounding of activations is left between both engines: keys and values in F32,
+    // softmax in one piece.
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.swa_full = true;

@@ -7,7 +7,8 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Page } from "npm:playwright-core@1.65.1";
-import { loadModel } from "../../mod.ts";
+import type { DemoGolden } from "../engine/demo.ts";
+import { readJson } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
 import { CHROMIUM, SWIFTSHADER, withPage } from "./browser/launch.ts";
 import { serveModel } from "./browser/model_server.ts";
@@ -59,36 +60,28 @@ async function refusal(page: Page, source: unknown, options: object = {}): Promi
   return sentence as string;
 }
 
-/** Ids of the same generation in Deno. */
-async function expectedIds(): Promise<number[]> {
-  await using model = await loadModel("bench/demo", { device: "wasm", threads: 1 });
-  const ids: number[] = [];
-  for await (const { id } of model.generate("ROMEO:", { temperature: 0, maxNewTokens: 12 })) {
-    if (id !== undefined) ids.push(id);
-  }
-  return ids;
-}
+/** PyTorch's first ids, which Deno gives as well. */
+const IDS = readJson<DemoGolden>("demo/golden.json").F16.greedy_kv_on.slice(0, 12);
 
 inPage(
   "the demo from another origin gives Deno's ids, then comes from the cache",
   async (page, site) => {
-    const ids = await expectedIds();
     const server = serveModel(DEMO);
     const { url } = server;
     await page.goto(site.isolated);
     const first = await load(page, url, { device: "wasm", threads: 2 });
-    assert.deepEqual(first.ids, ids);
+    assert.deepEqual(first.ids, IDS);
     assert.equal(first.threads, 2);
     assert.equal(first.encoded.length, 6);
     assert.equal(first.progress["download model.safetensors"], 9780064);
     const requests = server.requests.length;
     const second = await load(page, url, { device: "webgpu" });
-    assert.deepEqual(second.ids, ids);
+    assert.deepEqual(second.ids, IDS);
     assert.equal(second.backend, "webgpu");
     assert.deepEqual(server.requests.slice(requests).filter((line) => line.startsWith("GET")), []);
     await server[Symbol.asyncDispose]();
     const third = await load(page, url, { device: "wasm" });
-    assert.deepEqual(third.ids, ids);
+    assert.deepEqual(third.ids, IDS);
     assert.match(third.notes.join(" "), /Loaded from the cache: cannot reach/);
   },
 );
@@ -98,10 +91,9 @@ inPage(
   async (page, isolated) => {
     await using site = serveProject(await bundle, false);
     await using server = serveModel(DEMO);
-    const ids = await expectedIds();
     await page.goto(site.plain);
     const plain = await load(page, server.url, { device: "wasm" });
-    assert.deepEqual([plain.ids, plain.threads], [ids, 1]);
+    assert.deepEqual([plain.ids, plain.threads], [IDS, 1]);
     assert.match(plain.notes.join(" "), /one thread: .*Cross-Origin-Opener-Policy/);
     await using closed = serveModel(DEMO);
     closed.behaviour.cors = false;
@@ -118,7 +110,7 @@ inPage(
       server.url,
     );
     assert.ok(typeof inWorker !== "string", inWorker);
-    assert.deepEqual(inWorker.ids, ids);
+    assert.deepEqual(inWorker.ids, IDS);
   },
 );
 
@@ -146,7 +138,7 @@ inPage("a torn download resumes where it broke, and a full quota is told", async
     await refusal(page, other.url, JS),
     /expected room for 9\.3 MiB in the page's storage, got .*; remove a model from the cache/,
   );
-  assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), [server.url]);
+  assert.deepEqual(await callIn<string[]>(page, "cachedSources"), [server.url]);
   assert.equal((await load(page, other.url, { ...JS, cache: false })).ids.length, 12);
   assert.ok(other.requests.some((line) => /^GET model.safetensors bytes=\d+-\d+$/.test(line)));
 });
@@ -178,7 +170,7 @@ inPage("each refusal is one sentence, and leaves nothing in the cache", async (p
   assert.match(await refusal(page, server.url, JS), /unheard-of/);
   assert.match(await refusal(page, { config: {} }, JS), /^\w*Error: Cannot /);
   answers.clear();
-  assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), []);
+  assert.deepEqual(await callIn<string[]>(page, "cachedSources"), []);
   assert.equal((await load(page, server.url, JS)).ids.length, 12);
 });
 
@@ -249,7 +241,7 @@ inPage(
     const second = await load(page, "hf:owner/demo", JS);
     assert.deepEqual(second.ids, first.ids);
     assert.match(second.notes.join(" "), /Loaded from the cache: cannot reach/);
-    assert.deepEqual(await callIn<string[]>(page, "cachedFiles"), ["hf:owner/demo"]);
+    assert.deepEqual(await callIn<string[]>(page, "cachedSources"), ["hf:owner/demo"]);
   },
 );
 

@@ -4,14 +4,14 @@
  * @module
  */
 import { bundle, LIBRARY } from "../../../build/bundle.ts";
+import { inTempFolder } from "../../safetensors.ts";
 
-/** Texts of the bundle, by file name; dynamic imports are separate files. */
-export async function bundleLibrary(): Promise<ReadonlyMap<string, string>> {
-  const folder = await Deno.makeTempDir({ prefix: "wgslm-" });
-  try {
+let texts: Promise<ReadonlyMap<string, string>> | undefined;
+
+/** Texts of the bundle, by file name; dynamic imports are separate files. Made once. */
+export function bundleLibrary(): Promise<ReadonlyMap<string, string>> {
+  return texts ??= inTempFolder(async (folder) => {
     const files = await bundle({ entries: LIBRARY, folder, platform: "browser" });
     return new Map(files.map(({ name }) => [name, Deno.readTextFileSync(`${folder}/${name}`)]));
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  });
 }

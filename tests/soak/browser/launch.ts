@@ -5,7 +5,7 @@
  */
 // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Browser, BrowserContextOptions, Page } from "npm:playwright-core@1.65.1";
-import { overdue } from "../../patience.ts";
+import { within } from "../../patience.ts";
 
 /** Path of the executable; empty if the tests in a browser are skipped. */
 export const CHROMIUM = Deno.env.get("WGSLM_CHROMIUM") ?? "";
@@ -53,14 +53,9 @@ export async function withBrowser(
     args: ["--no-sandbox", ...flags],
     timeout: mostMs,
   });
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(overdue("the end of a test in a browser", mostMs)), mostMs);
-  });
   try {
-    await Promise.race([test(browser), late]);
+    await within("the end of a test in a browser", () => test(browser), mostMs);
   } finally {
-    clearTimeout(timer);
     await browser.close();
   }
 }

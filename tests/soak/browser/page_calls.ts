@@ -53,8 +53,8 @@ export async function load(
   }
 }
 
-/** Paths of all files in the page's storage but the descriptions of folders. */
-export async function cachedFiles(): Promise<string[]> {
+/** Sources of the models in the page's storage. */
+export async function cachedSources(): Promise<string[]> {
   const { cachedModels } = await library();
   return (await cachedModels()).map(({ source }) => source);
 }
