@@ -6,7 +6,7 @@
 import type { Activations, Backend } from "../kernels/backend.ts";
 import type { Memory } from "../kernels/memory.ts";
 import { kvFormatOf } from "../kernels/formats/kv.ts";
-import { isBlocked, type WeightDtype } from "../kernels/formats/mod.ts";
+import type { WeightDtype } from "../kernels/formats/mod.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import { encodeChat } from "./conversation.ts";
 import { findNotFinite } from "./diagnose.ts";
@@ -23,6 +23,7 @@ import {
 import { copyIds, expectType } from "./options.ts";
 import type { Runner } from "./runner.ts";
 import type { ChatMessage, Tokenizer } from "./tokenizer/tokenizer.ts";
+import { isQuantised } from "./weights/mod.ts";
 
 /** Access of the benchmark and the profile to a model, beside its public members. */
 export interface Instruments {
@@ -165,7 +166,9 @@ export class Model implements AsyncDisposable {
 
   /** Bits of activations in products: "int8" if weights are quantised and 8 bits were asked for. */
   get activations(): Activations {
-    return isBlocked(this.dtype) ? this.#backend.activations ?? "exact" : "exact";
+    const { activations = "exact" } = this.#backend;
+    // A backend in another thread gives those of its model.
+    return !this.#runner || isQuantised(this.#runner.weights) ? activations : "exact";
   }
 
   /** Whether a generation continues past the context, as the model's family defines it. */

@@ -131,6 +131,20 @@ export interface Weights {
   readonly longRopes: readonly LongRope[];
 }
 
+/** Whether a matrix is quantised. */
+export function isQuantised({ wte, lmHead, h }: Weights): boolean {
+  const linears = h.flatMap(({ attn, mlp }) => [
+    ...attn.cAttn,
+    attn.cProj,
+    mlp.cFc,
+    ...mlp.cUp ? [mlp.cUp] : [],
+    mlp.cProj,
+  ]);
+  return [wte, lmHead, ...linears.map(({ weight }) => weight)].some(({ dtype }) =>
+    isBlocked(dtype)
+  );
+}
+
 /** Bytes of a model's weights: norms and biases in F32, matrices in their dtypes. */
 export function weightBytes(source: Pick<WeightSource, "specs" | "dtype">): number {
   return weightSpecs(source.specs).reduce((bytes, spec) => {

@@ -33,6 +33,8 @@ export interface KvFormat {
   readonly dtype: KvDtype;
   /** Dtype of the tensors of keys and values. */
   readonly tensor: Dtype;
+  /** Largest error of a number: a share of itself, or of the largest number of its block. */
+  readonly rounding: number;
   /** Elements of a tensor's row that hold D numbers. */
   width(D: number): number;
   /** D of a row of `width` elements. */
@@ -57,6 +59,7 @@ const MOST = 65504;
 const F32: KvFormat = {
   dtype: "F32",
   tensor: "F32",
+  rounding: 0,
   width: (D) => D,
   headDim: (width) => width,
   multiple: 1,
@@ -69,6 +72,7 @@ const F32: KvFormat = {
 const F16: KvFormat = {
   dtype: "F16",
   tensor: "F16",
+  rounding: 2 ** -11,
   width: (D) => D,
   headDim: (width) => width,
   multiple: 2,
@@ -86,6 +90,7 @@ const F16: KvFormat = {
 const Q8: KvFormat = {
   dtype: "Q8_0",
   tensor: "U32",
+  rounding: 1 / 254,
   width: (D) => D / 4 + Math.ceil(D / (2 * QK)),
   // A block has 8 words and half a word; an odd last one has a whole word for its scale.
   headDim: (width) => QK * Math.floor(2 * width / 17),

@@ -5,6 +5,7 @@ import { checkModel, judge } from "../../../engine/measure/check.ts";
 import { instrumentsOf, type Model } from "../../../engine/model.ts";
 import type { Plans, Runner } from "../../../engine/runner.ts";
 import type { Segment, Step } from "../../../kernels/backend.ts";
+import type { KvDtype } from "../../../kernels/formats/kv.ts";
 import { fixture } from "../../testing.ts";
 
 const wasm = () => loadModel(fixture("labcore/learned"), { device: "wasm", threads: 1 });
@@ -71,6 +72,46 @@ const FAULTS: [what: string, change: (runner: Runner) => void, reason: RegExp][]
   ],
 ];
 
+/** Gemma has heads of 32 numbers, as a cache in Q8_0 needs. */
+const gemma = (kvDtype: KvDtype) =>
+  loadModel(fixture("tiny/gemma"), { device: "wasm", threads: 1, kvDtype });
+
+const CACHE_FAULTS: typeof FAULTS = [
+  ...FAULTS.slice(1, 3),
+  [
+    "a value of the prompt is lost",
+    (runner) => {
+      const prefill = runner.prefill.bind(runner);
+      runner.prefill = async (...args) => {
+        const done = await prefill(...args);
+        const [{ v }] = runner.buffers.decode.cache;
+        runner.backend.write(v, new Uint32Array(v.shape.at(-1)!), 0);
+        return done;
+      };
+    },
+    /^logits differ/,
+  ],
+];
+
+Deno.test("checkModel() allows the rounding of a cache in fewer bits", async () => {
+  for (const kvDtype of ["F16", "Q8_0"] as const) {
+    await using model = await gemma(kvDtype);
+    assert.equal(model.kvDtype, kvDtype);
+    const { passed, tolerance } = await checkModel(model);
+    assert.ok(passed && tolerance! < 0.05, `${kvDtype}: ${passed}, ${tolerance}`);
+  }
+});
+
+for (const [what, change, reason] of CACHE_FAULTS) {
+  Deno.test(`checkModel() fails with a cache in Q8_0 where ${what}`, async () => {
+    await using model = await gemma("Q8_0");
+    await tamper(model, change);
+    const check = await checkModel(model);
+    assert.equal(check.passed, false);
+    assert.match(check.reason!, reason);
+  });
+}
+
 for (const [what, change, reason] of FAULTS) {
   Deno.test(`checkModel() fails where ${what}`, async () => {
     await using model = await wasm();
@@ -128,6 +169,14 @@ Deno.test("checkModel() allows the rounding of quantised weights", async () => {
     });
     assert.equal((await checkModel(model)).passed, true, activations);
   }
+});
+
+Deno.test("checkModel() allows the rounding of a model that is quantised in part", async () => {
+  // Rows of 40 and 48 take F16; those of attention's output have 32 numbers.
+  await using model = await loadModel(fixture("tiny/gemma.bf16"), {
+    ...{ device: "wasm", threads: 1, dtype: "Q8_0", activations: "int8" },
+  });
+  assert.deepEqual([model.activations, (await checkModel(model)).passed], ["int8", true]);
 });
 
 Deno.test("checkModel() throws the reason of an abort", async () => {
