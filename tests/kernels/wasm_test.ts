@@ -219,6 +219,17 @@ wasmTest(
   },
 );
 
+Deno.test("weight() reads one weight after the other into the same scratch", async () => {
+  await using backend = await openWasmBackend({ threads: 2 });
+  const places = new Set<number>();
+  for (const N of [64, 64, 16]) {
+    await backend.weight([N, 64], "F32", (_row, _count, into) => void places.add(into.byteOffset), {
+      stored: "NK",
+    });
+  }
+  assert.equal(places.size, 1);
+});
+
 Deno.test("weight() stores F32 and computes exactly when an F16 is not finite", async () => {
   for (const threads of [1, 2]) {
     await using backend = await openWasmBackend({ threads });
