@@ -140,6 +140,7 @@ export const i16x8 = {
   extendLowI8x16S: unary("v128", "v128", ...simd(135)),
   extendHighI8x16S: unary("v128", "v128", ...simd(136)),
   add: binary("v128", "v128", ...simd(142)),
+  mul: binary("v128", "v128", ...simd(149)),
   /**
    * Products of signed bytes of `a` and bytes of `b` in 0 … 127, summed in neighbouring pairs; the
    * sums must fit 16 bits.

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import type { Simd } from "../../kernels/asm/join.ts";
-import type { Backend, Recorder } from "../../kernels/backend.ts";
+import type { Activations, Backend, Recorder } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
-import { FORMATS, isBlocked, narrow } from "../../kernels/formats/mod.ts";
+import { FORMATS, isBlocked, narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { findSimd } from "../../kernels/wasm/simd.ts";
@@ -24,10 +24,11 @@ const FORMS: readonly (readonly [Simd, threads: number])[] = [
 /** Calls `compute` with a backend of each form; expects equal bits. */
 async function expectEqualBits(
   compute: (backend: Backend) => Promise<Float32Array>,
+  activations: Activations = "exact",
 ): Promise<void> {
   let expected: Uint32Array | undefined;
   for (const [simd, threads] of FORMS) {
-    await using backend = await openWasmBackend({ simd, threads });
+    await using backend = await openWasmBackend({ simd, threads, activations });
     const bits = new Uint32Array((await compute(backend)).buffer);
     expected ??= bits;
     assert.deepEqual(bits, expected, `${simd}, ${threads} threads`);
@@ -45,12 +46,15 @@ const PRODUCTS: readonly (readonly [N: number, K: number, options?: Options])[] 
   [65, 96],
 ];
 
-Deno.test("matmul() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {
+/** Products of 13 rows and fewer by weights of each dtype. */
+function productsOf(
+  dtypes: readonly WeightDtype[],
+): (backend: Backend) => Promise<Float32Array> {
   const T = 13;
-  await expectEqualBits(async (backend) => {
+  return async (backend) => {
     const products: ((k: Recorder) => void)[] = [];
     const results: Tensor[] = [];
-    for (const dtype of ["F32", "F16", "BF16", "Q8_0", "Q4_K"] as const) {
+    for (const dtype of dtypes) {
       for (const [N, columns, { bias, gate, ...options } = {}] of PRODUCTS) {
         const { block } = FORMATS[dtype];
         const K = block * Math.ceil(columns / (isBlocked(dtype) ? 64 : 1));
@@ -76,7 +80,17 @@ Deno.test("matmul() gives equal bits at every width and on 1 to 4 threads (wasm)
       for (const y of results) numbers.push(...await backend.read(y));
     }
     return Float32Array.from(numbers);
-  });
+  };
+}
+
+Deno.test("matmul() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {
+  await expectEqualBits(productsOf(["F32", "F16", "BF16", "Q8_0", "Q4_K"]));
+});
+
+Deno.test("matmul() with x in 8 bits gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {
+  // Words; bytes of 32 inputs without offset, with one, with minima; bytes of 16 inputs.
+  const dtypes = ["Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "IQ4_NL"] as const;
+  await expectEqualBits(productsOf(dtypes), "int8");
 });
 
 Deno.test("attention() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {

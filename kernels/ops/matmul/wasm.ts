@@ -7,8 +7,7 @@
  *     1       memory           one row, two panels at a time           `wasm_row.ts`
  *     2, 3                     one row after another, one panel        `wasm_row.ts`
  *     ≥ 4     multiply-adds    register tiles; a panel is read once    `wasm_rows.ts`
- *
- * Blocks with x in 8 bits: pairs of rows by an unpacked panel from two rows on, `wasm_unpack.ts`.
+ *     ≥ 2     the same, of blocks with x in 8 bits                     `wasm_block_rows.ts`
  *
  * @module
  */
@@ -16,15 +15,16 @@ import { call, i32, ints } from "../../asm/assembler.ts";
 import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
+import type { BlockForm } from "../../formats/format.ts";
 import { wasmOf } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import type { WasmEntry, WasmTarget } from "../contract.ts";
 import { columnsOf, type MatmulCall, matmulOperands } from "./mod.ts";
-import { type MatmulWasm, storeWasm } from "./wasm_epilogue.ts";
-import { unpackedPanelWasm } from "./wasm_blocks.ts";
-import { isUnpacked, quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
+import { type MatmulWasm, type Store, storeWasm } from "./wasm_epilogue.ts";
+import { blockRowsWasm } from "./wasm_block_rows.ts";
+import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
-import { unpackedBytes, unpackWasm } from "./wasm_unpack.ts";
+import { tiledBytes, tileWasm, unpackedBytes, unpackWasm } from "./wasm_units.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
 /** Bytes of a panel's line of outputs, in F32. */
@@ -40,24 +40,24 @@ type Scratched = Pick<MatmulWasm, "T" | "K" | "dtype" | "activations" | "relaxed
 /** Rows that are multiplied side by side by a panel of blocks; three spill too many registers. */
 const ROWS = 2;
 
-/** Minimum number of rows that F32 tiles multiply. */
-function tileRows({ dtype, activations }: Pick<Scratched, "dtype" | "activations">): number {
-  return wasmOf(dtype).blocks && activations === "int8" ? Infinity : MIN_TILE_ROWS;
+/** Whether panels of blocks are unpacked for tiles of integer products. */
+function isUnpacked({ T, dtype, activations }: Scratched): boolean {
+  return T > 1 && activations === "int8" && !!wasmOf(dtype).blocks;
 }
 
 /** Bytes of quantised rows per thread. */
 function rowsBytes(shape: Scratched): number {
   const { blocks } = wasmOf(shape.dtype);
-  return blocks ? Math.min(shape.T, tileRows(shape) - 1) * quantisedBytes(shape, blocks) : 0;
+  if (!blocks) return 0;
+  if (isUnpacked(shape)) return tiledBytes(shape, blocks);
+  return Math.min(shape.T, MIN_TILE_ROWS - 1) * quantisedBytes(shape, blocks);
 }
 
 /** Bytes of scratch per thread. */
 function matmulScratch(shape: Scratched): number {
   const { T, K, dtype } = shape;
-  const { blocks } = wasmOf(dtype);
-  const unpacked = blocks && isUnpacked(shape) ? unpackedBytes(K, blocks, shape) : 0;
-  const quantised = rowsBytes(shape) + unpacked;
-  return T < tileRows(shape) ? quantised : Math.max(rowsScratch(shape), quantised);
+  if (isUnpacked(shape)) return rowsBytes(shape) + unpackedBytes(K, wasmOf(dtype).blocks!, shape);
+  return T < MIN_TILE_ROWS ? rowsBytes(shape) : Math.max(rowsScratch(shape), rowsBytes(shape));
 }
 
 /** Lowers the call to a WASM kernel over panels. */
@@ -76,31 +76,29 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
 }
 
-/** The WASM form: y [T, N], x [T, K], bias [N], gate [T, N]. */
+/** Operands of the kernels: y [T, N], x [T, K], w, bias [N], gate [T, N]. */
+const OPERANDS = ["y", "x", "w", "bias", "gate", "scratch"] as const;
+
+/** The WASM form. */
 function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kernel {
   const { T, N, K, dtype, columns } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
   const { blocks, layout } = wasmOf(dtype);
+  if (blocks && isUnpacked(shape)) return unpackedRowsWasm(m, math, store, shape, blocks);
   const { pitch } = layout([N, K]);
   const quantise = blocks && quantiseWasm(m, shape, blocks);
-  const unpack = blocks && isUnpacked(shape) ? unpackWasm(m, shape, blocks) : null;
-  const product = (rows: number) =>
-    blocks && unpack
-      ? unpackedPanelWasm(m, math, store, shape, blocks, rows)
-      : panelsWasm(m, math, store, shape, [0], rows);
-  const rowByPanel = product(1);
-  const rowPair = blocks && product(ROWS);
-  const least = tileRows(shape);
-  const tiled = T < least
+  const rowByPanel = panelsWasm(m, math, store, shape, [0]);
+  const rowPair = blocks && panelsWasm(m, math, store, shape, [0], ROWS);
+  const tiled = T < MIN_TILE_ROWS
     ? null
     : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
-  return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
+  return defineKernel(m, OPERANDS, (f, params) => {
     const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
-    const { n, t, yt, xt, gt, panel } = f.locals(ints("n", "t", "yt", "xt", "gt", "panel"));
+    const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
     const ofPanel = { w, bias, left: i32.const(N).minus(n) };
     const multiply = (product: typeof rowByPanel, count: number) => {
-      f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel, w: unpack ? panel : w }));
+      f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
       yt.advance(count * columns.width * 4);
       xt.advance(count * (blocks ? quantisedBytes(shape, blocks) : K * 4));
       gt.advance(count * columns.width * 4);
@@ -110,7 +108,6 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       xt.set(quantise ? scratch : x);
       gt.set(gate);
       t.set(0);
-      if (unpack) f.do(call(unpack, { to: panel, from: w }));
       if (rowPair) f.for(t, 0, rows.and(-ROWS), ROWS, () => multiply(rowPair, ROWS));
       f.for(t, t, rows, 1, () => multiply(rowByPanel, 1));
     };
@@ -120,7 +117,6 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
     // Pack or quantise x, once per thread.
     scratch.advance(m.thread.get.times(matmulScratch(shape)));
-    panel.set(scratch.plus(rowsBytes(shape)));
     const prepare = (isMine: Value<"i32">, func: Func<Ints<"to" | "x" | "rows">>) =>
       f.if(m.unprepared.get.and(isMine), () => {
         f.do(call(func, { to: scratch, x, rows }));
@@ -136,6 +132,42 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       } else {
         eachRow();
       }
+      w.advance(pitch);
+      for (const at of [y, bias, gate]) at.advance(LINE);
+    });
+  });
+}
+
+/** The form of blocks with x in 8 bits: panels are unpacked for tiles of integer products. */
+function unpackedRowsWasm(
+  m: ModuleBuilder,
+  math: VectorMath,
+  store: Store,
+  shape: MatmulWasm,
+  blocks: BlockForm,
+): Kernel {
+  const { N, K, dtype, columns: { first } } = shape;
+  const { pitch } = wasmOf(dtype).layout([N, K]);
+  const [tile, unpack] = [tileWasm(m, shape, blocks), unpackWasm(m, shape, blocks)];
+  const product = blockRowsWasm(m, math, store, shape, blocks);
+  return defineKernel(m, OPERANDS, (f, params) => {
+    const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
+    const { n, panel } = f.locals(ints("n", "panel"));
+    // First column, first panel.
+    if (first) y.advance(4 * first);
+    w.advance(begin.times(pitch));
+    for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
+    // Quantise x, once per thread.
+    scratch.advance(m.thread.get.times(matmulScratch(shape)));
+    panel.set(scratch.plus(rowsBytes(shape)));
+    f.if(m.unprepared.get, () => {
+      f.do(call(tile, { to: scratch, x, rows }));
+      f.do(m.unprepared.set(0));
+    });
+    f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
+      f.do(call(unpack, { to: panel, from: w }));
+      const left = i32.const(N).minus(n);
+      f.do(call(product, { y, x: scratch, w: panel, bias, gate, left, rows }));
       w.advance(pitch);
       for (const at of [y, bias, gate]) at.advance(LINE);
     });

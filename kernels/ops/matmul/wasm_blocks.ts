@@ -34,7 +34,13 @@ import type {
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { fieldsOf, LINE, panelBlockBytes } from "../../formats/block_panels.ts";
-import type { BlockCodes, BlockFields, BlockForm, BlockPart } from "../../formats/format.ts";
+import type {
+  BlockCodes,
+  BlockFields,
+  BlockForm,
+  BlockPairs,
+  BlockPart,
+} from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
 import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
@@ -43,14 +49,12 @@ import {
   EVEN_SUM,
   heldBytes,
   INPUTS,
-  isUnpacked,
   quantisedBytes,
   RECORD,
   SCALE,
   SCALED_SUMS,
   SUMS,
 } from "./wasm_quantise.ts";
-import { flippedPairs, heldFields, unpackedForm } from "./wasm_unpack.ts";
 
 /** Multiplies quantised rows by panels; parameters as `panelsWasm`. */
 type BlockProduct = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left">>;
@@ -85,22 +89,6 @@ export function blockPanelsWasm(
       f.do(call(one, args));
     }
   });
-}
-
-/**
- * Multiplies neighbouring quantised rows by an unpacked panel, whose address is in the place of the
- * weight's; parameters as `panelsWasm`.
- */
-export function unpackedPanelWasm(
-  m: ModuleBuilder,
-  math: VectorMath,
-  store: Store,
-  shape: MatmulWasm,
-  stored: BlockForm,
-  rows: number,
-): BlockProduct {
-  const form = unpackedForm(stored, shape);
-  return defineProduct(m, math, store, shape, { form, panels: [0], rows });
 }
 
 /** Panels and rows of a product. */
@@ -147,7 +135,7 @@ function defineProduct(
     const most = Math.max(...stripes.map(({ length }) => length));
     const makeDots = dotFormOf(form, shape) === "words" ? wordDots : byteDots;
     const dot = makeDots(f, form, operands, most, shape.activations === "int8");
-    const isHeld = !isUnpacked(shape) && form.parts.length > 1;
+    const isHeld = form.parts.length > 1;
     const scales = isHeld ? heldScales(f, form, all.flat(), quads, held) : ownScales(quads);
     const scale = partScaler(f, math, operands, scales, sums);
     const multiplyPiece = () => {
@@ -275,6 +263,14 @@ function spreader(f: FunctionBuilder, x: Local<"i32">) {
     },
     /** Forgets what the slots hold: x advances. */
     clear: () => slots.forEach((slot) => slot.at = -1),
+  };
+}
+
+/** Codes as 16-bit integers of the panel's word; `joined` leaves the odd code in the even ones. */
+function flippedPairs(word: Local<"v128">, joined: boolean): BlockPairs {
+  return {
+    even: joined ? word : word.and(i32x4.splat(0x00ff00ff)),
+    odd: i16x8.shrS(word, 8),
   };
 }
 
@@ -413,6 +409,25 @@ function ownScales(quads: readonly BlockFields[]): Scales {
     prepare: () => {},
     scale: (part, quad) => part.scale(quads[quad]),
     min: (part, quad) => part.min!(quads[quad]),
+  };
+}
+
+/** Fields that are loaded once, to `words`; the compiler shares what is computed from them. */
+export function heldFields(
+  { word, stored, half }: BlockFields,
+  words: readonly Local<"v128">[],
+): BlockFields {
+  const known = new Map<number, Local<"v128">>();
+  const once = (index: number, load: () => Value<"v128">) => {
+    const held = known.get(index) ?? words[known.size];
+    if (!known.has(index)) held.set(load());
+    known.set(index, held);
+    return held;
+  };
+  return {
+    stored,
+    word: (index) => once(index, () => word(index)),
+    half: () => once(-1, half),
   };
 }
 

@@ -13,7 +13,14 @@
  * @module
  */
 import { f32, f32x4, i16x8, i32x4, ints, v128, vectors } from "../../asm/assembler.ts";
-import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Value,
+} from "../../asm/assembler.ts";
 import type { BlockForm, BlockPart } from "../../formats/format.ts";
 import { packBytes } from "../../formats/wasm_encode.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
@@ -32,7 +39,7 @@ export const [SCALE, SUMS, SCALED_SUMS] = [64, [68, 72, 76], [80, 84, 88]];
 export const EVEN_SUM = 92;
 
 /** Largest magnitude of a quantised x. */
-const MOST = { exact: 32639, int8: 127 } as const;
+export const MOST = { exact: 32639, int8: 127 } as const;
 
 /** Trick: 1.5 · 2²³ + x leaves the nearest integer of x in the lowest bits of the sum. */
 const [ROUNDER, ROUNDER_BITS] = [12582912, 0x4b400000];
@@ -43,21 +50,10 @@ export function heldBytes({ parts }: BlockForm): number {
   return parts.length * 4 * PANEL_COLUMNS * (parts[0].min ? 2 : 1);
 }
 
-/**
- * Bytes of a quantised row. A block's scales are held after its records, unless panels are unpacked
- * (`wasm_unpack.ts`).
- */
-export function quantisedBytes(shape: QuantisedRows, form: BlockForm): number {
-  return shape.K / INPUTS * RECORD + (isUnpacked(shape) ? 0 : heldBytes(form));
+/** Bytes of a quantised row. A block's scales are held after its records. */
+export function quantisedBytes({ K }: Pick<MatmulWasm, "K">, form: BlockForm): number {
+  return K / INPUTS * RECORD + heldBytes(form);
 }
-
-/** Whether panels are unpacked for rows. */
-export function isUnpacked({ T, activations }: Pick<MatmulWasm, "T" | "activations">): boolean {
-  return T > 1 && activations === "int8";
-}
-
-/** What the layout of quantised rows depends on. */
-type QuantisedRows = Pick<MatmulWasm, "T" | "K" | "activations">;
 
 /** How x and codes are multiplied: as 16-bit integers or as bytes. */
 export type DotForm = "words" | "bytes";
@@ -74,7 +70,7 @@ export function dotFormOf({ parts }: BlockForm, { relaxed, activations }: Precis
 /** Defines the quantisation of rows x [rows, K] for a weight's blocks. */
 export function quantiseWasm(
   m: ModuleBuilder,
-  shape: Precision & QuantisedRows,
+  shape: Precision & Pick<MatmulWasm, "K">,
   form: BlockForm,
 ): Func<Ints<"to" | "x" | "rows">> {
   const { K, activations } = shape;
@@ -89,17 +85,13 @@ export function quantiseWasm(
       most.set(0);
       for (const [i, four] of inputs.entries()) {
         four.set(v128.load(x, 16 * i));
-        // A NaN stays in the maximum, and with it in the scale and in the result.
-        most.set(f32x4.max(most, f32x4.abs(four)));
+        most.set(larger(most, f32x4.abs(four)));
       }
-      most.set(f32x4.max(most, v128.shuffle(most, most, [2, 3, 0, 1])));
-      most.set(f32x4.max(most, v128.shuffle(most, most, [1, 0, 3, 2])));
+      most.set(larger(most, v128.shuffle(most, most, [2, 3, 0, 1])));
+      most.set(larger(most, v128.shuffle(most, most, [1, 0, 3, 2])));
       scale.set(f32x4.extractLane(most, 0).div(MOST[activations]));
-      // Below 1e-30 the inverse could overflow; such a block is 0.
-      factor.set(f32x4.splat(f32.const(1).div(scale)).and(most.gt(1e-30)));
-      for (const four of inputs) {
-        four.set(i32x4.sub(four.times(factor).plus(ROUNDER), i32x4.splat(ROUNDER_BITS)));
-      }
+      factor.set(inverseScale(f32x4.splat(scale), most));
+      for (const four of inputs) four.set(quantised(four, factor));
       f.store(to, scale, SCALE);
       storeSums(f, to, inputs, scale);
       if (dotFormOf(form, shape) === "bytes") storeBytes(f, to, inputs);
@@ -113,6 +105,23 @@ export function quantiseWasm(
       to.advance(quantisedBytes(shape, form) - K / INPUTS * RECORD);
     });
   });
+}
+
+/**
+ * The larger of F32 without sign. A NaN stays in the maximum, and with it in the scale and in the
+ * result. Trick: bits are in the order of the numbers; the maximum of F32 takes eight operations.
+ */
+export const larger = i32x4.maxU;
+
+/** Inverses of scales. */
+export function inverseScale(scale: Value<"v128">, most: Local<"v128">): Value<"v128"> {
+  // Below 1e-30 the inverse could overflow; such a block is 0.
+  return f32x4.splat(f32.const(1)).div(scale).and(most.gt(1e-30));
+}
+
+/** The nearest integers of x times a factor. */
+export function quantised(x: Value<"v128">, factor: Local<"v128">): Value<"v128"> {
+  return i32x4.sub(x.times(factor).plus(ROUNDER), i32x4.splat(ROUNDER_BITS));
 }
 
 /** Stores the sums of 32 integers. */
@@ -152,16 +161,19 @@ function storeWords(
   inputs: readonly Local<"v128">[],
   joined: boolean,
 ): void {
-  const pairs = f.local("v128", "pairs");
-  const order = [0, 1, 4, 5, 2, 3, 6, 7];
   // An odd input is in the upper half of a 64-bit lane.
   const wide = (v: Local<"v128">) =>
     joined ? i32x4.sub(v, v128.shuffle(i32x4.shl(v, 8), ZERO, [4, 0, 6, 2])) : v;
   for (let i = 0; i < inputs.length; i += 2) {
-    pairs.set(i16x8.narrowI32x4S(wide(inputs[i]), wide(inputs[i + 1])));
-    pairs.set(v128.shuffleBytes(pairs, pairs, [...order, ...order.map((byte) => byte + 8)]));
-    f.store(to, pairs, 8 * i);
+    f.store(to, pairWords(wide(inputs[i]), wide(inputs[i + 1])), 8 * i);
   }
+}
+
+/** Eight integers as words of two: even and odd inputs of four. */
+export function pairWords(a: Value<"v128">, b: Value<"v128">): Value<"v128"> {
+  const order = [0, 1, 4, 5, 2, 3, 6, 7];
+  const narrow = i16x8.narrowI32x4S(a, b);
+  return v128.shuffleBytes(narrow, ZERO, [...order, ...order.map((byte) => byte + 8)]);
 }
 
 const ZERO = i32x4.splat(0);
