@@ -1,9 +1,10 @@
 /**
  * Figures of the WebAssembly backend on two threads, each beside its goal.
  *
- * `deno run -A bench/wasm_figures.ts [barrier] [model] [demo] [attention] [memory] [load]`, all by
- * default. Each is a ratio of two interleaved measurements, or a share of a limit measured in the
- * same run by the same threads. Machines differ and are noisy, so no figure fails the run.
+ * `deno run -A bench/wasm_figures.ts [barrier] [model] [addresses] [demo] [attention] [memory]
+ * [load]`, all by default. Each is a ratio of two interleaved measurements, or a share of a limit
+ * measured in the same run by the same threads. Machines differ and are noisy, so no figure fails
+ * the run.
  *
  * @module
  */
@@ -126,6 +127,48 @@ async function model(): Promise<void> {
       } of ${rate(multiplying.operations, median(products))} GF/s: ${
         (DEPTH / median(prefills) * 1000).toFixed(0)
       } tokens/s`,
+    );
+  }
+}
+
+/** Decode and prefill of GPT-2's shape in a memory of 64-bit addresses, by one of 32-bit ones. */
+async function addresses(): Promise<void> {
+  console.log("\n64-bit addresses by 32-bit ones, GPT-2's shape: tokens/s; goal ≥ 97 %");
+  const a = architectureOf("KN");
+  for (const dtype of ["F32", "BF16"] as const) {
+    await using stack = new AsyncDisposableStack();
+    const runners: Runner[] = [];
+    for (const address of ["i32", "i64"] as const) {
+      const options = { threads: THREADS, address, host: SYSTEM_HOST.compute };
+      const backend = stack.use(await openWasmBackend(options));
+      const source = randomWeights(a, 1, dtype);
+      const weights = await uploadWeights(backend, a, source, a.blockSize + 1, () => {});
+      const { chunk } = estimateMemory(a, source, { contextLength: a.blockSize, backend });
+      const runner = await Runner.create(backend, a, weights, { id: dtype, slots: 1024, chunk });
+      runner.startSampling({ temperature: 0.8, topK: 40, topP: 1, repetitionPenalty: 1 }, 1);
+      runners.push(runner);
+    }
+    const prompt = Array.from({ length: DEPTH + 1 }, (_, i) => i);
+    const [prefills, decodes]: number[][] = [[], []];
+    for (let round = 0; round < ROUNDS; round++) {
+      const [prefill, decode]: number[][] = [[], []];
+      // Trick: the order alternates, so that a machine that slows down slows both.
+      for (const which of round % 2 ? [1, 0] : [0, 1]) {
+        await rest();
+        const start = performance.now();
+        await runners[which].prefill(prompt);
+        const middle = performance.now();
+        for (let i = 0; i < 8; i++) await runners[which].draw(1);
+        prefill[which] = middle - start;
+        decode[which] = performance.now() - middle;
+      }
+      prefills.push(prefill[0] / prefill[1]);
+      decodes.push(decode[0] / decode[1]);
+    }
+    console.log(
+      `  ${dtype.padEnd(5)} decode ${percent(median(decodes))}   prefill ${
+        percent(median(prefills))
+      }`,
     );
   }
 }
@@ -350,6 +393,7 @@ function inChild<T>(...args: string[]): Promise<T> {
 const FIGURES: Readonly<Record<string, () => Promise<void>>> = {
   barrier,
   model,
+  addresses,
   demo,
   attention,
   memory,

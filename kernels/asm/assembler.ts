@@ -8,14 +8,18 @@
  * @module
  */
 import {
+  type Code,
   codeOf,
+  condition,
   type Effect,
   type Func,
+  type Int,
   Local,
   memoryArgument,
   type Operand,
   type Result,
   simd,
+  type TypeOf,
   type Types,
   unsignedLeb,
   Value,
@@ -26,11 +30,12 @@ import { type LocalNames, moduleText } from "./text.ts";
 export * from "./instructions.ts";
 
 /** Variables by name. */
-type Locals<P extends Types> = { readonly [N in keyof P]: Local<P[N]> };
+type Locals<P extends Types> = { readonly [N in keyof P]: Local<TypeOf<P[N]>> };
 
 /** Byte of each type in the binary format. */
 const TYPE_CODE: Readonly<Record<ValueType, number>> = {
   i32: 0x7f,
+  i64: 0x7e,
   f32: 0x7d,
   f64: 0x7c,
   v128: 0x7b,
@@ -38,13 +43,27 @@ const TYPE_CODE: Readonly<Record<ValueType, number>> = {
 
 const STORE_CODE: Readonly<Record<ValueType, readonly number[]>> = {
   i32: [0x36],
+  i64: [0x3e], // the lower half: memory has no other integers
   f32: [0x38],
   f64: [0x39],
   v128: simd(11),
 };
 const [BLOCK_VOID, END] = [0x40, 0x0b];
-/** Maximum size of a memory with 32-bit addresses, in pages of 64 KiB. */
-const MAX_PAGES = 65536;
+/** Maximum size of a memory in pages of 64 KiB, by the type of addresses; 64-bit: V8's limit. */
+export const MAX_PAGES: Readonly<Record<Int, number>> = { i32: 2 ** 16, i64: 2 ** 18 };
+
+/** The memory that a module imports. */
+export interface MemoryType {
+  /** Whether threads share the memory. */
+  readonly shared?: boolean;
+  /**
+   * Minimum size of the memory, 64 KiB each. An engine that checks the bounds of every access
+   * (Deno's V8) checks the constant offset too if it exceeds this size.
+   */
+  readonly pages?: number;
+  /** Type of its addresses; default 32 bits. */
+  readonly address?: Int;
+}
 
 /**
  * A growable byte array. JavaScript arrays of numbers would take ten times the memory for a plan's
@@ -80,12 +99,21 @@ export class FunctionBuilder {
   readonly #names: string[] = [];
   readonly #code = new Bytes();
 
+  /** @param width the type of "int". */
+  constructor(readonly width: Int) {}
+
   /** Declares a variable, initialised to zero. Its name appears only in the module's text. */
-  local<T extends ValueType>(type: T, name: string): Local<T> {
-    const local = new Local(type, this.#locals.length, (code) => this.#emit(code));
+  local<T extends ValueType | "int">(type: T, name: string): Local<TypeOf<T>> {
+    const exact = (type === "int" ? this.width : type) as TypeOf<T>;
+    const local = new Local(exact, this.#locals.length, (code) => this.#emit(code));
     this.#locals.push(local);
     this.#names.push(name);
     return local;
+  }
+
+  /** A constant address or count. */
+  int(value: number): Value<Int> {
+    return new Value(this.width, codeOf(this.width, value));
   }
 
   /** Declares named variables: `const { row, end } = f.locals(ints("row", "end"))`. */
@@ -95,7 +123,11 @@ export class FunctionBuilder {
   }
 
   /** Declares `length` variables: `name0`, `name1` … */
-  array<T extends ValueType>(type: T, name: string, length: number): Local<T>[] {
+  array<T extends ValueType | "int">(
+    type: T,
+    name: string,
+    length: number,
+  ): Local<TypeOf<T>>[] {
     return Array.from({ length }, (_, i) => this.local(type, `${name}${i}`));
   }
 
@@ -109,23 +141,24 @@ export class FunctionBuilder {
     this.#emit(code.code);
   }
 
-  store(address: Operand<"i32">, value: Value<ValueType>, offset = 0): void {
-    this.#emit(codeOf("i32", address), value.code, STORE_CODE[value.type], memoryArgument(offset));
+  /** Stores a value; of an integer, the lower 32 bits. */
+  store(address: Value<Int>, value: Value<ValueType>, offset = 0): void {
+    this.#emit(address.code, value.code, STORE_CODE[value.type], memoryArgument(offset));
   }
 
   /** Stores the lower 16 bits. */
-  store16(address: Operand<"i32">, value: Value<"i32">, offset = 0): void {
-    this.#emit(codeOf("i32", address), value.code, [0x3b], memoryArgument(offset, 1));
+  store16(address: Value<Int>, value: Value<Int>, offset = 0): void {
+    this.#emit(address.code, codeOf("i32", value), [0x3b], memoryArgument(offset, 1));
   }
 
   /** Stores one 32-bit lane of a vector. */
-  storeLane(address: Operand<"i32">, value: Value<"v128">, lane: number, offset = 0): void {
+  storeLane(address: Value<Int>, value: Value<"v128">, lane: number, offset = 0): void {
     const argument = [...memoryArgument(offset), lane];
-    this.#emit(codeOf("i32", address), value.code, simd(90), argument);
+    this.#emit(address.code, value.code, simd(90), argument);
   }
 
-  if(condition: Value<"i32">, then: () => void, otherwise?: () => void): void {
-    this.#emit(condition.code, [0x04, BLOCK_VOID]);
+  if(test: Value<Int>, then: () => void, otherwise?: () => void): void {
+    this.#emit(condition(test), [0x04, BLOCK_VOID]);
     then();
     if (otherwise) {
       this.#emit([0x05]);
@@ -135,19 +168,19 @@ export class FunctionBuilder {
   }
 
   /** Tests the condition before the loop and at its end: one jump per iteration. */
-  while(condition: Value<"i32">, body: () => void): void {
-    this.if(condition, () => {
+  while(test: Value<Int>, body: () => void): void {
+    this.if(test, () => {
       this.#emit([0x03, BLOCK_VOID]);
       body();
-      this.#emit(condition.code, [0x0d, 0], [END]);
+      this.#emit(condition(test), [0x0d, 0], [END]);
     });
   }
 
   /** `for (i = from; i < to; i += step)`, unsigned. */
-  for(
-    i: Local<"i32">,
-    from: Operand<"i32">,
-    to: Operand<"i32">,
+  for<I extends Int>(
+    i: Local<I>,
+    from: Operand<I>,
+    to: Operand<I>,
     step: number,
     body: () => void,
   ): void {
@@ -158,9 +191,9 @@ export class FunctionBuilder {
     });
   }
 
-  /** Encodes the code-section entry; the first `params` variables are the parameters. */
-  toBytes(params: number, result: Value<ValueType> | void): Uint8Array {
-    this.#emit(result?.code ?? [], [END]);
+  /** Encodes the code-section entry; the first `params` variables are parameters. */
+  toBytes(params: number, result: readonly number[]): Uint8Array {
+    this.#emit(result, [END]);
     const types = this.#locals.slice(params).map(({ type }) => TYPE_CODE[type]);
     const locals = [...unsignedLeb(types.length), ...types.flatMap((type) => [1, type])];
     const code = this.#code.written;
@@ -172,10 +205,10 @@ export class FunctionBuilder {
   }
 }
 
-/** A mutable i32 global of a module. */
+/** A mutable global of a module: an address or a count. */
 export interface Global {
-  readonly get: Value<"i32">;
-  readonly set: (value: Operand<"i32">) => Effect;
+  readonly get: Value<Int>;
+  readonly set: (value: Operand<Int>) => Effect;
 }
 
 /** Builder of a module over one imported memory, `env.memory`; a shared one has a maximum. */
@@ -187,15 +220,15 @@ export class ModuleBuilder {
   readonly #bodies: (Uint8Array | null)[] = [];
   readonly #names: (readonly string[])[] = [];
 
-  /**
-   * @param shared whether threads share the memory.
-   * @param pages minimum size of the memory, 64 KiB each. An engine that checks the bounds of every
-   * access (Deno's V8) checks the constant offset too if it exceeds this size.
-   */
-  constructor(readonly shared = false, pages = 0) {
+  /** Type of addresses, and of "int". */
+  readonly address: Int;
+
+  constructor({ shared = false, pages = 0, address = "i32" }: MemoryType = {}) {
+    this.address = address;
     const least = unsignedLeb(pages);
-    const limits = shared ? [3, ...least, ...unsignedLeb(MAX_PAGES)] : [0, ...least];
-    this.#imports = [[...name("env"), ...name("memory"), 2, ...limits]];
+    const most = shared ? unsignedLeb(MAX_PAGES[address]) : [];
+    const flags = (shared ? 3 : 0) | (address === "i64" ? 4 : 0);
+    this.#imports = [[...name("env"), ...name("memory"), 2, flags, ...least, ...most]];
   }
 
   /**
@@ -217,19 +250,20 @@ export class ModuleBuilder {
 
   /**
    * Defines a function with named parameters, in order. `build` emits the body and returns the
-   * result, if any: `m.define(ints("a", "b"), "i32", (f, { a, b }) => a.plus(b))`.
+   * result, if any: `m.define(words("a", "b"), "i32", (f, { a, b }) => a.plus(b))`.
    */
   define<const P extends Types, R extends Result>(
     params: P,
     result: R,
-    build: (f: FunctionBuilder, params: Locals<P>) => R extends ValueType ? Value<R> : void,
+    build: (f: FunctionBuilder, params: Locals<P>) => R extends "void" ? void : Code<R>,
   ): Func<P, R> {
     const func = this.#declare(params, result);
     const slot = this.#bodies.push(null) - 1; // reserved first: `build` may define functions too
-    const f = new FunctionBuilder();
+    const f = new FunctionBuilder(this.address);
     const locals = f.locals(params);
     const written = build(f, locals);
-    this.#bodies[slot] = f.toBytes(Object.keys(params).length, written);
+    const returned = written ? codeOf(this.#exact(result as ValueType), written) : [];
+    this.#bodies[slot] = f.toBytes(Object.keys(params).length, returned);
     this.#names[func.index] = f.names;
     return func;
   }
@@ -257,10 +291,12 @@ export class ModuleBuilder {
 
   /** Declares a global, initialised to zero; every thread has a separate one. */
   global(): Global {
-    const index = unsignedLeb(this.#globals.push([TYPE_CODE.i32, 1, 0x41, 0, END]) - 1);
+    const { address } = this;
+    const zero = [TYPE_CODE[address], 1, ...codeOf(address, 0), END];
+    const index = unsignedLeb(this.#globals.push(zero) - 1);
     return {
-      get: new Value("i32", [0x23, ...index]),
-      set: (value) => ({ type: "void", code: [...codeOf("i32", value), 0x24, ...index] }),
+      get: new Value(address, [0x23, ...index]),
+      set: (value) => ({ type: "void", code: [...codeOf(address, value), 0x24, ...index] }),
     };
   }
 
@@ -291,12 +327,16 @@ export class ModuleBuilder {
     return moduleText(this.toBytes(), this.names);
   }
 
+  #exact(type: ValueType | "int"): ValueType {
+    return type === "int" ? this.address : type;
+  }
+
   /** Gives function i type i: a repeated type costs a few bytes and saves a lookup. */
   #declare<P extends Types, R extends Result>(params: P, result: R): Func<P, R> {
-    const from = Object.values(params).map((type) => TYPE_CODE[type]);
-    const to = result === "void" ? [] : [TYPE_CODE[result as ValueType]];
+    const from = Object.values(params).map((type) => TYPE_CODE[this.#exact(type)]);
+    const to = result === "void" ? [] : [TYPE_CODE[this.#exact(result)]];
     const index = this.#signatures.push([0x60, from.length, ...from, to.length, ...to]) - 1;
-    return { index, params, result };
+    return { index, params, result, int: this.address };
   }
 }
 

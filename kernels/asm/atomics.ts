@@ -5,9 +5,10 @@
  * @module
  */
 import { codeOf, type Effect, memoryArgument, signedLeb, Value } from "./instructions.ts";
-import type { Operand } from "./instructions.ts";
+import type { Int, Operand } from "./instructions.ts";
 
-const atomic = (op: number, ...operands: Operand<"i32">[]) => [
+const atomic = (op: number, address: Value<Int>, ...operands: Operand<Int>[]) => [
+  ...address.code,
   ...operands.flatMap((operand) => codeOf("i32", operand)),
   0xfe,
   op,
@@ -18,22 +19,22 @@ const value = (code: number[]) => new Value("i32", code);
 const effect = (code: readonly number[]): Effect => ({ type: "void", code });
 
 export const atomics = {
-  load: (address: Operand<"i32">) => value(atomic(0x10, address)),
-  store: (address: Operand<"i32">, to: Operand<"i32">) => effect(atomic(0x17, address, to)),
+  load: (address: Value<Int>) => value(atomic(0x10, address)),
+  store: (address: Value<Int>, to: Operand<Int>) => effect(atomic(0x17, address, to)),
   /** Adds to the word; returns its previous value. */
-  add: (address: Operand<"i32">, by: Operand<"i32">) => value(atomic(0x1e, address, by)),
+  add: (address: Value<Int>, by: Operand<Int>) => value(atomic(0x1e, address, by)),
   /** Compare-and-exchange: stores `to` if the word is `from`; returns its previous value. */
-  exchangeIf: (address: Operand<"i32">, from: Operand<"i32">, to: Operand<"i32">) =>
+  exchangeIf: (address: Value<Int>, from: Operand<Int>, to: Operand<Int>) =>
     value(atomic(0x48, address, from, to)),
   /** Wakes all threads that sleep at an address. */
-  wakeAll: (address: Operand<"i32">) => drop(value(atomic(0x00, address, -1))),
+  wakeAll: (address: Value<Int>) => drop(value(atomic(0x00, address, -1))),
   /**
    * Sleeps while the word is `expected`: until woken, or for `ns` nanoseconds. The memory must be
    * shared.
    */
-  sleep: (address: Operand<"i32">, expected: Operand<"i32">, ns: number) =>
+  sleep: (address: Value<Int>, expected: Operand<Int>, ns: number) =>
     drop(value([
-      ...codeOf("i32", address),
+      ...address.code,
       ...codeOf("i32", expected),
       0x42, // i64.const
       ...signedLeb(ns),

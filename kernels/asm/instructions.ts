@@ -6,15 +6,18 @@
  * @module
  */
 import { codeOf, type Effect, type Operand, select, simd, unsignedLeb, Value } from "./value.ts";
-import type { Result, ValueType } from "./value.ts";
+import type { Int, Result, ValueType } from "./value.ts";
 
 export * from "./value.ts";
+
+/** Operands of a type; of an `Int`, an operation on I32 takes the lower half. */
+type Taken<T extends ValueType> = Operand<T extends "i32" ? Int : T>;
 
 /** An operation on operands of type `from` with a result of type `to`, and its encoding. */
 function operation<T extends ValueType, R extends ValueType>(from: T, to: R, ...op: number[]) {
   return {
-    unary: (a: Operand<T>): Value<R> => new Value(to, [...codeOf(from, a), ...op]),
-    binary: (a: Operand<T>, b: Operand<T>): Value<R> =>
+    unary: (a: Taken<T>): Value<R> => new Value(to, [...codeOf(from, a), ...op]),
+    binary: (a: Taken<T>, b: Taken<T>): Value<R> =>
       new Value(to, [...codeOf(from, a), ...codeOf(from, b), ...op]),
   };
 }
@@ -34,23 +37,26 @@ export const memoryArgument = (offset: number, hint = 2): number[] => [
 ];
 
 const load =
-  <T extends ValueType>(type: T, ...op: number[]) =>
-  (address: Operand<"i32">, offset = 0): Value<T> =>
-    new Value(type, [...codeOf("i32", address), ...op, ...memoryArgument(offset)]);
+  <T extends ValueType>(type: T, ...op: number[]) => (address: Value<Int>, offset = 0): Value<T> =>
+    new Value(type, [...address.code, ...op, ...memoryArgument(offset)]);
 
-const shift = (op: number) => (a: Value<"v128">, bits: Operand<"i32">): Value<"v128"> =>
+const shift = (op: number) => (a: Value<"v128">, bits: Operand<Int>): Value<"v128"> =>
   new Value("v128", [...a.code, ...codeOf("i32", bits), ...simd(op)]);
 
 export const i32 = {
   const: (value: number): Value<"i32"> => new Value("i32", codeOf("i32", value)),
   load: load("i32", 0x28),
   /** Loads 16 bits, extended by zeros. */
-  load16U: (address: Operand<"i32">, offset = 0): Value<"i32"> =>
-    new Value("i32", [...codeOf("i32", address), 0x2f, ...memoryArgument(offset, 1)]),
+  load16U: (address: Value<Int>, offset = 0): Value<"i32"> =>
+    new Value("i32", [...address.code, 0x2f, ...memoryArgument(offset, 1)]),
   truncF32U: unary("f32", "i32", 0xa9),
   reinterpretF32: unary("f32", "i32", 0xbc),
   select,
 } as const;
+
+/** Loads an address or a count, as wide as the address. */
+export const loadInt = (address: Value<Int>, offset = 0): Value<Int> =>
+  load(address.type, address.type === "i64" ? 0x29 : 0x28)(address, offset);
 
 export const f32 = {
   const: (value: number): Value<"f32"> => new Value("f32", codeOf("f32", value)),
@@ -76,9 +82,9 @@ export const f64 = {
 /** Loads one lane of a vector and keeps the others. */
 const loadLane =
   (op: number, hint: number) =>
-  (address: Operand<"i32">, vector: Value<"v128">, lane: number, offset = 0): Value<"v128"> => {
+  (address: Value<Int>, vector: Value<"v128">, lane: number, offset = 0): Value<"v128"> => {
     const argument = [...memoryArgument(offset, hint), lane];
-    return new Value("v128", [...codeOf("i32", address), ...vector.code, ...simd(op), ...argument]);
+    return new Value("v128", [...address.code, ...vector.code, ...simd(op), ...argument]);
   };
 
 type VectorOperand = Operand<"v128">;
@@ -219,15 +225,24 @@ export const f64x2 = {
     new Value("f64", [...a.code, ...simd(33), lane]),
 } as const;
 
-/** Types of named parameters or variables, in order. */
-export type Types = Readonly<Record<string, ValueType>>;
+/** Types of named parameters or variables, in order; "int" is as wide as an address. */
+export type Types = Readonly<Record<string, ValueType | "int">>;
 
-/** Names of i32 parameters or variables. */
-export type Ints<N extends string> = Readonly<Record<N, "i32">>;
+/** The type of a variable's values. */
+export type TypeOf<T extends ValueType | "int"> = T extends "int" ? Int : T & ValueType;
+
+/** Names of parameters or variables that are addresses or counts. */
+export type Ints<N extends string> = Readonly<Record<N, "int">>;
+/** Names of parameters or variables of 32 bits, whatever the width of addresses. */
+export type Words<N extends string> = Readonly<Record<N, "i32">>;
 /** Names of v128 parameters or variables. */
 export type Vectors<N extends string> = Readonly<Record<N, "v128">>;
 
 export function ints<N extends string>(...names: readonly N[]): Ints<N> {
+  return allOf("int", names);
+}
+
+export function words<N extends string>(...names: readonly N[]): Words<N> {
   return allOf("i32", names);
 }
 
@@ -235,7 +250,7 @@ export function vectors<N extends string>(...names: readonly N[]): Vectors<N> {
   return allOf("v128", names);
 }
 
-function allOf<T extends ValueType, N extends string>(type: T, names: readonly N[]) {
+function allOf<T extends ValueType | "int", N extends string>(type: T, names: readonly N[]) {
   return Object.fromEntries(names.map((name) => [name, type])) as Record<N, T>;
 }
 
@@ -244,21 +259,25 @@ export interface Func<P extends Types, R extends Result = "void"> {
   readonly index: number;
   readonly params: P;
   readonly result: R;
+  /** The width of "int". */
+  readonly int: Int;
 }
 
 /** Arguments of a call, by name. */
-export type Operands<P extends Types> = { readonly [N in keyof P]: Operand<P[N]> };
+export type Operands<P extends Types> = { readonly [N in keyof P]: Operand<TypeOf<P[N]>> };
 
 /** Code of a call: a value, or an effect if the function returns nothing. */
-export type Code<R extends Result> = R extends ValueType ? Value<R> : Effect;
+export type Code<R extends Result> = R extends "void" ? Effect
+  : Value<TypeOf<R & (ValueType | "int")>>;
 
 /** Calls `func` with named arguments. */
 export function call<P extends Types, R extends Result>(
-  { index, params, result }: Func<P, R>,
+  { index, params, result, int }: Func<P, R>,
   args: Operands<P>,
 ): Code<R> {
-  const code = Object.entries(params).flatMap(([name, type]) => codeOf(type, args[name]));
+  const exact = (type: ValueType | "int") => type === "int" ? int : type;
+  const code = Object.entries(params).flatMap(([name, type]) => codeOf(exact(type), args[name]));
   code.push(0x10, ...unsignedLeb(index));
-  const value = result === "void" ? { type: result, code } : new Value(result, code);
+  const value = result === "void" ? { type: result, code } : new Value(exact(result), code);
   return value as Code<R>;
 }

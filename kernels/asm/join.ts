@@ -19,8 +19,8 @@
  *
  * @module
  */
-import { i32, i64x2, v128 } from "./assembler.ts";
-import type { FunctionBuilder, Local, Value } from "./assembler.ts";
+import { i64x2, v128 } from "./assembler.ts";
+import type { FunctionBuilder, Int, Local, Value } from "./assembler.ts";
 
 /** Bits of the vectors that kernels are written for; "unchecked": without bounds checks. */
 export type Simd = "128" | "256" | "256, unchecked";
@@ -36,7 +36,7 @@ export type Pair = readonly [low: Local<"v128">, high: Local<"v128">];
 /** Loads of pairs in one function. */
 export interface PairLoads {
   /** Loads eight columns, in the order that `restore` reverses. */
-  load(pair: Pair, at: Local<"i32">, offset: number): void;
+  load(pair: Pair, at: Local<Int>, offset: number): void;
   /** Lanes of a pair that make up columns 0 … 3 and 4 … 7; null if they are in order. */
   readonly restore: readonly [low: readonly number[], high: readonly number[]] | null;
 }
@@ -85,14 +85,14 @@ function restorePair(
  */
 function joinSeeds(
   f: FunctionBuilder,
-  any: Local<"i32">,
+  any: Local<Int>,
   vectors: readonly Value<"v128">[],
 ): void {
   // Trick: V8 finds that the condition is 0 only after it has joined, and then drops the stores.
   // The higher address first: a pair in the other order counts as no gain.
   f.if(any.and(0), () => {
     for (const [i, vector] of [...vectors.entries()].reverse()) {
-      f.store(i32.const(SEED_ADDRESS), vector, 16 * i);
+      f.store(f.int(SEED_ADDRESS), vector, 16 * i);
     }
   });
 }
@@ -103,7 +103,7 @@ function joinSeeds(
  */
 export function joinPairs(
   f: FunctionBuilder,
-  any: Local<"i32">,
+  any: Local<Int>,
   vectors: readonly Local<"v128">[],
   pairs: Pick<PairLoads, "restore">,
 ): void {

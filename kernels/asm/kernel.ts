@@ -8,6 +8,7 @@ import type {
   Effect,
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -43,7 +44,7 @@ type ShareName = typeof SHARE[number];
 export function defineKernel<const N extends string>(
   m: ModuleBuilder,
   operands: readonly N[],
-  build: (f: FunctionBuilder, params: Readonly<Record<N | ShareName, Local<"i32">>>) => void,
+  build: (f: FunctionBuilder, params: Readonly<Record<N | ShareName, Local<Int>>>) => void,
 ): Kernel {
   return m.define(ints<N | ShareName>(...operands, ...SHARE), "void", build);
 }
@@ -51,7 +52,7 @@ export function defineKernel<const N extends string>(
 /** Calls a kernel on the items begin … end − 1. */
 export function callKernel(
   { kernel, operands }: Pick<KernelCall<number>, "kernel" | "operands">,
-  share: Readonly<Record<ShareName, Operand<"i32">>>,
+  share: Readonly<Record<ShareName, Operand<Int>>>,
 ): Effect {
   const args = [...operands, ...SHARE.map((name) => share[name])];
   const names = Object.keys(kernel.params);

@@ -7,7 +7,7 @@
  * @module
  */
 import { f32x4, f64x2, v128 } from "./assembler.ts";
-import type { FunctionBuilder, Local, Value } from "./assembler.ts";
+import type { FunctionBuilder, Int, Local, Value } from "./assembler.ts";
 
 /** Bytes of a vector, and of the padding that may be read after a buffer. */
 export const VECTOR_BYTES = 16;
@@ -18,7 +18,7 @@ export const VECTOR_BYTES = 16;
  */
 export function eachFour(
   f: FunctionBuilder,
-  at: Local<"i32">,
+  at: Local<Int>,
   C: number,
   body: (lanes: number) => void,
 ): void {
@@ -35,7 +35,7 @@ export function firstLanes(value: Value<"v128">, lanes: number): Value<"v128"> {
 /** Stores the first `lanes` lanes. */
 export function storeLanes(
   f: FunctionBuilder,
-  address: Value<"i32">,
+  address: Value<Int>,
   value: Value<"v128">,
   lanes: number,
 ): void {

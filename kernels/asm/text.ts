@@ -40,22 +40,27 @@ const PLAIN: readonly Row[] = [
   ["global.get", 0x23, "index"],
   ["global.set", 0x24, "index"],
   ["i32.load", 0x28, "memory"],
+  ["i64.load", 0x29, "memory"],
   ["f32.load", 0x2a, "memory"],
   ["f64.load", 0x2b, "memory"],
   ["i32.store", 0x36, "memory"],
   ["f32.store", 0x38, "memory"],
   ["f64.store", 0x39, "memory"],
+  ["i64.store32", 0x3e, "memory"],
   ["i32.const", 0x41, "i32"],
   ["i64.const", 0x42, "i64"],
   ["f32.const", 0x43, "f32"],
   ["f64.const", 0x44, "f64"],
   ...names("i32", 0x45, "eqz eq ne lt_s lt_u gt_s gt_u le_s le_u ge_s ge_u"),
+  ...names("i64", 0x50, "eqz eq ne lt_s lt_u gt_s gt_u le_s le_u ge_s ge_u"),
   ...names("f32", 0x5b, "eq ne lt gt le ge"),
   ...names("f64", 0x61, "eq ne lt gt le ge"),
-  ...names(
-    "i32",
-    0x67,
-    "clz ctz popcnt add sub mul div_s div_u rem_s rem_u and or xor shl shr_s shr_u rotl rotr",
+  ...(["i32", "i64"] as const).flatMap((type, i) =>
+    names(
+      type,
+      0x67 + 18 * i,
+      "clz ctz popcnt add sub mul div_s div_u rem_s rem_u and or xor shl shr_s shr_u rotl rotr",
+    )
   ),
   ...names(
     "f32",
@@ -67,8 +72,10 @@ const PLAIN: readonly Row[] = [
     0x99,
     "abs neg ceil floor trunc nearest sqrt add sub mul div min max copysign",
   ),
+  ["i32.wrap_i64", 0xa7],
   ["i32.trunc_f32_s", 0xa8],
   ["i32.trunc_f32_u", 0xa9],
+  ["i64.extend_i32_u", 0xad],
   ["f32.demote_f64", 0xb6],
   ["f64.convert_i32_s", 0xb7],
   ["f64.convert_i32_u", 0xb8],
@@ -270,7 +277,8 @@ export function readModule(bytes: Uint8Array, names: LocalNames): ModuleText {
   const limits = () => {
     const flags = reader.byte();
     const least = reader.unsigned();
-    return `${least}${flags & 1 ? ` ${reader.unsigned()}` : ""}${flags & 2 ? " shared" : ""}`;
+    const most = flags & 1 ? ` ${reader.unsigned()}` : "";
+    return `${flags & 4 ? "i64 " : ""}${least}${most}${flags & 2 ? " shared" : ""}`;
   };
   const sections: Readonly<Record<number, () => void>> = {
     1: () => {

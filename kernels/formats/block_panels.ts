@@ -18,7 +18,7 @@
  * @module
  */
 import { i16x8, i32, i32x4, ints, v128 } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { BYTES } from "./elements.ts";
 import { f16High, f16Low, plainF16High, plainF16Low } from "./f16.ts";
 import type { BlockFields, BlockForm, PanelPacker } from "./format.ts";
@@ -53,7 +53,7 @@ function flip({ flipped }: Pick<BlockForm, "flipped">, word: Value<"v128">): Val
 }
 
 /** Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks. */
-export function fieldsOf(form: BlockForm, base: Local<"i32">, quad: number): BlockFields {
+export function fieldsOf(form: BlockForm, base: Local<Int>, quad: number): BlockFields {
   const stored = (index: number) => v128.load(base, lineOf(form, index) + 16 * quad);
   return {
     stored,
@@ -72,8 +72,8 @@ export function fieldsOf(form: BlockForm, base: Local<"i32">, quad: number): Blo
  */
 export function fieldsOfRow(
   form: BlockForm,
-  word: Local<"i32">,
-  half: Local<"i32">,
+  word: Local<Int>,
+  half: Local<Int>,
 ): BlockFields {
   const stored = (index: number) => v128.load32Splat(word, lineOf(form, index) - lineOf(form, 0));
   return {
@@ -84,7 +84,7 @@ export function fieldsOfRow(
 }
 
 /** Byte of a row's scale in the scales of its panel. */
-export function halfOfRow(row: Value<"i32">): Value<"i32"> {
+export function halfOfRow(row: Value<Int>): Value<Int> {
   // Bits 0, 1 and 3 of the column move up by one and bit 2 to the place of bit 0; two bytes each.
   const eight = row.and(8).shl(1);
   return eight.or(row.and(3).shl(2)).or(row.and(4).shr(1));
@@ -93,7 +93,7 @@ export function halfOfRow(row: Value<"i32">): Value<"i32"> {
 /** Defines the packing of 16 rows of blocks; returns 1 if a scale is not finite. */
 export function packBlocks(m: ModuleBuilder, form: BlockForm, block: number, bytes: number) {
   const params = ints("to", "from", "count", "pitch", "mask");
-  return m.define(params, "i32", (f, { to, from, count, pitch }): Value<"i32"> => {
+  return m.define(params, "int", (f, { to, from, count, pitch }): Value<Int> => {
     const { at, end } = f.locals(ints("at", "end"));
     const seen = f.local("v128", "seen");
     end.set(from.plus(count.div(block).times(bytes)));
@@ -110,8 +110,8 @@ export function packBlocks(m: ModuleBuilder, form: BlockForm, block: number, byt
 }
 
 interface Places {
-  readonly to: Local<"i32">;
-  readonly pitch: Local<"i32">;
+  readonly to: Local<Int>;
+  readonly pitch: Local<Int>;
   /** Bits of lanes with scales that are not finite. */
   readonly seen: Local<"v128">;
 }
@@ -126,9 +126,9 @@ function checkHalves(seen: Local<"v128">, halves: Local<"v128">): void {
 function packHalves(
   f: FunctionBuilder,
   half: number,
-  { to, from, pitch, seen }: Places & { readonly from: Local<"i32"> },
+  { to, from, pitch, seen }: Places & { readonly from: Local<Int> },
 ): void {
-  const at = f.local("i32", "row");
+  const at = f.local("int", "row");
   const eight = f.array("v128", "halves", 2);
   at.set(from);
   for (const [upper, halves] of eight.entries()) {
@@ -147,11 +147,11 @@ function packWords(
   f: FunctionBuilder,
   form: BlockForm,
   { to, at, pitch, seen, quad }: Places & {
-    readonly at: Local<"i32">;
+    readonly at: Local<Int>;
     readonly quad: number;
   },
 ): void {
-  const rows = f.array("i32", "row", 4);
+  const rows = f.array("int", "row", 4);
   const four = f.array("v128", "four", 4);
   for (const row of rows) {
     row.set(at);

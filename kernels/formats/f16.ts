@@ -13,7 +13,7 @@
  * @module
  */
 import { f32x4, i16x8, i32x4, v128, vectors } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, Value } from "../asm/assembler.ts";
 
 /** Exponent of the power of two that panels multiply F16 by. */
 const SCALE_BITS = 10;
@@ -97,7 +97,7 @@ export interface F16Rescaler {
   /** Emits the code for eight numbers, in place. */
   rescale(v: Local<"v128">): void;
   /** Whether a number has overflowed. */
-  readonly overflow: Value<"i32">;
+  readonly overflow: Value<Int>;
 }
 
 /**

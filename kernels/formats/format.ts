@@ -8,7 +8,15 @@
  * @module
  */
 import { ints } from "../asm/assembler.ts";
-import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Int,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Value,
+} from "../asm/assembler.ts";
 import type { PairLoads } from "../asm/join.ts";
 import type { StoredOrder } from "../tensor.ts";
 import type { Shader } from "../wgsl/shader.ts";
@@ -70,7 +78,7 @@ export interface WasmFormat {
    * numbers are in blocks.
    */
   readonly reader:
-    | ((shape: readonly [N: number, K: number], bases: readonly Local<"i32">[]) => PanelReader)
+    | ((shape: readonly [N: number, K: number], bases: readonly Local<Int>[]) => PanelReader)
     | null;
   /** Fields of a block, for integer dot products with a row of x; null if numbers are floats. */
   readonly blocks: BlockForm | null;
@@ -83,10 +91,10 @@ export interface WasmFormat {
   /** Loops over row `row` of `table` [N, K] in vectors of F32; `at` is the byte offset in F32. */
   eachOfRow(
     f: FunctionBuilder,
-    table: Local<"i32">,
-    row: Local<"i32">,
+    table: Local<Int>,
+    row: Local<Int>,
     shape: readonly [N: number, K: number],
-    body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+    body: (v: Local<"v128">, at: Local<Int>, lanes: number) => void,
   ): void;
   /** Defines the function that packs a part of a panel from a file's rows. */
   pack(m: ModuleBuilder, stored: StoredOrder): PanelPacker;
@@ -231,7 +239,7 @@ export type PanelCopy = Func<Ints<"to" | "from">>;
  * the inputs of a part; KN: the rows), `mask` the address of the column mask (KN). Returns 1 if
  * panels cannot represent one of the numbers.
  */
-export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">, "i32">;
+export type PanelPacker = Func<Ints<"to" | "from" | "count" | "pitch" | "mask">, "int">;
 
 /**
  * A format in the storage buffers of a GPU; `wgsl.ts` draws the panels. A lane loads one word of 16

@@ -5,7 +5,7 @@
  */
 import { f32x4, type Func, i16x8, i32x4, i8x16, type Ints, ints } from "../asm/assembler.ts";
 import { v128, type Value, vectors } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder } from "../asm/assembler.ts";
 import { eachFour } from "../asm/lanes.ts";
 import { QK } from "./blocks.ts";
 import { f16High, f16Low } from "./f16.ts";
@@ -50,7 +50,7 @@ function halfBits(f: FunctionBuilder): (x: Local<"v128">) => Value<"v128"> {
 const F16: KvWasm = {
   pack: (m, D) =>
     m.define(ints("to", "from"), "void", (f, { to, from }) => {
-      const at = f.local("i32", "at");
+      const at = f.local("int", "at");
       const { x, bits } = f.locals(vectors("x", "bits"));
       const half = halfBits(f);
       eachFour(f, at, D, (lanes) => {
@@ -64,7 +64,7 @@ const F16: KvWasm = {
     }),
   unpack: (m, D) =>
     m.define(ints("to", "from", "rows"), "void", (f, { to, from, rows }) => {
-      const end = f.local("i32", "end");
+      const end = f.local("int", "end");
       const { eight, low, high } = f.locals(vectors("eight", "low", "high"));
       end.set(to.plus(rows.times(4 * D)));
       f.while(to.lt(end), () => {
@@ -85,7 +85,7 @@ const F16: KvWasm = {
 const Q8_0: KvWasm = {
   pack: (m, D) =>
     m.define(ints("to", "from"), "void", (f, { to, from }) => {
-      const scales = f.local("i32", "scales");
+      const scales = f.local("int", "scales");
       const { most, inverse } = f.locals(vectors("most", "inverse"));
       const fours = f.array("v128", "four", 4);
       const half = halfBits(f);
@@ -105,7 +105,7 @@ const Q8_0: KvWasm = {
     }),
   unpack: (m, D) =>
     m.define(ints("to", "from", "rows"), "void", (f, { to, from, rows }) => {
-      const end = f.local("i32", "end");
+      const end = f.local("int", "end");
       const { scale, bytes } = f.locals(vectors("scale", "bytes"));
       const halves = f.array("v128", "half", 2);
       end.set(to.plus(rows.times(4 * D)));
@@ -135,7 +135,7 @@ const Q8_0: KvWasm = {
 
 /** Sets `most` to the scale of the 32 numbers at `from` + `at`, and `inverse` to 1/scale or 0. */
 function packScale(
-  from: Local<"i32">,
+  from: Local<Int>,
   at: number,
   most: Local<"v128">,
   inverse: Local<"v128">,
@@ -153,7 +153,7 @@ function packScale(
 
 /** Sets four vectors to the rounded quotients of 16 numbers; ties go away from 0. */
 function packSixteen(
-  from: Local<"i32">,
+  from: Local<Int>,
   at: number,
   inverse: Local<"v128">,
   fours: readonly Local<"v128">[],

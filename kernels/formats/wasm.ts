@@ -4,7 +4,7 @@
  * @module
  */
 import { i32x4, ints, v128 } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import type { PairLoads } from "../asm/join.ts";
 import { eachFour, VECTOR_BYTES } from "../asm/lanes.ts";
 import { BYTES } from "./elements.ts";
@@ -26,9 +26,9 @@ interface Numbers {
   /** Factor from a loaded number to the weight. */
   readonly unit: number;
   /** Loads eight neighbouring columns as two vectors, divided by `unit`. */
-  loadPair(pair: readonly Local<"v128">[], at: Local<"i32">, offset: number): void;
+  loadPair(pair: readonly Local<"v128">[], at: Local<Int>, offset: number): void;
   /** Loads one number into a lane. */
-  loadLane(at: Local<"i32">, v: Local<"v128">, lane: number, offset: number): Value<"v128">;
+  loadLane(at: Local<Int>, v: Local<"v128">, lane: number, offset: number): Value<"v128">;
   /** Converts four lanes loaded by `loadLane` to F32; null if they are F32. */
   readonly widenLanes: ((v: Local<"v128">) => Value<"v128">) | null;
 }
@@ -96,7 +96,7 @@ function reading(numbers: Numbers): Pick<WasmFormat, "layout" | "reader" | "bloc
 function readLines(
   { order, unit, loadPair }: Numbers,
   shape: readonly [N: number, K: number],
-  bases: readonly Local<"i32">[],
+  bases: readonly Local<Int>[],
 ): PanelReader {
   const lineBytes = PANEL_COLUMNS * order.bytes;
   const { length, starts } = panelStreams(shape, order);
@@ -118,10 +118,10 @@ function readLines(
 function eachOfRow(
   f: FunctionBuilder,
   { order, loadLane, widenLanes }: Numbers,
-  table: Local<"i32">,
-  row: Local<"i32">,
+  table: Local<Int>,
+  row: Local<Int>,
   [N, K]: readonly [N: number, K: number],
-  body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+  body: (v: Local<"v128">, at: Local<Int>, lanes: number) => void,
 ): void {
   const { from, at } = f.locals(ints("from", "at"));
   const v = f.local("v128", "v");
@@ -146,7 +146,7 @@ function eachOfRow(
  * Byte offset of a row's column in its line. The column's index bits are permuted; bits that move
  * by the same distance share one mask and shift.
  */
-function byteOfColumn(row: Local<"i32">, { places, bytes }: PanelOrder): Value<"i32"> {
+function byteOfColumn(row: Local<Int>, { places, bytes }: PanelOrder): Value<Int> {
   const masks = new Map<number, number>(); // by distance, upward
   for (let bit = 1; bit < PANEL_COLUMNS; bit *= 2) {
     const distance = Math.log2(places[bit] * bytes / bit);
@@ -177,7 +177,7 @@ function widenPanel(
   const each = WIDENED_STREAMS / parts;
   const length = Math.floor(inputs / each);
   return m.define(ints("to", "from"), "void", (f, { to, from }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const pair = f.local("v128", "pair");
     /** Widens line k. */
     const line = (k: number) => {

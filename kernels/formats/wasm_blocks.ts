@@ -9,7 +9,7 @@
  * @module
  */
 import { f32x4, i16x8, i32x4, i8x16, ints, v128, vectors } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import {
   fieldsOf,
   fieldsOfRow,
@@ -84,7 +84,7 @@ function widenPanel(
   block: number,
 ): PanelCopy {
   return m.define(ints("to", "from"), "void", (f, { to, from }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const { word, codes } = f.locals(vectors("word", "codes"));
     const store = (first: number, quad: number, v: Value<"v128">) =>
       f.store(to, v, first * WIDE_LINE + 16 * quad);
@@ -128,13 +128,13 @@ function eachOfRow(
   f: FunctionBuilder,
   form: BlockForm,
   { table, row, pitch, bytes, block }: {
-    readonly table: Local<"i32">;
-    readonly row: Local<"i32">;
+    readonly table: Local<Int>;
+    readonly row: Local<Int>;
     readonly pitch: number;
     readonly bytes: number;
     readonly block: number;
   },
-  body: (v: Local<"v128">, at: Local<"i32">, lanes: number) => void,
+  body: (v: Local<"v128">, at: Local<Int>, lanes: number) => void,
 ): void {
   const { from, half, at, start } = f.locals(ints("from", "half", "at", "start"));
   const { word, codes, v } = f.locals(vectors("word", "codes", "v"));

@@ -7,7 +7,7 @@
  * @module
  */
 import { f32, f32x4, i16x8, i32, i32x4, i8x16, ints, v128, vectors } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 import { ENCODER, type RowEncoder } from "./format.ts";
 
@@ -15,7 +15,7 @@ import { ENCODER, type RowEncoder } from "./format.ts";
 type BlockEncoder = (
   f: FunctionBuilder,
   values: readonly Local<"v128">[],
-  to: Local<"i32">,
+  to: Local<Int>,
 ) => void;
 
 /** Trick: 1.5 · 2²³ + x has the integer x in its lowest bits. */
@@ -25,7 +25,7 @@ const [ROUNDER, ROUNDER_BITS] = [12582912, 0x4b400000];
 function rowEncoder(bytes: number, encode: BlockEncoder): (m: ModuleBuilder) => RowEncoder {
   return (m) =>
     m.define(ENCODER, "void", (f, { to, from: at, count }) => {
-      const end = f.local("i32", "end");
+      const end = f.local("int", "end");
       const values = f.array("v128", "value", 8);
       end.set(at.plus(count.times(4)));
       f.for(at, at, end, 32 * 4, () => {
@@ -57,7 +57,7 @@ function inverseOf(d: Local<"v128">): Value<"v128"> {
 /** Stores a number, in all lanes of `d`, as F16: to nearest, ties to even. */
 export function storeHalf(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   d: Local<"v128">,
   offset: number,
 ): void {
@@ -103,7 +103,7 @@ export const encodeQ8_0 = rowEncoder(34, (f, values, to) => {
  */
 function storeCodes(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   values: readonly Local<"v128">[],
   offset: number,
   bits: 4 | 5,
@@ -125,7 +125,7 @@ function storeCodes(
 /** The number of the largest magnitude, the first one of several. */
 function extremeOf(f: FunctionBuilder, values: readonly Local<"v128">[]): Local<"v128"> {
   const { most, least, extreme } = f.locals(vectors("most", "least", "extreme"));
-  const found = f.local("i32", "found");
+  const found = f.local("int", "found");
   reduce(most, values, (a, b) => a.pmax(b));
   reduce(least, values, (a, b) => a.pmin(b));
   extreme.set(v128.select(most, least, most.gt(f32x4.splat(0).minus(least))));
@@ -138,7 +138,7 @@ function extremeOf(f: FunctionBuilder, values: readonly Local<"v128">[]): Local<
       f.if(found.eqz().and(isMost.or(isLeast).ne(0)), () => {
         found.set(1);
         // The lowest bit of a mask is its first lane.
-        const first = (mask: Value<"i32">) => mask.and(i32.const(0).minus(mask));
+        const first = (mask: Value<Int>) => mask.and(f.int(0).minus(mask));
         const comesFirst = i32.select(first(isMost), i32.const(16), isMost)
           .lt(i32.select(first(isLeast), i32.const(16), isLeast));
         f.if(comesFirst, () => extreme.set(most), () => extreme.set(least));

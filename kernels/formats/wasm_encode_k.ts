@@ -11,7 +11,7 @@
  */
 import { call, f32, f32x4, i16x8, i32, i32x4, i8x16, ints } from "../asm/assembler.ts";
 import { v128, vectors } from "../asm/assembler.ts";
-import type { Func, FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { Func, FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { spread, VECTOR_BYTES } from "../asm/lanes.ts";
 import { f16Low } from "./f16.ts";
 import { ENCODE_SCRATCH, ENCODER, type RowEncoder } from "./format.ts";
@@ -44,11 +44,11 @@ interface Place {
   set(v: Value<"v128">): void;
 }
 
-function placeAt(f: FunctionBuilder, base: Value<"i32">, offset: number): Place {
+function placeAt(f: FunctionBuilder, base: Value<Int>, offset: number): Place {
   return { get: v128.load(base, offset), set: (v) => f.store(base, v, offset) };
 }
 
-function stateAt(f: FunctionBuilder, scratch: Value<"i32">): State {
+function stateAt(f: FunctionBuilder, scratch: Value<Int>): State {
   const places = STATE.map((name, i) => [
     name,
     placeAt(f, scratch, PLACES.state + VECTOR_BYTES * i),
@@ -105,8 +105,8 @@ function defineCandidate(m: ModuleBuilder, most: number): Candidate {
 
 /** Adds up the weighted squared error of the codes in scratch. */
 function addError(f: FunctionBuilder, { x, scratch, scale, min, error }: {
-  readonly x: Local<"i32">;
-  readonly scratch: Local<"i32">;
+  readonly x: Local<Int>;
+  readonly scratch: Local<Int>;
   readonly scale: Local<"v128">;
   readonly min: Local<"v128">;
   readonly error: Local<"v128">;
@@ -160,7 +160,7 @@ function defineStart(m: ModuleBuilder, most: number): Func<typeof SEARCHED> {
 }
 
 /** Defines the search of four groups of 32: scales and minima of set `at` / 16. */
-function defineSearch(m: ModuleBuilder, search: Search): Func<typeof SEARCHED & { at: "i32" }> {
+function defineSearch(m: ModuleBuilder, search: Search): Func<typeof SEARCHED & { at: "int" }> {
   const [start, candidate] = [defineStart(m, search.most), defineCandidate(m, search.most)];
   return m.define({ ...SEARCHED, ...ints("at") }, "void", (f, { x, scratch, at }) => {
     const isFlat = f.local("v128", "isFlat");
@@ -177,7 +177,7 @@ function defineSearch(m: ModuleBuilder, search: Search): Func<typeof SEARCHED & 
 /** Moves 256 numbers to scratch, `size` numbers of four groups at a time. */
 function transpose(
   f: FunctionBuilder,
-  { from, scratch }: { readonly from: Local<"i32">; readonly scratch: Local<"i32"> },
+  { from, scratch }: { readonly from: Local<Int>; readonly scratch: Local<Int> },
   size: number,
 ): void {
   const rows = f.array("v128", "row", 4);
@@ -194,14 +194,14 @@ function transpose(
 }
 
 /** The F16 at byte `offset`, as F32 in all lanes. */
-function halfAt(to: Local<"i32">, offset: number): Value<"v128"> {
+function halfAt(to: Local<Int>, offset: number): Value<"v128"> {
   return f16Low(i32x4.splat(i32.load16U(to, offset)));
 }
 
 /** Rounds scales to 0 … 63 of the largest, and stores it as F16, divided by 63. */
 function roundScales(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   found: readonly Local<"v128">[],
   offset: number,
 ): void {
@@ -218,7 +218,7 @@ function roundScales(
 /** Stores scales and minima of eight groups, as Q4_K packs them. */
 function storeScales(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   scales: readonly Local<"v128">[],
   mins: readonly Local<"v128">[],
 ): void {
@@ -257,7 +257,7 @@ function rangedEncoder(search: Search, bytes: number): (m: ModuleBuilder) => Row
   return (m) => {
     const find = defineSearch(m, search);
     return m.define(ENCODER, "void", (f, { to, from, count, scratch }) => {
-      const end = f.local("i32", "end");
+      const end = f.local("int", "end");
       const [scales, mins] = [f.array("v128", "scale", 2), f.array("v128", "min", 2)];
       end.set(from.plus(count.times(4)));
       f.for(from, from, end, 4 * 256, () => {
@@ -285,8 +285,8 @@ function rangedEncoder(search: Search, bytes: number): (m: ModuleBuilder) => Row
 function storeRanged(
   f: FunctionBuilder,
   { to, from, scales, mins }: {
-    readonly to: Local<"i32">;
-    readonly from: Local<"i32">;
+    readonly to: Local<Int>;
+    readonly from: Local<Int>;
     readonly scales: readonly Local<"v128">[];
     readonly mins: readonly Local<"v128">[];
   },
@@ -347,7 +347,7 @@ function defineCentred(m: ModuleBuilder, isFirst: boolean): Candidate {
 }
 
 /** Defines the search of four groups of 16: scales of set `at` / 16. */
-function defineCentredSearch(m: ModuleBuilder): Func<typeof SEARCHED & { at: "i32" }> {
+function defineCentredSearch(m: ModuleBuilder): Func<typeof SEARCHED & { at: "int" }> {
   const [first, candidate] = [defineCentred(m, true), defineCentred(m, false)];
   return m.define({ ...SEARCHED, ...ints("at") }, "void", (f, { x, scratch, at }) => {
     const { v, extreme } = f.locals(vectors("v", "extreme"));
@@ -368,7 +368,7 @@ function defineCentredSearch(m: ModuleBuilder): Func<typeof SEARCHED & { at: "i3
 function defineQ6K(m: ModuleBuilder): RowEncoder {
   const find = defineCentredSearch(m);
   return m.define(ENCODER, "void", (f, { to, from, count, scratch }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const scales = f.array("v128", "scale", 4);
     const { d, inverse } = f.locals(vectors("d", "inverse"));
     const extreme = f.local("f32", "extreme");
@@ -399,8 +399,8 @@ function defineQ6K(m: ModuleBuilder): RowEncoder {
 
 /** Stores scales and codes of sixteen groups. */
 function storeCentred(f: FunctionBuilder, { to, from, scales }: {
-  readonly to: Local<"i32">;
-  readonly from: Local<"i32">;
+  readonly to: Local<Int>;
+  readonly from: Local<Int>;
   readonly scales: readonly Local<"v128">[];
 }): void {
   const bytes = f.array("v128", "bytes", 4);

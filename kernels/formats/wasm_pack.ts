@@ -7,7 +7,7 @@
  * @module
  */
 import { i32, ints, v128 } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 import type { StoredOrder } from "../tensor.ts";
 import { BYTES } from "./elements.ts";
@@ -30,7 +30,7 @@ export function definePacker(
 
 /** Packs 16 rows of K F32: [16, K] → [K, 16]. */
 function rows32(m: ModuleBuilder): PanelPacker {
-  return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
+  return m.define(PARAMS, "int", (f, { to, from, count: K, pitch }) => {
     const { k, at } = f.locals(ints("k", "at"));
     const rows = f.array("v128", "row", 4);
     f.for(k, 0, K, 4, () => {
@@ -51,7 +51,7 @@ function rows32(m: ModuleBuilder): PanelPacker {
 /** Packs 16 rows of K 16-bit numbers: [16, K] → [K, 16]. */
 function rows16(m: ModuleBuilder, { places }: PanelOrder, rescaled: boolean): PanelPacker {
   const columns = places.map((_, place) => places.indexOf(place));
-  return m.define(PARAMS, "i32", (f, { to, from, count: K, pitch }) => {
+  return m.define(PARAMS, "int", (f, { to, from, count: K, pitch }) => {
     const { k, at } = f.locals(ints("k", "at"));
     const rows = f.array("v128", "row", 8);
     const rescaler = rescaled ? f16Rescaler(f) : null;
@@ -75,9 +75,9 @@ function storeRows(
   f: FunctionBuilder,
   rows: readonly Local<"v128">[],
   { to, k, K, size, column }: {
-    readonly to: Local<"i32">;
-    readonly k: Local<"i32">;
-    readonly K: Local<"i32">;
+    readonly to: Local<Int>;
+    readonly k: Local<Int>;
+    readonly K: Local<Int>;
     readonly size: number;
     readonly column: number;
   },
@@ -99,8 +99,8 @@ function packColumns(m: ModuleBuilder, order: PanelOrder, rescaled: boolean): Pa
   const line = PANEL_COLUMNS * order.bytes;
   const vectors = line / VECTOR_BYTES;
   const out = Array.from({ length: vectors }, (_, i) => columnsAt(order, i));
-  return m.define(PARAMS, "i32", (f, { to, from, count, pitch, mask: maskAt }) => {
-    const end = f.local("i32", "end");
+  return m.define(PARAMS, "int", (f, { to, from, count, pitch, mask: maskAt }) => {
+    const end = f.local("int", "end");
     const row = f.array("v128", "row", vectors);
     const mask = f.array("v128", "mask", vectors);
     const rescaler = rescaled ? f16Rescaler(f) : null;

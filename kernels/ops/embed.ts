@@ -327,7 +327,7 @@ function embedWasm(m: ModuleBuilder, { V, C, dtype }: TableWasm, scale: number):
           storeLanes(f, to.plus(at), scaled, lanes);
         });
       }, () => {
-        const at = f.local("i32", "at");
+        const at = f.local("int", "at");
         eachFour(f, at, C, (lanes) => storeLanes(f, to.plus(at), f32x4.splat(0), lanes));
       });
     });

@@ -14,7 +14,7 @@ import type { Step } from "../step.ts";
 import { BYTES } from "../formats/mod.ts";
 import type { Tensor } from "../tensor.ts";
 import { f32, f32x4, v128, vectors } from "../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import { eachFour, firstLanes, storeLanes, sumF32 } from "../asm/lanes.ts";
 import { mainWgsl, type Shader, sumOverLanesWgsl } from "../wgsl/shader.ts";
@@ -231,7 +231,7 @@ export function normEntries(call: NormCall, target: WasmTarget): WasmEntry[] {
 /** The WASM form; an item is a row. */
 function normWasm(m: ModuleBuilder, C: number, options: NormOptions<unknown>): Kernel {
   return defineKernel(m, ["y", "x", "weight", "bias"], (f, { y, x, weight, bias, begin, end }) => {
-    const t = f.local("i32", "t");
+    const t = f.local("int", "t");
     for (const row of [y, x]) row.advance(begin.times(4 * C));
     f.for(t, begin, end, 1, () => {
       applyNorm(f, { y, x, weight, bias }, C, options, normStats(f, x, C, options));
@@ -248,18 +248,18 @@ export interface NormStats {
 }
 
 /** Four numbers at `x`; for LayerNorm, minus the mean. */
-function centred(x: Value<"i32">, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
+function centred(x: Value<Int>, { mean }: NormStats, { kind }: Norm<unknown>): Value<"v128"> {
   return kind === "layer" ? v128.load(x).minus(mean) : v128.load(x);
 }
 
 /** Emits mean and inverse deviation of the row x [C]: two passes, mean then variance. */
 export function normStats(
   f: FunctionBuilder,
-  x: Local<"i32">,
+  x: Local<Int>,
   C: number,
   norm: Norm<unknown>,
 ): NormStats {
-  const c = f.local("i32", "c");
+  const c = f.local("int", "c");
   const { sum, mean, inverse, v } = f.locals(vectors("sum", "mean", "inverse", "v"));
   const at = x.plus(c);
   if (norm.kind === "layer") {
@@ -280,15 +280,15 @@ export function normStats(
 /** Emits y [C] = norm(x [C]), with the options' residual and scale. */
 export function applyNorm(
   f: FunctionBuilder,
-  { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<"i32">>>,
+  { y, x, weight, bias }: Readonly<Record<"y" | "x" | "weight" | "bias", Value<Int>>>,
   C: number,
   norm: NormOptions<unknown>,
   stats: NormStats,
 ): void {
   const { offset = 0, residual = false, scale = 1 } = norm;
-  const c = f.local("i32", "c");
+  const c = f.local("int", "c");
   const v = f.local("v128", "v");
-  const at = (row: Value<"i32">) => row.plus(c);
+  const at = (row: Value<Int>) => row.plus(c);
   eachFour(f, c, C, (lanes) => {
     const w = v128.load(at(weight));
     const factor = offset === 0 ? w : w.plus(offset);

@@ -14,7 +14,7 @@ import { type Call, record, roomOf } from "../calls.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory, nudgeGc } from "../memory.ts";
-import { addUpTexts, type Code, kernelTexts } from "../kernel_text.ts";
+import { addUpTexts } from "../kernel_text.ts";
 import { laps, partsOf, profileRuns } from "../profile.ts";
 import {
   BYTES,
@@ -34,16 +34,17 @@ import {
   type StoredOrder,
   type Tensor,
 } from "../tensor.ts";
-import { functionText, type LocalNames, moduleText, readModule } from "../asm/text.ts";
+import type { Int } from "../asm/assembler.ts";
 import type { Simd } from "../asm/join.ts";
 import type { Activations } from "../ops/contract.ts";
 import type { Run } from "./control.ts";
-import { type Block, LIMIT_BYTES, LinearMemory } from "./memory.ts";
+import { type Block, hasWideMemory, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import type { EncodedFrom } from "./encode_panels.ts";
 import { encodesHere, Packer } from "./packer.ts";
 import { missing, wasmFuses, wasmRunsHere } from "./features.ts";
 import { canShareMemory, canSleep, Pool, whyOneThread } from "./pool.ts";
 import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
+import { programTexts, runAlone, WasmPlan } from "./plan.ts";
 import { defineRun, type Entry } from "./program.ts";
 import { WasmLowering } from "./lowering.ts";
 import { findSimd, type FoundSimd } from "./simd.ts";
@@ -61,6 +62,8 @@ export interface WasmOptions {
   readonly simd?: Simd;
   /** Whether threads may share memory. */
   readonly shared?: boolean;
+  /** Type of addresses; by default 32 bits, until `expectFree` asks for more than they reach. */
+  readonly address?: Int;
   /** Whether the calling thread may sleep while it waits for other threads. */
   readonly callerSleeps?: boolean;
   /** Precision of x in products with blocked weights; default "exact". */
@@ -87,7 +90,7 @@ interface WasmWeight extends Weight {
  * @throws {RangeError} If `threads` is not an integer from 1 to 64.
  */
 export async function openWasmBackend(options: WasmOptions = {}): Promise<Backend> {
-  const { threads, host = WEB_HOST } = options;
+  const { threads, host = WEB_HOST, address = "i32" } = options;
   if (
     threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)
   ) {
@@ -102,6 +105,12 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
     ? { simd: options.simd }
     : await findSimd(host.engineFlags?.() ?? [], relaxed);
   const { simd } = found;
+  if (address === "i64" && simd === "256, unchecked") {
+    throw new DeviceError(
+      'Cannot open "wasm" with 64-bit addresses: expected bounds checks, got none; start without ' +
+        "--no-wasm-bounds-checks",
+    );
+  }
   const settings = { ...options, relaxed, simd };
   const canShare = options.shared ?? canShareMemory();
   const memory = new Memory();
@@ -111,10 +120,10 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
   const denied = asked > 1 ? whyOneThread(host, options.shared) : undefined;
   if (wanted === 1 || denied) {
     const notes = [found.note, denied && `runs on one thread: ${denied}`];
-    const linear = new LinearMemory(memory, false, simd);
+    const linear = new LinearMemory(memory, false, simd, address);
     return new WasmBackend(memory, linear, null, denied ? 1 : most, settings, notes);
   }
-  const linear = new LinearMemory(memory, true, simd);
+  const linear = new LinearMemory(memory, true, simd, address);
   const pool = await Pool.start(linear.wasm, wanted, host);
   try {
     if (threads === undefined) await pool.dismiss(await probeThreads(pool, linear));
@@ -128,7 +137,6 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
 class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly onGpu = false;
-  readonly note: string | undefined;
   readonly threads: number;
   readonly description: string;
   readonly nominalFlops: number;
@@ -138,7 +146,9 @@ class WasmBackend implements Backend {
   readonly #callerSleeps: boolean;
   /** Threads before the probe, which dismisses more of them on a busy machine. */
   readonly #mostThreads: number;
-  readonly #pool: Pool | null;
+  readonly #host: ComputeHost;
+  readonly #notes: (string | undefined)[];
+  #pool: Pool | null;
   /** Null after dispose, so that the GC can free the memory. */
   #linear: LinearMemory | null;
   #packer: Packer | null = null;
@@ -153,10 +163,17 @@ class WasmBackend implements Backend {
     linear: LinearMemory,
     pool: Pool | null,
     mostThreads: number,
-    { relaxed, simd = "128", activations = "exact", callerSleeps = canSleep() }: WasmOptions,
+    {
+      relaxed,
+      simd = "128",
+      activations = "exact",
+      callerSleeps = canSleep(),
+      host = WEB_HOST,
+    }: WasmOptions,
     notes: readonly (string | undefined)[],
   ) {
-    this.note = notes.filter((note) => note).join("; ") || undefined;
+    this.#host = host;
+    this.#notes = [...notes];
     this.simd = simd;
     this.#linear = linear;
     this.#pool = pool;
@@ -181,17 +198,44 @@ class WasmBackend implements Backend {
     return 3 * 2 ** 18 + Math.ceil(total / 128) + this.#mostThreads * perThread;
   }
 
-  // deno-lint-ignore require-await -- a promise by contract, so that errors reject
+  get note(): string | undefined {
+    return this.#notes.filter((note) => note).join("; ") || undefined;
+  }
+
+  /** Opens a memory of 64-bit addresses if the bytes need one. */
   async expectFree(what: string, bytes: number): Promise<void> {
-    const gib = (n: number) => (n / 2 ** 30).toFixed(1);
-    if (bytes <= LIMIT_BYTES) return;
+    const { address } = this.#alive();
+    if (bytes <= LIMIT_BYTES[address]) return;
+    const reason = address === "i64" || bytes > LIMIT_BYTES.i64 ? null : this.#whyNarrow();
+    if (reason === undefined) return await this.#widen(bytes);
+    const limit = reason === null ? LIMIT_BYTES.i64 : LIMIT_BYTES[address];
     throw new DeviceError(
-      `Cannot load "${what}" on wasm: expected at most ${
-        gib(LIMIT_BYTES)
-      } GiB (the limit of a WebAssembly memory), got ${
+      `Cannot load "${what}" on wasm: expected at most ${gib(limit)} GiB (${
+        reason ?? "the limit of a WebAssembly memory"
+      }), got ${
         gib(bytes)
       } GiB; use a 16-bit dtype, a shorter context, or --device js, which has no such limit`,
     );
+  }
+
+  /** Why memory stays at 32-bit addresses; undefined if it may be replaced. */
+  #whyNarrow(): string | undefined {
+    if (this.simd === "256, unchecked") return "without bounds checks, addresses have 32 bits";
+    if (!hasWideMemory(this.#alive().shared)) {
+      return "this engine has no WebAssembly memory of 64-bit addresses";
+    }
+    return this.#blocks.size > 0 ? "32-bit addresses, which a model already uses" : undefined;
+  }
+
+  /** Replaces the memory, which is empty, and the threads, which share it. */
+  async #widen(bytes: number): Promise<void> {
+    const { shared } = this.#alive();
+    const linear = new LinearMemory(this.memory, shared, this.simd, "i64");
+    await this.#pool?.close();
+    this.#pool &&= await Pool.start(linear.wasm, this.threads, this.#host);
+    this.#linear = linear;
+    this.#packer = null;
+    this.#notes.push(`64-bit addresses: the run needs ${gib(bytes)} GiB`);
   }
 
   readonly encodes = encodesHere;
@@ -298,9 +342,8 @@ class WasmBackend implements Backend {
         relaxed: this.#relaxed,
         simd: this.simd,
         activations: this.activations,
-        shared: linear.shared,
         threads: this.threads,
-        pages: linear.pages,
+        memory: linear,
         allocate: (bytes) => {
           const block = this.#allocate(bytes, "activations");
           scratch.push(block);
@@ -398,27 +441,6 @@ class WasmBackend implements Backend {
   }
 }
 
-/** Texts of a module's kernels, each with the functions it calls, and of the whole module. */
-function programTexts(
-  { bytes, names }: { readonly bytes: Uint8Array; readonly names: LocalNames },
-  calls: readonly Call[],
-  lowered: readonly (readonly Entry[])[],
-): KernelText[] {
-  const module = readModule(bytes, names);
-  const codes = new Map<number, Code>();
-  const codeOf = ({ kernel: { index } }: Entry): Code => {
-    const code = codes.get(index) ?? functionText(module, index);
-    codes.set(index, code);
-    return code;
-  };
-  const program = { op: "program", name: "program", language: "wat", calls: 1 } as const;
-  const operands: readonly string[] = [];
-  return [
-    ...kernelTexts(calls, lowered, "wat", codeOf),
-    { ...program, operands, bytes: bytes.length, text: moduleText(bytes, names) },
-  ];
-}
-
 /** Parts of a plan beside its module. */
 interface PlanParts {
   readonly room: StepRoom;
@@ -436,35 +458,6 @@ interface Recorded {
   readonly lowered: readonly (readonly Entry[])[];
 }
 
-/** A recorded pass. Disposing drops the reference to its program, and so to the memory. */
-class WasmPlan implements Plan {
-  #run: ((segment: Segment) => void) | null;
-
-  constructor(
-    readonly room: StepRoom,
-    run: (segment: Segment) => void,
-    readonly fail: (error: unknown) => void,
-    readonly release: () => void,
-  ) {
-    this.#run = run;
-  }
-
-  run(step: Step | Segment): void {
-    const segment = onlySegment(step, this.room);
-    try {
-      this.#run?.(segment);
-    } catch (error) {
-      this.fail(error);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.#run) return;
-    this.#run = null;
-    this.release();
-  }
-}
-
 /** Decodes the rows that `fill` reads to F32. */
 function decoded(dtype: WeightDtype, fill: FillRows): FillRows {
   let stored = new Uint8Array(0); // reused for all pieces
@@ -478,8 +471,8 @@ function decoded(dtype: WeightDtype, fill: FillRows): FillRows {
   };
 }
 
-function runAlone(run: Run): (segment: Segment) => void {
-  return ({ rows, position, slot, length }) => void run(0, 0, rows, position, slot, length);
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1);
 }
 
 function failedHere(error: unknown): DeviceError {

@@ -12,7 +12,7 @@
  * @module
  */
 import { call, i32, i32x4, ints, type ModuleBuilder, v128 } from "../asm/assembler.ts";
-import type { Func, Ints, Value } from "../asm/assembler.ts";
+import type { Func, FunctionBuilder, Int, Ints, Value } from "../asm/assembler.ts";
 import { f16Low } from "../formats/f16.ts";
 import { BYTES, FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { ENCODE_SCRATCH, type PanelPacker } from "../formats/format.ts";
@@ -36,7 +36,7 @@ export function encodeScratch(
 }
 
 /** Four stored floats at an address as F32. */
-function loadFour(at: Value<"i32">, from: EncodedFrom): Value<"v128"> {
+function loadFour(at: Value<Int>, from: EncodedFrom): Value<"v128"> {
   if (from === ENCODED[0]) return v128.load(at);
   const bits = i32x4.extendLowI16x8U(v128.load64Zero(at));
   if (from === ENCODED[1]) return i32x4.shl(bits, 16);
@@ -48,7 +48,7 @@ function loadFour(at: Value<"i32">, from: EncodedFrom): Value<"v128"> {
 
 function defineRow(m: ModuleBuilder, from: EncodedFrom): Func<Ints<"to" | "from" | "count">> {
   return m.define(ints("to", "from", "count"), "void", (f, { to, from: at, count }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     end.set(to.plus(count.times(BYTES.F32)));
     f.for(to, to, end, 4 * BYTES.F32, () => {
       f.store(to, loadFour(at, from));
@@ -91,11 +91,11 @@ export interface EncodedKind {
   readonly from: EncodedFrom;
 }
 
-/** Defines the packing of a panel; `range` is the address of the thread's scratch. */
+/** Defines the packing of a panel; `rangeIn` gives the address of the thread's scratch. */
 export function encodeAndPack(
   m: ModuleBuilder,
   { dtype, stored, from }: EncodedKind,
-  range: Value<"i32">,
+  rangeIn: (f: FunctionBuilder) => Value<Int>,
 ): PanelPacker {
   const { block, bytes } = FORMATS[dtype];
   const { encode: defineEncode, pack } = wasmOf(dtype);
@@ -104,13 +104,13 @@ export function encodeAndPack(
   const widenRow = isPlain || stored === "KN" ? null : defineRow(m, from);
   const gather = stored === "KN" ? defineColumns(m, from) : null;
   const params = ints("to", "from", "count", "pitch", "mask");
-  return m.define(params, "i32", (f, { to, from: rows, count, pitch, mask }) => {
+  return m.define(params, "int", (f, { to, from: rows, count, pitch, mask }) => {
     const { scratch, blocks, numbers, row, at } = f.locals(
       ints("scratch", "blocks", "numbers", "row", "at"),
     );
     const { rowBytes } = f.locals(ints("rowBytes"));
     rowBytes.set(count.div(block).times(bytes));
-    scratch.set(range);
+    scratch.set(rangeIn(f));
     blocks.set(scratch.plus(ENCODE_SCRATCH));
     numbers.set(blocks.plus(rowBytes.times(PANEL_COLUMNS)));
     if (gather) f.do(call(gather, { to: numbers, from: rows, count, pitch, mask }));

@@ -110,7 +110,7 @@ export class Limits implements AsyncDisposable {
     operands: readonly number[],
     define: (m: ModuleBuilder) => Kernel,
   ): Promise<() => void> {
-    const m = new ModuleBuilder(this.linear.shared, this.linear.pages);
+    const m = new ModuleBuilder(this.linear);
     const kernel = define(m);
     const entries = items.map((items) => ({ kernel, operands, items }));
     defineRun(m, entries, { threads: this.pool.threads, callerSleeps: canSleep() });
@@ -139,7 +139,7 @@ const STREAMS = 8;
 function defineReading(m: ModuleBuilder, bytes: number): Kernel {
   const piece = ITEM_BYTES / STREAMS;
   const sumItem = m.define(ints("from", "to"), "void", (f, { from, to }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const sums = f.array("v128", "sum", STREAMS);
     end.set(from.plus(piece));
     f.for(from, from, end, 64, () => {
@@ -165,7 +165,7 @@ function defineReading(m: ModuleBuilder, bytes: number): Kernel {
 function defineMultiplying(m: ModuleBuilder, relaxed: boolean): Kernel {
   const madd = multiplyAdd(relaxed);
   return defineKernel(m, ["to"], (f, { to, begin, end }) => {
-    const round = f.local("i32", "round");
+    const round = f.local("int", "round");
     const { a, b } = f.locals(vectors("a", "b"));
     const sums = f.array("v128", "sum", 12);
     a.set(0.999);

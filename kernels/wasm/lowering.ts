@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { ModuleBuilder } from "../asm/assembler.ts";
+import { type MemoryType, ModuleBuilder } from "../asm/assembler.ts";
 import type { Simd } from "../asm/join.ts";
 import { VectorMath } from "../asm/math.ts";
 import { type Call, type Forms, lower } from "../calls.ts";
@@ -41,12 +41,10 @@ export interface LoweringOptions {
   readonly simd?: Simd;
   /** Precision of x in products with blocks. */
   readonly activations: Activations;
-  /** Whether threads share the memory. */
-  readonly shared: boolean;
   /** Number of threads that run plans. */
   readonly threads: number;
-  /** Current size of the memory, in pages of 64 KiB. */
-  readonly pages: number;
+  /** The memory of the plan's tensors, at its current size. */
+  readonly memory: MemoryType;
   /** Allocates scratch that lives as long as the plan. */
   readonly allocate: (bytes: number) => Block;
 }
@@ -79,7 +77,7 @@ export class WasmLowering implements WasmTarget {
   constructor(options: LoweringOptions) {
     this.#options = options;
     this.activations = options.activations;
-    this.module = new ModuleBuilder(options.shared, options.pages);
+    this.module = new ModuleBuilder(options.memory);
     this.math = new VectorMath(this.module, options.relaxed, options.simd);
   }
 

@@ -14,6 +14,7 @@ import type { Memory } from "../memory.ts";
 import { BYTES, hostView } from "../formats/mod.ts";
 import type { Dtype, HostArray, MemoryClass } from "../tensor.ts";
 import { CONTROL_BYTES } from "./control.ts";
+import { type Int, MAX_PAGES } from "../asm/assembler.ts";
 import { SEED_ADDRESS, SEED_BYTES, type Simd } from "../asm/join.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 
@@ -21,12 +22,25 @@ import { VECTOR_BYTES } from "../asm/lanes.ts";
 const ALIGNMENT = 64;
 /** Bytes of a page, the unit in which a memory grows. */
 const PAGE_BYTES = 65536;
+const GIB = 2 ** 30;
 /** Address of the packer's words (`packer.ts`), after the control words of the threads. */
 export const PACKING_ADDRESS = CONTROL_BYTES;
 const RESERVED_BYTES = SEED_ADDRESS + SEED_BYTES;
-/** Bytes that a 32-bit address reaches. */
-export const LIMIT_BYTES = 2 ** 32;
-const MAX_PAGES = LIMIT_BYTES / PAGE_BYTES;
+/** Maximum bytes of a memory, by the type of its addresses. */
+export const LIMIT_BYTES: Readonly<Record<Int, number>> = {
+  i32: PAGE_BYTES * MAX_PAGES.i32,
+  i64: PAGE_BYTES * MAX_PAGES.i64,
+};
+
+/** Whether this engine has memories of 64-bit addresses. */
+export function hasWideMemory(shared: boolean): boolean {
+  try {
+    open("i64", { initial: 1, maximum: 1, shared });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** An allocated range of the memory; `bytes` includes the padding to 64. */
 export interface Block {
@@ -65,17 +79,24 @@ export class LinearMemory {
    * @param shared whether threads share the memory.
    * @param simd without bounds checks, the memory spans all addresses from the start: no address of
    * 32 bits is outside.
+   * @param address type of its addresses.
    * @throws {DeviceError} If the system cannot reserve the address space.
    */
-  constructor(tracked: Memory, readonly shared: boolean, simd: Simd = "128") {
+  constructor(
+    tracked: Memory,
+    readonly shared: boolean,
+    simd: Simd = "128",
+    readonly address: Int = "i32",
+  ) {
     this.#tracked = tracked;
     try {
-      if (simd === "256, unchecked") this.wasm = spanning(shared);
-      else this.wasm = shared ? makeShared() : growing(false);
+      if (simd === "256, unchecked") this.wasm = spanning(address, shared);
+      else this.wasm = shared ? makeShared(address) : open(address, { initial: 1, shared });
     } catch (cause) {
       throw new DeviceError(
-        `Cannot open "wasm": the system has no address space for another memory of 4 GiB; ` +
-          "dispose of a model first",
+        `Cannot open "wasm": the system has no address space for another memory of ${
+          LIMIT_BYTES[address] / GIB
+        } GiB; dispose of a model first`,
         { cause },
       );
     }
@@ -83,7 +104,7 @@ export class LinearMemory {
 
   /**
    * Allocates zeroed bytes; staging blocks are not zeroed. 16 bytes after a block may be read.
-   * @throws {RangeError} If the block does not fit below 4 GiB; nothing is allocated then.
+   * @throws {RangeError} If the block does not fit below the limit; nothing is allocated then.
    * @throws {DeviceError} If the system has no memory left.
    */
   allocate(count: number, kind: MemoryClass): Block {
@@ -130,7 +151,10 @@ export class LinearMemory {
   }
 
   #take(bytes: number, kind: MemoryClass): { address: number; isNew: boolean } {
-    const isFull = this.#end + bytes + VECTOR_BYTES > LIMIT_BYTES;
+    const address = this.#end;
+    const limit = LIMIT_BYTES[this.address];
+    const available = limit - VECTOR_BYTES - address;
+    const isFull = bytes > available;
     const hole = this.#free.find(({ staging, bytes: free }) =>
       free >= bytes && (isFull || !staging || kind !== "weights")
     );
@@ -141,13 +165,11 @@ export class LinearMemory {
       if (hole.bytes === 0) this.#free.splice(this.#free.indexOf(hole), 1);
       return { address, isNew: false };
     }
-    const address = this.#end;
-    const available = LIMIT_BYTES - VECTOR_BYTES - address;
-    if (bytes > available) {
+    if (isFull) {
       throw new RangeError(
-        `Cannot allocate on wasm: expected at most ${
-          mib(available)
-        } MiB more (4096 MiB in all, for weights and cache together), ` +
+        `Cannot allocate on wasm: expected at most ${mib(available)} MiB more (${
+          mib(limit)
+        } MiB in all, for weights and cache together), ` +
           `got ${mib(bytes)} MiB; use a 16-bit dtype, a shorter context, or --device js`,
       );
     }
@@ -160,7 +182,7 @@ export class LinearMemory {
     const missing = Math.ceil((end - this.wasm.buffer.byteLength) / PAGE_BYTES);
     if (missing <= 0) return;
     try {
-      this.wasm.grow(missing);
+      (this.wasm as Growable).grow(counted(this.address, missing));
     } catch (cause) {
       throw new DeviceError(
         `Cannot allocate on wasm: the system has no ${missing * PAGE_BYTES} bytes left; ` +
@@ -171,28 +193,48 @@ export class LinearMemory {
   }
 }
 
-/** A memory of one page that grows up to the limit. */
-function growing(shared: boolean): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES, shared });
+/** `WebAssembly.Memory.grow`: a memory of 64-bit addresses counts its pages in BigInt. */
+interface Growable {
+  grow(pages: number | bigint): number | bigint;
+}
+
+/** A number of pages as the constructor and `grow` take it. */
+function counted(address: Int, pages: number): number | bigint {
+  return address === "i64" ? BigInt(pages) : pages;
+}
+
+/** A memory that grows up to the limit. */
+function open(
+  address: Int,
+  { initial, maximum = MAX_PAGES[address], shared }: {
+    readonly initial: number;
+    readonly maximum?: number;
+    readonly shared: boolean;
+  },
+): WebAssembly.Memory {
+  const [least, most] = [initial, maximum].map((pages) => counted(address, pages));
+  // An engine without 64-bit addresses ignores the name and refuses the BigInt.
+  const type = { address, initial: least, maximum: most, shared };
+  return new WebAssembly.Memory(type as unknown as WebAssembly.MemoryDescriptor);
 }
 
 /** A memory of its maximum size from the start. */
-function spanning(shared: boolean): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: MAX_PAGES, maximum: MAX_PAGES, shared });
+function spanning(address: Int, shared: boolean): WebAssembly.Memory {
+  return open(address, { initial: MAX_PAGES[address], shared });
 }
 
 /**
  * A shared memory, at its maximum size from the start.
  *
  * Trick: if another thread may grow the memory, V8 reloads its size again and again, which costs a
- * matmul 7 %. Untouched pages cost nothing. A system may refuse to reserve 4 GiB; then the memory
- * grows.
+ * matmul 7 %. Untouched pages cost nothing. A system may refuse to reserve the addresses; then the
+ * memory grows.
  */
-function makeShared(): WebAssembly.Memory {
+function makeShared(address: Int): WebAssembly.Memory {
   try {
-    return spanning(true);
+    return spanning(address, true);
   } catch {
-    return growing(true);
+    return open(address, { initial: 1, shared: true });
   }
 }
 

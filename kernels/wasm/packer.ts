@@ -13,7 +13,7 @@
 import { FORMATS, storedBytes, wasmOf, type WeightDtype } from "../formats/mod.ts";
 import { PANEL_COLUMNS, rowsAtATime } from "../formats/panels.ts";
 import type { FillRows, StoredOrder } from "../tensor.ts";
-import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
+import { call, type FunctionBuilder, i32, ints, loadInt, ModuleBuilder } from "../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../asm/kernel.ts";
 import type { Run } from "./control.ts";
 import { encodeAndPack, ENCODED, type EncodedFrom, encodeScratch } from "./encode_panels.ts";
@@ -35,10 +35,11 @@ interface Program {
 }
 
 /**
- * Description of the current piece: I32 words from `PACKING_ADDRESS` on. Two masks of 64 bytes
- * follow: of whole panels, and of the last panel.
+ * Description of the current piece: integers of 64 bits from `PACKING_ADDRESS` on; a module with
+ * 32-bit addresses reads their lower halves. Two masks of 64 bytes follow: of whole panels, and of
+ * the last panel.
  */
-const WORDS = {
+const FIELDS = {
   /** Addresses of the first part of the first panel, and of its numbers in the scratch. */
   to: 0,
   from: 1,
@@ -59,7 +60,7 @@ const WORDS = {
   ranges: 10,
   rangeBytes: 11,
 } as const;
-const [MASKS, MASK_BYTES] = [64, 64];
+const [FIELD_BYTES, MASKS, MASK_BYTES] = [8, 128, 64];
 
 /** A weight to pack, and its block. */
 export interface Packing {
@@ -120,7 +121,7 @@ export class Packer {
 
   async #open(kind: Kind): Promise<Program> {
     const { linear, pool } = this;
-    const m = new ModuleBuilder(linear.shared, linear.pages);
+    const m = new ModuleBuilder(linear);
     const kernel = definePacking(m, kind);
     const entry = { kernel, operands: [], items: { count: 1, perRow: true } };
     defineRun(m, [entry], { threads: pool?.threads ?? 1, callerSleeps: false });
@@ -221,12 +222,12 @@ export class Packer {
       this.#lastAlone = Math.min(Math.max(2 * this.#lastAlone, 4), MOST_ALONE);
       this.#alone = this.#lastAlone;
     }
-    if (this.#words()[WORDS.overflow] && this.#current) this.#current.fits = false;
+    if (this.#fields()[FIELDS.overflow] && this.#current) this.#current.fits = false;
     this.#current = null;
   }
 
-  #words(): Int32Array {
-    return new Int32Array(this.linear.wasm.buffer, PACKING_ADDRESS, (MASKS + 2 * MASK_BYTES) / 4);
+  #fields(): BigInt64Array {
+    return new BigInt64Array(this.linear.wasm.buffer, PACKING_ADDRESS, MASKS / FIELD_BYTES);
   }
 
   /** Starts packing. */
@@ -253,24 +254,29 @@ export class Packer {
     const from16 = storedBytes(packing.from ?? dtype, PANEL_COLUMNS);
     const rowBytes = rowBytesOf(packing);
     const part = Math.floor(first / inputs) * apart + first % inputs * (pitch / inputs);
-    const words = this.#words();
-    words[WORDS.to] = block.address + (nk ? first / PANEL_COLUMNS * pitch : part);
-    words[WORDS.from] = from;
-    words[WORDS.toStep] = pitch;
-    words[WORDS.fromStep] = nk ? PANEL_COLUMNS * rowBytes : from16;
-    words[WORDS.toApart] = apart;
-    words[WORDS.fromApart] = nk ? storedBytes(dtype, inputs) : 0;
-    words[WORDS.count] = nk ? inputs : count;
-    words[WORDS.pitch] = rowBytes;
-    words[WORDS.panels] = panels;
-    words[WORDS.overflow] = 0;
-    words[WORDS.ranges] = ranges;
-    words[WORDS.rangeBytes] = rangeBytes(packing);
-    const bytes = new Uint8Array(words.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
+    const fields = this.#fields();
+    const values: Readonly<Record<keyof typeof FIELDS, number>> = {
+      to: block.address + (nk ? first / PANEL_COLUMNS * pitch : part),
+      from,
+      toStep: pitch,
+      fromStep: nk ? PANEL_COLUMNS * rowBytes : from16,
+      toApart: apart,
+      fromApart: nk ? storedBytes(dtype, inputs) : 0,
+      count: nk ? inputs : count,
+      pitch: rowBytes,
+      panels,
+      overflow: 0,
+      ranges,
+      rangeBytes: rangeBytes(packing),
+    };
+    for (const [name, value] of Object.entries(values)) {
+      fields[FIELDS[name as keyof typeof FIELDS]] = BigInt(value);
+    }
+    const bytes = new Uint8Array(fields.buffer, PACKING_ADDRESS + MASKS, 2 * MASK_BYTES);
     bytes.fill(255);
     if (nk) {
       const missing = panels * PANEL_COLUMNS - count;
-      new Uint8Array(words.buffer, from + count * rowBytes, missing * rowBytes).fill(0);
+      new Uint8Array(fields.buffer, from + count * rowBytes, missing * rowBytes).fill(0);
     } else {
       // The mask of floats that are quantised is one of F32.
       const masked = packing.from ? "F32" : dtype;
@@ -282,27 +288,33 @@ export class Packer {
 
 /** Kernel that packs a piece. An item is a part of a panel: part · panels + panel. */
 function definePacking(m: ModuleBuilder, { dtype, stored, from }: Kind): Kernel {
-  const word = (name: keyof typeof WORDS) => i32.load(PACKING_ADDRESS + 4 * WORDS[name]);
-  const range = word("ranges").plus(m.thread.get.times(word("rangeBytes")));
+  const fieldIn = (f: FunctionBuilder) => (name: keyof typeof FIELDS) =>
+    loadInt(f.int(PACKING_ADDRESS), FIELD_BYTES * FIELDS[name]);
+  const rangeIn = (f: FunctionBuilder) =>
+    fieldIn(f)("ranges").plus(m.thread.get.times(fieldIn(f)("rangeBytes")));
   const pack = from
-    ? encodeAndPack(m, { dtype, stored, from }, range)
+    ? encodeAndPack(m, { dtype, stored, from }, rangeIn)
     : wasmOf(dtype).pack(m, stored);
   return defineKernel(m, [], (f, { begin, end }) => {
+    const field = fieldIn(f);
     const { part, panel, to, rows, mask } = f.locals(ints("part", "panel", "to", "rows", "mask"));
     const addressOf = (name: "to" | "from") => {
-      const start = word(name).plus(part.times(word(`${name}Apart`)));
-      return start.plus(panel.times(word(`${name}Step`)));
+      const start = field(name).plus(part.times(field(`${name}Apart`)));
+      return start.plus(panel.times(field(`${name}Step`)));
     };
     f.for(begin, begin, end, 1, () => {
-      part.set(begin.div(word("panels")));
-      panel.set(begin.rem(word("panels")));
+      part.set(begin.div(field("panels")));
+      panel.set(begin.rem(field("panels")));
       to.set(addressOf("to"));
       rows.set(addressOf("from"));
-      const isLast = panel.plus(1).eq(word("panels"));
-      mask.set(i32.const(PACKING_ADDRESS + MASKS).plus(isLast.times(MASK_BYTES)));
-      const args = { to, from: rows, count: word("count"), pitch: word("pitch"), mask };
+      const isLast = panel.plus(1).eq(field("panels"));
+      mask.set(f.int(PACKING_ADDRESS + MASKS).plus(isLast.times(MASK_BYTES)));
+      const args = { to, from: rows, count: field("count"), pitch: field("pitch"), mask };
       const overflow = call(pack, args);
-      f.if(overflow, () => f.store(PACKING_ADDRESS + 4 * WORDS.overflow, i32.const(1)));
+      f.if(
+        overflow,
+        () => f.store(f.int(PACKING_ADDRESS), i32.const(1), FIELD_BYTES * FIELDS.overflow),
+      );
     });
   });
 }

@@ -44,7 +44,7 @@ export function threadsToTry(cores: number): number {
 export async function probeThreads(pool: Pool, linear: LinearMemory): Promise<number> {
   if (known !== undefined) return known;
   const result = linear.allocate(16 * ITEMS, "staging");
-  const m = new ModuleBuilder(true, linear.pages);
+  const m = new ModuleBuilder(linear);
   const kernel = defineArithmetic(m);
   const entry = { kernel, operands: [result.address], items: { count: ITEMS, perRow: false } };
   defineRun(m, [entry], { threads: pool.threads, callerSleeps: false });

@@ -15,7 +15,7 @@
  * @module
  */
 import { atomics, drop, leave } from "../asm/atomics.ts";
-import { call, i32, ints } from "../asm/assembler.ts";
+import { call, i32, words } from "../asm/assembler.ts";
 import type { Func, FunctionBuilder, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { CONTROL } from "./control.ts";
 import { callKernel, type Items, type KernelCall } from "../asm/kernel.ts";
@@ -44,10 +44,10 @@ export function defineRun(m: ModuleBuilder, entries: readonly Entry[], threading
   const runEntry = threading.threads > 1 ? sharedEntry(m, threading) : wholeEntry;
   const { mark } = threading;
   const run = m.define(
-    ints("worker", "base", "rows", "position", "slot", "length"),
+    words("worker", "base", "rows", "position", "slot", "length"),
     "i32",
     (f, { worker, base, ...step }) => {
-      const counters = f.locals(ints("items", "first", "end", "mine"));
+      const counters = f.locals(words("items", "first", "end", "mine"));
       const { items } = counters;
       f.do(m.thread.set(worker));
       for (const entry of entries) {
@@ -103,7 +103,7 @@ function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
       first.set(call(take, { base, items }));
       end.set(first.plus(share(items.minus(first), shift)));
     };
-    f.if(isOpen(base, items), () => {
+    f.if(isOpen(f, base, items), () => {
       mine.set(0);
       takeNext();
       f.while(first.lt(items), () => {
@@ -118,8 +118,8 @@ function sharedEntry(m: ModuleBuilder, { threads, callerSleeps }: Threading) {
 }
 
 /** Whether the entry that begins at `base` is open. An entry without items never is. */
-function isOpen(base: Local<"i32">, items: Local<"i32">): Value<"i32"> {
-  return atomics.load(CONTROL.open).minus(base).lt(items);
+function isOpen(f: FunctionBuilder, base: Local<"i32">, items: Local<"i32">): Value<"i32"> {
+  return atomics.load(f.int(CONTROL.open)).minus(base).lt(items);
 }
 
 /** Number of items to take when `left` are left, rounded up. */
@@ -132,13 +132,13 @@ function share(left: Value<"i32">, shift: number): Value<"i32"> {
  * left.
  */
 function defineTake(m: ModuleBuilder, shift: number) {
-  return m.define(ints("base", "items"), "i32", (f, { base, items }) => {
-    const { seen, found, first } = f.locals(ints("seen", "found", "first"));
-    seen.set(atomics.load(CONTROL.taken));
+  return m.define(words("base", "items"), "i32", (f, { base, items }) => {
+    const { seen, found, first } = f.locals(words("seen", "found", "first"));
+    seen.set(atomics.load(f.int(CONTROL.taken)));
     f.while(seen.minus(base).lt(items), () => {
       first.set(seen.minus(base));
       const after = seen.plus(share(items.minus(first), shift));
-      found.set(atomics.exchangeIf(CONTROL.taken, seen, after));
+      found.set(atomics.exchangeIf(f.int(CONTROL.taken), seen, after));
       f.if(found.eq(seen), () => f.do(leave(first)));
       seen.set(found);
     });
@@ -151,16 +151,16 @@ function defineTake(m: ModuleBuilder, shift: number) {
  * does. Returns 1 if a thread failed.
  */
 function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
-  const params = ints("worker", "base", "items", "mine");
+  const params = words("worker", "base", "items", "mine");
   return m.define(params, "i32", (f, { worker, base, items, mine }) => {
-    const { end, spins } = f.locals(ints("end", "spins"));
+    const { end, spins } = f.locals(words("end", "spins"));
     end.set(base.plus(items));
     // A thread that took no items must not add to `done`: the others may be entries ahead.
     f.if(mine, () => openNextIfLast(f, mine, end));
-    f.while(isOpen(base, items), () => {
+    f.while(isOpen(f, base, items), () => {
       spins.advance(1);
       f.if(spins.and(SPINS - 1).eqz(), () => {
-        f.if(atomics.load(CONTROL.failed), () => f.do(leave(i32.const(1))));
+        f.if(atomics.load(f.int(CONTROL.failed)), () => f.do(leave(i32.const(1))));
         const nap = () => sleepWhileOpen(f, base);
         if (callerSleeps) nap();
         else f.if(worker, nap);
@@ -176,16 +176,16 @@ function defineFinish(m: ModuleBuilder, callerSleeps: boolean) {
  * returns.
  */
 function openNextIfLast(f: FunctionBuilder, mine: Local<"i32">, end: Local<"i32">): void {
-  const done = atomics.add(CONTROL.done, mine).plus(mine);
+  const done = atomics.add(f.int(CONTROL.done), mine).plus(mine);
   f.if(done.eq(end), () => {
-    f.do(atomics.store(CONTROL.open, end));
-    f.if(atomics.load(CONTROL.sleepers), () => f.do(atomics.wakeAll(CONTROL.open)));
+    f.do(atomics.store(f.int(CONTROL.open), end));
+    f.if(atomics.load(f.int(CONTROL.sleepers)), () => f.do(atomics.wakeAll(f.int(CONTROL.open))));
     f.do(leave(i32.const(0)));
   });
 }
 
 function sleepWhileOpen(f: FunctionBuilder, base: Local<"i32">): void {
-  f.do(drop(atomics.add(CONTROL.sleepers, 1)));
-  f.do(atomics.sleep(CONTROL.open, base, NAP_NS));
-  f.do(drop(atomics.add(CONTROL.sleepers, -1)));
+  f.do(drop(atomics.add(f.int(CONTROL.sleepers), 1)));
+  f.do(atomics.sleep(f.int(CONTROL.open), base, NAP_NS));
+  f.do(drop(atomics.add(f.int(CONTROL.sleepers), -1)));
 }

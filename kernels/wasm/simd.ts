@@ -12,7 +12,7 @@
  *
  * @module
  */
-import { call, i32, ints, ModuleBuilder } from "../asm/assembler.ts";
+import { call, ints, ModuleBuilder } from "../asm/assembler.ts";
 import type { Simd } from "../asm/join.ts";
 import { VectorMath } from "../asm/math.ts";
 import { DeviceError } from "../errors.ts";
@@ -101,7 +101,7 @@ async function probe(simd: Simd, relaxed: boolean): Promise<boolean> {
 
 /** A tile of matmul: its results, and the milliseconds of `TILES` calls. */
 async function tileOf(simd: Simd, relaxed: boolean) {
-  const m = new ModuleBuilder(false, 1);
+  const m = new ModuleBuilder({ pages: 1 });
   const math = new VectorMath(m, relaxed, simd);
   const precision = { relaxed, simd, activations: "exact" } as const;
   const columns = { width: N, first: 0 };
@@ -113,7 +113,7 @@ async function tileOf(simd: Simd, relaxed: boolean) {
     const operands = { y: Y, x: PACKED, w: W, bias: 0, gate: 0, left: N, rows: T };
     f.while(count, () => {
       f.do(call(product, operands));
-      count.set(count.minus(i32.const(1)));
+      count.set(count.minus(1));
     });
   });
   m.export("run", run);

@@ -35,7 +35,9 @@ function sizedRun(
 }
 
 async function peakOf(source: string | RandomModel, device: "js" | "wasm"): Promise<number> {
-  await using model = await loadModel(source, { device, dtype: "auto", contextLength: 64 });
+  // The probe of a busy machine may keep fewer threads, which take less.
+  const options = { device, threads: 2, dtype: "auto", contextLength: 64 } as const;
+  await using model = await loadModel(source, options);
   for await (const _ of model.generate([1, 2, 3], { maxNewTokens: 4, ignoreEos: true }));
   return model.memory.peak;
 }
@@ -47,7 +49,7 @@ for (const device of ["js", "wasm"] as const) {
       const most = device === "js" ? peak : peak + spare(peak);
       assert.ok(estimate >= peak && estimate <= most, `${name}: ${estimate} for ${peak}`);
     };
-    await using backend = await openBackend(device);
+    await using backend = await openBackend(device, { threads: 2 });
     for (const name of TINY) {
       const folder = fixture(`tiny/${name}`);
       const description = await describeCheckpoint(folder, { contextLength: 64 });
@@ -67,7 +69,7 @@ Deno.test("fitBackends() reports the room and the longest context that fits", as
   const asked = 2 ** 30;
   const run = sizedRun(config, asked, "BF16");
   const all = await fitBackends(run);
-  const rooms = { js: totalmem(), wasm: Math.min(2 ** 32, totalmem()) };
+  const rooms = { js: totalmem(), wasm: Math.min(2 ** 34, totalmem()) };
   for (const [name, room] of Object.entries(rooms)) {
     const { fits, room: has, needs, alternatives } = expectFit(all, name);
     assert.equal(fits, false, name);

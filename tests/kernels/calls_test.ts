@@ -185,9 +185,8 @@ for (const rows of [1, T]) {
       const options = {
         relaxed: false,
         activations: "exact" as const,
-        shared: false,
         threads: 1,
-        pages: 1,
+        memory: { shared: false, pages: 1 },
       };
       const target = new WasmLowering({ ...options, allocate: memory.allocate });
       const bound = target.lower([call]).flat().flatMap(({ operands }) => operands);

@@ -79,11 +79,11 @@ Deno.test("functionText() has a function and what it calls, numbered alike in ev
   const textIn = (others: number) => {
     const m = new ModuleBuilder();
     for (let i = 0; i < others; i++) m.define({}, "i32", () => i32.const(i));
-    const twice = m.define(ints("x"), "i32", (_, { x }) => x.plus(x));
+    const twice = m.define(ints("x"), "int", (_, { x }) => x.plus(x));
     m.define({}, "i32", () => i32.const(7));
     const func = m.define(
       ints("y"),
-      "i32",
+      "int",
       (_, { y }) => call(twice, { x: call(twice, { x: y }) }),
     );
     return functionText(readModule(m.toBytes(), m.names), func.index);

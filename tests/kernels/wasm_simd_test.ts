@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { Int } from "../../kernels/asm/assembler.ts";
 import type { Simd } from "../../kernels/asm/join.ts";
 import type { Activations, Backend, Recorder } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
@@ -12,11 +13,13 @@ import { randomNumbers } from "../testing.ts";
 import { put, stepOf, upload } from "./twins.ts";
 import { randomBlocks } from "./twins_blocks.ts";
 
-/** Widths, with numbers of threads; joined or not, a form computes the same. */
-const FORMS: readonly (readonly [Simd, threads: number])[] = [
+/** Widths, numbers of threads, types of addresses; joined or not, a form computes the same. */
+const FORMS: readonly (readonly [Simd, threads: number, address?: Int])[] = [
   ["128", 1],
+  ["128", 2, "i64"],
   ["256", 1],
   ["256", 3],
+  ["256", 2, "i64"],
   ["256, unchecked", 2],
   ["256, unchecked", 4],
 ];
@@ -27,11 +30,11 @@ async function expectEqualBits(
   activations: Activations = "exact",
 ): Promise<void> {
   let expected: Uint32Array | undefined;
-  for (const [simd, threads] of FORMS) {
-    await using backend = await openWasmBackend({ simd, threads, activations });
+  for (const [simd, threads, address] of FORMS) {
+    await using backend = await openWasmBackend({ simd, threads, address, activations });
     const bits = new Uint32Array((await compute(backend)).buffer);
     expected ??= bits;
-    assert.deepEqual(bits, expected, `${simd}, ${threads} threads`);
+    assert.deepEqual(bits, expected, `${simd}, ${threads} threads, ${address}`);
   }
 }
 

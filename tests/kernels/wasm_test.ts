@@ -13,7 +13,7 @@ import { blockedDtypes, blockTwinTests, randomBlocks } from "./twins_blocks.ts";
 import { wasmTest, wasmTwinTests } from "./wasm_twins.ts";
 
 // tests/soak/wasm_twins_test.ts runs them on two threads, which take longer to start than to run.
-wasmTwinTests(1);
+wasmTwinTests({});
 
 for (const dtype of ["F16", "Q8_0", "Q4_K", "Q6_K"] as const) {
   wasmTest(
@@ -73,6 +73,53 @@ wasmTest("weight() rejects a weight beyond 4 GiB, allocating nothing", async (ba
   const made = backend.weight([2 ** 20, 2 ** 12], "F32", () => {}, { stored: "NK" });
   await assert.rejects(made, RangeError);
   assert.equal(backend.memory.current, before);
+});
+
+Deno.test("expectFree() opens a memory of 64-bit addresses if a run needs one (wasm)", async () => {
+  const GIB = 2 ** 30;
+  await using backend = await openWasmBackend({ threads: 2 });
+  await backend.expectFree!("a model", 4 * GIB);
+  assert.equal(backend.note, undefined);
+  await assert.rejects(
+    backend.expectFree!("a model", 16 * GIB + 1),
+    /"a model" on wasm: expected at most 16\.0 GiB \(the limit of a WebAssembly memory\), got 16/,
+  );
+  await backend.expectFree!("a model", 6 * GIB);
+  await backend.expectFree!("a model", 16 * GIB);
+  assert.equal(backend.note, "64-bit addresses: the run needs 6.0 GiB");
+  await checkMatmulCase(backend, { T: 9, N: 40, K: 64, dtype: "F16", bias: true });
+  const [x, y] = [1, 2].map(() => backend.tensor([1, 8], "F32", "activations"));
+  const weight = put(backend, randomNumbers(8, 1), [8]);
+  using _plan = await backend.record((k) => k.norm(y, x, { kind: "rms", weight, eps: 1e-5 }));
+  assert.match(backend.shaders!().at(-1)!.text, /memory i64/);
+});
+
+Deno.test("expectFree() names the reason when addresses stay at 32 bits (wasm)", async () => {
+  const refused = (what: string) =>
+    new RegExp(`expected at most 4\\.0 GiB \\(${what}.*\\), got 5\\.0 GiB; use a 16-bit dtype`);
+  const GIB = 2 ** 30;
+  await using used = await openWasmBackend({ threads: 1 });
+  used.tensor([4], "F32", "activations");
+  await assert.rejects(used.expectFree!("a model", 5 * GIB), refused("32-bit addresses, which"));
+  await using fast = await openWasmBackend({ threads: 1, simd: "256, unchecked" });
+  await assert.rejects(fast.expectFree!("a model", 5 * GIB), refused("without bounds checks"));
+  await assert.rejects(
+    openWasmBackend({ threads: 1, simd: "256, unchecked", address: "i64" }),
+    /Cannot open "wasm" with 64-bit addresses: expected bounds checks/,
+  );
+  await using old = await openWasmBackend({ threads: 1 });
+  const { Memory } = WebAssembly;
+  WebAssembly.Memory = class extends Memory {
+    constructor(type: WebAssembly.MemoryDescriptor) {
+      // An engine without 64-bit addresses does not know BigInt sizes.
+      super({ ...type, initial: Math.trunc(type.initial), maximum: Math.trunc(type.maximum!) });
+    }
+  };
+  try {
+    await assert.rejects(old.expectFree!("a model", 5 * GIB), refused("this engine has no"));
+  } finally {
+    WebAssembly.Memory = Memory;
+  }
 });
 
 for (const dtype of blockedDtypes("wasm")) {
@@ -331,9 +378,8 @@ Deno.test("toText() prints a module of all kernels, with a name for every variab
   const options = {
     relaxed: false,
     activations: "exact" as const,
-    shared: true,
     threads: 2,
-    pages: 1,
+    memory: { shared: true, pages: 1 },
   };
   const target = new WasmLowering({ ...options, allocate: () => block });
   const [T, H, G, D, V] = [8, 4, 2, 66, 100];

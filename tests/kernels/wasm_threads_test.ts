@@ -48,7 +48,7 @@ class Bench implements AsyncDisposable {
     operands: readonly number[],
     define: (m: ModuleBuilder) => Kernel,
   ): Promise<(step?: Segment) => void> {
-    const m = new ModuleBuilder(true);
+    const m = new ModuleBuilder({ shared: true });
     const kernel = define(m);
     const entries = items.map((items) => ({ kernel, operands, items }));
     defineRun(m, entries, { threads: this.pool.threads, callerSleeps: true });
@@ -70,7 +70,7 @@ class Bench implements AsyncDisposable {
  */
 const step3 = (m: ModuleBuilder): Kernel =>
   defineKernel(m, ["words"], (f, { words, begin, end }) => {
-    const at = f.local("i32", "at");
+    const at = f.local("int", "at");
     f.for(begin, begin, end, 1, () => {
       at.set(words.plus(begin.shl(2)));
       f.store(at, i32.load(at).times(3).plus(1));

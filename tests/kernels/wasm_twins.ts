@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import type { Backend } from "../../kernels/backend.ts";
-import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import { openWasmBackend, type WasmOptions } from "../../kernels/wasm/backend.ts";
 import { twinTests } from "./twins.ts";
 import { attentionTwinTests } from "./twins_attention.ts";
 import { kvTwinTests } from "./twins_kv.ts";
@@ -15,10 +15,11 @@ import { sampleTwinTests } from "./twins_sample.ts";
 export function wasmTest(
   name: string,
   run: (backend: Backend) => Promise<void>,
-  threads = 1,
+  { threads = 1, address }: Pick<WasmOptions, "threads" | "address"> = {},
 ): void {
-  Deno.test(`${name} (wasm${threads > 1 ? `, ${threads} threads` : ""})`, async () => {
-    const backend = await openWasmBackend({ threads });
+  const form = [threads > 1 && `${threads} threads`, address && `${address} addresses`];
+  Deno.test(`${name} (${["wasm", ...form].filter((part) => part).join(", ")})`, async () => {
+    const backend = await openWasmBackend({ threads, address });
     await run(backend);
     await backend[Symbol.asyncDispose]();
     assert.equal(backend.memory.current, 0);
@@ -27,9 +28,9 @@ export function wasmTest(
 }
 
 /** Declares the tests of every operation. */
-export function wasmTwinTests(threads: number): void {
+export function wasmTwinTests(form: Pick<WasmOptions, "threads" | "address">): void {
   const test = (name: string, run: (backend: Backend) => Promise<void>) =>
-    wasmTest(name, run, threads);
+    wasmTest(name, run, form);
   twinTests(test);
   sampleTwinTests(test);
   attentionTwinTests(test);

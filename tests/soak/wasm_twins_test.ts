@@ -1,3 +1,4 @@
 import { wasmTwinTests } from "../kernels/wasm_twins.ts";
 
-wasmTwinTests(2);
+wasmTwinTests({ threads: 2 });
+wasmTwinTests({ threads: 2, address: "i64" });

@@ -19,7 +19,7 @@
  * @module
  */
 import { call, f32x4, ints, v128, vectors } from "../../asm/assembler.ts";
-import type { Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type { Int, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
@@ -178,7 +178,7 @@ function reduceWasm(
         body();
       });
     };
-    const load = (row: Local<"i32">) => v128.load(row.plus(at));
+    const load = (row: Local<Int>) => v128.load(row.plus(at));
     const store = (value: ReturnType<typeof load>, lanes: number) =>
       storeLanes(f, to.plus(at), value, lanes);
     const rescaleAndAdd = () => {

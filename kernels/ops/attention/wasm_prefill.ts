@@ -19,7 +19,7 @@
  */
 import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/assembler.ts";
 import { v128, type Value, vectors } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { joinPairs, type PairLoads } from "../../asm/join.ts";
 import { eachFour, spread, storeLanes } from "../../asm/lanes.ts";
@@ -60,7 +60,7 @@ export function prefillWasm(m: ModuleBuilder, math: VectorMath, shape: Attention
     const { at, kv, first, last } = f.locals(ints("at", "kv", "first", "last"));
     scratch.advance(m.thread.get.times(prefillScratch(shape)));
     f.for(item, begin, end, 1, () => {
-      row.set(i32.const(blocks - 1).minus(item.rem(blocks)).times(block));
+      row.set(f.int(blocks - 1).minus(item.rem(blocks)).times(block));
       f.if(row.lt(rows), () => {
         head.set(item.div(blocks));
         count.set(rows.minus(row));
@@ -95,7 +95,7 @@ function startWasm(
   const factor = softCap ? scale / softCap : scale * Math.LOG2E;
   return m.define(ints("scratch", "q", "count"), "void", (f, { scratch, q, count }) => {
     const { at, end, lastRow } = f.locals(ints("at", "end", "lastRow"));
-    const rows = f.array("i32", "row", FOUR);
+    const rows = f.array("int", "row", FOUR);
     const numbers = f.array("v128", "numbers", FOUR);
     lastRow.set(q.plus(count.minus(1).times(4 * H * D)));
     for (const half of halves) {
@@ -159,7 +159,7 @@ function tileWasm(
   const params = ints("scratch", "k", "v", "first", "last", "seen");
   return m.define(params, "void", (f, { scratch, k, v, first, last, seen }) => {
     const { keys, from, to, past } = f.locals(ints("keys", "from", "to", "past"));
-    const scores = (func: typeof plain, key: Local<"i32">, end: Local<"i32">) =>
+    const scores = (func: typeof plain, key: Local<Int>, end: Local<Int>) =>
       f.do(call(func, { scratch, k, key, to: end, keys, past }));
     keys.set(last.minus(first));
     keys.atMost(TILE);
@@ -167,12 +167,12 @@ function tileWasm(
     // Keys between the first row's visible range and the tile; negative if the row sees a part of
     // the tile.
     past.set(first.minus(seen));
-    to.set(i32.const(0).minus(past));
+    to.set(f.int(0).minus(past));
     to.set(to.minS(keys));
     to.set(to.maxS(0).and(-layout.height));
     if (window !== undefined) {
-      const zero = f.local("i32", "zero");
-      from.set(i32.const(layout.block - 1 - window).minus(past));
+      const zero = f.local("int", "zero");
+      from.set(f.int(layout.block - 1 - window).minus(past));
       from.set(from.plus(layout.height - 1).and(-layout.height));
       from.clampS(0, to);
       scores(masked, zero, from);
@@ -214,7 +214,7 @@ function scoresWasm(
     const [sums, ...others] = chains;
     // Masked: a pointer per key, since missing keys repeat the last one. Else: offsets from the
     // first key.
-    const rows = f.array("i32", "row", height).slice(0, masked ? height : 1);
+    const rows = f.array("int", "row", height).slice(0, masked ? height : 1);
     const registers = { at, rows, numbers, number, query, pairs, chains };
     const multiply = (count: number) => addProducts(math.madd, D, layout, registers, count);
     /** Finishes the scores of key i for half h of the rows: soft cap, mask, store, max. */
@@ -255,9 +255,9 @@ function scoresWasm(
 /** Variables of the inner loop of `scoresWasm`. */
 interface ScoreRegisters {
   /** Address of the scratch plus the offset of the current line of queries. */
-  readonly at: Local<"i32">;
+  readonly at: Local<Int>;
   /** Pointers to the four keys, or to the first if the others follow it. */
-  readonly rows: readonly Local<"i32">[];
+  readonly rows: readonly Local<Int>[];
   /** Four numbers of each key. */
   readonly numbers: readonly Local<"v128">[];
   /** One number of a key, in all lanes. */
@@ -299,7 +299,7 @@ function addProducts(
  * Mask of the rows first … first + 3 that see a key. `past` is the key's index minus the number of
  * keys that the block's first row sees: row i sees it if i > past (and i < past + window + 1).
  */
-function seenBy(first: number, past: Value<"i32">, window: number | undefined): Value<"v128"> {
+function seenBy(first: number, past: Value<Int>, window: number | undefined): Value<"v128"> {
   const rows = v128.const([0, 1, 2, 3].map((row) => first + row));
   const causal = i32x4.gtS(rows, i32x4.splat(past));
   if (window === undefined) return causal;

@@ -4,7 +4,7 @@
  * @module
  */
 import { v128 } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local } from "../../asm/assembler.ts";
 import { f32PairLoads, type PairLoads, type Simd } from "../../asm/join.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { type AttentionWasm, TILE } from "./wasm_tile.ts";
@@ -92,7 +92,7 @@ export function pairsOf(
 /** Loads the vectors of a line. */
 export function loadLine(
   vectors: readonly Local<"v128">[],
-  at: Local<"i32">,
+  at: Local<Int>,
   offset: number,
   pairs: PairLoads | null,
 ): void {

@@ -4,7 +4,7 @@
  * @module
  */
 import { call, type Func, type Ints, ints, v128 } from "../../asm/assembler.ts";
-import type { Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type { Int, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { joinPairs } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
@@ -26,12 +26,12 @@ export function weighWasm(
     const [weight, max, sum] = ["weight", "max", "sum"].map((name) =>
       f.array("v128", name, halves.length)
     );
-    const load = (into: typeof max, at: Local<"i32">, offset: number) =>
+    const load = (into: typeof max, at: Local<Int>, offset: number) =>
       loadLine(into, at, offset, pairs);
     const weigh = () => {
       for (const [h, w] of weight.entries()) w.set(math.exp2(f, w.minus(max[h])));
     };
-    const store = (to: Local<"i32">, line: typeof max, offset: number) => {
+    const store = (to: Local<Int>, line: typeof max, offset: number) => {
       if (pairs) joinPairs(f, at, line, pairs);
       for (const [h, v] of line.entries()) f.store(to, v, offset + halves[h]);
     };
@@ -69,7 +69,7 @@ export function addWasm(
   const eight = addColumnsWasm(m, math, D, layout, 2);
   const rest = D % 8 > 0 ? addColumnsWasm(m, math, D, layout, Math.ceil((D % 8) / 4)) : null;
   return m.define(ints("scratch", "v", "keys"), "void", (f, { scratch, v, keys }) => {
-    const at = f.local("i32", "at");
+    const at = f.local("int", "at");
     const each = (columns: typeof eight) => {
       for (const first of groups) {
         const to = scratch.plus(at).plus(out + first * pitch);
@@ -107,7 +107,7 @@ function addColumnsWasm(
       { length: height },
       (_, row) => f.array("v128", `sum${row}_`, columns),
     );
-    const loadWeights = (key: number, at: Local<"i32">, offset: number) => {
+    const loadWeights = (key: number, at: Local<Int>, offset: number) => {
       for (const [g, four] of weights[key].entries()) four.set(v128.load(at, offset + 16 * g));
     };
     const weightOf = (key: number, row: number) => {
@@ -121,7 +121,7 @@ function addColumnsWasm(
         for (const [j, s] of sum.entries()) s.set(math.madd(weight, values[j], s));
       }
     };
-    const eachKeys = (count: number, from: Local<"i32">) => {
+    const eachKeys = (count: number, from: Local<Int>) => {
       f.for(at, from, end, count * line, () => {
         for (let key = 0; key < count; key++) loadWeights(key, at, scores + key * line);
         for (let key = 0; key < count; key++) addKey(key);

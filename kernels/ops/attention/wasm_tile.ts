@@ -11,7 +11,7 @@
  */
 import { call, f32x4, type Func, i32, i32x4, type Ints, ints } from "../../asm/assembler.ts";
 import { v128, type Value, vectors } from "../../asm/assembler.ts";
-import type { Effect, FunctionBuilder, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type { Effect, FunctionBuilder, Int, Local, ModuleBuilder } from "../../asm/assembler.ts";
 import { eachFour, firstLanes, spread, storeLanes, sumF32 } from "../../asm/lanes.ts";
 import type { MultiplyAdd, VectorMath } from "../../asm/math.ts";
 import type { AttentionOptions, AttentionShape } from "./mod.ts";
@@ -33,7 +33,7 @@ const UNUSED = 4 * TILE + 8;
 export const LOWEST = -3e38;
 
 /** First key that a query sees of keys 0 … seen − 1: max(0, seen − window). */
-export function firstKey(seen: Local<"i32">, window: number | undefined): Value<"i32"> {
+export function firstKey(seen: Local<Int>, window: number | undefined): Value<Int> {
   if (window === undefined) return i32.const(0);
   return i32.select(seen.minus(window), 0, seen.gt(window));
 }
@@ -61,7 +61,7 @@ export function tileWasm(
      * Runs `code` for `count` queries at a time while that many are left; advances each pointer by
      * its bytes per query.
      */
-    const each = (count: number, code: Effect, pointers: readonly [Local<"i32">, number][]) => {
+    const each = (count: number, code: Effect, pointers: readonly [Local<Int>, number][]) => {
       f.while(query.plus(count).le(R), () => {
         f.do(code);
         query.advance(count);
@@ -106,7 +106,7 @@ function scoresWasm(
 ): Func<Ints<"q" | "k" | "state" | "keys">> {
   return m.define(ints("q", "k", "state", "keys"), "void", (f, { q, k, state, keys }) => {
     const { key, lastKey } = f.locals(ints("key", "lastKey"));
-    const rows = f.array("i32", "row", KEYS);
+    const rows = f.array("int", "row", KEYS);
     const query = f.array("v128", "query", queries);
     const four = f.local("v128", "four");
     const sums = query.map((_, i) => f.array("v128", `sum${i}_`, KEYS));
@@ -257,7 +257,7 @@ function addFourWasm(m: ModuleBuilder, { madd }: VectorMath, D: number): Func<Ad
   const eight = addColumnsWasm(m, madd, D, 2, 4);
   const rest = D % 8 > 0 ? addColumnsWasm(m, madd, D, Math.ceil((D % 8) / 4), D % 4 || 4) : null;
   return m.define(ADD_PARAMS, "void", (f, { sums, state, v, keys }) => {
-    const at = f.local("i32", "at");
+    const at = f.local("int", "at");
     const columns = { sums: sums.plus(at), state, v: v.plus(at), keys };
     f.for(at, 0, 4 * (D - D % 8), 32, () => f.do(call(eight, columns)));
     if (rest) f.do(call(rest, columns));
@@ -273,7 +273,7 @@ function addColumnsWasm(
   lanes: number,
 ): Func<AddParams> {
   return m.define(ADD_PARAMS, "void", (f, { sums: to, state, v, keys }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const weights = f.array("v128", "weights", QUERIES);
     const weight = f.local("v128", "weight");
     const values = f.array("v128", "value", columns);

@@ -8,7 +8,7 @@
  * @module
  */
 import { call, ints, type Value } from "../../asm/assembler.ts";
-import type { FunctionBuilder, ModuleBuilder } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Int, ModuleBuilder } from "../../asm/assembler.ts";
 import { kvRowBytes } from "../../formats/kv.ts";
 import { kvFormatOfShape } from "../kv_cache/mod.ts";
 import { type AttentionWasm, TILE } from "./wasm_tile.ts";
@@ -23,10 +23,10 @@ export function unpackedBytes(shape: Pick<AttentionWasm, "D" | "kv">): number {
 
 /** Addresses of a head's first key and value, and a range of keys. */
 interface Keys {
-  readonly k: Value<"i32">;
-  readonly v: Value<"i32">;
-  readonly first: Value<"i32">;
-  readonly last: Value<"i32">;
+  readonly k: Value<Int>;
+  readonly v: Value<Int>;
+  readonly first: Value<Int>;
+  readonly last: Value<Int>;
 }
 
 /**
@@ -35,7 +35,7 @@ interface Keys {
  */
 type Unpack = (
   f: FunctionBuilder,
-  scratch: Value<"i32">,
+  scratch: Value<Int>,
   keys: Keys,
 ) => Pick<Keys, "k" | "v">;
 

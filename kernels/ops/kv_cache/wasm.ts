@@ -5,7 +5,7 @@
  */
 import { applyNorm, type Norm, normStats } from "../norm.ts";
 import { call, ints, v128, vectors } from "../../asm/assembler.ts";
-import type { FunctionBuilder, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
+import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { eachFour, storeLanes } from "../../asm/lanes.ts";
 import { EACH_ROW, type WasmEntry, type WasmTarget } from "../contract.ts";
@@ -100,7 +100,7 @@ function writeKvWasm(m: ModuleBuilder, shape: WriteKvWasm): Kernel {
       : { pitch: S * width };
     const ofK = { ...heads, ...stored, count: G, norm: kNorm, weight: kWeight, bias: kBias };
     const ofV = { ...heads, ...stored, count: G, weight: table, bias: table };
-    const startAt = (cache: Local<"i32">) => {
+    const startAt = (cache: Local<Int>) => {
       const first = cache.plus(slot.plus(t).times(bytes));
       to.set(pack ? row : first);
       if (pack) packed.set(first);
@@ -127,16 +127,16 @@ interface Heads {
   /** Numbers per head. */
   readonly D: number;
   /** Source [count, D]; advanced past the last head. */
-  readonly from: Local<"i32">;
+  readonly from: Local<Int>;
   /** Destination, heads `pitch` bytes apart; advanced past the last head. */
-  readonly to: Local<"i32">;
+  readonly to: Local<Int>;
   /** Bytes from one head to the next at the destination. */
   readonly pitch: number;
   readonly norm?: HeadNorm;
   /** The norm's weight, [D] or [count · D]. */
-  readonly weight: Local<"i32">;
+  readonly weight: Local<Int>;
   /** The norm's bias, [D] or [count · D]. */
-  readonly bias: Local<"i32">;
+  readonly bias: Local<Int>;
   /** Emits the rotation of the head at `to`. */
   readonly rotate?: () => void;
   /** Emits what follows the rotation. */
@@ -165,17 +165,17 @@ function writeHeads(f: FunctionBuilder, heads: Heads): void {
   });
 }
 
-function copy(f: FunctionBuilder, to: Local<"i32">, from: Local<"i32">, D: number): void {
-  const d = f.local("i32", "d");
+function copy(f: FunctionBuilder, to: Local<Int>, from: Local<Int>, D: number): void {
+  const d = f.local("int", "d");
   eachFour(f, d, D, (lanes) => storeLanes(f, to.plus(d), v128.load(from.plus(d)), lanes));
 }
 
 /** RoPE, half layout: rotates the pairs (i, i + R/2) of the head at `x`, in place. */
-function rotateHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
-  const i = f.local("i32", "i");
+function rotateHalves(f: FunctionBuilder, x: Local<Int>, angles: Local<Int>, R: number): void {
+  const i = f.local("int", "i");
   const { a, b, cos, sin } = f.locals(vectors("a", "b", "cos", "sin"));
   const half = 4 * R / 2;
-  const at = (row: Value<"i32">) => row.plus(i);
+  const at = (row: Value<Int>) => row.plus(i);
   eachFour(f, i, R / 2, (lanes) => {
     a.set(v128.load(at(x)));
     b.set(v128.load(at(x), half));
@@ -190,7 +190,7 @@ function rotateHalves(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">,
  * RoPE, interleaved layout: rotates the pairs (2i, 2i + 1) of the head at `x`, in place; two pairs
  * and two angles per vector.
  */
-function rotatePairs(f: FunctionBuilder, x: Local<"i32">, angles: Local<"i32">, R: number): void {
+function rotatePairs(f: FunctionBuilder, x: Local<Int>, angles: Local<Int>, R: number): void {
   const { i, angle } = f.locals(ints("i", "angle"));
   const { pairs, cos, sin } = f.locals(vectors("pairs", "cos", "sin"));
   const twice = [0, 0, 1, 1];

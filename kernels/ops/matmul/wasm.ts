@@ -12,7 +12,7 @@
  * @module
  */
 import { call, i32, ints } from "../../asm/assembler.ts";
-import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
+import type { Func, Int, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { BlockForm } from "../../formats/format.ts";
@@ -96,7 +96,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   return defineKernel(m, OPERANDS, (f, params) => {
     const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
     const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
-    const ofPanel = { w, bias, left: i32.const(N).minus(n) };
+    const ofPanel = { w, bias, left: f.int(N).minus(n) };
     const multiply = (product: typeof rowByPanel, count: number) => {
       f.do(call(product, { y: yt, x: xt, gate: gt, ...ofPanel }));
       yt.advance(count * columns.width * 4);
@@ -117,7 +117,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
     // Pack or quantise x, once per thread.
     scratch.advance(m.thread.get.times(matmulScratch(shape)));
-    const prepare = (isMine: Value<"i32">, func: Func<Ints<"to" | "x" | "rows">>) =>
+    const prepare = (isMine: Value<Int>, func: Func<Ints<"to" | "x" | "rows">>) =>
       f.if(m.unprepared.get.and(isMine), () => {
         f.do(call(func, { to: scratch, x, rows }));
         f.do(m.unprepared.set(0));
@@ -166,7 +166,7 @@ function unpackedRowsWasm(
     });
     f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
       f.do(call(unpack, { to: panel, from: w }));
-      const left = i32.const(N).minus(n);
+      const left = f.int(N).minus(n);
       f.do(call(product, { y, x: scratch, w: panel, bias, gate, left, rows }));
       w.advance(pitch);
       for (const at of [y, bias, gate]) at.advance(LINE);

@@ -17,7 +17,14 @@
  * @module
  */
 import { call, f32x4, i16x8, i32x4, ints, v128, vectors } from "../../asm/assembler.ts";
-import type { Func, FunctionBuilder, Ints, Local, ModuleBuilder } from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Int,
+  Ints,
+  Local,
+  ModuleBuilder,
+} from "../../asm/assembler.ts";
 import { f32PairLoads, joinPairs, type PairLoads } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
@@ -46,8 +53,8 @@ const COLUMNS = { "128": 8, "256": 16, "256, unchecked": 16 } as const;
 
 /** Variables of a tile. */
 interface Tile {
-  readonly x: Local<"i32">;
-  readonly w: Local<"i32">;
+  readonly x: Local<Int>;
+  readonly w: Local<Int>;
   /** Sums by row, then vector of outputs. */
   readonly sums: readonly Local<"v128">[];
   /** Vectors of a line of the panel. */

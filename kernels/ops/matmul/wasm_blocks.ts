@@ -26,6 +26,7 @@ import { call, f32x4, i16x8, i32, i32x4, ints, v128, vectors } from "../../asm/a
 import type {
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -83,7 +84,7 @@ export function blockPanelsWasm(
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left }) => {
     for (const panel of panels) {
       const [bytes, outputs] = [panel * pitch, panel * PANEL_COLUMNS];
-      const after = (at: Local<"i32">) => at.plus(4 * outputs);
+      const after = (at: Local<Int>) => at.plus(4 * outputs);
       const [of, rest] = [w.plus(bytes), left.minus(outputs)];
       const args = { y: after(y), x, w: of, bias: after(bias), gate: after(gate), left: rest };
       f.do(call(one, args));
@@ -121,7 +122,7 @@ function defineProduct(
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left }) => {
     const { end, held } = f.locals(ints("end", "held"));
     const sums = f.array("v128", "sum", tile.length);
-    const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
+    const bases = panels.map((panel) => panel === 0 ? w : f.local("int", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
     const quads = bases.flatMap((base) => [0, 1, 2, 3].map((quad) => fieldsOf(form, base, quad)));
     const operands = {
@@ -145,7 +146,7 @@ function defineProduct(
       x.advance(inputs / count / INPUTS * RECORD);
     };
     const multiplyPieces = () => {
-      const last = f.local("i32", "last");
+      const last = f.local("int", "last");
       last.set(x.plus(inputs / INPUTS * RECORD));
       f.while(x.lt(last), () => {
         multiplyPiece();
@@ -185,7 +186,7 @@ function defineProduct(
 /** Operands of a product's dots. */
 interface DotOperands {
   /** Address of the first row's record. */
-  readonly x: Local<"i32">;
+  readonly x: Local<Int>;
   /** Byte offset of each row's record. */
   readonly rows: readonly number[];
   readonly quads: readonly BlockFields[];
@@ -251,7 +252,7 @@ function startDots(
  * Loader of words of x, spread to all lanes: four neighbouring words are loaded at once. `slot` is
  * a variable for them: a load of the same four in the same slot is left out.
  */
-function spreader(f: FunctionBuilder, x: Local<"i32">) {
+function spreader(f: FunctionBuilder, x: Local<Int>) {
   const slots: { readonly four: Local<"v128">; at: number }[] = [];
   return {
     spread(slot: number, at: number) {
@@ -437,7 +438,7 @@ function heldScales(
   form: BlockForm,
   parts: readonly PlacedPart[],
   quads: readonly BlockFields[],
-  held: Local<"i32">,
+  held: Local<Int>,
 ): Scales {
   const partBytes = heldBytes(form) / form.parts.length;
   const [scaleAt, minAt] = [0, 16 * quads.length].map(

@@ -10,6 +10,7 @@ import { ints, v128, vectors } from "../../asm/assembler.ts";
 import type {
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -52,9 +53,9 @@ export interface TileVector {
 
 /** Addresses that the epilogue of a vector of outputs uses: of the tile's first output. */
 export interface EpilogueOperands extends Pick<TileVector, "ofRow" | "column"> {
-  readonly y: Local<"i32">;
-  readonly gate: Local<"i32">;
-  readonly bias: Local<"i32">;
+  readonly y: Local<Int>;
+  readonly gate: Local<Int>;
+  readonly bias: Local<Int>;
 }
 
 /** Parameters of a tile's epilogue: its sums in order, and the operands. */

@@ -16,6 +16,7 @@ import { f32, f32x4, i16x8, i32x4, ints, v128, vectors } from "../../asm/assembl
 import type {
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -76,11 +77,11 @@ export function quantiseWasm(
   const { K, activations } = shape;
   const joined = form.flipped && activations === "int8";
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const inputs = f.array("v128", "x", INPUTS / 4);
     const { most, factor } = f.locals(vectors("most", "factor"));
     const { scale } = f.locals({ scale: "f32" });
-    const last = f.local("i32", "last");
+    const last = f.local("int", "last");
     const quantiseBlock = () => {
       most.set(0);
       for (const [i, four] of inputs.entries()) {
@@ -127,13 +128,13 @@ export function quantised(x: Value<"v128">, factor: Local<"v128">): Value<"v128"
 /** Stores the sums of 32 integers. */
 function storeSums(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   inputs: readonly Local<"v128">[],
   scale: Local<"f32">,
 ): void {
   const total = f.local("v128", "total");
-  const sums = f.array("i32", "sum", 3);
-  const even = f.local("i32", "even");
+  const sums = f.array("int", "sum", 3);
+  const even = f.local("int", "even");
   even.set(0);
   for (const [i, sum] of sums.slice(0, 2).entries()) {
     const [a, b, c, d] = inputs.slice(4 * i);
@@ -157,7 +158,7 @@ function storeSums(
  */
 function storeWords(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   inputs: readonly Local<"v128">[],
   joined: boolean,
 ): void {
@@ -179,7 +180,7 @@ export function pairWords(a: Value<"v128">, b: Value<"v128">): Value<"v128"> {
 const ZERO = i32x4.splat(0);
 
 /** Stores 32 integers of 8 bits as bytes. */
-function storeBytes(f: FunctionBuilder, to: Local<"i32">, inputs: readonly Local<"v128">[]): void {
+function storeBytes(f: FunctionBuilder, to: Local<Int>, inputs: readonly Local<"v128">[]): void {
   f.store(to, packBytes(inputs.slice(0, 4)));
   f.store(to, packBytes(inputs.slice(4)), 16);
 }

@@ -8,7 +8,7 @@
  * @module
  */
 import { wasmOf } from "../../formats/mod.ts";
-import { call, i32, ints, v128, vectors } from "../../asm/assembler.ts";
+import { call, ints, v128, vectors } from "../../asm/assembler.ts";
 import type { Func, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { spread } from "../../asm/lanes.ts";
@@ -52,8 +52,8 @@ export function matmulRowWasm(
     : null;
   return defineKernel(m, ["y", "x", "w", "bias", "gate", "scratch"], (f, params) => {
     const { y, x, w, bias, gate, scratch, begin, end } = params;
-    const left = f.local("i32", "left");
-    left.set(i32.const(N).minus(begin.times(PANEL_COLUMNS)));
+    const left = f.local("int", "left");
+    left.set(f.int(N).minus(begin.times(PANEL_COLUMNS)));
     if (columns.first) y.advance(4 * columns.first);
     w.advance(begin.times(pitch));
     if (blocks && quantise) {
@@ -114,12 +114,12 @@ function linePanelsWasm(
   const storeAll = storeTileWasm(m, math, vectorsOfTile, options);
   const params = ints("y", "x", "w", "bias", "gate", "left");
   return m.define(params, "void", (f, { y, x, w, bias, gate, left }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const { input, broadcast } = f.locals(vectors("input", "broadcast"));
     const weights = f.array("v128", "weights", 2);
     const sums = f.array("v128", "sum", columns.length);
     // A base per panel: an engine that checks each access shares the check among equal offsets.
-    const bases = panels.map((panel) => panel === 0 ? w : f.local("i32", `w${panel}`));
+    const bases = panels.map((panel) => panel === 0 ? w : f.local("int", `w${panel}`));
     for (const [i, base] of bases.entries()) base.set(w.plus(panels[i] * pitch));
 
     const reader = makeReader([N, K], bases);

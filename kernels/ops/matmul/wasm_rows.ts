@@ -18,6 +18,7 @@ import type {
   Func,
   FunctionBuilder,
   Global,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -87,7 +88,7 @@ function tilePanel(shape: MatmulWasm): TilePanel {
  * Splits rows into the fewest tiles of 5, then makes as many of them as possible tiles of 4.
  * Returns the number of rows in tiles of 5, which come first: 5 for 13 = 5 + 4 + 4 rows.
  */
-function inFives(f: FunctionBuilder, rows: Local<"i32">): Local<"i32"> {
+function inFives(f: FunctionBuilder, rows: Local<Int>): Local<Int> {
   const { tiles, missing } = f.locals(ints("tiles", "missing"));
   tiles.set(rows.plus(4).div(5));
   missing.set(tiles.times(5).minus(rows));
@@ -101,7 +102,7 @@ export function packWasm(m: ModuleBuilder, K: number): Func<Ints<"to" | "x" | "r
   const [byFives, byFours] = [5, 4].map((height) => packTilesWasm(m, K, height));
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
     const first = inFives(f, rows);
-    const after = (at: Local<"i32">, bytes: number) => at.plus(first.times(bytes));
+    const after = (at: Local<Int>, bytes: number) => at.plus(first.times(bytes));
     f.do(call(byFives, { to, x, rows: first }));
     const rest = { to: after(to, pitchOf(K)), x: after(x, 4 * K), rows: rows.minus(first) };
     f.do(call(byFours, rest));
@@ -121,7 +122,7 @@ function packTilesWasm(
 ): Func<Ints<"to" | "x" | "rows">> {
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
     const { row, end } = f.locals(ints("row", "end"));
-    const from = f.array("i32", "from", height);
+    const from = f.array("int", "from", height);
     const inputs = f.array("v128", "inputs", height);
     const pairs = f.array("v128", "pairs", 4);
     const [a, b, c, d, fifth] = inputs;
@@ -212,9 +213,9 @@ export function rowsWasm(
     tilesWasm(m, math, store, { height, prefetch }, shape)
   );
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left, rows }) => {
-    const wide = f.local("i32", "wide");
+    const wide = f.local("int", "wide");
     const first = inFives(f, rows);
-    const after = (at: Local<"i32">, bytes: number) => at.plus(first.times(bytes));
+    const after = (at: Local<Int>, bytes: number) => at.plus(first.times(bytes));
     const loadPanel = () => f.do(call(load, { to: wide, from: w }));
     // Load panel.
     wide.set(widen ? x.plus(packedBytes(shape)) : w);
@@ -267,7 +268,7 @@ function weightLoads(
   f: FunctionBuilder,
   math: VectorMath,
   shape: MatmulWasm,
-  w: Local<"i32">,
+  w: Local<Int>,
   weights: readonly Local<"v128">[],
 ): { readonly load: LoadWeights; readonly restore: (sums: readonly Local<"v128">[]) => void } {
   if (math.simd === "128") {

@@ -18,6 +18,7 @@ import { call, f32x4, i16x8, i32x4, ints, v128, vectors } from "../../asm/assemb
 import type {
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -126,7 +127,7 @@ export function unpackWasm(
   const withOffset = (pair: Value<"v128">) =>
     offset ? i16x8.add(pair, i32x4.splat((offset & 0xffff) * 0x10001)) : pair;
   return m.define(ints("to", "from"), "void", (f, { to, from }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const { word, codes } = f.locals(vectors("word", "codes"));
     const known = f.array("v128", "field", 8);
     end.set(from.plus(K / inputs / all.length * panelBlockBytes(form)));
@@ -173,7 +174,7 @@ export function tileWasm(
   const unitAt = (input: number) =>
     units.x.bytes * units.all.findIndex(({ first }) => first === input);
   return m.define(ints("to", "x", "rows"), "void", (f, { to, x, rows }) => {
-    const end = f.local("i32", "end");
+    const end = f.local("int", "end");
     const from = f.locals(ROWS);
     const each = Object.values(from);
     f.while(rows.gtS(0), () => {
@@ -251,7 +252,7 @@ function defineTileInputs(
 /** Sets the scales of 32 inputs of four rows, and their inverses. */
 function scalesOfRows(
   f: FunctionBuilder,
-  rows: readonly Local<"i32">[],
+  rows: readonly Local<Int>[],
   scale: Local<"v128">,
   factor: Local<"v128">,
 ): void {
@@ -271,7 +272,7 @@ function scalesOfRows(
 /** Stores the shares and the scaled sums of a unit; `lanes`: sums of each fourth input. */
 function storeSums(
   f: FunctionBuilder,
-  to: Local<"i32">,
+  to: Local<Int>,
   { offset, x: { shares, scaledSums } }: Units,
   lanes: readonly Local<"v128">[],
   scale: Local<"v128">,

@@ -40,6 +40,7 @@ import {
 import type {
   Func,
   FunctionBuilder,
+  Int,
   Ints,
   Local,
   ModuleBuilder,
@@ -148,8 +149,8 @@ function scalePartsWasm(m: ModuleBuilder, scale: Scale): Kernel {
 function eachGroup(
   f: FunctionBuilder,
   V: number,
-  { begin, end }: Readonly<Record<"begin" | "end", Local<"i32">>>,
-  body: (first: Local<"i32">, last: Local<"i32">) => void,
+  { begin, end }: Readonly<Record<"begin" | "end", Local<Int>>>,
+  body: (first: Local<Int>, last: Local<Int>) => void,
 ): void {
   const { first, last, until } = f.locals(ints("first", "last", "until"));
   until.set(end.times(PART));
@@ -166,7 +167,7 @@ function scaleWasm(m: ModuleBuilder, V: number): Scale {
   const addresses = ints("logits", "settings", "seen", "keys", "maxima", "begin", "end");
   return m.define({ ...addresses, reduction: "f64" }, "void", (f, params) => {
     const { logits, settings, seen, keys, maxima, reduction } = params;
-    const id = f.local("i32", "id");
+    const id = f.local("int", "id");
     const divisor = f.local("f64", "divisor");
     const { v, low, penalty, overflow, max, divisors } = f.locals(
       vectors("v", "low", "penalty", "overflow", "max", "divisors"),
@@ -192,7 +193,7 @@ function scaleWasm(m: ModuleBuilder, V: number): Scale {
         v.set(v128.select(v, v.div(penalty), unseen));
         v.set(v.plus(0)); // −0 becomes 0: both have one key
         v.set(keysOf(v).or(overflow));
-        const left = i32x4.splat(i32.const(V).minus(id));
+        const left = i32x4.splat(f.int(V).minus(id));
         const inside = i32x4.gtS(left, v128.const([0, 1, 2, 3]));
         if (V % 4 > 0) v.set(v.and(inside));
         f.store(entry(keys, id), v);
@@ -287,8 +288,8 @@ function drawWasm(m: ModuleBuilder, math: VectorMath, V: number): Kernel {
 function threefryWasm(
   f: FunctionBuilder,
   x: Local<"v128">,
-  [key0, key1, draw]: readonly Value<"i32">[],
-  id: Local<"i32">,
+  [key0, key1, draw]: readonly Value<Int>[],
+  id: Local<Int>,
 ): void {
   const y = f.local("v128", "y");
   const key2 = key0.xor(key1).xor(0x1bd11bda);
@@ -350,7 +351,8 @@ function logWasm(m: ModuleBuilder): Func<{ readonly x: "f64" }, "f64"> {
 function chooseWasm(m: ModuleBuilder, V: number, R: number): Kernel {
   const operands = ["ids", "counter", "seen", "drawn", "parts", "state"] as const;
   return defineKernel(m, operands, (f, { ids, counter, seen, drawn, parts, state }) => {
-    const { at, best, draw } = f.locals(ints("at", "best", "draw"));
+    const { at, draw } = f.locals(ints("at", "draw"));
+    const best = f.local("i32", "best");
     const { value, bestValue } = f.locals({ value: "f32", bestValue: "f32" });
     best.set(NOT_FINITE);
     f.if(i32.load(state, STATE.draws), () => {

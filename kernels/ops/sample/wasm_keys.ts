@@ -6,7 +6,16 @@
  *
  * @module
  */
-import { f32, type Func, i32x4, type Ints, type Local, type Value } from "../../asm/assembler.ts";
+import {
+  f32,
+  type Func,
+  i32x4,
+  type Int,
+  type Ints,
+  type Local,
+  lower,
+  type Value,
+} from "../../asm/assembler.ts";
 
 /** Ids per part; a part is a work item. */
 export const PART = 2048;
@@ -61,9 +70,10 @@ export function valuesOf(keys: Local<"v128">): Value<"v128"> {
   return keys.xor(positive.xor(i32x4.splat(-1)).or(i32x4.splat(0x80000000)));
 }
 /** The number of a key. */
-export function valueOf(key: Local<"i32">): Value<"f32"> {
-  return f32.reinterpretI32(key.xor(key.shrS(31).xor(-1).or(0x80000000)));
+export function valueOf(key: Local<Int>): Value<"f32"> {
+  const bits = lower(key);
+  return f32.reinterpretI32(bits.xor(bits.shrS(31).xor(-1).or(0x80000000)));
 }
 
 /** The address of word i. */
-export const entry = (base: Value<"i32">, i: Value<"i32">) => base.plus(i.shl(2));
+export const entry = (base: Value<Int>, i: Value<Int>) => base.plus(i.shl(2));

@@ -18,7 +18,7 @@ import {
   v128,
   vectors,
 } from "../../asm/assembler.ts";
-import type { Func, Ints, Local, ModuleBuilder, Operand, Value } from "../../asm/assembler.ts";
+import type { Func, Int, Ints, Local, ModuleBuilder, Operand, Value } from "../../asm/assembler.ts";
 import { REDUCTION } from "./mod.ts";
 import { defineKernel, type Kernel } from "../../asm/kernel.ts";
 import { sumPairs } from "../../asm/lanes.ts";
@@ -77,7 +77,7 @@ export function topKWasm(m: ModuleBuilder, scale: Scale, search: Search, V: numb
       at.set(at.minus(GROUP * 4));
     };
     /** The k-th greatest key of the list; it is at least `low`. */
-    const kth = (low: Operand<"i32">) => {
+    const kth = (low: Operand<Int>) => {
       const lists = { keys: listKeys, masses: listMasses, count };
       return call(search, { ...lists, low, high: bestKey, limit: truncated(topK).minus(1) });
     };
@@ -119,7 +119,7 @@ export function topKWasm(m: ModuleBuilder, scale: Scale, search: Search, V: numb
 }
 
 /** Whether one of four keys is at least `key`. */
-function reaches(keys: Value<"v128">, key: Local<"i32">): Value<"i32"> {
+function reaches(keys: Value<"v128">, key: Local<Int>): Value<Int> {
   return v128.anyTrue(i32x4.geU(keys, i32x4.splat(key)));
 }
 
@@ -128,7 +128,7 @@ function truncated(v: Value<"f32">): Value<"f64"> {
 }
 
 /** Whether top-p applies: p < 1, and the draw is random. */
-function cutsMass(settings: Local<"i32">, state: Local<"i32">): Value<"i32"> {
+function cutsMass(settings: Local<Int>, state: Local<Int>): Value<Int> {
   return f32.load(settings, 8).lt(1).and(i32.load(state, STATE.draws).eq(DRAWN));
 }
 
@@ -233,7 +233,7 @@ export function topPWasm(m: ModuleBuilder, search: Search, V: number): Kernel {
  */
 export type Search = Func<
   Ints<"keys" | "masses" | "count" | "low" | "high"> & { readonly limit: "f64" },
-  "i32"
+  "int"
 >;
 
 /**
@@ -247,7 +247,7 @@ export type Search = Func<
  */
 export function searchWasm(m: ModuleBuilder): Search {
   const params = { ...ints("keys", "masses", "count", "low", "high"), limit: "f64" } as const;
-  return m.define(params, "i32", (f, { keys, masses, count, low, high, limit }) => {
+  return m.define(params, "int", (f, { keys, masses, count, low, high, limit }) => {
     const { middle, at, to, end, key, round } = f.locals(
       ints("middle", "at", "to", "end", "key", "round"),
     );

@@ -5,10 +5,13 @@ import {
   f32x4,
   i32,
   ints,
+  loadInt,
+  lower,
   ModuleBuilder,
   signedLeb,
   unsignedLeb,
   v128,
+  words,
 } from "../../../kernels/asm/assembler.ts";
 
 /** Exports of a module, compiled and instantiated over `memory`. */
@@ -29,6 +32,7 @@ Deno.test("unsignedLeb() adds a byte for every seven bits", () => {
     [16384, [0x80, 0x80, 0x01]],
     [624485, [0xe5, 0x8e, 0x26]], // the example of the DWARF specification
     [2 ** 32 - 1, [0xff, 0xff, 0xff, 0xff, 0x0f]],
+    [2 ** 35, [0x80, 0x80, 0x80, 0x80, 0x80, 0x01]],
   ];
   for (const [value, bytes] of known) assert.deepEqual(unsignedLeb(value), bytes, `${value}`);
 });
@@ -46,14 +50,15 @@ Deno.test("signedLeb() adds a byte when bit 6 of the last one differs from the s
     [-123456, [0xc0, 0xbb, 0x78]], // the example of the DWARF specification
     [2 ** 31 - 1, [0xff, 0xff, 0xff, 0xff, 0x07]],
     [-(2 ** 31), [0x80, 0x80, 0x80, 0x80, 0x78]],
-    [2 ** 32 - 1, [0x7f]], // −1 as an I32
+    [2 ** 32 - 1, [0xff, 0xff, 0xff, 0xff, 0x0f]],
+    [-(2 ** 40), [0x80, 0x80, 0x80, 0x80, 0x80, 0x60]],
   ];
   for (const [value, bytes] of known) assert.deepEqual(signedLeb(value), bytes, `${value}`);
 });
 
 Deno.test("toBytes() encodes a module that adds two numbers as the specification does", () => {
   const m = new ModuleBuilder();
-  m.export("add", m.define(ints("a", "b"), "i32", (_, { a, b }) => a.plus(b)));
+  m.export("add", m.define(words("a", "b"), "i32", (_, { a, b }) => a.plus(b)));
   assert.deepEqual([...m.toBytes()], [
     ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
     ...[0x01, 0x07, 0x01, 0x60, 0x02, 0x7f, 0x7f, 0x01, 0x7f], // type: (i32, i32) → i32
@@ -69,8 +74,8 @@ Deno.test("toBytes() encodes a module that adds two numbers as the specification
 
 Deno.test("for() does not enter the body when the range is empty", () => {
   const m = new ModuleBuilder();
-  const iterations = m.define(ints("from", "to"), "i32", (f, { from, to }) => {
-    const { i, count } = f.locals(ints("i", "count"));
+  const iterations = m.define(words("from", "to"), "i32", (f, { from, to }) => {
+    const { i, count } = f.locals(words("i", "count"));
     f.for(i, from, to, 3, () => count.advance(1));
     return count;
   });
@@ -112,7 +117,7 @@ Deno.test("import() throws when a function was defined before", () => {
 
 Deno.test("store() and load() move vectors when the address is unaligned", () => {
   const m = new ModuleBuilder();
-  const double = m.define(ints("at"), "void", (f, { at }) => {
+  const double = m.define(words("at"), "void", (f, { at }) => {
     f.store(at, v128.load(at).plus(v128.load(at)));
     f.storeLane(at, f32x4.splat(7), 2, 8);
   });
@@ -129,7 +134,7 @@ Deno.test("store() and load() move vectors when the address is unaligned", () =>
 
 Deno.test("local() encodes indices of two bytes when a function has 300 variables", () => {
   const m = new ModuleBuilder();
-  const sum = m.define(ints("x"), "i32", (f, { x }) => {
+  const sum = m.define(words("x"), "i32", (f, { x }) => {
     const locals = f.array("i32", "sum", 300);
     for (const [i, local] of locals.entries()) local.set((i > 0 ? locals[i - 1] : x).plus(1));
     return locals[299];
@@ -144,7 +149,7 @@ Deno.test("global() keeps its value from call to call", () => {
   const count = m.global();
   m.export(
     "next",
-    m.define({}, "i32", (f) => {
+    m.define({}, "int", (f) => {
       f.do(count.set(count.get.plus(5)));
       return count.get;
     }),
@@ -154,9 +159,9 @@ Deno.test("global() keeps its value from call to call", () => {
 });
 
 Deno.test("toText() prints every kind of section, block and immediate", () => {
-  const m = new ModuleBuilder(true, 3);
+  const m = new ModuleBuilder({ shared: true, pages: 3 });
   const half = m.import("half", { x: "f64" }, "f64");
-  const func = m.define(ints("x"), "i32", (f, { x }) => {
+  const func = m.define(words("x"), "i32", (f, { x }) => {
     const sum = f.local("v128", "sum");
     f.for(x, x, -8, 4, () => sum.set(f32x4.relaxedMadd(sum, v128.load(x, 300), 0.5)));
     f.if(x.eqz(), () => f.storeLane(x, sum, 3, 12), () => f.do(m.thread.set(7)));
@@ -218,7 +223,7 @@ Deno.test("toText() prints every kind of section, block and immediate", () => {
 
 Deno.test("toText() appends the index to a name when a function repeats it", () => {
   const m = new ModuleBuilder();
-  m.define(ints("i"), "i32", (f, { i }) => {
+  m.define(words("i"), "i32", (f, { i }) => {
     const again = f.local("i32", "i");
     const [first, second] = f.array("i32", "row", 2);
     again.set(i);
@@ -235,4 +240,32 @@ Deno.test("toText() appends the index to a name when a function repeats it", () 
     ...["local.get $row0", "local.get $i_1", "i32.add", "local.set $row1"],
     "local.get $row1",
   ]);
+});
+
+Deno.test("int is as wide as an address: a module reads and writes beyond 4 GiB", () => {
+  const m = new ModuleBuilder({ address: "i64" });
+  const params = { ...ints("at", "value"), ...words("more") } as const;
+  m.export(
+    "put",
+    m.define(params, "void", (f, { at, value, more }) => f.store(at.plus(more), value)),
+  );
+  m.export("get", m.define(ints("at"), "int", (_, { at }) => loadInt(at)));
+  m.export("low", m.define(ints("at"), "i32", (_, { at }) => lower(at).plus(1)));
+  m.export(
+    "isBeyond",
+    m.define(ints("at"), "i32", (f, { at }) => i32.select(i32.const(7), 9, at.gt(f.int(2 ** 32)))),
+  );
+  const type = { address: "i64", initial: 0x18000n }; // 6 GiB
+  const memory = new WebAssembly.Memory(type as unknown as WebAssembly.MemoryDescriptor);
+  const { put, get, low, isBeyond } = exportsOf(m, memory) as unknown as Record<
+    string,
+    (...args: (bigint | number)[]) => bigint | number
+  >;
+  put(128n, 0x1_2345_6789n, -64); // extended by zeros: 128 + 2³² − 64
+  const stored = new Uint32Array(memory.buffer, 2 ** 32 + 64, 2);
+  assert.deepEqual([...stored], [0x2345_6789, 0]);
+  stored[1] = 3;
+  assert.equal(get(2n ** 32n + 64n), 0x3_2345_6789n);
+  assert.equal(low(2n ** 32n + 5n), 6);
+  assert.deepEqual([isBeyond(5n), isBeyond(2n ** 33n)], [9, 7]);
 });

@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import {
   call,
   type FunctionBuilder,
-  ints,
+  type Int,
   type Local,
   ModuleBuilder,
   type Value,
   type ValueType,
   vectors,
+  words,
 } from "../../../kernels/asm/assembler.ts";
 
 /** Lines of the body that `build` emits, without the declarations of variables. */
@@ -28,7 +29,7 @@ function operation<T extends ValueType>(
 ) {
   const lines = linesOf(
     { a: type, b: type },
-    (f, { a, b }) => f.store(0, op(a as Local<T>, b as Local<T>)),
+    (f, { a, b }) => f.store(f.int(0), op(a as Local<T>, b as Local<T>)),
   );
   assert.deepEqual(lines.slice(0, 3), ["i32.const 0", "local.get $a", "local.get $b"]);
   return lines[3];
@@ -37,17 +38,20 @@ function operation<T extends ValueType>(
 Deno.test("a method of a value emits the operation of its type", () => {
   for (const [method, name] of [["plus", "add"], ["minus", "sub"], ["times", "mul"]] as const) {
     assert.equal(operation("i32", (a, b) => a[method](b)), `i32.${name}`);
+    assert.equal(operation("i64", (a, b) => a[method](b)), `i64.${name}`);
     assert.equal(operation("f32", (a, b) => a[method](b)), `f32.${name}`);
     assert.equal(operation("f64", (a, b) => a[method](b)), `f64.${name}`);
     assert.equal(operation("v128", (a, b) => a[method](b)), `f32x4.${name}`);
   }
   assert.equal(operation("i32", (a, b) => a.div(b)), "i32.div_u");
+  assert.equal(operation("i64", (a, b) => a.div(b)), "i64.div_u");
   assert.equal(operation("f32", (a, b) => a.div(b)), "f32.div");
   assert.equal(operation("f64", (a, b) => a.div(b)), "f64.div");
   assert.equal(operation("v128", (a, b) => a.div(b)), "f32x4.div");
   for (const method of ["eq", "ne", "lt", "gt"] as const) {
     const unsigned = method === "lt" || method === "gt" ? `${method}_u` : method;
     assert.equal(operation("i32", (a, b) => a[method](b)), `i32.${unsigned}`);
+    assert.equal(operation("i64", (a, b) => a[method](b)), `i64.${unsigned}`);
     assert.equal(operation("f32", (a, b) => a[method](b)), `f32.${method}`);
     assert.equal(operation("f64", (a, b) => a[method](b)), `f64.${method}`);
     assert.equal(operation("v128", (a, b) => a[method](b)), `f32x4.${method}`);
@@ -71,12 +75,17 @@ Deno.test("a method of an i32 is signed if its name ends with S, and unsigned ot
     shrS: "shr_s",
   } as const;
   for (const [method, name] of Object.entries(known)) {
-    assert.equal(operation("i32", (a, b) => a[method as keyof typeof known](b)), `i32.${name}`);
+    const of = (a: Local<Int>, b: Local<Int>): Value<Int> =>
+      (a as Record<keyof typeof known, (b: Local<Int>) => Value<Int>>)[
+        method as keyof typeof known
+      ](b);
+    assert.equal(operation("i32", of), `i32.${name}`);
+    assert.equal(operation("i64", of), `i64.${name}`);
   }
 });
 
 Deno.test("a constant operand has the type of the value", () => {
-  assert.deepEqual(linesOf(ints("i"), (_, { i }) => i.set(i.times(-3).plus(4))), [
+  assert.deepEqual(linesOf(words("i"), (_, { i }) => i.set(i.times(-3).plus(4))), [
     ...["local.get $i", "i32.const -3", "i32.mul", "i32.const 4", "i32.add", "local.set $i"],
   ]);
   assert.deepEqual(linesOf({ x: "f64" }, (_, { x }) => x.set(x.plus(0.1))), [
@@ -89,7 +98,7 @@ Deno.test("a constant operand has the type of the value", () => {
 
 Deno.test("atMost(), atLeast() and clampS() limit a variable to a range", () => {
   const m = new ModuleBuilder();
-  const params = ints("x", "least", "most");
+  const params = words("x", "least", "most");
   m.export(
     "clamp",
     m.define(params, "i32", (_, { x, least, most }) => {
@@ -117,30 +126,30 @@ Deno.test("atMost(), atLeast() and clampS() limit a variable to a range", () => 
 
 Deno.test("minS() and maxS() take a constant or a variable as limit", () => {
   const select = ["local.get $b", "local.get $a"];
-  assert.deepEqual(linesOf(ints("a", "b"), (_, { a, b }) => a.set(a.minS(b))), [
+  assert.deepEqual(linesOf(words("a", "b"), (_, { a, b }) => a.set(a.minS(b))), [
     ...[...select, "local.get $a", "local.get $b", "i32.gt_s", "select", "local.set $a"],
   ]);
-  assert.deepEqual(linesOf(ints("a", "b"), (_, { a, b }) => a.set(a.maxS(b))), [
+  assert.deepEqual(linesOf(words("a", "b"), (_, { a, b }) => a.set(a.maxS(b))), [
     ...[...select, "local.get $b", "local.get $a", "i32.gt_s", "select", "local.set $a"],
   ]);
-  assert.deepEqual(linesOf(ints("a"), (_, { a }) => a.set(a.maxS(7))), [
+  assert.deepEqual(linesOf(words("a"), (_, { a }) => a.set(a.maxS(7))), [
     ...["i32.const 7", "local.get $a", "i32.const 7", "local.get $a", "i32.gt_s", "select"],
     "local.set $a",
   ]);
 });
 
 Deno.test("advance() adds to a pointer in place", () => {
-  assert.deepEqual(linesOf(ints("at"), (_, { at }) => at.advance(16)), [
+  assert.deepEqual(linesOf(words("at"), (_, { at }) => at.advance(16)), [
     ...["local.get $at", "i32.const 16", "i32.add", "local.set $at"],
   ]);
 });
 
 Deno.test("call() passes named arguments in the order of the parameters", () => {
   const m = new ModuleBuilder();
-  const minus = m.define(ints("a", "b"), "i32", (_, { a, b }) => a.minus(b));
+  const minus = m.define(words("a", "b"), "i32", (_, { a, b }) => a.minus(b));
   m.export(
     "swapped",
-    m.define(ints("a", "b"), "i32", (_, { a, b }) => call(minus, { b: a, a: b })),
+    m.define(words("a", "b"), "i32", (_, { a, b }) => call(minus, { b: a, a: b })),
   );
   const instance = new WebAssembly.Instance(new WebAssembly.Module(m.toBytes()), {
     env: { memory: new WebAssembly.Memory({ initial: 0 }) },

@@ -42,7 +42,7 @@ for (const dtype of blockedDtypes("wasm")) {
     const pack = wasm.pack(m, "NK");
     const run = m.define(
       ints("to", "from"),
-      "i32",
+      "int",
       (_, { to, from }) => call(pack, { to, from, count: K, pitch: rowBytes, mask: i32.const(0) }),
     );
     m.export("run", run);
