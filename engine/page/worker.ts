@@ -22,7 +22,7 @@ import { benchmark } from "../measure/benchmark.ts";
 import { perplexity } from "../measure/perplexity.ts";
 import { profile } from "../measure/profile.ts";
 import type { Model } from "../model.ts";
-import { recordOf } from "../tokenizer/load.ts";
+import { keepRecords, recordOf } from "../tokenizer/load.ts";
 import type { ChatMessage } from "../tokenizer/tokenizer.ts";
 import {
   type CallName,
@@ -44,6 +44,8 @@ const scope = globalThis as unknown as {
 let model: Model | undefined;
 let reload: (() => Promise<Model>) | undefined;
 let isLost = false;
+
+keepRecords(); // the page opens the same tokenizer
 
 /** Generations under way, by the id of the call that started them. */
 const generations = new Map<number, AsyncIterator<GeneratedToken>>();

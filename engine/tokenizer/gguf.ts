@@ -80,15 +80,15 @@ interface Parts {
 type Converted = Json & { readonly adds: { readonly bos: boolean; readonly eos: boolean } };
 
 /** BPE by a list of merges, over GPT-2's characters for bytes or over text. */
-function bpe({ metadata, tokens: { texts }, pre, fail }: Parts): Converted {
+function bpe({ metadata, tokens, pre, fail }: Parts): Converted {
   const { patterns, ignoresMerges = false, addsBos = false, isText = false } = pre;
-  const merges = textsOf(metadata, "tokenizer.ggml.merges", fail).map((merge) => {
-    const at = merge.indexOf(" ", 1); // a token may begin with a space, as in Gemma 4
-    return at < 0 ? fail(`merges of two tokens, got ${show(merge)}`) : [
-      merge.slice(0, at),
-      merge.slice(at + 1),
-    ];
-  });
+  const texts = textsOf(metadata, "tokenizer.ggml.merges", fail);
+  const ends = texts.map((merge) => merge.indexOf(" ", 1)); // a token of Gemma 4 may begin with one
+  const single = ends.findIndex((at) => at < 0);
+  if (single >= 0) fail(`merges of two tokens, got ${show(texts[single])}`);
+  const merges = isText
+    ? texts.map((merge, i) => [merge.slice(0, ends[i]), merge.slice(ends[i] + 1)])
+    : texts;
   const splits = patterns.map((Regex) => ({
     type: "Split",
     pattern: { Regex },
@@ -103,7 +103,7 @@ function bpe({ metadata, tokens: { texts }, pre, fail }: Parts): Converted {
     decoder: isText ? textDecoder(false) : byteLevel,
     model: {
       type: "BPE",
-      vocab: idsOf(texts),
+      vocab: idsOf(tokens.texts),
       merges,
       ignore_merges: ignoresMerges,
       byte_fallback: isText,
@@ -119,7 +119,6 @@ function sentencePiece({ metadata, tokens, fail }: Parts): Converted {
   const { texts, scores, types } = tokens;
   if (!("tokenizer.ggml.scores" in metadata)) fail("tokenizer.ggml.scores");
   const vocab = idsOf(texts);
-  const ids = new Map(texts.map((text, id) => [text, id]));
   const ranked = texts.map((_, id) => id).sort((a, b) => scores[b] - scores[a]);
   const merges: [string, string][] = [];
   const ranks: number[] = [];
@@ -131,7 +130,7 @@ function sentencePiece({ metadata, tokens, fail }: Parts): Converted {
     for (let at = 1; at < text.length; at++) {
       if (isLowSurrogate(text, at)) continue;
       const [left, right] = [text.slice(0, at), text.slice(at)];
-      if (ids.has(left) && ids.has(right)) merges.push([left, right]), ranks.push(shared);
+      if (vocab.has(left) && vocab.has(right)) merges.push([left, right]), ranks.push(shared);
     }
   }
   const unknown = types?.indexOf(UNKNOWN) ?? -1;
@@ -226,8 +225,11 @@ function textDecoder(prefixes: boolean): Json {
   };
 }
 
-function idsOf(texts: readonly string[]): Record<string, number> {
-  return Object.fromEntries(texts.map((text, id) => [text, id]));
+/** Token to id. A map, since an object of 128,000 keys takes 70 ms more. */
+function idsOf(texts: readonly string[]): Map<string, number> {
+  const ids = new Map<string, number>();
+  for (const [id, text] of texts.entries()) ids.set(text, id);
+  return ids;
 }
 
 function readTokens(metadata: Metadata, fail: Fail): Tokens {

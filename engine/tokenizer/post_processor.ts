@@ -47,7 +47,9 @@ export function readTemplate(postProcessor: unknown, vocabulary: Vocabulary, fai
 /** Id of a special token, given as a pair of content and id. */
 function specialTokenId(token: unknown, { tokens }: Vocabulary, fail: Fail): number {
   const id: unknown = Array.isArray(token) ? token[1] : undefined;
-  return isId(id) && tokens.has(id) ? id : fail(`a special token and its id, got ${show(token)}`);
+  return isId(id) && tokens[id] !== undefined
+    ? id
+    : fail(`a special token and its id, got ${show(token)}`);
 }
 
 function readSingle(
@@ -67,7 +69,7 @@ function readSingle(
       const name = asText(item.SpecialToken.id, "the id of a special token", fail);
       const token = special[name];
       const ids: unknown = isRecord(token) ? token.ids : undefined;
-      if (!Array.isArray(ids) || !ids.every((id) => isId(id) && tokens.has(id))) {
+      if (!Array.isArray(ids) || !ids.every((id) => isId(id) && tokens[id] !== undefined)) {
         return fail(`ids of ${show(name)}, got ${show(token)}`);
       }
       at.push(...ids);

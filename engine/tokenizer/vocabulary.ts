@@ -30,21 +30,30 @@ export interface AddedToken {
 
 /** Tokens and ids of the model, and added tokens. */
 export interface Vocabulary {
-  /** Model for the library, with each merge as a pair. */
+  /** Model for the library; of a BPE without tokens and merges, which are in `ids` and `merges`. */
   readonly model: Model;
   readonly added: readonly AddedToken[];
-  /** Token to id. */
-  readonly ids: ReadonlyMap<string, number>;
-  /** Id to token; two ids may share a content. */
-  readonly tokens: ReadonlyMap<number, string>;
-  /** Highest id + 1. */
-  readonly size: number;
+  /** Token to id, without the added tokens. */
+  readonly ids: Map<string, number>;
+  /** Content of each added token to its id. */
+  readonly addedIds: ReadonlyMap<string, number>;
+  /** Token of each id; two ids may share a content. The length is the highest id + 1. */
+  readonly tokens: readonly (string | undefined)[];
+  /** Merges of a BPE. */
+  readonly merges: Merges;
+}
+
+/** Merges of a BPE, three ids each [3 · merges]: left token, right token, both joined. */
+export type Merges = Int32Array;
+
+/** Id of a token; undefined if there is none. */
+export function idOf({ ids, addedIds }: Vocabulary, token: string): number | undefined {
+  return addedIds.get(token) ?? ids.get(token);
 }
 
 /** The `model` of a tokenizer.json: an algorithm with its vocabulary and merges. */
 export type Model = Record<string, unknown> & {
   readonly type: ModelType;
-  merges?: readonly (readonly string[])[];
   /** Precedence of each merge, if it is not their order; a tokenizer.json has none. */
   readonly ranks?: readonly number[];
 };
@@ -81,26 +90,23 @@ export function readVocabulary(
   special: readonly Record<string, unknown>[],
   fail: Fail,
 ): Vocabulary {
-  const { merges, ...rest } = file.model as Record<string, unknown>;
+  const { merges: list, ...rest } = file.model as Record<string, unknown>;
   const model: Model = { ...rest, type };
-  const ids = type === "Unigram" ? pieceIds(model.vocab, fail) : vocabIds(model.vocab, fail);
+  const ids = type === "Unigram" ? pieceIds(rest.vocab, fail) : vocabIds(rest.vocab, fail);
   if (ids.size === 0) fail("a vocabulary with tokens");
-  if (type === "BPE") model.merges = readMerges(merges, ids, fail);
-  checkModel(model, ids, fail);
+  const merges = type === "BPE" ? readMerges(list, ids, fail) : new Int32Array(0);
+  if (type === "BPE") model.vocab = {};
+  checkModel(model, ids, merges, fail);
   // A special token outside the vocabulary would get a new id, for which the model's embedding has
   // no row. It is encoded as plain text.
   const known = special.map((token) => ({ ...token, id: ids.get(token.content as string) }))
     .filter(({ id }) => id !== undefined);
   const added = readAdded(file.added_tokens ?? [], decoder ?? {}, known, fail);
-  const tokens = new Map<number, string>();
-  let size = 0;
-  for (const [token, id] of ids) tokens.set(id, token);
-  for (const { content, id } of added) {
-    ids.set(content, id);
-    tokens.set(id, content);
-  }
-  for (const id of tokens.keys()) size = Math.max(size, id + 1);
-  return { model, added, ids, tokens, size };
+  const tokens: string[] = [];
+  for (const [token, id] of ids) tokens[id] = token;
+  for (const { content, id } of added) tokens[id] = content;
+  const addedIds = new Map(added.map(({ content, id }) => [content, id]));
+  return { model, added, ids, addedIds, tokens, merges };
 }
 
 /** Whether a value can be an id. */
@@ -113,11 +119,11 @@ function isText(value: unknown): value is string {
   return typeof value === "string" && value.isWellFormed();
 }
 
-/** Vocabulary of BPE, WordPiece and WordLevel: an object, token to id. */
+/** Vocabulary of BPE, WordPiece and WordLevel: token to id, an object or (of a GGUF) a map. */
 function vocabIds(vocab: unknown, fail: Fail): Map<string, number> {
   if (!isRecord(vocab)) return fail("model.vocab to be an object");
   const ids = new Map<string, number>();
-  for (const [token, id] of Object.entries(vocab)) {
+  for (const [token, id] of vocab instanceof Map ? vocab : Object.entries(vocab)) {
     if (!isText(token)) fail(`tokens without lone surrogates, got ${JSON.stringify(token)}`);
     if (!isId(id)) {
       return fail(`an id below ${MAX_IDS} for ${JSON.stringify(token)}, got ${show(id)}`);
@@ -143,31 +149,37 @@ function pieceIds(vocab: unknown, fail: Fail): Map<string, number> {
   return ids;
 }
 
-/** Merges as pairs, from pairs or from strings "left right". */
-function readMerges(
-  merges: unknown,
-  ids: ReadonlyMap<string, number>,
-  fail: Fail,
-): (readonly string[])[] {
+/** Reads merges from pairs of tokens, or from texts "left right". */
+function readMerges(merges: unknown, ids: ReadonlyMap<string, number>, fail: Fail): Merges {
   if (!Array.isArray(merges)) return fail("model.merges to be a list");
-  return (merges as readonly unknown[]).map((merge, i) => {
-    const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
-    const isPair = Array.isArray(parts) && parts.length === 2 &&
-      parts.every((part) => typeof part === "string");
+  const found = new Int32Array(3 * merges.length);
+  for (const [i, merge] of (merges as readonly unknown[]).entries()) {
+    const pair = typeof merge === "string" ? cutAtSpace(merge) : merge;
+    const isPair = Array.isArray(pair) && pair.length === 2 &&
+      pair.every((part) => typeof part === "string");
     if (!isPair) return fail(`merge ${i} to be two tokens, got ${show(merge)}`);
-    for (const token of [...parts, parts.join("")] as string[]) {
-      if (!ids.has(token)) {
+    const [left, right] = pair as readonly string[];
+    const known = (token: string): number =>
+      ids.get(token) ??
         fail(`merge ${i} to join two tokens to a third, got unknown ${show(token)}`);
-      }
-    }
-    return parts as readonly string[];
-  });
+    found[3 * i] = known(left);
+    found[3 * i + 1] = known(right);
+    found[3 * i + 2] = known(left + right);
+  }
+  return found;
+}
+
+/** The parts of a text before and after its only space. */
+function cutAtSpace(text: string): [string, string] | null {
+  const at = text.indexOf(" ");
+  return at < 0 || text.includes(" ", at + 1) ? null : [text.slice(0, at), text.slice(at + 1)];
 }
 
 /** Checks the options of the algorithm. */
 function checkModel(
   model: Model,
   ids: ReadonlyMap<string, number>,
+  merges: Merges,
   fail: Fail,
 ): void {
   const { type, unk_token: unknown, unk_id: unknownId } = model;
@@ -178,8 +190,8 @@ function checkModel(
   if (unknown != null && type !== "WordLevel" && !ids.has(unknown as string)) {
     fail(`model.unk_token to be a token, got ${show(unknown)}`);
   }
-  const { ranks, merges } = model;
-  if (ranks !== undefined && !(Array.isArray(ranks) && ranks.length === merges?.length)) {
+  const { ranks } = model;
+  if (ranks !== undefined && !(Array.isArray(ranks) && 3 * ranks.length === merges.length)) {
     fail("model.ranks to have a number for each merge");
   }
   if (ranks?.some((rank) => !isId(rank))) fail(`ranks of merges below ${MAX_IDS}`);
