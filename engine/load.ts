@@ -28,7 +28,12 @@ import {
   readGguf,
   readOutline,
 } from "./architecture/mod.ts";
-import { type Checkpoint, openWeights, type TensorInfo } from "./checkpoint/checkpoint.ts";
+import {
+  type Checkpoint,
+  openGgufParts,
+  openWeights,
+  type TensorInfo,
+} from "./checkpoint/checkpoint.ts";
 import { adapterIn, locate } from "./checkpoint/locate.ts";
 import { DEFAULTS } from "./defaults.ts";
 import { CheckpointError } from "./errors.ts";
@@ -356,11 +361,10 @@ async function openBase(
   hub: LoadOptions,
 ): Promise<OpenFiles> {
   // Checked before the weights, so that an unknown family costs no download of them.
-  const { weights, folder, note } = await locate(
-    source,
-    hub,
-    async (folder) => void readOutline(...await readConfig(folder, source)),
-  );
+  const { weights, folder, note } = await locate(source, hub, {
+    beforeWeights: async (folder) => void readOutline(...await readConfig(folder, source)),
+    beforeGguf: async (parts) => void await readGguf(await openGgufParts(parts)),
+  });
   using opened = new DisposableStack();
   const base = opened.use(await openWeights(weights, true));
   const architecture = base.format === "gguf"

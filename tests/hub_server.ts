@@ -76,6 +76,8 @@ export class HubServer implements AsyncDisposable {
   misbehave: Misbehaviour = () => undefined;
   /** Changes bodies, such as to slow them down or cut them off; set by tests. */
   body: (bytes: Uint8Array<ArrayBuffer>, request: SeenRequest) => BodyInit = (bytes) => bytes;
+  /** Whether files can be read by ranges. */
+  hasRanges = true;
   readonly #repositories = new Map<string, StoredRepository>();
   readonly #servers: Deno.HttpServer<Deno.NetAddr>[];
 
@@ -214,21 +216,24 @@ export class HubServer implements AsyncDisposable {
   }
 
   #ranged(seen: SeenRequest, all: Uint8Array, extra: Record<string, string>): Response {
-    const [, start] = seen.headers.get("range")?.match(/^bytes=(\d+)-$/) ?? [];
+    const { hasRanges } = this;
+    const [, start, last] = (hasRanges ? seen.headers.get("range") : null)
+      ?.match(/^bytes=(\d+)-(\d*)$/) ?? [];
     const from = Number(start ?? 0);
     const size = all.length;
+    const end = last ? Math.min(size, Number(last) + 1) : size;
     if (start !== undefined && from >= size) {
       return new Response(null, { status: 416, headers: { "content-range": `bytes */${size}` } });
     }
     const headers: Record<string, string> = {
       ...extra,
       "accept-ranges": "bytes",
-      "content-length": String(size - from),
-      ...start !== undefined && { "content-range": `bytes ${from}-${size - 1}/${size}` },
+      "content-length": String(end - from),
+      ...start !== undefined && { "content-range": `bytes ${from}-${end - 1}/${size}` },
     };
     const status = start === undefined ? 200 : 206;
     if (seen.method === "HEAD") return new Response(null, { status, headers });
-    const bytes = all.slice(from);
+    const bytes = all.slice(from, end);
     seen.sent = bytes.length;
     return new Response(this.body(bytes, seen), { status, headers });
   }

@@ -8,7 +8,7 @@ import { openFile } from "../host/files.ts";
 import type { ByteSource } from "../host/mod.ts";
 import type { HubOptions } from "../hub/options.ts";
 import { decode } from "./dtypes.ts";
-import { openGguf } from "./gguf/mod.ts";
+import { openGguf, readGgufParts } from "./gguf/mod.ts";
 import type { Metadata } from "./gguf/metadata.ts";
 import { isGguf } from "./gguf/parts.ts";
 import { locate } from "./locate.ts";
@@ -101,7 +101,17 @@ export interface Checkpoint extends Disposable {
  * @throws {CheckpointError} If it is missing, damaged or in another format.
  */
 export async function openCheckpoint(source: string, hub?: HubOptions): Promise<Checkpoint> {
-  return await openWeights((await locate(source, hub)).weights);
+  const beforeGguf = async (parts: readonly ByteSource[]) => void await openGgufParts(parts);
+  return await openWeights((await locate(source, hub, { beforeGguf })).weights);
+}
+
+/**
+ * Opens a GGUF by its parts, in their order, which stay the caller's.
+ * @throws {CheckpointError} If a part breaks a rule of the format.
+ */
+export async function openGgufParts(parts: readonly ByteSource[]): Promise<Checkpoint> {
+  const contents: Contents = { ...await readGgufParts(parts), format: "gguf" };
+  return new OpenCheckpoint(parts[0].name, contents, new DisposableStack());
 }
 
 /**

@@ -9,6 +9,7 @@ import { isGguf, isGgufModel } from "./gguf/parts.ts";
 import { fetchRepository } from "../hub/fetch.ts";
 import { WEIGHTS } from "../hub/listing.ts";
 import type { HubOptions } from "../hub/options.ts";
+import type { ByteSource } from "../host/mod.ts";
 
 /** The files of a model on disk. */
 export interface ModelFiles {
@@ -18,6 +19,14 @@ export interface ModelFiles {
   readonly folder: string;
   /** A sentence that names the chosen checkpoint, if there were several. */
   readonly note?: string;
+}
+
+/** Checks of a repository between its small files and its weights. */
+export interface DownloadChecks {
+  /** Takes the folder of the small files. */
+  readonly beforeWeights?: (folder: string) => void | Promise<void>;
+  /** Takes the parts of a GGUF, of which few bytes should be read. */
+  readonly beforeGguf?: (parts: readonly ByteSource[]) => void | Promise<void>;
 }
 
 /** Checkpoint in the output folder of a nanoGPT run. */
@@ -40,19 +49,18 @@ function isUrl(source: string): boolean {
  * Finds the files of a source: `hf:owner/name`, a folder in Hugging Face layout, a `.safetensors`
  * file, the index of its shards, or a PyTorch checkpoint. A repository is downloaded unless it is
  * in the cache.
- * @param beforeWeights called with the folder of the small files before the weights are downloaded;
- *   throws to refuse the repository.
+ * @param checks throw to refuse the repository before its weights are downloaded.
  * @throws {CheckpointError} If there is no such file, or its format is not supported.
  */
 export async function locate(
   source: string,
   hub: HubOptions = {},
-  beforeWeights: (folder: string) => void | Promise<void> = () => {},
+  { beforeWeights = () => {}, beforeGguf }: DownloadChecks = {},
 ): Promise<ModelFiles> {
   const repository = repositoryOf(source);
   const path = repository === undefined
     ? source
-    : await fetchRepository(repository, hub, { beforeWeights });
+    : await fetchRepository(repository, hub, { beforeWeights, ...beforeGguf && { beforeGguf } });
   const fail = (expected: string): never => {
     throw new CheckpointError(`Cannot open "${source}": ${expected}`);
   };

@@ -5,8 +5,10 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { isPage } from "../host/builtin.ts";
+import type { ByteSource } from "../host/mod.ts";
 import { isRecord } from "../json.ts";
 import { type Answer, HttpClient, type HubTimes, type Sink } from "./http.ts";
+import { RangeSource } from "./range_source.ts";
 
 /** Address, credentials and repository of every request. */
 export interface HubTarget {
@@ -92,9 +94,21 @@ export class HubClient extends HttpClient {
    * @throws {WrongContent} If its size differs from the listing's.
    */
   async download(file: HubFile, commit: string, sink: Sink, signal?: AbortSignal): Promise<void> {
+    await this.downloadFrom(this.#urlOf(file, commit), file, sink, signal);
+  }
+
+  /** Opens a file for reading its first bytes by ranges. */
+  open(file: HubFile, commit: string, signal?: AbortSignal): ByteSource {
+    const { path } = file;
+    return new RangeSource(`hf:${this.target.repo}/${path}`, file, (from, to) => {
+      return this.range(this.#urlOf(file, commit), { path, from, to, most: to }, signal);
+    });
+  }
+
+  #urlOf({ path }: HubFile, commit: string): string {
     const { endpoint, repo } = this.target;
-    const escaped = file.path.split("/").map(encodeURIComponent).join("/");
-    await this.downloadFrom(`${endpoint}/${repo}/resolve/${commit}/${escaped}`, file, sink, signal);
+    const escaped = path.split("/").map(encodeURIComponent).join("/");
+    return `${endpoint}/${repo}/resolve/${commit}/${escaped}`;
   }
 
   /** The error for an unsuccessful response: what it means and what to do. */

@@ -5,7 +5,9 @@
  * is the only request; offline there is none.
  *
  *     listing ──▶ small files ──▶ beforeWeights() ──▶ index ──▶ weights or shards ──▶ ref
- *                 (4 at a time)   may refuse          if any    (4 at a time)
+ *       │         (4 at a time)   may refuse          if any    (4 at a time)       ▲
+ *       └───────▶ headers of a GGUF ──▶ beforeGguf() ──▶ its parts ─────────────────┘
+ *                 by ranges             may refuse
  *
  * @module
  */
@@ -15,6 +17,7 @@ import { readShardIndex } from "../checkpoint/shards.ts";
 import { findHost } from "../host/choose.ts";
 import { exists, kindOf, listFolder, openFile } from "../host/files.ts";
 import { isPage } from "../host/builtin.ts";
+import type { ByteSource } from "../host/mod.ts";
 import { HubClient, type HubFile } from "./client.ts";
 import { chooseGguf, type HubName, parseHubName } from "./gguf.ts";
 import { type HubTimes, TIMES, Unreachable, WrongContent } from "./http.ts";
@@ -29,11 +32,14 @@ export interface HubEnvironment extends HubTimes {
   readonly env: (name: string) => string | undefined;
   /** Checks a snapshot's small files before the weights are requested; throws to refuse it. */
   readonly beforeWeights: (folder: string) => void | Promise<void>;
+  /** Checks the headers of a GGUF's parts before they are downloaded; throws to refuse them. */
+  readonly beforeGguf: (parts: readonly ByteSource[]) => void | Promise<void>;
 }
 
 const ENVIRONMENT: Omit<HubEnvironment, "env"> = {
   ...TIMES,
   beforeWeights: () => {},
+  beforeGguf: () => {},
 };
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
@@ -75,7 +81,7 @@ export async function fetchRepository(
     const endpoint = endpointOf(repo, settings.env);
     const token = await tokenOf(repo, options, settings.env, readToken);
     const client = new HubClient({ endpoint, token, repo, revision }, settings);
-    return await new Fetch(cache, client, options, settings.beforeWeights).run(wanted);
+    return await new Fetch(cache, client, options, settings).run(wanted);
   } catch (error) {
     signal?.throwIfAborted();
     if (
@@ -119,7 +125,7 @@ class Fetch {
     readonly cache: ModelCache,
     readonly client: HubClient,
     readonly options: HubOptions,
-    readonly beforeWeights: HubEnvironment["beforeWeights"],
+    readonly checks: Pick<HubEnvironment, "beforeWeights" | "beforeGguf">,
   ) {}
 
   async run(wanted: HubName): Promise<string> {
@@ -130,6 +136,7 @@ class Fetch {
     const parts = listing.gguf(wanted);
     if (parts) {
       this.#total = await this.#missingBytes(commit, parts);
+      if (this.#total > 0) await this.#checkGguf(commit, parts);
       await this.#ensure(commit, parts);
       if (!isCommit(revision)) await cache.writeRef(revision, commit);
       return `${cache.snapshot(commit)}/${parts[0].path}`;
@@ -144,12 +151,26 @@ class Fetch {
     }
     // Small files first: a cache with weights then always has them too.
     await this.#ensure(commit, small);
-    await this.beforeWeights(cache.snapshot(commit));
+    await this.checks.beforeWeights(cache.snapshot(commit));
     const weights = await this.#weights(listing, first);
     this.#total ??= this.#loaded + await this.#missingBytes(commit, weights);
     await this.#ensure(commit, weights);
     if (!isCommit(revision)) await cache.writeRef(revision, commit);
     return cache.snapshot(commit);
+  }
+
+  /** Reads the headers: an unknown architecture or type costs no download. */
+  async #checkGguf(commit: string, parts: readonly HubFile[]): Promise<void> {
+    const { cache, client, options: { signal }, checks } = this;
+    using opened = new DisposableStack();
+    const sources: ByteSource[] = [];
+    for (const part of parts) {
+      const source = await cache.has(commit, part)
+        ? await openFile(`${cache.snapshot(commit)}/${part.path}`)
+        : client.open(part, commit, signal);
+      sources.push(opened.use(source));
+    }
+    await checks.beforeGguf(sources);
   }
 
   /** The weight files. An index is fetched at once: the total is unknown before. */

@@ -8,6 +8,7 @@
  */
 import { type CheckpointError, messageOf } from "../errors.ts";
 import { isPage } from "../host/builtin.ts";
+import type { Range } from "./range_source.ts";
 
 /** Timeouts and delays in milliseconds, and the clock that measures them. */
 export interface HubTimes {
@@ -166,6 +167,35 @@ export abstract class HttpClient {
         RESUME,
       );
     }
+  }
+
+  /**
+   * The bytes `from` … `to` of a file. If the server knows no ranges: of the file's first `most`
+   * bytes, all.
+   */
+  protected range(
+    url: string,
+    { path, from, to, most = Infinity }: {
+      readonly path: string;
+      readonly from: number;
+      readonly to: number;
+      readonly most?: number;
+    },
+    signal?: AbortSignal,
+  ): Promise<Range> {
+    return this.retry(signal, async () => {
+      const answer = await this.get(url, { range: `bytes=${from}-${to - 1}` }, signal);
+      const { status } = answer.response;
+      if (status !== 200 && status !== 206) throw await this.refusal(answer, path);
+      const isWhole = status === 200;
+      let left = isWhole ? most : to - from;
+      const chunks: Uint8Array<ArrayBuffer>[] = [];
+      for await (const chunk of this.body(answer)) {
+        chunks.push(chunk as Uint8Array<ArrayBuffer>);
+        if ((left -= chunk.length) <= 0) break;
+      }
+      return { isWhole, blob: new Blob(chunks) };
+    });
   }
 
   /** Tries up to `TRIES` times; a try after which `advanced()` is true counts as the first. */

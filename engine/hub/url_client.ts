@@ -5,8 +5,8 @@
  */
 import { CheckpointError } from "../errors.ts";
 import type { ByteSource } from "../host/mod.ts";
-import { blobSource } from "../host/opfs.ts";
 import { type Answer, HttpClient, type HubTimes, type Sink, TIMES } from "./http.ts";
+import { RangeSource } from "./range_source.ts";
 
 /** A file at a server, as its headers describe it; undefined for a header that is not readable. */
 export interface RemoteFile {
@@ -16,9 +16,6 @@ export interface RemoteFile {
   /** Last-Modified. */
   readonly modified?: string;
 }
-
-/** Bytes per request at least: rows of a weight are read one after another. */
-const READ_BYTES = 4 << 20;
 
 /** Statuses of servers that refuse HEAD, or whose signed URLs are for GET alone. */
 const NO_HEAD = [400, 403, 405, 501];
@@ -92,30 +89,14 @@ export class UrlClient extends HttpClient {
 
   /** Opens a file for reading by ranges, without a copy. */
   open(url: string, file: RemoteFile, signal?: AbortSignal): ByteSource {
-    return new RangeSource(url, file, (from, to) => this.#range(url, from, to, signal));
-  }
-
-  /** The bytes of a range; the whole file if the server knows no ranges. */
-  #range(url: string, from: number, to: number, signal?: AbortSignal): Promise<Range> {
-    return this.retry(signal, async () => {
-      const headers = { range: `bytes=${from}-${to - 1}` };
-      const answer = await this.get(this.#signed(url), headers, signal);
-      const { status } = answer.response;
-      if (status !== 200 && status !== 206) throw await this.refusal(answer, url);
-      const chunks: Uint8Array<ArrayBuffer>[] = [];
-      for await (const chunk of this.body(answer)) chunks.push(chunk as Uint8Array<ArrayBuffer>);
-      return { isWhole: status === 200, blob: new Blob(chunks) };
+    return new RangeSource(url, file, (from, to) => {
+      return this.range(this.#signed(url), { path: url, from, to }, signal);
     });
   }
 
   #signed(url: string): string {
     return new URL(url).origin === this.host ? url + this.query : url;
   }
-}
-
-interface Range {
-  readonly isWhole: boolean;
-  readonly blob: Blob;
 }
 
 function factsOf(status: number, headers: Headers): RemoteFile {
@@ -126,45 +107,4 @@ function factsOf(status: number, headers: Headers): RemoteFile {
     etag: headers.get("etag") ?? undefined,
     modified: headers.get("last-modified") ?? undefined,
   };
-}
-
-/** A file read by ranges, `READ_BYTES` at a time or more. */
-class RangeSource implements ByteSource {
-  readonly size: number;
-  /** The last range, or the whole file. */
-  #kept?: { readonly from: number; readonly source: ByteSource };
-
-  constructor(
-    readonly name: string,
-    { size }: RemoteFile,
-    readonly fetchRange: (from: number, to: number) => Promise<Range>,
-  ) {
-    if (size === undefined) {
-      throw new CheckpointError(
-        `Cannot read "${name}": expected its size from the server, got none; load it with a cache`,
-      );
-    }
-    this.size = size;
-  }
-
-  async read(offset: number, into: Uint8Array): Promise<void> {
-    const end = offset + into.length;
-    if (end > this.size) {
-      throw new CheckpointError(
-        `Cannot read "${this.name}": expected ${into.length} bytes at ${offset}, ` +
-          `got ${Math.max(0, this.size - offset)}`,
-      );
-    }
-    const { from, source } = this.#kept ?? {};
-    if (!source || offset < from! || end > from! + source.size) {
-      const to = Math.min(this.size, Math.max(end, offset + READ_BYTES));
-      const { isWhole, blob } = await this.fetchRange(offset, to);
-      this.#kept = { from: isWhole ? 0 : offset, source: blobSource(this.name, blob) };
-    }
-    await this.#kept!.source.read(offset - this.#kept!.from, into);
-  }
-
-  [Symbol.dispose](): void {
-    this.#kept = undefined;
-  }
 }

@@ -59,6 +59,19 @@ export async function openGguf(
   return joinParts(paths, contents);
 }
 
+/**
+ * Reads the headers of a GGUF's parts, in their order.
+ * @throws {CheckpointError} As `openGguf`.
+ */
+export async function readGgufParts(parts: readonly ByteSource[]): Promise<GgufContents> {
+  const contents: GgufContents[] = [];
+  for (const part of parts) contents.push(await readGguf(part));
+  const [{ name }] = parts;
+  const count = splitCount(contents[0].metadata, name);
+  if (count === 1 && parts.length === 1) return contents[0];
+  return joinParts(parts.map(({ name }) => name), contents);
+}
+
 /** Number of parts that a file's metadata names. */
 function splitCount(metadata: Metadata, path: string): number {
   const count = metadata["split.count"] ?? 1;

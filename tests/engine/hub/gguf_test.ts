@@ -1,6 +1,10 @@
 /** GGUF files on the hub: by quantisation, by name, split, offline. */
 import assert from "node:assert/strict";
+import { readGguf } from "../../../engine/architecture/mod.ts";
+import { openGgufParts } from "../../../engine/checkpoint/checkpoint.ts";
+import type { ByteSource } from "../../../engine/host/mod.ts";
 import { chooseGguf, parseHubName } from "../../../engine/hub/gguf.ts";
+import { ggufBytes, type GgufFile } from "../../gguf.ts";
 import { someBytes, withHub } from "../../hub_server.ts";
 
 Deno.test("parseHubName() splits a quantisation or a file from a repository", () => {
@@ -110,5 +114,68 @@ Deno.test("fetchRepository() prefers a repository's other weights to a GGUF that
       "model.safetensors",
     ]);
     assert.equal(await hub.fetch({}, "owner/name:Q8_0"), `${folder}/m-Q8_0.gguf`);
+  });
+});
+
+/** A GGUF of 5 MiB, larger than the range that is read of it. */
+function large(architecture: string, pairs: GgufFile["pairs"] = []) {
+  const data = new Uint8Array(5 << 20);
+  return ggufBytes({
+    pairs: [["general.architecture", ["text", architecture]], ...pairs],
+    tensors: [{ name: "a", extents: [data.length / 4], type: 0, data }],
+  });
+}
+
+const CHECKS = {
+  beforeGguf: async (parts: readonly ByteSource[]) =>
+    void await readGguf(await openGgufParts(parts)),
+};
+
+Deno.test("fetchRepository() refuses a GGUF by its header, before it downloads the file", async () => {
+  const unknown = large("llama");
+  new DataView(unknown.buffer).setUint32(4, 1, true);
+  const part = (no: number) =>
+    large("mamba", [["split.no", ["u16", no]], ["split.count", ["u16", 2]]]);
+  const files = {
+    "m-Q4_0.gguf": large("mamba"),
+    "m-Q8_0.gguf": unknown,
+    "m-F16-00001-of-00002.gguf": part(0),
+    "m-F16-00002-of-00002.gguf": part(0),
+  };
+  for (const hasRanges of [true, false]) {
+    await withHub({ files }, async (hub) => {
+      hub.overrides = CHECKS;
+      hub.server.hasRanges = hasRanges;
+      const cases: [tag: string, message: RegExp][] = [
+        ["Q4_0", /general.architecture .* got "mamba"/],
+        ["Q8_0", /GGUF of version 2 or 3, got 1/],
+        ["F16", /part 1 of 2 by its split.no and split.count, got 0 of 2/],
+      ];
+      for (const [tag, message] of cases) {
+        await assert.rejects(hub.fetch({}, `owner/name:${tag}`), {
+          name: "CheckpointError",
+          message,
+        });
+      }
+      await assert.rejects(Deno.stat(`${hub.cacheDir}/models--owner--name/snapshots`));
+      const asked = hub.server.seen("resolve").map(({ headers }) => headers.get("range"));
+      assert.ok(asked.every((range) => /^bytes=0-\d+$/.test(range ?? "")), asked.join());
+    });
+  }
+});
+
+Deno.test("fetchRepository() downloads a GGUF after its header, and reads no header of a cached one", async () => {
+  const bytes = large("llama");
+  await withHub({ files: { "m-Q8_0.gguf": bytes } }, async (hub) => {
+    let headers = 0;
+    hub.overrides = {
+      beforeGguf: async (parts) => {
+        headers++;
+        using checkpoint = await openGgufParts(parts);
+        assert.deepEqual(checkpoint.tensors().map(({ name }) => name), ["a"]);
+      },
+    };
+    for (let i = 0; i < 2; i++) assert.deepEqual(Deno.readFileSync(await hub.fetch()), bytes);
+    assert.equal(headers, 1);
   });
 });
