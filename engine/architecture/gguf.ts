@@ -133,7 +133,8 @@ function plain(value: MetadataValue | undefined): unknown {
   if (typeof value === "bigint") return String(value);
   if (typeof value !== "object") return value;
   const [first] = value;
-  return value.length && value.every((item) => item === first) ? plain(first) : value.map(plain);
+  const isOne = typeof first !== "object" && value.every((item) => item === first);
+  return value.length && isOne ? plain(first) : value.map(plain);
 }
 
 class Reader {

@@ -134,7 +134,7 @@ function sentencePiece({ metadata, tokens, fail }: Parts): Converted {
     }
   }
   const unknown = types?.indexOf(UNKNOWN) ?? -1;
-  const prefixes = metadata["tokenizer.ggml.add_space_prefix"] !== false;
+  const prefixes = flagOf(metadata, "add_space_prefix", true, fail);
   return {
     adds: { bos: true, eos: false },
     normalizer: prefixes
@@ -161,10 +161,10 @@ function sentencePiece({ metadata, tokens, fail }: Parts): Converted {
 function unigram({ metadata, tokens, fail }: Parts): Converted {
   const { texts, scores, types } = tokens;
   if (!("tokenizer.ggml.scores" in metadata)) fail("tokenizer.ggml.scores");
-  const unknown = metadata["tokenizer.ggml.unknown_token_id"] ?? types?.indexOf(UNKNOWN);
+  const unknown = specialId(metadata, "unknown", fail) ?? types?.indexOf(UNKNOWN) ?? -1;
   const charsmap = metadata["tokenizer.ggml.precompiled_charsmap"];
-  const shrinks = metadata["tokenizer.ggml.remove_extra_whitespaces"] === true;
-  const prefixes = metadata["tokenizer.ggml.add_space_prefix"] !== false;
+  const shrinks = flagOf(metadata, "remove_extra_whitespaces", false, fail);
+  const prefixes = flagOf(metadata, "add_space_prefix", true, fail);
   const metaspace = {
     type: "Metaspace",
     replacement: SPACE,
@@ -190,7 +190,7 @@ function unigram({ metadata, tokens, fail }: Parts): Converted {
     model: {
       type: "Unigram",
       vocab: texts.map((text, id) => [text, scores[id]]),
-      unk_id: typeof unknown === "number" && unknown >= 0 ? unknown : null,
+      unk_id: unknown >= 0 ? unknown : null,
       byte_fallback: texts.includes("<0x00>"),
     },
   };
@@ -290,16 +290,29 @@ function specialTokens(
 ): Json {
   const config: Json = {};
   for (const [name, key] of Object.entries(SPECIAL)) {
-    const id = metadata[`tokenizer.ggml.${key}_token_id`];
-    if (id === undefined) continue;
-    if (typeof id !== "number") fail(`tokenizer.ggml.${key}_token_id to be an id, got ${show(id)}`);
+    const id = specialId(metadata, key, fail);
     // An id beyond the vocabulary means that there is none.
-    if (texts[id as number] !== undefined) config[name] = texts[id as number];
+    if (id !== undefined && texts[id] !== undefined) config[name] = texts[id];
   }
   for (const name of ["bos", "eos"] as const) {
-    config[`add_${name}_token`] = metadata[`tokenizer.ggml.add_${name}_token`] ?? adds[name];
+    config[`add_${name}_token`] = flagOf(metadata, `add_${name}_token`, adds[name], fail);
   }
   return config;
+}
+
+/** Id of a special token; undefined if the file has none. */
+function specialId(metadata: Metadata, name: string, fail: Fail): number | undefined {
+  const key = `tokenizer.ggml.${name}_token_id`;
+  const id = metadata[key];
+  if (id === undefined || Number.isInteger(id)) return id as number | undefined;
+  return fail(`${key} to be an id, got ${show(id)}`);
+}
+
+/** A setting that is true or false. */
+function flagOf(metadata: Metadata, name: string, otherwise: boolean, fail: Fail): boolean {
+  const key = `tokenizer.ggml.${name}`;
+  const { [key]: flag = otherwise } = metadata;
+  return typeof flag === "boolean" ? flag : fail(`${key} to be true or false, got ${show(flag)}`);
 }
 
 /** The chat template, or the list of named ones. */

@@ -260,6 +260,8 @@ function readAddedToken(token: unknown, fail: Fail): AddedToken {
 
 /** Formats a value for an error, in at most 60 characters. */
 export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
+  // JSON has no bigint, of which a GGUF may have some.
+  const text = JSON.stringify(value, (_, part) => typeof part === "bigint" ? String(part) : part) ??
+    "nothing";
   return text.length > 60 ? `${text.slice(0, 57).toWellFormed()}…` : text;
 }

@@ -107,6 +107,7 @@ Deno.test("named chat templates of a GGUF file are found", async () => {
 Deno.test("a GGUF without a known tokenizer gives a sentence, a damaged one an error", async () => {
   const sentences: [Metadata, RegExp][] = [
     [{ "tokenizer.ggml.model": "none" }, /^"x.gguf" has no tokenizer; name one with --meta/],
+    [{ "tokenizer.ggml.model": 2n ** 63n }, /does not read the tokenizer "9223372036854775808"/],
     [{ "tokenizer.ggml.model": "rwkv" }, /does not read the tokenizer "rwkv" of "x.gguf"/],
     [{ "tokenizer.ggml.pre": "new-one" }, /does not know the pre-tokenizer "new-one"/],
   ];
@@ -118,6 +119,9 @@ Deno.test("a GGUF without a known tokenizer gives a sentence, a damaged one an e
     [{ "tokenizer.ggml.merges": ["ab"] }, /expected merges of two tokens, got "ab"$/],
     [{ "tokenizer.ggml.merges": ["a zz"] }, /merge 0 to join two tokens to a third, got unknown/],
     [{ "tokenizer.ggml.eos_token_id": "x" }, /eos_token_id to be an id, got "x"$/],
+    [{ "tokenizer.ggml.eos_token_id": 0.5 }, /eos_token_id to be an id, got 0.5$/],
+    [{ "tokenizer.ggml.add_bos_token": 1 }, /add_bos_token to be true or false, got 1$/],
+    [{ "tokenizer.ggml.add_eos_token": [2n ** 63n] }, /true or false, got \["9223372036854775808"/],
     [{ "tokenizer.ggml.model": "llama" }, /expected tokenizer.ggml.scores$/],
   ];
   for (const [changes, message] of damaged) {
