@@ -133,7 +133,7 @@ function verdict(backend: BackendFit | MissingBackend, contextLength: number): s
 
 /** The same as JSON, in bytes. */
 function asJson({ id, description, backends }: Findings): Record<string, unknown> {
-  const { architecture: a, parameters, tensors, metadata, contextLength } = description;
+  const { architecture: a, parameters, tensors, metadata, contextLength, memory } = description;
   const types = storedTypes(tensors, backends);
   return {
     id,
@@ -150,6 +150,7 @@ function asJson({ id, description, backends }: Findings): Record<string, unknown
     },
     types: types.map(({ heldBy, ...type }) => ({ ...type, held_by: heldBy })),
     context: contextLength,
+    kv_dtype: memory.kvDtype,
     weights_bytes: weightsByDtype(description),
     backends: backends.map((backend) => {
       if ("missing" in backend) return { name: backend.name, here: false, why: backend.missing };

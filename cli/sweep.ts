@@ -89,6 +89,8 @@ function failureOf({ chosen, given }: Combination, error: string): FailureReport
       backend: given.device ?? DEFAULTS.device,
       threads: given.threads ?? null,
       dtype: given.dtype ?? DEFAULTS.dtype,
+      kv_dtype: given["kv-dtype"] ?? DEFAULTS.kvDtype,
+      activations: given.activations ?? "exact",
     },
     model: { source: chosen.origin, id: chosen.id },
     generation: {

@@ -177,7 +177,18 @@ const VARIED_COLUMNS: readonly Column[] = [
     of: ({ generation }) => orDash(generation.context_length ?? null),
     failed: ({ generation }) => orDash(generation.context_length),
   },
+  { title: "KV dtype", of: kvCell, failed: kvCell },
+  { title: "activations", of: activationsCell, failed: activationsCell },
 ];
+
+/** Dtype of the cache; reports before 0.2 lack it. */
+function kvCell({ engine }: SweepRecord): string {
+  return engine.kv_dtype ?? DASH;
+}
+
+function activationsCell({ engine }: SweepRecord): string {
+  return engine.activations ?? DASH;
+}
 
 const DASH = "–";
 

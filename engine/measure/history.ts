@@ -21,13 +21,17 @@ export interface FailureReport {
   timestamp: string;
   /** The reason, in a sentence. */
   error: string;
-  /** Backend, threads and dtype as asked for; null threads are the default. */
+  /** Backend, threads and dtypes as asked for; null threads are the default. */
   engine: {
     name: "wgslm";
     version: string;
     backend: string;
     threads: number | null;
     dtype: string;
+    /** Dtype of the KV cache; missing in older records, as the next. */
+    kv_dtype?: string;
+    /** Bits of activations: "exact" or "int8". */
+    activations?: string;
   };
   /** The model as a report names it. */
   model: { source: "local" | "hf"; id: string };

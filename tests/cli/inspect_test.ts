@@ -67,10 +67,10 @@ Deno.test("inspect --json-out writes the same facts in bytes", () =>
     const { code, stdout, stderr } = await run("inspect", folder, ...args);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^wrote .*fits\.json$/m);
-    const { model, context, weights_bytes, backends, tensors } = JSON.parse(
+    const { model, context, kv_dtype, weights_bytes, backends, tensors } = JSON.parse(
       await Deno.readTextFile(json),
     );
-    assert.equal(context, 7962000);
+    assert.deepEqual([context, kv_dtype], [22000000, "F32"]);
     assert.equal(model.n_kv_head, 2);
     assert.ok(weights_bytes.F32 > weights_bytes.BF16);
     assert.equal(weights_bytes.F16, weights_bytes.BF16);
@@ -92,7 +92,9 @@ Deno.test("inspect shows a GGUF's types, bits per weight, metadata and what comp
   inTempFolder(async (folder) => {
     const json = `${folder}/a.json`;
     const path = fixture("gguf/llama-w256-widened.gguf");
-    const { code, stdout, stderr } = await run("inspect", path, "--json-out", json);
+    const { code, stdout, stderr } = await run(
+      ...["inspect", path, "--kv-dtype", "Q8_0", "--json-out", json],
+    );
     assert.equal(code, 0, stderr);
     assert.match(stderr, /^note: widened to F16: 2 of TQ2_0, 2 of TQ1_0, 8 of MXFP4; no kernel/m);
     assert.match(stdout, /^ {2}bits per weight +4\.08$/m);
@@ -104,11 +106,12 @@ Deno.test("inspect shows a GGUF's types, bits per weight, metadata and what comp
     assert.match(stdout, /^ {2}F32 +5 tensors .* 32 bits +as stored on (webgpu, )?wasm, js$/m);
     assert.match(stdout, /^ {2}llama\.attention\.head_count_kv +2$/m);
     assert.match(stdout, /^ {2}blk\.1\.attn_v\.weight +MXFP4 +\[128, 256\]$/m);
-    const { model, types, metadata } = JSON.parse(await Deno.readTextFile(json));
+    const { model, types, metadata, kv_dtype } = JSON.parse(await Deno.readTextFile(json));
     assert.equal(model.family, "llama");
     assert.equal(model.bits_per_weight.toFixed(2), "4.08");
     const dtypes = types.map(({ dtype }: { dtype: string }) => dtype);
     assert.deepEqual(dtypes, ["MXFP4", "IQ4_XS", "Q6_K", "TQ2_0", "TQ1_0", "F32"]);
     assert.deepEqual(types[0].held_by, []);
     assert.equal(metadata["llama.embedding_length"], 256);
+    assert.equal(kv_dtype, "Q8_0");
   }));

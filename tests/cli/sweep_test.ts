@@ -71,7 +71,7 @@ Deno.test("a sweep prints a row a combination, also where half of them cannot ru
     const [json, history] = ["s.json", "h.jsonl"].map((name) => `${folder}/${name}`);
     const { code, stdout, stderr } = await runCli([
       ...[LEARNED, `${folder}/missing`, "--device", "js,wasm", "--threads", "1", ...SHORT],
-      ...["--json-out", json, "--append", history, "--seed", "5"],
+      ...["--kv-dtype", "F16", "--json-out", json, "--append", history, "--seed", "5"],
     ]);
     assert.equal(code, 0, stderr);
     const rows = stdout.trimEnd().split("\n");
@@ -85,6 +85,8 @@ Deno.test("a sweep prints a row a combination, also where half of them cannot ru
     assert.equal(stderr.match(/^note: .*not run: Cannot/gm)?.length, 2);
     const records = await readHistory(json);
     assert.deepEqual(records.map(isFailure), [false, false, true, true]);
+    const kvDtypes = records.map((record) => "kv_dtype" in record.engine && record.engine.kv_dtype);
+    assert.deepEqual(kvDtypes, ["F16", "F16", "F16", "F16"]);
     assert.deepEqual(await readHistory(history), records);
   }));
 

@@ -83,5 +83,9 @@ Deno.test("toMarkdown() of several reports names model and context where they di
     toMarkdown([one, ...changes.map(sampleReport)]).split("\n")[0];
   assert.match(headOf({ model: { id: "other" } }), /\| check \| model \|$/);
   assert.match(headOf({ generation: { context_length: 9 } }), /\| check \| context \|$/);
+  assert.match(headOf({ engine: { kv_dtype: "Q8_0" } }), /\| check \| KV dtype \|$/);
+  assert.match(headOf({ engine: { activations: "int8" } }), /\| check \| activations \|$/);
+  const f16 = { ...failure, engine: { ...failure.engine, kv_dtype: "F16" } };
+  assert.match(toMarkdown([one, f16]), /\| check \| KV dtype \|[^]*\| F32 \|\n[^]*\| F16 \|\n$/);
   assert.match(headOf({}), /\| check \|$/);
 });
