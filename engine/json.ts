@@ -32,12 +32,16 @@ export function parseJson(text: string): unknown {
 export const MAX_NESTING = 512;
 
 /** Whether a value nests deeper than `MAX_NESTING`, where recursion could overflow the stack. */
-export function isDeep(value: unknown): boolean {
-  const isNested = (inner: unknown) => typeof inner === "object" && inner !== null;
-  let level = [value].filter(isNested);
-  for (let depth = 1; level.length; depth++) {
-    if (depth > MAX_NESTING) return true;
-    level = level.flatMap((item) => Object.values(item as object).filter(isNested));
+export function isDeep(value: unknown, level = 1): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  if (level > MAX_NESTING) return true;
+  // Loops, not lists of keys or values: a vocabulary has 100,000.
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) if (isDeep(value[i], level + 1)) return true;
+    return false;
+  }
+  for (const key in value) {
+    if (isDeep((value as Record<string, unknown>)[key], level + 1)) return true;
   }
   return false;
 }
@@ -75,13 +79,13 @@ function withFirstKeys(text: string, prefix: string): string {
 function withoutFirstKeys(value: unknown, prefix: string): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (Array.isArray(value)) {
-    for (const item of value) withoutFirstKeys(item, prefix);
+    for (let i = 0; i < value.length; i++) withoutFirstKeys(value[i], prefix);
     return value;
   }
   const record = value as Record<string, unknown>;
-  for (const [key, item] of Object.entries(record)) {
+  for (const key in record) {
     if (key.startsWith(prefix)) delete record[key];
-    else withoutFirstKeys(item, prefix);
+    else withoutFirstKeys(record[key], prefix);
   }
   return record;
 }
