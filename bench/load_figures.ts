@@ -8,11 +8,11 @@
  * cache. `read` fills one new buffer with the file by `readSync`, first touch of its pages
  * included. `load` opens the file and packs the weights on two threads; the backend was opened
  * before, and the tokenizer is left out. Resident memory is that of `loadModel` after a few tokens,
- * less weights, cache, and what the process had before.
+ * less weights, cache, and what the process had before. `tokenizer` loads the tokenizer alone.
  *
  * @module
  */
-import { loadModel, type LoadOptions } from "../mod.ts";
+import { loadModel, type LoadOptions, loadTokenizer } from "../mod.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { isWeightDtype } from "../kernels/formats/mod.ts";
 import { readArchitecture, readGguf } from "../engine/architecture/mod.ts";
@@ -69,6 +69,16 @@ async function reside(source: string, dtype: string): Promise<Measured> {
   return { ms, over: Deno.memoryUsage().rss - idle - weights.current - kvCache.current };
 }
 
+/** Loads the tokenizer. */
+async function tokenizer(source: string): Promise<Measured> {
+  const idle = Deno.memoryUsage().rss;
+  const start = performance.now();
+  const opened = await loadTokenizer(source);
+  const ms = performance.now() - start;
+  opened.encode("a");
+  return { ms, over: Deno.memoryUsage().rss - idle };
+}
+
 /** The safetensors file of a folder, or the file itself. */
 function fileOf(source: string): string {
   return Deno.statSync(source).isDirectory ? `${source}/model.safetensors` : source;
@@ -76,7 +86,11 @@ function fileOf(source: string): string {
 
 async function figures(source: string, dtypes: readonly string[]): Promise<void> {
   const found: Record<string, Measured[]> = {};
-  const kinds = [["read"], ...dtypes.flatMap((dtype) => [["load", dtype], ["reside", dtype]])];
+  const kinds = [
+    ["read"],
+    ["tokenizer"],
+    ...dtypes.flatMap((dtype) => [["load", dtype], ["reside", dtype]]),
+  ];
   for (let round = -1; round < ROUNDS; round++) {
     for (const [how, ...dtype] of kinds) {
       const measured = await child<Measured>(import.meta.url, [
@@ -89,20 +103,26 @@ async function figures(source: string, dtypes: readonly string[]): Promise<void>
   }
   const middle = (kind: string, of: keyof Measured) => median(found[kind].map((m) => m[of]));
   const read = middle("read", "ms");
-  console.log(`${source}: read ${read.toFixed(0)} ms`);
+  const mib = (kind: string) => (middle(kind, "over") / 2 ** 20).toFixed(0);
+  console.log(
+    `${source}: read ${read.toFixed(0)} ms; tokenizer ${
+      middle("tokenizer", "ms").toFixed(0)
+    } ms, ` +
+      `${mib("tokenizer")} MiB`,
+  );
   for (const dtype of dtypes) {
     const ms = middle(`load,${dtype}`, "ms");
     console.log(
       `  ${dtype.padEnd(5)} load ${ms.toFixed(0)} ms, ${(ms / read).toFixed(2)}× the read; ` +
         `loadModel ${middle(`reside,${dtype}`, "ms").toFixed(0)} ms; resident ` +
-        `${(middle(`reside,${dtype}`, "over") / 2 ** 20).toFixed(0)} MiB over weights and cache`,
+        `${mib(`reside,${dtype}`)} MiB over weights and cache`,
     );
   }
 }
 
 if (import.meta.main) {
   const [first, ...others] = Deno.args;
-  const once = { read, load, reside }[first];
+  const once = { read, load, reside, tokenizer }[first];
   if (once) console.log(JSON.stringify(await once(others[0], others[1])));
   else await figures(first, others.length ? others : ["auto"]);
 }
