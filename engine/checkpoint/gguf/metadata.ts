@@ -24,7 +24,7 @@ export type Metadata = Readonly<Record<string, MetadataValue>>;
 const MAX_HEADER_BYTES = 2 ** 27;
 
 /** Bytes read at first, and the factor of each later read: a header of 2 MiB takes two reads. */
-const [FIRST_READ, MORE] = [1 << 20, 4];
+const [FIRST_READ, MORE] = [1 << 20, 2];
 
 /** Deepest nesting of arrays. */
 const MAX_DEPTH = 8;

@@ -15,8 +15,10 @@ export function inLittleEndian(tensor: StoredTensor, { words }: GgufType): Store
     for (let block = 0; block < blocks.length; block += blockBytes) {
       for (const [at, bytes, count = 1] of words) {
         for (let i = 0; i < count; i++) {
-          const begin = block + at + i * bytes;
-          blocks.subarray(begin, begin + bytes).reverse();
+          let low = block + at + i * bytes;
+          for (let high = low + bytes - 1; low < high; low++, high--) {
+            [blocks[low], blocks[high]] = [blocks[high], blocks[low]];
+          }
         }
       }
     }
