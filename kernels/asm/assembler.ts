@@ -17,6 +17,7 @@ import {
   Local,
   memoryArgument,
   type Operand,
+  placed,
   type Result,
   simd,
   type TypeOf,
@@ -143,18 +144,20 @@ export class FunctionBuilder {
 
   /** Stores a value; of an integer, the lower 32 bits. */
   store(address: Value<Int>, value: Value<ValueType>, offset = 0): void {
-    this.#emit(address.code, value.code, STORE_CODE[value.type], memoryArgument(offset));
+    const [{ code }, small] = placed(address, offset);
+    this.#emit(code, value.code, STORE_CODE[value.type], memoryArgument(small));
   }
 
   /** Stores the lower 16 bits. */
   store16(address: Value<Int>, value: Value<Int>, offset = 0): void {
-    this.#emit(address.code, codeOf("i32", value), [0x3b], memoryArgument(offset, 1));
+    const [{ code }, small] = placed(address, offset);
+    this.#emit(code, codeOf("i32", value), [0x3b], memoryArgument(small, 1));
   }
 
   /** Stores one 32-bit lane of a vector. */
   storeLane(address: Value<Int>, value: Value<"v128">, lane: number, offset = 0): void {
-    const argument = [...memoryArgument(offset), lane];
-    this.#emit(address.code, value.code, simd(90), argument);
+    const [{ code }, small] = placed(address, offset);
+    this.#emit(code, value.code, simd(90), [...memoryArgument(small), lane]);
   }
 
   if(test: Value<Int>, then: () => void, otherwise?: () => void): void {

@@ -36,9 +36,26 @@ export const memoryArgument = (offset: number, hint = 2): number[] => [
   ...unsignedLeb(offset),
 ];
 
-const load =
-  <T extends ValueType>(type: T, ...op: number[]) => (address: Value<Int>, offset = 0): Value<T> =>
-    new Value(type, [...address.code, ...op, ...memoryArgument(offset)]);
+/** Constant offsets of accesses are smaller; the rest is added to the address. */
+export const MAX_OFFSET = 65536;
+
+/**
+ * The address and the constant offset of an access. Without bounds checks (`join.ts`) a memory spans
+ * all addresses of 32 bits, to which sums wrap around; a large constant offset would leave it.
+ */
+export function placed(address: Value<Int>, offset: number): [Value<Int>, number] {
+  const small = offset % MAX_OFFSET;
+  return [small === offset ? address : address.plus(offset - small), small];
+}
+
+const load = <T extends ValueType>(type: T, ...op: number[]) =>
+(
+  address: Value<Int>,
+  offset = 0,
+): Value<T> => {
+  const [{ code }, small] = placed(address, offset);
+  return new Value(type, [...code, ...op, ...memoryArgument(small)]);
+};
 
 const shift = (op: number) => (a: Value<"v128">, bits: Operand<Int>): Value<"v128"> =>
   new Value("v128", [...a.code, ...codeOf("i32", bits), ...simd(op)]);
@@ -47,8 +64,10 @@ export const i32 = {
   const: (value: number): Value<"i32"> => new Value("i32", codeOf("i32", value)),
   load: load("i32", 0x28),
   /** Loads 16 bits, extended by zeros. */
-  load16U: (address: Value<Int>, offset = 0): Value<"i32"> =>
-    new Value("i32", [...address.code, 0x2f, ...memoryArgument(offset, 1)]),
+  load16U: (address: Value<Int>, offset = 0): Value<"i32"> => {
+    const [{ code }, small] = placed(address, offset);
+    return new Value("i32", [...code, 0x2f, ...memoryArgument(small, 1)]);
+  },
   truncF32U: unary("f32", "i32", 0xa9),
   reinterpretF32: unary("f32", "i32", 0xbc),
   select,
@@ -83,8 +102,9 @@ export const f64 = {
 const loadLane =
   (op: number, hint: number) =>
   (address: Value<Int>, vector: Value<"v128">, lane: number, offset = 0): Value<"v128"> => {
-    const argument = [...memoryArgument(offset, hint), lane];
-    return new Value("v128", [...address.code, ...vector.code, ...simd(op), ...argument]);
+    const [{ code }, small] = placed(address, offset);
+    const argument = [...memoryArgument(small, hint), lane];
+    return new Value("v128", [...code, ...vector.code, ...simd(op), ...argument]);
   };
 
 type VectorOperand = Operand<"v128">;

@@ -18,6 +18,7 @@ import { multiplyAdd } from "../asm/math.ts";
 import { LinearMemory } from "./memory.ts";
 import { canShareMemory, canSleep, Pool } from "./pool.ts";
 import { defineRun } from "./program.ts";
+import { checksBounds } from "./simd.ts";
 
 const STEP: Segment = { rows: 1, position: 0, slot: 0, length: 1 };
 
@@ -77,7 +78,8 @@ export class Limits implements AsyncDisposable {
   private constructor(readonly linear: LinearMemory, readonly pool: Pool) {}
 
   static async open(threads: number, host = WEB_HOST): Promise<Limits> {
-    const linear = new LinearMemory(new Memory(), canShareMemory());
+    const simd = checksBounds(host.engineFlags?.() ?? []) ? "128" : "256, unchecked";
+    const linear = new LinearMemory(new Memory(), canShareMemory(), simd);
     return new Limits(linear, await Pool.start(linear.wasm, linear.shared ? threads : 1, host));
   }
 

@@ -52,8 +52,7 @@ const known = new Map<string, Promise<boolean>>();
  */
 export async function findSimd(flags: readonly string[], relaxed: boolean): Promise<FoundSimd> {
   const joins = flagOf(flags, JOIN) ?? false;
-  const unchecked = flagOf(flags, CHECK) === false;
-  if (!unchecked) {
+  if (checksBounds(flags)) {
     if (!joins) return { simd: "128" };
     if (await holds("256", relaxed)) return { simd: "256" };
     const note = `simd 128: --${JOIN} gains nothing here; it needs --no-liftoff and AVX2`;
@@ -66,6 +65,11 @@ export async function findSimd(flags: readonly string[], relaxed: boolean): Prom
     `Cannot open "wasm" with --no-${CHECK}: expected --${JOIN}, --no-liftoff and a processor ` +
       `with AVX2, which together make it faster, got no gain; start without --no-${CHECK}`,
   );
+}
+
+/** Whether V8, started with these flags, checks the bounds of accesses to memory. */
+export function checksBounds(flags: readonly string[]): boolean {
+  return flagOf(flags, CHECK) !== false;
 }
 
 /** A boolean flag's last value; undefined if it is not given. V8 also takes `_` and `=false`. */

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import type { Int } from "../../kernels/asm/assembler.ts";
 import type { Simd } from "../../kernels/asm/join.ts";
+import { MAX_OFFSET, ModuleBuilder } from "../../kernels/asm/assembler.ts";
+import { moduleText } from "../../kernels/asm/text.ts";
 import type { Activations, Backend, Recorder } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import { FORMATS, isBlocked, narrow, type WeightDtype } from "../../kernels/formats/mod.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
+import { Limits } from "../../kernels/wasm/limits.ts";
 import { findSimd } from "../../kernels/wasm/simd.ts";
 import type { AttentionOptions } from "../../kernels/ops/attention/mod.ts";
 import type { MatmulOptions } from "../../kernels/ops/matmul/mod.ts";
@@ -94,6 +97,44 @@ Deno.test("matmul() with x in 8 bits gives equal bits at every width and on 1 to
   // Words; bytes of 32 inputs without offset, with one, with minima; bytes of 16 inputs.
   const dtypes = ["Q8_0", "Q4_0", "Q5_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "IQ4_NL"] as const;
   await expectEqualBits(productsOf(dtypes), "int8");
+});
+
+Deno.test("no module has a constant offset of 64 KiB and more (wasm)", async () => {
+  const texts: string[] = [];
+  const { toBytes } = ModuleBuilder.prototype;
+  ModuleBuilder.prototype.toBytes = function () {
+    const bytes = toBytes.call(this);
+    texts.push(moduleText(bytes, this.names));
+    return bytes;
+  };
+  try {
+    for (const activations of ["exact", "int8"] as const) {
+      await using backend = await openWasmBackend({
+        simd: "256, unchecked",
+        threads: 1,
+        activations,
+      });
+      // Parts of a weight, streams of a row and outputs of a row that are further apart.
+      for (
+        const [dtype, N, K] of [["F16", 640, 512], ["F32", 16, 4096], ["Q8_0", 20000, 32]] as const
+      ) {
+        const weight = await backend.weight([N, K], dtype, () => {}, { stored: "NK" });
+        for (const T of [1, 3, 8]) {
+          const [x, y] = [K, N].map((C) => backend.tensor([T, C], "F32", "activations"));
+          (await backend.record((k) => k.matmul(y, x, weight)))[Symbol.dispose]();
+        }
+      }
+    }
+    await using limits = await Limits.open(1);
+    await limits.reading(2 ** 20);
+  } finally {
+    ModuleBuilder.prototype.toBytes = toBytes;
+  }
+  const offsets = texts.flatMap((text) =>
+    [...text.matchAll(/ offset=(\d+)/g)].map(([, offset]) => +offset)
+  );
+  const most = offsets.reduce((most, offset) => Math.max(most, offset), 0);
+  assert.ok(most > 1024 && most < MAX_OFFSET, `${most}`);
 });
 
 Deno.test("attention() gives equal bits at every width and on 1 to 4 threads (wasm)", async () => {

@@ -132,6 +132,21 @@ Deno.test("store() and load() move vectors when the address is unaligned", () =>
   );
 });
 
+Deno.test("an address plus an offset of 64 KiB and more wraps around at 32 bits", () => {
+  const m = new ModuleBuilder();
+  m.export(
+    "move",
+    m.define(ints("to", "from"), "void", (f, { to, from }) => {
+      f.store(to, i32.load(from, 2 * 65536 + 8), 65536 + 4);
+    }),
+  );
+  const memory = new WebAssembly.Memory({ initial: 1 });
+  const words = new Int32Array(memory.buffer);
+  words.set([7, 8, 9]);
+  exportsOf(m, memory).move(2 ** 32 - 65536, 2 ** 32 - 2 * 65536);
+  assert.deepEqual([...words.slice(0, 3)], [7, 9, 9]);
+});
+
 Deno.test("local() encodes indices of two bytes when a function has 300 variables", () => {
   const m = new ModuleBuilder();
   const sum = m.define(words("x"), "i32", (f, { x }) => {
