@@ -12,7 +12,10 @@ import { Limits } from "../../kernels/wasm/limits.ts";
 import { findSimd } from "../../kernels/wasm/simd.ts";
 import type { AttentionOptions } from "../../kernels/ops/attention/mod.ts";
 import type { MatmulOptions } from "../../kernels/ops/matmul/mod.ts";
-import { randomNumbers } from "../testing.ts";
+import { CHAT_TOKENIZER } from "../chat_model.ts";
+import { loadModel } from "../../engine/load.ts";
+import { loadTokenizer } from "../../engine/tokenizer/load.ts";
+import { fixture, randomNumbers } from "../testing.ts";
 import { put, stepOf, upload } from "./twins.ts";
 import { randomBlocks } from "./twins_blocks.ts";
 
@@ -176,4 +179,48 @@ Deno.test("findSimd() is 128 without V8's flags, and refuses missing bounds chec
       await assert.rejects(findSimd([...on, off, flag], true), DeviceError, flag);
     }
   }
+});
+
+Deno.test("a model and tokenizers load no WebAssembly but the engine's kernels (wasm)", async () => {
+  const { compile, instantiate, Module } = WebAssembly;
+  const { toBytes } = ModuleBuilder.prototype;
+  const [ours, modules, others] = [new Set<unknown>(), new Set<unknown>(), [] as unknown[]];
+  const note = (known: ReadonlySet<unknown>, of: unknown) => known.has(of) || others.push(of);
+  ModuleBuilder.prototype.toBytes = function () {
+    const bytes = toBytes.call(this);
+    ours.add(bytes);
+    return bytes;
+  };
+  Object.assign(WebAssembly, {
+    compile: async (bytes: Uint8Array<ArrayBuffer>) => {
+      note(ours, bytes);
+      const module = await compile(bytes);
+      modules.add(module);
+      return module;
+    },
+    instantiate: (module: WebAssembly.Module, imports: WebAssembly.Imports) => {
+      note(modules, module);
+      return instantiate(module, imports);
+    },
+    Module: class {
+      constructor(bytes: Uint8Array<ArrayBuffer>) {
+        note(ours, bytes);
+        return new Module(bytes);
+      }
+    },
+  });
+  try {
+    const tokenizers = [
+      await loadTokenizer({ type: "bpe" }),
+      await loadTokenizer({ ...CHAT_TOKENIZER }),
+    ];
+    for (const tokenizer of tokenizers) assert.ok(tokenizer.encode("Hi").length > 0);
+    await using model = await loadModel(fixture("tiny/gpt2"), { device: "wasm", threads: 1 });
+    await model.logits([0, 1, 2]);
+  } finally {
+    ModuleBuilder.prototype.toBytes = toBytes;
+    Object.assign(WebAssembly, { compile, instantiate, Module });
+  }
+  assert.ok(modules.size > 0);
+  assert.deepEqual(others, []);
 });
