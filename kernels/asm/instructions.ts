@@ -40,7 +40,7 @@ export const memoryArgument = (offset: number, hint = 2): number[] => [
 export const MAX_OFFSET = 65536;
 
 /**
- * The address and the constant offset of an access. Without bounds checks (`join.ts`) a memory spans
+ * The address and the constant offset of an access. Without bounds checks (`join.ts`), memory spans
  * all addresses of 32 bits, to which sums wrap around; a large constant offset would leave it.
  */
 export function placed(address: Value<Int>, offset: number): [Value<Int>, number] {
