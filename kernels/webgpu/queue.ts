@@ -1,11 +1,15 @@
 /**
  * Step queue of a WebGPU device: batches dispatches into submits, reads results back.
  *
- *     uniform buffer, 64 slots of 256 bytes; a dynamic offset selects the slot of a step
+ *     uniform buffer, a ring of 64 slots of 256 bytes; a dynamic offset selects the slot of a step
  *
  *     ┌ 0 ──────────────────────────────────┬ 256 ────┬ 512 ────┬ … ┬ 16128 ──┐
  *     │ rows │ position │ slot │ length │ – │ step 1  │ step 2  │   │ step 63 │
  *     └─────────────────────────────────────┴─────────┴─────────┴───┴─────────┘
+ *
+ * A step that does not find its numbers in the next slot writes them, and to the slots after it
+ * those of the steps that would follow, each later by its rows. A decode writes the ring once per
+ * 64 steps, in place of once per submit.
  *
  * Steps queued without an await between them are a batch. On a GPU, the first step is sent as the
  * second one is queued, so that the device computes while the host encodes the others; then four
@@ -64,7 +68,11 @@ export class StepQueue {
   readonly #idle: GPUBuffer[] = [];
   /** Pending promises of `mapAsync`; Deno resolves them late. */
   readonly #maps = new Set<Promise<unknown>>();
-  /** Slots in use. */
+  /** Slot of the next step. */
+  #next = 0;
+  /** First slot that the device does not have; SLOTS if none. */
+  #changed = SLOTS;
+  /** Slots used by the open submit. */
   #count = 0;
   /** Most steps of a batch's first submit, and of its others. */
   readonly #first: number;
@@ -196,15 +204,34 @@ export class StepQueue {
     this.#put(rows, position, slot, length);
   }
 
-  /** Writes four numbers to the next slot and sets `#offset` to it. */
-  #put(a: number, b: number, c: number, d: number): void {
-    const at = this.#count++ * SLOT_BYTES;
-    const numbers = this.#steps;
-    numbers[at / 4] = a;
-    numbers[at / 4 + 1] = b;
-    numbers[at / 4 + 2] = c;
-    numbers[at / 4 + 3] = d;
-    this.#offset[0] = at;
+  /** Sets `#offset` to the next slot, with these numbers in it. */
+  #put(rows: number, b: number, c: number, d: number): void {
+    const [slot, steps] = [this.#next, this.#steps];
+    const at = slot * SLOT_BYTES / 4;
+    const free = SLOTS - this.#count++;
+    this.#offset[0] = slot * SLOT_BYTES;
+    this.#next = (slot + 1) % SLOTS;
+    const predicted = steps[at] === rows && steps[at + 1] === b && steps[at + 2] === c &&
+      steps[at + 3] === d;
+    if (predicted) return;
+    // The open submit may use slots after this one: it began before the end of the ring.
+    for (let i = 0; i < free && slot + i < SLOTS; i++) {
+      const to = (slot + i) * SLOT_BYTES / 4;
+      const later = i * rows;
+      steps[to] = rows;
+      steps[to + 1] = b + later;
+      steps[to + 2] = c + later;
+      steps[to + 3] = d + later;
+    }
+    this.#changed = Math.min(this.#changed, slot);
+  }
+
+  /** Sends the slots that the device does not have. */
+  #sendSlots(): void {
+    if (this.#changed === SLOTS) return;
+    const from = this.#changed * SLOT_BYTES;
+    this.#gpu.device.queue.writeBuffer(this.#uniform, from, this.#steps, from / 4);
+    this.#changed = SLOTS;
   }
 
   #encode(
@@ -247,13 +274,11 @@ export class StepQueue {
 
   #send(encoder: GPUCommandEncoder): void {
     this.#pass?.end();
-    const count = this.#count;
     this.#pass = this.#encoder = undefined;
     this.#count = 0;
     if (this.#gpu.closed) return;
-    const { queue } = this.#gpu.device;
-    if (count) queue.writeBuffer(this.#uniform, 0, this.#steps, 0, count * SLOT_BYTES / 4);
-    queue.submit([encoder.finish()]);
+    this.#sendSlots();
+    this.#gpu.device.queue.submit([encoder.finish()]);
   }
 
   /**
