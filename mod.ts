@@ -50,6 +50,7 @@ export {
   type StoredOrder,
   type Tensor,
   type TensorSizes,
+  type TensorSpec,
   type TileStore,
   type WebGpuAdapter,
   type WebGpuLimits,

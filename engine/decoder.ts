@@ -11,11 +11,11 @@
  *
  * @module
  */
-import type { Backend, Recorder } from "../kernels/backend.ts";
+import type { Backend, Recorder, TensorSpec } from "../kernels/backend.ts";
 import { type KvDtype, kvFormatFor } from "../kernels/formats/kv.ts";
 import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
 import type { Norm } from "../kernels/ops/norm.ts";
-import type { Tensor } from "../kernels/tensor.ts";
+import type { MemoryClass, Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
 import type { Attention, Linear, Mlp, Output, Weights } from "./weights/mod.ts";
 
@@ -143,11 +143,25 @@ export function makeState(
   rows: number,
   cache: readonly KvCache[],
 ): State {
-  const tensors = Object.entries(stateShapes(a, rows)).map(([name, shape]) => [
-    name,
-    backend.tensor(shape, name === "ids" ? "I32" : "F32", "activations"),
-  ]);
-  return { ...Object.fromEntries(tensors) as RowTensors, cache };
+  const { ids, ...others } = stateShapes(a, rows);
+  const specs = Object.values(others).map((shape) => ({ shape, dtype: "F32" as const }));
+  // The host's time counts in steps of one row; more rows keep the device busy.
+  const tensors = rows === 1
+    ? tensorsTogether(backend, specs, "activations")
+    : specs.map(({ shape, dtype }) => backend.tensor(shape, dtype, "activations"));
+  const named = Object.keys(others).map((name, i) => [name, tensors[i]]);
+  const state = { ...Object.fromEntries(named) as RowTensors, cache };
+  return { ...state, ids: backend.tensor(ids, "I32", "activations") };
+}
+
+/** Allocates tensors in one buffer, on backends that gain by it. */
+function tensorsTogether(
+  backend: Backend,
+  specs: readonly TensorSpec[],
+  kind: MemoryClass,
+): Tensor[] {
+  return backend.tensorsTogether?.(specs, kind) ??
+    specs.map(({ shape, dtype }) => backend.tensor(shape, dtype, kind));
 }
 
 /** Allocates the logits of a state, [rows, V]. */
@@ -164,8 +178,9 @@ export function makeCache(
 ): KvCache[] {
   const { tensor, width } = kvFormatFor(dtype, a.headDim);
   const shape = [a.nKvHead, slots, width(a.headDim)];
-  return Array.from({ length: a.nLayer }, () => ({
-    k: backend.tensor(shape, tensor, "kvCache"),
-    v: backend.tensor(shape, tensor, "kvCache"),
-  }));
+  const spec = { shape, dtype: tensor };
+  return Array.from({ length: a.nLayer }, () => {
+    const [k, v] = tensorsTogether(backend, [spec, spec], "kvCache");
+    return { k, v };
+  });
 }

@@ -35,6 +35,14 @@ export interface TensorSizes {
   readonly widest: number;
 }
 
+/** Extents and numbers of a tensor to allocate. */
+export interface TensorSpec {
+  /** Extents, outermost first. */
+  readonly shape: readonly number[];
+  /** Of its numbers. */
+  readonly dtype: Dtype;
+}
+
 /** Holds tensors and runs recorded passes over them. Disposing of it frees all of them. */
 export interface Backend extends AsyncDisposable {
   /** Name of this backend. */
@@ -92,6 +100,15 @@ export interface Backend extends AsyncDisposable {
    * @throws {RangeError} If it is larger than one buffer of this backend.
    */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor;
+  /**
+   * Allocates zeroed tensors in one buffer if it can hold them, which makes the steps that write
+   * them cheaper to queue; missing on backends that gain nothing. No call may have one of them as
+   * two operands if it writes another.
+   * @param specs shape and dtype of each tensor.
+   * @param kind the class that their bytes are counted under.
+   * @throws {RangeError} If one of them is larger than one buffer of this backend.
+   */
+  tensorsTogether?(specs: readonly TensorSpec[], kind: MemoryClass): Tensor[];
   /**
    * Uploads a weight [N, K] in the layout that this backend reads fastest.
    * @param shape [N, K] whatever the order in the file.

@@ -209,6 +209,7 @@ export type {
   Segment,
   Step,
   TensorSizes,
+  TensorSpec,
 } from "./backend.ts";
 export type { EmbedOptions } from "./ops/embed.ts";
 export { DeviceError } from "./errors.ts";

@@ -6,7 +6,15 @@
  *
  * @module
  */
-import type { Backend, KernelText, KernelTime, Plan, Recorder, TensorSizes } from "../backend.ts";
+import type {
+  Backend,
+  KernelText,
+  KernelTime,
+  Plan,
+  Recorder,
+  TensorSizes,
+  TensorSpec,
+} from "../backend.ts";
 import { recordPass, roomOf } from "../calls.ts";
 import { DeviceError } from "../errors.ts";
 import { fuse } from "../fuse.ts";
@@ -27,7 +35,7 @@ import {
   type Tensor,
 } from "../tensor.ts";
 import { MAX_PARTIALS, MAX_PARTS } from "../ops/matmul/tiles.ts";
-import { type Gpu, GpuTensor, openGpu, tensorBytes } from "./device.ts";
+import { type Gpu, type GpuTensor, openGpu } from "./device.ts";
 import { tryFeatures } from "./features.ts";
 import { WebGpuLowering } from "./lowering.ts";
 import { Compiler, type ShaderCall } from "./pipeline.ts";
@@ -137,9 +145,11 @@ class WebGpuBackend implements Backend {
 
   /** @throws {RangeError} If the tensor is larger than one binding. */
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
-    const bytes = tensorBytes(shape, dtype);
-    this.#gpu.expectRoom(`tensor ${dtype} [${shape}]`, bytes);
-    return new GpuTensor(shape, dtype, this.#gpu.storage(bytes, kind));
+    return this.#gpu.tensors([{ shape, dtype }], kind)[0];
+  }
+
+  tensorsTogether(specs: readonly TensorSpec[], kind: MemoryClass): Tensor[] {
+    return this.#gpu.tensors(specs, kind);
   }
 
   readonly holds = (dtype: WeightDtype): boolean => FORMATS[dtype].wgsl !== null;
@@ -161,7 +171,7 @@ class WebGpuBackend implements Backend {
    */
   write(t: Tensor, data: HostArray, offset = 0): void {
     const tensor = t as GpuTensor;
-    const { buffer, dtype, shape } = tensor;
+    const { buffer, dtype, shape, start } = tensor;
     const kind = hostArray(dtype, 0).constructor;
     if (data.constructor !== kind) {
       throw new TypeError(
@@ -185,18 +195,18 @@ class WebGpuBackend implements Backend {
       bytes = padded;
     }
     this.#queue.flush(); // steps queued before still see the old values
-    this.#gpu.device.queue.writeBuffer(buffer, at, bytes);
+    this.#gpu.device.queue.writeBuffer(buffer, start + at, bytes);
     if (offset === 0 && data.length) tensor.first = data[0];
   }
 
   async read(t: Tensor, start = 0, count = sizeOf(t.shape) - start): Promise<HostArray> {
-    const { buffer, dtype } = t as GpuTensor;
+    const { buffer, dtype, ...own } = t as GpuTensor;
     expectInside("read", t, start, count);
     // Copies are multiples of four bytes: a 16-bit read may start one element early.
     const size = BYTES[dtype];
-    const from = Math.min(Math.floor(start * size / 4) * 4, buffer.size - 4);
+    const from = Math.min(Math.floor(start * size / 4) * 4, own.bytes - 4);
     const bytes = Math.max(4, Math.ceil((start + count) * size / 4) * 4 - from);
-    const data = await this.#queue.read(buffer, from, bytes);
+    const data = await this.#queue.read(buffer, own.start + from, bytes);
     const into = hostArray(dtype, count);
     const skip = start * size - from;
     bytesOf(into).set(data.subarray(skip, skip + count * size));

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { TensorSpec } from "../backend.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { type ComputeHost, WEB_HOST } from "../host.ts";
 import { Memory } from "../memory.ts";
@@ -28,7 +29,10 @@ const LIMITS = ["maxStorageBufferBindingSize", "maxBufferSize"] as const;
 /** Bytes of the largest element of an array in a kernel, a vector of four. */
 const ELEMENT_BYTES = 16;
 
-/** A tensor in one buffer, padded to 16 bytes, so that a kernel may read vectors of four. */
+/** Bytes between tensors of one buffer: every device accepts bindings at multiples of 256. */
+const TENSOR_ALIGNMENT = 256;
+
+/** A tensor in a buffer, padded to 16 bytes, so that a kernel may read vectors of four. */
 export class GpuTensor implements Tensor {
   /** First number that the host wrote; see `GpuTarget.firstOf`. */
   first = 0;
@@ -37,8 +41,11 @@ export class GpuTensor implements Tensor {
     readonly shape: readonly number[],
     readonly dtype: Dtype,
     readonly buffer: GPUBuffer,
-    /** Bytes that shaders expect in the buffer: an element of their array; 0 if unknown. */
-    readonly least = Math.min(ELEMENT_BYTES, buffer.size),
+    /** Its first byte in the buffer, and its bytes with padding. */
+    readonly start = 0,
+    readonly bytes = buffer.size,
+    /** Bytes that shaders expect of it: an element of their array; 0 if unknown. */
+    readonly least = Math.min(ELEMENT_BYTES, bytes),
   ) {}
 }
 
@@ -166,6 +173,27 @@ export class Gpu {
   storage(bytes: number, kind: MemoryClass): GPUBuffer {
     const { STORAGE, COPY_DST, COPY_SRC } = GPUBufferUsage;
     return this.buffer(bytes, STORAGE | COPY_DST | COPY_SRC, kind);
+  }
+
+  /**
+   * Allocates a tensor for each of `specs`, in one buffer if it can hold them.
+   * @throws {RangeError} If one of them exceeds one binding.
+   */
+  tensors(specs: readonly TensorSpec[], kind: MemoryClass): GpuTensor[] {
+    const sizes = specs.map(({ shape, dtype }) => tensorBytes(shape, dtype));
+    const starts: number[] = [];
+    let end = 0;
+    for (const [i, { shape, dtype }] of specs.entries()) {
+      this.expectRoom(`tensor ${dtype} [${shape}]`, sizes[i]);
+      starts.push(Math.ceil(end / TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT);
+      end = starts[i] + sizes[i];
+    }
+    const shared = end <= this.maxBytes ? this.storage(end, kind) : undefined;
+    return specs.map(({ shape, dtype }, i) =>
+      shared
+        ? new GpuTensor(shape, dtype, shared, starts[i], sizes[i])
+        : new GpuTensor(shape, dtype, this.storage(sizes[i], kind))
+    );
   }
 
   /** Frees a buffer, after submitting queued work that may use it. A second call does nothing. */

@@ -83,7 +83,7 @@ export class WebGpuLowering implements GpuTarget {
   scratch(bytes: number): Operand {
     const buffer = this.#gpu.storage(bytes, "activations");
     this.buffers.push(buffer);
-    return scratchOf(new GpuTensor([bytes / 4], "U32", buffer, 0));
+    return scratchOf(new GpuTensor([bytes / 4], "U32", buffer, 0, bytes, 0));
   }
 
   firstOf({ of }: Operand): () => number {
@@ -109,21 +109,48 @@ function bind(dispatches: readonly GpuDispatch[]): ShaderCall[] {
       areDistinct(bindings),
       "no written tensor to be another operand, too",
     );
-    return { ...dispatch, operands: bindings };
+    return shareBuffers({ ...dispatch, operands: bindings });
   });
+}
+
+/**
+ * Makes a dispatch's bindings of a buffer read-write if it writes one of them: WebGPU refuses a
+ * buffer that is bound read-only as well. One barrier, for the whole buffer, then comes before the
+ * dispatch, in place of one for each tensor.
+ */
+function shareBuffers(call: ShaderCall): ShaderCall {
+  const written = new Set(call.operands.map((operand) => operand?.written && operand.buffer));
+  const operands = call.operands.map((operand) =>
+    operand && { ...operand, written: written.has(operand.buffer) }
+  );
+  const wgsl = call.wgsl.replace(
+    /(@group\(1\) @binding\((\d+)\) var<storage, read)>/g,
+    (whole, head, binding) => operands[binding]?.written ? `${head}_write>` : whole,
+  );
+  return { ...call, operands, wgsl };
 }
 
 function bindingOf(operand: Operand | undefined): Binding | undefined {
   if (!operand) return undefined;
   const { of, access } = operand;
   if (!(of instanceof GpuTensor)) throw foreign();
-  return { buffer: of.buffer, written: access !== "read", least: of.least };
+  const { buffer, start, bytes, least } = of;
+  return { buffer, start, bytes, written: access !== "read", least };
 }
 
-/** Whether no written buffer is bound twice. */
+/** Whether no written bytes are bound twice, nor any bytes of a written buffer. */
 function areDistinct(bindings: readonly (Binding | undefined)[]): boolean {
   const present = bindings.filter((binding) => binding !== undefined);
-  return present.every((a) => !a.written || present.every((b) => a === b || a.buffer !== b.buffer));
+  const written = new Set(present.map((binding) => binding.written && binding.buffer));
+  return present.every((a, i) =>
+    !written.has(a.buffer) || present.every((b, j) => i === j || !overlap(a, b))
+  );
+}
+
+function overlap(a: Binding, b: Binding): boolean {
+  const [from, to] = [a, b].map(({ start = 0 }) => start);
+  const { bytes = Infinity } = from < to ? a : b;
+  return a.buffer === b.buffer && Math.abs(to - from) < bytes;
 }
 
 function weightOf(weight: Weight): GpuWeight {

@@ -10,9 +10,13 @@ import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
 import type { Dispatch, StepQueue } from "./queue.ts";
 
-/** A buffer at a binding, read-only or read-write. */
+/** A buffer at a binding, or bytes of one, read-only or read-write. */
 export interface Binding {
   readonly buffer: GPUBuffer;
+  /** First byte; default 0. */
+  readonly start?: number;
+  /** Default all from there on. */
+  readonly bytes?: number;
   readonly written: boolean;
   /**
    * Bytes that the shader expects in the buffer; default 0: the device checks it in each dispatch
@@ -86,9 +90,11 @@ export class Compiler {
       layout.compiled.set(code, compiling);
     }
     const pipeline = await compiling;
-    const entries = operands.flatMap((operand, binding) =>
-      operand ? [{ binding, resource: { buffer: operand.buffer } }] : []
-    );
+    const entries = operands.flatMap((operand, binding) => {
+      if (!operand) return [];
+      const { buffer, start: offset, bytes: size } = operand;
+      return [{ binding, resource: { buffer, offset, size } }];
+    });
     device.pushErrorScope("validation");
     const bound = device.createBindGroup({ label: op, layout: layout.operands, entries });
     const error = await device.popErrorScope();
