@@ -2,7 +2,13 @@
  * Host time of a token on WebGPU: encoding and submitting the steps of models as deep as real ones,
  * but so narrow that the device has little to do.
  *
- *     deno run -A bench/webgpu_host.ts [--keys 64] [--against FOLDER]
+ *     deno run -A bench/webgpu_host.ts [--keys 64] [--steps 16] [--model demo] [--against FOLDER]
+ *
+ * The steps are those of texts that end at `--keys` keys, in batches of `--steps`. Each measured
+ * batch follows one of the same model, as in a text: other work in between leaves cold caches,
+ * which cost a batch as much as four of its steps. `replayed` are batches of the same native calls,
+ * with the same pipelines and bind groups, in a loop that does nothing else: the host's time of
+ * that many calls, whatever makes them.
  *
  * `--against` names another checkout, whose batches alternate with this one's in the same process,
  * so that both meet the same load; the last column is the median of the ratios of neighbours.
@@ -13,14 +19,21 @@ import { parseArgs } from "node:util";
 import { pathToFileURL } from "node:url";
 import { median } from "./measuring.ts";
 
-/** Steps of a batch, and batches. */
-const [STEPS, ROUNDS] = [16, 40];
+/** Batches measured, and before them. */
+const [ROUNDS, WARM_UP] = [40, 5];
 const SLOTS = 1024;
+/** Steps of a text. */
+const TEXT = 64;
 
 const { values: flags } = parseArgs({
-  options: { keys: { type: "string", default: "64" }, against: { type: "string" } },
+  options: {
+    keys: { type: "string", default: "64" },
+    steps: { type: "string", default: "16" },
+    model: { type: "string", default: "" },
+    against: { type: "string" },
+  },
 });
-const length = Number(flags.keys);
+const [length, STEPS] = [Number(flags.keys), Number(flags.steps)];
 
 const gpt2 = { model_type: "gpt2", n_embd: 32, n_head: 4, vocab_size: 65, n_positions: SLOTS };
 const llama = {
@@ -42,21 +55,72 @@ const SHAPES = {
 /** Methods of a pass that cost the host time. */
 const METHODS = ["setPipeline", "setBindGroup", "dispatchWorkgroups"] as const;
 
-/** Counts the calls that `work` makes. */
-function callsOf(work: () => void): Record<string, number> {
+/** A call of one of them, by its index. */
+interface PassCall {
+  readonly method: number;
+  readonly args: readonly unknown[];
+}
+
+/** A device, and the calls that a step makes on its passes. */
+interface StepCalls {
+  readonly device: GPUDevice;
+  readonly calls: readonly PassCall[];
+}
+
+/** Records the calls that `work` makes. */
+function callsOf(work: () => void): StepCalls {
   const pass = GPUComputePassEncoder.prototype as unknown as Record<string, () => void>;
-  const calls: Record<string, number> = {};
   const originals = METHODS.map((name) => pass[name]);
-  for (const [i, name] of METHODS.entries()) {
-    calls[name] = 0;
+  const { createCommandEncoder } = GPUDevice.prototype;
+  const calls: PassCall[] = [];
+  let device: GPUDevice | undefined;
+  for (const [method, name] of METHODS.entries()) {
     pass[name] = function (this: unknown, ...args: []) {
-      calls[name]++;
-      return originals[i].apply(this, args);
+      // The queue reuses its array of offsets.
+      const kept = args.map((arg: unknown) => arg instanceof Uint32Array ? arg.slice() : arg);
+      calls.push({ method, args: kept });
+      return originals[method].apply(this, args);
     };
   }
+  GPUDevice.prototype.createCommandEncoder = function (descriptor) {
+    device = this;
+    return createCommandEncoder.call(this, descriptor);
+  };
   work();
-  for (const [i, name] of METHODS.entries()) pass[name] = originals[i];
-  return calls;
+  for (const [method, name] of METHODS.entries()) pass[name] = originals[method];
+  GPUDevice.prototype.createCommandEncoder = createCommandEncoder;
+  return { device: device!, calls };
+}
+
+/** Number of calls of each method. */
+function countsOf({ calls }: StepCalls): string {
+  return METHODS.map((_, i) => calls.filter(({ method }) => method === i).length).join(", ");
+}
+
+/** Makes the calls of `steps` steps and nothing else; returns microseconds of a step. */
+function replay({ device, calls }: StepCalls, steps: number): number {
+  const start = performance.now();
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  for (let step = 0; step < steps; step++) {
+    for (const { method, args: [a, b, c, d, e] } of calls) {
+      if (method === 0) pass.setPipeline(a as GPUComputePipeline);
+      else if (method === 2) pass.dispatchWorkgroups(a as number);
+      else if (c === undefined) pass.setBindGroup(a as number, b as GPUBindGroup);
+      else {
+        pass.setBindGroup(
+          a as number,
+          b as GPUBindGroup,
+          c as Uint32Array,
+          d as number,
+          e as number,
+        );
+      }
+    }
+  }
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+  return 1000 * (performance.now() - start) / steps;
 }
 
 /** Opens a model with the engine of a checkout. */
@@ -80,22 +144,31 @@ async function openModel(root: URL, name: string, config: Record<string, unknown
     slots: SLOTS,
     chunk: 1,
   });
-  const step = { rows: 1, position: length - 1, slot: length - 1, length };
+  let steps = 0;
+  const next = () => {
+    const position = Math.max(0, length - TEXT) + steps++ % Math.min(length, TEXT);
+    return { rows: 1, position, slot: position, length: position + 1 };
+  };
   const settle = () => backend.read(buffers.sampling.drawn);
   return {
-    /** Microseconds of a token in a batch of `steps`. */
     async run(steps: number): Promise<number> {
       const start = performance.now();
-      for (let i = 0; i < steps; i++) plans.draw.run(step);
+      for (let i = 0; i < steps; i++) plans.draw.run(next());
       await Promise.resolve(); // the rest is submitted
       const ms = performance.now() - start;
       await settle();
       return 1000 * ms / steps;
     },
-    async calls(): Promise<Record<string, number>> {
-      const calls = callsOf(() => plans.draw.run(step));
+    async calls(): Promise<StepCalls> {
+      const calls = callsOf(() => plans.draw.run(next()));
       await settle();
       return calls;
+    },
+    /** As `run`, of nothing but these calls. */
+    async replay(calls: StepCalls, steps: number): Promise<number> {
+      const us = replay(calls, steps);
+      await settle();
+      return us;
     },
     [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose](),
   };
@@ -104,31 +177,40 @@ async function openModel(root: URL, name: string, config: Record<string, unknown
 const here = new URL("../", import.meta.url);
 const roots = flags.against ? [here, pathToFileURL(`${flags.against}/`)] : [here];
 const rows: Record<string, Record<string, string | number>> = {};
-for (const [name, config] of Object.entries(SHAPES)) {
+const shapes = Object.entries(SHAPES).filter(([name]) => name.startsWith(flags.model));
+for (const [name, config] of shapes) {
   await using stack = new AsyncDisposableStack();
   const models: Awaited<ReturnType<typeof openModel>>[] = [];
   for (const root of roots) models.push(stack.use(await openModel(root, name, config)));
-  const times = models.map(() => ({ batch: [] as number[], one: [] as number[] }));
-  for (let round = -5; round < ROUNDS; round++) {
+  const calls = await models[0].calls();
+  const times = models.map(() => ({ batch: [] as number[], alone: [] as number[] }));
+  const floor: number[] = [];
+  for (let round = -WARM_UP; round < ROUNDS; round++) {
     for (const [i, model] of models.entries()) {
-      const [batch, one] = [await model.run(STEPS), await model.run(1)];
-      if (round < 0) continue; // warms up
+      await model.run(STEPS);
+      const [batch, alone] = [await model.run(STEPS), await model.run(1)];
+      const replayed = i === 0 ? await model.replay(calls, STEPS) : 0;
+      if (round < 0) continue;
       times[i].batch.push(batch);
-      times[i].one.push(one);
+      times[i].alone.push(alone);
+      if (i === 0) floor.push(replayed);
     }
   }
-  const [{ batch, one }, other] = times;
+  const [own, other] = times;
+  const least = (us: readonly number[]) => Math.min(...us).toFixed(0); // other work only adds
+  const ratio = (us: readonly number[]) => median(us.map((each, i) => each / other.batch[i]));
   rows[name] = {
-    ...await models[0].calls(),
-    // The least: other work of the machine only adds.
-    [`µs a token, of ${STEPS}`]: Math.min(...batch).toFixed(0),
-    "µs a token, alone": Math.min(...one).toFixed(0),
+    calls: countsOf(calls),
+    [`µs, of ${STEPS}`]: least(own.batch),
+    replayed: least(floor),
+    alone: least(own.alone),
     ...other && {
-      "against: calls": Object.values(await models[1].calls()).join(", "),
-      "µs, of a batch": Math.min(...other.batch).toFixed(0),
-      "ratio": median(batch.map((us, i) => us / other.batch[i])).toFixed(2),
+      "against: calls": countsOf(await models[1].calls()),
+      "its µs": least(other.batch),
+      "replayed / its": ratio(floor).toFixed(2),
+      "ratio": ratio(own.batch).toFixed(2),
     },
   };
 }
-console.log(`host time of a token at ${length} keys`);
+console.log(`host time of a token at ${length} keys; calls: ${METHODS.join(", ")}`);
 console.table(rows);
