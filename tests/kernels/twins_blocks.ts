@@ -15,6 +15,8 @@ import { embedJs } from "../../kernels/ops/embed.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, runOnce, upload } from "./twins.ts";
 
+const { fround } = Math;
+
 /** Blocked formats with a form on a backend. */
 export function blockedDtypes(form: "wasm" | "wgsl"): WeightDtype[] {
   return (Object.keys(FORMATS) as WeightDtype[]).filter((dtype) =>
@@ -39,6 +41,21 @@ export function randomBlocks(dtype: WeightDtype, count: number, seed: number): U
     for (const scale of scales) blocks[at + scale + 1] = 0x10 | blocks[at + scale + 1] & 3;
   }
   return blocks;
+}
+
+/**
+ * Numbers rounded to multiples of the largest magnitude of 32, divided by 127. In F32, as kernels
+ * do: half a step is rounded up in one precision and down in another.
+ */
+export function roundPerBlock(numbers: Float32Array): Float32Array {
+  return numbers.map((x, i) => {
+    const block = numbers.subarray(i - i % 32, i - i % 32 + 32);
+    const scale = fround(block.reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127);
+    const steps = fround(x * fround(1 / scale));
+    const floor = Math.floor(steps);
+    const isUp = steps - floor > 0.5 || steps - floor === 0.5 && floor % 2 !== 0;
+    return (isUp ? floor + 1 : floor) * scale;
+  });
 }
 
 /** Registers the tests of one format; `test` opens a backend for each. */

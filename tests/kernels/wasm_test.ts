@@ -9,7 +9,7 @@ import { matmulJs } from "../../kernels/ops/matmul/mod.ts";
 import { keyOf, WasmLowering } from "../../kernels/wasm/lowering.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { checkMatmulCase, put, stepOf, upload } from "./twins.ts";
-import { blockedDtypes, blockTwinTests, randomBlocks } from "./twins_blocks.ts";
+import { blockedDtypes, blockTwinTests, randomBlocks, roundPerBlock } from "./twins_blocks.ts";
 import { wasmTest, wasmTwinTests } from "./wasm_twins.ts";
 
 // tests/soak/wasm_twins_test.ts runs them on two threads, which take longer to start than to run.
@@ -192,15 +192,6 @@ for (const dtype of ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6
       }
       for (const result of results.slice(0, 2)) assert.deepEqual(result, results[2], from);
     }
-  });
-}
-
-/** Numbers rounded to multiples of the largest magnitude of 32, divided by 127. */
-function roundPerBlock(numbers: Float32Array): Float32Array {
-  return numbers.map((x, i) => {
-    const block = numbers.subarray(i - i % 32, i - i % 32 + 32);
-    const scale = block.reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127;
-    return Math.round(x / scale) * scale;
   });
 }
 
