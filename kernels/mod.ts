@@ -42,7 +42,7 @@ import { openJsBackend } from "./js/backend.ts";
 import { openJsMeter, probeLimits } from "./js/limits.ts";
 import type { DeviceLimits, LimitMeter } from "./meter.ts";
 import { openWasmBackend } from "./wasm/backend.ts";
-import { wasmRunsHere } from "./wasm/features.ts";
+import { lackForWasm } from "./wasm/features.ts";
 import { measureWasm, openWasmMeter } from "./wasm/limits.ts";
 import {
   GpuMeter,
@@ -95,7 +95,7 @@ export async function openBackend(
     case "wasm":
       return await openWasmBackend(options);
     case "js":
-      return openJsBackend();
+      return openJsBackend(device === "js" ? undefined : `runs as JavaScript: no ${lackForWasm()}`);
   }
 }
 
@@ -115,7 +115,7 @@ export async function openBackend(
 export async function resolveDevice(device: Device, host?: ComputeHost): Promise<BackendName> {
   if (device === "webgpu" || device === "wasm" || device === "js") return device;
   const isGpu = device !== "cpu" && (await probeWebGpu(host))?.software === false;
-  return isGpu ? "webgpu" : wasmRunsHere() ? "wasm" : "js";
+  return isGpu ? "webgpu" : lackForWasm() === undefined ? "wasm" : "js";
 }
 
 /**

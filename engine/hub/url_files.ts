@@ -222,13 +222,21 @@ async function readManifest(url: string): Promise<Manifest> {
   return manifest?.url === url ? manifest : empty(url);
 }
 
-/** The description of a folder of the cache; undefined if there is none. */
+/** The description of a folder of the cache; undefined if there is none, or a damaged one. */
 export async function readManifestIn(folder: string): Promise<Manifest | undefined> {
-  const text = await readText(beside(folder, MANIFEST));
-  const value: unknown = text === undefined ? undefined : JSON.parse(text);
+  const value = parsed(await readText(beside(folder, MANIFEST)) ?? "");
   const isOurs = isRecord(value) && typeof value.url === "string" && isRecord(value.files) &&
     isRecord(value.partial);
   return isOurs ? value as unknown as Manifest : undefined;
+}
+
+/** The value of JSON; undefined if it is none, as after the crash of a system. */
+function parsed(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return undefined;
+  }
 }
 
 async function save(manifest: Manifest): Promise<void> {

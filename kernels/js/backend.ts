@@ -58,20 +58,21 @@ class JsWeight implements Weight, Rows {
 /** Bytes of KN rows that are transposed at a time. */
 const SCRATCH_BYTES = 1 << 20;
 
-/** Opens the typed-array backend. */
-export function openJsBackend(description = "typed arrays"): Backend {
-  return new JsBackend(description);
+/** Opens the typed-array backend; `note` says why it takes the place of a faster one. */
+export function openJsBackend(note?: string): Backend {
+  return new JsBackend(note);
 }
 
 class JsBackend implements Backend {
   readonly name = "js";
+  readonly description = "typed arrays";
   readonly onGpu = false;
   readonly threads = 1;
   readonly nominalFlops = 4e9;
   readonly memory = new Memory();
   #made: [MemoryClass, number][] = [];
 
-  constructor(readonly description: string) {}
+  constructor(readonly note?: string) {}
 
   tensor(shape: readonly number[], dtype: Dtype, kind: MemoryClass): Tensor {
     return new JsTensor(shape, dtype, this.#track(hostArray(dtype, sizeOf(shape)), kind));

@@ -41,7 +41,7 @@ import type { Run } from "./control.ts";
 import { type Block, hasWideMemory, LIMIT_BYTES, LinearMemory } from "./memory.ts";
 import type { EncodedFrom } from "./encode_panels.ts";
 import { encodesHere, Packer } from "./packer.ts";
-import { missing, wasmFuses, wasmRunsHere } from "./features.ts";
+import { lackForWasm, missing, wasmFuses } from "./features.ts";
 import { canShareMemory, canSleep, Pool, whyOneThread } from "./pool.ts";
 import { mostThreads, probeThreads, threadsToTry } from "./probe.ts";
 import { programTexts, runAlone, WasmPlan } from "./plan.ts";
@@ -98,9 +98,10 @@ export async function openWasmBackend(options: WasmOptions = {}): Promise<Backen
       `Cannot open "wasm": expected 1 to ${MAX_THREADS} threads, got ${threads}`,
     );
   }
-  if (!wasmRunsHere()) throw missing("128-bit SIMD");
+  const lack = lackForWasm();
+  if (lack !== undefined) throw missing(lack);
   const relaxed = options.relaxed ?? wasmFuses();
-  if (relaxed && !wasmFuses()) throw missing("relaxed SIMD");
+  if (relaxed && !wasmFuses()) throw missing("WebAssembly with relaxed SIMD");
   const found: FoundSimd = options.simd
     ? { simd: options.simd }
     : await findSimd(host.engineFlags?.() ?? [], relaxed);

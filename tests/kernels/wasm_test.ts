@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { record } from "../../kernels/calls.ts";
-import { DeviceError } from "../../kernels/errors.ts";
+import { DeviceError, openBackend } from "../../kernels/mod.ts";
 import { bytesOf, type Dtype } from "../../kernels/tensor.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
@@ -230,18 +230,34 @@ wasmTest(
   },
 );
 
-Deno.test("openWasmBackend() names the next step when the engine has no SIMD", async () => {
-  const { validate } = WebAssembly;
-  try {
-    WebAssembly.validate = () => false;
-    await assert.rejects(
-      openWasmBackend(),
-      (error: Error) =>
-        error instanceof DeviceError && /SIMD; use --device js$/.test(error.message),
-    );
-  } finally {
-    WebAssembly.validate = validate;
+Deno.test("without SIMD or a permission, wasm is a refusal and cpu is js with a note", async () => {
+  const { validate, Module } = WebAssembly;
+  const lacks: [string, () => void][] = [
+    ["WebAssembly with 128-bit SIMD", () => WebAssembly.validate = () => false],
+    ["permission to compile WebAssembly (Content-Security-Policy: wasm-unsafe-eval)", () => {
+      Object.assign(WebAssembly, {
+        Module: function () {
+          throw new WebAssembly.CompileError("forbidden");
+        },
+      });
+    }],
+  ];
+  for (const [lack, deny] of lacks) {
+    try {
+      deny();
+      await assert.rejects(openWasmBackend(), (error: Error) => {
+        assert.ok(error instanceof DeviceError);
+        assert.equal(error.message, `Cannot open "wasm": expected ${lack}; use --device js`);
+        return true;
+      });
+      await using backend = await openBackend("cpu");
+      assert.deepEqual([backend.name, backend.note], ["js", `runs as JavaScript: no ${lack}`]);
+    } finally {
+      Object.assign(WebAssembly, { validate, Module });
+    }
   }
+  await using plain = await openBackend("js");
+  assert.equal(plain.note, undefined);
 });
 
 wasmTest(

@@ -70,6 +70,7 @@ const PATHS = {
 /** Results, as far as this file looks into them. */
 interface Results {
   readonly demos: readonly { name: string; threads: number; greedy: { ids: number[] } }[];
+  readonly withoutSimd: readonly string[];
 }
 
 let expected: Promise<Results> | undefined;
@@ -92,6 +93,8 @@ onEach("the library's results are those on Deno, and the program ends by itself"
   const greedy = F16.greedy_kv_on.slice(0, 24);
   const demos = got.demos.map(({ name, threads, greedy }) => [name, threads, greedy.ids]);
   assert.deepEqual(demos, [["js", 1, greedy], ["wasm", 1, greedy], ["wasm", 2, greedy]]);
+  const note = "runs as JavaScript: no WebAssembly with 128-bit SIMD";
+  assert.deepEqual(got.withoutSimd, ["js", note]);
 });
 
 onEach("a program that never disposes of its model ends all the same", async (

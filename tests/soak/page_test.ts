@@ -263,3 +263,75 @@ inPage("a lost device fails one call, and the next loads the model again", async
   assert.match(await callIn<string>(page, "keptLogits"), /^DeviceError: .*lost/);
   assert.deepEqual(await callIn(page, "keptLogits"), before);
 });
+
+/** The bundle, whose worker of the model begins with another statement. */
+async function bundleWith(statement: string): Promise<Map<string, string>> {
+  const texts = new Map(await (bundle ??= bundleLibrary()));
+  return texts.set("engine.js", `${statement}\n${texts.get("engine.js")}`);
+}
+
+inPage("without WebAssembly's SIMD it runs as JavaScript and says so", async (page) => {
+  await using server = serveModel(DEMO);
+  for (
+    const [statement, lack] of [
+      ["WebAssembly.validate = () => false;", /JavaScript: no WebAssembly with 128-bit SIMD/],
+      ["delete globalThis.WebAssembly;", /runs as JavaScript: no WebAssembly/],
+    ] as const
+  ) {
+    await using site = serveProject(await bundleWith(statement));
+    await page.goto(site.isolated);
+    const loaded = await load(page, server.url);
+    assert.deepEqual([loaded.ids, loaded.backend], [IDS, "js"]);
+    assert.match(loaded.notes.join(" "), lack);
+    const wasm = await refusal(page, server.url, { device: "wasm" });
+    assert.match(wasm, /^DeviceError: Cannot open "wasm": expected WebAssembly.*--device js/);
+  }
+});
+
+inPage("a torn description in the cache counts as none", async (page, site) => {
+  await using server = serveModel(DEMO);
+  await page.goto(site.isolated);
+  await load(page, server.url, JS);
+  assert.equal(await callIn(page, "tearDescriptions"), 1);
+  assert.equal((await callIn<string[]>(page, "cachedSources")).length, 1);
+  assert.deepEqual((await load(page, server.url, JS)).ids, IDS);
+  assert.deepEqual(await callIn<string[]>(page, "cachedSources"), [server.url]);
+  const requests = server.requests.length;
+  await load(page, server.url, JS);
+  const gets = server.requests.slice(requests).filter((line) => line.startsWith("GET"));
+  assert.deepEqual(gets, []);
+});
+
+/** The demo's files, at a server. */
+const filesOf = (url: string, folder = "") =>
+  Object.fromEntries(
+    ["config.json", "tokenizer.json", "model.safetensors"].map((
+      name,
+    ) => [folder + name, url + name]),
+  );
+
+inPage("a chosen folder loads, on the page's thread and in a worker", async (page, site) => {
+  await using server = serveModel(DEMO);
+  await page.goto(site.isolated);
+  const folder = (files: object, ...below: string[]) =>
+    callIn<Loaded | string>(page, "loadFolder", files, JS, below);
+  assert.match(String(await folder({})), /^CheckpointError: Cannot .*chosen/);
+  const { "config.json": config, ...rest } = filesOf(server.url);
+  assert.match(String(await folder(rest)), /^CheckpointError: Cannot .*config\.json/);
+  const whole = await folder({ "config.json": config });
+  assert.ok(typeof whole !== "string", whole as string);
+  assert.deepEqual([whole.ids, whole.encoded.length], [IDS, 6]);
+  const nested = await folder(filesOf(server.url, "a/b/"), "a", "b");
+  assert.deepEqual(nested && (nested as Loaded).ids, IDS, String(nested));
+  assert.match(String(await folder({}, "a")), /^CheckpointError: Cannot .*safetensors/);
+  const started = page.waitForEvent("worker");
+  await page.evaluate(() =>
+    void new Worker("/tests/soak/browser/page_calls.ts", { type: "module" })
+  );
+  const inWorker = await (await started).evaluate(
+    async (files) => await (await import("/tests/soak/browser/page_calls.ts")).loadFolder(files),
+    filesOf(server.url),
+  );
+  assert.ok(typeof inWorker !== "string", inWorker);
+  assert.deepEqual(inWorker.ids, IDS);
+});

@@ -1,3 +1,5 @@
+/// <reference lib="dom" />
+/// <reference lib="dom.asynciterable" />
 /**
  * Functions that `page_test.ts` calls in a page or its worker: they load models through the bundle.
  * At run time this module imports nothing of the project but `/bundle/`.
@@ -57,6 +59,69 @@ export async function load(
 export async function cachedSources(): Promise<string[]> {
   const { cachedModels } = await library();
   return (await cachedModels()).map(({ source }) => source);
+}
+
+/** Names and texts of files in a folder of the page's storage, as a directory handle. */
+async function folderWith(files: Readonly<Record<string, string>>) {
+  const root = await navigator.storage.getDirectory();
+  const chosen = await root.getDirectoryHandle("chosen", { create: true });
+  for (const [path, url] of Object.entries(files)) {
+    const names = path.split("/");
+    let folder = chosen;
+    for (const name of names.slice(0, -1)) {
+      folder = await folder.getDirectoryHandle(name, { create: true });
+    }
+    const file = await folder.getFileHandle(names.at(-1)!, { create: true });
+    const stream = await file.createWritable();
+    await stream.write(await (await fetch(url)).blob());
+    await stream.close();
+  }
+  return chosen;
+}
+
+/**
+ * As `load`, of a directory handle.
+ * @param files URLs of the folder's files, by path; those of calls before stay.
+ * @param below folder within it that is loaded.
+ */
+export async function loadFolder(
+  files: Readonly<Record<string, string>>,
+  options: LoadOptions = {},
+  below: readonly string[] = [],
+): Promise<Loaded | string> {
+  let folder = await folderWith(files);
+  for (const name of below) folder = await folder.getDirectoryHandle(name);
+  return await load(folder, options);
+}
+
+/** As `load`, of files; URLs of the files, by path below a chosen folder or by name. */
+export async function loadFiles(
+  files: Readonly<Record<string, string>>,
+  options: LoadOptions = {},
+): Promise<Loaded | string> {
+  const chosen = Object.entries(files).map(async ([path, url]) => {
+    const file = new File([await (await fetch(url)).blob()], path.replace(/.*\//, ""));
+    // Only the browser sets it, for a folder that the visitor chose.
+    Object.defineProperty(file, "webkitRelativePath", { value: path.includes("/") ? path : "" });
+    return file;
+  });
+  return await load(await Promise.all(chosen), options);
+}
+
+/** Replaces the text of every description of a URL's files by a part of it, as a crash may. */
+export async function tearDescriptions(): Promise<number> {
+  const root = await navigator.storage.getDirectory();
+  const urls = await (await root.getDirectoryHandle("wgslm")).getDirectoryHandle("urls");
+  let count = 0;
+  for await (const name of urls.keys()) {
+    const file = await (await urls.getDirectoryHandle(name)).getFileHandle("wgslm.json");
+    const text = await (await file.getFile()).text();
+    const stream = await file.createWritable();
+    await stream.write(text.slice(0, text.length >> 1));
+    await stream.close();
+    count++;
+  }
+  return count;
 }
 
 let kept: Awaited<ReturnType<typeof import("../../../mod.ts").loadModel>> | undefined;

@@ -69,6 +69,20 @@ async function product({ bytesOf, openBackend }) {
   return numbers;
 }
 
+/** Backend and notes on an engine without SIMD. */
+async function withoutSimd({ loadModel }, folder) {
+  const { validate } = WebAssembly;
+  WebAssembly.validate = () => false;
+  try {
+    const model = await loadModel(folder, { device: "cpu" });
+    const { backend, notes } = model;
+    await model[Symbol.asyncDispose]();
+    return [backend.name, ...notes];
+  } finally {
+    WebAssembly.validate = validate;
+  }
+}
+
 const TEXT = "Hello, WORLD's 12345 naïve\n\n  tokens 你好 🙂";
 
 /**
@@ -110,6 +124,7 @@ export async function results(library, kernels, paths) {
     checkpoints,
     halved: await checkpoint(library, folder, "ROMEO:", { dtype: "Q8_0", kvDtype: "F16" }),
     product: await product(kernels),
+    withoutSimd: await withoutSimd(library, folder),
     refusals: [
       await refusal(() => loadModel(`${folder}/none.pt`)),
       await refusal(() => loadModel(folder, { device: "cuda9" })),
