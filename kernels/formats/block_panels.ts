@@ -39,6 +39,11 @@ export function lineOf({ half, line }: Pick<BlockForm, "half" | "line">, word: n
   return (half === null ? 0 : HALVES) + LINE * (line ? line(word) : word);
 }
 
+/** Byte of the first line in the blocks of a panel. */
+export function firstLine({ half }: Pick<BlockForm, "half">): number {
+  return lineOf({ half }, 0);
+}
+
 /** Bytes of the blocks of 16 outputs. */
 export function panelBlockBytes(form: BlockForm): number {
   return lineOf({ half: form.half }, form.words);
@@ -75,7 +80,7 @@ export function fieldsOfRow(
   word: Local<Int>,
   half: Local<Int>,
 ): BlockFields {
-  const stored = (index: number) => v128.load32Splat(word, lineOf(form, index) - lineOf(form, 0));
+  const stored = (index: number) => v128.load32Splat(word, lineOf(form, index) - firstLine(form));
   return {
     stored,
     word: (index) => flip(form, stored(index)),

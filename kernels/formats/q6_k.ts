@@ -71,10 +71,13 @@ export const Q6_K: Format = {
     // Groups in the lower and the upper nibbles of the same words.
     stripes: [0, 1, 2, 3, 8, 9, 10, 11].map((group) => [group, group + 4]),
     pieces: { count: 2, apart: 24 },
-    // The low and the high bits of a half side by side.
+    // In the order of use, for the processor's prefetcher: the scales, then the high bits of a half
+    // beside its first low bits. In the file's order, a matvec of 16384 × 768 took four times as
+    // long.
     line: (word) => {
-      if (word >= 48) return word;
-      return word < 32 ? 24 * (word >> 4) + (word & 15) : 24 * (word - 32 >> 3) + 16 + (word & 7);
+      if (word >= 48) return word - 48;
+      const [n, i] = word < 32 ? [word >> 4, word & 15] : [word - 32 >> 3, word & 7];
+      return 4 + 24 * n + (word < 32 ? i < 8 ? 2 * i : 8 + i : 2 * i + 1);
     },
     parts: range(0, 16).map((group) => {
       const [n, b, from] = [group >> 3, group >> 1 & 3, 4 * (group & 1)];

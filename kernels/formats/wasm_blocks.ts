@@ -13,8 +13,8 @@ import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/a
 import {
   fieldsOf,
   fieldsOfRow,
+  firstLine,
   halfOfRow,
-  lineOf,
   packBlocks,
   panelBlockBytes,
 } from "./block_panels.ts";
@@ -141,7 +141,7 @@ function eachOfRow(
   const fields = fieldsOfRow(form, from, half);
   from.set(table.plus(row.shr(Math.log2(PANEL_COLUMNS)).times(pitch)));
   half.set(from.plus(halfOfRow(row)));
-  from.set(from.plus(lineOf(form, 0)).plus(row.and(PANEL_COLUMNS - 1).shl(2)));
+  from.set(from.plus(firstLine(form)).plus(row.and(PANEL_COLUMNS - 1).shl(2)));
   f.for(start, 0, bytes, 4 * block, () => {
     eachPart(form, (part, first) => {
       const number = scalesOf(f, part, fields);
