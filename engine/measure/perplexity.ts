@@ -186,16 +186,16 @@ async function scoreWindow(
   const inputs = ids.slice(begin, end - 1);
   const targets = ids.slice(scored, end);
   const first = scored - 1 - begin;
+  if (reference && [model, reference].some((each) => remoteCalls.has(each))) {
+    signal?.throwIfAborted();
+    return await scoreRemotely(model, reference, inputs, targets, first, sums);
+  }
   const score = async (runner: Runner, other?: Runner) => {
     const rows = rowsOf(runner, inputs, first, signal);
     const others = other && rowsOf(other, inputs, first, signal);
     for (const target of targets) {
       const row = (await rows.next()).value!;
-      sums.nll += logSumExp(row) - row[target];
-      if (!others) continue;
-      const expected = (await others.next()).value!;
-      sums.kl += divergence(expected, row);
-      sums.sameTop += Number(topOf(expected) === topOf(row));
+      addRow(sums, target, row, others && (await others.next()).value!);
     }
     if (!Number.isFinite(sums.nll)) throw await findNotFinite(runner, inputs);
     if (!Number.isFinite(sums.kl)) throw await findNotFinite(other!, inputs);
@@ -206,6 +206,31 @@ async function scoreWindow(
       ? instrumentsOf(reference).run(inputs, (other) => score(runner, other), signal)
       : score(runner);
   await run(inputs, work, signal);
+}
+
+/** As `scoreWindow`, of models in workers: all logits of the window are sent to the page. */
+async function scoreRemotely(
+  model: Model,
+  reference: Model,
+  inputs: readonly number[],
+  targets: readonly number[],
+  first: number,
+  sums: Sums,
+): Promise<void> {
+  const [rows, others] = await Promise.all([model.logits(inputs), reference.logits(inputs)]);
+  const V = model.config.vocabSize;
+  for (const [i, target] of targets.entries()) {
+    const at = (first + i) * V;
+    addRow(sums, target, rows.subarray(at, at + V), others.subarray(at, at + V));
+  }
+}
+
+/** Adds the score of a token to `sums`; `expected` is the reference's row. */
+function addRow(sums: Sums, target: number, row: Float32Array, expected?: Float32Array): void {
+  sums.nll += logSumExp(row) - row[target];
+  if (!expected) return;
+  sums.kl += divergence(expected, row);
+  sums.sameTop += Number(topOf(expected) === topOf(row));
 }
 
 /** Logits [V] of row `first` on, one row at a time. */

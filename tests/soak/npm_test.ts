@@ -218,15 +218,20 @@ onEach("a closed pipe ends the program in silence", async ({ program, installed:
   assert.deepEqual([code, stdout.length, stderr], [0, 9, ""]);
 });
 
-onEach("an interrupt ends a generation with status 130", async ({ program, installed }) => {
+onEach("an interrupt ends a generation with status 130, and so do two", async (
+  { program, installed },
+) => {
   const endless = [...DRAW.slice(0, -1), "1000000", "--prompt", "ROMEO:"];
-  const child = new Process(program, [installed.bin, ...endless]);
-  await child.shows("stdout", /./);
-  child.kill("SIGINT");
-  const { code, stdout, stderr } = await child.output();
-  assert.equal(code, 130, stderr);
-  assert.ok(stdout.endsWith("\n"));
-  assert.doesNotMatch(stderr, /\n {4}at /);
+  for (const count of [1, 2]) {
+    const child = new Process(program, [installed.bin, ...endless]);
+    await child.shows("stdout", /./);
+    for (let i = 0; i < count; i++) child.kill("SIGINT");
+    const { code, stdout, stderr } = await child.output();
+    assert.equal(code, 130, stderr);
+    // The second does not wait for the end of a chunk, and of the line.
+    if (count === 1) assert.ok(stdout.endsWith("\n"));
+    assert.doesNotMatch(stderr, /\n {4}at /);
+  }
 });
 
 for (const runtime of hasTerminal ? RUNTIMES : []) {

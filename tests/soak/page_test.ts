@@ -7,8 +7,10 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Page } from "npm:playwright-core@1.65.1";
+import { loadModel, type Perplexity, perplexity } from "../../mod.ts";
 import type { DemoGolden } from "../engine/demo.ts";
-import { readJson } from "../testing.ts";
+import { until } from "../patience.ts";
+import { assertClose, readJson, TOLERANCE } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
 import { CHROMIUM, SWIFTSHADER, withPage } from "./browser/launch.ts";
 import { serveModel } from "./browser/model_server.ts";
@@ -60,8 +62,10 @@ async function refusal(page: Page, source: unknown, options: object = {}): Promi
   return sentence as string;
 }
 
+const { F16 } = readJson<DemoGolden>("demo/golden.json");
+
 /** PyTorch's first ids, which Deno gives as well. */
-const IDS = readJson<DemoGolden>("demo/golden.json").F16.greedy_kv_on.slice(0, 12);
+const IDS = F16.greedy_kv_on.slice(0, 12);
 
 inPage(
   "the demo from another origin gives Deno's ids, then comes from the cache",
@@ -334,4 +338,40 @@ inPage("a chosen folder loads, on the page's thread and in a worker", async (pag
   );
   assert.ok(typeof inWorker !== "string", inWorker);
   assert.deepEqual(inWorker.ids, IDS);
+});
+
+inPage("a model is compared with another one in a second worker", async (page, site) => {
+  await using server = serveModel(DEMO);
+  await page.goto(site.isolated);
+  const text = "ROMEO:\nWhat light through yonder window breaks?";
+  const got = await callIn<{ alone: Perplexity; both: Perplexity }>(
+    page,
+    "compare",
+    server.url,
+    text,
+  );
+  await using model = await loadModel(DEMO.pathname, { device: "wasm", dtype: "Q8_0" });
+  await using reference = await loadModel(DEMO.pathname, { device: "js" });
+  const expected = await perplexity(model, text, { context: 12, stride: 5, reference });
+  assert.ok(typeof got !== "string", String(got));
+  const { kl, sameTop, ...alone } = got.both;
+  assert.deepEqual(got.alone, alone);
+  assert.deepEqual([got.both.tokens, sameTop], [expected.tokens, expected.sameTop]);
+  assertClose([got.both.nll, kl!], [expected.nll, expected.kl!], TOLERANCE.logits);
+});
+
+inPage("a tab that is frozen while it generates goes on afterwards", async (page, site) => {
+  await using server = serveModel(DEMO);
+  await page.goto(site.isolated);
+  const count = 90;
+  await callIn(page, "startDrawing", server.url, count);
+  const some = () => callIn<number[]>(page, "drawnIds");
+  await until("the first ids", async () => (await some()).length > 3);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Page.setWebLifecycleState", { state: "frozen" });
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await session.send("Page.setWebLifecycleState", { state: "active" });
+  await until("the other ids", async () => (await some()).length === count);
+  const ids = F16.greedy_kv_on.slice(0, count);
+  assert.deepEqual((await some()).slice(0, ids.length), ids);
 });

@@ -124,6 +124,20 @@ export async function tearDescriptions(): Promise<number> {
   return count;
 }
 
+/** Perplexity of a text on wasm, with the same model on js as its reference; or the error. */
+export async function compare(url: string, text: string): Promise<unknown> {
+  const { loadModel, perplexity } = await library();
+  await using model = await loadModel(url, { device: "wasm", dtype: "Q8_0" });
+  await using reference = await loadModel(url, { device: "js" });
+  const options = { context: 12, stride: 5 };
+  try {
+    const alone = await perplexity(model, text, options);
+    return { alone, both: await perplexity(model, text, { ...options, reference }) };
+  } catch (error) {
+    return String(error);
+  }
+}
+
 let kept: Awaited<ReturnType<typeof import("../../../mod.ts").loadModel>> | undefined;
 
 /** Loads a tiny random model on WebGPU, for `keptLogits`. */
@@ -135,4 +149,23 @@ export async function keep(config: Record<string, unknown>): Promise<void> {
 /** Logits of the kept model; or the error's sentence. */
 export async function keptLogits(): Promise<number[] | string> {
   return await kept!.logits([1, 2, 3]).then((logits) => [...logits], String);
+}
+
+let drawn: number[] = [];
+
+/** Starts to draw greedy ids; `drawnIds` gives those so far. */
+export async function startDrawing(url: string, count: number): Promise<void> {
+  const { loadModel } = await library();
+  const model = await loadModel(url, { device: "js" });
+  drawn = [];
+  void (async () => {
+    for await (const { id } of model.generate("ROMEO:", { ...GREEDY, maxNewTokens: count })) {
+      if (id !== undefined) drawn.push(id);
+    }
+  })();
+}
+
+/** Ids of `startDrawing` so far. */
+export function drawnIds(): number[] {
+  return drawn;
 }
