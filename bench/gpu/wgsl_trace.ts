@@ -281,6 +281,7 @@ class Lane {
       }
       return latest(values);
     }
+    if (/^[A-Z]/.test(name)) return [...values]; // a struct of them
     return this.#use(...values);
   }
 

@@ -256,6 +256,11 @@ export interface WgslFormat {
   readonly declare: string;
   /** WGSL statements that return load `k` of an output; `at(i)` is its word `i`. */
   load(K: number, at: (i: string) => string): string;
+  /**
+   * The same in two steps, so that a kernel requests the words of several loads before it decodes
+   * the first; missing if a load is one word.
+   */
+  readonly ahead?: AheadWgsl;
   /** WGSL expression, a vec4f: the weights of inputs 4i … 4i + 3 of a load. */
   unpack(load: string, i: number): string;
   /** The same of an index that is an expression. */
@@ -267,6 +272,16 @@ export interface WgslFormat {
   readonly pairs?: { low(bits: string): string; high(bits: string): string };
   /** The shader that moves a chunk of a file's rows into panels. */
   pack(packing: GpuPacking): PackShader;
+}
+
+/** A load in two steps. */
+export interface AheadWgsl {
+  /** Type `Raw`, a load's words, and `swapped(load, odd)`: its fours 1, 0, 3, 2 … if odd. */
+  readonly declare: string;
+  /** WGSL statements that return `Raw` of load `k`; `at(i)` is its word `i`. */
+  raw(K: number, at: (i: string) => string): string;
+  /** WGSL statements that return load `k` from `raw`. */
+  readonly decode: string;
 }
 
 /** Upload of a weight, or of a range of its outputs, into one buffer of a GPU. */

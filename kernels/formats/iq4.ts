@@ -122,11 +122,10 @@ export const IQ4_XS: Format = {
     signed: true,
     declare: IQ4_WGSL,
     decode: (word) =>
-      `let block = k / 8u;
-  let group = k % 8u;
+      `let group = k % 8u;
   let q = ${word(0, "k")};
-  let head = ${fourAt(word, 1, "block")};
-  let low = (${fourAt(word, 2, "block")} >> (4u * group)) & 15u;
+  let head = ${fourAt(word, 1, "k / 8u")};
+  let low = (${fourAt(word, 2, "k / 8u")} >> (4u * group)) & 15u;
   let high = (head >> (16u + 2u * group)) & 3u;
   let d = vec2f(half_of(head) * (f32(low | (high << 4u)) - 32.0));
   return block_of(iq4(low_nibbles(q)), iq4(high_nibbles(q)), d, vec2f(0.0));`,

@@ -17,6 +17,9 @@ import { half, minus, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { fourAt, wgslBlocks } from "./wgsl_blocks.ts";
 
+/** Index of the word with the first codes of inputs 32k … 32k + 31. */
+const AT = "4u * (k / 8u) + 2u * (k % 8u / 4u)";
+
 /** 2 bits with scales and minima. */
 export const Q2_K: Format = {
   ...storedBlocks(QK_K, 84, (into, i, view, at) => {
@@ -62,15 +65,13 @@ export const Q2_K: Format = {
   wgsl: wgslBlocks({ block: QK_K, bytes: 84 }, {
     planes: [{ offset: 0, bytes: 16 }, { offset: 16, bytes: 64 }, { offset: 80, bytes: 4 }],
     decode: (word) =>
-      `let block = k / 8u;
-  let j = k % 8u;
-  let at = 4u * block + 2u * (j / 4u);
+      `let j = k % 8u;
   let shift = vec4u(2u * (j % 4u));
   let two = vec4u(0x03030303u);
-  let a = (${word(1, "at")} >> shift) & two;
-  let b = (${word(1, "at + 1u")} >> shift) & two;
-  let scales = ${word(0, "block")}[j / 2u] >> (16u * (j % 2u));
-  let pair = unpack2x16float(${fourAt(word, 2, "block")});
+  let a = (${word(1, AT)} >> shift) & two;
+  let b = (${word(1, `${AT} + 1u`)} >> shift) & two;
+  let scales = ${word(0, "k / 8u")}[j / 2u] >> (16u * (j % 2u));
+  let pair = unpack2x16float(${fourAt(word, 2, "k / 8u")});
   let d = pair.x * vec2f(f32(scales & 15u), f32((scales >> 8u) & 15u));
   let m = -pair.y * vec2f(f32((scales >> 4u) & 15u), f32((scales >> 12u) & 15u));
   return block_of(a, b, d, m);`,

@@ -18,6 +18,9 @@ import { half, QK_K, storedBlocks, times } from "./stored_blocks.ts";
 import { bitsOfByte, moveBits, range, wasmBlocks } from "./wasm_blocks.ts";
 import { wgslBlocks } from "./wgsl_blocks.ts";
 
+/** Index of the word with the first codes of inputs 32k … 32k + 31. */
+const AT = "4u * (k / 8u) + 2u * (k % 8u / 4u)";
+
 /** 3 bits with scales. */
 export const Q3_K: Format = {
   ...storedBlocks(QK_K, 110, (into, i, view, at) => {
@@ -71,17 +74,15 @@ export const Q3_K: Format = {
     // Scales and d are one word, of 14 bytes.
     planes: [{ offset: 0, bytes: 32 }, { offset: 32, bytes: 64 }, { offset: 96, bytes: 14 }],
     decode: (word) =>
-      `let block = k / 8u;
-  let j = k % 8u;
-  let at = 4u * block + 2u * (j / 4u);
+      `let j = k % 8u;
   let shift = vec4u(2u * (j % 4u));
   let one = vec4u(0x01010101u);
   let two = vec4u(0x03030303u);
-  let a = ((${word(1, "at")} >> shift) & two) |
-    (((${word(0, "2u * block")} >> vec4u(j)) & one) << vec4u(2u));
-  let b = ((${word(1, "at + 1u")} >> shift) & two) |
-    (((${word(0, "2u * block + 1u")} >> vec4u(j)) & one) << vec4u(2u));
-  let head = ${word(2, "block")};
+  let a = ((${word(1, AT)} >> shift) & two) |
+    (((${word(0, "2u * (k / 8u)")} >> vec4u(j)) & one) << vec4u(2u));
+  let b = ((${word(1, `${AT} + 1u`)} >> shift) & two) |
+    (((${word(0, "2u * (k / 8u) + 1u")} >> vec4u(j)) & one) << vec4u(2u));
+  let head = ${word(2, "k / 8u")};
   // Scales 4i … 4i + 3: four bits of a byte, two more of another.
   let i = j / 2u;
   let low = (select(head.x, head.y, i % 2u == 1u) >> (4u * (i / 2u))) & 0x0f0f0f0fu;

@@ -107,10 +107,9 @@ export const Q4_K: Format = {
       `let j = k % 8u;
   let head = ${word(0, "k / 8u")};
   let scale = k_scale(head, j);
-  let at = 2u * (k / 2u);
   let shift = vec4u(4u * (j % 2u));
-  let a = low_nibbles(${word(1, "at")} >> shift);
-  let b = low_nibbles(${word(1, "at + 1u")} >> shift);
+  let a = low_nibbles(${word(1, "2u * (k / 2u)")} >> shift);
+  let b = low_nibbles(${word(1, "2u * (k / 2u) + 1u")} >> shift);
   return block_of(a, b, scale.xx, scale.yy);`,
   }),
 };

@@ -81,14 +81,12 @@ export const Q5_K: Format = {
       `let j = k % 8u;
   let head = ${word(0, "k / 8u")};
   let scale = k_scale(head, j);
-  let at = 2u * (k / 2u);
-  let high = 2u * (k / 8u);
   let shift = vec4u(4u * (j % 2u));
   let one = vec4u(0x01010101u);
-  let a = low_nibbles(${word(2, "at")} >> shift) |
-    (((${word(1, "high")} >> vec4u(j)) & one) << vec4u(4u));
-  let b = low_nibbles(${word(2, "at + 1u")} >> shift) |
-    (((${word(1, "high + 1u")} >> vec4u(j)) & one) << vec4u(4u));
+  let a = low_nibbles(${word(2, "2u * (k / 2u)")} >> shift) |
+    (((${word(1, "2u * (k / 8u)")} >> vec4u(j)) & one) << vec4u(4u));
+  let b = low_nibbles(${word(2, "2u * (k / 2u) + 1u")} >> shift) |
+    (((${word(1, "2u * (k / 8u) + 1u")} >> vec4u(j)) & one) << vec4u(4u));
   return block_of(a, b, scale.xx, scale.yy);`,
   }),
 };

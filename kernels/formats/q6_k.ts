@@ -43,6 +43,10 @@ function encodeBlock(values: Float32Array, i: number, view: DataView, at: number
   }
 }
 
+/** Indices of the words with the low and the high bits of inputs 32k … 32k + 15. */
+const LOW = "4u * (k / 4u) + 2u * (k % 2u)";
+const HIGH = "2u * (k / 4u)";
+
 /** 6 bits with scales. */
 export const Q6_K: Format = {
   ...storedBlocks(QK_K, 210, (into, i, view, at) => {
@@ -107,20 +111,16 @@ export const Q6_K: Format = {
       { offset: 208, bytes: 2 },
     ],
     decode: (word) =>
-      `let block = k / 8u;
-  let n = (k % 8u) / 4u; // half of the block
-  let t = k % 4u; // 32 inputs of the half
-  let at = 8u * block + 4u * n + 2u * (t % 2u);
-  let high = 4u * block + 2u * n;
+      `let t = k % 4u; // 32 inputs of the half
   let shift = vec4u(4u * (t / 2u));
   let two = vec4u(0x03030303u);
-  let a = low_nibbles(${word(0, "at")} >> shift) |
-    (((${word(1, "high")} >> vec4u(2u * t)) & two) << vec4u(4u));
-  let b = low_nibbles(${word(0, "at + 1u")} >> shift) |
-    (((${word(1, "high + 1u")} >> vec4u(2u * t)) & two) << vec4u(4u));
-  let scales = bitcast<i32>(${word(2, "block")}[(k % 8u) / 2u] >> (16u * (k % 2u)));
+  let a = low_nibbles(${word(0, LOW)} >> shift) |
+    (((${word(1, HIGH)} >> vec4u(2u * t)) & two) << vec4u(4u));
+  let b = low_nibbles(${word(0, `${LOW} + 1u`)} >> shift) |
+    (((${word(1, `${HIGH} + 1u`)} >> vec4u(2u * t)) & two) << vec4u(4u));
+  let scales = bitcast<i32>(${word(2, "k / 8u")}[(k % 8u) / 2u] >> (16u * (k % 2u)));
   let pair = vec2f(f32((scales << 24u) >> 24u), f32((scales << 16u) >> 24u));
-  let d = ${halfAt(word, 3, "block")} * pair;
+  let d = ${halfAt(word, 3, "k / 8u")} * pair;
   return block_of(a, b, d, -32.0 * d);`,
   }),
 };

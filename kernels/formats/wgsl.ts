@@ -17,7 +17,7 @@
  * @module
  */
 import { linesWgsl, mainWgsl } from "../wgsl/shader.ts";
-import type { Chunk, GpuPacking, PackShader, WgslFormat } from "./format.ts";
+import type { AheadWgsl, Chunk, GpuPacking, PackShader, WgslFormat } from "./format.ts";
 
 /** Outputs per panel. */
 export const PANEL = 32;
@@ -76,6 +76,7 @@ export function wordAt(start: string, k: string): string {
  *
  *     NAME_start(row)     place of an output, to be reused for all its words
  *     NAME_word(start, k) load k: 16 bytes, or a block with its scales
+ *     NAME_raw(start, k)  a load's words, for NAME_block(raw, k), if `ahead` is given
  *     NAME_0(word) …      the weights of its first, second … four inputs
  *     NAME_part(word, i)  the same of an index that is an expression
  *     NAME_four(row, g)   the weights of inputs 4g … 4g + 3 of an output, by a load of their own
@@ -83,12 +84,14 @@ export function wordAt(start: string, k: string): string {
  */
 export function weightWgsl(
   format: WgslFormat,
-  { name, binding, K, byFours = false }: {
+  { name, binding, K, byFours = false, ahead }: {
     readonly name: string;
     readonly binding: number;
     readonly K: number;
     /** Whether a word is four inputs, for kernels with steps shorter than a load of the format. */
     readonly byFours?: boolean;
+    /** The two steps of a load, for kernels that take them apart. */
+    readonly ahead?: AheadWgsl;
   },
 ): string {
   const { type, inputs, unpack } = format;
@@ -109,6 +112,12 @@ fn ${name}_0(word: vec4f) -> vec4f { return word; }`;
 fn ${name}_start(row: u32) -> u32 { return ${startOf("row", format.words(K))}; }
 fn ${load}(start: u32, k: u32) -> ${type} { ${format.load(K, at)} }
 ${byFours ? words : each}
+${
+    ahead
+      ? `fn ${name}_raw(start: u32, k: u32) -> Raw { ${ahead.raw(K, at)} }
+fn ${name}_block(raw: Raw, k: u32) -> ${type} { ${ahead.decode} }`
+      : ""
+  }
 ${
     Object.entries(format.pairs ?? {}).map(([half, of]) =>
       `fn ${name}_${half}(bits: vec4u) -> vec4f { return ${of("bits")}; }`

@@ -15,7 +15,7 @@
  * @module
  */
 import { linesWgsl, mainWgsl } from "../wgsl/shader.ts";
-import type { Chunk, GpuPacking, PackShader, WgslFormat } from "./format.ts";
+import type { AheadWgsl, Chunk, GpuPacking, PackShader, WgslFormat } from "./format.ts";
 import { PANEL } from "./wgsl.ts";
 
 /** Inputs that a kernel reads at a time. */
@@ -51,7 +51,7 @@ export interface BlockWgsl {
   /**
    * WGSL statements that return `block_of(a, b, d, m)` for inputs 32k … 32k + 31: the codes of the
    * first and the last 16 (vec4u), and their scales and offsets (vec2f).
-   * @param word expression: word `i` of a plane (vec4u).
+   * @param word expression: word `i` of a plane (vec4u); `i` depends on `k` only.
    */
   decode(word: (plane: number, i: string) => string): string;
 }
@@ -103,12 +103,35 @@ export function wgslBlocks(size: BlockSize, format: BlockWgsl): WgslFormat {
       const { places } = layout(planes, K / size.block);
       return decode((plane, i) => at(`${places[plane].begin}u + ${i}`));
     },
+    ahead: aheadOf(size, format),
     unpack: (word, i) => value(word, i < 4 ? "a" : "b", `${i % 4}`),
     four: (word, g) =>
       `fma(vec4f(${codes}(select(${word}.a, ${word}.b, ${g} >= 4u)[${g} % 4u])), ` +
       `vec4f(select(${word}.d.x, ${word}.d.y, ${g} >= 4u)), ` +
       `vec4f(select(${word}.m.x, ${word}.m.y, ${g} >= 4u)))`,
     pack: (packing) => packBlocks(size, planes, packing),
+  };
+}
+
+/** The decoder in two steps: its words are listed as it asks for them. */
+function aheadOf({ block }: BlockSize, { planes, decode }: BlockWgsl): AheadWgsl {
+  const words: { plane: number; i: string }[] = [];
+  const text = decode((plane, i) => {
+    const known = words.findIndex((word) => word.plane === plane && word.i === i);
+    return `raw.w_${known < 0 ? words.push({ plane, i }) - 1 : known}`;
+  });
+  return {
+    declare: /* wgsl */ `
+struct Raw { ${words.map((_, j) => `w_${j}: vec4u`).join(", ")} }
+fn swapped(b: Block, odd: bool) -> Block {
+  return block_of(select(b.a, b.a.yxwz, odd), select(b.b, b.b.yxwz, odd), b.d, b.m);
+}`,
+    raw: (K, at) => {
+      const { places } = layout(planes, K / block);
+      const each = words.map(({ plane, i }) => at(`${places[plane].begin}u + ${i}`));
+      return `return Raw(${each.join(", ")});`;
+    },
+    decode: text,
   };
 }
 

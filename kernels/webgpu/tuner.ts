@@ -14,7 +14,7 @@ import {
 } from "../ops/matmul/tiles.ts";
 import type { MatmulCall } from "../ops/matmul/mod.ts";
 import { type Weight, wgslOf } from "../formats/mod.ts";
-import { panelWords } from "../formats/wgsl.ts";
+import { panelWords, WORD_BYTES } from "../formats/wgsl.ts";
 import type { Call } from "../calls.ts";
 import type { Gpu } from "./device.ts";
 import type { Compiler } from "./pipeline.ts";
@@ -22,7 +22,7 @@ import type { StepQueue } from "./queue.ts";
 import { type TileTarget, TileTimer } from "./tile_timer.ts";
 
 /** Version of `TILES` and the shaders; a change invalidates stored choices. */
-const VERSION = 4;
+const VERSION = 5;
 
 /**
  * Milliseconds of timing per process until a shape is given up, without compiling; later shapes
@@ -152,7 +152,9 @@ function phaseOf(T: number): keyof typeof TILES {
 
 function wordsOf({ shape: [N, K], dtype }: Weight) {
   const format = wgslOf(dtype);
-  return { N, words: panelWords(format, K), paired: !!format.pairs };
+  const words = panelWords(format, K);
+  const blockBytes = format.ahead && WORD_BYTES * format.words(K) / words;
+  return { N, words, paired: !!format.pairs, blockBytes };
 }
 
 /** The choice without timing: the same in every process. */

@@ -133,26 +133,41 @@ Deno.test("products of a decode step keep 2.2 MB in flight when a model has a bi
   assert.ok(products.length >= 8);
 });
 
-Deno.test("products of quantised weights load whole sectors of each plane, without bank conflicts", async () => {
-  const shape = SHAPES.find(({ name }) => name === "1B")!;
-  for (const dtype of ["Q8_0", "Q4_0", "Q4_K", "Q6_K"] as const) {
-    const products = (await kernelsOf({ ...shape, dtype })).filter(({ op }) => op === "matmul");
-    assert.ok(products.length >= 8, `${dtype}: ${products.length} products`);
-    for (const { what, accesses } of products) {
-      const weights = accesses.filter(({ array }) => array === "weight" || array === "up");
-      assert.ok(weights.length >= 4, `${what} ${dtype}: ${weights.length} loads`);
-      for (const access of weights) {
-        const { sectors, ideal } = sectorsOf(access);
-        assert.equal(sectors, ideal, `${what} ${dtype} ${access.array}`);
-        assert.equal(access.bytes, 16);
-      }
-      for (const access of accesses.filter(({ space }) => space === "workgroup")) {
-        const { turns, ideal } = turnsOf(access);
-        assert.equal(turns, ideal, `${what} ${dtype} ${access.how} ${access.array}`);
+/** Sectors of all reads of an array by the fewest that could hold their bytes. */
+function sectorRatio(reads: readonly Access[]): number {
+  const costs = reads.map(sectorsOf);
+  const sum = (key: "sectors" | "ideal") => costs.reduce((all, cost) => all + cost[key], 0);
+  return sum("sectors") / sum("ideal");
+}
+
+for (const dtype of ["Q8_0", "Q4_0", "Q4_K", "Q6_K"] as const) {
+  Deno.test(`products of ${dtype} load whole sectors of weights and x, 2.2 MB in flight, without bank conflicts`, async () => {
+    for (const shape of SHAPES.filter(({ name }) => /^\dB$/.test(name))) {
+      const products = (await kernelsOf({ ...shape, dtype })).filter(({ op }) => op === "matmul");
+      assert.ok(products.length >= 8, `${products.length} products`);
+      for (const { what, accesses, inFlight, lanes, groups } of products) {
+        const weights = accesses.filter(({ array }) => array === "weight" || array === "up");
+        assert.ok(weights.length >= 2, `${what}: ${weights.length} loads`);
+        for (const access of weights) {
+          assert.equal(sectorRatio([access]), 1, `${what} ${access.array}`);
+          assert.equal(access.bytes, 16);
+        }
+        const reads = accesses.filter(({ space, how }) => space === "storage" && how === "read");
+        for (const [array, list] of Map.groupBy(reads, ({ array }) => array)) {
+          const ratio = sectorRatio(list);
+          assert.ok(ratio <= 1.1, `${what} ${array}: ${ratio} times the sectors`);
+        }
+        for (const access of accesses.filter(({ space }) => space === "workgroup")) {
+          const { turns, ideal } = turnsOf(access);
+          assert.equal(turns, ideal, `${what} ${access.how} ${access.array}`);
+        }
+        if (!what.includes(" 1 rows")) continue; // many rows are bound by multiply-adds
+        const bytes = inFlight * lanes * groups;
+        assert.ok(bytes >= ENOUGH_BYTES, `${what}: ${bytes} bytes`);
       }
     }
-  }
-});
+  });
+}
 
 Deno.test("sampling requests all logits, then all keys, before it waits for the first", () => {
   const wanted: [kernel: number, bytes: number, arrays: string[]][] = [

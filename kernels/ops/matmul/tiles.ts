@@ -26,7 +26,7 @@ export type Tile =
     readonly outputs: number;
     /** Lanes per output, a power of two from 4 on; each takes every `slices`-th word of K. */
     readonly slices: number;
-    /** Words of a lane that are loaded before the first is used. */
+    /** Words of a lane that are loaded before the first is used; half as many blocks. */
     readonly depth: number;
     /** Workgroups per block of outputs (split-K); default 1. */
     readonly parts?: number;
@@ -107,10 +107,17 @@ export function partsOf(tile: Tile): number {
 export interface Words {
   /** N: outputs. */
   readonly N: number;
-  /** Words of 16 bytes per output, as `panelWords` counts them. */
+  /** Loads per output, as `panelWords` counts them: words of 16 bytes, or blocks. */
   readonly words: number;
   /** Whether the format has pairs of 16 bits; default false. */
   readonly paired?: boolean;
+  /** Bytes of a load that is a block of the format; default one word. */
+  readonly blockBytes?: number;
+}
+
+/** Loads of a lane before the first is used; blocks of several words take half as many. */
+export function loadsAhead({ depth }: Tile & { kind: "split" }, isBlock: boolean): number {
+  return isBlock ? depth / 2 : depth;
 }
 
 /**
@@ -118,12 +125,15 @@ export interface Words {
  * Little's law, a device reads them per latency of its memory. An H100 at 3.35 TB/s and 650 ns
  * requires 2.2 MB.
  */
-export function bytesInFlight(tile: Tile, { N, words }: Words): number {
+export function bytesInFlight(tile: Tile, { N, words, blockBytes }: Words): number {
+  const bytes = blockBytes ?? WORD_BYTES;
   switch (tile.kind) {
     case "flat":
-      return N * Math.min(2, words) * WORD_BYTES;
-    case "split":
-      return N * Math.min(words, tile.slices * tile.depth * partsOf(tile)) * WORD_BYTES;
+      return N * Math.min(2, words) * bytes;
+    case "split": {
+      const ahead = loadsAhead(tile, blockBytes !== undefined);
+      return N * Math.min(words, tile.slices * ahead * partsOf(tile)) * bytes;
+    }
     case "shared":
       return 0; // its loads wait for a barrier
   }
@@ -140,7 +150,7 @@ const [LATENCY, LAUNCH] = [650e-9, 3e-6];
  * most. Split-K takes a second dispatch, so it must save more than its launch.
  */
 export function decodeTile(shape: Words): number {
-  const weight = shape.N * shape.words * WORD_BYTES;
+  const weight = shape.N * shape.words * (shape.blockBytes ?? WORD_BYTES);
   const seconds = (tile: Tile) => {
     const inFlight = Math.min(ENOUGH, bytesInFlight(tile, shape));
     return weight / inFlight * LATENCY + (partsOf(tile) > 1 ? LAUNCH : 0);

@@ -104,7 +104,8 @@ function bodyOf(constants: MatmulWgsl, totals: Totals): Body {
       const { outputs, slices } = tile;
       const rowAt = { wgsl: heads ? rowAtWgsl(heads, outputs) : "", workgroupBytes: 0 };
       const pieces = [loadX(padded), rowMemory(tile, totals), rowAt];
-      const body = rowBody(tile, { words, inputs, totals, subgroups, heads });
+      const isBlock = wgslOf(dtype).ahead !== undefined;
+      const body = rowBody(tile, { words, inputs, totals, subgroups, heads, isBlock });
       return { lanes: outputs * slices, block: outputs, pieces, body };
     }
     case "shared": {
@@ -143,6 +144,7 @@ export function matmulWgsl(constants: MatmulWgsl): Shader {
   const { lanes, block, pieces, body } = bodyOf(constants, totals);
   const format = wgslOf(dtype);
   const { inputs, byFours } = wordOf(dtype, tile);
+  const ahead = tile.kind === "split" ? format.ahead : undefined;
   const parameters = totals.names.map((name) => `${name}: f32`).join(", ");
   const end = partsOf(tile) > 1 ? keepWgsl(totals) : /* wgsl */ `${endOf(constants)}
 fn result_of(${parameters}) -> f32 { return ${totals.result}; }
@@ -159,8 +161,9 @@ const FIRST = ${first}u;
 const COUNT = ${count}u;
 const BLOCKS = ${Math.ceil(count / block)}u;
 ${format.declare}
-${weightWgsl(format, { name: "weight", binding: 2, K, byFours })}
-${up ? weightWgsl(format, { name: "up", binding: 7, K, byFours }) : ""}
+${ahead?.declare ?? ""}
+${weightWgsl(format, { name: "weight", binding: 2, K, byFours, ahead })}
+${up ? weightWgsl(format, { name: "up", binding: 7, K, byFours, ahead }) : ""}
 // Place of an output; beyond the last one, that of the last one.
 fn start_of(row: u32) -> u32 { return weight_start(min(row, COUNT - 1u)); }
 ${pieces.map(({ wgsl }) => wgsl).join("\n")}

@@ -15,7 +15,7 @@
  * @module
  */
 import { linesWgsl, type Shader, workgroupArray } from "../../wgsl/shader.ts";
-import { partsOf, type Tile } from "./tiles.ts";
+import { loadsAhead, partsOf, type Tile } from "./tiles.ts";
 import { type HeadsWgsl, partnerMask } from "./wgsl_heads.ts";
 import { type Totals, UP } from "./wgsl_norm.ts";
 
@@ -32,6 +32,8 @@ export interface RowBody {
   readonly subgroups: boolean;
   /** Heads that the outputs are. */
   readonly heads?: HeadsWgsl;
+  /** Whether a load is a block, of several words. */
+  readonly isBlock: boolean;
 }
 
 /** Expression: a lane's output in its workgroup. */
@@ -50,25 +52,39 @@ function spanOf(tile: SplitTile, words: number): number {
 }
 
 /** Loads and multiplies the words of a lane: whole iterations, then the rest at once. */
-function loopWgsl(tile: SplitTile, { words, inputs, totals }: RowBody): string {
-  const { slices, depth } = tile;
+function loopWgsl(tile: SplitTile, { words, inputs, totals, isBlock }: RowBody): string {
+  const { slices } = tile;
+  const depth = loadsAhead(tile, isBlock);
   const fours = inputs / 4;
   const span = spanOf(tile, words);
   const isEven = words % (slices * partsOf(tile)) === 0;
   const four = (d: number) => (p: number) =>
     /* wgsl */ `{
-      let g = k_${d} * ${fours}u + ${p}u;
+      let g = k_${d} * ${fours}u + ${isBlock ? `(${p}u ^ odd)` : `${p}u`};
       let w = weight_${p}(q_${d});
       ${totals.up ? `let ${UP}w = ${UP}${p}(${UP}q_${d});` : ""}
       let x = load_x(t, g);
       ${totals.each}
     }`;
-  const add = (d: number) => linesWgsl(fours, four(d));
+  const names = totals.up ? ["weight_", UP] : ["weight_"];
+  const q = (name: string, d: number) => `${name === UP ? UP : ""}q_${d}`;
   const place = (d: number) => `k + ${d * slices}u`;
   const load = (d: number, k: string) =>
     `let k_${d} = ${k};
-    let q_${d} = weight_word(start, k_${d});
-    ${totals.up ? `let ${UP}q_${d} = ${UP}word(start, k_${d});` : ""}`;
+    ${
+      names.map((name) =>
+        isBlock
+          ? `let raw_${q(name, d)} = ${name}raw(start, k_${d});`
+          : `let ${q(name, d)} = ${name}word(start, k_${d});`
+      ).join("\n    ")
+    }`;
+  // Trick: lanes of odd outputs take each two fours in turned order, so that one instruction reads
+  // 32 bytes of x, a whole sector, for a slice.
+  const decode = (name: string, d: number) =>
+    `let ${q(name, d)} = swapped(${name}block(raw_${q(name, d)}, k_${d}), odd == 1u);`;
+  const add = (d: number) =>
+    `${isBlock ? names.map((name) => decode(name, d)).join("\n    ") : ""}
+    ${linesWgsl(fours, four(d))}`;
   const whole = /* wgsl */ `for (; ${place(depth - 1)} < last; k += ${depth * slices}u) {
     ${linesWgsl(depth, (d) => load(d, place(d)))}
     ${linesWgsl(depth, add)}
@@ -181,6 +197,7 @@ export function rowBody(tile: SplitTile, body: RowBody): string {
   let start = start_of(n);
   let slice = ${sliceOf(outputs)};
   let last = ${last};
+  ${body.isBlock ? "let odd = lane % 2u;" : ""}
   ${totals.before}
   ${totals.names.map((name) => `var ${name} = vec4f(0.0);`).join("\n  ")}
   var k = part * ${span}u + slice;

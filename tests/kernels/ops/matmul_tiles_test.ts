@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { panelWords } from "../../../kernels/formats/wgsl.ts";
+import { panelWords, WORD_BYTES } from "../../../kernels/formats/wgsl.ts";
 import { type WeightDtype, wgslOf } from "../../../kernels/formats/mod.ts";
 import {
   bytesInFlight,
@@ -10,10 +10,11 @@ import {
 } from "../../../kernels/ops/matmul/tiles.ts";
 import { matmulWgsl } from "../../../kernels/ops/matmul/wgsl.ts";
 
-const wordsOf = (N: number, K: number, dtype: WeightDtype) => ({
-  N,
-  words: panelWords(wgslOf(dtype), K),
-});
+function wordsOf(N: number, K: number, dtype: WeightDtype) {
+  const format = wgslOf(dtype);
+  const words = panelWords(format, K);
+  return { N, words, blockBytes: format.ahead && WORD_BYTES * format.words(K) / words };
+}
 
 /** Products of Llama-shaped models of 1 B and 8 B parameters, [N, K]. */
 const PRODUCTS = [
@@ -31,7 +32,7 @@ const PRODUCTS = [
 
 Deno.test("decodeTile() keeps 2.2 MB in flight when a model has a billion parameters", () => {
   for (const [N, K] of PRODUCTS) {
-    for (const dtype of ["F32", "F16", "BF16"] as const) {
+    for (const dtype of ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"] as const) {
       const shape = wordsOf(N, K, dtype);
       const tile = TILES.decode[decodeTile(shape)];
       const bytes = bytesInFlight(tile, shape);
