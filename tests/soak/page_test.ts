@@ -3,15 +3,15 @@
  * refusals. The variable WGSLM_CHROMIUM is Chromium's executable.
  */
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
 // deno-lint-ignore no-import-prefix -- an entry in deno.json would make every user download it
 import type { Page } from "npm:playwright-core@1.65.1";
-import { loadModel, type Perplexity, perplexity } from "../../mod.ts";
+import { loadModel, type LoadOptions, type Perplexity, perplexity } from "../../mod.ts";
 import type { DemoGolden } from "../engine/demo.ts";
+import { HubServer } from "../hub_server.ts";
 import { until } from "../patience.ts";
-import { assertClose, readJson, TOLERANCE } from "../testing.ts";
+import { assertClose, fixture, readJson, TOLERANCE } from "../testing.ts";
 import { bundleLibrary } from "./browser/bundle.ts";
+import { routeHub } from "./browser/hub.ts";
 import { CHROMIUM, SWIFTSHADER, withPage } from "./browser/launch.ts";
 import { serveModel } from "./browser/model_server.ts";
 import type { Loaded } from "./browser/page_calls.ts";
@@ -210,29 +210,14 @@ inPage(
 inPage(
   "a repository of the hub is checked by its hashes, and then comes from the cache",
   async (page, site) => {
-    const commit = "c".repeat(40);
-    const names = ["config.json", "tokenizer.json", "model.safetensors"];
-    const files = new Map(names.map((name) => [name, Deno.readFileSync(new URL(name, DEMO))]));
-    const hash = (kind: string, ...parts: (string | Uint8Array)[]) =>
-      parts.reduce((sum, part) => sum.update(part), createHash(kind)).digest("hex");
-    const siblings = [...files].map(([rfilename, bytes]) => ({
-      rfilename,
-      size: bytes.length,
-      blobId: hash("sha1", `blob ${bytes.length}\0`, bytes),
-      ...rfilename.endsWith(".safetensors") &&
-        { lfs: { sha256: hash("sha256", bytes), size: bytes.length } },
-    }));
+    const hub = new HubServer({ "owner/demo": { files: DEMO.pathname } });
     let damage = 1;
-    const headers = { "Access-Control-Allow-Origin": "*" };
-    await page.context().route("https://huggingface.co/**", (route) => {
-      const { pathname } = new URL(route.request().url());
-      if (pathname.startsWith("/api/")) {
-        return route.fulfill({ headers, json: { sha: commit, siblings } });
-      }
-      const body = Uint8Array.from(files.get(pathname.replace(/.*\//, ""))!);
+    hub.body = (bytes) => {
+      const body = Uint8Array.from(bytes);
       body[body.length - 1] ^= damage;
-      return route.fulfill({ headers, body: Buffer.from(body) });
-    });
+      return body;
+    };
+    await routeHub(page, hub);
     await page.goto(site.isolated);
     assert.match(
       await refusal(page, "hf:owner/demo", JS),
@@ -240,8 +225,8 @@ inPage(
     );
     damage = 0;
     const first = await load(page, "hf:owner/demo", JS);
-    await page.context().unroute("https://huggingface.co/**");
-    await page.context().route("https://huggingface.co/**", (route) => route.abort());
+    assert.deepEqual(first.ids, IDS);
+    await hub[Symbol.asyncDispose]();
     const second = await load(page, "hf:owner/demo", JS);
     assert.deepEqual(second.ids, first.ids);
     assert.match(second.notes.join(" "), /Loaded from the cache: cannot reach/);
@@ -374,4 +359,66 @@ inPage("a tab that is frozen while it generates goes on afterwards", async (page
   await until("the other ids", async () => (await some()).length === count);
   const ids = F16.greedy_kv_on.slice(0, count);
   assert.deepEqual((await some()).slice(0, ids.length), ids);
+});
+
+/** Greedy ids of a fixture on Deno. */
+async function idsOnDeno(path: string): Promise<number[]> {
+  await using model = await loadModel(fixture(path), JS as LoadOptions);
+  const options = { temperature: 0, maxNewTokens: 12 };
+  const tokens = await Array.fromAsync(model.generate([1, 2, 3], options));
+  return tokens.flatMap(({ id }) => id ?? []);
+}
+
+inPage(
+  "chosen files load: a folder, a GGUF or a .pt alone; others are refused",
+  async (page, site) => {
+    await using server = serveModel(DEMO);
+    await page.goto(site.isolated);
+    const choose = (files: object, prompt?: unknown) =>
+      callIn<Loaded | string>(page, "loadFiles", files, JS, prompt);
+    const demo = filesOf(server.url);
+    assert.deepEqual((await choose(filesOf(server.url, "demo/")) as Loaded).ids, IDS);
+    assert.deepEqual((await choose(filesOf(server.url, "demo/below/")) as Loaded).ids, IDS);
+    const [gguf, pt] = ["gguf/llama-q8_0.gguf", "nanogpt/with-bias.pt"];
+    for (const path of [gguf, pt]) {
+      const got = await choose({ [path.replace(/.*\//, "")]: `/tests/fixtures/${path}` }, [
+        1,
+        2,
+        3,
+      ]);
+      assert.deepEqual((got as Loaded).ids, await idsOnDeno(path), String(got));
+    }
+    const both = {
+      "a.gguf": `/tests/fixtures/${gguf}`,
+      "b.gguf": `/tests/fixtures/gguf/gpt2-q8_0.gguf`,
+    };
+    const text = { "notes.txt": "/tests/fixtures/gguf/README.md" };
+    const { "model.safetensors": weights, ...others } = demo;
+    for (
+      const [files, sentence] of [
+        [
+          both,
+          /^CheckpointError: Cannot open "files:.2 files.": expected one model in it, got a\.gguf/,
+        ],
+        [text, /^CheckpointError: Cannot open "files:.notes\.txt/],
+        [{ "x.gguf": text["notes.txt"] }, /^CheckpointError: Cannot open "files:.*x\.gguf".*GGUF/],
+        [{ "x.pt": text["notes.txt"] }, /^CheckpointError: Cannot (open|read) "files:.*x\.pt"/],
+        [others, /^CheckpointError: Cannot open "files:.2 files.": expected a model\.safetensors/],
+        [{ "model.safetensors": weights }, /^CheckpointError: Cannot open ".*config\.json/],
+      ] as const
+    ) assert.match(String(await choose(files)), sentence);
+  },
+);
+
+inPage("a model beyond the adapter is one sentence, and a smaller one loads", async (page) => {
+  await using server = serveModel(DEMO);
+  const small = `Object.defineProperty(GPUDevice.prototype, "limits", { value:
+    { maxStorageBufferBindingSize: 2 ** 17, maxBufferSize: 2 ** 17 } });`;
+  await using site = serveProject(await bundleWith(small));
+  await page.goto(site.isolated);
+  assert.match(
+    await refusal(page, server.url, { device: "webgpu" }),
+    /^DeviceError: Cannot load .* on webgpu: expected no tensor of more than 131072 bytes/,
+  );
+  assert.deepEqual((await load(page, server.url, { device: "wasm" })).ids, IDS);
 });

@@ -31,7 +31,7 @@ const GREEDY: GenerateOptions = { temperature: 0, maxNewTokens: 12 };
 export async function load(
   source: Parameters<typeof import("../../../mod.ts").loadModel>[0],
   options: LoadOptions = {},
-  prompt = "ROMEO:",
+  prompt: string | readonly number[] = "ROMEO:",
 ): Promise<Loaded | string> {
   const { loadModel } = await library();
   const progress: Record<string, number> = {};
@@ -47,7 +47,7 @@ export async function load(
       if (token.id !== undefined) ids.push(token.id);
       text += token.text;
     }
-    const encoded = model.tokenizer.encode("ROMEO:");
+    const encoded = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [];
     const { name, threads } = model.backend;
     return { ids, text, encoded, backend: name, threads, notes: model.notes, progress };
   } catch (error) {
@@ -98,6 +98,7 @@ export async function loadFolder(
 export async function loadFiles(
   files: Readonly<Record<string, string>>,
   options: LoadOptions = {},
+  prompt?: string | readonly number[],
 ): Promise<Loaded | string> {
   const chosen = Object.entries(files).map(async ([path, url]) => {
     const file = new File([await (await fetch(url)).blob()], path.replace(/.*\//, ""));
@@ -105,7 +106,7 @@ export async function loadFiles(
     Object.defineProperty(file, "webkitRelativePath", { value: path.includes("/") ? path : "" });
     return file;
   });
-  return await load(await Promise.all(chosen), options);
+  return await load(await Promise.all(chosen), options, prompt);
 }
 
 /** Replaces the text of every description of a URL's files by a part of it, as a crash may. */
