@@ -1,7 +1,7 @@
 /**
  * Model of a token's time on a GPU, from the dispatches and shaders that the engine records.
  *
- *     deno run -A bench/gpu_model.ts [KEYS] [--measured gpu.json]
+ *     deno run -A bench/gpu_model.ts [KEYS] [--dtype DTYPE] [--measured gpu.json]
  *
  * Method, for each dispatch, all of them one dependent chain:
  *
@@ -15,6 +15,8 @@
  *
  * @module
  */
+import { isWeightDtype } from "../kernels/formats/mod.ts";
+import { PANEL, WORD_BYTES } from "../kernels/formats/wgsl.ts";
 import { type PaperDispatch, passesOf, type Shape, SHAPES } from "./gpu/shapes.ts";
 import { parseWgsl, type WgslModule } from "./gpu/wgsl_parse.ts";
 import { type Run, trace } from "./gpu/wgsl_trace.ts";
@@ -82,11 +84,17 @@ interface Demand {
   readonly barriers: number;
 }
 
-const WORD_BYTES = 16;
-
 function constantOf({ constants }: WgslModule, name: string): number {
   const value = constants.get(name);
   return value?.kind === "integer" ? value.value : 0;
+}
+
+/** Bytes of a product's weights; a gated product has two. */
+function weightBytes(wgsl: string, module: WgslModule): number {
+  const matrices = wgsl.match(/array<vec4u>;/g)?.length ?? 0;
+  // Words of a panel, scales of blocks included: see `startOf` of kernels/formats/wgsl.ts.
+  const words = Number(wgsl.match(/fn weight_start.*\* (\d+)u \+/)?.[1] ?? 0);
+  return matrices * constantOf(module, "COUNT") / PANEL * words * WORD_BYTES;
 }
 
 /** Demands of the dispatches of a pass; a shader is traced once. */
@@ -96,9 +104,7 @@ export function demandsOf(dispatches: readonly PaperDispatch[], run: Run): Deman
     let shader = known.get(wgsl);
     if (!shader) {
       const module = parseWgsl(wgsl);
-      const matrices = wgsl.match(/array<vec4u>;/g)?.length ?? 0; // a gated product has two
-      const words = matrices * constantOf(module, "COUNT") * constantOf(module, "WORDS");
-      const weight = words * WORD_BYTES;
+      const weight = op === "matmul" ? weightBytes(wgsl, module) : 0;
       const { inFlight, lanes } = trace(wgsl, run, { group: Math.min(3, groups - 1), groups });
       const barriers = wgsl.match(/workgroupBarrier|workgroupUniformLoad/g)?.length ?? 0;
       shader = { op, weight, isWeight: weight > 0, inFlight, lanes, barriers };
@@ -195,9 +201,14 @@ if (import.meta.main) {
   const gpus = at < 0 ? GPUS : [readGpu(Deno.args[at + 1])];
   const length = Number(Deno.args[0]) || 512;
   const demands = new Map<string, Demand[]>();
+  const as = Deno.args.indexOf("--dtype");
   for (const shape of SHAPES) {
-    const [each] = await decodeDemands(shape, [length]);
-    demands.set(`${shape.name} ${shape.dtype}`, each);
+    const dtype = as < 0 ? shape.dtype : Deno.args[as + 1];
+    if (!isWeightDtype(dtype)) {
+      throw new TypeError(`Cannot model "${dtype}": expected a dtype, got another name`);
+    }
+    const [each] = await decodeDemands({ ...shape, dtype }, [length]);
+    demands.set(`${shape.name} ${dtype}`, each);
   }
   for (const gpu of gpus) {
     console.log(`${gpu.name}, ${length} keys, default sampling; microseconds of a token`);
