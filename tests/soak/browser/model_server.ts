@@ -10,6 +10,8 @@ export interface Behaviour {
   cors: boolean;
   /** Bytes after which each answer with a body breaks; Infinity for none. */
   breakAfter: number;
+  /** Bytes after which each answer with a body waits for ever; Infinity for none. */
+  stallAfter: number;
   /** Answers of single files in place of their content, by name. */
   readonly answers: Map<string, () => Response>;
 }
@@ -25,7 +27,12 @@ export interface ModelServer extends AsyncDisposable {
 
 /** Serves the files of a folder, with ranges. */
 export function serveModel(folder: URL, port = 0): ModelServer {
-  const behaviour: Behaviour = { cors: true, breakAfter: Infinity, answers: new Map() };
+  const behaviour: Behaviour = {
+    cors: true,
+    breakAfter: Infinity,
+    stallAfter: Infinity,
+    answers: new Map(),
+  };
   const requests: string[] = [];
   const server = Deno.serve(
     { port, hostname: "127.0.0.1", onListen() {} },
@@ -33,7 +40,7 @@ export function serveModel(folder: URL, port = 0): ModelServer {
       const name = decodeURIComponent(new URL(request.url).pathname.slice(1));
       requests.push(`${request.method} ${name} ${request.headers.get("range") ?? ""}`.trim());
       const response = behaviour.answers.get(name)?.() ??
-        await fileResponse(new URL(name, folder), request, behaviour.breakAfter);
+        await fileResponse(new URL(name, folder), request, behaviour);
       if (behaviour.cors) response.headers.set("Access-Control-Allow-Origin", "*");
       return response;
     },
@@ -46,7 +53,11 @@ export function serveModel(folder: URL, port = 0): ModelServer {
   };
 }
 
-async function fileResponse(file: URL, request: Request, breakAfter: number): Promise<Response> {
+async function fileResponse(
+  file: URL,
+  request: Request,
+  { breakAfter, stallAfter }: Behaviour,
+): Promise<Response> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = await Deno.readFile(file);
@@ -64,6 +75,8 @@ async function fileResponse(file: URL, request: Request, breakAfter: number): Pr
     ? null
     : rest.length > breakAfter
     ? broken(rest.subarray(0, breakAfter))
+    : rest.length > stallAfter
+    ? new ReadableStream({ start: (body) => body.enqueue(rest.subarray(0, stallAfter)) })
     : rest;
   return new Response(body, { status: isPart ? 206 : 200, headers });
 }
