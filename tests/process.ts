@@ -192,3 +192,9 @@ export async function succeeds(command: string, ...args: string[]): Promise<bool
     throw error;
   }
 }
+
+/** Mounts a file system of so many KiB at a folder; false if this process may not. */
+export async function mountTiny(folder: string, kib: number): Promise<boolean> {
+  await Deno.mkdir(folder, { recursive: true });
+  return await succeeds("mount", "-t", "tmpfs", "-o", `size=${kib}k`, "tmpfs", folder);
+}

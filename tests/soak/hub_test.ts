@@ -13,7 +13,7 @@ import {
   withHub,
 } from "../hub_server.ts";
 import { until } from "../patience.ts";
-import { Process, run, succeeds } from "../process.ts";
+import { mountTiny, Process, run } from "../process.ts";
 
 const PYTHON = Deno.env.get("WGSLM_PYTHON") ?? "python3";
 const COMMIT = "a".repeat(40);
@@ -209,18 +209,12 @@ withPython(
   },
 );
 
-/** Mounts a file system of 64 KiB at `folder`; false if this process may not. */
-async function mountTiny(folder: string): Promise<boolean> {
-  await Deno.mkdir(folder);
-  return await succeeds("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder);
-}
-
 Deno.test({
   name: "fetchRepository() on a full disk reports it, and leaves no file that looks complete",
   ignore: Deno.build.os !== "linux",
   fn: () =>
     withHub({ files: FILES }, async (hub) => {
-      if (!await mountTiny(hub.cacheDir)) {
+      if (!await mountTiny(hub.cacheDir, 64)) {
         console.warn("SKIPPED: a full disk, since no file system can be mounted here");
         return;
       }

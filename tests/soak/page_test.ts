@@ -236,15 +236,7 @@ inPage(
 
 inPage("a lost device fails one call, and the next loads the model again", async (page, site) => {
   await page.goto(site.isolated);
-  const config = {
-    model_type: "gpt2",
-    vocab_size: 50,
-    n_embd: 16,
-    n_head: 2,
-    n_layer: 1,
-    n_positions: 16,
-  };
-  await callIn(page, "keep", config);
+  await callIn(page, "keep", TINY);
   const before = await callIn<number[]>(page, "keptLogits");
   assert.equal(before.length, 150);
   const session = await page.context().browser()!.newBrowserCDPSession();
@@ -275,6 +267,32 @@ inPage("without WebAssembly's SIMD it runs as JavaScript and says so", async (pa
     const wasm = await refusal(page, server.url, { device: "wasm" });
     assert.match(wasm, /^DeviceError: Cannot open "wasm": expected WebAssembly.*--device js/);
   }
+});
+
+/** Configuration of a tiny model. */
+const TINY = {
+  model_type: "gpt2",
+  vocab_size: 50,
+  n_embd: 16,
+  n_head: 2,
+  n_layer: 1,
+  n_positions: 16,
+};
+
+inPage("a policy that forbids WebAssembly makes it run as JavaScript", async (page, site) => {
+  await page.context().route("**/bundle/engine.js", async (route) => {
+    const response = await route.fetch();
+    const policy = "script-src 'self'; connect-src *";
+    const headers = { ...response.headers(), "content-security-policy": policy };
+    await route.fulfill({ response, headers });
+  });
+  await page.goto(site.isolated);
+  const loaded = await callIn<Loaded | string>(page, "load", { config: TINY }, {}, [1, 2, 3]);
+  assert.ok(typeof loaded !== "string", loaded as string);
+  assert.equal(loaded.backend, "js");
+  assert.match(loaded.notes.join(" "), /no permission to compile WebAssembly/);
+  const wasm = await refusal(page, { config: TINY }, { device: "wasm" });
+  assert.match(wasm, /^DeviceError: Cannot open "wasm": expected permission to compile/);
 });
 
 inPage("a torn description in the cache counts as none", async (page, site) => {
