@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import type { Backend, Plan } from "../../kernels/backend.ts";
 import { DeviceError } from "../../kernels/errors.ts";
 import type { Rows } from "../../kernels/ops/matmul/mod.ts";
-import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { narrow } from "../../kernels/formats/mod.ts";
 import { bytesOf, type StoredOrder, type Tensor } from "../../kernels/tensor.ts";
 import {
@@ -10,9 +9,9 @@ import {
   probeWebGpu,
   type WebGpuOptions,
 } from "../../kernels/webgpu/backend.ts";
-import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase, checkNormCase, put, stepOf, upload } from "./twins.ts";
+import { checkTiles } from "./twins_tiles.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 
@@ -174,24 +173,8 @@ for (const software of [false, true]) {
   );
 }
 
-gpuTest("matmul() agrees with matmulJs() when any tile is chosen", async (backend) => {
-  const original = Tiles.prototype.of;
-  try {
-    for (const T of [1, 70]) {
-      for (const tile of TILES[T === 1 ? "decode" : "prefill"]) {
-        Tiles.prototype.of = () => tile;
-        for (const [N, K] of [[1, 1], [66, 66], [130, 260], [257, 40]]) {
-          for (const dtype of ["half" in tile ? "F16" : "F32", "BF16"] as const) {
-            await checkMatmulCase(backend, { T, N, K, dtype, bias: true, residual: true });
-          }
-        }
-        await checkMatmulCase(backend, { T, N: 130, K: 66, rows: Math.ceil(T / 2) });
-      }
-    }
-  } finally {
-    Tiles.prototype.of = original;
-  }
-});
+// tests/soak/webgpu_test.ts has every tile with every shape.
+gpuTest("matmul() agrees with matmulJs() when any tile is chosen", (b) => checkTiles(b, false));
 
 Deno.test({
   name: "weight() is split when it exceeds one binding, and embed() and matmul() read its parts",

@@ -4,6 +4,7 @@ import { DeviceError } from "../../kernels/errors.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { BufferSpy, Spy } from "../kernels/spy.ts";
 import { randomTwinTest } from "../kernels/twins_attention.ts";
+import { checkTiles } from "../kernels/twins_tiles.ts";
 import { fixture } from "../testing.ts";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
 
@@ -21,6 +22,15 @@ for (const software of [false, true]) {
     });
   }, 12);
 }
+
+Deno.test({
+  name: "matmul() agrees with matmulJs() in every shape when any tile is chosen",
+  ignore,
+  async fn() {
+    await using backend = await openWebGpuBackend();
+    await checkTiles(backend, true);
+  },
+});
 
 const open = () => loadModel(fixture("labcore/learned"), { device: "webgpu" });
 
