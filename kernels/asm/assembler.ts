@@ -12,6 +12,7 @@ import {
   codeOf,
   condition,
   type Effect,
+  exactType,
   type Func,
   type Int,
   Local,
@@ -100,12 +101,12 @@ export class FunctionBuilder {
   readonly #names: string[] = [];
   readonly #code = new Bytes();
 
-  /** @param width the type of "int". */
-  constructor(readonly width: Int) {}
+  /** @param address type of addresses, and of "int". */
+  constructor(readonly address: Int) {}
 
   /** Declares a variable, initialised to zero. Its name appears only in the module's text. */
   local<T extends ValueType | "int">(type: T, name: string): Local<TypeOf<T>> {
-    const exact = (type === "int" ? this.width : type) as TypeOf<T>;
+    const exact = exactType(type, this.address);
     const local = new Local(exact, this.#locals.length, (code) => this.#emit(code));
     this.#locals.push(local);
     this.#names.push(name);
@@ -114,7 +115,7 @@ export class FunctionBuilder {
 
   /** A constant address or count. */
   int(value: number): Value<Int> {
-    return new Value(this.width, codeOf(this.width, value));
+    return new Value(this.address, codeOf(this.address, value));
   }
 
   /** Declares named variables: `const { row, end } = f.locals(ints("row", "end"))`. */
@@ -265,7 +266,7 @@ export class ModuleBuilder {
     const f = new FunctionBuilder(this.address);
     const locals = f.locals(params);
     const written = build(f, locals);
-    const returned = written ? codeOf(this.#exact(result as ValueType), written) : [];
+    const returned = written ? codeOf(exactType(result as ValueType, this.address), written) : [];
     this.#bodies[slot] = f.toBytes(Object.keys(params).length, returned);
     this.#names[func.index] = f.names;
     return func;
@@ -330,16 +331,12 @@ export class ModuleBuilder {
     return moduleText(this.toBytes(), this.names);
   }
 
-  #exact(type: ValueType | "int"): ValueType {
-    return type === "int" ? this.address : type;
-  }
-
   /** Gives function i type i: a repeated type costs a few bytes and saves a lookup. */
   #declare<P extends Types, R extends Result>(params: P, result: R): Func<P, R> {
-    const from = Object.values(params).map((type) => TYPE_CODE[this.#exact(type)]);
-    const to = result === "void" ? [] : [TYPE_CODE[this.#exact(result)]];
+    const from = Object.values(params).map((type) => TYPE_CODE[exactType(type, this.address)]);
+    const to = result === "void" ? [] : [TYPE_CODE[exactType(result, this.address)]];
     const index = this.#signatures.push([0x60, from.length, ...from, to.length, ...to]) - 1;
-    return { index, params, result, int: this.address };
+    return { index, params, result, address: this.address };
   }
 }
 

@@ -251,6 +251,11 @@ export type Types = Readonly<Record<string, ValueType | "int">>;
 /** The type of a variable's values. */
 export type TypeOf<T extends ValueType | "int"> = T extends "int" ? Int : T & ValueType;
 
+/** The type of a variable's values where an address has this type. */
+export function exactType<T extends ValueType | "int">(type: T, address: Int): TypeOf<T> {
+  return (type === "int" ? address : type) as TypeOf<T>;
+}
+
 /** Names of parameters or variables that are addresses or counts. */
 export type Ints<N extends string> = Readonly<Record<N, "int">>;
 /** Names of parameters or variables of 32 bits, whatever the width of addresses. */
@@ -279,8 +284,8 @@ export interface Func<P extends Types, R extends Result = "void"> {
   readonly index: number;
   readonly params: P;
   readonly result: R;
-  /** The width of "int". */
-  readonly int: Int;
+  /** Type of addresses, and of "int". */
+  readonly address: Int;
 }
 
 /** Arguments of a call, by name. */
@@ -292,12 +297,15 @@ export type Code<R extends Result> = R extends "void" ? Effect
 
 /** Calls `func` with named arguments. */
 export function call<P extends Types, R extends Result>(
-  { index, params, result, int }: Func<P, R>,
+  { index, params, result, address }: Func<P, R>,
   args: Operands<P>,
 ): Code<R> {
-  const exact = (type: ValueType | "int") => type === "int" ? int : type;
-  const code = Object.entries(params).flatMap(([name, type]) => codeOf(exact(type), args[name]));
+  const code = Object.entries(params).flatMap(([name, type]) =>
+    codeOf(exactType(type, address), args[name])
+  );
   code.push(0x10, ...unsignedLeb(index));
-  const value = result === "void" ? { type: result, code } : new Value(exact(result), code);
+  const value = result === "void"
+    ? { type: result, code }
+    : new Value(exactType(result, address), code);
   return value as Code<R>;
 }

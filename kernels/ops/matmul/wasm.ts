@@ -12,7 +12,15 @@
  * @module
  */
 import { call, i32, ints } from "../../asm/assembler.ts";
-import type { Func, Int, Ints, ModuleBuilder, Value } from "../../asm/assembler.ts";
+import type {
+  Func,
+  FunctionBuilder,
+  Int,
+  Ints,
+  Local,
+  ModuleBuilder,
+  Value,
+} from "../../asm/assembler.ts";
 import { defineKernel, type Items, type Kernel } from "../../asm/kernel.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import type { BlockForm } from "../../formats/format.ts";
@@ -84,9 +92,8 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
   const { T, N, K, dtype, columns } = shape;
   const store = storeWasm(m, math, shape);
   if (T === 1) return matmulRowWasm(m, math, store, shape);
-  const { blocks, layout } = wasmOf(dtype);
+  const { blocks } = wasmOf(dtype);
   if (blocks && isUnpacked(shape)) return unpackedRowsWasm(m, math, store, shape, blocks);
-  const { pitch } = layout([N, K]);
   const quantise = blocks && quantiseWasm(m, shape, blocks);
   const rowByPanel = panelsWasm(m, math, store, shape, [0]);
   const rowPair = blocks && panelsWasm(m, math, store, shape, [0], ROWS);
@@ -94,7 +101,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
     ? null
     : { pack: packWasm(m, K), rowsByPanel: rowsWasm(m, math, store, shape) };
   return defineKernel(m, OPERANDS, (f, params) => {
-    const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
+    const { y, x, w, bias, gate, scratch, rows } = params;
     const { n, t, yt, xt, gt } = f.locals(ints("n", "t", "yt", "xt", "gt"));
     const ofPanel = { w, bias, left: f.int(N).minus(n) };
     const multiply = (product: typeof rowByPanel, count: number) => {
@@ -111,12 +118,8 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       if (rowPair) f.for(t, 0, rows.and(-ROWS), ROWS, () => multiply(rowPair, ROWS));
       f.for(t, t, rows, 1, () => multiply(rowByPanel, 1));
     };
-    // First column, first panel.
-    if (columns.first) y.advance(4 * columns.first);
-    w.advance(begin.times(pitch));
-    for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
+    const eachPanel = panelLoop(f, m, params, shape, n);
     // Pack or quantise x, once per thread.
-    scratch.advance(m.thread.get.times(matmulScratch(shape)));
     const prepare = (isMine: Value<Int>, func: Func<Ints<"to" | "x" | "rows">>) =>
       f.if(m.unprepared.get.and(isMine), () => {
         f.do(call(func, { to: scratch, x, rows }));
@@ -124,7 +127,7 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       });
     if (tiled) prepare(rows.ge(MIN_TILE_ROWS), tiled.pack);
     if (quantise) prepare(tiled ? rows.lt(MIN_TILE_ROWS) : i32.const(1), quantise);
-    f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
+    eachPanel(() => {
       if (tiled) {
         const { rowsByPanel } = tiled;
         const allRows = () => f.do(call(rowsByPanel, { y, x: scratch, gate, rows, ...ofPanel }));
@@ -132,10 +135,38 @@ function matmulWasm(m: ModuleBuilder, math: VectorMath, shape: MatmulWasm): Kern
       } else {
         eachRow();
       }
+    });
+  });
+}
+
+/** Addresses and work items of a kernel over panels. */
+type PanelParams = Readonly<
+  Record<"y" | "w" | "bias" | "gate" | "scratch" | "begin" | "end", Local<Int>>
+>;
+
+/**
+ * Moves the addresses to the thread's scratch and the first panel; returns an emitter of the loop
+ * over the items' panels, whose first output is `n`.
+ */
+function panelLoop(
+  f: FunctionBuilder,
+  m: ModuleBuilder,
+  { y, w, bias, gate, scratch, begin, end }: PanelParams,
+  shape: MatmulWasm,
+  n: Local<Int>,
+): (body: () => void) => void {
+  const { N, K, dtype, columns } = shape;
+  const { pitch } = wasmOf(dtype).layout([N, K]);
+  if (columns.first) y.advance(4 * columns.first);
+  w.advance(begin.times(pitch));
+  for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
+  scratch.advance(m.thread.get.times(matmulScratch(shape)));
+  return (body) =>
+    f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
+      body();
       w.advance(pitch);
       for (const at of [y, bias, gate]) at.advance(LINE);
     });
-  });
 }
 
 /** The form of blocks with x in 8 bits: panels are unpacked for tiles of integer products. */
@@ -146,30 +177,23 @@ function unpackedRowsWasm(
   shape: MatmulWasm,
   blocks: BlockForm,
 ): Kernel {
-  const { N, K, dtype, columns: { first } } = shape;
-  const { pitch } = wasmOf(dtype).layout([N, K]);
+  const { N } = shape;
   const [tile, unpack] = [tileWasm(m, shape, blocks), unpackWasm(m, shape, blocks)];
   const product = blockRowsWasm(m, math, store, shape, blocks);
   return defineKernel(m, OPERANDS, (f, params) => {
-    const { y, x, w, bias, gate, scratch, rows, begin, end } = params;
+    const { y, x, w, bias, gate, scratch, rows } = params;
     const { n, panel } = f.locals(ints("n", "panel"));
-    // First column, first panel.
-    if (first) y.advance(4 * first);
-    w.advance(begin.times(pitch));
-    for (const at of [y, bias, gate]) at.advance(begin.times(LINE));
+    const eachPanel = panelLoop(f, m, params, shape, n);
     // Quantise x, once per thread.
-    scratch.advance(m.thread.get.times(matmulScratch(shape)));
     panel.set(scratch.plus(rowsBytes(shape)));
     f.if(m.unprepared.get, () => {
       f.do(call(tile, { to: scratch, x, rows }));
       f.do(m.unprepared.set(0));
     });
-    f.for(n, begin.times(PANEL_COLUMNS), end.times(PANEL_COLUMNS), PANEL_COLUMNS, () => {
+    eachPanel(() => {
       f.do(call(unpack, { to: panel, from: w }));
       const left = f.int(N).minus(n);
       f.do(call(product, { y, x: scratch, w: panel, bias, gate, left, rows }));
-      w.advance(pitch);
-      for (const at of [y, bias, gate]) at.advance(LINE);
     });
   });
 }

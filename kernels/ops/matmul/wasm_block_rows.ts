@@ -34,8 +34,10 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import {
   type MatmulWasm,
   type Store,
+  storeParts,
   storeTileWasm,
   sumArgs,
+  TILE_COLUMNS,
   type TileVector,
 } from "./wasm_epilogue.ts";
 import { MOST } from "./wasm_quantise.ts";
@@ -47,9 +49,6 @@ import { TILE_ROWS, type Units, unitsOf } from "./wasm_units.ts";
  */
 type Product = Func<Ints<"y" | "x" | "w" | "bias" | "gate" | "left" | "rows">>;
 const PRODUCT = ints("y", "x", "w", "bias", "gate", "left", "rows");
-
-/** Outputs of a tile: two vectors. */
-const COLUMNS = { "128": 8, "256": 16, "256, unchecked": 16 } as const;
 
 /** Variables of a tile. */
 interface Tile {
@@ -75,7 +74,7 @@ export function blockRowsWasm(
 ): Product {
   const { K, options, columns: { width }, simd } = shape;
   const units = unitsOf(form, shape);
-  const columns = COLUMNS[simd];
+  const columns = TILE_COLUMNS[simd];
   const places = Array.from({ length: TILE_ROWS * columns / 4 }, (_, i): TileVector => {
     const [row, column] = [Math.floor(4 * i / columns), 4 * i % columns];
     return { row, column, ofRow: 4 * (row * width + column) };
@@ -90,18 +89,6 @@ export function blockRowsWasm(
     const loads = f32PairLoads(f, simd);
     const tile = tileOf(f, { x, w, sums }, columns, loads);
     const multiply = unitProduct(f, math, tile, units);
-    const storeParts = () => {
-      for (const [i, { row, ofRow, column }] of places.entries()) {
-        const part = call(store, {
-          v: sums[i],
-          y: y.plus(ofRow),
-          bias: bias.plus(4 * column),
-          gate: gate.plus(ofRow),
-          left: left.minus(column),
-        });
-        f.if(rows.gtS(row), () => f.do(part));
-      }
-    };
     f.while(rows.gtS(0), () => {
       f.for(column, 0, PANEL_COLUMNS, columns, () => {
         for (const sum of sums) sum.set(0);
@@ -113,7 +100,12 @@ export function blockRowsWasm(
         });
         if (simd !== "128") joinPairs(f, w, sums, loads);
         const storeWhole = () => f.do(call(storeAll, { ...sumArgs(sums), y, bias, gate }));
-        f.if(left.geS(columns).and(rows.geS(TILE_ROWS)), storeWhole, storeParts);
+        const isWhole = left.geS(columns).and(rows.geS(TILE_ROWS));
+        f.if(
+          isWhole,
+          storeWhole,
+          () => storeParts(f, store, places, sums, { y, bias, gate, left, rows }),
+        );
         // Next columns.
         x.advance(-rowBytes);
         w.advance(4 * columns - panelBytes);

@@ -44,7 +44,13 @@ import type {
 } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
-import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
+import {
+  type MatmulWasm,
+  type Store,
+  storeParts,
+  storeTileWasm,
+  sumArgs,
+} from "./wasm_epilogue.ts";
 import {
   dotFormOf,
   EVEN_SUM,
@@ -168,17 +174,7 @@ function defineProduct(
     f.if(
       left.geS(columns[columns.length - 1] + 4),
       () => f.do(call(storeAll, { ...sumArgs(sums), y, bias, gate })),
-      () => {
-        for (const [i, { ofRow, column }] of tile.entries()) {
-          f.do(call(store, {
-            v: sums[i],
-            y: y.plus(ofRow),
-            bias: bias.plus(4 * column),
-            gate: gate.plus(ofRow),
-            left: left.minus(column),
-          }));
-        }
-      },
+      () => storeParts(f, store, tile, sums, { y, bias, gate, left }),
     );
   });
 }

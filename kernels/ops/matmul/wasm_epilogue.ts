@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { ints, v128, vectors } from "../../asm/assembler.ts";
+import { call, ints, v128, vectors } from "../../asm/assembler.ts";
 import type {
   Func,
   FunctionBuilder,
@@ -41,6 +41,9 @@ export interface MatmulWasm {
   readonly columns: Columns;
 }
 
+/** Outputs of a tile of many rows: two vectors. */
+export const TILE_COLUMNS = { "128": 8, "256": 16, "256, unchecked": 16 } as const;
+
 /** Position of a vector of four outputs in a tile. */
 export interface TileVector {
   /** Row of the tile. */
@@ -56,6 +59,12 @@ export interface EpilogueOperands extends Pick<TileVector, "ofRow" | "column"> {
   readonly y: Local<Int>;
   readonly gate: Local<Int>;
   readonly bias: Local<Int>;
+}
+
+/** Operands of a partial tile, and its number of outputs and of rows. */
+interface PartOperands extends Pick<EpilogueOperands, "y" | "bias" | "gate"> {
+  readonly left: Local<Int>;
+  readonly rows?: Local<Int>;
 }
 
 /** Parameters of a tile's epilogue: its sums in order, and the operands. */
@@ -123,7 +132,28 @@ function finish(
 /** Epilogue of four outputs at the end of a row; the row has `left` outputs from the first. */
 export type Store = Func<Vectors<"v"> & Ints<"y" | "bias" | "gate" | "left">>;
 
-/** Defines the epilogue of a partial tile. */
+/** Emits the epilogue of a partial tile; with `rows`, of that many rows of it. */
+export function storeParts(
+  f: FunctionBuilder,
+  store: Store,
+  tile: readonly TileVector[],
+  sums: readonly Local<"v128">[],
+  { y, bias, gate, left, rows }: PartOperands,
+): void {
+  for (const [i, { row, ofRow, column }] of tile.entries()) {
+    const part = call(store, {
+      v: sums[i],
+      y: y.plus(ofRow),
+      bias: bias.plus(4 * column),
+      gate: gate.plus(ofRow),
+      left: left.minus(column),
+    });
+    if (rows) f.if(rows.gtS(row), () => f.do(part));
+    else f.do(part);
+  }
+}
+
+/** Defines the epilogue of four outputs at the end of a row. */
 export function storeWasm(m: ModuleBuilder, math: VectorMath, { N, options }: MatmulWasm): Store {
   const params = { ...vectors("v"), ...ints("y", "bias", "gate", "left") };
   return m.define(params, "void", (f, { v, y, bias, gate, left }) => {

@@ -17,7 +17,13 @@ import type { WasmFormat } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { blockPanelsWasm } from "./wasm_blocks.ts";
 import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
-import { type MatmulWasm, type Store, storeTileWasm, sumArgs } from "./wasm_epilogue.ts";
+import {
+  type MatmulWasm,
+  type Store,
+  storeParts,
+  storeTileWasm,
+  sumArgs,
+} from "./wasm_epilogue.ts";
 
 /** Inputs per iteration of the inner loop and stream: a vector of x. */
 const STEP = 4;
@@ -138,18 +144,6 @@ function linePanelsWasm(
         sum.set(math.madd(broadcast, weights[j % 2], sum));
       }
     };
-    const storeParts = () => {
-      for (const [i, { ofRow, column }] of vectorsOfTile.entries()) {
-        f.do(call(store, {
-          v: sums[i],
-          y: y.plus(ofRow),
-          bias: bias.plus(4 * column),
-          gate: gate.plus(ofRow),
-          left: left.minus(column),
-        }));
-      }
-    };
-
     // Multiply, all streams.
     end.set(x.plus(4 * length));
     f.for(x, x, end, 4 * STEP, () => {
@@ -170,7 +164,7 @@ function linePanelsWasm(
     f.if(
       left.geS(columns[columns.length - 1] + 4),
       () => f.do(call(storeAll, { ...sumArgs(sums), y, bias, gate })),
-      storeParts,
+      () => storeParts(f, store, vectorsOfTile, sums, { y, bias, gate, left }),
     );
   });
 }

@@ -32,15 +32,15 @@ import {
   type MatmulWasm,
   type Store,
   storeInline,
+  storeParts,
   storeTileWasm,
   sumArgs,
+  TILE_COLUMNS,
   type TileVector,
 } from "./wasm_epilogue.ts";
 
 /** Minimum number of rows for this kernel. */
 export const MIN_TILE_ROWS = 4;
-/** Outputs per tile: two vectors. */
-const COLUMNS = { "128": 8, "256": 16, "256, unchecked": 16 } as const;
 /** Inputs per iteration of the inner loop. */
 const STEP = 4;
 /** Bytes of a panel's line of outputs, in F32. */
@@ -178,7 +178,7 @@ export function prefetchOf(
   { T, K, simd }: Pick<MatmulWasm, "T" | "K" | "simd">,
 ): Prefetch {
   const panelBytes = K * LINE;
-  const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / COLUMNS[simd]);
+  const tiles = Math.ceil(T / 5) * (PANEL_COLUMNS / TILE_COLUMNS[simd]);
   const steps = Math.floor(K / STEP);
   const stepBytes = Math.ceil(panelBytes / (tiles * Math.max(1, steps)));
   const span = (steps - 1) * stepBytes + 4; // bytes from a tile's first load to its last, inclusive
@@ -295,7 +295,7 @@ function tilesWasm(
   shape: MatmulWasm,
 ): Product {
   const { K, options, columns: { width } } = shape;
-  const columns = COLUMNS[math.simd];
+  const columns = TILE_COLUMNS[math.simd];
   const { line, parts, inputs, apart } = tilePanel(shape);
   const stepBytes = 4 * STEP * height;
   // Positions of the sums, by row, then column.
@@ -360,24 +360,17 @@ function tilesWasm(
         storeInline(f, math, sums[i], { y, bias, gate, ...vector }, options);
       }
     };
-    const storeParts = () => {
-      for (const [i, { row, ofRow, column }] of tile.entries()) {
-        const part = call(store, {
-          v: sums[i],
-          y: y.plus(ofRow),
-          bias: bias.plus(4 * column),
-          gate: gate.plus(ofRow),
-          left: left.minus(column),
-        });
-        f.if(rows.gtS(row), () => f.do(part));
-      }
-    };
 
     if (prefetch) next.set(prefetch.next.get);
     f.while(rows.gtS(0), () => {
       f.for(column, 0, PANEL_COLUMNS, columns, () => {
         multiplyTile();
-        f.if(left.geS(columns).and(rows.geS(height)), storeWhole, storeParts);
+        const isWhole = left.geS(columns).and(rows.geS(height));
+        f.if(
+          isWhole,
+          storeWhole,
+          () => storeParts(f, store, tile, sums, { y, bias, gate, left, rows }),
+        );
         // Next columns.
         x.advance(-height * pitchOf(K));
         w.advance(columns * line / PANEL_COLUMNS - parts * apart);
