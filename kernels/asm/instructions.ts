@@ -119,9 +119,11 @@ export const v128 = {
   const: (lanes: readonly number[]): Value<"v128"> =>
     new Value("v128", [...simd(12), ...new Uint8Array(Int32Array.from(lanes).buffer)]),
   load: load("v128", ...simd(0)),
+  /** Loads four 16-bit lanes and extends them to 32 bits. */
+  load16x4U: load("v128", ...simd(4)),
   load32Splat: load("v128", ...simd(9)),
-  /** Loads two 32-bit lanes; the upper two are zeros. */
   load64Splat: load("v128", ...simd(10)),
+  /** Loads two 32-bit lanes; the upper two are zeros. */
   load64Zero: load("v128", ...simd(93)),
   load16Lane: loadLane(85, 1),
   load32Lane: loadLane(86, 2),

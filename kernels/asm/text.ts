@@ -87,6 +87,7 @@ const PLAIN: readonly Row[] = [
 
 const SIMD: readonly Row[] = [
   ["v128.load", 0, "memory"],
+  ["v128.load16x4_u", 4, "memory"],
   ["v128.load32_splat", 9, "memory"],
   ["v128.load64_splat", 10, "memory"],
   ["v128.store", 11, "memory"],

@@ -1,26 +1,26 @@
 /**
  * Panels of blocks: 16 outputs interleaved word by word, so that a vector holds a word of four
- * blocks. Bits are moved, never widened; a form that is `flipped` inverts some.
+ * blocks. Bits are moved, never widened; a form may invert some (`flipped`) or change the order of
+ * some (`fifths`).
  *
  *     file   row n:  block 0 │ block 1 │ …              a block: [F16 scale] words w0 w1 … [scale]
  *
  *     panel of rows 0 … 15:  block 0 of all rows │ block 1 of all rows │ …
  *
  *     ┌ scales, if outside the words: 32 bytes ─────────────────┐
- *     │ n0 n4 n1 n5 n2 n6 n3 n7 │ n8 n12 n9 n13 n10 n14 n11 n15 │
+ *     │ n0 n1 n2 n3 n4 n5 n6 n7 │ n8 n9 n10 n11 n12 n13 n14 n15 │
  *     ├ line of w0: 64 bytes ──┬ line of w1 ────────────┬ … ────┘
  *     │ n0 │ n1 │ … │ n15      │ n0 │ n1 │ … │ n15      │
  *     └────────────────────────┴────────────────────────┴ …
  *
- * A word of scales holds outputs i (lower half) and i + 4, as in panels of 16-bit floats. A last
- * panel is padded with zeros.
+ * A last panel is padded with zeros.
  *
  * @module
  */
 import { i16x8, i32, i32x4, ints, v128 } from "../asm/assembler.ts";
 import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import { BYTES } from "./elements.ts";
-import { f16High, f16Low, plainF16High, plainF16Low } from "./f16.ts";
+import { f16Low, plainF16Low } from "./f16.ts";
 import type { BlockFields, BlockForm, PanelPacker } from "./format.ts";
 import { PANEL_COLUMNS } from "./panels.ts";
 import { transposed } from "./wasm_pack.ts";
@@ -57,6 +57,24 @@ function flip({ flipped }: Pick<BlockForm, "flipped">, word: Value<"v128">): Val
   return flipped ? word.xor(EVEN_SIGNS) : word;
 }
 
+/**
+ * Moves bit 4g + b of each lane to bit 8b + g: the index of a bit is rotated by two places, one
+ * swap of two places after the other.
+ */
+function fifthsByByte(f: FunctionBuilder, word: Local<"v128">): void {
+  const moved = f.local("v128", "moved");
+  for (const [low, high] of [[0, 2], [1, 3], [2, 4], [3, 4]]) {
+    const distance = 2 ** high - 2 ** low;
+    // Bits that move up: those whose index has a 1 at place `low`, and a 0 at `high`.
+    let mask = 0;
+    for (let bit = 0; bit < 32; bit++) {
+      if (bit >> low & 1 && !(bit >> high & 1)) mask |= 1 << bit;
+    }
+    moved.set(word.xor(i32x4.shrU(word, distance)).and(i32x4.splat(mask)));
+    word.set(word.xor(moved).xor(i32x4.shl(moved, distance)));
+  }
+}
+
 /** Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks. */
 export function fieldsOf(form: BlockForm, base: Local<Int>, quad: number): BlockFields {
   const stored = (index: number) => v128.load(base, lineOf(form, index) + 16 * quad);
@@ -64,9 +82,8 @@ export function fieldsOf(form: BlockForm, base: Local<Int>, quad: number): Block
     stored,
     word: (index) => flip(form, stored(index)),
     half() {
-      const eight = v128.load(base, 16 * (quad >> 1));
-      const [low, high] = form.parts.length > 1 ? [plainF16Low, plainF16High] : [f16Low, f16High];
-      return quad % 2 ? high(eight) : low(eight);
+      const four = v128.load16x4U(base, 8 * quad);
+      return form.parts.length > 1 ? plainF16Low(four) : f16Low(four);
     },
   };
 }
@@ -90,9 +107,7 @@ export function fieldsOfRow(
 
 /** Byte of a row's scale in the scales of its panel. */
 export function halfOfRow(row: Value<Int>): Value<Int> {
-  // Bits 0, 1 and 3 of the column move up by one and bit 2 to the place of bit 0; two bytes each.
-  const eight = row.and(8).shl(1);
-  return eight.or(row.and(3).shl(2)).or(row.and(4).shr(1));
+  return row.and(PANEL_COLUMNS - 1).shl(1);
 }
 
 /** Defines the packing of 16 rows of blocks; returns 1 if a scale is not finite. */
@@ -138,8 +153,7 @@ function packHalves(
   at.set(from);
   for (const [upper, halves] of eight.entries()) {
     for (let row = 0; row < 8; row++) {
-      const lane = row % 4 * 2 + (row >> 2);
-      halves.set(v128.load16Lane(at, halves, lane, half));
+      halves.set(v128.load16Lane(at, halves, row, half));
       at.advance(pitch);
     }
     checkHalves(seen, halves);
@@ -170,6 +184,7 @@ function packWords(
   const store = (word: number, v: Local<"v128">) => {
     if (word === form.pair) checkHalves(seen, v);
     if (word === form.lower) checkHalves(seen, shifted(v));
+    if (word === form.fifths) fifthsByByte(f, v);
     f.store(to, flip(form, v), lineOf(form, word) + 16 * quad);
   };
   const whole = form.words - form.words % 4;

@@ -134,6 +134,11 @@ export interface BlockForm {
    * widen to 16 bits.
    */
   readonly flipped?: boolean;
+  /**
+   * Word of the fifth bits: in the file, bit 4g + b is of input 4g + b; in panels it is bit 8b + g,
+   * so that a shift brings those of a group to its four bytes. Missing if there is none.
+   */
+  readonly fifths?: number;
 }
 
 /** A part of a block with one scale: w = scale · (code + offset) + min. */

@@ -53,6 +53,7 @@ export const Q5_0: Format = {
     first: 2,
     words: 5,
     pair: null,
+    fifths: 0,
     parts: [{
       inputs: 32,
       offset: -16,

@@ -57,6 +57,7 @@ export const Q5_1: Format = {
     first: 0,
     words: 6,
     pair: 0,
+    fifths: 1,
     parts: [{
       inputs: 32,
       offset: 0,

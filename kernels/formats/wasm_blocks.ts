@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { f32x4, i16x8, i32x4, i8x16, ints, v128, vectors } from "../asm/assembler.ts";
+import { f32x4, i16x8, i32x4, ints, v128, vectors } from "../asm/assembler.ts";
 import type { FunctionBuilder, Int, Local, ModuleBuilder, Value } from "../asm/assembler.ts";
 import {
   fieldsOf,
@@ -208,24 +208,17 @@ export function nibbleCodes(word: Value<"v128">, group: number): BlockCodes[] {
 }
 
 /**
- * Codes of five bits: nibbles as `nibbleCodes`, and their fifth bits in `high`, bit j for input j.
- * Method: the byte of `high` with the bits of four inputs is copied to the four bytes of a lane,
- * and each byte is compared with its bit.
+ * Codes of five bits: nibbles as `nibbleCodes`, and their fifth bits in `high`, bit g of byte b for
+ * input 4g + b (`BlockForm.fifths`).
  */
 export function fifthBits(
   word: Value<"v128">,
   group: number,
   high: Value<"v128">,
 ): BlockCodes[] {
-  const bits = i32x4.splat(group % 2 ? 0x80402010 : 0x08040201);
-  const fifth = (byte: number) => {
-    const lanes = [0, 4, 8, 12].flatMap((lane) => Array<number>(4).fill(lane + byte));
-    const copies = v128.shuffleBytes(high, high, lanes);
-    return i8x16.eq(copies.and(bits), bits).and(i32x4.splat(0x10101010));
-  };
   return nibbleCodes(word, group).map(({ group, bytes }) => ({
     group,
-    bytes: bytes.or(fifth(group >> 1)),
+    bytes: bytes.or(moveBits(high, group, 4, 16)),
   }));
 }
 

@@ -17,7 +17,8 @@
  * The processor is bound by the number of instructions, not by memory: what counts is how few of
  * them a word of codes takes. So x is loaded four words at a time and spread by shuffles: a splat
  * load takes four instructions, with the check of its bounds. Parts that share words (`stripes`)
- * are multiplied together, and so are two panels of a format with one part.
+ * are multiplied together, and so are two panels of a format with one part. Without bounds checks,
+ * V8 joins neighbouring vectors to 256 bits (`asm/join.ts`), which halves the instructions.
  *
  * @module
  */
@@ -30,8 +31,8 @@ import type {
   Ints,
   Local,
   ModuleBuilder,
-  Value,
 } from "../../asm/assembler.ts";
+import { f32PairLoads, joinPairs } from "../../asm/join.ts";
 import { spread } from "../../asm/lanes.ts";
 import type { VectorMath } from "../../asm/math.ts";
 import { fieldsOf, LINE, panelBlockBytes } from "../../formats/block_panels.ts";
@@ -44,6 +45,7 @@ import type {
 } from "../../formats/format.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
+import { heldScales, ownScales, type ScaledPart, type Scales } from "./wasm_block_scales.ts";
 import {
   type MatmulWasm,
   type Store,
@@ -124,6 +126,8 @@ function defineProduct(
     columns.map((column) => ({ row, column, ofRow: 4 * (row * width + column) }))
   );
   const storeAll = storeTileWasm(m, math, tile, options);
+  // With checks, a load of neighbouring words is not joined.
+  const joined = shape.simd === "256, unchecked";
   const inputs = form.parts.reduce((sum, part) => sum + part.inputs, 0);
   return m.define(PRODUCT, "void", (f, { y, x, w, bias, gate, left }) => {
     const { end, held } = f.locals(ints("end", "held"));
@@ -135,6 +139,7 @@ function defineProduct(
       x,
       rows: range(0, rows).map((row) => row * quantisedBytes(shape, form)),
       quads,
+      joined,
     };
     const { count, apart } = form.pieces ?? { count: 1, apart: 0 };
     const all = stripesOf(form, rows);
@@ -170,6 +175,7 @@ function defineProduct(
       for (const base of bases) base.advance(panelBlockBytes(form) - count * apart * LINE);
       if (count > 1) held.set(end);
     });
+    if (joined) joinPairs(f, w, sums, f32PairLoads(f, shape.simd));
     // Epilogue.
     f.if(
       left.geS(columns[columns.length - 1] + 4),
@@ -186,12 +192,12 @@ interface DotOperands {
   /** Byte offset of each row's record. */
   readonly rows: readonly number[];
   readonly quads: readonly BlockFields[];
+  /** Whether V8 joins neighbouring quads to vectors of 256 bits. */
+  readonly joined: boolean;
 }
 
 /** A part of a block, and where its x is. */
-interface PlacedPart extends BlockPart {
-  /** Index in the block. */
-  readonly index: number;
+interface PlacedPart extends ScaledPart {
   /** Byte of the record of x. */
   readonly record: number;
   /** Index of the part's sum in the record. */
@@ -246,12 +252,14 @@ function startDots(
 
 /**
  * Loader of words of x, spread to all lanes: four neighbouring words are loaded at once. `slot` is
- * a variable for them: a load of the same four in the same slot is left out.
+ * a variable for them: a load of the same four in the same slot is left out. Where vectors are
+ * joined, and accesses not checked, a splat load is one operation of 256 bits.
  */
-function spreader(f: FunctionBuilder, x: Local<Int>) {
+function spreader(f: FunctionBuilder, x: Local<Int>, joined: boolean) {
   const slots: { readonly four: Local<"v128">; at: number }[] = [];
   return {
     spread(slot: number, at: number) {
+      if (joined) return v128.load32Splat(x, at);
       const lane = at % 16 / 4;
       slots[slot] ??= { four: f.local("v128", `x${slot}_`), at: -1 };
       const held = slots[slot];
@@ -284,9 +292,9 @@ function wordDots(
   parts: number,
   int8: boolean,
 ): Dots {
-  const { x, rows, quads } = operands;
+  const { x, rows, quads, joined } = operands;
   const all = dotsOf(f, operands, parts);
-  const spread = spreader(f, x);
+  const spread = spreader(f, x, joined);
   const xs = f.array("v128", "pair", 4 * rows.length * parts);
   const { word, codes, ...pair } = f.locals(vectors("word", "codes", "even", "odd"));
   const pairsIn = (four: BlockCodes, part: BlockPart) =>
@@ -341,10 +349,10 @@ function byteDots(
   operands: DotOperands,
   parts: number,
 ): Dots {
-  const { x, rows, quads } = operands;
+  const { x, rows, quads, joined } = operands;
   const all = dotsOf(f, operands, parts);
   const sums = all.map((dots, p) => f.array("v128", `bytes${p}_`, dots.length));
-  const spread = spreader(f, x);
+  const spread = spreader(f, x, joined);
   const xs = f.array("v128", "four", 2 * rows.length * parts);
   const { word, codes } = f.locals(vectors("word", "codes"));
   return (stripe) => {
@@ -389,70 +397,6 @@ function byteDots(
     }
     widen();
     return all.slice(0, stripe.length);
-  };
-}
-
-/** Scales and minima of a block's parts, by quad. */
-interface Scales {
-  /** Emits what is done once per block. */
-  prepare(): void;
-  scale(part: PlacedPart, quad: number): Value<"v128">;
-  min(part: PlacedPart, quad: number): Value<"v128">;
-}
-
-/** Scales that are decoded where they are used. */
-function ownScales(quads: readonly BlockFields[]): Scales {
-  return {
-    prepare: () => {},
-    scale: (part, quad) => part.scale(quads[quad]),
-    min: (part, quad) => part.min!(quads[quad]),
-  };
-}
-
-/** Fields that are loaded once, to `words`; the compiler shares what is computed from them. */
-export function heldFields(
-  { word, stored, half }: BlockFields,
-  words: readonly Local<"v128">[],
-): BlockFields {
-  const known = new Map<number, Local<"v128">>();
-  const once = (index: number, load: () => Value<"v128">) => {
-    const held = known.get(index) ?? words[known.size];
-    if (!known.has(index)) held.set(load());
-    known.set(index, held);
-    return held;
-  };
-  return {
-    stored,
-    word: (index) => once(index, () => word(index)),
-    half: () => once(-1, half),
-  };
-}
-
-/** Scales that are decoded once per block and held in memory at `held`: by part, then quad. */
-function heldScales(
-  f: FunctionBuilder,
-  form: BlockForm,
-  parts: readonly PlacedPart[],
-  quads: readonly BlockFields[],
-  held: Local<Int>,
-): Scales {
-  const partBytes = heldBytes(form) / form.parts.length;
-  const [scaleAt, minAt] = [0, 16 * quads.length].map(
-    (first) => ({ index }: PlacedPart, quad: number) => partBytes * index + first + 16 * quad,
-  );
-  const words = f.array("v128", "field", 8);
-  return {
-    prepare() {
-      for (const [q, quad] of quads.entries()) {
-        const fields = heldFields(quad, words);
-        for (const part of parts) {
-          f.store(held, part.scale(fields), scaleAt(part, q));
-          if (part.min) f.store(held, part.min(fields), minAt(part, q));
-        }
-      }
-    },
-    scale: (part, quad) => v128.load(held, scaleAt(part, quad)),
-    min: (part, quad) => v128.load(held, minAt(part, quad)),
   };
 }
 

@@ -31,7 +31,7 @@ import { PANEL_COLUMNS } from "../../formats/panels.ts";
 import { eachPart, pairsOf, range } from "../../formats/wasm_blocks.ts";
 import { packBytes } from "../../formats/wasm_encode.ts";
 import { transposed } from "../../formats/wasm_pack.ts";
-import { heldFields } from "./wasm_blocks.ts";
+import { heldFields } from "./wasm_block_scales.ts";
 import type { MatmulWasm } from "./wasm_epilogue.ts";
 import {
   type DotForm,

@@ -18,11 +18,19 @@ function unpack(panel: DataView, form: BlockForm, bytes: number, blocks: number)
       const to = row * rowBytes + block * bytes;
       for (let word = 0; word < form.words; word++) {
         const at = from + lineOf(form, word) + 4 * row;
-        rows.setUint32(to + form.first + 4 * word, panel.getUint32(at) ^ flipped);
+        const bits = panel.getUint32(at) ^ flipped;
+        rows.setUint32(to + form.first + 4 * word, bits);
+        if (word !== form.fifths) continue;
+        for (let bit = 0; bit < 4; bit++) {
+          let byte = 0;
+          for (let i = 0; i < 8; i++) {
+            const [group, of] = [2 * bit + (i >> 2), i & 3];
+            byte |= (panel.getUint8(at + of) >> group & 1) << i;
+          }
+          rows.setUint8(to + form.first + 4 * word + bit, byte);
+        }
       }
-      const order = [0, 4, 1, 5, 2, 6, 3, 7];
-      const place = order.indexOf(row % 8) + (row & 8);
-      if (form.half !== null) rows.setUint16(to + form.half, panel.getUint16(from + 2 * place));
+      if (form.half !== null) rows.setUint16(to + form.half, panel.getUint16(from + 2 * row));
     }
   }
   return new Uint8Array(rows.buffer);
