@@ -17,6 +17,7 @@ import { openBackend } from "../kernels/mod.ts";
 import { isWeightDtype } from "../kernels/formats/mod.ts";
 import { readArchitecture, readGguf } from "../engine/architecture/mod.ts";
 import { openWeights } from "../engine/checkpoint/checkpoint.ts";
+import { estimateMemory } from "../engine/memory.ts";
 import { SYSTEM_HOST } from "../engine/host/system.ts";
 import { checkpointWeights, uploadWeights } from "../engine/weights/mod.ts";
 import { child, median, timeToRead } from "./measuring.ts";
@@ -48,6 +49,8 @@ async function load(source: string, dtype: string): Promise<Measured> {
     : readArchitecture(JSON.parse(Deno.readTextFileSync(`${source}/config.json`)), source);
   const kept = isWeightDtype(dtype) ? dtype : "auto";
   const weights = await checkpointWeights(checkpoint, a, kept);
+  const memory = estimateMemory(weights.architecture, weights, { contextLength: CONTEXT, backend });
+  await backend.reserve?.(source, memory.total, memory.classes.weights);
   await uploadWeights(backend, weights.architecture, weights, CONTEXT + 1, () => {});
   return { ms: performance.now() - start, over: 0 };
 }

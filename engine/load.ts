@@ -12,7 +12,7 @@
  *     backend ─prefillRows───▶ T ┴──▶ estimateMemory ◀─────────────────────┤
  *                                          │                               │
  *     LoadPlan = all of the above          ▼                               ▼
- *                                      expectFits ───────────────▶ uploadWeights ─▶ Runner, Model
+ *                              fitMemory, reserve ───────────────▶ uploadWeights ─▶ Runner, Model
  *
  * @module
  */
@@ -187,10 +187,11 @@ async function loadOnto(
 ): Promise<Model> {
   using files = typeof source === "string" ? await openFiles(source, options) : null;
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
+  const chunk = await reserve(backend, plan, mostRows);
   const tokenizer = await pickTokenizer(plan, files, options);
   check?.({ ...plan, tokenizer, backend });
   const onBytes = progressOf(plan, files?.checkpoint.path, options);
-  const runner = await openRunner(backend, plan, onBytes, mostRows);
+  const runner = await openRunner(backend, plan, chunk, onBytes);
   const usual = plan.memory.chunk;
   const fewer = runner.chunk < usual
     ? [`Prefill takes ${runner.chunk} rows at a time: ${usual} do not fit the device's memory.`]
@@ -205,19 +206,22 @@ async function loadOnto(
   });
 }
 
-/** Uploads the weights of a plan and records the passes; a chunk has at most `mostRows` rows. */
+/** Prepares a backend for a plan; returns the rows of a prefill chunk, at most `mostRows`. */
+async function reserve(backend: Backend, plan: LoadPlan, mostRows = Infinity): Promise<number> {
+  const most = Math.min(mostRows, plan.memory.chunk);
+  const memory = await fitMemory(backend, { ...plan, memory: plan.memory.with({ chunk: most }) });
+  await backend.reserve?.(plan.id, memory.total, memory.classes.weights);
+  return memory.chunk;
+}
+
+/** Uploads the weights of a plan and records the passes. */
 async function openRunner(
   backend: Backend,
   plan: LoadPlan,
+  chunk: number,
   onBytes: (count: number) => Promise<void>,
-  mostRows = Infinity,
 ): Promise<Runner> {
   const { id, architecture, contextLength: slots, memory: { kvDtype } } = plan;
-  const most = Math.min(mostRows, plan.memory.chunk);
-  const { chunk } = await fitMemory(backend, {
-    ...plan,
-    memory: plan.memory.with({ chunk: most }),
-  });
   const weights = await uploadWeights(backend, architecture, plan.source, slots + 1, onBytes);
   const runner = await Runner.create(backend, architecture, weights, { id, slots, chunk, kvDtype });
   // A device reports that an allocation failed with the next read.
@@ -237,7 +241,8 @@ async function openPlain(
       ? await openFiles(source, { ...options, offline: true })
       : null;
     const plan = await planLoad(files ?? source as RandomModel, options, backend);
-    const runner = await openRunner(backend, plan, progressOf(plan, undefined, options));
+    const chunk = await reserve(backend, plan);
+    const runner = await openRunner(backend, plan, chunk, progressOf(plan, undefined, options));
     return { runner, [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose]() };
   } catch (error) {
     await backend[Symbol.asyncDispose]();

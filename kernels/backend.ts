@@ -93,6 +93,14 @@ export interface Backend extends AsyncDisposable {
    */
   expectFree?(what: string, bytes: number, largest?: number): Promise<void>;
   /**
+   * Prepares for a run that is loaded next; missing on backends that gain nothing.
+   * @param what is about to be loaded: the name in the error.
+   * @param bytes to be allocated in all.
+   * @param weights bytes of the weights among them.
+   * @throws {DeviceError} As `expectFree`.
+   */
+  reserve?(what: string, bytes: number, weights: number): Promise<void>;
+  /**
    * Allocates a zeroed tensor. If the device runs out of memory, the next `read` throws.
    * @param shape extents, outermost first.
    * @param dtype of its numbers.

@@ -62,7 +62,7 @@ export interface WasmOptions {
   readonly simd?: Simd;
   /** Whether threads may share memory. */
   readonly shared?: boolean;
-  /** Type of addresses; by default 32 bits, until `expectFree` asks for more than they reach. */
+  /** Type of addresses; by default 32 bits, until `reserve` asks for more than they reach. */
   readonly address?: Int;
   /** Whether the calling thread may sleep while it waits for other threads. */
   readonly callerSleeps?: boolean;
@@ -203,12 +203,12 @@ class WasmBackend implements Backend {
     return this.#notes.filter((note) => note).join("; ") || undefined;
   }
 
-  /** Opens a memory of 64-bit addresses if the bytes need one. */
+  // deno-lint-ignore require-await -- an error of it is a rejection
   async expectFree(what: string, bytes: number): Promise<void> {
     const { address } = this.#alive();
     if (bytes <= LIMIT_BYTES[address]) return;
     const reason = address === "i64" || bytes > LIMIT_BYTES.i64 ? null : this.#whyNarrow();
-    if (reason === undefined) return await this.#widen(bytes);
+    if (reason === undefined) return;
     const limit = reason === null ? LIMIT_BYTES.i64 : LIMIT_BYTES[address];
     throw new DeviceError(
       `Cannot load "${what}" on wasm: expected at most ${gib(limit)} GiB (${
@@ -217,6 +217,15 @@ class WasmBackend implements Backend {
         gib(bytes)
       } GiB; use a 16-bit dtype, a shorter context, or --device js, which has no such limit`,
     );
+  }
+
+  /**
+   * Opens a memory of 64-bit addresses if the bytes need one. Idle workers map the weights' pages.
+   */
+  async reserve(what: string, bytes: number, weights: number): Promise<void> {
+    await this.expectFree(what, bytes);
+    if (bytes > LIMIT_BYTES[this.#alive().address]) await this.#widen(bytes);
+    this.#pool?.mapAhead(...this.#alive().pagesAhead(weights));
   }
 
   /** Why memory stays at 32-bit addresses; undefined if it may be replaced. */

@@ -8,7 +8,7 @@
  *          384 │ done                         by every thread, when its items are done
  *          512 │ sleepers, failed             by threads that wait; by one that traps
  *          640 │ generation, plan … threads   by the calling thread, for each run
- *          768 │ mail, idle                   by the calling thread; by workers between runs
+ *          768 │ mail, idle, ahead, aheadEnd  by the calling thread; by workers between runs
  *
  *     items of all runs:  finished entries      │ the open entry        │ later entries
  *                                             open    ≤ done ≤ taken ≤  open + its items
@@ -56,6 +56,9 @@ export const CONTROL = {
   mail: 768,
   /** Number of workers that sleep until the next run. */
   idle: 772,
+  /** Next page of the memory that a worker maps while it waits, and the end of these pages. */
+  ahead: 776,
+  aheadEnd: 780,
 } as const;
 
 /** Names of the control words. */

@@ -130,6 +130,14 @@ export class LinearMemory {
     this.#free = merged;
   }
 
+  /** Pages that `bytes` more will take for the first time: first, and one after the last. */
+  pagesAhead(bytes: number): readonly [first: number, end: number] {
+    const free = this.#free.reduce((sum, hole) => sum + hole.bytes, 0);
+    const first = Math.ceil(this.#end / PAGE_BYTES);
+    const end = Math.floor((this.#end + bytes - free) / PAGE_BYTES);
+    return [first, Math.min(end, this.pages)];
+  }
+
   /** Current size in pages, which a module may declare as its minimum. */
   get pages(): number {
     return this.wasm.buffer.byteLength / PAGE_BYTES;

@@ -24,6 +24,7 @@ const [GENERATION, PLAN, ROWS, POSITION, SLOT, LENGTH, BASE, THREADS] = [
   at("threads"),
 ];
 const [OPEN, FAILED, MAIL, IDLE] = [at("open"), at("failed"), at("mail"), at("idle")];
+const [AHEAD, AHEAD_END] = [at("ahead"), at("aheadEnd")];
 
 /**
  * Whether threads can share memory here: a page must be cross-origin isolated, by its headers.
@@ -122,6 +123,13 @@ export class Pool {
     return plan;
   }
 
+  /** Loads a plan on every worker, without waiting: until then a worker takes part in no run of it. */
+  offer(module: WebAssembly.Module): number {
+    const plan = this.#plans++;
+    void this.#post(() => ({ plan, module })).catch(() => {}); // the next run reports the failure
+    return plan;
+  }
+
   /** Drops a plan on every worker, without waiting for them. */
   drop(plan: number): void {
     void this.#post(() => ({ drop: plan })).catch(() => {}); // the next run reports the failure
@@ -174,6 +182,20 @@ export class Pool {
     Atomics.store(words, GENERATION, generation + 2);
     if (Atomics.load(words, IDLE)) Atomics.notify(words, GENERATION);
     this.#announced = program;
+  }
+
+  /**
+   * Lets the workers map pages `first` … `end` − 1 of the memory whenever they wait for a run.
+   *
+   * Trick: most of the time of packing goes into page faults. Threads that wait anyway take them
+   * while this one parses headers and assembles code.
+   */
+  mapAhead(first: number, end: number): void {
+    const words = this.#words;
+    Atomics.store(words, AHEAD_END, 0);
+    Atomics.store(words, AHEAD, first);
+    Atomics.store(words, AHEAD_END, end);
+    this.#interrupt(0);
   }
 
   /** Takes part in the started run until it is done. */
@@ -230,14 +252,14 @@ export class Pool {
     return result;
   }
 
-  /** Makes the workers return to their event loops and read messages. */
-  #interrupt(): void {
+  /** Ends the workers' wait; with mail, they return to their event loops and read messages. */
+  #interrupt(mail = 1): void {
     this.settle(); // the words of the previous run are overwritten below
     const words = this.#words;
     const generation = words[GENERATION];
     Atomics.store(words, GENERATION, generation + 1);
     Atomics.store(words, PLAN, -1);
-    Atomics.add(words, MAIL, 1);
+    Atomics.add(words, MAIL, mail);
     Atomics.store(words, GENERATION, generation + 2);
     Atomics.notify(words, GENERATION);
   }

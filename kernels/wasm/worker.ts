@@ -16,10 +16,15 @@ const SPIN_MS = 1.5;
 /** Loads of the control word between two reads of the clock. */
 const SPINS_PER_CLOCK = 256;
 
-const [GENERATION, MAIL, IDLE, FAILED, OPEN] = [
+/** Bytes of a page of the memory, and of a page of the system, at the least. */
+const [PAGE_BYTES, SYSTEM_PAGE_BYTES] = [65536, 4096];
+
+const [GENERATION, MAIL, IDLE, AHEAD, AHEAD_END, FAILED, OPEN] = [
   at("generation"),
   at("mail"),
   at("idle"),
+  at("ahead"),
+  at("aheadEnd"),
   at("failed"),
   at("open"),
 ];
@@ -78,18 +83,44 @@ function serve(): void {
   }
 }
 
-/** Waits for a generation that this worker has not seen: spins first, then sleeps. */
+/** Waits for a generation that this worker has not seen: maps pages, spins, then sleeps. */
 function awaitChange(): void {
-  const end = performance.now() + SPIN_MS;
-  while (performance.now() < end) {
-    for (let i = 0; i < SPINS_PER_CLOCK; i++) {
-      const generation = Atomics.load(words, GENERATION);
-      if (generation !== seen && !(generation & 1)) return;
-    }
+  while (Atomics.load(words, GENERATION) === seen && mapNext());
+  for (const end = performance.now() + SPIN_MS; performance.now() < end;) {
+    if (spin()) return;
   }
   Atomics.add(words, IDLE, 1);
   Atomics.wait(words, GENERATION, seen);
   Atomics.add(words, IDLE, -1);
+}
+
+/** Spins; true as soon as there is a generation that this worker has not seen. */
+function spin(): boolean {
+  for (let i = 0; i < SPINS_PER_CLOCK; i++) {
+    const generation = Atomics.load(words, GENERATION);
+    if (generation !== seen && !(generation & 1)) return true;
+  }
+  return false;
+}
+
+/**
+ * Maps the next page of those that `Pool.mapAhead` names; false if none is left. The pages may be
+ * in use already, and keep their bytes.
+ *
+ * Trick: `compareExchange`, since its first access is a store. V8 starts other operations with a
+ * load, which maps the page of zeros; replacing that page interrupts all other threads, and takes
+ * six times as long.
+ */
+function mapNext(): boolean {
+  const end = Atomics.load(words, AHEAD_END);
+  if (Atomics.load(words, AHEAD) >= end) return false;
+  const page = Atomics.add(words, AHEAD, 1);
+  if (page >= end) return false; // another worker took the last one
+  const numbers = new Int32Array(memory.buffer, page * PAGE_BYTES, PAGE_BYTES / 4);
+  for (let i = 0; i < numbers.length; i += SYSTEM_PAGE_BYTES / 4) {
+    Atomics.compareExchange(numbers, i, 0, 0);
+  }
+  return true;
 }
 
 /** Runs the current program, if this worker has the plan and is among the run's threads. */

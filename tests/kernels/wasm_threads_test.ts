@@ -13,12 +13,12 @@ import { narrow, type Weight, type WeightDtype, widen } from "../../kernels/form
 import { i32, ModuleBuilder } from "../../kernels/asm/assembler.ts";
 import { atomics } from "../../kernels/asm/atomics.ts";
 import { openWasmBackend } from "../../kernels/wasm/backend.ts";
-import type { Run } from "../../kernels/wasm/control.ts";
+import { at, type ControlWord, controlWords, type Run } from "../../kernels/wasm/control.ts";
 import { defineKernel, type Items, type Kernel } from "../../kernels/asm/kernel.ts";
 import { LinearMemory } from "../../kernels/wasm/memory.ts";
 import { Pool } from "../../kernels/wasm/pool.ts";
 import { defineRun } from "../../kernels/wasm/program.ts";
-import { within } from "../patience.ts";
+import { until, within } from "../patience.ts";
 import { runDeno } from "../process.ts";
 import { fixture } from "../testing.ts";
 import { layers, testDisposal } from "./layers.ts";
@@ -40,6 +40,11 @@ class Bench implements AsyncDisposable {
     const block = this.linear.allocate(4 * count, "activations");
     const view = () => this.linear.view(block, "I32", 0, count) as Int32Array;
     return { address: block.address, view };
+  }
+
+  /** Current value of a control word. */
+  control(word: ControlWord): number {
+    return Atomics.load(controlWords(this.linear.wasm), at(word));
   }
 
   /** A plan that calls one kernel once per element of `items`. */
@@ -124,6 +129,22 @@ Deno.test("run() continues when workers join, sleep and leave", async () => {
   await bench.pool.dismiss(1);
   again();
   assert.deepEqual(view(), new Int32Array(64).fill(expected));
+});
+
+Deno.test("mapAhead() touches every page while runs go on, and changes no byte", async () => {
+  await using bench = await Bench.open(3);
+  const { address, view } = bench.words(300_000); // 18 pages
+  const run = await bench.plan([{ count: 300_000, perRow: false }], [address], step3);
+  const [first, end] = bench.linear.pagesAhead(2 ** 22);
+  assert.equal(end - first, 63); // the rest of the last page in use comes first
+  const expected = new Int32Array(300_000);
+  for (let round = 0; round < 3; round++) {
+    view().set(expected.map((_, i) => i + round));
+    bench.pool.mapAhead(0, end);
+    run();
+    await until("workers to map all pages", () => bench.control("ahead") >= end);
+    assert.deepEqual(view(), expected.map((_, i) => 3 * (i + round) + 1));
+  }
 });
 
 /** Waits until a second thread enters; that thread traps. */
