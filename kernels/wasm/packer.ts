@@ -88,15 +88,15 @@ function rowBytesOf({ shape: [N, K], dtype, stored, from }: Packing): number {
   return storedBytes(from ?? dtype, stored === "NK" ? K : N);
 }
 
-/** Rows of a piece. KN: of equal length, within a part of the panels, and whole blocks. */
+/** Rows of a piece. Pieces are of about equal length; KN: within a part of the panels. */
 function chunkOf(packing: Packing): number {
   const { shape, dtype, stored } = packing;
   const most = rowsAtATime(shape, rowBytesOf(packing), stored);
-  if (stored === "NK") return most;
-  const { inputs } = wasmOf(dtype).layout(shape);
-  const equal = Math.ceil(inputs / Math.ceil(inputs / most));
-  const { block } = FORMATS[dtype];
-  return Math.ceil(equal / block) * block;
+  const [rows, unit] = stored === "NK"
+    ? [shape[0], PANEL_COLUMNS]
+    : [wasmOf(dtype).layout(shape).inputs, FORMATS[dtype].block];
+  const equal = Math.ceil(rows / Math.ceil(rows / most));
+  return Math.ceil(equal / unit) * unit;
 }
 
 /** Wait for workers, in ms, that indicates a busy machine: a piece takes a third of 1 ms. */
@@ -107,28 +107,29 @@ const MOST_ALONE = 64;
 /** Packs the weights of one memory, on all threads of its pool. */
 export class Packer {
   /** Programs by kind: one of all kinds would take 80 ms to compile and load. */
-  readonly #programs = new Map<string, Promise<Program>>();
+  readonly #programs = new Map<string, Program>();
 
   constructor(readonly linear: LinearMemory, readonly pool: Pool | null) {}
 
   /** Compiles a kind's program and loads it on all threads, once. */
-  #programOf({ dtype, stored, from }: Kind): Promise<Program> {
+  #programOf({ dtype, stored, from }: Kind): Program {
     const key = [dtype, stored, from].join();
     const opened = this.#programs.get(key) ?? this.#open({ dtype, stored, from });
     this.#programs.set(key, opened);
     return opened;
   }
 
-  async #open(kind: Kind): Promise<Program> {
+  #open(kind: Kind): Program {
     const { linear, pool } = this;
     const m = new ModuleBuilder(linear);
     const kernel = definePacking(m, kind);
     const entry = { kernel, operands: [], items: { count: 1, perRow: true } };
     defineRun(m, [entry], { threads: pool?.threads ?? 1, callerSleeps: false });
-    const module = await WebAssembly.compile(m.toBytes());
+    // At once: the code is small, and waiting for other threads takes up to 7 ms.
+    const module = new WebAssembly.Module(m.toBytes());
     const env = { memory: linear.wasm };
-    const run = (await WebAssembly.instantiate(module, { env })).exports.run as Run;
-    return { plan: pool ? await pool.load(module) : 0, run };
+    const run = new WebAssembly.Instance(module, { env }).exports.run as Run;
+    return { plan: pool?.offer(module) ?? 0, run };
   }
 
   /** Bytes of scratch in the memory that `pack` needs: two pieces; one if it is not shared. */
@@ -188,7 +189,7 @@ export class Packer {
     const state = { fits: true };
     const { inputs } = wasmOf(dtype).layout(packing.shape);
     const chunk = chunkOf(packing);
-    const program = await this.#programOf(packing);
+    const program = this.#programOf(packing);
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);

@@ -123,7 +123,7 @@ export class Pool {
     return plan;
   }
 
-  /** Loads a plan on every worker, without waiting: until then a worker takes part in no run of it. */
+  /** Loads a plan on every worker, without waiting: a worker without it misses its runs. */
   offer(module: WebAssembly.Module): number {
     const plan = this.#plans++;
     void this.#post(() => ({ plan, module })).catch(() => {}); // the next run reports the failure
