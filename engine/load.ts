@@ -19,6 +19,7 @@
 import type { Backend } from "../kernels/backend.ts";
 import { openBackend } from "../kernels/mod.ts";
 import { isOutOfMemory } from "../kernels/errors.ts";
+import { collectGarbage } from "../kernels/memory.ts";
 import { dtypeOf, type WeightDtype } from "../kernels/formats/mod.ts";
 import {
   type Architecture,
@@ -161,7 +162,9 @@ export async function loadChecked(
       host: host.compute,
     });
     try {
-      return await loadOnto(backend, source, options, { start, mostRows, check });
+      const { vocabSize, model } = await loadOnto(backend, source, options, mostRows, check);
+      if (vocabSize > MANY_TOKENS) collectGarbage();
+      return model(performance.now() - start);
     } catch (error) {
       await backend[Symbol.asyncDispose]();
       // Memory was free when it was checked, but is not any more: once more, with fewer rows.
@@ -170,21 +173,17 @@ export async function loadChecked(
   }
 }
 
-/** How a load is carried out, beside its options. */
-interface LoadRun {
-  /** When it began, by `performance.now()`. */
-  readonly start: number;
-  /** Most rows of a prefill chunk. */
-  readonly mostRows: number;
-  readonly check?: LoadCheck;
-}
+/** Vocabulary whose metadata leaves garbage worth collecting: 20 MiB of 49,152 tokens. */
+const MANY_TOKENS = 10_000;
 
+/** Loads a model; it is made by a call, before which the contents of its files are garbage. */
 async function loadOnto(
   backend: Backend,
   source: string | RandomModel,
   options: LoadOptions,
-  { start, mostRows, check }: LoadRun,
-): Promise<Model> {
+  mostRows: number,
+  check?: LoadCheck,
+): Promise<{ vocabSize: number; model: (loadMs: number) => Model }> {
   using files = typeof source === "string" ? await openFiles(source, options) : null;
   const plan = await planLoad(files ?? source as RandomModel, options, backend);
   const chunk = await reserve(backend, plan, mostRows);
@@ -192,18 +191,21 @@ async function loadOnto(
   check?.({ ...plan, tokenizer, backend });
   const onBytes = progressOf(plan, files?.checkpoint.path, options);
   const runner = await openRunner(backend, plan, chunk, onBytes);
-  const usual = plan.memory.chunk;
+  const { id, architecture, parameters, memory: { chunk: usual } } = plan;
   const fewer = runner.chunk < usual
     ? [`Prefill takes ${runner.chunk} rows at a time: ${usual} do not fit the device's memory.`]
     : [];
-  return new Model(backend, plan.architecture, runner, tokenizer, {
-    id: plan.id,
+  const facts = {
+    id,
     dtype: mainDtype(plan.source),
-    parameters: plan.parameters,
+    parameters,
     notes: [...backend.note ? [backend.note] : [], ...plan.notes, ...fewer],
-    loadMs: performance.now() - start,
-    openPlain: (contextLength, signal) => openPlain(source, { ...options, contextLength, signal }),
-  });
+    openPlain: (contextLength: number, signal?: AbortSignal) =>
+      openPlain(source, { ...options, contextLength, signal }),
+  };
+  const model = (loadMs: number) =>
+    new Model(backend, architecture, runner, tokenizer, { ...facts, loadMs });
+  return { vocabSize: architecture.vocabSize, model };
 }
 
 /** Prepares a backend for a plan; returns the rows of a prefill chunk, at most `mostRows`. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "../fast_check.ts";
-import { Memory } from "../../kernels/memory.ts";
+import { collectGarbage, Memory } from "../../kernels/memory.ts";
 import type { MemoryClass } from "../../kernels/tensor.ts";
 
 Deno.test("Memory.add() keeps the peak of the sum apart when classes peak at other times", () => {
@@ -64,4 +64,11 @@ Deno.test("Memory.add() agrees with a log of all sums when buffers come and go",
     }),
     { numRuns: 200, seed: 1 },
   );
+});
+
+Deno.test("collectGarbage() collects objects without references", async () => {
+  const made = (() => Array.from({ length: 100 }, () => new WeakRef({})))();
+  await new Promise((resolve) => setTimeout(resolve)); // a WeakRef holds its object until then
+  collectGarbage();
+  assert.deepEqual(made.filter((ref) => ref.deref()), []);
 });
