@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../../engine/checkpoint/checkpoint.ts";
 import { loadModel, type LoadOptions } from "../../engine/load.ts";
 import type { Model } from "../../engine/model.ts";
+import { shareDevices } from "../kernels/shared_gpu.ts";
 import { assertClose, fixture, readJson, TOLERANCE } from "../testing.ts";
 
 /** A model as its trainer saved it; paths are below tests/fixtures/people. */
@@ -116,6 +117,21 @@ export function testPeople(device: "js" | "wasm", cases: readonly Case[]): void 
         await expectLogits(model, one.golden);
         await expectContinuations(model, golden, one);
       }
+    });
+  }
+}
+
+/** Declares the tests of some models on WebGPU: their logits alone, on one device. */
+export function testPeopleOnGpu(cases: readonly Case[], ignore: boolean): void {
+  if (!ignore) shareDevices();
+  for (const { name, source, options, golden } of cases) {
+    Deno.test({
+      name: `webgpu: ${name} gives its trainer's logits`,
+      ignore,
+      async fn() {
+        await using model = await open(source, { ...options, device: "webgpu" });
+        await expectLogits(model, golden);
+      },
     });
   }
 }

@@ -1,23 +1,16 @@
 /** Output folders of trainers, compared with PyTorch, PEFT and transformers. */
 import assert from "node:assert/strict";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
-import { CASES, expectLogits, isSlowOnJs, open, testPeople } from "./people.ts";
+import { CASES, expectLogits, isSlowOnJs, open, testPeople, testPeopleOnGpu } from "./people.ts";
 
 const ignoreGpu = await ignoreWithoutAdapter("people_test.ts");
 
 testPeople("js", CASES.filter((one) => !isSlowOnJs(one)));
 testPeople("wasm", CASES);
 
-Deno.test({
-  name: "webgpu: every trainer's model gives its logits",
-  ignore: ignoreGpu,
-  fn: async () => {
-    for (const { source, options, golden } of CASES) {
-      await using model = await open(source, { ...options, device: "webgpu" });
-      await expectLogits(model, golden);
-    }
-  },
-});
+// One case of each architecture and kind of source; the soak tests have all.
+const ON_GPU = /^(state-dict|lora-gpt2-c_attn|lora-llama-all|trainer-newest)$/;
+testPeopleOnGpu(CASES.filter(({ name }) => ON_GPU.test(name)), ignoreGpu);
 
 Deno.test("loadModel() takes the number of heads from its options", async () => {
   // A state dict without a configuration: every other size follows from the tensors.

@@ -7,6 +7,7 @@
 import type { Backend } from "../../kernels/backend.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
+import { shareDevices } from "./shared_gpu.ts";
 import { twinTests } from "./twins.ts";
 import { attentionTwinTests, randomTwinTest } from "./twins_attention.ts";
 import { kvTwinTests } from "./twins_kv.ts";
@@ -15,6 +16,7 @@ import { sampleTwinTests } from "./twins_sample.ts";
 /** Registers the tests of all operations. */
 export async function gpuTwinTests(software: boolean, file: string): Promise<void> {
   const ignore = await ignoreWithoutAdapter(file);
+  if (!ignore) shareDevices();
   const what = software ? "a software adapter" : "a GPU";
   const test = (name: string, run: (backend: Backend) => Promise<void>) =>
     Deno.test({

@@ -15,27 +15,10 @@ import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 import { BufferSpy } from "./spy.ts";
-import { checkMatmulCase, checkNormCase, twinTests } from "./twins.ts";
-import { attentionTwinTests, checkWriteKvCase } from "./twins_attention.ts";
-import { sampleTwinTests } from "./twins_sample.ts";
+import { checkMatmulCase, checkNormCase } from "./twins.ts";
+import { checkWriteKvCase } from "./twins_attention.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_features_test.ts");
-
-// Other tests use subgroups if the device has them.
-for (const register of [twinTests, attentionTwinTests, sampleTwinTests]) {
-  register((name, run) => {
-    if (!/^(norm|writeKv|sample)\(\)/.test(name) || name.includes("Llama")) return;
-    Deno.test({
-      name: `${name}, without subgroups`,
-      ignore,
-      async fn() {
-        const software = name.startsWith("sample") ? false : undefined;
-        await using backend = await openWebGpuBackend({ subgroups: false, software, tune: false });
-        await run(backend);
-      },
-    });
-  });
-}
 
 /** A device whose features were tried after `change`. */
 async function tried(change: Partial<Pick<GPUAdapter, "requestDevice">> = {}) {

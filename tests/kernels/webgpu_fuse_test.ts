@@ -10,10 +10,12 @@ import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
 import { Tiles } from "../../kernels/webgpu/tuner.ts";
 import { assertClose, randomNumbers, TOLERANCE } from "../testing.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
+import { shareDevices } from "./shared_gpu.ts";
 import { Spy } from "./spy.ts";
 import { put, upload } from "./twins.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_fuse_test.ts");
+if (!ignore) shareDevices();
 
 /** Tiles of one row: all candidates for a GPU, and those for a software adapter. */
 const ONE_ROW: readonly Tile[] = [...TILES.decode, SOFTWARE_TILES.decode, SOFTWARE_TILES.normed];

@@ -8,12 +8,14 @@ import type { Backend } from "../../kernels/backend.ts";
 import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { openBackend } from "../../kernels/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import { shareDevices } from "./shared_gpu.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { put, stepOf, upload } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
 import { CacheFolder } from "./cache_folder.ts";
 
 const ignore = await ignoreWithoutAdapter("webgpu_model_test.ts");
+if (!ignore) shareDevices();
 
 /** Logits of the last of `ids`, from an empty cache. */
 const lastLogits = (model: Model, ids: readonly number[]) =>
