@@ -75,14 +75,22 @@ function fifthsByByte(f: FunctionBuilder, word: Local<"v128">): void {
   }
 }
 
-/** Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks. */
-export function fieldsOf(form: BlockForm, base: Local<Int>, quad: number): BlockFields {
+/**
+ * Fields of the blocks of outputs 4·quad … 4·quad + 3; `base` is the address of the 16 blocks, and
+ * `half` that of their scales outside the words.
+ */
+export function fieldsOf(
+  form: BlockForm,
+  base: Local<Int>,
+  quad: number,
+  half: Local<Int> = base,
+): BlockFields {
   const stored = (index: number) => v128.load(base, lineOf(form, index) + 16 * quad);
   return {
     stored,
     word: (index) => flip(form, stored(index)),
     half() {
-      const four = v128.load16x4U(base, 8 * quad);
+      const four = v128.load16x4U(half, 8 * quad);
       return form.parts.length > 1 ? plainF16Low(four) : f16Low(four);
     },
   };

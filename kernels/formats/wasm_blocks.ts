@@ -83,29 +83,40 @@ function widenPanel(
   blocks: number,
   block: number,
 ): PanelCopy {
+  const quads = PANEL_COLUMNS / 4;
+  // Unrolled, the code of Q6_K would take V8 50 ms and 10 MB to compile.
+  const unrolled = block > 32 ? 1 : quads;
   return m.define(ints("to", "from"), "void", (f, { to, from }) => {
-    const end = f.local("int", "end");
+    const { end, step, at, half, into } = f.locals(ints("end", "step", "at", "half", "into"));
     const { word, codes } = f.locals(vectors("word", "codes"));
     const store = (first: number, quad: number, v: Value<"v128">) =>
-      f.store(to, v, first * WIDE_LINE + 16 * quad);
+      f.store(into, v, first * WIDE_LINE + 16 * quad);
     end.set(to.plus(blocks * block * WIDE_LINE));
     f.for(to, to, end, block * WIDE_LINE, () => {
-      for (let quad = 0; quad < PANEL_COLUMNS / 4; quad++) {
-        const fields = fieldsOf(form, from, quad);
-        eachPart(form, (part, first) => {
-          const number = scalesOf(f, part, fields);
-          for (const index of part.codeWords) {
-            word.set(fields.word(index));
-            for (const four of part.codes(word, index, fields)) {
-              const { even, odd } = pairsOf(four, part, codes);
-              for (const [i, pair] of [even, odd].entries()) {
-                store(first + 4 * four.group + i, quad, number(lower(pair)));
-                store(first + 4 * four.group + i + 2, quad, number(upper(pair)));
+      at.set(from);
+      half.set(from);
+      into.set(to);
+      f.for(step, 0, quads, unrolled, () => {
+        for (let quad = 0; quad < unrolled; quad++) {
+          const fields = fieldsOf(form, at, quad, half);
+          eachPart(form, (part, first) => {
+            const number = scalesOf(f, part, fields);
+            for (const index of part.codeWords) {
+              word.set(fields.word(index));
+              for (const four of part.codes(word, index, fields)) {
+                const { even, odd } = pairsOf(four, part, codes);
+                for (const [i, pair] of [even, odd].entries()) {
+                  store(first + 4 * four.group + i, quad, number(lower(pair)));
+                  store(first + 4 * four.group + i + 2, quad, number(upper(pair)));
+                }
               }
             }
-          }
-        });
-      }
+          });
+        }
+        at.advance(16 * unrolled);
+        half.advance(8 * unrolled);
+        into.advance(16 * unrolled);
+      });
       from.advance(panelBlockBytes(form));
     });
   });
