@@ -134,8 +134,10 @@ export interface GpuDispatch extends Shader {
   readonly op: string;
   /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Operand | undefined)[];
-  /** Number of workgroups. */
-  readonly groups: (step: Segment) => number;
+  /** Number of workgroups for a number of rows. */
+  readonly groups: (rows: number) => number;
+  /** Its factor in a step, default 1; 0 leaves the dispatch out. */
+  readonly times?: (step: Segment) => number;
 }
 
 /** Target of a pass on a GPU. */

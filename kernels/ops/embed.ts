@@ -275,7 +275,7 @@ function tableDispatches(
       op,
       ...embedWgsl(constants),
       operands: operands(operand),
-      groups: ({ rows }) => embedGroups(constants, rows),
+      groups: (rows) => embedGroups(constants, rows),
     };
   });
 }

@@ -211,7 +211,7 @@ export function normDispatches(call: NormCall, { software, subgroups }: GpuTarge
     op: "norm",
     ...normWgsl({ C: call.x.shape[1], lanes, inPlace, subgroups, options }),
     operands: [y, inPlace ? undefined : x, weight, bias],
-    groups: ({ rows }) => rows,
+    groups: (rows) => rows,
   }];
 }
 

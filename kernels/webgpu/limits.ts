@@ -6,9 +6,10 @@
 import type { ComputeHost } from "../host.ts";
 import { bestMs, type DeviceLimits, type LimitMeter } from "../meter.ts";
 import { type Gpu, openGpu } from "./device.ts";
+import type { Dispatch } from "./dispatch.ts";
 import { tryFeatures } from "./features.ts";
 import { Compiler, type ShaderCall } from "./pipeline.ts";
-import { type Dispatch, StepQueue } from "./queue.ts";
+import { StepQueue } from "./queue.ts";
 import { mainWgsl } from "../wgsl/shader.ts";
 
 /** Milliseconds of each measurement of `measureWebGpu`. */

@@ -8,7 +8,8 @@ import { DeviceError, messageOf } from "../errors.ts";
 import { onlySegment, type Segment, type Step, type StepRoom } from "../step.ts";
 import { PRELUDE, type Shader } from "../wgsl/shader.ts";
 import type { Gpu } from "./device.ts";
-import type { Dispatch, StepQueue } from "./queue.ts";
+import { type BoundShader, Dispatch, type Workgroups } from "./dispatch.ts";
+import type { StepQueue } from "./queue.ts";
 
 /** A buffer at a binding, or bytes of one, read-only or read-write. */
 export interface Binding {
@@ -25,14 +26,15 @@ export interface Binding {
   readonly least?: number;
 }
 
-/** A shader, the buffers at its bindings, and its workgroups for a step or a chunk of a weight. */
-export interface ShaderCall<Run = Segment> extends Shader {
+/** A shader and the buffers at its bindings. */
+export interface Bindable extends Shader {
   readonly op: string;
   /** In order of bindings; undefined leaves a gap. */
   readonly operands: readonly (Binding | undefined)[];
-  /** Number of workgroups. */
-  readonly groups: (run: Run) => number;
 }
+
+/** A shader, the buffers at its bindings, and its workgroups. */
+export interface ShaderCall extends Bindable, Workgroups {}
 
 /** Layout of the operands of shaders, and of their pipelines. */
 interface Layout {
@@ -71,8 +73,16 @@ export class Compiler {
    * Compiles and binds one call.
    * @throws {DeviceError} If the device refuses it, naming the operation.
    */
-  async prepare<Run>(call: ShaderCall<Run>): Promise<Dispatch<Run>> {
-    const { op, workgroupBytes, operands, groups } = call;
+  async prepare(call: ShaderCall): Promise<Dispatch> {
+    return new Dispatch(await this.bind(call), call);
+  }
+
+  /**
+   * Compiles and binds a shader.
+   * @throws {DeviceError} If the device refuses it, naming the operation.
+   */
+  async bind(call: Bindable): Promise<BoundShader> {
+    const { op, workgroupBytes, operands } = call;
     const { device } = this.#gpu;
     const most = device.limits.maxStorageBuffersPerShaderStage;
     const count = operands.filter((operand) => operand).length;
@@ -99,7 +109,7 @@ export class Compiler {
     const bound = device.createBindGroup({ label: op, layout: layout.operands, entries });
     const error = await device.popErrorScope();
     if (error) throw new DeviceError(`Cannot bind "${op}" on webgpu: ${error.message}`);
-    return { pipeline, operands: bound, groups };
+    return { pipeline, operands: bound };
   }
 
   /** The text that is compiled: directives, prelude, shader. */

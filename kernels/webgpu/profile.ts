@@ -10,7 +10,8 @@ import type { KernelTime } from "../backend.ts";
 import { addUp, median, type Part, profileRuns } from "../profile.ts";
 import type { Segment } from "../step.ts";
 import type { Gpu } from "./device.ts";
-import type { Dispatch, StepQueue } from "./queue.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { StepQueue } from "./queue.ts";
 
 /** Most queries of a set, on every device. */
 const MOST_QUERIES = 4096;

@@ -29,6 +29,7 @@ import type { Segment } from "../step.ts";
 import { DeviceError, messageOf } from "../errors.ts";
 import { nextTask } from "../next_task.ts";
 import type { Gpu } from "./device.ts";
+import type { BoundShader, Dispatch } from "./dispatch.ts";
 
 /** Most steps of one submit. */
 const SLOTS = 64;
@@ -41,15 +42,6 @@ const SLOT_BYTES = 256;
 
 /** Staging buffers up to this many bytes are reused by later reads. */
 const KEPT_BYTES = 1 << 20;
-
-/** A prepared call, replayed with a step or with a chunk of a weight. */
-export interface Dispatch<Run = Segment> {
-  readonly pipeline: GPUComputePipeline;
-  /** Bind group 1. */
-  readonly operands: GPUBindGroup;
-  /** Number of workgroups. */
-  readonly groups: (run: Run) => number;
-}
 
 /** The device's queue, and the steps not yet submitted. */
 export class StepQueue {
@@ -115,15 +107,19 @@ export class StepQueue {
     const pass = this.#open();
     this.#putStep(step);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-    for (const dispatch of dispatches) this.#encode(pass, dispatch, dispatch.groups(step));
+    for (let i = 0; i < dispatches.length; i++) {
+      const dispatch = dispatches[i];
+      dispatch.fit(step);
+      this.#encode(pass, dispatch, dispatch.count);
+    }
   }
 
-  /** Queues the packing of a chunk of a weight. */
-  pack(chunk: Chunk, dispatch: Dispatch<Chunk>): void {
+  /** Queues the packing of a chunk of a weight by `count` workgroups. */
+  pack(chunk: Chunk, shader: BoundShader, count: number): void {
     const pass = this.#open();
     this.#put(chunk.row, chunk.rows, 0, 0);
     pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-    this.#encode(pass, dispatch, dispatch.groups(chunk));
+    this.#encode(pass, shader, count);
   }
 
   /**
@@ -148,7 +144,8 @@ export class StepQueue {
         },
       });
       pass.setBindGroup(0, this.#group, this.#offset, 0, 1);
-      this.#encode(pass, dispatch, dispatch.groups(step));
+      dispatch.fit(step);
+      this.#encode(pass, dispatch, dispatch.count);
       pass.end();
     }
     encoder.resolveQuerySet(queries, 0, 2 * dispatches.length, clocks, 0);
@@ -234,12 +231,9 @@ export class StepQueue {
     this.#changed = SLOTS;
   }
 
-  #encode(
-    pass: GPUComputePassEncoder,
-    { pipeline, operands }: Pick<Dispatch, "pipeline" | "operands">,
-    count: number,
-  ): void {
+  #encode(pass: GPUComputePassEncoder, shader: BoundShader, count: number): void {
     if (count === 0) return;
+    const { pipeline, operands } = shader;
     if (pipeline !== this.#pipeline) pass.setPipeline(this.#pipeline = pipeline);
     if (operands !== this.#operands) pass.setBindGroup(1, this.#operands = operands);
     if (count <= this.#maxWidth) return pass.dispatchWorkgroups(count);

@@ -12,8 +12,9 @@ import type { MatmulCall } from "../ops/matmul/mod.ts";
 import type { Tile } from "../ops/matmul/tiles.ts";
 import { sizeOf, type Tensor } from "../tensor.ts";
 import { type Gpu, GpuTensor } from "./device.ts";
+import type { Dispatch } from "./dispatch.ts";
 import type { Compiler, ShaderCall } from "./pipeline.ts";
-import type { Dispatch, StepQueue } from "./queue.ts";
+import type { StepQueue } from "./queue.ts";
 
 /** Weights of one shape in rotation: 16 of a billion-parameter model exceed any cache. */
 const MOST_WEIGHTS = 16;

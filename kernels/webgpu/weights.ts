@@ -114,14 +114,12 @@ export class Uploader {
       "staging",
     );
     try {
-      const dispatches = await Promise.all(parts.map(async ({ first, count, buffer }) => ({
-        first,
-        dispatch: await this.#compiler.prepare({
-          op: "weight",
-          ...wgslOf(dtype).pack({ shape, stored, first, count }),
-          operands: [{ buffer, written: true }, { buffer: source, written: false }],
-        }),
-      })));
+      const packers = await Promise.all(parts.map(async ({ first, count, buffer }) => {
+        const { groups, ...pack } = wgslOf(dtype).pack({ shape, stored, first, count });
+        const operands = [{ buffer, written: true }, { buffer: source, written: false }];
+        const shader = await this.#compiler.bind({ op: "weight", ...pack, operands });
+        return { first, shader, groups };
+      }));
       const { queue } = this.#gpu.device;
       const end = stored === "NK" ? N : K;
       let inFlight = 0;
@@ -134,9 +132,10 @@ export class Uploader {
         this.#gpu.expectOpen();
         this.#queue.flush();
         queue.writeBuffer(source, 0, wholeWords(piece));
-        for (const { first, dispatch } of dispatches) {
+        for (const { first, shader, groups } of packers) {
           if (stored === "NK" && first !== part.first) continue;
-          this.#queue.pack({ row: stored === "NK" ? row - first : row, rows: count }, dispatch);
+          const chunk = { row: stored === "NK" ? row - first : row, rows: count };
+          this.#queue.pack(chunk, shader, groups(chunk));
         }
         this.#queue.flush();
         row += count;

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import type { Chunk } from "../../kernels/formats/mod.ts";
 import type { Gpu } from "../../kernels/webgpu/device.ts";
-import { type Dispatch, StepQueue } from "../../kernels/webgpu/queue.ts";
+import { type BoundShader, Dispatch } from "../../kernels/webgpu/dispatch.ts";
+import { StepQueue } from "../../kernels/webgpu/queue.ts";
 
 /** Numbers of a step, as shaders read them. */
 type Numbers = readonly number[];
@@ -40,7 +41,8 @@ function makeQueue(software: boolean) {
   return { queue: new StepQueue(gpu as unknown as Gpu), read, counts };
 }
 
-const DISPATCH = { pipeline: {}, operands: {}, groups: () => 1 } as unknown as Dispatch<unknown>;
+const SHADER = { pipeline: {}, operands: {} } as BoundShader;
+const DISPATCH = new Dispatch(SHADER, { groups: () => 1 });
 
 const stepAt = (position: number, rows = 1) => ({
   rows,
@@ -63,7 +65,7 @@ for (const software of [true, false]) {
         if (random(30) === 0) position = random(1000);
         if (random(40) === 0) {
           const chunk = { row: random(5000), rows: 1 + random(100) };
-          queue.pack(chunk as Chunk, DISPATCH);
+          queue.pack(chunk as Chunk, SHADER, 1);
           wanted.push([chunk.row, chunk.rows, 0, 0]);
         }
         queue.run(stepAt(position, rows), [DISPATCH]);

@@ -34,7 +34,7 @@ function prefillDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[
     op: "attention",
     ...attentionPrefillWgsl(constants),
     operands: [y, q, k, v],
-    groups: ({ rows }) => prefillGroups(constants, rows),
+    groups: (rows) => prefillGroups(constants, rows),
   }];
 }
 
@@ -44,7 +44,8 @@ function decodeDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[]
   const decode = (form: DecodeForm) => ({
     op: "attention",
     ...attentionDecodeWgsl(constants, form),
-    groups: ({ rows, length }: Segment) => rows * decodeGroups(constants, form, length),
+    groups: (rows: number) => rows,
+    times: ({ length }: Segment) => decodeGroups(constants, form, length),
   });
   const whole = { ...decode("whole"), operands: [y, q, k, v] };
   if (isAlwaysWhole(constants)) return [whole];
@@ -56,7 +57,8 @@ function decodeDispatches(call: AttentionCall, target: GpuTarget): GpuDispatch[]
       op: "attention",
       ...attentionReduceWgsl(constants),
       operands: [y, readOnly(table)],
-      groups: ({ rows, length }) => splitsOf(constants, length) > 1 ? rows * call.shape.H : 0,
+      groups: (rows) => rows * call.shape.H,
+      times: ({ length }) => splitsOf(constants, length) > 1 ? 1 : 0,
     },
   ];
 }

@@ -264,7 +264,7 @@ export function writeKvDispatches(
         keys ? all.kWeight : undefined,
         keys ? all.kBias : undefined,
       ],
-      groups: ({ rows }) => writeKvGroups(shape, part, rows),
+      groups: (rows) => writeKvGroups(shape, part, rows),
     };
   });
 }

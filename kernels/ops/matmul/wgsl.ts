@@ -207,7 +207,7 @@ export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile
         ...[out[0], all.x, operand, out[1], out[2], all.normWeight, all.normBias],
         ...[ups ? ups[i].operand : out[3], ...out.slice(4)],
       ],
-      groups: ({ rows }) => matmulGroups(tile, count, rows),
+      groups: (rows) => matmulGroups(tile, count, rows),
     }));
   const parts = partsOf(tile);
   if (parts === 1) return products(end);
@@ -219,6 +219,6 @@ export function matmulDispatches(call: MatmulCall, target: GpuTarget, tile: Tile
     op: "matmul",
     ...finishWgsl({ N, K, parts, totals, epilogue, paired: heads !== undefined }),
     operands: [out, readOnly(partials), undefined, bias, gate, undefined, undefined, ...others],
-    groups: ({ rows }) => finishGroups(N, rows),
+    groups: (rows) => finishGroups(N, rows),
   }];
 }

@@ -453,7 +453,8 @@ export function manyDispatches(call: SampleCall, target: GpuTarget): GpuDispatch
       op,
       ...sampleCutWgsl(constants),
       operands: [undefined, undefined, settings, readOnly(counter), undefined, undefined, work],
-      groups: () => temperature() === 0 ? 0 : parts,
+      groups: () => parts,
+      times: () => temperature() === 0 ? 0 : 1,
     },
     {
       op,
