@@ -11,12 +11,13 @@
  *
  * @module
  */
-import type { Backend, Recorder, TensorSpec } from "../kernels/backend.ts";
+import type { Backend, Recorder } from "../kernels/backend.ts";
 import { type KvDtype, kvFormatFor } from "../kernels/formats/kv.ts";
 import type { KvCache } from "../kernels/ops/kv_cache/mod.ts";
 import type { Norm } from "../kernels/ops/norm.ts";
-import type { MemoryClass, Tensor } from "../kernels/tensor.ts";
+import type { Tensor } from "../kernels/tensor.ts";
 import type { Architecture } from "./architecture/mod.ts";
+import { tensorsTogether } from "./tensors.ts";
 import type { Attention, Linear, Mlp, Output, Weights } from "./weights/mod.ts";
 
 /** Records the forward pass: ids → logits, or only → cache if `s` has no logits. */
@@ -152,16 +153,6 @@ export function makeState(
   const named = Object.keys(others).map((name, i) => [name, tensors[i]]);
   const state = { ...Object.fromEntries(named) as RowTensors, cache };
   return { ...state, ids: backend.tensor(ids, "I32", "activations") };
-}
-
-/** Allocates tensors in one buffer, on backends that gain by it. */
-function tensorsTogether(
-  backend: Backend,
-  specs: readonly TensorSpec[],
-  kind: MemoryClass,
-): Tensor[] {
-  return backend.tensorsTogether?.(specs, kind) ??
-    specs.map(({ shape, dtype }) => backend.tensor(shape, dtype, kind));
 }
 
 /** Allocates the logits of a state, [rows, V]. */

@@ -24,6 +24,7 @@ import {
 } from "../../kernels/formats/mod.ts";
 import { bytesOf, type FillRows, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { Architecture, LayerShape, Rope as RopeFacts } from "../architecture/mod.ts";
+import { tensorsTogether } from "../tensors.ts";
 import { LongRope } from "./long_rope.ts";
 import { encodeColumns } from "./encode_columns.ts";
 import type { WeightSource } from "./match.ts";
@@ -283,8 +284,9 @@ function uploader(
       from,
     });
   };
+  const vectors = makeVectors(backend, source);
   const vector = async (spec: WeightSpec): Promise<Tensor> => {
-    const tensor = backend.tensor(spec.shape, "F32", "weights");
+    const tensor = vectors.get(spec)!;
     const values = new Float32Array(sizeOf(spec.shape));
     await fill(spec, "F32")(0, values.length, bytesOf(values));
     backend.write(tensor, values);
@@ -306,6 +308,20 @@ function uploader(
     return uploaded;
   };
   return { weight, vector, norm, linear, linears };
+}
+
+/**
+ * Allocates the norms and biases of a model, by their specs. In one buffer, since WebGPU checks
+ * each buffer of a dispatch: four fewer of them take 5 % off the host's time of a step (lavapipe).
+ */
+function makeVectors(backend: Backend, { specs }: WeightSource): Map<WeightSpec, Tensor> {
+  const vectors = weightSpecs(specs).filter(({ shape }) => shape.length === 1);
+  const tensors = tensorsTogether(
+    backend,
+    vectors.map(({ shape }) => ({ shape, dtype: "F32" })),
+    "weights",
+  );
+  return new Map(vectors.map((spec, i) => [spec, tensors[i]]));
 }
 
 /** Uploads the rotary tables; `ropes` has them by the key of their parameters. */

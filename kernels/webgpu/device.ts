@@ -188,7 +188,7 @@ export class Gpu {
       starts.push(Math.ceil(end / TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT);
       end = starts[i] + sizes[i];
     }
-    const shared = end <= this.maxBytes ? this.storage(end, kind) : undefined;
+    const shared = end > 0 && end <= this.maxBytes ? this.storage(end, kind) : undefined;
     return specs.map(({ shape, dtype }, i) =>
       shared
         ? new GpuTensor(shape, dtype, shared, starts[i], sizes[i])

@@ -8,6 +8,7 @@ import { readArchitecture } from "../../engine/architecture/mod.ts";
 import { Runner } from "../../engine/runner.ts";
 import { randomWeights, uploadWeights } from "../../engine/weights/mod.ts";
 import { openWebGpuBackend } from "../../kernels/webgpu/backend.ts";
+import type { GpuTensor } from "../../kernels/webgpu/device.ts";
 import { FakeGpu } from "../kernels/fake_gpu.ts";
 
 const HARDWARE = { software: false, subgroups: true, maxBytes: 2 ** 31 - 4 };
@@ -102,6 +103,39 @@ Deno.test("a batch of steps is submitted after its first step, then every four, 
     assert.equal(gpu.calls.beginComputePass, submits);
     assert.equal(gpu.calls.writeBuffer, writes);
   }
+});
+
+Deno.test("the norms and biases of a model are in one buffer", async () => {
+  await using model = await runnerOf(GPT2);
+  const { h, lnF } = model.runner.weights;
+  const vectors = h.flatMap(({ ln1, ln2, attn, mlp }) => [
+    ...[ln1!, ln2!].flatMap(({ weight, bias }) => [weight, bias]),
+    ...[...attn.cAttn, attn.cProj, mlp.cFc, mlp.cProj].map(({ bias }) => bias),
+  ]);
+  const buffers = new Set([...vectors, lnF!.weight, lnF!.bias].map((t) => (t as GpuTensor).buffer));
+  assert.equal(buffers.size, 1);
+});
+
+Deno.test("a step takes other workgroups when its rows or its keys change", async () => {
+  using gpu = new FakeGpu({ ...HARDWARE, subgroups: false });
+  await using backend = await openWebGpuBackend({ tune: false });
+  const f32 = (...shape: number[]) => backend.tensor(shape, "F32", "activations");
+  const [x, y] = [f32(4, 8), f32(4, 8)];
+  const plan = await backend.record((k) =>
+    k.norm(y, x, { kind: "rms", weight: f32(8), eps: 1e-5 })
+  );
+  const [q, k, v] = [f32(1, 8), f32(1, SLOTS, 8), f32(1, SLOTS, 8)];
+  const decode = await backend.record((record) => record.attention(f32(1, 8), q, { k, v }));
+  const run = async (each: typeof plan, rows: number, length: number) => {
+    gpu.forget();
+    each.run({ rows, position: length - rows, slot: length - rows, length });
+    await Promise.resolve();
+    return gpu.dispatches.map(({ groups }) => groups);
+  };
+  for (const rows of [4, 1, 3, 3]) assert.deepEqual(await run(plan, rows, 4), [rows]);
+  const dispatches: number[] = [];
+  for (const length of [64, SLOTS, 64]) dispatches.push((await run(decode, 1, length)).length);
+  assert.deepEqual(dispatches, [1, 2, 1]);
 });
 
 Deno.test("a step sets a pipeline once when neighbouring dispatches share it", async () => {
