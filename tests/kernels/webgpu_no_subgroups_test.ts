@@ -21,5 +21,5 @@ for (const register of [twinTests, attentionTwinTests, sampleTwinTests]) {
         await run(backend);
       },
     });
-  });
+  }, { small: true });
 }
