@@ -5,7 +5,7 @@
  * default. Shapes are SmolLM2-135M's and, for the K types, GPT-2's; weights are random, which
  * changes no time. Rounds are interleaved:
  *
- *     read memory │ decode 8 tokens │ prefill 128 │ prefill 128 of F32 │ read memory │ …
+ *     read memory │ decode 32 tokens │ prefill 128 │ prefill 128 of F32 │ read memory │ …
  *
  *     step      bytes of weights and cache by the time of a token, by the rate of reading
  *     products  bytes of all matrices by the time of their products alone, by the same
@@ -40,7 +40,7 @@ const THREADS = 2;
 const DEPTH = 128;
 
 /** Tokens of a round's decode, and rounds. */
-const [TOKENS, ROUNDS] = [8, 9];
+const [TOKENS, ROUNDS] = [32, 9];
 
 /** config.json of SmolLM2-135M. */
 const SMOLLM2 = {
