@@ -21,21 +21,31 @@ const SHARED = [
   "createComputePipelineAsync",
 ] as const;
 
-/** Makes adapters give one device for equal descriptors, until the tests of the file have run. */
+/** Makes adapters give one device for equal descriptors, until it is disposed of. */
+export class SharedDevices implements Disposable {
+  readonly #original = GPUAdapter.prototype.requestDevice;
+  readonly #devices = new Map<string, GPUDevice>();
+
+  constructor() {
+    const [original, devices] = [this.#original, this.#devices];
+    GPUAdapter.prototype.requestDevice = async function (descriptor) {
+      const key = JSON.stringify(descriptor);
+      const device = devices.get(key) ?? reusable(await original.call(this, descriptor));
+      devices.set(key, device);
+      return device;
+    };
+  }
+
+  [Symbol.dispose](): void {
+    GPUAdapter.prototype.requestDevice = this.#original;
+    for (const device of this.#devices.values()) GPUDevice.prototype.destroy.call(device);
+  }
+}
+
+/** Shares devices until all tests of the file have run. */
 export function shareDevices(): void {
-  const { prototype } = GPUAdapter;
-  const original = prototype.requestDevice;
-  const devices = new Map<string, GPUDevice>();
-  prototype.requestDevice = async function (descriptor) {
-    const key = JSON.stringify(descriptor);
-    const device = devices.get(key) ?? reusable(await original.call(this, descriptor));
-    devices.set(key, device);
-    return device;
-  };
-  Deno.test.afterAll(() => {
-    prototype.requestDevice = original;
-    for (const device of devices.values()) GPUDevice.prototype.destroy.call(device);
-  });
+  const shared = new SharedDevices();
+  Deno.test.afterAll(() => shared[Symbol.dispose]());
 }
 
 /** A device that keeps what it compiled, and that its users cannot destroy. */

@@ -3,6 +3,7 @@ import { TILE_STORE } from "../../engine/host/tile_cache.ts";
 import { TILES } from "../../kernels/ops/matmul/tiles.ts";
 import { measureWebGpu, openWebGpuBackend, probeWebGpu } from "../../kernels/webgpu/backend.ts";
 import type { GpuWeight } from "../../kernels/webgpu/weights.ts";
+import { SharedDevices } from "./shared_gpu.ts";
 import { BufferSpy, Spy } from "./spy.ts";
 import { checkMatmulCase } from "./twins.ts";
 import { ignoreWithoutAdapter } from "./adapter.ts";
@@ -34,6 +35,7 @@ Deno.test({
   name: "record() times each shape once, and loads only choices of the same adapter",
   ignore,
   async fn() {
+    using _devices = new SharedDevices(); // 11 backends compile the same shaders
     const record = async (store: ReturnType<typeof storeOf>, tune?: boolean) => {
       await using backend = await openWebGpuBackend({ software: false, tune, store });
       for (const T of [1, 9]) await checkMatmulCase(backend, { T, N: 66, K: 130, bias: true });
@@ -70,6 +72,7 @@ Deno.test({
   name: "record() keeps the choices of another process, and runs when a store fails",
   ignore,
   async fn() {
+    using _devices = new SharedDevices();
     const store = storeOf(null);
     await using one = await openWebGpuBackend({ software: false, store });
     await using two = await openWebGpuBackend({ software: false, store });
