@@ -19,7 +19,7 @@ const sliding = () => loadModel(fixture("labcore/learned"), { threads: 1 });
 const ending = () =>
   loadModel({
     config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },
-  });
+  }, { threads: 1 });
 
 /** Asserts equality up to the order of a sum. */
 function same(actual: number | null, expected: number, what: string): void {
@@ -400,7 +400,7 @@ Deno.test("benchmark() measures a prompt of one token in a context of two", asyn
   for (const contextLength of [2, 16]) {
     await using model = await loadModel({
       config: { family: "gpt2", vocab_size: 11, block_size: 16, n_layer: 1, n_head: 2, n_embd: 8 },
-    }, { contextLength });
+    }, { contextLength, threads: 1 });
     const options = { prompt: [3], genTokens: 1, warmupTokens: 1, iters: 1 };
     const { results } = await benchmark(model, options);
     assert.equal(results.prefill.tokens, 1);
