@@ -1,5 +1,6 @@
 import { GGUF_FILES, testGgufs } from "../engine/ggufs.ts";
 import { ignoreWithoutAdapter } from "../kernels/adapter.ts";
+import { shareDevices } from "../kernels/shared_gpu.ts";
 
 testGgufs("js");
 testGgufs("wasm");
@@ -8,4 +9,7 @@ testGgufs("wasm");
 const files = GGUF_FILES.filter((file) =>
   /^(llama-|whole-)/.test(file) || file === "gpt2-q4_1.gguf"
 );
-if (!await ignoreWithoutAdapter("gguf_test.ts")) testGgufs("webgpu", { files, cached: [true] });
+if (!await ignoreWithoutAdapter("gguf_test.ts")) {
+  shareDevices();
+  testGgufs("webgpu", { files, cached: [true] });
+}
