@@ -7,7 +7,8 @@
  *     1       memory           one row, two panels at a time           `wasm_row.ts`
  *     2, 3                     one row after another, one panel        `wasm_row.ts`
  *     ≥ 4     multiply-adds    register tiles; a panel is read once    `wasm_rows.ts`
- *     ≥ 2     the same, of blocks with x in 8 bits                     `wasm_block_rows.ts`
+ *     ≥ 2     the same, of blocks with x in 8 bits, which an entry
+ *             before it quantises, its rows shared by all threads      `wasm_block_rows.ts`
  *
  * @module
  */
@@ -26,13 +27,13 @@ import type { VectorMath } from "../../asm/math.ts";
 import type { BlockForm } from "../../formats/format.ts";
 import { wasmOf } from "../../formats/mod.ts";
 import { PANEL_COLUMNS } from "../../formats/panels.ts";
-import type { WasmEntry, WasmTarget } from "../contract.ts";
+import { type Operand, readOnly, type WasmEntry, type WasmTarget } from "../contract.ts";
 import { columnsOf, type MatmulCall, matmulOperands } from "./mod.ts";
 import { type MatmulWasm, type Store, storeWasm } from "./wasm_epilogue.ts";
 import { blockRowsWasm } from "./wasm_block_rows.ts";
 import { quantisedBytes, quantiseWasm } from "./wasm_quantise.ts";
 import { matmulRowWasm, panelsWasm, rowItems } from "./wasm_row.ts";
-import { tiledBytes, tileWasm, unpackedBytes, unpackWasm } from "./wasm_units.ts";
+import { TILE_ROWS, tiledBytes, tileWasm, unpackedBytes, unpackWasm } from "./wasm_units.ts";
 import { MIN_TILE_ROWS, packWasm, rowsScratch, rowsWasm } from "./wasm_rows.ts";
 
 /** Bytes of a panel's line of outputs, in F32. */
@@ -56,19 +57,17 @@ function isUnpacked({ T, dtype, activations }: Scratched): boolean {
 /** Bytes of quantised rows per thread. */
 function rowsBytes(shape: Scratched): number {
   const { blocks } = wasmOf(shape.dtype);
-  if (!blocks) return 0;
-  if (isUnpacked(shape)) return tiledBytes(shape, blocks);
-  return Math.min(shape.T, MIN_TILE_ROWS - 1) * quantisedBytes(shape, blocks);
+  return blocks ? Math.min(shape.T, MIN_TILE_ROWS - 1) * quantisedBytes(shape, blocks) : 0;
 }
 
 /** Bytes of scratch per thread. */
 function matmulScratch(shape: Scratched): number {
   const { T, K, dtype } = shape;
-  if (isUnpacked(shape)) return rowsBytes(shape) + unpackedBytes(K, wasmOf(dtype).blocks!, shape);
+  if (isUnpacked(shape)) return unpackedBytes(K, wasmOf(dtype).blocks!, shape);
   return T < MIN_TILE_ROWS ? rowsBytes(shape) : Math.max(rowsScratch(shape), rowsBytes(shape));
 }
 
-/** Lowers the call to a WASM kernel over panels. */
+/** Lowers the call to WASM kernels over panels. */
 export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[] {
   const { module, math } = target;
   const { y, x, weight, bias, gate } = matmulOperands(call);
@@ -81,7 +80,27 @@ export function matmulEntries(call: MatmulCall, target: WasmTarget): WasmEntry[]
   const shape = { T: call.x.shape[0], N, K, dtype, ...precision, options, columns };
   const kernel = target.once("matmul", shape, (shape) => matmulWasm(module, math, shape));
   const scratch = target.threadScratch(matmulScratch(shape));
-  return [{ kernel, operands: [y, x, weight, bias, gate, scratch], items: matmulItems(shape) }];
+  const items = matmulItems(shape);
+  const multiply = (x: Operand) => ({
+    kernel,
+    operands: [y, x, weight, bias, gate, scratch],
+    items,
+  });
+  if (!isUnpacked(shape)) return [multiply(x)];
+  const { T } = shape;
+  const quantised = target.once("quantised rows", { T, K, dtype, ...precision }, (shape) => {
+    const blocks = wasmOf(dtype).blocks!;
+    return {
+      kernel: quantiseTilesWasm(module, shape, blocks),
+      to: target.scratch(tiledBytes(shape, blocks)),
+    };
+  });
+  const { to } = quantised;
+  const tiles = { count: Math.ceil(T / TILE_ROWS), perRow: false };
+  return [
+    { kernel: quantised.kernel, operands: [to, x], items: tiles },
+    multiply(readOnly(to)),
+  ];
 }
 
 /** Operands of the kernels: y [T, N], x [T, K], w, bias [N], gate [T, N]. */
@@ -177,23 +196,34 @@ function unpackedRowsWasm(
   shape: MatmulWasm,
   blocks: BlockForm,
 ): Kernel {
-  const { N } = shape;
-  const [tile, unpack] = [tileWasm(m, shape, blocks), unpackWasm(m, shape, blocks)];
+  const unpack = unpackWasm(m, shape, blocks);
   const product = blockRowsWasm(m, math, store, shape, blocks);
   return defineKernel(m, OPERANDS, (f, params) => {
-    const { y, x, w, bias, gate, scratch, rows } = params;
-    const { n, panel } = f.locals(ints("n", "panel"));
+    const { y, x, w, bias, gate, scratch: panel, rows } = params;
+    const n = f.local("int", "n");
     const eachPanel = panelLoop(f, m, params, shape, n);
-    // Quantise x, once per thread.
-    panel.set(scratch.plus(rowsBytes(shape)));
-    f.if(m.unprepared.get, () => {
-      f.do(call(tile, { to: scratch, x, rows }));
-      f.do(m.unprepared.set(0));
-    });
     eachPanel(() => {
       f.do(call(unpack, { to: panel, from: w }));
-      const left = f.int(N).minus(n);
-      f.do(call(product, { y, x: scratch, w: panel, bias, gate, left, rows }));
+      const left = f.int(shape.N).minus(n);
+      f.do(call(product, { y, x, w: panel, bias, gate, left, rows }));
+    });
+  });
+}
+
+/** Quantises x for `unpackedRowsWasm`; an item is a tile of rows, beyond the last row nothing. */
+function quantiseTilesWasm(
+  m: ModuleBuilder,
+  shape: Pick<MatmulWasm, "K" | "relaxed" | "activations">,
+  blocks: BlockForm,
+): Kernel {
+  const tile = tileWasm(m, shape, blocks);
+  const tileBytes = tiledBytes({ ...shape, T: TILE_ROWS }, blocks);
+  return defineKernel(m, ["to", "x"], (f, { to, x, rows, begin, end }) => {
+    end.set(end.times(TILE_ROWS).min(rows));
+    f.if(begin.times(TILE_ROWS).lt(end), () => {
+      to.advance(begin.times(tileBytes));
+      x.advance(begin.times(TILE_ROWS * 4 * shape.K));
+      f.do(call(tile, { to, x, rows: end.minus(begin.times(TILE_ROWS)) }));
     });
   });
 }
