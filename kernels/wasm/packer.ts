@@ -107,26 +107,29 @@ const MOST_ALONE = 64;
 /** Packs the weights of one memory, on all threads of its pool. */
 export class Packer {
   /** Programs by kind: one of all kinds would take 80 ms to compile and load. */
-  readonly #programs = new Map<string, Program>();
+  readonly #programs = new Map<string, Promise<Program>>();
 
   constructor(readonly linear: LinearMemory, readonly pool: Pool | null) {}
 
   /** Compiles a kind's program and loads it on all threads, once. */
-  #programOf({ dtype, stored, from }: Kind): Program {
+  #programOf({ dtype, stored, from }: Kind): Promise<Program> {
     const key = [dtype, stored, from].join();
     const opened = this.#programs.get(key) ?? this.#open({ dtype, stored, from });
     this.#programs.set(key, opened);
     return opened;
   }
 
-  #open(kind: Kind): Program {
+  async #open(kind: Kind): Promise<Program> {
     const { linear, pool } = this;
     const m = new ModuleBuilder(linear);
     const kernel = definePacking(m, kind);
     const entry = { kernel, operands: [], items: { count: 1, perRow: true } };
     defineRun(m, [entry], { threads: pool?.threads ?? 1, callerSleeps: false });
-    // At once: the code is small, and waiting for other threads takes up to 7 ms.
-    const module = new WebAssembly.Module(m.toBytes());
+    // Beside workers at once: the code is small, and waiting for other threads takes up to 7 ms.
+    // Alone, not: the GC frees the memory of a backend before this one while it waits.
+    const module = pool
+      ? new WebAssembly.Module(m.toBytes())
+      : await WebAssembly.compile(m.toBytes());
     const env = { memory: linear.wasm };
     const run = new WebAssembly.Instance(module, { env }).exports.run as Run;
     return { plan: pool?.offer(module) ?? 0, run };
@@ -189,7 +192,7 @@ export class Packer {
     const state = { fits: true };
     const { inputs } = wasmOf(dtype).layout(packing.shape);
     const chunk = chunkOf(packing);
-    const program = this.#programOf(packing);
+    const program = await this.#programOf(packing);
     for (let row = 0, piece = 0; row < rows; piece = (piece + 1) % pieces) {
       const left = stored === "NK" ? rows - row : inputs - row % inputs;
       const count = Math.min(chunk, left);
