@@ -5,92 +5,82 @@
  * `deno run -A --v8-flags=--no-liftoff bench/int8_limits.ts`; medians of interleaved rounds.
  *
  *     F32              fused multiply-adds
- *     products         16-bit products in pairs and their sums, with loads and shuffles
+ *     products         the kernel's integer products and their sums
  *     with scales      the same, and every 32 inputs the sums scaled and added in F32
  *
- * These are the operations of `kernels/ops/matmul/wasm_block_rows.ts`; the kernel also unpacks
+ * The code is that of `kernels/ops/matmul/wasm_block_rows.ts`; the whole product also unpacks
  * panels, quantises x, and stores.
  *
  * @module
  */
-import { f32x4, i32x4, ints, ModuleBuilder, v128, vectors } from "../kernels/asm/assembler.ts";
-import type { FunctionBuilder, Int, Local } from "../kernels/asm/assembler.ts";
-import { spread } from "../kernels/asm/lanes.ts";
+import { type FunctionBuilder, ints, ModuleBuilder } from "../kernels/asm/assembler.ts";
+import { f32PairLoads } from "../kernels/asm/join.ts";
 import { multiplyAdd } from "../kernels/asm/math.ts";
+import { LINE } from "../kernels/formats/block_panels.ts";
+import { wasmOf } from "../kernels/formats/mod.ts";
+import { tileOf, unitProduct, wordDots } from "../kernels/ops/matmul/wasm_block_rows.ts";
+import { TILE_COLUMNS } from "../kernels/ops/matmul/wasm_epilogue.ts";
+import { TILE_ROWS, unitsOf } from "../kernels/ops/matmul/wasm_units.ts";
 import { interleave } from "./measuring.ts";
 
-/** A tile: rows, vectors of four outputs, and inputs; its operands take 24 KiB at most. */
-const [ROWS, VECTORS, K] = [4, 2, 512];
-/** Inputs that share a scale. */
-const BLOCK = 32;
+/** Inputs of a tile; its operands take 20 KiB at most. */
+const K = 256;
+const COLUMNS = TILE_COLUMNS["128"];
 /** Addresses of the results, of x, and of the weights. */
 const [OUT, X, W] = [2048, 4096, 65536];
-const TILES = 2000;
+const TILES = 4000;
 
-/** Calls `body` with a row's word, a vector of a line, and the index of their sum. */
-type Each = (
-  line: number,
-  body: (x: Local<"v128">, w: Local<"v128">, sum: number) => void,
-) => void;
+const madd = multiplyAdd(true);
+const units = unitsOf(wasmOf("Q8_0").blocks!, { relaxed: true, activations: "int8" });
 
-function tileOf(f: FunctionBuilder, x: Local<Int>, w: Local<Int>): Each {
-  const { four, one } = f.locals(vectors("four", "one"));
-  const weights = f.array("v128", "weight", VECTORS);
-  return (line, body) => {
-    for (const [j, v] of weights.entries()) v.set(v128.load(w, 16 * (VECTORS * line + j)));
-    four.set(v128.load(x, 16 * line));
-    for (let row = 0; row < ROWS; row++) {
-      one.set(spread(four, row));
-      for (const [j, v] of weights.entries()) body(one, v, VECTORS * row + j);
-    }
-  };
-}
+type Tile = ReturnType<typeof tileOf>;
 
-/** Lines of 32 inputs: F32 has one per input, products one per pair, and one of scales. */
+/** A form: emits the product of a unit of 32 inputs, of `xBytes` and `wBytes`. */
 interface Form {
-  readonly lines: number;
-  readonly products: boolean;
-  readonly scales: boolean;
+  readonly xBytes: number;
+  readonly wBytes: number;
+  readonly unit: (f: FunctionBuilder, tile: Tile) => () => void;
 }
+
+const OF_UNIT = { xBytes: units.x.bytes, wBytes: units.panelBytes };
 const FORMS = {
-  "F32": { lines: BLOCK, products: false, scales: false },
-  "products": { lines: BLOCK / 2, products: true, scales: false },
-  "with scales": { lines: BLOCK / 2, products: true, scales: true },
+  "F32": {
+    xBytes: 4 * TILE_ROWS * units.inputs,
+    wBytes: LINE * units.inputs,
+    unit: (_f, { sums, weights, loadLine, eachRow }) => () => {
+      for (let line = 0; line < units.inputs; line++) {
+        loadLine(line);
+        eachRow(line, (x, first) => {
+          for (const [j, w] of weights.entries()) {
+            sums[first + j].set(madd(w, x, sums[first + j]));
+          }
+        });
+      }
+    },
+  },
+  "products": { ...OF_UNIT, unit: (_f, tile) => wordDots(tile, units, tile.sums) },
+  "with scales": { ...OF_UNIT, unit: (f, tile) => unitProduct(f, { madd }, tile, units) },
 } satisfies Record<string, Form>;
 
 /** Defines the product of K inputs of a tile, `count` times. */
-function define(m: ModuleBuilder, name: string, { lines, products, scales }: Form): void {
-  const madd = multiplyAdd(true);
-  const step = lines + Number(scales);
+function define(m: ModuleBuilder, name: string, { xBytes, wBytes, unit }: Form): void {
   const run = m.define(ints("count"), "void", (f, { count }) => {
     const { x, w, end } = f.locals(ints("x", "w", "end"));
-    const sums = f.array("v128", "sum", ROWS * VECTORS);
-    const dots = f.array("v128", "dot", ROWS * VECTORS);
-    const eachOf = tileOf(f, x, w);
+    const sums = f.array("v128", "sum", TILE_ROWS * COLUMNS / 4);
+    const multiply = unit(f, tileOf(f, { x, w, sums }, COLUMNS, f32PairLoads(f, "128")));
     f.while(count, () => {
       x.set(X);
       w.set(W);
-      end.set(X + K / BLOCK * step * 16);
+      end.set(X + K / units.inputs * xBytes);
       f.while(x.lt(end), () => {
-        for (let line = 0; line < lines; line++) {
-          eachOf(line, (x, w, i) => {
-            if (!products) return sums[i].set(madd(w, x, sums[i]));
-            const dot = i32x4.dotI16x8S(w, x);
-            dots[i].set(scales && line === 0 ? dot : i32x4.add(dots[i], dot));
-          });
-        }
-        if (scales) {
-          eachOf(lines, (x, w, i) => {
-            sums[i].set(madd(f32x4.convertI32x4S(dots[i]), w.times(x), sums[i]));
-          });
-        }
-        x.advance(16 * step);
-        w.advance(16 * VECTORS * step);
+        multiply();
+        x.advance(xBytes);
+        w.advance(wBytes);
       });
       count.set(count.minus(1));
+      // A result that nothing uses would not be computed.
+      for (const [i, v] of sums.entries()) f.store(f.int(OUT), v, 16 * i);
     });
-    // A result that nothing uses would not be computed.
-    for (const [i, v] of [...sums, ...dots].entries()) f.store(f.int(OUT), v, 16 * i);
   });
   m.export(name, run);
 }
@@ -106,7 +96,7 @@ const times = await interleave({
   "products": () => calls.products(TILES),
   "with scales": () => calls["with scales"](TILES),
 });
-const count = TILES * ROWS * 4 * VECTORS * K;
+const count = TILES * TILE_ROWS * COLUMNS * K;
 for (const [name, ms] of Object.entries(times)) {
   console.log(
     `${name.padEnd(12)} ${(count / ms / 1e6).toFixed(1)} multiply-adds per ns, ` +

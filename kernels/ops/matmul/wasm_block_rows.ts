@@ -122,7 +122,8 @@ export function blockRowsWasm(
   });
 }
 
-function tileOf(
+/** The variables of a tile over an unpacked panel w and rows x side by side. */
+export function tileOf(
   f: FunctionBuilder,
   { x, w, sums }: Pick<Tile, "x" | "w" | "sums">,
   columns: number,
@@ -151,7 +152,12 @@ function tileOf(
 }
 
 /** Emitter of the product of a unit, which is added to the sums. */
-function unitProduct(f: FunctionBuilder, math: VectorMath, tile: Tile, units: Units): () => void {
+export function unitProduct(
+  f: FunctionBuilder,
+  math: Pick<VectorMath, "madd">,
+  tile: Tile,
+  units: Units,
+): () => void {
   const { sums, weights, loadLine, eachRow } = tile;
   const { words, x: { scale, scaledSums } } = units;
   const dots = f.array("v128", "dot", sums.length);
@@ -178,7 +184,7 @@ function unitProduct(f: FunctionBuilder, math: VectorMath, tile: Tile, units: Un
 }
 
 /** The form "words". */
-function wordDots(
+export function wordDots(
   { weights, loadLine, eachRow }: Tile,
   { words }: Units,
   dots: readonly Local<"v128">[],
