@@ -19,6 +19,9 @@
 /** Bytes of the words below. */
 export const CONTROL_BYTES = 1024;
 
+/** Bytes of a page, the unit in which a memory grows. */
+export const PAGE_BYTES = 65536;
+
 /**
  * Byte addresses. Words of different writers are 128 bytes apart: processors fetch lines of 64
  * bytes in pairs.

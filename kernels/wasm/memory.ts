@@ -13,15 +13,13 @@ import { DeviceError } from "../errors.ts";
 import type { Memory } from "../memory.ts";
 import { BYTES, hostView } from "../formats/mod.ts";
 import type { Dtype, HostArray, MemoryClass } from "../tensor.ts";
-import { CONTROL_BYTES } from "./control.ts";
+import { CONTROL_BYTES, PAGE_BYTES } from "./control.ts";
 import { type Int, MAX_PAGES } from "../asm/assembler.ts";
 import { SEED_ADDRESS, SEED_BYTES, type Simd } from "../asm/join.ts";
 import { VECTOR_BYTES } from "../asm/lanes.ts";
 
 /** Every buffer starts on a cache line, so that panels of 16 F32 are whole lines. */
 const ALIGNMENT = 64;
-/** Bytes of a page, the unit in which a memory grows. */
-const PAGE_BYTES = 65536;
 const GIB = 2 ** 30;
 /** Address of the packer's words (`packer.ts`), after the control words of the threads. */
 export const PACKING_ADDRESS = CONTROL_BYTES;

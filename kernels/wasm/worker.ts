@@ -5,7 +5,14 @@
  * @module
  */
 import { messageOf } from "../errors.ts";
-import { at, controlWords, type FromWorker, type Run, type ToWorker } from "./control.ts";
+import {
+  at,
+  controlWords,
+  type FromWorker,
+  PAGE_BYTES,
+  type Run,
+  type ToWorker,
+} from "./control.ts";
 
 /**
  * Milliseconds that a worker spins before it sleeps: longer than the gap between two tokens, so
@@ -16,8 +23,8 @@ const SPIN_MS = 1.5;
 /** Loads of the control word between two reads of the clock. */
 const SPINS_PER_CLOCK = 256;
 
-/** Bytes of a page of the memory, and of a page of the system, at the least. */
-const [PAGE_BYTES, SYSTEM_PAGE_BYTES] = [65536, 4096];
+/** Bytes of a page of the system, at the least. */
+const SYSTEM_PAGE_BYTES = 4096;
 
 const [GENERATION, MAIL, IDLE, AHEAD, AHEAD_END, FAILED, OPEN] = [
   at("generation"),
