@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { WeightDtype } from "../kernels/formats/mod.ts";
+import { isWeightDtype, type WeightDtype } from "../kernels/formats/mod.ts";
 import { openWebGpuBackend } from "../kernels/webgpu/backend.ts";
 import { fillFrom, randomNumbers } from "../tests/testing.ts";
 import { randomBlocks } from "../tests/kernels/twins_blocks.ts";
@@ -21,10 +21,13 @@ const SHAPES = [[2304, 768], [768, 768], [3072, 768], [768, 3072]];
 
 const STEP = { rows: 1, position: 0, slot: 0, length: 1 };
 
-const dtypes =
-  (Deno.args.length
-    ? Deno.args
-    : ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"]) as readonly WeightDtype[];
+const names = Deno.args.length ? Deno.args : ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"];
+const dtypes = names.filter(isWeightDtype);
+const unknown = names.find((name) => !isWeightDtype(name));
+if (unknown !== undefined) {
+  console.error(`Cannot measure "${unknown}": expected dtypes of weights, such as Q8_0`);
+  Deno.exit(2);
+}
 
 await using backend = await openWebGpuBackend();
 console.log(backend.description);

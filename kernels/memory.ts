@@ -65,7 +65,7 @@ const IMPOSSIBLE_BYTES = 2 ** 50;
  * Collects garbage, and gives its pages back to the system.
  *
  * Trick: asks for an array that cannot be had. V8 compacts its heap before it refuses, which takes
- * 25 to 50 ms; other engines just refuse. The trick may go when JavaScript can run the GC.
+ * 25 to 60 ms; other engines just refuse. The trick may go when JavaScript can run the GC.
  */
 export function collectGarbage(): void {
   try {

@@ -3,7 +3,7 @@
  *
  *     workgroups = groups(rows) · times(step)
  *
- * Only `times`, which attention over a growing text has, is computed for each step. The product is
+ * Only `times`, which decode attention and sampling have, is computed for each step. The product is
  * kept until a step has other rows or another factor: all decode steps have one row.
  *
  * @module
